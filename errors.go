@@ -1,0 +1,33 @@
+package trypema
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinels for errors.Is. The error that is returned names the field, its value and the rule it breaks.
+var (
+	// ErrInvalidRate is a rate that is not a positive finite number (or Unlimited), or too small for the window.
+	ErrInvalidRate = errors.New("trypema: invalid rate")
+	// ErrInvalidCost is a cost of 0 where something is to be recorded.
+	ErrInvalidCost = errors.New("trypema: invalid cost")
+	// ErrInvalidKey is a key that a provider can not store.
+	ErrInvalidKey = errors.New("trypema: invalid key")
+	// ErrInvalidOptions is an option outside its bounds.
+	ErrInvalidOptions = errors.New("trypema: invalid options")
+	// ErrClosed is a call after Close.
+	ErrClosed = errors.New("trypema: closed")
+)
+
+// inputError says in its own words what its sentinel only classifies.
+type inputError struct {
+	kind error
+	text string
+}
+
+func (e *inputError) Error() string { return "trypema: " + e.text }
+func (e *inputError) Unwrap() error { return e.kind }
+
+func invalid(kind error, format string, args ...any) error {
+	return &inputError{kind, fmt.Sprintf(format, args...)}
+}

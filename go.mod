@@ -1,0 +1,3 @@
+module github.com/trypema/trypema
+
+go 1.25

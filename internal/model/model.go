@@ -1,0 +1,183 @@
+// Package model is the naive twin of package window: a list of groups that only ever grows, and loops over all of it.
+// It is slow and obviously right, and judges the real one in tests.
+package model
+
+import (
+	"math"
+	"slices"
+
+	"github.com/trypema/trypema/internal/window"
+)
+
+type group struct {
+	first, last        int64
+	admitted, declined uint64
+	closed             bool // another group has followed it
+}
+
+// Twin is the history of one key.
+type Twin struct {
+	window.Span
+	groups []group
+	now    int64
+}
+
+// advance keeps time from running backwards.
+func (t *Twin) advance(now int64) { t.now = max(t.now, now) }
+
+// live returns the groups that have not expired at an instant.
+func (t *Twin) live(at int64) []group {
+	var live []group
+	for _, g := range t.groups {
+		if at-g.last < t.Window {
+			live = append(live, g)
+		}
+	}
+	return live
+}
+
+func sum(groups []group) (c window.Counts) {
+	for _, g := range groups {
+		c.Admitted += g.admitted
+		c.Declined += g.declined
+	}
+	return c
+}
+
+// recent sums what was observed in the live groups that reach into the recent part of the window.
+func (t *Twin) recent(at int64) (observed uint64) {
+	for _, g := range t.live(at) {
+		if at-g.last < t.Recent() {
+			observed += g.admitted + g.declined
+		}
+	}
+	return observed
+}
+
+func (t *Twin) record(admitted, declined uint64) {
+	declined = min(declined, math.MaxInt64-min(math.MaxInt64, sum(t.live(t.now)).Observed()))
+	if admitted == 0 && declined == 0 {
+		return
+	}
+	if len(t.live(t.now)) > 0 {
+		newest := &t.groups[len(t.groups)-1]
+		if !newest.closed && t.now-newest.first < t.Bucket {
+			newest.last = t.now
+			newest.admitted += admitted
+			newest.declined += declined
+			return
+		}
+		newest.closed = true
+	}
+	t.groups = append(t.groups, group{first: t.now, last: t.now, admitted: admitted, declined: declined})
+}
+
+// wait returns how long it takes until pass holds, trying every instant at which anything changes by itself.
+func (t *Twin) wait(pass func(at int64) bool) (wait int64, then uint64) {
+	var instants []int64
+	for _, g := range t.groups {
+		instants = append(instants, g.last+t.Window, g.last+t.Recent())
+	}
+	slices.Sort(instants)
+	for _, at := range instants {
+		if at > t.now && pass(at) {
+			return at - t.now, sum(t.live(at)).Admitted
+		}
+	}
+	return window.Never, 0
+}
+
+// Absolute is window.Window.Absolute.
+func (t *Twin) Absolute(capacity uint64, now int64, n uint64, record bool) window.Verdict {
+	t.advance(now)
+	fits := func(at int64) bool {
+		have := sum(t.live(at)).Admitted
+		return have <= capacity && n <= capacity-have
+	}
+	v := window.Verdict{Allowed: fits(t.now)}
+	if v.Allowed && record {
+		t.record(n, 0)
+	}
+	v.Now = sum(t.live(t.now)).Admitted
+	v.Then = v.Now
+	if !v.Allowed {
+		v.Wait, v.Then = t.wait(fits)
+	}
+	return v
+}
+
+// Suppressed is window.Window.Suppressed.
+func (t *Twin) Suppressed(l window.Law, now int64, n uint64, dice float64, record bool) window.Verdict {
+	t.advance(now)
+	factor := func(at int64) float64 {
+		if n > l.Capacity {
+			return 1
+		}
+		return l.Factor(t.Span, sum(t.live(at)), t.recent(at), n)
+	}
+	v := window.Verdict{Factor: factor(t.now)}
+	v.Allowed = dice >= v.Factor
+	if record && v.Allowed {
+		t.record(n, 0)
+	} else if record {
+		t.record(0, n)
+	}
+	v.Now = sum(t.live(t.now)).Admitted
+	v.Then = v.Now
+	if !v.Allowed {
+		v.Wait, v.Then = t.wait(func(at int64) bool { return factor(at) == 0 })
+	}
+	return v
+}
+
+// Counts returns what is live.
+func (t *Twin) Counts(now int64) window.Counts {
+	t.advance(now)
+	return sum(t.live(t.now))
+}
+
+// Last returns the instant of the last recorded event.
+func (t *Twin) Last() int64 {
+	if len(t.groups) == 0 {
+		return 0
+	}
+	return t.groups[len(t.groups)-1].last
+}
+
+// Delete forgets everything.
+func (t *Twin) Delete() { t.groups, t.now = nil, 0 }
+
+// Replace makes the history one group of total events now.
+func (t *Twin) Replace(now int64, total uint64) {
+	t.advance(now)
+	t.groups = nil
+	t.record(total, 0)
+}
+
+// Resize makes the live total equal to total, which is not 0, by changing the groups from one side.
+func (t *Twin) Resize(now int64, total uint64, keep window.Keep) {
+	t.advance(now)
+	live := t.live(t.now)
+	if keep == window.Newest {
+		slices.Reverse(live)
+	}
+	// From here on the groups to keep come first.
+	var kept []group
+	for _, g := range live {
+		if total == 0 {
+			break
+		}
+		c := g.admitted + g.declined
+		if k := min(c, total); k < c {
+			g.declined = window.MulDiv(g.declined, k, c)
+			g.admitted = k - g.declined
+		}
+		total -= min(c, total)
+		kept = append(kept, g)
+	}
+	kept[0].admitted += total
+	if keep == window.Newest {
+		slices.Reverse(kept)
+	}
+	t.groups = kept
+}

@@ -1,0 +1,153 @@
+package table
+
+import "sync/atomic"
+
+// Hot is the key of a shard that is asked for most, open to callers without the lock: what its window holds, and one
+// word to which they add what they admit. Until somebody takes the lock and wants the key, who first takes the word back
+// and enters what it counted into the state, the word is the only thing about the key that changes, so
+//
+//   - a call that fits is admitted by one compare-and-swap, which checks and records in one step, and
+//   - a call that does not fit is denied by one load, with no shared write at all.
+type Hot struct {
+	// What the window held when the word was opened. Nothing else is in it but what the word counts.
+	Window   int64  // how long an event counts
+	Opened   int64  // the instant of opening: not before the last event
+	Closes   int64  // no event may be added from then on: the newest group takes no more, or the oldest expires
+	Last     int64  // the last event
+	Admitted uint64 // the admitted events
+	Expires  int64  // when the oldest group expires; 0 if it is the newest too, and all expires with the last event
+	Oldest   uint64 // the admitted events that expire then
+
+	key  string
+	used atomic.Int64
+
+	_    [64]byte      // who reads the above is not disturbed by who adds
+	word atomic.Uint64 // taken flag, instant of the last added event after Opened, number of added events
+	_    [56]byte
+}
+
+const (
+	taken      = 1 << 63
+	instantBit = 32
+	maxAdded   = 1<<instantBit - 1
+
+	// MaxOpen is how long after Opened a word can tell instants.
+	MaxOpen = 1<<31 - 1
+
+	usedGrain = 1_000_000 // how exactly a hot key tells when it was last used, in nanoseconds
+	worthIt   = 16        // calls under the lock for one key more than for others, until it is made hot
+)
+
+// Answer is what Hot knows about a call.
+type Answer uint8
+
+const (
+	Unknown Answer = iota // ask under the lock
+	Admitted
+	Denied
+)
+
+// Take judges a call of cost n at now and records it if it fits. It returns the admitted events after the decision and,
+// for a denial, when the call would fit and how many admitted events there are then.
+func (f *Hot) Take(capacity uint64, now int64, n uint64) (a Answer, have uint64, at int64, then uint64) {
+	for {
+		word := f.word.Load()
+		if word&taken != 0 {
+			return Unknown, 0, 0, 0
+		}
+		added := word & maxAdded
+		have = f.Admitted + added
+		if have > capacity || n > capacity-have {
+			at, then = f.next(word, have)
+			if now >= at || then > capacity || n > capacity-then {
+				return Unknown, 0, 0, 0
+			}
+			return Denied, have, at, then
+		}
+		if now >= f.Closes || n > maxAdded-added {
+			return Unknown, 0, 0, 0
+		}
+		instant := max(word>>instantBit, uint64(max(0, now-f.Opened)))
+		if f.word.CompareAndSwap(word, instant<<instantBit|(added+n)) {
+			return Admitted, have + n, 0, 0
+		}
+	}
+}
+
+// next returns when the oldest events expire, and how many are left then.
+func (f *Hot) next(word, have uint64) (at int64, then uint64) {
+	if f.Expires > 0 {
+		return f.Expires, have - f.Oldest
+	}
+	last, _ := f.added(word)
+	return last + f.Window, 0
+}
+
+// added returns the last event and the number of added events.
+func (f *Hot) added(word uint64) (last int64, n uint64) {
+	if n = word & maxAdded; n == 0 {
+		return f.Last, 0
+	}
+	return f.Opened + int64(word>>instantBit), n
+}
+
+// Hot returns the hot key of the shard, if it is this one, or nil.
+func (sh *Shard[S, M]) Hot(key string, now int64) *Hot {
+	f := sh.open.Load()
+	if f == nil || f.key != key {
+		return nil
+	}
+	if sh.ordered && now-f.used.Load() > usedGrain {
+		f.used.Store(now)
+	}
+	return f
+}
+
+// Asked notes that a key was asked for under the lock, and reports whether that has become so frequent that it is worth
+// an Open: at most an eighth of an allocation for each call.
+func (sh *Shard[S, M]) Asked(h Handle) bool {
+	if sh.candidate != h && sh.lead > 0 {
+		sh.lead--
+		return false
+	}
+	sh.candidate = h
+	sh.lead++
+	return sh.lead >= worthIt
+}
+
+// Open lets callers have a key without the lock.
+func (sh *Shard[S, M]) Open(h Handle, f *Hot) {
+	sh.settle()
+	e := sh.entry(h)
+	f.key = string(sh.keyOf(e))
+	f.used.Store(e.used)
+	sh.hot = h
+	sh.open.Store(f)
+}
+
+// settle takes the hot key back.
+func (sh *Shard[S, M]) settle() {
+	sh.lead = 0
+	if sh.hot == None {
+		return
+	}
+	f := sh.open.Load()
+	if last, n := f.added(f.word.Swap(taken)); n > 0 {
+		sh.table.kind.Add(&sh.entry(sh.hot).state, last, n)
+	}
+	sh.open.Store(nil)
+	sh.hot = None
+}
+
+// reuse makes the hot key the last used one, if it has been used since it went through the lock.
+func (sh *Shard[S, M]) reuse(h Handle) bool {
+	if sh.hot != h {
+		return false
+	}
+	used := sh.open.Load().used.Load()
+	if used <= sh.entry(h).used {
+		return false
+	}
+	sh.use(h, used)
+	return true
+}

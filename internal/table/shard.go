@@ -1,0 +1,333 @@
+package table
+
+import (
+	"math"
+	"sync"
+
+	"sync/atomic"
+
+	"github.com/trypema/trypema/internal/slab"
+)
+
+// Handle is a key of a shard, valid while the shard is locked and no key is added or removed.
+type Handle int32
+
+// None is no key.
+const None Handle = -1
+
+// Shard is a part of the table. Its lock guards all of it, but open, which is read without.
+type Shard[S, M any] struct {
+	open    atomic.Pointer[Hot]
+	ordered bool     // the keys are in a list by last use, because there is a bound on their number
+	_       [48]byte // who reads the hot key is not disturbed by who locks
+
+	// What every call needs is in one cache line with the lock.
+	sync.Mutex
+	index []uint64 // open addressing: the low half of the hash, and the handle + 1; 0 is an empty slot
+	pages [][]entry[S]
+	hot   Handle // the key that is open, or None
+
+	Memory M // what the states share
+	table  *Table[S, M]
+	keys   slab.Slab[byte] // keys too long for an entry
+	n      int             // keys
+	size   int             // entries, those that are not in use included
+	unused Handle          // entries that are not in use, linked by older
+	hand   Handle          // where tidy goes on
+
+	candidate Handle // for the next hot key: was asked for lead times more than others
+	lead      int
+
+	newest, tail Handle        // of the list
+	oldest       *atomic.Int64 // when the tail was used
+	_            [64]byte
+}
+
+// entry is 128 bytes, two cache lines, with a state of 80; TestEntrySize holds that.
+type entry[S any] struct {
+	state  S
+	used   int64  // last use; with a bound on the number of keys only
+	tag    uint32 // the low half of the hash
+	newer  Handle
+	older  Handle // of an entry that is not in use: the next such
+	length int32  // of the key, or unusedEntry
+	key    [inlineKey]byte
+}
+
+const (
+	inlineKey   = 24
+	unusedEntry = -1
+	pageBits    = 7
+	pageLen     = 1 << pageBits
+	firstPage   = 4 // entries of the first page, which doubles until it is full size
+)
+
+func (sh *Shard[S, M]) entry(h Handle) *entry[S] {
+	return &sh.pages[h>>pageBits][h&(pageLen-1)]
+}
+
+// State returns the state of a key.
+func (sh *Shard[S, M]) State(h Handle) *S {
+	if sh.hot == h {
+		sh.settle()
+	}
+	return &sh.entry(h).state
+}
+
+func (sh *Shard[S, M]) isKey(e *entry[S], key string) bool {
+	if int(e.length) != len(key) {
+		return false
+	}
+	return string(sh.keyOf(e)) == key
+}
+
+func (sh *Shard[S, M]) keyOf(e *entry[S]) []byte {
+	if e.length <= inlineKey {
+		return e.key[:e.length]
+	}
+	return sh.keys.Block(keyRef(e), slab.Class(int(e.length)))[:e.length]
+}
+
+// keyRef is where a long key is: the inline bytes hold the address.
+func keyRef[S any](e *entry[S]) slab.Ref {
+	return slab.Ref(e.key[0]) | slab.Ref(e.key[1])<<8 | slab.Ref(e.key[2])<<16 | slab.Ref(e.key[3])<<24
+}
+
+func (sh *Shard[S, M]) setKey(e *entry[S], key string) {
+	e.length = int32(len(key))
+	if len(key) <= inlineKey {
+		copy(e.key[:], key)
+		return
+	}
+	r := sh.keys.Alloc(slab.Class(len(key)))
+	e.key[0], e.key[1], e.key[2], e.key[3] = byte(r), byte(r>>8), byte(r>>16), byte(r>>24)
+	copy(sh.keyOf(e), key)
+}
+
+// Find returns the handle of a key, or None.
+func (sh *Shard[S, M]) Find(hash uint64, key string) Handle {
+	if len(sh.index) == 0 {
+		return None
+	}
+	tag := uint32(hash)
+	mask := uint32(len(sh.index) - 1)
+	for i := tag & mask; sh.index[i] != 0; i = (i + 1) & mask {
+		slot := sh.index[i]
+		if uint32(slot>>32) != tag {
+			continue
+		}
+		if h := Handle(uint32(slot) - 1); sh.isKey(sh.entry(h), key) {
+			return h
+		}
+	}
+	return None
+}
+
+// add adds a key that is not there, with a zero state.
+func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
+	if 4*(sh.n+1) > 3*len(sh.index) {
+		sh.reindex(max(8, 2*len(sh.index)))
+	}
+	h := sh.unused
+	if h == None {
+		h = sh.grow()
+	} else {
+		sh.unused = sh.entry(h).older
+	}
+	e := sh.entry(h)
+	*e = entry[S]{tag: uint32(hash), newer: None, older: None}
+	sh.setKey(e, key)
+	sh.insert(e.tag, h)
+	sh.n++
+	return h
+}
+
+// grow returns a new entry.
+func (sh *Shard[S, M]) grow() Handle {
+	h := Handle(sh.size)
+	if page := int(h >> pageBits); page == len(sh.pages) {
+		length := pageLen
+		if page == 0 {
+			length = firstPage
+		}
+		sh.pages = append(sh.pages, make([]entry[S], length))
+	} else if len(sh.pages[page]) == int(h&(pageLen-1)) {
+		longer := make([]entry[S], 2*len(sh.pages[page]))
+		copy(longer, sh.pages[page])
+		sh.pages[page] = longer
+	}
+	sh.size++
+	return h
+}
+
+// insert enters a handle into the index.
+func (sh *Shard[S, M]) insert(tag uint32, h Handle) {
+	mask := uint32(len(sh.index) - 1)
+	i := tag & mask
+	for sh.index[i] != 0 {
+		i = (i + 1) & mask
+	}
+	sh.index[i] = uint64(tag)<<32 | uint64(h+1)
+}
+
+// reindex gives the index a new length. The tags are in the slots: no entry is touched.
+func (sh *Shard[S, M]) reindex(length int) {
+	old := sh.index
+	sh.index = make([]uint64, length)
+	for _, slot := range old {
+		if slot != 0 {
+			sh.insert(uint32(slot>>32), Handle(uint32(slot)-1))
+		}
+	}
+}
+
+// Remove removes a key.
+func (sh *Shard[S, M]) Remove(h Handle) {
+	sh.table.kind.Free(&sh.Memory, sh.State(h))
+	sh.unlink(h)
+	e := sh.entry(h)
+	if e.length > inlineKey {
+		sh.keys.Free(keyRef(e), slab.Class(int(e.length)))
+	}
+	sh.unindex(e.tag, h)
+	e.length = unusedEntry
+	e.older = sh.unused
+	sh.unused = h
+	sh.n--
+	sh.table.count.Add(-1)
+	if sh.n == 0 {
+		sh.reset()
+	}
+}
+
+// unindex takes a handle out of the index, and moves back what was displaced by it: there are no tombstones.
+func (sh *Shard[S, M]) unindex(tag uint32, h Handle) {
+	mask := uint32(len(sh.index) - 1)
+	i := tag & mask
+	for sh.index[i] != uint64(tag)<<32|uint64(h+1) {
+		i = (i + 1) & mask
+	}
+	for j := (i + 1) & mask; sh.index[j] != 0; j = (j + 1) & mask {
+		home := uint32(sh.index[j]>>32) & mask
+		if (j-home)&mask >= (j-i)&mask { // its home is not between the hole and itself
+			sh.index[i] = sh.index[j]
+			i = j
+		}
+	}
+	sh.index[i] = 0
+}
+
+// reset gives all memory back.
+func (sh *Shard[S, M]) reset() {
+	sh.settle()
+	var none M
+	sh.Memory = none
+	sh.index, sh.pages, sh.keys = nil, nil, slab.Slab[byte]{}
+	sh.n, sh.size, sh.hand, sh.unused = 0, 0, 0, None
+	sh.newest, sh.tail = None, None
+	sh.publishOldest()
+}
+
+// compact moves the keys into as little memory as they need, if that is far less than they have.
+func (sh *Shard[S, M]) compact() {
+	if sh.size <= pageLen || 4*sh.n > sh.size {
+		return
+	}
+	sh.settle()
+	old, memory, keys := sh.pages, sh.Memory, sh.keys
+	from := Shard[S, M]{pages: old, keys: keys} // to read old entries by
+	order := make([]Handle, 0, sh.n)
+	if sh.ordered {
+		for h := sh.tail; h != None; h = from.entry(h).newer {
+			order = append(order, h)
+		}
+	} else {
+		for h := range Handle(sh.size) {
+			if from.entry(h).length != unusedEntry {
+				order = append(order, h)
+			}
+		}
+	}
+	sh.reset()
+	for _, h := range order {
+		e := from.entry(h)
+		to := sh.add(uint64(e.tag), string(from.keyOf(e)))
+		sh.entry(to).state = e.state
+		sh.table.kind.Move(&memory, &sh.Memory, sh.State(to))
+		sh.use(to, e.used)
+	}
+}
+
+// tidy looks at two entries and removes them if they are idle.
+func (sh *Shard[S, M]) tidy(now int64) {
+	for range 2 {
+		if int(sh.hand) >= sh.size {
+			sh.hand = 0
+		}
+		if sh.size > 0 {
+			sh.removeIfIdle(sh.hand, now)
+			sh.hand++
+		}
+	}
+}
+
+func (sh *Shard[S, M]) removeIfIdle(h Handle, now int64) {
+	if e := sh.entry(h); e.length != unusedEntry && now-sh.table.kind.Last(sh.State(h)) >= sh.table.idle {
+		sh.Remove(h)
+	}
+}
+
+// use makes a key the one that was used last, at now.
+func (sh *Shard[S, M]) use(h Handle, now int64) {
+	if !sh.ordered {
+		return
+	}
+	e := sh.entry(h)
+	e.used = max(now, e.used)
+	if sh.newest == h {
+		if sh.tail == h {
+			sh.publishOldest()
+		}
+		return
+	}
+	sh.unlink(h)
+	if e.older = sh.newest; e.older != None {
+		newest := sh.entry(e.older)
+		newest.newer = h
+		e.used = max(e.used, newest.used) // clocks of two callers may be read in another order
+	}
+	sh.newest = h
+	if sh.tail == None {
+		sh.tail = h
+		sh.publishOldest()
+	}
+}
+
+// unlink takes a key out of the list by last use, if it is in there.
+func (sh *Shard[S, M]) unlink(h Handle) {
+	e := sh.entry(h)
+	if e.newer != None {
+		sh.entry(e.newer).older = e.older
+	} else if sh.newest == h {
+		sh.newest = e.older
+	}
+	if e.older != None {
+		sh.entry(e.older).newer = e.newer
+	}
+	if sh.tail == h {
+		sh.tail = e.newer
+		sh.publishOldest()
+	}
+	e.newer, e.older = None, None
+}
+
+func (sh *Shard[S, M]) publishOldest() {
+	if !sh.ordered {
+		return
+	}
+	at := int64(math.MaxInt64)
+	if sh.tail != None {
+		at = sh.entry(sh.tail).used
+	}
+	sh.oldest.Store(at)
+}

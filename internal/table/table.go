@@ -1,0 +1,146 @@
+// Package table is a hash table from strings to small states, for many goroutines and many keys.
+//
+// It is made of shards, each with a lock of its own. In a shard the keys are found by open addressing in an index of
+// 8-byte slots; the states lie in pages that do not move when the index grows. Neither holds a pointer: the garbage
+// collector does not look at keys that sit still. The hash is seeded, so nobody can choose keys that collide.
+//
+// Three things shrink it. A key that is added looks at others and removes them if they are idle, so a flood of new keys
+// pays for its own removal. A timer, armed only while there are keys, visits one shard at a time. And with a bound on the
+// number of keys, the one that was used the longest ago makes room for a new one.
+package table
+
+import (
+	"hash/maphash"
+	"math"
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// Kind tells a table about its states S and about the memory M that the states of one shard share, whose zero value is
+// empty and ready. Neither may contain pointers to what only a state would keep alive.
+type Kind[S, M any] struct {
+	Last func(s *S) int64        // the instant of the last event of a state
+	Free func(m *M, s *S)        // gives back what a state holds of the memory
+	Move func(from, to *M, s *S) // takes what a state holds to other memory
+
+	// Add enters events into a state that were added to its newest group while it was hot.
+	Add func(s *S, last int64, n uint64)
+}
+
+// Table is the hash table. A state is reached through its shard, under the lock of the shard.
+type Table[S, M any] struct {
+	kind  Kind[S, M]
+	idle  int64        // a key without an event for that long may go
+	max   int64        // bound on the number of keys, 0 for none
+	clock func() int64 // for the sweep
+	count atomic.Int64
+
+	seed   maphash.Seed
+	shift  uint8
+	shards []Shard[S, M]
+	oldest []atomic.Int64 // by shard: when the key used the longest ago was used, or MaxInt64; nil without max
+
+	sweep sweep
+}
+
+// Shards by number: enough that two cores seldom meet in one, few enough that an empty table is small.
+const (
+	minShards = 64
+	maxShards = 1024
+)
+
+// New returns an empty table, whose keys may go when their last event is idle old by the clock.
+func New[S, M any](kind Kind[S, M], idle time.Duration, max int, clock func() int64) *Table[S, M] {
+	n := minShards
+	for n < 8*runtime.GOMAXPROCS(0) && n < maxShards {
+		n *= 2
+	}
+	t := &Table[S, M]{
+		kind:   kind,
+		idle:   int64(idle),
+		max:    int64(max),
+		clock:  clock,
+		seed:   maphash.MakeSeed(),
+		shift:  uint8(64 - bits.TrailingZeros(uint(n))),
+		shards: make([]Shard[S, M], n),
+	}
+	if max > 0 {
+		t.oldest = make([]atomic.Int64, n)
+	}
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.table, sh.hot = t, None
+		if max > 0 {
+			sh.ordered, sh.oldest = true, &t.oldest[i]
+		}
+		sh.reset()
+	}
+	t.sweep.init(idle / time.Duration(n))
+	return t
+}
+
+// Hash returns the hash of a key, which the other methods want.
+func (t *Table[S, M]) Hash(key string) uint64 { return maphash.String(t.seed, key) }
+
+// Shard returns the shard of a key.
+func (t *Table[S, M]) Shard(hash uint64) *Shard[S, M] { return &t.shards[hash>>t.shift] }
+
+// Len returns the number of keys.
+func (t *Table[S, M]) Len() int { return int(t.count.Load()) }
+
+// Acquire locks the shard of a key and finds the key in it, or adds it with a zero state. At now it counts as used. With
+// a bound on the keys, the one used the longest ago goes first.
+func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (*Shard[S, M], Handle) {
+	sh := t.Shard(hash)
+	for {
+		sh.Lock()
+		if h := sh.Find(hash, key); h != None {
+			sh.use(h, now)
+			return sh, h
+		}
+		if n := t.count.Add(1); t.max == 0 || n <= t.max {
+			break
+		}
+		t.count.Add(-1)
+		sh.Unlock()
+		t.evict()
+	}
+	sh.tidy(now)
+	h := sh.add(hash, key)
+	sh.use(h, now)
+	t.arm()
+	return sh, h
+}
+
+// evict removes the key that was used the longest ago.
+func (t *Table[S, M]) evict() {
+	first, when := -1, int64(math.MaxInt64)
+	for i := range t.oldest {
+		if at := t.oldest[i].Load(); at < when {
+			first, when = i, at
+		}
+	}
+	if first < 0 {
+		return // every key is just being added or removed
+	}
+	sh := &t.shards[first]
+	sh.Lock()
+	defer sh.Unlock()
+	if h := sh.tail; h != None && sh.entry(h).used == when && !sh.reuse(h) {
+		sh.Remove(h)
+	}
+}
+
+// Close removes all keys, and waits for the end of the sweep.
+func (t *Table[S, M]) Close() {
+	t.sweep.close()
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.Lock()
+		t.count.Add(-int64(sh.n))
+		sh.reset()
+		sh.Unlock()
+	}
+}

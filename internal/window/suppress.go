@@ -1,0 +1,133 @@
+package window
+
+import "math"
+
+// Law is the suppression law at one capacity: how much to decline, given what the window holds.
+//
+// It aims at a rate of admissions and declines with the probability that turns the perceived load into that aim. In
+// units of the limit, with x = admitted ÷ capacity, the aim is
+//
+//	1 + refill × (1 − x)    up to a full window: the limit, and a little more while there is room
+//	(H − x) ÷ (H − 1)       beyond it: a brake that reaches 0 at the hard capacity
+//
+// so its fixed point is a full window. It aims at a rate and not at filling the window, because a window that is filled
+// at once empties at once one window later: a burst would come back as an echo. The brake has a floor short of the
+// hard capacity, so that after a burst admissions become sparse but do not pause.
+//
+// A window that has observed less than calm × capacity is not loaded: everything passes, bursts included.
+type Law struct {
+	Capacity   uint64  // C
+	Hard       uint64  // floor(C × HardFactor), never passed
+	HardFactor float64 // H
+}
+
+const (
+	calm   = 0.8 // share of the capacity below which an unloaded window takes everything
+	refill = 0.8 // how much faster than the limit an empty window fills under load
+	floor  = 0.3 // the least aim, held until the brake is below a quarter of it
+	sigmas = 2   // how far a recent count may be from its mean by chance
+)
+
+const recentShare = 10 // parts of a window, of which the newest is the recent one
+
+// NewLaw returns the law for a capacity and a factor of at least 1.
+func NewLaw(capacity uint64, factor float64) Law {
+	l := Law{Capacity: capacity, Hard: math.MaxInt64, HardFactor: factor}
+	if hard := float64(capacity) * factor; hard < math.MaxInt64 {
+		l.Hard = max(capacity, uint64(hard))
+	}
+	return l
+}
+
+// aim returns the rate of admissions to aim at, in units of the limit. It falls as x grows. With H = 1 there is nothing
+// between a full window and the hard capacity: the aim is unbounded below it, as under Absolute.
+func (l Law) aim(x float64) float64 {
+	switch brake := (l.HardFactor - x) / (l.HardFactor - 1); {
+	case l.HardFactor == 1:
+		return math.Inf(1)
+	case x < 1:
+		return 1 + refill*(1-x)
+	case brake < floor:
+		return max(brake, min(floor, 4*brake))
+	default:
+		return brake
+	}
+}
+
+// Factor returns the probability with which to decline a call of cost n, from what the window holds and what was
+// observed in its recent part. It is 1 when the call would pass the hard capacity. It does not fall when any argument
+// grows.
+func (l Law) Factor(s Span, c Counts, recent, n uint64) float64 {
+	if c.Admitted > l.Hard || n > l.Hard-c.Admitted {
+		return 1
+	}
+	observed, capacity := float64(c.Observed()), float64(l.Capacity)
+	if observed < calm*capacity {
+		return 0
+	}
+	aim := l.aim(float64(c.Admitted) / capacity)
+	return min(1, max(0, 1-aim*capacity/s.load(observed, float64(recent))))
+}
+
+// load returns the perceived load in events per window: that of the whole window, unless what was observed in its recent
+// part is more, or less, than chance explains. So a step in the load is met before the window has seen all of it, and
+// the noise of a few events is not.
+func (s Span) load(observed, recent float64) float64 {
+	// The groups that reach into the recent part may have begun one bucket before it.
+	scale := float64(s.Window) / float64(s.Recent()+s.Bucket)
+	low := recent - sigmas*math.Sqrt(recent)
+	high := recent + sigmas*math.Sqrt(recent+1) + 1
+	return min(max(observed, low*scale), high*scale)
+}
+
+// Recent is the length of the part of a window whose load is taken for the present load.
+func (s Span) Recent() int64 { return max(s.Window/recentShare, 1) }
+
+// Factor returns the suppression factor for a call of cost n at now, which must come from Advance.
+func (w *Window) Factor(g *Groups, s Span, l Law, now int64, n uint64) float64 {
+	return l.Factor(s, w.Counts(), w.since(g, now-s.Recent()), n)
+}
+
+// since returns the observed events of the groups whose last event came after t.
+func (w *Window) since(g *Groups, t int64) uint64 {
+	if w.empty() || w.last <= t {
+		return 0
+	}
+	before, _ := w.bounds(g, w.search(g, func(_ int, c group) bool { return c.last > t }))
+	return w.upto.minus(before).Observed()
+}
+
+// Calms reports the first instant at which a call of cost n is certain to be admitted, if nothing else happens, and how
+// many admitted events are left then. The factor must be above 0 now, and n at most the capacity.
+//
+// The factor only falls while nothing happens, and changes only when a group expires or leaves the recent part: the
+// answer is one of those instants.
+func (w *Window) Calms(g *Groups, s Span, l Law, n uint64) (at int64, admitted uint64) {
+	// Which expiry brings calm at the latest?
+	k := w.search(g, func(_ int, c group) bool {
+		left := w.upto.minus(c.upto)
+		return l.Factor(s, left, w.since(g, c.last+s.Window-s.Recent()), n) == 0
+	})
+	before, _ := w.bounds(g, k)
+	at, admitted = w.last+s.Window, 0
+	if k < int(w.n) {
+		c := w.closed(g, k)
+		at, admitted = c.last+s.Window, w.upto.Admitted-c.upto.Admitted
+	}
+	// Before that expiry only the recent load can fall. Does that suffice?
+	left := w.upto.minus(before)
+	if l.Factor(s, left, 0, n) > 0 {
+		return at, admitted
+	}
+	j := w.search(g, func(_ int, c group) bool {
+		return l.Factor(s, left, w.upto.minus(c.upto).Observed(), n) == 0
+	})
+	quiet := w.last
+	if j < int(w.n) {
+		quiet = w.closed(g, j).last
+	}
+	if quiet += s.Recent(); quiet < at {
+		return quiet, left.Admitted
+	}
+	return at, admitted
+}

@@ -1,0 +1,143 @@
+package window_test
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// tape turns bytes into operations: the same bytes are the same run, so that a failure replays and the fuzzer can search.
+type tape struct{ data []byte }
+
+func (t *tape) next() (b byte) {
+	if len(t.data) > 0 {
+		b, t.data = t.data[0], t.data[1:]
+	}
+	return b
+}
+
+func (t *tape) pick(values ...int64) int64 { return values[int(t.next())%len(values)] }
+
+// count is mostly small, sometimes at the edge of what fits.
+func (t *tape) count() uint64 {
+	switch b := t.next(); {
+	case b < 200:
+		return uint64(b%16) + 1
+	case b < 240:
+		return uint64(b-200)*50 + 1
+	case b < 248:
+		return math.MaxInt64 - uint64(b-240)
+	default:
+		return math.MaxUint64 - uint64(b-248)
+	}
+}
+
+// agree drives a window and its twin with the same calls, and fails at the first difference.
+func agree(t *testing.T, data []byte) {
+	in := tape{data}
+	s := window.Span{Window: in.pick(10, 100, 1000, 97), Bucket: 1}
+	s.Bucket = in.pick(1, 3, s.Window/10, s.Window/2, s.Window)
+	factor := []float64{1.5, 1, 1.01, 3, 1e18}[in.next()%5]
+	var (
+		g    window.Groups
+		w    window.Window
+		twin = model.Twin{Span: s}
+		now  = int64(1)
+	)
+	for step := 0; len(in.data) > 0; step++ {
+		switch b := in.next(); {
+		case b < 128: // small steps
+			now += int64(b % 8)
+		case b < 176: // to an edge
+			now += in.pick(s.Bucket-1, s.Bucket, s.Bucket+1, s.Window-1, s.Window, s.Window+1, s.Window-s.Bucket, s.Recent())
+		case b < 208: // to the very instant when the oldest group expires
+			if w.Advance(&g, s, now); w.Counts() != (window.Counts{}) {
+				_, at, _ := w.Open(&g, s)
+				if at == 0 {
+					at = w.Last() + s.Window
+				}
+				now = at - int64(b&1)
+			}
+		case b < 216: // the clock steps back
+			now -= int64(b)
+		default: // an idle time
+			now += int64(b) * s.Window / 100
+		}
+		now = max(now, 1)
+		capacity := in.count()%math.MaxInt64 + 1
+		op, n, record := in.next(), in.count(), in.next()%4 > 0
+		if op < 220 {
+			var got, want window.Verdict
+			if op < 110 {
+				got = w.Absolute(&g, s, capacity, now, n, record)
+				want = twin.Absolute(capacity, now, n, record)
+			} else {
+				l, dice := window.NewLaw(capacity, factor), float64(in.next())/256
+				got = w.Suppressed(&g, s, l, now, n, dice, record)
+				want = twin.Suppressed(l, now, n, dice, record)
+			}
+			if got != want {
+				t.Fatalf("step %d, op %d, %+v, now %d, capacity %d, cost %d, record %v:\n got %+v\nwant %+v",
+					step, op, s, now, capacity, n, record, got, want)
+			}
+		} else {
+			at := w.Advance(&g, s, now)
+			switch empty := w.Counts() == (window.Counts{}); {
+			case op < 235 && !empty:
+				w.Resize(&g, s, n, window.Newest)
+				twin.Resize(now, n, window.Newest)
+			case op < 250 && !empty:
+				w.Resize(&g, s, n, window.Oldest)
+				twin.Resize(now, n, window.Oldest)
+			default:
+				w.Replace(&g, s, at, n)
+				twin.Replace(now, n)
+			}
+		}
+		if got, want := w.Last(), twin.Last(); got != want {
+			t.Fatalf("step %d: last event at %d, want %d", step, got, want)
+		}
+		if record && in.next() < 4 {
+			w.Clear(&g)
+			w = window.Window{}
+			twin.Delete()
+		}
+		if in.next() < 8 { // what holds windows may move them
+			var to window.Groups
+			w.Move(&g, &to)
+			g = to
+		}
+	}
+}
+
+func FuzzTwin(f *testing.F) {
+	for seed := range uint64(4) {
+		f.Add(noise(seed, 400))
+	}
+	f.Fuzz(agree)
+}
+
+func noise(seed uint64, n int) []byte {
+	rng := rand.New(rand.NewPCG(seed, seed))
+	data := make([]byte, 0, n+8)
+	for len(data) < n {
+		data = binary.LittleEndian.AppendUint64(data, rng.Uint64())
+	}
+	return data
+}
+
+func TestTwin(t *testing.T) {
+	runs := uint64(3000)
+	if testing.Short() {
+		runs = 300
+	}
+	first := rand.Uint64()
+	t.Logf("seeds from %d", first)
+	for seed := first; seed != first+runs; seed++ {
+		agree(t, noise(seed, 4000))
+	}
+}

@@ -1,0 +1,326 @@
+// Package window is the arithmetic of one key: which recorded events are still in the sliding window, how many they
+// are, when there will be room again, and how much to suppress. It takes the time as an argument, holds no lock and
+// does no I/O. Instants and durations are int64 in one unit that the caller chooses; a nanosecond for Local.
+//
+// # Groups
+//
+// Events closer together than a bucket B share a group. A group is anchored at its first event, takes events for less
+// than B from there, and expires, whole, at the instant when its last event is a window W old. So an event is counted
+// for at least W and for less than W + B, which is what makes the bound exact:
+//
+//	Let an admission happen at t. Every event admitted in (t−W, t] belongs to a group whose last event is younger than
+//	W, so it is counted, and the admission left the count at no more than the capacity. Any half-open interval of
+//	length W ends, at the latest, with its last admission t, and holds nothing else that was admitted than what lies
+//	in (t−W, t]. So no interval of length W holds more than the capacity.
+//
+// Anchors are at least B apart, so a window never holds more than W/B + 2 groups.
+//
+// # Running counts
+//
+// A group stores how much had been recorded up to its end, since ever, modulo 2⁶⁴, and the window how much of that is
+// gone. The sum over any run of groups is one subtraction, the oldest groups leave by one assignment, and both "when
+// is there room for n" and "how many came since t" are a binary search. Nothing costs more with a finer bucket than
+// the logarithm of the number of groups.
+package window
+
+import (
+	"math"
+	"math/bits"
+	"sort"
+
+	"github.com/trypema/trypema/internal/slab"
+)
+
+// Span is what the windows of one limiter have in common.
+type Span struct {
+	Window int64 // W: how long an event counts
+	Bucket int64 // B: how long a group takes events
+}
+
+// Counts is a number of admitted and of declined events, weighted by their cost.
+type Counts struct{ Admitted, Declined uint64 }
+
+// Observed is the sum of both. It does not wrap: see maxObserved.
+func (c Counts) Observed() uint64 { return c.Admitted + c.Declined }
+
+func (c Counts) minus(d Counts) Counts {
+	return Counts{c.Admitted - d.Admitted, c.Declined - d.Declined}
+}
+
+// maxObserved is where declined events are no longer counted. With capacities of at most that, sums stay below 2⁶⁴.
+const maxObserved = math.MaxInt64
+
+// group is a closed group: no event will join it.
+type group struct {
+	last int64  // its last event
+	upto Counts // running counts up to its end
+}
+
+// Groups is the memory in which windows keep their closed groups. Windows that share it share one lock.
+type Groups struct{ slab.Slab[group] }
+
+// Window holds the live events of one key. The zero value is empty. It contains no pointer; its closed groups, if it
+// has any, are in the Groups that every method must be given.
+type Window struct {
+	now         int64  // the latest instant seen: time does not run backwards here
+	first, last int64  // first and last event of the newest group
+	upto        Counts // running counts up to now
+	gone        Counts // the part of upto that has expired
+	expiry      int64  // when the oldest group expires; MaxInt64 when the window is empty
+
+	// The closed groups, oldest first, are a ring in a block.
+	block   slab.Ref
+	head, n uint32
+	class   uint8
+}
+
+// Last returns the instant of the last recorded event, 0 if there was none.
+func (w *Window) Last() int64 { return w.last }
+
+// Now returns the latest instant seen.
+func (w *Window) Now() int64 { return w.now }
+
+// Counts returns what the window holds. Call Advance first.
+func (w *Window) Counts() Counts { return w.upto.minus(w.gone) }
+
+func (w *Window) empty() bool { return w.upto == w.gone }
+
+// Advance forgets what has expired at now, and returns the instant to go on with: now, or a later one that was seen
+// before if the clock stepped back, because what has expired can not come back. Amortised O(1).
+func (w *Window) Advance(g *Groups, s Span, now int64) int64 {
+	now = max(now, w.now)
+	w.now = now
+	if now >= w.expiry {
+		w.expire(g, s, now)
+	}
+	return now
+}
+
+func (w *Window) expire(g *Groups, s Span, now int64) {
+	if w.empty() || now-w.last >= s.Window {
+		w.Clear(g)
+		return
+	}
+	k := w.search(g, func(_ int, c group) bool { return now-c.last < s.Window })
+	if k > 0 {
+		w.gone = w.closed(g, k-1).upto
+		w.head += uint32(k)
+		w.n -= uint32(k)
+		if w.class > 2 && w.n <= 1<<w.class/4 {
+			w.rehouse(g, g, slab.Class(int(w.n)+1))
+		}
+	}
+	w.setExpiry(g, s)
+}
+
+// Clear forgets everything and gives the memory back.
+func (w *Window) Clear(g *Groups) {
+	w.gone = w.upto
+	w.expiry = math.MaxInt64
+	w.release(g)
+}
+
+func (w *Window) release(g *Groups) {
+	if w.block != 0 {
+		g.Free(w.block, w.class)
+		w.block, w.class = 0, 0
+	}
+	w.head, w.n = 0, 0
+}
+
+// setExpiry finds the oldest group of a window that is not empty.
+func (w *Window) setExpiry(g *Groups, s Span) {
+	oldest := w.last
+	if w.n > 0 {
+		oldest = w.closed(g, 0).last
+	}
+	w.expiry = oldest + s.Window
+}
+
+// Record adds events at now, which must come from Advance. It does not judge. Declined events beyond maxObserved are not
+// counted.
+func (w *Window) Record(g *Groups, s Span, now int64, c Counts) {
+	c.Declined = min(c.Declined, maxObserved-min(w.Counts().Observed(), maxObserved))
+	if c == (Counts{}) {
+		return
+	}
+	if w.empty() {
+		w.first = now
+	} else if now-w.first >= s.Bucket {
+		w.close(g)
+		w.first = now
+	}
+	w.last = now
+	w.upto.Admitted += c.Admitted
+	w.upto.Declined += c.Declined
+	if w.n == 0 {
+		w.expiry = now + s.Window
+	}
+}
+
+// close moves the newest group among the closed ones.
+func (w *Window) close(g *Groups) {
+	if w.block == 0 {
+		w.class = 2
+		w.block = g.Alloc(w.class)
+	} else if w.n == 1<<w.class {
+		w.rehouse(g, g, w.class+1)
+	}
+	ring := g.Block(w.block, w.class)
+	ring[(int(w.head)+int(w.n))&(len(ring)-1)] = group{w.last, w.upto}
+	w.n++
+}
+
+// closed returns the i-th oldest closed group.
+func (w *Window) closed(g *Groups, i int) group {
+	ring := g.Block(w.block, w.class)
+	return ring[(int(w.head)+i)&(len(ring)-1)]
+}
+
+// search returns the index of the first closed group, oldest first, for which found holds, or their number. found must
+// hold for all groups after one for which it holds.
+func (w *Window) search(g *Groups, found func(i int, c group) bool) int {
+	if w.n == 0 || found(0, w.closed(g, 0)) { // by far the most frequent answer
+		return 0
+	}
+	return sort.Search(int(w.n), func(i int) bool { return found(i, w.closed(g, i)) })
+}
+
+// rehouse moves the closed groups into a block of another class, possibly in other memory.
+func (w *Window) rehouse(from, to *Groups, class uint8) {
+	class = max(class, 2)
+	block := to.Alloc(class)
+	ring := to.Block(block, class)
+	for i := range int(w.n) {
+		ring[i] = w.closed(from, i)
+	}
+	from.Free(w.block, w.class)
+	w.block, w.class, w.head = block, class, 0
+}
+
+// Move takes the closed groups from one memory to another.
+func (w *Window) Move(from, to *Groups) {
+	if w.block != 0 {
+		w.rehouse(from, to, w.class)
+	}
+}
+
+// Open describes a window that is not empty to those who want to add events to its newest group and Join their sum later:
+// until when that is as good as to Record each, and, unless the newest group is the oldest too, when the oldest expires
+// and how many admitted events go with it.
+func (w *Window) Open(g *Groups, s Span) (closes, expires int64, oldest uint64) {
+	closes = w.first + s.Bucket
+	if w.n == 0 {
+		return closes, 0, 0
+	}
+	return min(closes, w.expiry), w.expiry, w.closed(g, 0).upto.Admitted - w.gone.Admitted
+}
+
+// Join adds admitted events, the last of them at an instant before closing, to the newest group.
+func (w *Window) Join(s Span, last int64, admitted uint64) {
+	w.now = max(w.now, last)
+	w.last = max(w.last, last)
+	w.upto.Admitted += admitted
+	if w.n == 0 {
+		w.expiry = w.last + s.Window
+	}
+}
+
+// Fits reports when the admitted events will be at most limit, if nothing else happens, and how many are left then. They
+// must be more than limit now.
+func (w *Window) Fits(g *Groups, s Span, limit uint64) (at int64, admitted uint64) {
+	need := w.Counts().Admitted - limit
+	i := w.search(g, func(_ int, c group) bool { return c.upto.Admitted-w.gone.Admitted >= need })
+	if i == int(w.n) {
+		return w.last + s.Window, 0
+	}
+	c := w.closed(g, i)
+	return c.last + s.Window, w.upto.Admitted - c.upto.Admitted
+}
+
+// Keep says which events Resize keeps.
+type Keep uint8
+
+const (
+	Newest Keep = iota
+	Oldest
+)
+
+// Replace makes the window one group of total admitted events at now, which must come from Advance. The total must not
+// be 0.
+func (w *Window) Replace(g *Groups, s Span, now int64, total uint64) {
+	w.Clear(g)
+	w.Record(g, s, now, Counts{Admitted: total})
+}
+
+// Resize makes the observed total equal to total: it drops events from the side that is not kept, or adds admitted ones
+// to the group at the side that is. A group that is cut to kept of its count events keeps floor(declined × kept / count)
+// declined ones. The window must not be empty, total not 0.
+func (w *Window) Resize(g *Groups, s Span, total uint64, keep Keep) {
+	have := w.Counts().Observed()
+	switch {
+	case total >= have && keep == Newest:
+		w.upto.Admitted += total - have
+	case total >= have:
+		w.gone.Admitted -= total - have
+	case keep == Newest:
+		w.dropOldest(g, have-total)
+	default:
+		w.dropNewest(g, s, total)
+	}
+	w.setExpiry(g, s)
+}
+
+func (w *Window) dropOldest(g *Groups, drop uint64) {
+	// The first group that ends with more than drop is the first that stays, perhaps cut.
+	i := w.search(g, func(_ int, c group) bool { return c.upto.minus(w.gone).Observed() > drop })
+	before, end := w.bounds(g, i)
+	kept := cut(end.minus(before), end.minus(w.gone).Observed()-drop)
+	w.gone = end.minus(kept)
+	w.head += uint32(i)
+	w.n -= uint32(i)
+	if w.n == 0 {
+		w.release(g)
+	}
+}
+
+func (w *Window) dropNewest(g *Groups, s Span, total uint64) {
+	// The first group that ends with total or more is the last that stays, perhaps cut.
+	i := w.search(g, func(_ int, c group) bool { return c.upto.minus(w.gone).Observed() >= total })
+	before, end := w.bounds(g, i)
+	kept := cut(end.minus(before), total-before.minus(w.gone).Observed())
+	if i < int(w.n) {
+		w.last = w.closed(g, i).last
+		w.first = w.last - s.Bucket // it was closed, and stays so
+	}
+	w.upto = Counts{before.Admitted + kept.Admitted, before.Declined + kept.Declined}
+	w.n = uint32(i)
+	if w.n == 0 {
+		w.release(g)
+	}
+}
+
+// bounds returns the running counts before and at the end of group i; group n is the newest.
+func (w *Window) bounds(g *Groups, i int) (before, end Counts) {
+	before, end = w.gone, w.upto
+	if i > 0 {
+		before = w.closed(g, i-1).upto
+	}
+	if i < int(w.n) {
+		end = w.closed(g, i).upto
+	}
+	return before, end
+}
+
+// cut reduces a group to kept of its events.
+func cut(c Counts, kept uint64) Counts {
+	declined := MulDiv(c.Declined, kept, c.Observed())
+	return Counts{kept - declined, declined}
+}
+
+// MulDiv returns floor(a × b / c) without overflow, for a ≤ c.
+func MulDiv(a, b, c uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	q, _ := bits.Div64(hi, lo, c)
+	return q
+}

@@ -1,0 +1,774 @@
+// Package limittest is the conformance suite for implementations of [trypema.Limiter]: what every provider and strategy
+// must do, as tests. Run it on yours:
+//
+//	func TestConformance(t *testing.T) {
+//		limittest.Run(t, limittest.Subject{
+//			New: func(t *testing.T, o trypema.Options) trypema.Limiter { … },
+//			In:  synctest.Test, // if its clock can be virtual
+//		})
+//	}
+//
+// A test makes a limiter of its own with the options that it needs, uses it through the public verbs, and waits with
+// time.Sleep.
+package limittest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema"
+)
+
+// Subject is the implementation under test.
+type Subject struct {
+	// New returns a limiter without any keys. What has to be closed is closed by t.Cleanup.
+	New func(t *testing.T, o trypema.Options) trypema.Limiter
+
+	// Suppressed says which strategy it is: false is Absolute.
+	Suppressed bool
+
+	// In runs a test in the clock of the subject: synctest.Test, or nil for real time.
+	In func(t *testing.T, test func(*testing.T))
+
+	// Window is the window of the tests, in which a few hundred calls must be possible. Default 10s.
+	Window time.Duration
+
+	// Resolution is the smallest step of the subject's clock. Default 1ns.
+	Resolution time.Duration
+
+	// Jitter is how much later than asked for a call may be judged: sleeping, travelling, and being scheduled take time
+	// where time is real. Default 0.
+	Jitter time.Duration
+
+	// Use is the share of the capacity that a caller who always wants more must get in each window beside the bucket's
+	// share, as a fraction. Default 1.
+	Use float64
+
+	// EmptyKey says that the empty key is a key like any other.
+	EmptyKey bool
+}
+
+// Run runs the suite, one subtest for each requirement.
+func Run(t *testing.T, s Subject) {
+	if s.In == nil {
+		s.In = func(t *testing.T, test func(*testing.T)) { test(t) }
+	}
+	if s.Window == 0 {
+		s.Window = 10 * time.Second
+	}
+	if s.Resolution == 0 {
+		s.Resolution = 1
+	}
+	if s.Use == 0 {
+		s.Use = 1
+	}
+	for _, test := range []struct {
+		name string
+		run  func(*Subject, *testing.T)
+		only string
+	}{
+		{"FirstCall", (*Subject).firstCall, ""},
+		{"RemainingCountsDown", (*Subject).remainingCountsDown, "absolute"},
+		{"BoundInAnyWindow", (*Subject).boundInAnyWindow, ""},
+		{"BoundUnderConcurrency", (*Subject).boundUnderConcurrency, ""},
+		{"GreedyCallerGetsItsShare", (*Subject).greedyCaller, "absolute"},
+		{"EvenCallerIsNeverDenied", (*Subject).evenCaller, ""},
+		{"RetryAfterIsTrue", (*Subject).retryAfter, ""},
+		{"MoreThanCapacityIsNever", (*Subject).moreThanCapacity, ""},
+		{"DenialCostsNothing", (*Subject).denialCostsNothing, "absolute"},
+		{"DenialIsCounted", (*Subject).denialIsCounted, "suppressed"},
+		{"BurstFromColdIsAdmitted", (*Subject).burstFromCold, "suppressed"},
+		{"SettlesAtTheLimit", (*Subject).settlesAtTheLimit, "suppressed"},
+		{"NoHeadroomIsAbsolute", (*Subject).noHeadroom, "suppressed"},
+		{"RateBelongsToTheCall", (*Subject).rateBelongsToTheCall, ""},
+		{"PeekAndUsageRecordNothing", (*Subject).readsRecordNothing, ""},
+		{"KeysAreIndependent", (*Subject).keysAreIndependent, ""},
+		{"BadInputChangesNothing", (*Subject).badInput, ""},
+		{"LargeNumbersDoNotWrap", (*Subject).largeNumbers, ""},
+		{"SetHistory", (*Subject).setHistory, ""},
+		{"SetConditions", (*Subject).setConditions, ""},
+		{"SetTimes", (*Subject).setTimes, "absolute"},
+		{"Delete", (*Subject).delete, ""},
+	} {
+		if test.only == "absolute" && s.Suppressed || test.only == "suppressed" && !s.Suppressed {
+			continue
+		}
+		t.Run(test.name, func(t *testing.T) {
+			s.In(t, func(t *testing.T) { test.run(&s, t) })
+		})
+	}
+}
+
+// subject is a limiter with the helpers that make tests short: they fail the test on any error.
+type subject struct {
+	trypema.Limiter
+	*testing.T
+	s *Subject
+}
+
+var ctx = context.Background()
+
+func (s *Subject) make(t *testing.T, o trypema.Options) subject {
+	t.Helper()
+	if o.Window == 0 {
+		o.Window = s.Window
+	}
+	return subject{s.New(t, o), t, s}
+}
+
+// rate is the rate at which a window holds c.
+func (s *Subject) rate(c uint64) trypema.Rate { return trypema.Per(float64(c), s.Window) }
+
+func (l subject) allow(key string, rate trypema.Rate, n uint64) trypema.Decision {
+	l.Helper()
+	d, err := l.AllowN(ctx, key, rate, n)
+	if err != nil {
+		l.Fatalf("AllowN(%q, %v, %d): %v", key, rate, n, err)
+	}
+	l.coherent(d, n)
+	return d
+}
+
+func (l subject) peek(key string, rate trypema.Rate, n uint64) trypema.Decision {
+	l.Helper()
+	d, err := l.Peek(ctx, key, rate, n)
+	if err != nil {
+		l.Fatalf("Peek(%q, %v, %d): %v", key, rate, n, err)
+	}
+	l.coherent(d, n)
+	return d
+}
+
+func (l subject) usage(key string, rate trypema.Rate) trypema.Usage {
+	l.Helper()
+	u, err := l.Usage(ctx, key, rate)
+	if err != nil {
+		l.Fatalf("Usage(%q, %v): %v", key, rate, err)
+	}
+	return u
+}
+
+func (l subject) set(key string, when trypema.Condition, total uint64, keep trypema.History) trypema.SetResult {
+	l.Helper()
+	r, err := l.Set(ctx, key, when, total, keep)
+	if err != nil {
+		l.Fatalf("Set(%q, %v, %d, %v): %v", key, when, total, keep, err)
+	}
+	return r
+}
+
+// coherent checks what must hold for the fields of any decision.
+func (l subject) coherent(d trypema.Decision, n uint64) {
+	l.Helper()
+	denial := trypema.OutcomeRejected
+	if l.s.Suppressed {
+		denial = trypema.OutcomeSuppressed
+	}
+	bad := ""
+	switch {
+	case d.Allowed != (d.Outcome == trypema.OutcomeAllowed):
+		bad = "Allowed and Outcome contradict each other"
+	case !d.Allowed && d.Outcome != denial:
+		bad = fmt.Sprintf("a denial must be %v", denial)
+	case d.Remaining > d.Limit || d.RemainingAfterWaiting > d.Limit:
+		bad = "more remains than the limit"
+	case d.Allowed && (d.RetryAfter != 0 || d.RemainingAfterWaiting != d.Remaining):
+		bad = "an allowed call has nothing to wait for"
+	case !d.Allowed && d.RetryAfter <= 0:
+		bad = "a denied call has to wait"
+	case d.RetryAfter == trypema.Never && d.RemainingAfterWaiting != 0:
+		bad = "nothing remains after Never"
+	case !d.Allowed && d.RetryAfter != trypema.Never && !l.s.Suppressed && d.RemainingAfterWaiting < n:
+		bad = "the call does not fit after waiting"
+	case d.SuppressionFactor < 0 || d.SuppressionFactor > 1 || d.SuppressionFactor != d.SuppressionFactor:
+		bad = "SuppressionFactor is not from 0 to 1"
+	case !l.s.Suppressed && d.SuppressionFactor != 0:
+		bad = "Absolute has no SuppressionFactor"
+	case l.s.Suppressed && !d.Allowed && d.SuppressionFactor == 0:
+		bad = "denied with a SuppressionFactor of 0"
+	}
+	if bad != "" {
+		l.Fatalf("%s: cost %d, %+v", bad, n, d)
+	}
+}
+
+// bound returns what no window may pass.
+func (s *Subject) bound(c uint64, o trypema.Options) uint64 {
+	if !s.Suppressed {
+		return c
+	}
+	if o.HardLimitFactor == 0 {
+		o.HardLimitFactor = 1.5
+	}
+	return uint64(float64(c) * o.HardLimitFactor)
+}
+
+func (s *Subject) firstCall(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	if got, want := l.usage("k", s.rate(10)), (trypema.Usage{Limit: 10, Remaining: 10}); got != want {
+		t.Errorf("usage of an unknown key: %+v, want %+v", got, want)
+	}
+	want := trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10, Remaining: 10, RemainingAfterWaiting: 10}
+	if got := l.peek("k", s.rate(10), 3); got != want {
+		t.Errorf("peek: %+v, want %+v", got, want)
+	}
+	want.Remaining, want.RemainingAfterWaiting = 7, 7
+	if got := l.allow("k", s.rate(10), 3); got != want {
+		t.Errorf("first call of cost 3: %+v, want %+v", got, want)
+	}
+	d, err := l.Allow(ctx, "k", s.rate(10))
+	if want.Remaining, want.RemainingAfterWaiting = 6, 6; err != nil || d != want {
+		t.Errorf("Allow: %+v, %v, want %+v", d, err, want)
+	}
+	if got, want := l.usage("k", s.rate(10)), (trypema.Usage{Total: 4, Limit: 10, Remaining: 6}); got != want {
+		t.Errorf("usage: %+v, want %+v", got, want)
+	}
+}
+
+func (s *Subject) remainingCountsDown(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	for i := range uint64(100) {
+		if d := l.allow("k", s.rate(100), 1); !d.Allowed || d.Remaining != 99-i {
+			t.Fatalf("call %d: %+v", i, d)
+		}
+	}
+	if d := l.allow("k", s.rate(100), 1); d.Allowed || d.Remaining != 0 {
+		t.Fatalf("call 100: %+v", d)
+	}
+}
+
+// admission is an admitted call, with the instants right before and after it.
+type admission struct {
+	before, after time.Time
+	cost          uint64
+}
+
+// largest returns the most cost that was certainly admitted in one half-open interval of length w: by calls that both
+// began and ended in it. The calls must be ordered by before.
+func largest(log []admission, w time.Duration) (most uint64) {
+	for i, first := range log {
+		var sum uint64
+		for _, a := range log[i:] {
+			if a.before.Sub(first.before) >= w {
+				break
+			}
+			if a.after.Sub(first.before) < w {
+				sum += a.cost
+			}
+		}
+		most = max(most, sum)
+	}
+	return most
+}
+
+// boundInAnyWindow offers what breaks others: nothing for a while, then a burst at the end of a window and one right
+// after it, at every phase, with random costs and pauses in between.
+func (s *Subject) boundInAnyWindow(t *testing.T) {
+	for _, o := range []trypema.Options{{}, {Bucket: s.Window}, {Bucket: s.Window / 3}, {HardLimitFactor: 1}} {
+		seed := rand.Uint64()
+		t.Logf("bucket %v, seed %d", o.Bucket, seed)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		l := s.make(t, o)
+		const c = 50
+		var log []admission
+		burst := func() {
+			for range 2 * c {
+				n := 1 + rng.Uint64N(3)
+				before := time.Now()
+				if l.allow("k", s.rate(c), n).Allowed {
+					log = append(log, admission{before, time.Now(), n})
+				}
+			}
+		}
+		for phase := range 10 {
+			burst()
+			time.Sleep(s.Window * time.Duration(phase) / 10)
+			burst()
+			time.Sleep(time.Duration(rng.Int64N(int64(s.Window / 20))))
+			burst()
+			time.Sleep(s.Window - s.Window*time.Duration(phase)/10)
+		}
+		if got, want := largest(log, s.Window), s.bound(c, o); got > want {
+			t.Errorf("bucket %v: %d admitted in a window, want at most %d", o.Bucket, got, want)
+		}
+		if len(log) < 5*c/2 {
+			t.Errorf("bucket %v: only %d calls admitted", o.Bucket, len(log))
+		}
+	}
+}
+
+func (s *Subject) boundUnderConcurrency(t *testing.T) {
+	l := s.make(t, trypema.Options{HardLimitFactor: 1})
+	const c, callers = 1000, 16
+	admitted := make([]uint64, callers)
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			for j := range 2 * c / callers {
+				n := uint64(j%3 + 1)
+				if d, err := l.AllowN(ctx, "k", s.rate(c), n); err == nil && d.Allowed {
+					admitted[i] += n
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var sum uint64
+	for _, n := range admitted {
+		sum += n
+	}
+	if sum != c && s.Jitter == 0 || sum > c {
+		t.Errorf("%d admitted to %d callers at once, want %d", sum, callers, c)
+	}
+}
+
+// greedyCaller always wants more, and gets at least 1 − B/W of the capacity per window.
+func (s *Subject) greedyCaller(t *testing.T) {
+	for _, parts := range []int{100, 10, 2, 1} {
+		o := trypema.Options{Window: s.Window, Bucket: max(s.Window/time.Duration(parts), time.Millisecond)}
+		l := s.make(t, o)
+		const c, windows = 100, 5
+		admitted := 0
+		start := time.Now()
+		for time.Since(start) < windows*s.Window {
+			d := l.allow("k", s.rate(c), 1)
+			if d.Allowed {
+				admitted++
+			} else {
+				time.Sleep(min(d.RetryAfter, s.Window/200))
+			}
+		}
+		share := float64(admitted) / (c * windows)
+		if want := s.Use * (1 - float64(o.Bucket)/float64(o.Window)); share < want {
+			t.Errorf("bucket of W/%d: %.3f of the capacity, want at least %.3f", parts, share, want)
+		}
+	}
+}
+
+func (s *Subject) evenCaller(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	const c = 100
+	pace := time.Duration(float64(s.Window) / c / 0.95)
+	next := time.Now()
+	for i := range 3 * c {
+		if d := l.allow("k", s.rate(c), 1); !d.Allowed {
+			t.Fatalf("call %d at 0.95 of the rate: %+v", i, d)
+		}
+		next = next.Add(pace)
+		time.Sleep(time.Until(next))
+	}
+}
+
+// retryAfter waits exactly as long as it was told, and looks one step earlier.
+func (s *Subject) retryAfter(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	l := s.make(t, trypema.Options{})
+	const c = 40
+	rate := s.rate(c)
+	rounds := 10
+	if s.Jitter == 0 {
+		rounds = 500
+	}
+	for round := range rounds {
+		for l.peek("k", rate, 1).Allowed || rng.IntN(4) > 0 {
+			l.allow("k", rate, 1+rng.Uint64N(4))
+			if s.Jitter == 0 || rng.IntN(8) == 0 {
+				time.Sleep(time.Duration(rng.Int64N(int64(s.Window / 100))))
+			}
+		}
+		n := 1 + rng.Uint64N(c)
+		d := l.peek("k", rate, n)
+		if d.Allowed {
+			continue
+		}
+		start := time.Now()
+		if early := d.RetryAfter - s.Resolution - s.Jitter; early > 0 {
+			time.Sleep(early)
+			// Suppressed may let a call pass by chance before it is certain to.
+			if e := l.peek("k", rate, n); !s.Suppressed && e.Allowed || s.Suppressed && e.SuppressionFactor == 0 {
+				t.Fatalf("round %d: cost %d passes %v before its RetryAfter: %+v, then %+v", round, n, s.Resolution+s.Jitter, d, e)
+			}
+		}
+		time.Sleep(d.RetryAfter - time.Since(start))
+		after := l.peek("k", rate, n)
+		if s.Jitter == 0 && after.Remaining != d.RemainingAfterWaiting {
+			t.Fatalf("round %d: %d remains after waiting, %d was promised", round, after.Remaining, d.RemainingAfterWaiting)
+		}
+		if got := l.allow("k", rate, n); !got.Allowed {
+			t.Fatalf("round %d: cost %d denied after its RetryAfter: %+v, then %+v", round, n, d, got)
+		}
+	}
+}
+
+func (s *Subject) moreThanCapacity(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	for _, n := range []uint64{11, 16, 1 << 40} {
+		if d := l.allow("k", s.rate(10), n); d.Allowed || d.RetryAfter != trypema.Never || d.Remaining != 10 {
+			t.Errorf("cost %d of capacity 10: %+v", n, d)
+		}
+	}
+	if d := l.allow("k", s.rate(10), 10); !s.Suppressed && !d.Allowed {
+		t.Errorf("cost 10 of capacity 10: %+v", d)
+	}
+}
+
+func (s *Subject) denialCostsNothing(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	l.allow("k", s.rate(10), 8)
+	before := l.usage("k", s.rate(10))
+	for range 100 {
+		if d := l.allow("k", s.rate(10), 3); d.Allowed || d.Remaining != 2 {
+			t.Fatalf("cost 3 with 2 left: %+v", d)
+		}
+	}
+	if after := l.usage("k", s.rate(10)); after != before {
+		t.Errorf("%+v after denials, %+v before", after, before)
+	}
+	if d := l.allow("k", s.rate(10), 2); !d.Allowed {
+		t.Errorf("cost 2 with 2 left: %+v", d)
+	}
+}
+
+func (s *Subject) denialIsCounted(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	var total, declined uint64
+	for i := range uint64(200) {
+		n := i%3 + 1
+		total += n
+		if !l.allow("k", s.rate(20), n).Allowed {
+			declined += n
+		}
+	}
+	if u := l.usage("k", s.rate(20)); u.Total != total || u.Declined != declined || declined == 0 {
+		t.Errorf("usage %+v, want Total %d and Declined %d", u, total, declined)
+	}
+}
+
+func (s *Subject) burstFromCold(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	const c = 500
+	for i := range int(0.8 * c) {
+		if d := l.allow("k", s.rate(c), 1); !d.Allowed || d.SuppressionFactor != 0 {
+			t.Fatalf("call %d of a burst from cold: %+v", i, d)
+		}
+	}
+}
+
+// settlesAtTheLimit offers Poisson arrivals. More than twenty times the limit, and what only virtual time makes cheap, is
+// for the tests of the law.
+func (s *Subject) settlesAtTheLimit(t *testing.T) {
+	for _, load := range []float64{0.5, 1.5, 5} {
+		seed := rand.Uint64()
+		t.Logf("load %v, seed %d", load, seed)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		l := s.make(t, trypema.Options{})
+		const c, windows = 200, 6
+		var log []admission
+		var offered, admitted int
+		start, next := time.Now(), time.Now()
+		for time.Since(start) < windows*s.Window {
+			next = next.Add(time.Duration(rng.ExpFloat64() / (c * load) * float64(s.Window)))
+			time.Sleep(time.Until(next))
+			before := time.Now()
+			d := l.allow("k", s.rate(c), 1)
+			if d.Allowed {
+				log = append(log, admission{before, time.Now(), 1})
+			}
+			if time.Since(start) >= s.Window {
+				offered++
+				if d.Allowed {
+					admitted++
+				}
+			}
+		}
+		if got, want := largest(log, s.Window), s.bound(c, trypema.Options{}); got > want {
+			t.Errorf("load %v: %d admitted in a window, the hard capacity is %d", load, got, want)
+		}
+		// Of so few arrivals, chance alone makes some percent.
+		rate := float64(admitted) / (c * (windows - 1))
+		if load < 0.9 && offered-admitted > offered/1000 || load > 1 && (rate < 0.93 || rate > 1.07) {
+			t.Errorf("load %v: %d of %d admitted, %.3f of the limit", load, admitted, offered, rate)
+		}
+	}
+}
+
+func (s *Subject) noHeadroom(t *testing.T) {
+	l := s.make(t, trypema.Options{HardLimitFactor: 1})
+	for i := range 30 {
+		d := l.allow("k", s.rate(20), 1)
+		if d.Allowed != (i < 20) || d.SuppressionFactor != map[bool]float64{true: 0, false: 1}[i < 20] {
+			t.Fatalf("call %d of capacity 20 with a hard limit factor of 1: %+v", i, d)
+		}
+	}
+}
+
+func (s *Subject) rateBelongsToTheCall(t *testing.T) {
+	l := s.make(t, trypema.Options{HardLimitFactor: 1})
+	for range 10 {
+		l.allow("k", s.rate(10), 1)
+	}
+	if l.allow("k", s.rate(10), 1).Allowed {
+		t.Error("allowed beyond 10")
+	}
+	if d := l.allow("k", s.rate(15), 1); !d.Allowed || d.Limit != 15 || d.Remaining != 4 {
+		t.Errorf("at a raised rate: %+v", d)
+	}
+	if d := l.allow("k", s.rate(5), 1); d.Allowed || d.Limit != 5 || d.Remaining != 0 {
+		t.Errorf("at a lowered rate: %+v", d)
+	}
+	if d := l.allow("k", s.rate(15), 4); !d.Allowed || d.Remaining != 0 {
+		t.Errorf("at the raised rate again: %+v", d)
+	}
+	if d := l.allow("k", trypema.Unlimited, 1000); !d.Allowed {
+		t.Errorf("unlimited: %+v", d)
+	}
+	if u := l.usage("k", s.rate(15)); u.Total-u.Declined != 1015 || u.Remaining != 0 {
+		t.Errorf("unlimited calls must be counted: %+v", u)
+	}
+	if d := l.allow("k", s.rate(15), 1); d.Allowed {
+		t.Errorf("limited after unlimited: %+v", d)
+	}
+}
+
+func (s *Subject) readsRecordNothing(t *testing.T) {
+	l := s.make(t, trypema.Options{HardLimitFactor: 1})
+	l.allow("k", s.rate(10), 9)
+	before := l.usage("k", s.rate(10))
+	for range 50 {
+		if d := l.peek("k", s.rate(10), 1); !d.Allowed || d.Remaining != 1 {
+			t.Fatalf("peek: %+v", d)
+		}
+		if d := l.peek("k", s.rate(10), 0); !d.Allowed {
+			t.Fatalf("is anything left? %+v", d)
+		}
+		if d := l.peek("k", s.rate(10), 2); d.Allowed {
+			t.Fatalf("peek of 2 with 1 left: %+v", d)
+		}
+	}
+	if after := l.usage("k", s.rate(10)); after != before {
+		t.Errorf("usage %+v, then %+v", before, after)
+	}
+	l.allow("k", s.rate(10), 1)
+	if d := l.peek("k", s.rate(10), 0); d.Allowed {
+		t.Errorf("is anything left of nothing? %+v", d)
+	}
+	if u := l.usage("unknown", s.rate(10)); u.Total != 0 {
+		t.Errorf("unknown key: %+v", u)
+	}
+}
+
+func (s *Subject) keysAreIndependent(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	names := []string{
+		"a", "A", "a ", "a:b", "a:", ":a", "{a}", "{a}b", "2001:db8::1", "\x00", "\x00\x00", "\xff\xfe", "ключ", "a\nb",
+		strings.Repeat("k", 23), strings.Repeat("k", 24), strings.Repeat("k", 25), strings.Repeat("k", 200),
+		strings.Repeat("long", 10_000), strings.Repeat("long", 10_000) + "x",
+	}
+	if s.EmptyKey {
+		names = append(names, "")
+	}
+	for i, name := range names {
+		l.allow(name, s.rate(1000), uint64(i+1))
+	}
+	for i, name := range names {
+		if u := l.usage(name, s.rate(1000)); u.Total != uint64(i+1) {
+			t.Errorf("key %.20q: %+v, want Total %d", name, u, i+1)
+		}
+	}
+}
+
+func (s *Subject) badInput(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	l.allow("k", s.rate(10), 1)
+	zero := 0.0
+	type input struct {
+		key  string
+		rate trypema.Rate
+		n    uint64
+		want error
+		says string
+	}
+	inputs := []input{
+		{"k", trypema.Rate(zero / zero), 1, trypema.ErrInvalidRate, "NaN"},
+		{"k", trypema.Rate(1 / zero), 1, trypema.ErrInvalidRate, "Inf"},
+		{"k", trypema.Rate(-1 / zero), 1, trypema.ErrInvalidRate, "Inf"},
+		{"k", 0, 1, trypema.ErrInvalidRate, "above 0"},
+		{"k", -3, 1, trypema.ErrInvalidRate, "-3"},
+		{"k", trypema.Per(1, 1000*s.Window), 1, trypema.ErrInvalidRate, "less than one event"},
+		{"k", trypema.Per(1, 0), 1, trypema.ErrInvalidRate, "NaN"},
+		{"k", s.rate(10), 0, trypema.ErrInvalidCost, "0"},
+	}
+	if !s.EmptyKey {
+		inputs = append(inputs, input{"", s.rate(10), 1, trypema.ErrInvalidKey, "empty"})
+	}
+	for _, in := range inputs {
+		check := func(verb string, err error) {
+			t.Helper()
+			if !errors.Is(err, in.want) || !strings.Contains(err.Error(), in.says) {
+				t.Errorf("%s(%q, %v, %d): %v, want %v that says %q", verb, in.key, in.rate, in.n, err, in.want, in.says)
+			}
+		}
+		d, err := l.AllowN(ctx, in.key, in.rate, in.n)
+		check("AllowN", err)
+		if d.Allowed {
+			t.Errorf("allowed with error %v", err)
+		}
+		if in.n == 0 { // Peek takes it
+			continue
+		}
+		_, err = l.Allow(ctx, in.key, in.rate)
+		check("Allow", err)
+		_, err = l.Peek(ctx, in.key, in.rate, in.n)
+		check("Peek", err)
+		_, err = l.Usage(ctx, in.key, in.rate)
+		check("Usage", err)
+		if in.want == trypema.ErrInvalidKey {
+			_, err = l.Set(ctx, in.key, trypema.Always(), 1, trypema.Replace)
+			check("Set", err)
+			check("Delete", l.Delete(ctx, in.key))
+		}
+	}
+	if _, err := l.Set(ctx, "k", trypema.Always(), 5, trypema.History(99)); err == nil {
+		t.Error("Set took an unknown History")
+	}
+	if u := l.usage("k", s.rate(10)); u.Total != 1 {
+		t.Errorf("bad input was counted: %+v", u)
+	}
+}
+
+func (s *Subject) largeNumbers(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	most := l.peek("k", trypema.Unlimited, 1).Limit
+	if d := l.allow("k", trypema.Unlimited, most); !d.Allowed || d.Remaining != 0 {
+		t.Fatalf("all of an unlimited window: %+v", d)
+	}
+	for _, n := range []uint64{1, most, ^uint64(0)} {
+		if d := l.allow("k", s.rate(10), n); d.Allowed {
+			t.Errorf("cost %d on a full window: %+v", n, d)
+		}
+	}
+	if u := l.usage("k", s.rate(10)); u.Total < most || u.Remaining != 0 {
+		t.Errorf("the total wrapped: %+v", u)
+	}
+}
+
+// setGroups makes three groups of 4, 5 and 6.
+func (s *Subject) setGroups(l subject) {
+	for _, n := range []uint64{4, 5, 6} {
+		l.allow("k", s.rate(1000), n)
+		time.Sleep(s.Window / 10)
+	}
+}
+
+func (s *Subject) setHistory(t *testing.T) {
+	for _, test := range []struct {
+		keep   trypema.History
+		totals []uint64
+		ages   []uint64 // what is live when the groups before the first, second and third have expired
+	}{
+		{trypema.KeepNewest, []uint64{8}, []uint64{8, 8, 6}},
+		{trypema.KeepNewest, []uint64{8, 11}, []uint64{11, 11, 9}},
+		{trypema.KeepOldest, []uint64{8}, []uint64{8, 4, 0}},
+		{trypema.KeepOldest, []uint64{8, 11}, []uint64{11, 4, 0}},
+		{trypema.Replace, []uint64{8}, []uint64{8, 8, 8}},
+	} {
+		l := s.make(t, trypema.Options{Bucket: max(s.Window/100, time.Millisecond)})
+		start := time.Now()
+		s.setGroups(l)
+		previous := uint64(15)
+		for _, total := range test.totals {
+			want := trypema.SetResult{Matched: true, Previous: previous, Current: total}
+			if got := l.set("k", trypema.Always(), total, test.keep); got != want {
+				t.Errorf("%v: %+v, want %+v", test.keep, got, want)
+			}
+			previous = total
+		}
+		for i, want := range test.ages {
+			time.Sleep(time.Until(start.Add(s.Window - s.Window/20 + time.Duration(i)*s.Window/10)))
+			if got := l.usage("k", s.rate(1000)); got.Total != want || got.Declined != 0 {
+				t.Errorf("%v to %v: %+v when %d groups have expired, want Total %d", test.keep, test.totals, got, i, want)
+			}
+		}
+	}
+}
+
+func (s *Subject) setConditions(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	for _, test := range []struct {
+		when  trypema.Condition
+		match bool
+	}{
+		{trypema.Always(), true},
+		{trypema.Equal(5), true}, {trypema.Equal(4), false},
+		{trypema.NotEqual(5), false}, {trypema.NotEqual(4), true},
+		{trypema.Less(5), false}, {trypema.Less(6), true}, {trypema.Less(0), false},
+		{trypema.Greater(5), false}, {trypema.Greater(4), true}, {trypema.Greater(^uint64(0)), false},
+	} {
+		for _, keep := range []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest} {
+			for _, total := range []uint64{0, 3, 5, 9} {
+				l.set("k", trypema.Always(), 5, trypema.Replace)
+				want := trypema.SetResult{Matched: test.match, Previous: 5, Current: 5}
+				if test.match {
+					want.Current = total
+				}
+				if got := l.set("k", test.when, total, keep); got != want {
+					t.Errorf("Set(%v, %d, %v) on 5: %+v, want %+v", test.when, total, keep, got, want)
+				}
+				if u := l.usage("k", s.rate(10)); u.Total != want.Current {
+					t.Errorf("Set(%v, %d, %v) on 5: then %+v", test.when, total, keep, u)
+				}
+			}
+		}
+	}
+	if got, want := l.set("new", trypema.Greater(0), 7, trypema.Replace), (trypema.SetResult{}); got != want {
+		t.Errorf("a miss on an unknown key: %+v", got)
+	}
+	if u := l.usage("new", s.rate(10)); u.Total != 0 {
+		t.Errorf("a miss on an unknown key wrote %+v", u)
+	}
+	for i, keep := range []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest} {
+		key := fmt.Sprint("new", i)
+		if got, want := l.set(key, trypema.Equal(0), 7, keep), (trypema.SetResult{Matched: true, Current: 7}); got != want {
+			t.Errorf("%v on an unknown key: %+v, want %+v", keep, got, want)
+		}
+		if d := l.peek(key, s.rate(7), 1); d.Remaining != 0 {
+			t.Errorf("%v on an unknown key: the window must be full: %+v", keep, d)
+		}
+	}
+}
+
+// setTimes checks that events set by Replace are as old as the call, and that Set does not reach back to forget a limit.
+func (s *Subject) setTimes(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	l.allow("k", s.rate(10), 1)
+	time.Sleep(s.Window / 2)
+	l.set("k", trypema.Always(), 10, trypema.Replace)
+	d := l.peek("k", s.rate(10), 1)
+	if d.Allowed || d.RetryAfter > s.Window || d.RetryAfter < s.Window-s.Jitter-s.Resolution {
+		t.Errorf("after Replace with the capacity: %+v, want a RetryAfter of %v", d, s.Window)
+	}
+}
+
+func (s *Subject) delete(t *testing.T) {
+	l := s.make(t, trypema.Options{})
+	l.allow("k", s.rate(10), 7)
+	for range 2 {
+		if err := l.Delete(ctx, "k"); err != nil {
+			t.Fatal(err)
+		}
+		if u := l.usage("k", s.rate(10)); u.Total != 0 {
+			t.Fatalf("after Delete: %+v", u)
+		}
+	}
+	if d := l.allow("k", s.rate(10), 7); !d.Allowed || d.Remaining != 3 {
+		t.Fatalf("after Delete: %+v", d)
+	}
+}

@@ -1,0 +1,210 @@
+package trypema
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Local is the provider whose state lives in this process. It is exact here, and knows nothing of other processes.
+//
+// A decision does no I/O and never waits for anything but a short lock, so the context of a call is not looked at. The
+// resolution of its clock is a nanosecond. Every key is welcome, the empty one included.
+//
+// Idle keys are removed in small steps, while keys are added and by a timer that runs only while there are keys. A Local
+// that is dropped without Close is collected as any other value.
+type Local struct {
+	absolute   localAbsolute
+	suppressed localSuppressed
+}
+
+// NewLocal returns a Local provider, or an ErrInvalidOptions that names the field. It starts no goroutine.
+func NewLocal(o Options) (*Local, error) {
+	o, err := o.WithDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l := new(Local)
+	l.absolute.init(o)
+	l.suppressed.init(o)
+	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
+	return l, nil
+}
+
+// Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
+func (l *Local) Absolute() Limiter { return &l.absolute }
+
+// Suppressed returns the limiter that declines a growing fraction of calls near and over the limit. It shares no state
+// with Absolute.
+func (l *Local) Suppressed() Limiter { return &l.suppressed }
+
+// Len returns the number of keys held for both strategies, idle ones that have not been removed yet included.
+func (l *Local) Len() int { return l.absolute.table.Len() + l.suppressed.table.Len() }
+
+// Close forgets all keys and ends the cleanup; when it returns, nothing of the provider runs. Calls made after it return
+// ErrClosed. It may be called again, and always returns nil.
+func (l *Local) Close() error {
+	for _, k := range []*localKeys{&l.absolute.localKeys, &l.suppressed.localKeys} {
+		k.closed.Store(true)
+		k.table.Close()
+	}
+	return nil
+}
+
+// localKeys is what the two strategies have in common: windows by key, and the clock.
+type localKeys struct {
+	table   *table.Table[window.Window, window.Groups]
+	span    window.Span
+	seconds float64 // of the window
+	started time.Time
+	closed  atomic.Bool
+}
+
+type localShard = table.Shard[window.Window, window.Groups]
+
+func (k *localKeys) init(o Options) {
+	span := window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}
+	started := time.Now()
+	k.span, k.seconds, k.started = span, o.Window.Seconds(), started
+	// What the table calls must not know k: it would keep a table that is dropped alive.
+	k.table = table.New(table.Kind[window.Window, window.Groups]{
+		Last: (*window.Window).Last,
+		Free: func(g *window.Groups, w *window.Window) { w.Clear(g) },
+		Move: func(from, to *window.Groups, w *window.Window) { w.Move(from, to) },
+		Add:  func(w *window.Window, last int64, n uint64) { w.Join(span, last, n) },
+	}, o.Window+o.Bucket, o.MaxKeys, func() int64 { return int64(time.Since(started)) })
+}
+
+// now is the only place where the clock is read: monotonic, in nanoseconds since the start.
+func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
+
+// capacity returns the capacity of a window at a rate, if the rate is valid, the key can be stored, and the provider is
+// open.
+func (k *localKeys) capacity(key string, rate Rate) (uint64, error) {
+	c := capacity(rate, k.seconds)
+	if c == 0 || len(key) > maxKeyLen || k.closed.Load() {
+		return 0, k.refuse(key, rate)
+	}
+	return c, nil
+}
+
+// maxKeyLen is what the table can hold.
+const maxKeyLen = 1 << 30
+
+// refuse says what capacity found.
+func (k *localKeys) refuse(key string, rate Rate) error {
+	switch {
+	case k.closed.Load():
+		return ErrClosed
+	case len(key) > maxKeyLen:
+		return invalid(ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), maxKeyLen)
+	default:
+		return rateError(rate, time.Duration(k.span.Window))
+	}
+}
+
+var errZeroCost = invalid(ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
+
+// find locks the shard of a key and returns its window, live at the instant that it returns too. A key that is not there
+// has an empty window that belongs to nobody.
+func (k *localKeys) find(key string) (sh *localShard, h table.Handle, w *window.Window, now int64) {
+	now = k.now()
+	hash := k.table.Hash(key)
+	sh = k.table.Shard(hash)
+	sh.Lock()
+	if h = sh.Find(hash, key); h == table.None {
+		return sh, h, new(window.Window), now
+	}
+	w = sh.State(h)
+	return sh, h, w, w.Advance(&sh.Memory, k.span, now)
+}
+
+// Set reads the clock once and takes one lock.
+func (k *localKeys) Set(_ context.Context, key string, when Condition, total uint64, keep History) (SetResult, error) {
+	if keep > KeepOldest {
+		return SetResult{}, invalid(ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
+	}
+	// The rate has no say here; Unlimited is one that is always valid.
+	if _, err := k.capacity(key, Unlimited); err != nil {
+		return SetResult{}, err
+	}
+	sh, h, w, now := k.find(key)
+	if h == table.None && total > 0 && when.Holds(0) {
+		sh.Unlock()
+		sh, h = k.table.Acquire(k.table.Hash(key), key, now)
+		w = sh.State(h)
+		now = w.Advance(&sh.Memory, k.span, now)
+	}
+	defer sh.Unlock()
+	have := w.Counts().Observed()
+	if !when.Holds(have) {
+		return SetResult{Previous: have, Current: have}, nil
+	}
+	switch {
+	case h == table.None: // and total is 0
+	case total == 0:
+		sh.Remove(h)
+	case keep == Replace || have == 0:
+		w.Replace(&sh.Memory, k.span, now, total)
+	case keep == KeepNewest:
+		w.Resize(&sh.Memory, k.span, total, window.Newest)
+	default:
+		w.Resize(&sh.Memory, k.span, total, window.Oldest)
+	}
+	return SetResult{Matched: true, Previous: have, Current: total}, nil
+}
+
+// Delete takes one lock.
+func (k *localKeys) Delete(_ context.Context, key string) error {
+	if _, err := k.capacity(key, Unlimited); err != nil {
+		return err
+	}
+	hash := k.table.Hash(key)
+	sh := k.table.Shard(hash)
+	sh.Lock()
+	defer sh.Unlock()
+	if h := sh.Find(hash, key); h != table.None {
+		sh.Remove(h)
+	}
+	return nil
+}
+
+// usage reports the live counts of a key, and the suppression factor under a law, or 0 under none.
+func (k *localKeys) usage(key string, rate Rate, law func(c uint64) window.Law) (Usage, error) {
+	c, err := k.capacity(key, rate)
+	if err != nil {
+		return Usage{}, err
+	}
+	sh, _, w, now := k.find(key)
+	defer sh.Unlock()
+	counts := w.Counts()
+	u := Usage{Total: counts.Observed(), Declined: counts.Declined, Limit: c, Remaining: room(c, counts.Admitted)}
+	if law != nil {
+		u.SuppressionFactor = w.Factor(&sh.Memory, k.span, law(c), now, 1)
+	}
+	return u, nil
+}
+
+// room returns what fits below a capacity.
+func room(capacity, admitted uint64) uint64 { return capacity - min(capacity, admitted) }
+
+// set makes d the decision that a verdict means. It writes through a pointer because a Decision is too large for the
+// compiler to keep in registers: made and returned by value it would be copied at every step.
+func (d *Decision) set(capacity uint64, v window.Verdict, denial Outcome) {
+	d.Allowed = v.Allowed
+	d.Outcome = denial
+	if v.Allowed {
+		d.Outcome = OutcomeAllowed
+	}
+	d.Limit = capacity
+	d.Remaining = room(capacity, v.Now)
+	d.RetryAfter = time.Duration(v.Wait)
+	if v.Wait != window.Never {
+		d.RemainingAfterWaiting = room(capacity, v.Then)
+	}
+	d.SuppressionFactor = v.Factor
+}

@@ -1,0 +1,99 @@
+package trypema
+
+import (
+	"context"
+	"time"
+
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// localAbsolute is Local under the Absolute strategy.
+type localAbsolute struct{ localKeys }
+
+func (l *localAbsolute) Allow(_ context.Context, key string, rate Rate) (d Decision, err error) {
+	err = l.take(&d, key, rate, 1)
+	return d, err
+}
+
+func (l *localAbsolute) AllowN(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
+	if n == 0 {
+		return d, errZeroCost
+	}
+	err = l.take(&d, key, rate, n)
+	return d, err
+}
+
+func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error {
+	c, err := l.capacity(key, rate)
+	if err != nil {
+		return err
+	}
+	now := l.now()
+	hash := l.table.Hash(key)
+	if f := l.table.Shard(hash).Hot(key, now); f != nil {
+		switch a, have, at, then := f.Take(c, now, n); a {
+		case table.Admitted:
+			d.Allowed = true
+			d.Outcome = OutcomeAllowed
+			d.Limit = c
+			d.Remaining = c - have
+			d.RemainingAfterWaiting = c - have
+			return nil
+		case table.Denied:
+			d.Limit = c
+			d.Remaining = room(c, have)
+			d.RetryAfter = time.Duration(at - now)
+			d.RemainingAfterWaiting = c - then
+			return nil
+		}
+	}
+	if n > c { // it records nothing, so it must not make a key either
+		l.peek(d, key, c, n)
+		return nil
+	}
+	sh, h := l.table.Acquire(hash, key, now)
+	w := sh.State(h)
+	v := w.Absolute(&sh.Memory, l.span, c, now, n, true)
+	if sh.Asked(h) {
+		l.open(sh, h, w)
+	}
+	sh.Unlock()
+	d.set(c, v, OutcomeRejected)
+	return nil
+}
+
+// open makes a key the hot one of its shard.
+func (l *localAbsolute) open(sh *localShard, h table.Handle, w *window.Window) {
+	now := w.Now()
+	closes, expires, oldest := w.Open(&sh.Memory, l.span)
+	sh.Open(h, &table.Hot{
+		Window:   l.span.Window,
+		Opened:   now,
+		Closes:   min(closes, now+table.MaxOpen),
+		Last:     w.Last(),
+		Admitted: w.Counts().Admitted,
+		Expires:  expires,
+		Oldest:   oldest,
+	})
+}
+
+func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
+	c, err := l.capacity(key, rate)
+	if err != nil {
+		return d, err
+	}
+	l.peek(&d, key, c, max(n, 1))
+	return d, nil
+}
+
+func (l *localAbsolute) peek(d *Decision, key string, c, n uint64) {
+	sh, _, w, now := l.find(key)
+	v := w.Absolute(&sh.Memory, l.span, c, now, n, false)
+	sh.Unlock()
+	d.set(c, v, OutcomeRejected)
+}
+
+func (l *localAbsolute) Usage(_ context.Context, key string, rate Rate) (Usage, error) {
+	return l.usage(key, rate, nil)
+}

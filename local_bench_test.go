@@ -1,0 +1,93 @@
+package trypema_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema"
+)
+
+func newLocal(tb testing.TB, o trypema.Options) *trypema.Local {
+	tb.Helper()
+	l, err := trypema.NewLocal(o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { l.Close() })
+	return l
+}
+
+func keys(n int) []string {
+	k := make([]string, n)
+	for i := range k {
+		k[i] = "user:" + strconv.Itoa(i)
+	}
+	return k
+}
+
+// Each benchmark asserts its premise: what it says was admitted was.
+func BenchmarkLocal(b *testing.B) {
+	for _, bench := range []struct {
+		name     string
+		keys     int
+		rate     trypema.Rate
+		suppress bool
+		share    func(admitted float64) bool
+	}{
+		{"hot-over", 1, 100, false, func(a float64) bool { return a < .1 }},
+		{"hot-under", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }},
+		{"uniform-100k", 100_000, 1000, false, func(a float64) bool { return a > .5 }},
+		{"uniform-1M", 1_000_000, 1000, false, func(a float64) bool { return a == 1 }},
+		{"suppressed-hot-over", 1, 100, true, func(a float64) bool { return a < .1 }},
+		{"suppressed-uniform-100k", 100_000, 1000, true, func(a float64) bool { return a > .5 }},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			local := newLocal(b, trypema.Options{})
+			limiter := local.Absolute()
+			if bench.suppress {
+				limiter = local.Suppressed()
+			}
+			ctx := context.Background()
+			names := keys(bench.keys)
+			for _, k := range names {
+				limiter.Allow(ctx, k, bench.rate)
+			}
+			if bench.keys == 1 { // reach the state in which it stays
+				for range 5000 {
+					limiter.Allow(ctx, names[0], bench.rate)
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			var admitted, calls int64
+			counts := make(chan [2]int64, 1024)
+			b.RunParallel(func(pb *testing.PB) {
+				var a, n int64
+				i := rand.Uint64()
+				for pb.Next() {
+					i = i*6364136223846793005 + 1442695040888963407
+					d, _ := limiter.Allow(ctx, names[i>>32*uint64(len(names))>>32], bench.rate)
+					if d.Allowed {
+						a++
+					}
+					n++
+				}
+				counts <- [2]int64{a, n}
+			})
+			b.StopTimer()
+			for len(counts) > 0 {
+				c := <-counts
+				admitted, calls = admitted+c[0], calls+c[1]
+			}
+			if b.Elapsed() > 100*time.Millisecond && !bench.share(float64(admitted)/float64(calls)) {
+				b.Errorf("%d of %d admitted", admitted, calls)
+			}
+			if local.Len() != bench.keys {
+				b.Errorf("%d keys, want %d", local.Len(), bench.keys)
+			}
+		})
+	}
+}

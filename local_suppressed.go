@@ -1,0 +1,58 @@
+package trypema
+
+import (
+	"context"
+
+	"github.com/trypema/trypema/internal/window"
+)
+
+// localSuppressed is Local under the Suppressed strategy.
+type localSuppressed struct {
+	localKeys
+	hardFactor float64
+	dice       func() float64 // in [0, 1)
+}
+
+func (l *localSuppressed) law(c uint64) window.Law { return window.NewLaw(c, l.hardFactor) }
+
+func (l *localSuppressed) Allow(_ context.Context, key string, rate Rate) (d Decision, err error) {
+	err = l.take(&d, key, rate, 1)
+	return d, err
+}
+
+func (l *localSuppressed) AllowN(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
+	if n == 0 {
+		return d, errZeroCost
+	}
+	err = l.take(&d, key, rate, n)
+	return d, err
+}
+
+func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) error {
+	c, err := l.capacity(key, rate)
+	if err != nil {
+		return err
+	}
+	now := l.now()
+	sh, h := l.table.Acquire(l.table.Hash(key), key, now)
+	v := sh.State(h).Suppressed(&sh.Memory, l.span, l.law(c), now, n, l.dice(), true)
+	sh.Unlock()
+	d.set(c, v, OutcomeSuppressed)
+	return nil
+}
+
+func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
+	c, err := l.capacity(key, rate)
+	if err != nil {
+		return d, err
+	}
+	sh, _, w, now := l.find(key)
+	v := w.Suppressed(&sh.Memory, l.span, l.law(c), now, max(n, 1), l.dice(), false)
+	sh.Unlock()
+	d.set(c, v, OutcomeSuppressed)
+	return d, nil
+}
+
+func (l *localSuppressed) Usage(_ context.Context, key string, rate Rate) (Usage, error) {
+	return l.usage(key, rate, l.law)
+}

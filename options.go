@@ -1,0 +1,63 @@
+package trypema
+
+import (
+	"math"
+	"time"
+)
+
+// Options configures a provider. The zero value works.
+type Options struct {
+	// Window is the length of the sliding window, W. Default 10s; from 1ms to 100 years.
+	Window time.Duration
+
+	// Bucket is B: calls closer together than this may share one counter, which expires when the last of them is a
+	// Window old. A smaller bucket gives room back sooner (a caller that always wants more gets at least 1 − B/W of
+	// its capacity) and costs memory: at most W/B + 2 counters of 24 bytes for a key that is always in use, which
+	// TestWindowHoldsBoundedGroups holds. Default Window/100, at least 1ms; from 1ms to Window.
+	Bucket time.Duration
+
+	// HardLimitFactor is used by Suppressed only: H × capacity is never passed in any window. 1 leaves no room to
+	// suppress in and behaves as Absolute. Default 1.5; finite, at least 1.
+	HardLimitFactor float64
+
+	// MaxKeys bounds the keys that each strategy of a provider holds. Beyond it, the key whose last call is the
+	// longest ago is forgotten, with its count, for each new one. Default 0: no bound but cleanup, which forgets a
+	// key once its last event is older than Window + Bucket.
+	MaxKeys int
+}
+
+const (
+	defaultWindow          = 10 * time.Second
+	defaultHardLimitFactor = 1.5
+	maxWindow              = 100 * 365 * 24 * time.Hour
+)
+
+// WithDefaults returns the options with zero fields replaced by their defaults, or an ErrInvalidOptions that names the
+// field, its value and the rule. Providers call it; programs need it only to see what applies.
+func (o Options) WithDefaults() (Options, error) {
+	if o.Window == 0 {
+		o.Window = defaultWindow
+	}
+	if o.Window < time.Millisecond || o.Window > maxWindow {
+		return o, invalid(ErrInvalidOptions, "Options.Window is %v; it must be from 1ms to %v", o.Window, maxWindow)
+	}
+	if o.Bucket == 0 {
+		o.Bucket = max(o.Window/100, time.Millisecond)
+	}
+	if o.Bucket < time.Millisecond {
+		return o, invalid(ErrInvalidOptions, "Options.Bucket is %v; it must be at least 1ms", o.Bucket)
+	}
+	if o.Bucket > o.Window {
+		return o, invalid(ErrInvalidOptions, "Options.Bucket is %v, longer than Options.Window (%v)", o.Bucket, o.Window)
+	}
+	if o.HardLimitFactor == 0 {
+		o.HardLimitFactor = defaultHardLimitFactor
+	}
+	if !(o.HardLimitFactor >= 1) || math.IsInf(o.HardLimitFactor, 0) {
+		return o, invalid(ErrInvalidOptions, "Options.HardLimitFactor is %v; it must be finite and at least 1", o.HardLimitFactor)
+	}
+	if o.MaxKeys < 0 {
+		return o, invalid(ErrInvalidOptions, "Options.MaxKeys is %d; it must be 0 (no bound) or more", o.MaxKeys)
+	}
+	return o, nil
+}
