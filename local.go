@@ -174,7 +174,7 @@ func (k *localKeys) Delete(_ context.Context, key string) error {
 }
 
 // usage reports the live counts of a key, and the suppression factor under a law, or 0 under none.
-func (k *localKeys) usage(key string, rate Rate, law func(c uint64) window.Law) (Usage, error) {
+func (k *localKeys) usage(key string, rate Rate, law func(c uint64) *window.Law) (Usage, error) {
 	c, err := k.capacity(key, rate)
 	if err != nil {
 		return Usage{}, err

@@ -13,7 +13,7 @@ type localSuppressed struct {
 	dice       func() float64 // in [0, 1)
 }
 
-func (l *localSuppressed) law(c uint64) window.Law { return window.NewLaw(c, l.hardFactor) }
+func (l *localSuppressed) law(c uint64) *window.Law { return window.NewLaw(l.span, c, l.hardFactor) }
 
 func (l *localSuppressed) Allow(_ context.Context, key string, rate Rate) (d Decision, err error) {
 	err = l.take(&d, key, rate, 1)

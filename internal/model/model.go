@@ -107,15 +107,12 @@ func (t *Twin) Absolute(capacity uint64, now int64, n uint64, record bool) windo
 }
 
 // Suppressed is window.Window.Suppressed.
-func (t *Twin) Suppressed(l window.Law, now int64, n uint64, dice float64, record bool) window.Verdict {
+func (t *Twin) Suppressed(l *window.Law, now int64, n uint64, dice float64, record bool) window.Verdict {
 	t.advance(now)
-	factor := func(at int64) float64 {
-		if n > l.Capacity {
-			return 1
-		}
-		return l.Factor(t.Span, sum(t.live(at)), t.recent(at), n)
+	v := window.Verdict{Factor: 1}
+	if n <= l.Capacity {
+		v.Factor = l.Factor(sum(t.live(t.now)), t.recent(t.now), n)
 	}
-	v := window.Verdict{Factor: factor(t.now)}
 	v.Allowed = dice >= v.Factor
 	if record && v.Allowed {
 		t.record(n, 0)
@@ -125,7 +122,9 @@ func (t *Twin) Suppressed(l window.Law, now int64, n uint64, dice float64, recor
 	v.Now = sum(t.live(t.now)).Admitted
 	v.Then = v.Now
 	if !v.Allowed {
-		v.Wait, v.Then = t.wait(func(at int64) bool { return factor(at) == 0 })
+		v.Wait, v.Then = t.wait(func(at int64) bool {
+			return n <= l.Capacity && l.Calm(sum(t.live(at)), t.recent(at), n)
+		})
 	}
 	return v
 }

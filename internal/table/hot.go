@@ -131,23 +131,16 @@ func (sh *Shard[S, M]) settle() {
 	if sh.hot == None {
 		return
 	}
-	f := sh.open.Load()
+	f, h := sh.open.Load(), sh.hot
 	if last, n := f.added(f.word.Swap(taken)); n > 0 {
-		sh.table.kind.Add(&sh.entry(sh.hot).state, last, n)
+		sh.table.kind.Add(&sh.entry(h).state, last, n)
 	}
 	sh.open.Store(nil)
 	sh.hot = None
+	sh.use(h, f.used.Load())
 }
 
-// reuse makes the hot key the last used one, if it has been used since it went through the lock.
-func (sh *Shard[S, M]) reuse(h Handle) bool {
-	if sh.hot != h {
-		return false
-	}
-	used := sh.open.Load().used.Load()
-	if used <= sh.entry(h).used {
-		return false
-	}
-	sh.use(h, used)
-	return true
+// usedSince reports whether a key has been used while it was hot, after it last went through the lock.
+func (sh *Shard[S, M]) usedSince(h Handle) bool {
+	return sh.hot == h && sh.open.Load().used.Load() > sh.entry(h).used
 }

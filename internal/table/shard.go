@@ -19,7 +19,7 @@ const None Handle = -1
 type Shard[S, M any] struct {
 	open    atomic.Pointer[Hot]
 	ordered bool     // the keys are in a list by last use, because there is a bound on their number
-	_       [48]byte // who reads the hot key is not disturbed by who locks
+	_       [55]byte // who reads the hot key is not disturbed by who locks
 
 	// What every call needs is in one cache line with the lock.
 	sync.Mutex
@@ -272,7 +272,12 @@ func (sh *Shard[S, M]) tidy(now int64) {
 }
 
 func (sh *Shard[S, M]) removeIfIdle(h Handle, now int64) {
-	if e := sh.entry(h); e.length != unusedEntry && now-sh.table.kind.Last(sh.State(h)) >= sh.table.idle {
+	last := sh.table.kind.Last
+	e := sh.entry(h)
+	if e.length == unusedEntry || now-last(&e.state) < sh.table.idle {
+		return
+	}
+	if now-last(sh.State(h)) >= sh.table.idle { // the second look is at a hot key too
 		sh.Remove(h)
 	}
 }

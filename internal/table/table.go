@@ -128,7 +128,11 @@ func (t *Table[S, M]) evict() {
 	sh := &t.shards[first]
 	sh.Lock()
 	defer sh.Unlock()
-	if h := sh.tail; h != None && sh.entry(h).used == when && !sh.reuse(h) {
+	switch h := sh.tail; {
+	case h == None || sh.entry(h).used != when: // it has been used, or has gone
+	case sh.usedSince(h):
+		sh.settle()
+	default:
 		sh.Remove(h)
 	}
 }

@@ -34,7 +34,7 @@ func (w *Window) Absolute(g *Groups, s Span, capacity uint64, now int64, n uint6
 
 // Suppressed judges a call of cost n at now by a throw of the dice, a number in [0, 1), and records it, admitted or
 // declined, if record is set.
-func (w *Window) Suppressed(g *Groups, s Span, l Law, now int64, n uint64, dice float64, record bool) Verdict {
+func (w *Window) Suppressed(g *Groups, s Span, l *Law, now int64, n uint64, dice float64, record bool) Verdict {
 	now = w.Advance(g, s, now)
 	factor := 1.0
 	if n <= l.Capacity {

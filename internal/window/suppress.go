@@ -16,9 +16,12 @@ import "math"
 //
 // A window that has observed less than calm × capacity is not loaded: everything passes, bursts included.
 type Law struct {
-	Capacity   uint64  // C
-	Hard       uint64  // floor(C × HardFactor), never passed
-	HardFactor float64 // H
+	Capacity uint64 // C
+	Hard     uint64 // floor(C × HardFactor), never passed
+
+	hardFactor float64
+	slope      float64 // of the brake: 1 ÷ (H − 1)
+	scale      float64 // from the load of the recent part to that of a window
 }
 
 const (
@@ -30,62 +33,73 @@ const (
 
 const recentShare = 10 // parts of a window, of which the newest is the recent one
 
-// NewLaw returns the law for a capacity and a factor of at least 1.
-func NewLaw(capacity uint64, factor float64) Law {
-	l := Law{Capacity: capacity, Hard: math.MaxInt64, HardFactor: factor}
+// Recent is the length of the part of a window whose load is taken for the present load.
+func (s Span) Recent() int64 { return max(s.Window/recentShare, 1) }
+
+// NewLaw returns the law for windows of a capacity, and a factor of at least 1.
+func NewLaw(s Span, capacity uint64, factor float64) *Law {
+	l := &Law{
+		Capacity:   capacity,
+		Hard:       math.MaxInt64,
+		hardFactor: factor,
+		slope:      1 / (factor - 1),
+		// The groups that reach into the recent part may have begun one bucket before it.
+		scale: float64(s.Window) / float64(s.Recent()+s.Bucket),
+	}
 	if hard := float64(capacity) * factor; hard < math.MaxInt64 {
 		l.Hard = max(capacity, uint64(hard))
 	}
 	return l
 }
 
-// aim returns the rate of admissions to aim at, in units of the limit. It falls as x grows. With H = 1 there is nothing
-// between a full window and the hard capacity: the aim is unbounded below it, as under Absolute.
-func (l Law) aim(x float64) float64 {
-	switch brake := (l.HardFactor - x) / (l.HardFactor - 1); {
-	case l.HardFactor == 1:
-		return math.Inf(1)
-	case x < 1:
-		return 1 + refill*(1-x)
-	case brake < floor:
-		return max(brake, min(floor, 4*brake))
-	default:
-		return brake
-	}
-}
-
 // Factor returns the probability with which to decline a call of cost n, from what the window holds and what was
 // observed in its recent part. It is 1 when the call would pass the hard capacity. It does not fall when any argument
 // grows.
-func (l Law) Factor(s Span, c Counts, recent, n uint64) float64 {
-	if c.Admitted > l.Hard || n > l.Hard-c.Admitted {
+func (l *Law) Factor(c Counts, recent, n uint64) float64 {
+	if !l.fits(c, n) {
 		return 1
 	}
-	observed, capacity := float64(c.Observed()), float64(l.Capacity)
-	if observed < calm*capacity {
-		return 0
+	if aim, load := l.aim(c), l.load(c, recent); aim < load {
+		return 1 - aim/load
 	}
-	aim := l.aim(float64(c.Admitted) / capacity)
-	return min(1, max(0, 1-aim*capacity/s.load(observed, float64(recent))))
+	return 0
 }
 
-// load returns the perceived load in events per window: that of the whole window, unless what was observed in its recent
-// part is more, or less, than chance explains. So a step in the load is met before the window has seen all of it, and
-// the noise of a few events is not.
-func (s Span) load(observed, recent float64) float64 {
-	// The groups that reach into the recent part may have begun one bucket before it.
-	scale := float64(s.Window) / float64(s.Recent()+s.Bucket)
-	low := recent - sigmas*math.Sqrt(recent)
-	high := recent + sigmas*math.Sqrt(recent+1) + 1
-	return min(max(observed, low*scale), high*scale)
+// Calm reports whether the factor is 0.
+func (l *Law) Calm(c Counts, recent, n uint64) bool {
+	return l.fits(c, n) && l.aim(c) >= l.load(c, recent)
 }
 
-// Recent is the length of the part of a window whose load is taken for the present load.
-func (s Span) Recent() int64 { return max(s.Window/recentShare, 1) }
+func (l *Law) fits(c Counts, n uint64) bool { return c.Admitted <= l.Hard && n <= l.Hard-c.Admitted }
+
+// aim returns the admissions per window to aim at. It falls as the window fills. With H = 1 there is nothing between a
+// full window and the hard capacity: the aim is unbounded, as under Absolute.
+func (l *Law) aim(c Counts) float64 {
+	capacity, admitted := float64(l.Capacity), float64(c.Admitted)
+	if float64(c.Observed()) < calm*capacity || l.hardFactor == 1 {
+		return math.Inf(1)
+	}
+	if admitted < capacity {
+		return capacity + refill*(capacity-admitted)
+	}
+	brake := (l.hardFactor*capacity - admitted) * l.slope
+	return max(brake, min(floor*capacity, 4*brake))
+}
+
+// load returns the perceived load per window: that of the whole window, unless what was observed in its recent part is
+// more, or less, than chance explains. So a step in the load is met before the window has seen all of it, and the noise
+// of a few events is not.
+func (l *Law) load(c Counts, recent uint64) float64 {
+	observed, r := float64(c.Observed()), float64(recent)
+	if r*l.scale > observed {
+		return max(observed, (r-sigmas*math.Sqrt(r))*l.scale)
+	}
+	return min(observed, (r+sigmas*math.Sqrt(r+1)+1)*l.scale)
+}
 
 // Factor returns the suppression factor for a call of cost n at now, which must come from Advance.
-func (w *Window) Factor(g *Groups, s Span, l Law, now int64, n uint64) float64 {
-	return l.Factor(s, w.Counts(), w.since(g, now-s.Recent()), n)
+func (w *Window) Factor(g *Groups, s Span, l *Law, now int64, n uint64) float64 {
+	return l.Factor(w.Counts(), w.since(g, now-s.Recent()), n)
 }
 
 // since returns the observed events of the groups whose last event came after t.
@@ -102,11 +116,11 @@ func (w *Window) since(g *Groups, t int64) uint64 {
 //
 // The factor only falls while nothing happens, and changes only when a group expires or leaves the recent part: the
 // answer is one of those instants.
-func (w *Window) Calms(g *Groups, s Span, l Law, n uint64) (at int64, admitted uint64) {
+func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted uint64) {
 	// Which expiry brings calm at the latest?
 	k := w.search(g, func(_ int, c group) bool {
 		left := w.upto.minus(c.upto)
-		return l.Factor(s, left, w.since(g, c.last+s.Window-s.Recent()), n) == 0
+		return l.Calm(left, w.since(g, c.last+s.Window-s.Recent()), n)
 	})
 	before, _ := w.bounds(g, k)
 	at, admitted = w.last+s.Window, 0
@@ -116,11 +130,11 @@ func (w *Window) Calms(g *Groups, s Span, l Law, n uint64) (at int64, admitted u
 	}
 	// Before that expiry only the recent load can fall. Does that suffice?
 	left := w.upto.minus(before)
-	if l.Factor(s, left, 0, n) > 0 {
+	if !l.Calm(left, 0, n) {
 		return at, admitted
 	}
 	j := w.search(g, func(_ int, c group) bool {
-		return l.Factor(s, left, w.upto.minus(c.upto).Observed(), n) == 0
+		return l.Calm(left, w.upto.minus(c.upto).Observed(), n)
 	})
 	quiet := w.last
 	if j < int(w.n) {

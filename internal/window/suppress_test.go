@@ -1,11 +1,9 @@
 package window
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
-	"time"
 )
 
 // curve is what one run of Suppressed under a Poisson load did.
@@ -25,7 +23,7 @@ type sim struct {
 func (p sim) run() curve {
 	rng := rand.New(rand.NewPCG(p.seed, 1))
 	s := Span{int64(p.window * 1e9), int64(p.bucket * 1e9)}
-	l := NewLaw(uint64(p.rate*p.window+1e-9), p.factor)
+	l := NewLaw(s, uint64(p.rate*p.window+1e-9), p.factor)
 	var (
 		g                  Groups
 		w                  Window
@@ -82,16 +80,74 @@ func (p sim) run() curve {
 	return out
 }
 
-func testExplore(t *testing.T) {
-	start := time.Now()
-	for _, c := range []struct{ rate, window, bucket float64 }{{100, 10, .1}, {1, 10, .1}, {100, 10, 1}, {1. / 60, 3600, 36}, {100, 1, .01}, {10, 60, .6}} {
-		for _, load := range []float64{.5, .8, .9, .95, 1, 1.1, 1.5, 2, 3, 5, 10, 20, 50, 100} {
-			if load*c.rate > 10000 {
-				continue
+// G6, at a limit of 100/s in 10s: the whole curve, with the seeds named in a failure.
+func TestSuppressionCurve(t *testing.T) {
+	seeds := uint64(5)
+	if testing.Short() {
+		seeds = 1
+	}
+	for _, load := range []float64{0.5, 0.9, 1.1, 1.5, 2, 3, 5, 10, 20, 50, 100} {
+		for seed := range seeds {
+			r := sim{rate: 100, load: load, window: 10, bucket: .1, factor: 1.5, bin: .1, windows: 21, seed: seed}.run()
+			fail := func(what string, got, want float64) {
+				t.Errorf("load %v, seed %d: %s is %.4f, want %v", load, seed, what, got, want)
 			}
-			r := sim{c.rate, load, c.window, c.bucket, 1.5, max(10/c.rate, .1), 20, 1}.run()
-			fmt.Printf("rate %6.3f W %5.0f B %5.2f load %5.2f: admitted %.3f declined share %.4f cv %.2f pause %.2f cold %.2f max %.3f\n", c.rate, c.window, c.bucket, load, r.admitted, r.declined/(r.admitted+r.declined), r.variation, r.pause, r.coldPause, r.largest)
+			if share := r.declined / (r.admitted + r.declined); load <= 0.9 && share > 0.001 {
+				fail("declined share", share, 0.001)
+			}
+			tolerance := 0.03
+			if load > 20 {
+				tolerance = 0.05
+			}
+			if load >= 1.1 && math.Abs(r.admitted-1) > tolerance {
+				fail("admitted ÷ limit", r.admitted, 1)
+			}
+			if load >= 0.9 && r.variation > 0.45 { // at 0.5 that of the arrivals alone is 1/√5 = 0.447
+				fail("coefficient of variation", r.variation, 0.45)
+			}
+			if r.pause > 0.3 {
+				fail("longest pause", r.pause, 0.3)
+			}
+			if load <= 10 && r.coldPause > 0.5 {
+				fail("longest pause from cold", r.coldPause, 0.5)
+			}
+			if r.largest > 1.5 {
+				fail("largest window ÷ C", r.largest, 1.5)
+			}
+			if seed == 0 {
+				t.Logf("load %5.1f: admitted %.3f, variation %.2f, pause %.2fs, from cold %.2fs, largest window %.2f",
+					load, r.admitted, r.variation, r.pause, r.coldPause, r.largest)
+			}
 		}
 	}
-	fmt.Println(time.Since(start))
+}
+
+// A step down is followed too: when overload ends, what is offered below the limit soon passes again.
+func TestSuppressionEndsWithTheLoad(t *testing.T) {
+	s := Span{Window: 10e9, Bucket: 1e8}
+	l := NewLaw(s, 1000, 1.5)
+	rng := rand.New(rand.NewPCG(1, 1))
+	var g Groups
+	var w Window
+	var offered, declined int
+	for t := 0.0; t < 40e9; {
+		load := 1000.0 // per second: 10 times the limit, until 20s
+		if t > 20e9 {
+			load = 80
+		}
+		t += rng.ExpFloat64() / load * 1e9
+		now := w.Advance(&g, s, int64(t))
+		c := Counts{Admitted: 1}
+		if rng.Float64() < w.Factor(&g, s, l, now, 1) {
+			c = Counts{Declined: 1}
+		}
+		w.Record(&g, s, now, c)
+		if t > 22e9 {
+			offered++
+			declined += int(c.Declined)
+		}
+	}
+	if share := float64(declined) / float64(offered); share > 0.01 {
+		t.Errorf("%.1f%% of a load below the limit declined from two seconds after a step down", 100*share)
+	}
 }

@@ -76,7 +76,7 @@ func agree(t *testing.T, data []byte) {
 				got = w.Absolute(&g, s, capacity, now, n, record)
 				want = twin.Absolute(capacity, now, n, record)
 			} else {
-				l, dice := window.NewLaw(capacity, factor), float64(in.next())/256
+				l, dice := window.NewLaw(s, capacity, factor), float64(in.next())/256
 				got = w.Suppressed(&g, s, l, now, n, dice, record)
 				want = twin.Suppressed(l, now, n, dice, record)
 			}

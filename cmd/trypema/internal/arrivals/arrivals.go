@@ -1,0 +1,34 @@
+// Package arrivals says when calls are due, whether or not the callers can keep up.
+package arrivals
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Poisson is a Poisson process: its instants are independent of each other, as those of many independent callers are.
+type Poisson struct {
+	mean float64 // nanoseconds
+	due  time.Duration
+}
+
+// NewPoisson returns a process of so many instants per second, from 0 on.
+func NewPoisson(perSecond float64) *Poisson {
+	p := &Poisson{mean: float64(time.Second) / perSecond}
+	p.Next()
+	return p
+}
+
+// Due is the instant of the next arrival.
+func (p *Poisson) Due() time.Duration { return p.due }
+
+// Next goes on to the arrival after that.
+func (p *Poisson) Next() { p.due += time.Duration(rand.ExpFloat64() * p.mean) }
+
+// SkipTo passes over the arrivals before now, and returns their number.
+func (p *Poisson) SkipTo(now time.Duration) (skipped uint64) {
+	for ; p.due < now; p.Next() {
+		skipped++
+	}
+	return skipped
+}

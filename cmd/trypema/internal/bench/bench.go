@@ -1,0 +1,197 @@
+// Package bench measures limiters: how fast, at what latency, with how much memory, and how exactly. Every run proves
+// its own premise: its decisions add up, it touched the keys it says, and it admitted what it should.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+// Command is the flags of trypema bench.
+type Command struct {
+	Peer     string `default:"trypema" help:"Limiter to measure: ${peers}."`
+	Compare  string `placeholder:"A,B,…" help:"Measure these limiters in turn, in short rounds, and print each one's ratio to the first."`
+	Rounds   int    `default:"10" help:"With --compare: rounds into which the duration of each limiter is cut."`
+	Strategy string `default:"absolute" help:"Strategy of trypema: absolute or suppressed."`
+
+	Keys        string  `default:"skewed" help:"Distribution of calls over keys: hot (one key), uniform, or skewed (a part to one key, the rest uniform)."`
+	KeySpace    int     `default:"100000" help:"Number of keys. With --keys hot the others are known to the limiter but not called."`
+	HotFraction float64 `default:"0.2" help:"With --keys skewed: part of the calls that goes to one key."`
+
+	Rate            float64        `default:"1000" help:"Limit of each key, in calls per second."`
+	Window          time.Duration  `default:"10s" help:"Length of the sliding window."`
+	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
+	HardLimitFactor float64        `default:"1.5" help:"Suppressed never passes this multiple of the capacity in any window."`
+
+	Mode     string        `default:"max" help:"max: as many calls as possible. target: --qps calls per second, with latency from the instant each was due."`
+	QPS      *float64      `name:"qps" help:"With --mode target: calls per second, all workers together. Default: 100000."`
+	Burst    *int          `help:"With --mode target: calls that are due at the same instant. Default: 1."`
+	Workers  int           `help:"Goroutines that call. Default: one per processor."`
+	Duration time.Duration `default:"5s" help:"How long calls are timed, for each limiter."`
+
+	JSON bool `name:"json" help:"Print one JSON document."`
+	CSV  bool `name:"csv" help:"Print comma-separated values with a header line."`
+}
+
+// Help is the text of trypema bench --help.
+func (Command) Help() string {
+	return `Without flags it runs the canonical workload: a fifth of the calls to one key that is far over its limit of 1000/s,
+the rest evenly over 100,000 keys that are under theirs, one worker per processor, as fast as they can, for 5s.
+
+The exit status is 1 if the counts of a run do not add up or trypema admitted more than it promises, 2 for a wrong flag.`
+}
+
+// plan is what the flags amount to.
+type plan struct {
+	limit peer.Limit
+	work  *workload
+	qps   float64 // 0: as many as possible
+	burst int
+
+	duration time.Duration // of the timed calls to each limiter
+}
+
+const (
+	defaultQPS  = 100_000
+	maxKeySpace = 50_000_000
+	maxRounds   = 1000
+	maxCapacity = 1_000_000_000 // any limiter here can hold it, and twice as much over many windows
+
+	shortestRound = 10 * time.Millisecond
+)
+
+// resolve checks the flags, and returns the names of the limiters to measure.
+func (c *Command) resolve() (plan, []string, error) {
+	names := []string{c.Peer}
+	if c.Compare != "" {
+		names = strings.Split(c.Compare, ",")
+	}
+	limit := flags.Limit{Rate: c.Rate, Window: c.Window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
+	options, capacity, err := limit.Resolve()
+	target, rounds := c.Mode == "target", 1
+	if c.Compare != "" {
+		rounds = c.Rounds
+	}
+	err = flags.First(
+		flags.OneOf("peer", c.Peer, peer.Names()...),
+		checkNames(c.Compare, names),
+		flags.Check(c.Rounds >= 1 && c.Rounds <= maxRounds, "rounds", c.Rounds, fmt.Sprintf("from 1 to %d", maxRounds)),
+		flags.OneOf("strategy", c.Strategy, "absolute", "suppressed"),
+		flags.OneOf("keys", c.Keys, "hot", "uniform", "skewed"),
+		flags.Check(c.KeySpace >= 1 && c.KeySpace <= maxKeySpace, "key-space", c.KeySpace, fmt.Sprintf("from 1 to %d", maxKeySpace)),
+		flags.Check(c.HotFraction >= 0 && c.HotFraction <= 1, "hot-fraction", c.HotFraction, "from 0 to 1"),
+		err,
+		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, c.Window)),
+		flags.OneOf("mode", c.Mode, "max", "target"),
+		flags.Check(c.QPS == nil || target, "qps", deref(c.QPS), "left out unless --mode is target"),
+		flags.Check(c.QPS == nil || (*c.QPS > 0 && *c.QPS <= 1e9), "qps", deref(c.QPS), "above 0 and at most 1e9"),
+		flags.Check(c.Burst == nil || target, "burst", deref(c.Burst), "left out unless --mode is target"),
+		flags.Check(c.Burst == nil || (*c.Burst >= 1 && *c.Burst <= 1_000_000), "burst", deref(c.Burst), "from 1 to 1000000"),
+		flags.Check(c.Workers >= 0 && c.Workers <= 4096, "workers", c.Workers, "from 1 to 4096"),
+		flags.Check(c.Duration >= shortestRound*time.Duration(rounds), "duration", c.Duration, fmt.Sprintf("at least %v for each round", shortestRound)),
+		flags.Check(!c.JSON || !c.CSV, "csv", c.CSV, "left out with --json"),
+	)
+	if err != nil {
+		return plan{}, nil, err
+	}
+	p := plan{
+		limit:    peer.Limit{Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options},
+		burst:    1,
+		duration: c.Duration,
+	}
+	if target {
+		p.qps = defaultQPS
+		if c.QPS != nil {
+			p.qps = *c.QPS
+		}
+		if c.Burst != nil {
+			p.burst = *c.Burst
+		}
+	}
+	workers := c.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
+	p.work = newWorkload(c.KeySpace, workers, hot)
+	return p, names, nil
+}
+
+// checkNames checks the names given to --compare.
+func checkNames(value string, names []string) error {
+	for i, name := range names {
+		err := flags.OneOf("compare", name, peer.Names()...)
+		if value != "" && err != nil {
+			return err
+		}
+		for _, other := range names[:i] {
+			if other == name {
+				return flags.Check(false, "compare", value, "a list without repetition")
+			}
+		}
+	}
+	return flags.Check(value == "" || len(names) > 1, "compare", value, "at least two names with a comma between them")
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+var errInterrupted = errors.New("interrupted; a part of a measurement is not reported")
+
+// Run measures and prints.
+func (c *Command) Run(ctx context.Context, out screen.Streams) error {
+	p, names, err := c.resolve()
+	if err != nil {
+		return err
+	}
+	bar := screen.NewBar(out.Err)
+	defer bar.Clear()
+	var r printable
+	if c.Compare != "" {
+		r, err = p.compare(ctx, names, c.conditions(p), c.Rounds, bar)
+	} else {
+		r, err = p.single(ctx, names[0], c.conditions(p), bar)
+	}
+	if err != nil {
+		return err
+	}
+	bar.Clear()
+	switch {
+	case c.JSON:
+		return screen.JSON(out.Out, r)
+	case c.CSV:
+		return r.csv(out.Out)
+	default:
+		return r.table(out.Out)
+	}
+}
+
+// single measures one limiter in every respect.
+func (p plan) single(ctx context.Context, name string, c conditions, bar *screen.Bar) (*result, error) {
+	bar.Set(0, "memory")
+	foot, err := p.footprint(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.measure(ctx, name, p.duration, func(part float64) { bar.Set(0.8*part, "throughput") })
+	if err != nil {
+		return nil, err
+	}
+	fullest, err := p.fullestWindow(ctx, name, func(part float64) { bar.Set(0.8+0.2*part, "accuracy") })
+	if err != nil {
+		return nil, err
+	}
+	return newResult(name, c, r, foot, fullest), nil
+}

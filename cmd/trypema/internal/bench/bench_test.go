@@ -1,0 +1,270 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+func TestMain(m *testing.M) {
+	// ulule's store ends its cleaner when the garbage collector finds the store, which it need not do before the end.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/ulule/limiter/v3/drivers/store/memory.(*cleaner).Run"))
+}
+
+// small is a command that takes a fraction of a second.
+func small() Command {
+	return Command{
+		Peer: peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2,
+		Rate: 1000, Window: 10 * time.Second, HardLimitFactor: 1.5, Mode: "max", Duration: 100 * time.Millisecond, JSON: true,
+	}
+}
+
+// measured runs the command and reads its JSON into v.
+func measured(t *testing.T, c Command, v any) {
+	t.Helper()
+	var stdout bytes.Buffer
+	if err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(stdout.Bytes(), v); err != nil {
+		t.Fatalf("%v in %s", err, stdout.String())
+	}
+}
+
+func TestEveryPeer(t *testing.T) {
+	for _, name := range peer.Names() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := small()
+			c.Peer = name
+			var r result
+			measured(t, c, &r)
+			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied {
+				t.Errorf("%d calls, %d allowed, %d denied", r.Ops, r.Allowed, r.Denied)
+			}
+			if r.KeysTouched == 0 || r.P50 <= 0 || r.Max < r.P999 || r.OpsPerSecond <= 0 || r.BytesPerKey <= 0 {
+				t.Errorf("unexpected result: %+v", r)
+			}
+			if r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > 1.2 {
+				t.Errorf("admitted ÷ limit is %.3f", r.AdmittedToLimit)
+			}
+			// The trap works on every algorithm but an exact one.
+			if low, high := 1.5, 2.0; name != peer.Ours && (r.FullestRatio < low || r.FullestRatio > high) {
+				t.Errorf("fullest window is %.2f C, want %v to %v", r.FullestRatio, low, high)
+			}
+			if name == peer.Ours && (r.FullestRatio > 1 || r.FullestRatio < 0.9) {
+				t.Errorf("fullest window is %.2f C, want all of one C", r.FullestRatio)
+			}
+		})
+	}
+}
+
+func TestFullestWindowOfSuppressed(t *testing.T) {
+	t.Parallel()
+	p := planFor(t, 10, true)
+	n, err := p.fullestWindow(t.Context(), peer.Ours, func(float64) {})
+	if err != nil || n < trapCapacity || n > trapCapacity*3/2 {
+		t.Errorf("%d in the fullest window, %v", n, err)
+	}
+}
+
+func TestEveryKindOfRun(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Command)
+		check  func(result) bool
+	}{
+		{"hot", func(c *Command) { c.Keys = "hot" }, func(r result) bool { return r.KeysTouched == 1 && r.Denied > 0 }},
+		{"uniform", func(c *Command) { c.Keys = "uniform" }, func(r result) bool { return r.KeysTouched > 1900 && r.Denied == 0 }},
+		{"one key", func(c *Command) { c.KeySpace = 1 }, func(r result) bool { return r.KeysTouched == 1 }},
+		{"suppressed", func(c *Command) { c.Strategy, c.Keys, c.Rate = "suppressed", "hot", 100 }, func(r result) bool { return r.Denied > 0 && r.AdmittedToLimit <= 1.5 }},
+		{"workers", func(c *Command) { c.Workers = 5 }, func(r result) bool { return r.Workers == 5 }},
+		{"window shorter than the run", func(c *Command) { c.Window = 20 * time.Millisecond }, func(r result) bool { return r.AdmittedToLimit <= 1 }},
+		{"target", func(c *Command) {
+			c.Mode = "target"
+			c.QPS, c.Burst = ptr(5000.0), ptr(10)
+			c.Duration = 400 * time.Millisecond
+		}, func(r result) bool {
+			return r.Ops+r.Skipped > 1000 && r.Ops+r.Skipped < 3000 && r.LatencySamples == int64(r.Ops) && r.Asked == 5000
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := small()
+			tt.change(&c)
+			p, names, err := c.resolve()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := p.measure(t.Context(), names[0], p.duration, func(float64) {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newResult(names[0], c.conditions(p), got, footprint{}, 0)
+			if !tt.check(*r) || r.Ops != r.Allowed+r.Denied {
+				t.Errorf("unexpected result: %+v", r)
+			}
+		})
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestCompare(t *testing.T) {
+	c := small()
+	c.Compare, c.Rounds, c.Duration = "trypema,ulule,xtime-xsync", 4, 120*time.Millisecond
+	var r comparison
+	measured(t, c, &r)
+	if len(r.Limiters) != 3 || r.Rounds != 4 {
+		t.Fatalf("unexpected result: %+v", r)
+	}
+	for i, name := range []string{"trypema", "ulule", "xtime-xsync"} {
+		x := r.Limiters[i]
+		if x.Limiter != name || x.OpsPerSecond <= 0 || x.P50 <= 0 || x.AdmittedToLimit < 0.99 {
+			t.Errorf("unexpected row: %+v", x)
+		}
+		if !(x.RatioMin > 0 && x.RatioMin <= x.RatioP25 && x.RatioP25 <= x.Ratio && x.Ratio <= x.RatioP75 && x.RatioP75 <= x.RatioMax) {
+			t.Errorf("the spread is in no order: %+v", x)
+		}
+	}
+	if first := r.Limiters[0]; first.RatioMin != 1 || first.RatioMax != 1 {
+		t.Errorf("the ratio of the first to itself is not 1: %+v", first)
+	}
+}
+
+func TestTableAndCSV(t *testing.T) {
+	tests := []struct {
+		name    string
+		compare string
+		rows    int
+		table   []string
+		csv     []string
+	}{
+		{"single", "", 1, []string{"trypema absolute", "allowed + denied = calls", "p99.9", "admitted ÷ limit", "bytes per key", "one call in 61"}, []string{"ops_per_second", "latency_p999_ns", "allocations_per_op"}},
+		{"compare", "xtime-syncmap,trypema", 2, []string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"}, []string{"median_ratio", "min_ratio"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := small()
+			c.Compare, c.JSON = tt.compare, false
+			var table, lines bytes.Buffer
+			if err := c.Run(t.Context(), screen.Streams{Out: &table, Err: io.Discard}); err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(table.String()) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+					t.Errorf("a line of %d columns: %s", n, line)
+				}
+			}
+			for _, want := range tt.table {
+				if !strings.Contains(table.String(), want) {
+					t.Errorf("the table does not say %q:\n%s", want, &table)
+				}
+			}
+			c.CSV = true
+			if err := c.Run(t.Context(), screen.Streams{Out: &lines, Err: io.Discard}); err != nil {
+				t.Fatal(err)
+			}
+			records, err := csv.NewReader(&lines).ReadAll()
+			if err != nil || len(records) != 1+tt.rows {
+				t.Fatalf("%d records, %v", len(records), err)
+			}
+			for _, want := range tt.csv {
+				if !strings.Contains(strings.Join(records[0], " "), want) {
+					t.Errorf("no column %q in %v", want, records[0])
+				}
+			}
+		})
+	}
+}
+
+// planFor is a plan on a workload of a few keys.
+func planFor(t *testing.T, capacity uint64, suppressed bool) plan {
+	t.Helper()
+	options, err := trypema.Options{}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan{
+		limit: peer.Limit{Capacity: capacity, Rate: float64(capacity) / 10, Suppressed: suppressed, Options: options},
+		work:  newWorkload(100, 1, 0.2),
+	}
+}
+
+func TestPremisesThatFail(t *testing.T) {
+	always := func(ok bool) func(string) (bool, error) {
+		return func(string) (bool, error) { return ok, nil }
+	}
+	tests := []struct {
+		name       string
+		peer       string
+		capacity   uint64
+		suppressed bool
+		limiter    peer.Limiter
+		says       string
+	}{
+		{"an error", "ulule", 10, false, peer.Limiter{Allow: func(string) (bool, error) { return false, errors.New("out of order") }}, "calls failed: out of order"},
+		{"never denies", "ulule", 10, false, peer.Limiter{Allow: always(true)}, "no call was denied"},
+		{"denies below the limit", "ulule", 1e12, false, peer.Limiter{Allow: always(false)}, "though no key came near its limit"},
+		{"forgets keys", "ulule", 1e12, false, peer.Limiter{Allow: always(true), Len: func() int { return 99 }}, "holds 99 keys"},
+		{"ours admits too little", peer.Ours, 10, false, peer.Limiter{Allow: always(false)}, "which permits exactly"},
+		{"ours admits too much", peer.Ours, 10, false, peer.Limiter{Allow: everySecond()}, "windows permit"},
+		{"ours passes its hard limit", peer.Ours, 10, true, peer.Limiter{Allow: everySecond()}, "above the hard limit factor"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := planFor(t, tt.capacity, tt.suppressed)
+			began := time.Now()
+			r, err := p.drive(t.Context(), tt.limiter, 20*time.Millisecond, func(float64) {})
+			if err == nil {
+				err = p.verify(tt.peer, tt.limiter, &r, 0, time.Since(began))
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("error is %v, want one that says %q", err, tt.says)
+			}
+		})
+	}
+}
+
+// everySecond admits every second call, of any key.
+func everySecond() func(string) (bool, error) {
+	n := 0
+	return func(string) (bool, error) { n++; return n%2 == 0, nil }
+}
+
+func TestInterruptedRunIsNoResult(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	c := small()
+	c.Duration = time.Minute
+	var stdout bytes.Buffer
+	err := c.Run(ctx, screen.Streams{Out: &stdout, Err: io.Discard})
+	if !errors.Is(err, errInterrupted) || stdout.Len() > 0 {
+		t.Errorf("error %v, output %q", err, &stdout)
+	}
+}
+
+// TestHarnessAllocatesNothing: what is counted as allocations per call is the limiter's.
+func TestHarnessAllocatesNothing(t *testing.T) {
+	p := planFor(t, 10, false)
+	w := newWorker(peer.Limiter{Allow: func(string) (bool, error) { return true, nil }}, p.work, 0)
+	w.base = time.Now()
+	if n := testing.AllocsPerRun(1000, func() { w.call(); w.latency.Record(w.clock()) }); n != 0 {
+		t.Errorf("%v allocations per call", n)
+	}
+}

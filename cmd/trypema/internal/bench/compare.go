@@ -1,0 +1,105 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+// comparison is several limiters measured in turn.
+type comparison struct {
+	conditions
+	Rounds   int        `json:"rounds"`
+	Limiters []compared `json:"limiters"`
+}
+
+// compared is one limiter among others. The ratios are to the first limiter in the same round.
+type compared struct {
+	Limiter         string  `json:"limiter"`
+	OpsPerSecond    float64 `json:"median_ops_per_second"`
+	Ratio           float64 `json:"median_ratio"`
+	RatioMin        float64 `json:"min_ratio"`
+	RatioMax        float64 `json:"max_ratio"`
+	RatioP25        float64 `json:"p25_ratio"`
+	RatioP75        float64 `json:"p75_ratio"`
+	AdmittedToLimit float64 `json:"admitted_to_limit_ratio"`
+	latency.Percentiles
+}
+
+// compare measures the limiters in rounds, each round all of them shortly after one another, so that a machine that is
+// slow for a while is slow for all. Each round starts with another one, so that none always follows the same.
+func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar) (*comparison, error) {
+	each := p.duration / time.Duration(rounds)
+	n := len(names)
+	runs := make([][]run, n) // of each limiter, by round
+	for i := range rounds * n {
+		round, which := i/n, (i/n+i)%n
+		r, err := p.measure(ctx, names[which], each, func(part float64) {
+			bar.Set((float64(i)+part)/float64(rounds*n), fmt.Sprintf("round %d of %d: %s", round+1, rounds, names[which]))
+		})
+		if err != nil {
+			return nil, err
+		}
+		runs[which] = append(runs[which], r)
+	}
+
+	out := &comparison{conditions: c, Rounds: rounds}
+	for i, name := range names {
+		var ops, ratios, admitted []float64
+		all := latency.NewHistogram()
+		for round, r := range runs[i] {
+			ops = append(ops, r.opsPerSecond())
+			ratios = append(ratios, r.opsPerSecond()/runs[0][round].opsPerSecond())
+			admitted = append(admitted, r.admittedToLimit)
+			all.Merge(r.latency)
+		}
+		out.Limiters = append(out.Limiters, compared{
+			Limiter:         name,
+			OpsPerSecond:    quantile(ops, 0.5),
+			Ratio:           quantile(ratios, 0.5),
+			RatioMin:        slices.Min(ratios),
+			RatioMax:        slices.Max(ratios),
+			RatioP25:        quantile(ratios, 0.25),
+			RatioP75:        quantile(ratios, 0.75),
+			AdmittedToLimit: quantile(admitted, 0.5),
+			Percentiles:     all.Percentiles(),
+		})
+	}
+	return out, nil
+}
+
+// quantile is the value at a part of the sorted values, between two of them in proportion.
+func quantile(values []float64, part float64) float64 {
+	v := slices.Sorted(slices.Values(values))
+	at := part * float64(len(v)-1)
+	low := int(at)
+	high := min(low+1, len(v)-1)
+	return v[low] + (at-float64(low))*(v[high]-v[low])
+}
+
+func (c *comparison) table(w io.Writer) error {
+	fmt.Fprintln(w, c.conditions)
+	head := []string{"", "calls", "ratio", "min – max", "p99 ¹", "admitted ²"}
+	var rows [][]string
+	for _, x := range c.Limiters {
+		rows = append(rows, []string{
+			c.label(x.Limiter),
+			screen.PerSecond(x.OpsPerSecond),
+			fmt.Sprintf("%.2f", x.Ratio),
+			fmt.Sprintf("%.2f – %.2f", x.RatioMin, x.RatioMax),
+			screen.Nanoseconds(x.P99),
+			fmt.Sprintf("%.3f", x.AdmittedToLimit),
+		})
+	}
+	err := screen.Table(w, head, rows)
+	fmt.Fprintf(w, " medians of %d rounds; ratio: calls ÷ those of %s in the same round\n", c.Rounds, c.label(c.Limiters[0].Limiter))
+	c.footnotes(w)
+	return err
+}
+
+func (c *comparison) csv(w io.Writer) error { return writeCSV(w, c.Limiters) }

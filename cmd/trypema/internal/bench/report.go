@@ -1,0 +1,202 @@
+package bench
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"reflect"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+// printable is a result for people, and for programs that read lines; its JSON is for programs that read documents.
+type printable interface {
+	table(io.Writer) error
+	csv(io.Writer) error
+}
+
+// conditions are what every number of a result depends on.
+type conditions struct {
+	Strategy    string  `json:"strategy"`
+	Keys        string  `json:"keys"`
+	KeySpace    int     `json:"key_space"`
+	HotFraction float64 `json:"hot_fraction"`
+	Rate        float64 `json:"rate_per_second"`
+	Window      float64 `json:"window_ms"`
+	Bucket      float64 `json:"bucket_ms"`
+	Workers     int     `json:"workers"`
+	Mode        string  `json:"mode"`
+	Asked       float64 `json:"asked_ops_per_second"` // 0 in max mode
+	Burst       int     `json:"burst"`
+	Duration    float64 `json:"duration_ms"`
+}
+
+func (c *Command) conditions(p plan) conditions {
+	return conditions{
+		Strategy:    c.Strategy,
+		Keys:        c.Keys,
+		KeySpace:    c.KeySpace,
+		HotFraction: p.work.hot,
+		Rate:        c.Rate,
+		Window:      screen.Milliseconds(p.limit.Options.Window),
+		Bucket:      screen.Milliseconds(p.limit.Options.Bucket),
+		Workers:     len(p.work.sequences),
+		Mode:        c.Mode,
+		Asked:       p.qps,
+		Burst:       p.burst,
+		Duration:    screen.Milliseconds(c.Duration),
+	}
+}
+
+// String is the conditions for a person.
+func (c conditions) String() string {
+	keys := screen.Count(uint64(c.KeySpace))
+	s := map[string]string{
+		"hot":     "all calls to one of " + keys + " keys",
+		"uniform": "calls to " + keys + " keys alike",
+		"skewed":  fmt.Sprintf("%.4g%% of calls to one key, the rest to %s", 100*c.HotFraction, keys),
+	}[c.Keys]
+	s += fmt.Sprintf("; limit %.6g/s in %gs; %d workers", c.Rate, c.Window/1000, c.Workers)
+	if c.Asked > 0 {
+		s += fmt.Sprintf("\n%s asked for, in bursts of %d", screen.PerSecond(c.Asked), c.Burst)
+	}
+	return s
+}
+
+// footnotes say how the numbers were taken that are in every table.
+func (c conditions) footnotes(w io.Writer) {
+	timed := fmt.Sprintf("one call in %d is timed, and one clock read with it", sampleEvery)
+	if c.Asked > 0 {
+		timed = "every call, from the instant it was due; a worker that wakes up late is part of it"
+	}
+	fmt.Fprintf(w, " ¹ %s\n", timed)
+	fmt.Fprintf(w, " ² ÷ the most that an exact limiter could have admitted of these calls\n")
+}
+
+// result is all there is to say about one limiter.
+type result struct {
+	Limiter string `json:"limiter"`
+	conditions
+
+	Elapsed      float64 `json:"elapsed_ms"`
+	Ops          uint64  `json:"ops"`
+	OpsPerSecond float64 `json:"ops_per_second"`
+	Allowed      uint64  `json:"allowed"`
+	Denied       uint64  `json:"denied"`
+	Skipped      uint64  `json:"skipped"`
+	latency.Percentiles
+	LatencySamples int64 `json:"latency_samples"`
+
+	KeysTouched     int     `json:"keys_touched"`
+	KeysExpected    int     `json:"keys_expected"`
+	KeysHeld        *int    `json:"keys_held"` // null where the limiter does not tell
+	AdmittedToLimit float64 `json:"admitted_to_limit_ratio"`
+	Fullest         int     `json:"largest_any_window"`
+	FullestRatio    float64 `json:"largest_any_window_to_capacity_ratio"`
+	AllocsPerOp     float64 `json:"allocations_per_op"`
+	BytesPerKey     float64 `json:"memory_per_key_bytes"`
+}
+
+func newResult(name string, c conditions, r run, f footprint, fullest int) *result {
+	return &result{
+		Limiter:         name,
+		conditions:      c,
+		Elapsed:         screen.Milliseconds(r.elapsed),
+		Ops:             r.ops,
+		OpsPerSecond:    r.opsPerSecond(),
+		Allowed:         r.allowed,
+		Denied:          r.denied,
+		Skipped:         r.skipped,
+		Percentiles:     r.latency.Percentiles(),
+		LatencySamples:  r.latency.Count(),
+		KeysTouched:     r.touched,
+		KeysExpected:    r.expected,
+		KeysHeld:        r.held,
+		AdmittedToLimit: r.admittedToLimit,
+		Fullest:         fullest,
+		FullestRatio:    float64(fullest) / trapCapacity,
+		AllocsPerOp:     f.allocsPerOp,
+		BytesPerKey:     f.bytesPerKey,
+	}
+}
+
+func (r run) opsPerSecond() float64 { return float64(r.ops) / r.elapsed.Seconds() }
+
+// label is the limiter with what distinguishes it.
+func (c conditions) label(name string) string {
+	if name == peer.Ours {
+		return name + " " + c.Strategy
+	}
+	return name
+}
+
+func (r *result) table(w io.Writer) error {
+	fmt.Fprintln(w, r.conditions)
+	ops := screen.PerSecond(r.OpsPerSecond)
+	if r.Asked > 0 {
+		ops += fmt.Sprintf(", %.1f%% of what was asked for", 100*r.OpsPerSecond/r.Asked)
+	}
+	err := screen.Table(w, []string{r.label(r.Limiter), fmt.Sprintf("after %.2fs", r.Elapsed/1000)}, [][]string{
+		{"calls", ops},
+		{"allowed + denied = calls", fmt.Sprintf("%s + %s = %s", screen.Count(r.Allowed), screen.Count(r.Denied), screen.Count(r.Ops))},
+		{"latency p50 ¹", screen.Nanoseconds(r.P50)},
+		{"latency p95", screen.Nanoseconds(r.P95)},
+		{"latency p99", screen.Nanoseconds(r.P99)},
+		{"latency p99.9", screen.Nanoseconds(r.P999)},
+		{"latency max", screen.Nanoseconds(r.Max)},
+		{"different keys called, predicted", fmt.Sprintf("%s, %s", screen.Count(uint64(r.KeysTouched)), screen.Count(uint64(r.KeysExpected)))},
+		{"admitted ÷ limit ²", fmt.Sprintf("%.3f", r.AdmittedToLimit)},
+		{"most in any window ÷ C ³", fmt.Sprintf("%.2f", r.FullestRatio)},
+		{"allocations per call ⁴", fmt.Sprintf("%.2f", r.AllocsPerOp)},
+		{"bytes per key ⁴", fmt.Sprintf("%.0f", r.BytesPerKey)},
+	})
+	r.footnotes(w)
+	if r.Skipped > r.Ops/50 {
+		fmt.Fprintf(w, " ! the workers could not keep up: %s calls that were due were never made\n", screen.Count(r.Skipped))
+	}
+	fmt.Fprintf(w, " ³ %s\n", accuracyMethod)
+	fmt.Fprintf(w, " ⁴ of %s calls for known keys; of %s keys, without the caller's strings\n",
+		screen.Count(countedOps), screen.Count(uint64(r.KeySpace)))
+	return err
+}
+
+func (r *result) csv(w io.Writer) error { return writeCSV(w, []result{*r}) }
+
+// writeCSV writes a line for each row. The heads are the names that the fields have in JSON.
+func writeCSV[T any](w io.Writer, rows []T) error {
+	out := csv.NewWriter(w)
+	var head []string
+	fields := reflect.VisibleFields(reflect.TypeFor[T]())
+	for _, f := range fields {
+		if !f.Anonymous {
+			head = append(head, f.Tag.Get("json"))
+		}
+	}
+	if err := out.Write(head); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		var cells []string
+		for _, f := range fields {
+			if f.Anonymous {
+				continue
+			}
+			v := reflect.ValueOf(row).FieldByIndex(f.Index)
+			if v.Kind() == reflect.Pointer {
+				if v.IsNil() {
+					cells = append(cells, "")
+					continue
+				}
+				v = v.Elem()
+			}
+			cells = append(cells, fmt.Sprint(v))
+		}
+		if err := out.Write(cells); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}

@@ -1,0 +1,120 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/arrivals"
+)
+
+const (
+	// patience is how late a call may be made. A client that is further behind skips what was due: it can not keep
+	// up, and the report says so.
+	patience = time.Second
+
+	requestTimeout = 10 * time.Second
+)
+
+// sent is what the clients of one route did and were told.
+type sent struct {
+	admitted, declined uint64 // answered 200 and 429
+	failed             uint64 // any other answer, or none
+	skipped            uint64 // due but never sent
+	firstFail          error
+}
+
+func (s *sent) add(o sent) {
+	s.admitted += o.admitted
+	s.declined += o.declined
+	s.failed += o.failed
+	s.skipped += o.skipped
+	if s.firstFail == nil {
+		s.firstFail = o.firstFail
+	}
+}
+
+func (s sent) answered() uint64 { return s.admitted + s.declined }
+func (s sent) due() uint64      { return s.answered() + s.failed + s.skipped }
+
+// offer sends requests to url until ctx ends, as a Poisson process of perSecond calls, and waits for the answers. Each
+// of the clients is a Poisson process of its share; together they are one. A client makes its next call when that is
+// due, or at once when the last answer came later, so the load does not wait for the server as long as some client is
+// free.
+func offer(ctx context.Context, url string, perSecond float64, clients int) sent {
+	transport := &http.Transport{MaxIdleConnsPerHost: clients}
+	defer transport.CloseIdleConnections()
+	c := &http.Client{Transport: transport, Timeout: requestTimeout}
+
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex // guards total
+		total sent
+	)
+	for range clients {
+		wg.Go(func() {
+			s := client(ctx, c, url, perSecond/float64(clients))
+			mu.Lock()
+			defer mu.Unlock()
+			total.add(s)
+		})
+	}
+	wg.Wait()
+	return total
+}
+
+// client is one caller.
+func client(ctx context.Context, c *http.Client, url string, perSecond float64) (s sent) {
+	start := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for calls := arrivals.NewPoisson(perSecond); ; {
+		timer.Reset(calls.Due() - time.Since(start))
+		select {
+		case <-ctx.Done():
+			s.skipped += calls.SkipTo(time.Since(start))
+			return s
+		case <-timer.C:
+		}
+		if now := time.Since(start); now-calls.Due() > patience {
+			s.skipped += calls.SkipTo(now)
+			continue
+		}
+		s.send(c, url)
+		calls.Next()
+	}
+}
+
+// send makes one call. It is not bound to the end of the load: a call that was decided shall also be answered, so that
+// the accounts of both sides can be compared.
+func (s *sent) send(c *http.Client, url string) {
+	status, err := get(c, url)
+	switch {
+	case err != nil:
+	case status == http.StatusOK:
+		s.admitted++
+		return
+	case status == http.StatusTooManyRequests:
+		s.declined++
+		return
+	default:
+		err = fmt.Errorf("%s answered %d", url, status)
+	}
+	s.failed++
+	if s.firstFail == nil {
+		s.firstFail = err
+	}
+}
+
+func get(c *http.Client, url string) (status int, err error) {
+	response, err := c.Get(url)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body) // a body that was read lets the connection be used again
+	return response.StatusCode, err
+}

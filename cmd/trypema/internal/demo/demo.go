@@ -1,0 +1,200 @@
+// Package demo runs the main job of the library on real traffic: an HTTP server whose routes are guarded by both
+// strategies, clients that ask for more than the limit, and a judge that looks for a broken guarantee.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+// Command is the flags of trypema demo.
+type Command struct {
+	Rate            float64        `default:"100" help:"Limit of each route, in requests per second."`
+	Load            float64        `default:"3" help:"Load offered to each route, as a multiple of the limit."`
+	Window          *time.Duration `help:"Length of the sliding window. Default: a quarter of the duration, at most 5s."`
+	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
+	HardLimitFactor float64        `default:"1.5" help:"Suppressed never passes this multiple of the capacity in any window."`
+	Duration        time.Duration  `default:"20s" help:"How long load is offered."`
+	Clients         int            `default:"32" help:"HTTP clients per route, each with at most one request in flight."`
+	Headless        bool           `help:"No live view: progress on standard error, one final table on standard output. Also when standard output is no terminal."`
+	JSON            bool           `name:"json" help:"Like --headless, with one JSON document instead of the table."`
+
+	open func(trypema.Options) (provider, error)
+}
+
+// Help is the text of trypema demo --help.
+func (Command) Help() string {
+	return `Starts an HTTP server on a free loopback port. One route is guarded by Local Absolute, one by Local Suppressed,
+with the same limit. Clients offer Poisson load to both, independently of the answers as far as they can keep up.
+
+At the end, or after Ctrl-C, the guarantees are judged by what was measured. The exit status is 1 if one was broken,
+2 for a wrong flag.`
+}
+
+// provider is where the limiters come from, and what has to be closed after use.
+type provider interface {
+	Absolute() trypema.Limiter
+	Suppressed() trypema.Limiter
+	Close() error
+}
+
+func openLocal(o trypema.Options) (provider, error) { return trypema.NewLocal(o) }
+
+const (
+	defaultWindow = 5 * time.Second
+
+	// Each admission of the last window is kept for the exact check of any window, and each call that was due and not
+	// made is counted one by one.
+	maxCapacity = 1_000_000
+	maxOffered  = 1_000_000
+)
+
+// setup is what the flags amount to.
+type setup struct {
+	rate     trypema.Rate
+	load     float64
+	options  trypema.Options
+	capacity uint64 // C
+	hard     uint64 // the capacity that Suppressed never passes
+	duration time.Duration
+	clients  int
+}
+
+// limit is what the capacity allows per second: the rate, but for what rounding down the capacity takes off.
+func (s setup) limit() float64   { return float64(s.capacity) / s.options.Window.Seconds() }
+func (s setup) offered() float64 { return float64(s.rate) * s.load }
+
+func (c *Command) resolve() (setup, error) {
+	window := min(defaultWindow, max(c.Duration/rateWindows, time.Millisecond)).Truncate(time.Millisecond)
+	if c.Window != nil {
+		window = *c.Window
+	}
+	limit := flags.Limit{Rate: c.Rate, Window: window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
+	options, capacity, err := limit.Resolve()
+	err = flags.First(
+		flags.Check(c.Duration > 0, "duration", c.Duration, "above 0s"),
+		err,
+		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
+		flags.Check(c.Load > 0, "load", c.Load, "above 0"),
+		flags.Check(c.Load*c.Rate <= maxOffered, "load", c.Load, fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, c.Rate)),
+		flags.Check(c.Clients >= 1 && c.Clients <= 4096, "clients", c.Clients, "from 1 to 4096"),
+	)
+	return setup{
+		rate:     trypema.Rate(c.Rate),
+		load:     c.Load,
+		options:  options,
+		capacity: capacity,
+		hard:     flags.HardCapacity(capacity, options),
+		duration: c.Duration,
+		clients:  c.Clients,
+	}, err
+}
+
+// Run offers the load, shows it, and returns an error for each guarantee that was broken.
+func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
+	s, err := c.resolve()
+	if err != nil {
+		return err
+	}
+	open := c.open
+	if open == nil {
+		open = openLocal
+	}
+	limits, err := open(s.options)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, limits.Close()) }()
+
+	run, err := start(ctx, s, limits)
+	if err != nil {
+		return err
+	}
+	live := !c.Headless && !c.JSON && screen.IsTerminal(out.Out)
+	if live {
+		if err := run.watch(out.Out); err != nil {
+			out.Complain(fmt.Errorf("no live view: %w", err))
+			live = false
+		}
+	}
+	if !live {
+		run.log(out.Err)
+	}
+	if err := run.stop(); err != nil {
+		return err
+	}
+	report := run.report()
+	if c.JSON {
+		err = screen.JSON(out.Out, report)
+	} else {
+		err = report.table(out.Out)
+	}
+	return errors.Join(err, report.broken())
+}
+
+// route is one guarded path with its accounts: the server's and the clients'.
+type route struct {
+	path     string
+	strategy string
+	bound    uint64 // the most that any window may admit
+	meter    *meter
+	sent     sent
+}
+
+// traffic is a run in progress.
+type traffic struct {
+	setup  setup
+	server *server
+	routes []*route
+	end    context.CancelFunc
+	done   chan struct{} // closed when the clients have ended; after that the fields below and routes[…].sent are complete
+	took   time.Duration // how long load was offered
+}
+
+// start opens the server and lets the clients loose, until the duration is over or ctx ends.
+func start(ctx context.Context, s setup, limits provider) (*traffic, error) {
+	t := &traffic{setup: s, done: make(chan struct{})}
+	mux := http.NewServeMux()
+	add := func(strategy string, l trypema.Limiter, bound uint64) {
+		r := &route{path: "/" + strategy, strategy: strategy, bound: bound, meter: newMeter(s.options.Window, s.offered())}
+		t.routes = append(t.routes, r)
+		mux.Handle(r.path, guard(l, s.rate, r.meter))
+	}
+	add("absolute", limits.Absolute(), s.capacity)
+	add("suppressed", limits.Suppressed(), s.hard)
+
+	var err error
+	if t.server, err = serve(mux); err != nil {
+		return nil, err
+	}
+	ctx, t.end = context.WithTimeout(ctx, s.duration)
+	began := time.Now()
+	var clients sync.WaitGroup
+	for _, r := range t.routes {
+		clients.Go(func() { r.sent = offer(ctx, t.server.url+r.path, s.offered(), s.clients) })
+	}
+	go func() {
+		<-ctx.Done()
+		t.took = time.Since(began)
+		clients.Wait()
+		close(t.done)
+	}()
+	return t, nil
+}
+
+// stop ends the load and the server, and returns after both have ended.
+func (t *traffic) stop() error {
+	t.end()
+	<-t.done
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	return t.server.close(ctx)
+}

@@ -1,0 +1,165 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake is a provider whose limiters answer as a test wants it.
+type fake struct {
+	trypema.Limiter // the verbs that the demo does not use
+	allow           func() (trypema.Decision, error)
+}
+
+func (f fake) Absolute() trypema.Limiter   { return f }
+func (f fake) Suppressed() trypema.Limiter { return f }
+func (f fake) Close() error                { return nil }
+func (f fake) Allow(context.Context, string, trypema.Rate) (trypema.Decision, error) {
+	return f.allow()
+}
+
+// runWith runs the demo for a second on a limiter of its own.
+func runWith(t *testing.T, allow func() (trypema.Decision, error)) (report, error) {
+	t.Helper()
+	c := Command{
+		Rate: 100, Load: 4, HardLimitFactor: 1.5, Duration: time.Second, Clients: 8, JSON: true,
+		open: func(trypema.Options) (provider, error) { return fake{allow: allow}, nil },
+	}
+	var stdout bytes.Buffer
+	err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: io.Discard})
+	var r report
+	if jsonErr := json.Unmarshal(stdout.Bytes(), &r); jsonErr != nil {
+		t.Fatalf("%v in %s", jsonErr, stdout.String())
+	}
+	return r, err
+}
+
+func verdictOf(r report, guarantee, route string) verdict {
+	for _, f := range r.Guarantees {
+		if f.Guarantee == guarantee && f.Route == route {
+			return f.Verdict
+		}
+	}
+	return ""
+}
+
+func TestDemoOfLimiterThatAdmitsEverything(t *testing.T) {
+	r, err := runWith(t, func() (trypema.Decision, error) {
+		return trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed}, nil
+	})
+	if err == nil || flags.IsWrong(err) {
+		t.Fatalf("error is %v, want broken guarantees", err)
+	}
+	for _, want := range []string{"/absolute G1 bound broken", "at most 25", "/suppressed G1 bound broken", "at most 37", "/suppressed G6(b) settled rate broken"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error does not say %q: %v", want, err)
+		}
+	}
+	if r.OK || verdictOf(r, "G1 bound", "/absolute") != broken || verdictOf(r, "sums", "/absolute") != held {
+		t.Errorf("unexpected report: %+v", r)
+	}
+}
+
+func TestDemoOfLimiterThatAdmitsNothing(t *testing.T) {
+	r, err := runWith(t, func() (trypema.Decision, error) {
+		return trypema.Decision{RetryAfter: time.Millisecond, Outcome: trypema.OutcomeSuppressed}, nil
+	})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, guarantee := range []string{"G6(b) settled rate", "G6(d) longest pause"} {
+		if verdictOf(r, guarantee, "/suppressed") != broken {
+			t.Errorf("%s is not broken: %+v", guarantee, r.Guarantees)
+		}
+	}
+	if verdictOf(r, "G1 bound", "/suppressed") != held {
+		t.Errorf("G1 is not held: %+v", r.Guarantees)
+	}
+}
+
+func TestDemoOfLimiterThatFails(t *testing.T) {
+	r, err := runWith(t, func() (trypema.Decision, error) { return trypema.Decision{}, errors.New("out of order") })
+	if err == nil || !strings.Contains(err.Error(), "out of order") || verdictOf(r, "sums", "/absolute") != broken {
+		t.Errorf("error %v, report %+v", err, r)
+	}
+}
+
+func TestGuardAnswers(t *testing.T) {
+	tests := []struct {
+		name       string
+		decision   trypema.Decision
+		status     int
+		retryAfter string
+	}{
+		{"allowed", trypema.Decision{Allowed: true}, http.StatusOK, ""},
+		{"exactly one second", trypema.Decision{RetryAfter: time.Second}, http.StatusTooManyRequests, "1"},
+		{"rounded up", trypema.Decision{RetryAfter: time.Second + 1}, http.StatusTooManyRequests, "2"},
+		{"never less than true", trypema.Decision{RetryAfter: 1}, http.StatusTooManyRequests, "1"},
+		{"never", trypema.Decision{RetryAfter: trypema.Never}, http.StatusTooManyRequests, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := fake{allow: func() (trypema.Decision, error) { return tt.decision, nil }}
+			w := httptest.NewRecorder()
+			guard(l, 1, newMeter(time.Second, 1))(w, httptest.NewRequest(http.MethodGet, "/absolute", nil))
+			if w.Code != tt.status || w.Header().Get("Retry-After") != tt.retryAfter {
+				t.Errorf("got %d with Retry-After %q, want %d with %q", w.Code, w.Header().Get("Retry-After"), tt.status, tt.retryAfter)
+			}
+		})
+	}
+}
+
+func TestOfferIsOpenLoop(t *testing.T) {
+	answer := func(status int, after time.Duration) *httptest.Server {
+		return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(after)
+			w.WriteHeader(status)
+		}))
+	}
+	t.Run("all calls are made while clients are free", func(t *testing.T) {
+		s := answer(http.StatusOK, 5*time.Millisecond)
+		defer s.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		got := offer(ctx, s.URL, 400, 64)
+		if got.admitted < 250 || got.admitted > 550 || got.declined+got.failed > 0 { // 400 ± 7σ
+			t.Errorf("unexpected %+v", got)
+		}
+	})
+	t.Run("what was due and not made is counted", func(t *testing.T) {
+		s := answer(http.StatusTooManyRequests, 50*time.Millisecond)
+		defer s.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		got := offer(ctx, s.URL, 400, 2) // two clients can make 40
+		if got.declined > 45 || got.due() < 250 || got.due() > 550 {
+			t.Errorf("unexpected %+v", got)
+		}
+	})
+	t.Run("other answers are failures", func(t *testing.T) {
+		s := answer(http.StatusTeapot, 0)
+		defer s.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		got := offer(ctx, s.URL, 400, 8)
+		if got.failed == 0 || got.answered() > 0 || !strings.Contains(got.firstFail.Error(), "418") {
+			t.Errorf("unexpected %+v", got)
+		}
+	})
+}

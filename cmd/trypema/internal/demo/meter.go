@@ -1,0 +1,176 @@
+package demo
+
+import (
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/anywindow"
+	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+)
+
+const (
+	historyBins = 256 // what the widest chart shows
+
+	// A gap between two calls is the machine's, not chance, when it is this long and this many calls were due in it:
+	// by chance that happens once in e²⁰ gaps.
+	stallLength = 50 * time.Millisecond
+	stallCalls  = 20
+)
+
+// meter is the account of one route: what was decided, when, and how long it took. It is kept where the decisions are
+// made, in the server. Its size depends on the window, not on how long it runs.
+type meter struct {
+	window time.Duration
+	bin    time.Duration // width of a bar of the chart
+	asked  float64       // calls per second that the clients try to make
+	start  time.Time
+
+	mu        sync.Mutex // guards the fields below
+	fullest   *anywindow.Counter
+	latency   latency.Histogram
+	total     tally
+	settled   tally // after the first window
+	stalled   time.Duration
+	failed    uint64
+	firstFail error
+
+	last         time.Duration // the latest decision
+	lastAdmitted time.Duration
+	refused      uint64 // since then
+	longestPause time.Duration
+
+	history [historyBins]tally
+	newest  int // index of the newest bin, counted from the start
+}
+
+// tally counts decisions.
+type tally struct{ admitted, declined uint64 }
+
+func (t tally) offered() uint64 { return t.admitted + t.declined }
+
+func (t *tally) add(allowed bool) {
+	if allowed {
+		t.admitted++
+	} else {
+		t.declined++
+	}
+}
+
+func newMeter(window time.Duration, asked float64) *meter {
+	return &meter{
+		window:  window,
+		bin:     max(window/16, 50*time.Millisecond),
+		asked:   asked,
+		start:   time.Now(),
+		fullest: anywindow.New(window),
+		latency: latency.NewHistogram(),
+	}
+}
+
+func (m *meter) clock() time.Duration { return time.Since(m.start) }
+
+// decided records a decision that was made after the instant before and took so long. The clock is read again under
+// the lock, so that the order of the records is the order of their instants, as the Counter of windows wants it; this
+// makes the interval in which the decision fell a little wider, never wrong.
+func (m *meter) decided(before, took time.Duration, allowed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock()
+	m.latency.Record(took)
+	m.total.add(allowed)
+	if now >= m.window {
+		m.settled.add(allowed)
+		gap := now - max(m.last, m.window)
+		if gap > stallLength && gap.Seconds()*m.asked > stallCalls {
+			m.stalled += gap
+		}
+	}
+	m.last = now
+	m.binAt(now).add(allowed)
+
+	if !allowed {
+		m.refused++
+		return
+	}
+	m.fullest.Add(before, now)
+	m.longestPause = m.pauseAt(now)
+	m.lastAdmitted, m.refused = now, 0
+}
+
+// pauseAt is the longest pause if the one that runs now ended at now. A gap is a pause only if callers were turned away
+// in it, at no less than half the pace of the whole run: where nobody called, the limiter did not pause.
+func (m *meter) pauseAt(now time.Duration) time.Duration {
+	gap := now - m.lastAdmitted
+	expected := float64(m.total.offered()) * gap.Seconds() / now.Seconds()
+	if m.refused > 0 && float64(m.refused) >= expected/2 {
+		return max(m.longestPause, gap)
+	}
+	return m.longestPause
+}
+
+// binAt returns the bin of the chart that now falls into, and empties those that come into use.
+func (m *meter) binAt(now time.Duration) *tally {
+	i := int(now / m.bin)
+	for ; m.newest < i; m.newest++ {
+		m.history[(m.newest+1)%historyBins] = tally{}
+	}
+	return &m.history[i%historyBins]
+}
+
+// errored records a call that the limiter answered with an error, which in this program is a defect.
+func (m *meter) errored(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failed++
+	if m.firstFail == nil {
+		m.firstFail = err
+	}
+}
+
+// reading is what a meter shows at one instant.
+type reading struct {
+	elapsed      time.Duration
+	total        tally
+	lately       tally // the last second, or the time since the start
+	latelyTook   time.Duration
+	settled      tally
+	settledTook  time.Duration
+	stalled      time.Duration
+	failed       uint64
+	firstFail    error
+	longestPause time.Duration
+	fullest      int
+	latency      latency.Percentiles
+	bin          time.Duration
+	history      []tally // complete bins, the oldest first
+}
+
+func (m *meter) read() reading {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock()
+	m.binAt(now)
+	r := reading{
+		elapsed:      now,
+		total:        m.total,
+		settled:      m.settled,
+		settledTook:  max(0, m.last-m.window),
+		stalled:      m.stalled,
+		failed:       m.failed,
+		firstFail:    m.firstFail,
+		longestPause: m.pauseAt(m.last),
+		fullest:      m.fullest.Max(),
+		latency:      m.latency.Percentiles(),
+		bin:          m.bin,
+	}
+	for i := max(0, m.newest-historyBins+1); i < m.newest; i++ {
+		r.history = append(r.history, m.history[i%historyBins])
+	}
+	lately := r.history[max(0, len(r.history)-int((time.Second+m.bin-1)/m.bin)):]
+	for _, t := range lately {
+		r.lately.admitted += t.admitted
+		r.lately.declined += t.declined
+	}
+	r.latelyTook = time.Duration(len(lately)) * m.bin
+	return r
+}

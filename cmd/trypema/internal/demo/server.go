@@ -1,0 +1,72 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/trypema/trypema"
+)
+
+// server is a real HTTP server on a loopback port.
+type server struct {
+	http http.Server
+	url  string
+	done chan error
+}
+
+// serve listens on a free port and answers by the handler until the server is closed.
+func serve(h http.Handler) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		http: http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second},
+		url:  "http://" + l.Addr().String(),
+		done: make(chan error, 1),
+	}
+	go func() { s.done <- s.http.Serve(l) }()
+	return s, nil
+}
+
+// close ends the server, after the requests in flight, and returns what ended it before its time, if anything did.
+func (s *server) close(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// guard is a handler whose calls all share one key and one limit, and that keeps account of each decision.
+func guard(l trypema.Limiter, rate trypema.Rate, m *meter) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		before := m.clock()
+		d, err := l.Allow(r.Context(), r.URL.Path, rate)
+		took := m.clock() - before
+		if err != nil {
+			m.errored(err)
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		m.decided(before, took, d.Allowed)
+		if !d.Allowed {
+			if d.RetryAfter != trypema.Never {
+				w.Header().Set("Retry-After", strconv.FormatInt(retryAfterSeconds(d.RetryAfter), 10))
+			}
+			http.Error(w, d.Outcome.String(), http.StatusTooManyRequests)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n") // a client that has gone is no concern of the limiter
+	}
+}
+
+// retryAfterSeconds rounds up: a client that waits whole seconds must not come too early.
+func retryAfterSeconds(d time.Duration) int64 {
+	return int64((d + time.Second - 1) / time.Second)
+}

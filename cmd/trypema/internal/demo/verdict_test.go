@@ -1,0 +1,97 @@
+package demo
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema"
+)
+
+// smooth is a setup and a reading in which Suppressed does what it promises.
+func smooth() (setup, *route, reading) {
+	s := setup{
+		rate:     100,
+		load:     3,
+		options:  trypema.Options{Window: 5 * time.Second, HardLimitFactor: 1.5},
+		capacity: 500,
+		hard:     750,
+		duration: 25 * time.Second,
+	}
+	r := &route{path: "/suppressed", strategy: "suppressed", bound: 750, sent: sent{admitted: 2500, declined: 5000}}
+	m := reading{
+		elapsed:      25 * time.Second,
+		total:        tally{2500, 5000},
+		settled:      tally{2000, 4000},
+		settledTook:  20 * time.Second,
+		fullest:      600,
+		longestPause: 100 * time.Millisecond,
+	}
+	return s, r, m
+}
+
+func TestFindings(t *testing.T) {
+	tests := []struct {
+		name      string
+		change    func(*setup, *route, *reading)
+		guarantee string
+		want      verdict
+		says      string
+	}{
+		{"bound reached", func(_ *setup, _ *route, m *reading) { m.fullest = 750 }, "G1 bound", held, "750 in the fullest window of 5s, at most 750"},
+		{"bound passed", func(_ *setup, _ *route, m *reading) { m.fullest = 751 }, "G1 bound", broken, "G1 bound broken: 751"},
+
+		{"all add up", func(*setup, *route, *reading) {}, "sums", held, "0 decisions"},
+		{"an answer nobody decided", func(_ *setup, r *route, _ *reading) { r.sent.admitted++ }, "sums", broken, "1 decisions"},
+		{"a decision nobody was told", func(_ *setup, r *route, _ *reading) { r.sent.declined -= 2 }, "sums", broken, "2 decisions"},
+		{"a decision whose request failed", func(_ *setup, r *route, _ *reading) { r.sent.declined--; r.sent.failed++ }, "sums", held, ""},
+		{"a request that failed before", func(_ *setup, r *route, _ *reading) { r.sent.failed++ }, "sums", held, ""},
+		{"an error of the limiter", func(_ *setup, _ *route, m *reading) { m.failed = 1 }, "sums", broken, "1 decisions"},
+
+		// 100/s for 20s: 3 % and three times 1/√2000 = 6.7 %.
+		{"rate at the limit", func(*setup, *route, *reading) {}, "G6(b) settled rate", held, "allowed 90.3 to 109.7"},
+		{"rate just below the upper bound", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 2194 }, "G6(b) settled rate", held, ""},
+		{"rate above", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 2195 }, "G6(b) settled rate", broken, "109.8 per second"},
+		{"rate below", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1805 }, "G6(b) settled rate", broken, ""},
+		{"rate below while the machine stood still", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1805; m.stalled = time.Second }, "G6(b) settled rate", held, ""},
+		{"wider above 20×", func(_ *setup, _ *route, m *reading) { m.settled = tally{2230, 60000} }, "G6(b) settled rate", held, "to 111.7"},
+		{"not above 100×", func(_ *setup, _ *route, m *reading) { m.settled = tally{4000, 240000} }, "G6(b) settled rate", notJudged, ""},
+		{"not below 1.1×", func(_ *setup, _ *route, m *reading) { m.settled = tally{2100, 0} }, "G6(b) settled rate", notJudged, ""},
+		{"not for another factor", func(s *setup, _ *route, _ *reading) { s.options.HardLimitFactor = 1 }, "G6(b) settled rate", notJudged, ""},
+		{"not in less than four windows", func(_ *setup, _ *route, m *reading) { m.elapsed = 19 * time.Second }, "G6(b) settled rate", notJudged, ""},
+		{"not before anything settled", func(_ *setup, _ *route, m *reading) { *m = reading{elapsed: time.Second} }, "G6(b) settled rate", notJudged, ""},
+
+		{"pause at the bound", func(_ *setup, _ *route, m *reading) { m.longestPause = 500 * time.Millisecond }, "G6(d) longest pause", held, ""},
+		{"pause too long", func(_ *setup, _ *route, m *reading) { m.longestPause = 501 * time.Millisecond }, "G6(d) longest pause", broken, "501 ms without an admission, at most 500"},
+		{"pause in two windows", func(_ *setup, _ *route, m *reading) { m.elapsed = 10 * time.Second }, "G6(d) longest pause", held, ""},
+		{"not in less", func(_ *setup, _ *route, m *reading) { m.elapsed = 10*time.Second - 1 }, "G6(d) longest pause", notJudged, ""},
+		{"pause of a low rate", func(s *setup, _ *route, m *reading) {
+			s.capacity, m.settled, m.longestPause = 245, tally{980, 4000}, time.Second
+		}, "G6(d) longest pause", notJudged, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, r, m := smooth()
+			tt.change(&s, r, &m)
+			for _, f := range findings(s, r, m) {
+				if f.Guarantee != tt.guarantee {
+					continue
+				}
+				if f.Verdict != tt.want || !strings.Contains(f.String(), tt.says) {
+					t.Errorf("got %q: %s (%s), want %q saying %q", f.Verdict, f, f.Note, tt.want, tt.says)
+				}
+				return
+			}
+			t.Errorf("no finding about %s", tt.guarantee)
+		})
+	}
+}
+
+func TestAbsoluteIsNotJudgedBySmoothness(t *testing.T) {
+	s, r, m := smooth()
+	r.strategy = "absolute"
+	m.longestPause = 4 * time.Second
+	if all := findings(s, r, m); len(all) != 2 {
+		t.Errorf("%d findings, want bound and sums: %v", len(all), all)
+	}
+}

@@ -1,0 +1,64 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+// log writes a line about each second of the run, until the clients have ended.
+func (t *traffic) log(w io.Writer) {
+	fmt.Fprintf(w, "%s\n", t.setup.title()+", "+t.server.url)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-t.done:
+			return
+		case <-tick.C:
+		}
+		line := ""
+		for _, r := range t.routes {
+			m := r.meter.read()
+			if line == "" {
+				line = fmt.Sprintf("%3.0fs", m.elapsed.Seconds())
+			}
+			line += fmt.Sprintf("   %s %s offered, %s admitted", r.path,
+				screen.PerSecond(m.recent(m.lately.offered())), screen.PerSecond(m.recent(m.lately.admitted)))
+		}
+		fmt.Fprintln(w, line)
+	}
+}
+
+// recent is n events of the last second as a rate.
+func (m reading) recent(n uint64) float64 {
+	if m.latelyTook == 0 {
+		return 0
+	}
+	return float64(n) / m.latelyTook.Seconds()
+}
+
+// title says in one line what is being run.
+func (s setup) title() string {
+	return fmt.Sprintf("limit %.5g/s per route in %v, load %.4g×", float64(s.rate), s.options.Window, s.load)
+}
+
+// watch shows the run on a terminal until the clients have ended or the user has had enough.
+func (t *traffic) watch(w io.Writer) error {
+	p := tea.NewProgram(newView(t), tea.WithOutput(w), tea.WithAltScreen(), tea.WithoutSignalHandler())
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-t.done:
+			p.Quit()
+		case <-over:
+		}
+	}()
+	_, err := p.Run()
+	close(over)
+	return err
+}

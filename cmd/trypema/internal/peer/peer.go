@@ -1,0 +1,220 @@
+// Package peer drives rate limiters of different libraries through one verb, each set up the way its users would set
+// it up for a limit per key, and all to the same limit: at most Capacity in a Window.
+//
+// What is fair here: every peer gets the same key strings and keeps its state per key; none has to parse, copy or hash
+// a key in another way than its own; a library whose verb also formats HTTP headers gets that switched off where it can
+// be; stores keep their own defaults for size and cleaning. What "at most Capacity in a Window" comes to differs by
+// algorithm, and is what the accuracy of a benchmark shows.
+package peer
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+
+	"github.com/RussellLuo/slidingwindow"
+	"github.com/go-chi/httprate"
+	"github.com/puzpuzpuz/xsync/v4"
+	"github.com/sethvargo/go-limiter/memorystore"
+	"github.com/throttled/throttled/v2"
+	"github.com/throttled/throttled/v2/store/memstore"
+	"github.com/ulule/limiter/v3"
+	"github.com/ulule/limiter/v3/drivers/store/memory"
+	"golang.org/x/time/rate"
+
+	"github.com/trypema/trypema"
+)
+
+// Limit is what a limiter is to enforce for each key.
+type Limit struct {
+	Capacity   uint64
+	Rate       float64 // per second; Capacity is the whole part of Rate × Window
+	Suppressed bool    // the strategy; Trypema only
+	Options    trypema.Options
+}
+
+// Limiter is a limiter of any library.
+type Limiter struct {
+	// Allow decides and records one call.
+	Allow func(key string) (bool, error)
+
+	// Len is the number of keys held; nil where the library does not tell.
+	Len func() int
+
+	// Close ends what the limiter runs in the background.
+	Close func() error
+}
+
+// Ours is the name of this library among the peers.
+const Ours = "trypema"
+
+// peers is the table of all limiters, in the order in which they are listed.
+var peers = []struct {
+	name string
+	open func(Limit) (Limiter, error)
+}{
+	{Ours, openTrypema},
+	{"xtime-syncmap", openXTimeSyncMap},
+	{"xtime-xsync", openXTimeXSync},
+	{"go-limiter", openGoLimiter},
+	{"throttled", openThrottled},
+	{"ulule", openUlule},
+	{"httprate", openHTTPRate},
+	{"slidingwindow", openSlidingWindow},
+}
+
+// Names lists the peers, ours first.
+func Names() []string {
+	names := make([]string, len(peers))
+	for i, p := range peers {
+		names[i] = p.name
+	}
+	return names
+}
+
+// Open returns a new limiter without any state. The name is one of Names.
+func Open(name string, l Limit) (Limiter, error) {
+	for _, p := range peers {
+		if p.name == name {
+			limiter, err := p.open(l)
+			if limiter.Close == nil {
+				limiter.Close = func() error { return nil }
+			}
+			return limiter, err
+		}
+	}
+	return Limiter{}, fmt.Errorf("no peer is called %q", name)
+}
+
+func openTrypema(l Limit) (Limiter, error) {
+	local, err := trypema.NewLocal(l.Options)
+	if err != nil {
+		return Limiter{}, err
+	}
+	strategy := local.Absolute()
+	if l.Suppressed {
+		strategy = local.Suppressed()
+	}
+	ctx, perSecond := context.Background(), trypema.Rate(l.Rate)
+	return Limiter{
+		Allow: func(key string) (bool, error) {
+			d, err := strategy.Allow(ctx, key, perSecond)
+			return d.Allowed, err
+		},
+		Len:   local.Len,
+		Close: local.Close,
+	}, nil
+}
+
+// bucket is a token bucket of x/time/rate. It refills at the rate and holds at most the capacity.
+func bucket(l Limit) *rate.Limiter { return rate.NewLimiter(rate.Limit(l.Rate), int(l.Capacity)) }
+
+// x/time/rate has no keys. The usual way to give it some is a sync.Map of limiters, looked up first, so that a known
+// key costs no allocation.
+func openXTimeSyncMap(l Limit) (Limiter, error) {
+	return perKey(func() *rate.Limiter { return bucket(l) }), nil
+}
+
+// The same in a faster map.
+func openXTimeXSync(l Limit) (Limiter, error) {
+	m := xsync.NewMap[string, *rate.Limiter]()
+	create := func() (*rate.Limiter, bool) { return bucket(l), false }
+	return Limiter{
+		Allow: func(key string) (bool, error) {
+			b, _ := m.LoadOrCompute(key, create)
+			return b.Allow(), nil
+		},
+		Len: m.Size,
+	}, nil
+}
+
+// perKey keeps one limiter for each key in a sync.Map.
+func perKey[L interface{ Allow() bool }](create func() L) Limiter {
+	var m sync.Map
+	return Limiter{
+		Allow: func(key string) (bool, error) {
+			known, ok := m.Load(key)
+			if !ok {
+				known, _ = m.LoadOrStore(key, create())
+			}
+			return known.(L).Allow(), nil
+		},
+		Len: func() (n int) {
+			m.Range(func(any, any) bool { n++; return true })
+			return n
+		},
+	}
+}
+
+// go-limiter counts tokens per interval, which starts at the first call of a key.
+func openGoLimiter(l Limit) (Limiter, error) {
+	ctx := context.Background()
+	store, err := memorystore.New(&memorystore.Config{Tokens: l.Capacity, Interval: l.Options.Window})
+	if err != nil {
+		return Limiter{}, err
+	}
+	return Limiter{
+		Allow: func(key string) (bool, error) {
+			_, _, _, ok, err := store.Take(ctx, key)
+			return ok, err
+		},
+		Close: func() error { return store.Close(ctx) },
+	}, nil
+}
+
+// throttled is GCRA: the same limit is a rate of Capacity per Window with Capacity at once, which it calls a burst of
+// one less. Its store has no bound of keys here: the bound it can have is an LRU that would slow it down.
+func openThrottled(l Limit) (Limiter, error) {
+	ctx := context.Background()
+	store, err := memstore.NewCtx(0)
+	if err != nil {
+		return Limiter{}, err
+	}
+	limiter, err := throttled.NewGCRARateLimiterCtx(store, throttled.RateQuota{
+		MaxRate:  throttled.PerDuration(int(l.Capacity), l.Options.Window),
+		MaxBurst: int(l.Capacity) - 1,
+	})
+	if err != nil {
+		return Limiter{}, err
+	}
+	// It gives up after ten lost races for a key, with an error, where its users would try again or deny.
+	limiter.SetMaxCASAttemptsLimit(1 << 20)
+	return Limiter{Allow: func(key string) (bool, error) {
+		limited, _, err := limiter.RateLimitCtx(ctx, key, 1)
+		return !limited, err
+	}}, nil
+}
+
+// ulule counts in a fixed window, which starts at the first call of a key.
+func openUlule(l Limit) (Limiter, error) {
+	ctx := context.Background()
+	u := limiter.New(memory.NewStore(), limiter.Rate{Period: l.Options.Window, Limit: int64(l.Capacity)})
+	return Limiter{Allow: func(key string) (bool, error) {
+		c, err := u.Get(ctx, key)
+		return !c.Reached, err
+	}}, nil
+}
+
+// httprate weighs the counts of two fixed windows. Its only verb that decides and records is OnLimit, made for a
+// handler; with empty names for its headers it leaves the response alone.
+func openHTTPRate(l Limit) (Limiter, error) {
+	h := httprate.NewRateLimiter(int(l.Capacity), l.Options.Window, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
+	request, err := http.NewRequest(http.MethodGet, "/", nil)
+	if err != nil {
+		return Limiter{}, err
+	}
+	return Limiter{Allow: func(key string) (bool, error) {
+		return !h.OnLimit(nil, request, key), nil
+	}}, nil
+}
+
+// slidingwindow weighs the counts of two fixed windows, and has no keys.
+func openSlidingWindow(l Limit) (Limiter, error) {
+	return perKey(func() *slidingwindow.Limiter {
+		s, _ := slidingwindow.NewLimiter(l.Options.Window, int64(l.Capacity), func() (slidingwindow.Window, slidingwindow.StopFunc) {
+			return slidingwindow.NewLocalWindow()
+		})
+		return s
+	}), nil
+}

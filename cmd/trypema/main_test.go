@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// trypema runs the program in this process.
+func trypema(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = run(ctx, args, &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestWrongFlags(t *testing.T) {
+	tests := []struct{ args, message string }{
+		{"demo --window 0s", "--window is 0s; it must be at least 1ms"},
+		{"demo --window -5s", "--window is -5s; it must be at least 1ms"},
+		{"demo --window abc", `--window is "abc"; it must be a duration such as 500ms, 10s or 1m`},
+		{"demo --window 5", `--window is "5"; it must be a duration such as 500ms, 10s or 1m`},
+		{"demo --window", "--window has no value; it must be a duration such as 500ms, 10s or 1m"},
+		{"demo --window 1000000h --rate 0.0001", "--window is 1000000h0m0s; it must be from 1ms to 876000h0m0s"},
+		{"demo --bucket 0s", "--bucket is 0s; it must be at least 1ms"},
+		{"demo --bucket 6s", "--bucket is 6s, longer than --window (5s)"},
+		{"demo --hard-limit-factor 0.5", "--hard-limit-factor is 0.5; it must be finite and at least 1"},
+		{"demo --hard-limit-factor inf", "--hard-limit-factor is +Inf; it must be finite and at least 1"},
+		{"demo --rate x", `--rate is "x"; it must be a number`},
+		{"demo --rate 0", "--rate is 0 per second; it must be above 0"},
+		{"demo --rate NaN", "--rate is NaN; it must be a number of events per second above 0"},
+		{"demo --rate 0.1", "--rate is 0.1 per second, less than one event in a window of 5s; raise the rate or lengthen --window"},
+		{"demo --rate 1e6", "--rate is 1e+06; it must be at most 1000000 events per --window (5s)"},
+		{"demo --load 0", "--load is 0; it must be above 0"},
+		{"demo --load -1", "--load is -1; it must be above 0"},
+		{"demo --load NaN", "--load is NaN; it must be above 0"},
+		{"demo --load 1e9", "--load is 1e+09; it must be at most 1000000 requests per second, together with --rate (100)"},
+		{"demo --duration 0s", "--duration is 0s; it must be above 0s"},
+		{"demo --clients 0", "--clients is 0; it must be from 1 to 4096"},
+		{"demo --clients 1.5", `--clients is "1.5"; it must be a whole number`},
+		{"demo --headless=maybe", `--headless is "maybe"; it must be true or false`},
+		{"demo --widow 5s", `unknown flag --widow, did you mean "--window"?`},
+		{"demo more", "unexpected argument more"},
+		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
+		{"--json", "unknown flag --json"},
+		{"bench --peer governor", `--peer is "governor"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow`},
+		{"bench --compare ulule", "--compare is ulule; it must be at least two names with a comma between them"},
+		{"bench --compare ulule,ulule", "--compare is ulule,ulule; it must be a list without repetition"},
+		{"bench --compare trypema,x", `--compare is "x"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow`},
+		{"bench --compare trypema,ulule --duration 50ms", "--duration is 50ms; it must be at least 10ms for each round"},
+		{"bench --rounds 0", "--rounds is 0; it must be from 1 to 1000"},
+		{"bench --strategy both", `--strategy is "both"; it must be one of absolute, suppressed`},
+		{"bench --keys cold", `--keys is "cold"; it must be one of hot, uniform, skewed`},
+		{"bench --key-space 0", "--key-space is 0; it must be from 1 to 50000000"},
+		{"bench --hot-fraction 1.1", "--hot-fraction is 1.1; it must be from 0 to 1"},
+		{"bench --workers -2", "--workers is -2; it must be from 1 to 4096"},
+		{"bench --mode fast", `--mode is "fast"; it must be one of max, target`},
+		{"bench --qps 5", "--qps is 5; it must be left out unless --mode is target"},
+		{"bench --mode target --qps 0", "--qps is 0; it must be above 0 and at most 1e9"},
+		{"bench --burst 5", "--burst is 5; it must be left out unless --mode is target"},
+		{"bench --mode target --burst 0", "--burst is 0; it must be from 1 to 1000000"},
+		{"bench --json --csv", "--csv is true; it must be left out with --json"},
+		{"bench --rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (10s)"},
+		{"bench --rate 0.01", "--rate is 0.01 per second, less than one event in a window of 10s; raise the rate or lengthen --window"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
+			if code != exitWrong {
+				t.Errorf("exit status %d, want %d", code, exitWrong)
+			}
+			if want := "trypema: " + tt.message + "\n"; stderr != want {
+				t.Errorf("stderr:\n got %q\nwant %q", stderr, want)
+			}
+			if stdout != "" {
+				t.Errorf("stdout: %q, want nothing", stdout)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	tests := []struct {
+		args string
+		want []string
+	}{
+		{"", []string{"Usage: trypema <command>", "demo", "bench"}},
+		{"--help", []string{"Usage: trypema <command>"}},
+		{"demo --help", []string{"--rate=100", "--load=3", "--headless", "exit status"}},
+		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "canonical"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
+			if code != exitOK || stderr != "" {
+				t.Errorf("exit status %d, stderr %q", code, stderr)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stdout, want) {
+					t.Errorf("help does not contain %q:\n%s", want, stdout)
+				}
+			}
+		})
+	}
+}
+
+// demoDocument is what a program reads from trypema demo --json.
+type demoDocument struct {
+	Elapsed     float64 `json:"elapsed_ms"`
+	Interrupted bool    `json:"interrupted"`
+	Routes      []struct {
+		Route     string  `json:"route"`
+		Capacity  uint64  `json:"capacity"`
+		Bound     uint64  `json:"any_window_bound"`
+		Fullest   uint64  `json:"largest_any_window"`
+		Asked     float64 `json:"asked_per_second"`
+		OfferedPS float64 `json:"offered_per_second"`
+		Offered   uint64  `json:"offered"`
+		Admitted  uint64  `json:"admitted"`
+		Declined  uint64  `json:"declined"`
+		P50       int64   `json:"latency_p50_ns"`
+		Max       int64   `json:"latency_max_ns"`
+		Pause     float64 `json:"longest_pause_ms"`
+	} `json:"routes"`
+	Guarantees []struct {
+		Guarantee string `json:"guarantee"`
+		Verdict   string `json:"verdict"`
+	} `json:"guarantees"`
+	OK bool `json:"ok"`
+}
+
+func TestDemoJSON(t *testing.T) {
+	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --headless --json --rate 200 --load 5 --duration 4s")...)
+	if code != exitOK {
+		t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
+	}
+	var d demoDocument
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	if !d.OK || d.Interrupted || len(d.Routes) != 2 || d.Routes[0].Route != "/absolute" || d.Routes[1].Route != "/suppressed" {
+		t.Fatalf("unexpected document: %s", stdout)
+	}
+	for _, r := range d.Routes {
+		if r.Capacity != 200 { // 200/s in a quarter of the duration
+			t.Errorf("%s: capacity %d, want 200", r.Route, r.Capacity)
+		}
+		if r.Offered != r.Admitted+r.Declined {
+			t.Errorf("%s: %d offered, but %d admitted and %d declined", r.Route, r.Offered, r.Admitted, r.Declined)
+		}
+		if r.OfferedPS < 0.8*r.Asked || r.OfferedPS > 1.2*r.Asked {
+			t.Errorf("%s: %.0f/s offered, %.0f/s asked for", r.Route, r.OfferedPS, r.Asked)
+		}
+		if r.Fullest > r.Bound || r.Fullest < r.Capacity/2 {
+			t.Errorf("%s: %d in the fullest window, bound %d", r.Route, r.Fullest, r.Bound)
+		}
+		if r.P50 <= 0 || r.Max < r.P50 || r.Pause <= 0 {
+			t.Errorf("%s: p50 %dns, max %dns, pause %vms", r.Route, r.P50, r.Max, r.Pause)
+		}
+	}
+	if a, s := d.Routes[0].Pause, d.Routes[1].Pause; a < 2*s {
+		t.Errorf("Absolute paused %vms, Suppressed %vms: the difference that the demo is to show is missing", a, s)
+	}
+	judged := 0
+	for _, g := range d.Guarantees {
+		if g.Verdict == "held" {
+			judged++
+		}
+	}
+	if judged != 6 {
+		t.Errorf("%d guarantees judged, want 6: %s", judged, stdout)
+	}
+	if lines := strings.Count(stderr, "\n"); lines < 3 {
+		t.Errorf("%d lines of progress on stderr, want one a second:\n%s", lines, stderr)
+	}
+}
+
+func TestDemoEndsCleanlyWhenInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	code, stdout, stderr := trypema(ctx, strings.Fields("demo --json --duration 1m")...)
+	if code != exitOK {
+		t.Fatalf("exit status %d\n%s", code, stderr)
+	}
+	var d demoDocument
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	if !d.Interrupted || d.Elapsed < 600 || d.Elapsed > 10_000 || d.Routes[0].Admitted == 0 {
+		t.Errorf("unexpected document: %s", stdout)
+	}
+}
+
+func TestDemoTable(t *testing.T) {
+	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --duration 300ms")...)
+	if code != exitOK {
+		t.Fatalf("exit status %d\n%s", code, stderr)
+	}
+	for _, want := range []string{"/absolute", "/suppressed", "offered", "× limit", "✓ /absolute G1 bound", "longest pause", "p99.9"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("table does not contain %q:\n%s", want, stdout)
+		}
+	}
+	for line := range strings.Lines(stdout) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("line of %d columns: %s", n, line)
+		}
+	}
+}
+
+func TestBenchInterruptedFails(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	code, stdout, stderr := trypema(ctx, strings.Fields("bench --key-space 100")...)
+	if code != exitBroken || stdout != "" || !strings.Contains(stderr, "interrupted") {
+		t.Errorf("exit status %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}

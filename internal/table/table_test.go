@@ -1,0 +1,355 @@
+package table
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+	"weak"
+
+	"github.com/trypema/trypema/internal/window"
+)
+
+// state is a state that notices if it is lost, or mixed up with another.
+type state struct {
+	last  int64
+	value uint64
+	added uint64
+}
+
+var testKind = Kind[state, struct{}]{
+	Last: func(s *state) int64 { return s.last },
+	Free: func(_ *struct{}, s *state) { *s = state{} },
+	Move: func(_, _ *struct{}, _ *state) {},
+	Add:  func(s *state, last int64, n uint64) { s.last = max(s.last, last); s.added += n },
+}
+
+func newTable(t testing.TB, idle time.Duration, max int) *Table[state, struct{}] {
+	start := time.Now()
+	table := New(testKind, idle, max, func() int64 { return int64(time.Since(start)) })
+	t.Cleanup(table.Close)
+	return table
+}
+
+func name(i int) string {
+	if i%5 == 0 {
+		return fmt.Sprint("a name that does not fit into an entry", i)
+	}
+	return fmt.Sprint(i)
+}
+
+func (t *Table[S, M]) remove(key string) {
+	hash := t.Hash(key)
+	sh := t.Shard(hash)
+	sh.Lock()
+	defer sh.Unlock()
+	if h := sh.Find(hash, key); h != None {
+		sh.Remove(h)
+	}
+}
+
+func TestAgreesWithMap(t *testing.T) {
+	for _, max := range []int{0, 1, 7, 300} {
+		seed := rand.Uint64()
+		rng := rand.New(rand.NewPCG(seed, 0))
+		table := newTable(t, math.MaxInt64, max)
+		values := map[string]uint64{}
+		var order []string // by last use, oldest first
+		use := func(key string) {
+			if i := slices.Index(order, key); i >= 0 {
+				order = slices.Delete(order, i, i+1)
+			}
+			order = append(order, key)
+		}
+		keys := 20_000
+		if max > 0 {
+			keys = 2 * max
+		}
+		for now := range int64(60_000) {
+			// The number of keys swells and shrinks.
+			key, n := name(rng.IntN(keys)), rng.IntN(100)
+			if n < 30+40*int(now/20_000%2) {
+				table.remove(key)
+				delete(values, key)
+				if i := slices.Index(order, key); max > 0 && i >= 0 {
+					order = slices.Delete(order, i, i+1)
+				}
+				if now%1000 == 0 {
+					for i := range table.shards {
+						table.shards[i].sweep(now)
+					}
+				}
+				continue
+			}
+			sh, h := table.Acquire(table.Hash(key), key, now)
+			s := sh.State(h)
+			if s.value != values[key] {
+				t.Fatalf("seed %d, bound %d: key %q holds %d, want %d", seed, max, key, s.value, values[key])
+			}
+			s.value = rng.Uint64()
+			sh.Unlock()
+			values[key] = s.value
+			if max > 0 {
+				if use(key); len(order) > max {
+					delete(values, order[0])
+					order = order[1:]
+				}
+			}
+			if table.Len() != len(values) {
+				t.Fatalf("seed %d, bound %d: %d keys, want %d", seed, max, table.Len(), len(values))
+			}
+		}
+		for key, value := range values {
+			hash := table.Hash(key)
+			sh := table.Shard(hash)
+			if h := sh.Find(hash, key); h == None || sh.State(h).value != value {
+				t.Fatalf("seed %d, bound %d: key %q lost", seed, max, key)
+			}
+		}
+	}
+}
+
+func TestEntrySize(t *testing.T) {
+	if got := unsafe.Sizeof(entry[window.Window]{}); got > 136 {
+		t.Errorf("an entry is %d bytes", got)
+	}
+	if got := unsafe.Offsetof(Shard[state, struct{}]{}.Mutex); got != 64 {
+		t.Errorf("the lock of a shard is at %d, in the cache line of those who do not take it", got)
+	}
+}
+
+// What lies in pages must be nothing to the garbage collector.
+func TestEntriesHoldNoPointers(t *testing.T) {
+	var check func(path string, typ reflect.Type)
+	check = func(path string, typ reflect.Type) {
+		switch typ.Kind() {
+		case reflect.Struct:
+			for i := range typ.NumField() {
+				check(path+"."+typ.Field(i).Name, typ.Field(i).Type)
+			}
+		case reflect.Array:
+			check(path+"[]", typ.Elem())
+		case reflect.Bool, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint8, reflect.Uint16,
+			reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		default:
+			t.Errorf("%s is a %v", path, typ)
+		}
+	}
+	check("entry", reflect.TypeFor[entry[window.Window]]())
+}
+
+func TestIdleKeysLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const idle = 10 * time.Second
+		table := newTable(t, idle, 0)
+		start := time.Now()
+		add := func(key string) {
+			now := int64(time.Since(start))
+			sh, h := table.Acquire(table.Hash(key), key, now)
+			sh.State(h).last = now
+			sh.Unlock()
+		}
+		const n = 5000
+		for i := range n {
+			add(name(i))
+		}
+		time.Sleep(idle - time.Nanosecond)
+		synctest.Wait()
+		if table.Len() != n {
+			t.Fatalf("%d of %d keys left too early", n-table.Len(), n)
+		}
+		add("young")
+		time.Sleep(2*idle + time.Second)
+		synctest.Wait()
+		if table.Len() != 0 {
+			t.Fatalf("%d keys are still there after twice the idle time", table.Len())
+		}
+		for i := range table.shards {
+			if sh := &table.shards[i]; sh.pages != nil || sh.index != nil {
+				t.Fatal("an empty shard holds memory")
+			}
+		}
+		// The timer rests now. It must come back.
+		time.Sleep(time.Hour)
+		add("again")
+		time.Sleep(3 * idle)
+		synctest.Wait()
+		if table.Len() != 0 {
+			t.Fatal("the sweep did not come back")
+		}
+	})
+}
+
+// Keys that leave pay for their memory: what stays moves together.
+func TestCompact(t *testing.T) {
+	for _, max := range []int{0, 100_000} {
+		table := newTable(t, 1, max)
+		for i := range 50_000 {
+			sh, h := table.Acquire(table.Hash(name(i)), name(i), 0)
+			*sh.State(h) = state{last: 1e18, value: uint64(i)}
+			if i%100 > 0 {
+				sh.State(h).last = 1e18 - 1
+			}
+			sh.Unlock()
+		}
+		for i := range table.shards {
+			table.shards[i].sweep(1e18)
+		}
+		size := 0
+		for i := range table.shards {
+			size += table.shards[i].size
+		}
+		if table.Len() != 500 || size > 64*pageLen {
+			t.Errorf("%d keys in %d entries", table.Len(), size)
+		}
+		for i := 0; i < 50_000; i += 100 {
+			sh, h := table.Acquire(table.Hash(name(i)), name(i), 1)
+			if sh.State(h).value != uint64(i) {
+				t.Fatalf("key %q lost", name(i))
+			}
+			sh.Unlock()
+		}
+	}
+}
+
+// A flood of new keys removes what it leaves behind, without the timer.
+func TestFloodIsBounded(t *testing.T) {
+	table := newTable(t, time.Hour, 0)
+	const alive = 10_000
+	most := 0
+	for i := range int64(200_000) {
+		now := i * int64(time.Hour) / alive
+		sh, h := table.Acquire(table.Hash(name(int(i))), name(int(i)), now)
+		sh.State(h).last = now
+		sh.Unlock()
+		most = max(most, table.Len())
+	}
+	if most > 2*alive {
+		t.Errorf("%d keys held, %d were not idle", most, alive)
+	}
+}
+
+func TestDroppedTableIsCollected(t *testing.T) {
+	w := func() weak.Pointer[Table[state, struct{}]] {
+		start := time.Now()
+		table := New(testKind, time.Hour, 0, func() int64 { return int64(time.Since(start)) })
+		sh, h := table.Acquire(table.Hash("k"), "k", 1)
+		sh.State(h).last = 1
+		sh.Unlock()
+		return weak.Make(table)
+	}()
+	for range 10 {
+		if runtime.GC(); w.Value() == nil {
+			return
+		}
+	}
+	t.Error("the timer keeps a dropped table alive")
+}
+
+func TestCloseWaitsForTheSweep(t *testing.T) {
+	for range 200 {
+		table := New(testKind, time.Nanosecond, 0, func() int64 { return 1 })
+		table.sweep.tick = time.Microsecond
+		for i := range 10 {
+			sh, h := table.Acquire(table.Hash(name(i)), name(i), 1)
+			sh.State(h).last = 1
+			sh.Unlock()
+			time.Sleep(time.Microsecond)
+		}
+		table.Close()
+		table.Close()
+		if table.Len() != 0 {
+			t.Fatalf("%d keys after Close", table.Len())
+		}
+	}
+}
+
+// Callers add to a hot key while others take it back, remove it and evict it: nothing is lost and nothing counted twice.
+func TestHotKeyUnderStress(t *testing.T) {
+	for _, bound := range []int{0, 3} {
+		table := newTable(t, math.MaxInt64, bound)
+		const callers, calls = 4, 20_000
+		var wg sync.WaitGroup
+		var admitted [callers]uint64
+		for c := range callers {
+			wg.Go(func() {
+				for i := range calls {
+					hash := table.Hash("hot")
+					if f := table.Shard(hash).Hot("hot", 1); f != nil {
+						if a, _, _, _ := f.Take(math.MaxInt64, 1, 1); a == Admitted {
+							admitted[c]++
+							continue
+						}
+					}
+					sh, h := table.Acquire(hash, "hot", int64(i))
+					sh.State(h).added++
+					admitted[c]++
+					if sh.Asked(h) || i%7 == 0 {
+						sh.Open(h, &Hot{Closes: math.MaxInt64, Window: 1})
+					}
+					sh.Unlock()
+					if i%50 == 0 {
+						sh, h := table.Acquire(hash, "hot", int64(i))
+						sh.State(h)
+						sh.Unlock()
+					}
+					if bound > 0 && i%10 == 0 { // among as many as there may be, so that hot stays the newest
+						key := strings.Repeat("x", c%2+1)
+						sh, _ := table.Acquire(table.Hash(key), key, int64(i))
+						sh.Unlock()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		var want uint64
+		for _, n := range admitted {
+			want += n
+		}
+		hash := table.Hash("hot")
+		sh := table.Shard(hash)
+		sh.Lock()
+		if got := sh.State(sh.Find(hash, "hot")).added; got != want {
+			t.Errorf("bound %d: %d counted, %d admitted", bound, got, want)
+		}
+		sh.Unlock()
+	}
+}
+
+// A key that is only asked for without the lock is not the one that was used the longest ago.
+func TestHotKeyIsNotEvicted(t *testing.T) {
+	table := newTable(t, math.MaxInt64, 10)
+	hash := table.Hash("hot")
+	locked := 0
+	for i := range 100 {
+		now := int64(i+1) * 2 * usedGrain
+		f := table.Shard(hash).Hot("hot", now)
+		if f != nil {
+			f.Take(math.MaxInt64, now, 1)
+		} else {
+			locked++
+			sh, h := table.Acquire(hash, "hot", now)
+			sh.State(h).added++
+			sh.Open(h, &Hot{Opened: now, Closes: math.MaxInt64, Window: 1})
+			sh.Unlock()
+		}
+		sh, _ := table.Acquire(table.Hash(name(i)), name(i), now)
+		sh.Unlock()
+	}
+	sh, h := table.Acquire(hash, "hot", math.MaxInt64)
+	if got := sh.State(h).added; got != 100 || locked > 15 {
+		t.Errorf("%d calls counted, %d of them under the lock", got, locked)
+	}
+	sh.Unlock()
+	if table.Len() != 10 {
+		t.Errorf("%d keys, want 10", table.Len())
+	}
+}
