@@ -2,6 +2,7 @@ package trypema
 
 import (
 	"math"
+	"strconv"
 	"time"
 )
 
@@ -50,7 +51,7 @@ const (
 	OutcomeSuppressed
 )
 
-// String returns "allowed", "rejected" or "suppressed".
+// String returns "rejected", "allowed" or "suppressed".
 func (o Outcome) String() string {
 	switch o {
 	case OutcomeRejected:
@@ -60,7 +61,7 @@ func (o Outcome) String() string {
 	case OutcomeSuppressed:
 		return "suppressed"
 	}
-	return "unknown"
+	return "Outcome(" + strconv.Itoa(int(o)) + ")"
 }
 
 // Usage is what the window of one key holds.

@@ -31,7 +31,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	}
 	now := l.now()
 	hash := l.table.Hash(key)
-	if f := l.table.Shard(hash).Hot(key, now); f != nil {
+	if f := l.table.Shard(hash).Hot(key); f != nil {
 		switch a, have, at, then := f.Take(c, now, n); a {
 		case table.Admitted:
 			d.Allowed = true

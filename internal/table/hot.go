@@ -18,8 +18,8 @@ type Hot struct {
 	Expires  int64  // when the oldest group expires; 0 if it is the newest too, and all expires with the last event
 	Oldest   uint64 // the admitted events that expire then
 
-	key  string
-	used atomic.Int64
+	key     string
+	touched atomic.Bool // asked for since it was opened; kept only with a bound on the number of keys
 
 	_    [64]byte      // who reads the above is not disturbed by who adds
 	word atomic.Uint64 // taken flag, instant of the last added event after Opened, number of added events
@@ -34,8 +34,7 @@ const (
 	// MaxOpen is how long after Opened a word can tell instants.
 	MaxOpen = 1<<31 - 1
 
-	usedGrain = 1_000_000 // how exactly a hot key tells when it was last used, in nanoseconds
-	worthIt   = 16        // calls under the lock for one key more than for others, until it is made hot
+	worthIt = 16 // calls under the lock for one key more than for others, until it is made hot
 )
 
 // Answer is what Hot knows about a call.
@@ -92,13 +91,13 @@ func (f *Hot) added(word uint64) (last int64, n uint64) {
 }
 
 // Hot returns the hot key of the shard, if it is this one, or nil.
-func (sh *Shard[S, M]) Hot(key string, now int64) *Hot {
+func (sh *Shard[S, M]) Hot(key string) *Hot {
 	f := sh.open.Load()
 	if f == nil || f.key != key {
 		return nil
 	}
-	if sh.ordered && now-f.used.Load() > usedGrain {
-		f.used.Store(now)
+	if sh.ordered && !f.touched.Load() { // written once, so that callers do not disturb each other
+		f.touched.Store(true)
 	}
 	return f
 }
@@ -118,14 +117,12 @@ func (sh *Shard[S, M]) Asked(h Handle) bool {
 // Open lets callers have a key without the lock.
 func (sh *Shard[S, M]) Open(h Handle, f *Hot) {
 	sh.settle()
-	e := sh.entry(h)
-	f.key = string(sh.keyOf(e))
-	f.used.Store(e.used)
+	f.key = string(sh.keyOf(sh.entry(h)))
 	sh.hot = h
 	sh.open.Store(f)
 }
 
-// settle takes the hot key back.
+// settle takes the hot key back. If it was asked for while it was hot, it is the last used key from now on.
 func (sh *Shard[S, M]) settle() {
 	sh.lead = 0
 	if sh.hot == None {
@@ -137,10 +134,7 @@ func (sh *Shard[S, M]) settle() {
 	}
 	sh.open.Store(nil)
 	sh.hot = None
-	sh.use(h, f.used.Load())
-}
-
-// usedSince reports whether a key has been used while it was hot, after it last went through the lock.
-func (sh *Shard[S, M]) usedSince(h Handle) bool {
-	return sh.hot == h && sh.open.Load().used.Load() > sh.entry(h).used
+	if f.touched.Load() {
+		sh.use(h, sh.table.clock())
+	}
 }

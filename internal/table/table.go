@@ -32,9 +32,9 @@ type Kind[S, M any] struct {
 // Table is the hash table. A state is reached through its shard, under the lock of the shard.
 type Table[S, M any] struct {
 	kind  Kind[S, M]
-	idle  int64        // a key without an event for that long may go
-	max   int64        // bound on the number of keys, 0 for none
-	clock func() int64 // for the sweep
+	idle  int64 // a key without an event for that long may go
+	max   int64 // bound on the number of keys, 0 for none
+	clock func() int64
 	count atomic.Int64
 
 	seed   maphash.Seed
@@ -128,11 +128,10 @@ func (t *Table[S, M]) evict() {
 	sh := &t.shards[first]
 	sh.Lock()
 	defer sh.Unlock()
-	switch h := sh.tail; {
-	case h == None || sh.entry(h).used != when: // it has been used, or has gone
-	case sh.usedSince(h):
-		sh.settle()
-	default:
+	if sh.hot != None && sh.hot == sh.tail {
+		sh.settle() // perhaps it was used, and is not the tail
+	}
+	if h := sh.tail; h != None && sh.entry(h).used == when {
 		sh.Remove(h)
 	}
 }

@@ -283,7 +283,7 @@ func TestHotKeyUnderStress(t *testing.T) {
 			wg.Go(func() {
 				for i := range calls {
 					hash := table.Hash("hot")
-					if f := table.Shard(hash).Hot("hot", 1); f != nil {
+					if f := table.Shard(hash).Hot("hot"); f != nil {
 						if a, _, _, _ := f.Take(math.MaxInt64, 1, 1); a == Admitted {
 							admitted[c]++
 							continue
@@ -326,12 +326,13 @@ func TestHotKeyUnderStress(t *testing.T) {
 
 // A key that is only asked for without the lock is not the one that was used the longest ago.
 func TestHotKeyIsNotEvicted(t *testing.T) {
-	table := newTable(t, math.MaxInt64, 10)
+	now := int64(0)
+	table := New(testKind, math.MaxInt64, 10, func() int64 { return now })
 	hash := table.Hash("hot")
 	locked := 0
 	for i := range 100 {
-		now := int64(i+1) * 2 * usedGrain
-		f := table.Shard(hash).Hot("hot", now)
+		now += 1000
+		f := table.Shard(hash).Hot("hot")
 		if f != nil {
 			f.Take(math.MaxInt64, now, 1)
 		} else {
