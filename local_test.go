@@ -378,3 +378,35 @@ func TestNeverAboveUnderConcurrency(t *testing.T) {
 		t.Errorf("%d admitted in %d windows of %d", len(all), windows, capacity)
 	}
 }
+
+// Delete and Set race with Allow: a total never wraps, and never passes the limit.
+func TestDeleteUnderLoad(t *testing.T) {
+	const capacity, callers = 100, 8
+	l := newLocal(t, trypema.Options{HardLimitFactor: 1, MaxKeys: 4})
+	rate := trypema.Per(capacity, 10*time.Second)
+	for name, limiter := range each(l) {
+		var wg sync.WaitGroup
+		for c := range callers {
+			wg.Go(func() {
+				for i := range 5000 {
+					key := fmt.Sprint("k", i%3)
+					d, err := limiter.Allow(t.Context(), key, rate)
+					u, err2 := limiter.Usage(t.Context(), key, rate)
+					switch i % 50 {
+					case c:
+						err = errors.Join(err, limiter.Delete(t.Context(), key))
+					case c + 10:
+						_, err = limiter.Set(t.Context(), key, trypema.Greater(10), 10, trypema.KeepNewest)
+					case c + 20:
+						limiter.Allow(t.Context(), fmt.Sprint("other", i), rate)
+					}
+					if err = errors.Join(err, err2); err != nil || u.Total-u.Declined > capacity || d.Remaining > capacity {
+						t.Errorf("%s: %+v, %+v, %v", name, u, d, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+}

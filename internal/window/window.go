@@ -178,12 +178,20 @@ func (w *Window) closed(g *Groups, i int) group {
 }
 
 // search returns the index of the first closed group, oldest first, for which found holds, or their number. found must
-// hold for all groups after one for which it holds.
+// hold for all groups after one for which it holds. It looks at the oldest groups first, by doubling steps: the answer is
+// mostly there, and the ring of a key that is not in the cache is looked at in as few places as possible.
 func (w *Window) search(g *Groups, found func(i int, c group) bool) int {
-	if w.n == 0 || found(0, w.closed(g, 0)) { // by far the most frequent answer
+	if w.n == 0 {
 		return 0
 	}
-	return sort.Search(int(w.n), func(i int) bool { return found(i, w.closed(g, i)) })
+	ring := g.Block(w.block, w.class)
+	at := func(i int) bool { return found(i, ring[(int(w.head)+i)&(len(ring)-1)]) }
+	low, high := 0, 1 // it holds for none below low
+	for high <= int(w.n) && !at(high-1) {
+		low, high = high, 2*high
+	}
+	high = min(high-1, int(w.n))
+	return low + sort.Search(high-low, func(i int) bool { return at(low + i) })
 }
 
 // rehouse moves the closed groups into a block of another class, possibly in other memory.

@@ -1,0 +1,45 @@
+package trypema_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The program in the README compiles.
+func TestReadmeProgram(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, program, _ := strings.Cut(string(readme), "```go\n")
+	program, _, found := strings.Cut(program, "```")
+	if !found || !strings.HasPrefix(program, "package main") {
+		t.Fatal("no program in README.md")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "main.go")
+	here, err := filepath.Abs("readme_program/main.go") // a package that is in this module only for the compiler
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {here: file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{file: []byte(program), filepath.Join(dir, "overlay.json"): overlay} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), "-overlay", filepath.Join(dir, "overlay.json"), "./readme_program")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if lines := strings.Count(program, "\n"); lines > 25 {
+		t.Errorf("the program has %d lines", lines)
+	}
+}
