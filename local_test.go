@@ -410,3 +410,44 @@ func TestDeleteUnderLoad(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// A denial makes no key, so that nobody can fill the table with calls that are never admitted.
+func TestDenialMakesNoKey(t *testing.T) {
+	l := newLocal(t, trypema.Options{})
+	for i := range 100 {
+		l.Absolute().AllowN(t.Context(), fmt.Sprint(i), 1, 11)
+		l.Absolute().Peek(t.Context(), fmt.Sprint(i), 1, 1)
+		l.Absolute().Usage(t.Context(), fmt.Sprint(i), 1)
+	}
+	if l.Len() != 0 {
+		t.Errorf("%d keys of nothing", l.Len())
+	}
+}
+
+// Keys that stay keep their groups when those that leave let the table shrink.
+func TestShrinkingKeepsGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocal(t, trypema.Options{Window: 10 * time.Second, Bucket: time.Second})
+		limiter := l.Absolute()
+		for i := range 20_000 {
+			limiter.Allow(t.Context(), fmt.Sprint(i), 1000)
+		}
+		const stay = 100
+		for second := range 25 {
+			for i := range stay {
+				limiter.AllowN(t.Context(), fmt.Sprint(i), 1000, uint64(second+1))
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if l.Len() != stay {
+			t.Fatalf("%d keys, want %d", l.Len(), stay)
+		}
+		for i := range stay {
+			// Of 25 groups, a second apart, those of the last nine seconds are live: 17 + … + 25.
+			if u, _ := limiter.Usage(t.Context(), fmt.Sprint(i), 1000); u.Total != 189 {
+				t.Fatalf("key %d: %+v, want a Total of 189", i, u)
+			}
+		}
+	})
+}

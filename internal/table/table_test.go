@@ -354,3 +354,40 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 		t.Errorf("%d keys, want 10", table.Len())
 	}
 }
+
+func TestKeysOfEqualHashAreApart(t *testing.T) {
+	table := newTable(t, math.MaxInt64, 0)
+	const hash = 42
+	keys := []string{"", "a", "b", "aa", strings.Repeat("x", 100), strings.Repeat("y", 100), strings.Repeat("x", 101)}
+	for i, key := range keys {
+		sh, h := table.Acquire(hash, key, 0)
+		sh.State(h).value += uint64(i + 1)
+		sh.Unlock()
+	}
+	sh := table.Shard(hash)
+	for i, key := range keys {
+		if got := sh.State(sh.Find(hash, key)).value; got != uint64(i+1) {
+			t.Errorf("key %q holds %d, want %d", key, got, i+1)
+		}
+	}
+	sh.Remove(sh.Find(hash, "b"))
+	if sh.Find(hash, "b") != None || sh.State(sh.Find(hash, "aa")).value != 4 {
+		t.Error("the wrong key was removed")
+	}
+}
+
+// What a hot key was asked for counts when it is judged idle.
+func TestHotKeyIsNotIdle(t *testing.T) {
+	table := newTable(t, 10, 0)
+	hash := table.Hash("hot")
+	sh, h := table.Acquire(hash, "hot", 0)
+	sh.Open(h, &Hot{Closes: math.MaxInt64, Window: 1})
+	sh.Unlock()
+	sh.Hot("hot").Take(1, 9, 1)
+	if sh.sweep(18); table.Len() != 1 {
+		t.Error("removed 9 after its last event, with an idle time of 10")
+	}
+	if sh.sweep(19); table.Len() != 0 {
+		t.Error("not removed 10 after its last event")
+	}
+}

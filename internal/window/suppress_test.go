@@ -151,3 +151,25 @@ func TestSuppressionEndsWithTheLoad(t *testing.T) {
 		t.Errorf("%.1f%% of a load below the limit declined from two seconds after a step down", 100*share)
 	}
 }
+
+// Calm is the same word as a factor of 0, and the factor falls with everything that time alone makes fall.
+func TestFactorIsMonotonousAndCalmIsZero(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	for range 200_000 {
+		s := Span{Window: 1000, Bucket: 1 + rng.Int64N(1000)}
+		l := NewLaw(s, 1+rng.Uint64N(100), 1+rng.Float64()*float64(rng.IntN(3)))
+		c := Counts{rng.Uint64N(200), rng.Uint64N(500)}
+		recent, n := rng.Uint64N(c.Observed()+1), 1+rng.Uint64N(l.Capacity)
+		f := l.Factor(c, recent, n)
+		if f < 0 || f > 1 || math.IsNaN(f) {
+			t.Fatalf("%+v, %+v, recent %d, cost %d: factor %v", l, c, recent, n, f)
+		}
+		if calm := l.Calm(c, recent, n); calm != (f == 0) {
+			t.Fatalf("%+v, %+v, recent %d, cost %d: factor %v, calm %v", l, c, recent, n, f, calm)
+		}
+		less := Counts{rng.Uint64N(c.Admitted + 1), rng.Uint64N(c.Declined + 1)}
+		if g := l.Factor(less, rng.Uint64N(recent+1), n); g > f+1e-12 {
+			t.Fatalf("%+v: factor %v with %+v, but %v with %+v", l, f, c, g, less)
+		}
+	}
+}
