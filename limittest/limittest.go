@@ -630,7 +630,7 @@ func (s *Subject) badInput(t *testing.T) {
 		check("Peek", err)
 		_, err = l.Usage(ctx, in.key, in.rate)
 		check("Usage", err)
-		if in.want == trypema.ErrInvalidKey {
+		if errors.Is(in.want, trypema.ErrInvalidKey) {
 			_, err = l.Set(ctx, in.key, trypema.Always(), 1, trypema.Replace)
 			check("Set", err)
 			check("Delete", l.Delete(ctx, in.key))

@@ -40,8 +40,9 @@ const (
 // Answer is what Hot knows about a call.
 type Answer uint8
 
+// The answers: Unknown has to be asked under the lock.
 const (
-	Unknown Answer = iota // ask under the lock
+	Unknown Answer = iota
 	Admitted
 	Denied
 )

@@ -249,6 +249,7 @@ func (w *Window) Fits(g *Groups, s Span, limit uint64) (at int64, admitted uint6
 // Keep says which events Resize keeps.
 type Keep uint8
 
+// The sides: Newest drops the oldest events and adds to the newest, Oldest the reverse.
 const (
 	Newest Keep = iota
 	Oldest
