@@ -1,84 +1,79 @@
-# Every command of this repository. CI calls nothing else.
+# What people and CI run. Each target is plain go; only check and its parts download tools, at the versions named here.
 
 GO       ?= go
 FUZZTIME ?= 1m
+ARGS     ?=
 
-# The directories of the modules, the root module first.
-MODULES := . cmd/trypema internal/thirdparty
-# Those that users fetch, one by one.
-PUBLISHED := . cmd/trypema
+MODULES  := . ./cmd/trypema ./internal/thirdparty
+PACKAGES := $(MODULES:%=%/...)
 
-STATICCHECK  := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GOLANGCILINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-GOVULNCHECK  := golang.org/x/vuln/cmd/govulncheck@v1.1.4
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-# The race detector needs a C compiler.
-RACE := $(shell command -v gcc >/dev/null || command -v clang >/dev/null && echo -race)
+.PHONY: help demo bench test check format lint tidy vulnerabilities fuzz cover benchmarks
 
-.PHONY: help
-help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: demo
-demo: ## the limiter at work on real HTTP traffic, live; Ctrl-C ends it with a summary
-	$(GO) run ./cmd/trypema demo
+demo: ## guard a real HTTP server with both strategies, under load; ARGS='--load 3' for flags
+	@$(GO) run ./cmd/trypema demo $(ARGS)
 
-.PHONY: bench
-bench: ## measure speed, latency, memory and accuracy
-	$(GO) run ./cmd/trypema bench
+bench: ## measure speed, latency, memory and accuracy; ARGS='--compare a,b' for flags
+	@$(GO) run ./cmd/trypema bench $(ARGS)
 
-.PHONY: test
-test: ## the tests of every module, with the race detector
-	@test -n "$(RACE)" || echo "no C compiler found (gcc or clang): testing without the race detector"
-	@for module in $(MODULES); do \
-		echo "== $$module"; \
-		(cd $$module && $(GO) test $(RACE) -timeout 10m ./...) || exit 1; \
+# The probe is the part of the race detector that needs a C compiler.
+test: ## every module's tests, with the race detector where there is a C compiler
+	@race=-race; \
+	if ! why=$$($(GO) build -race runtime/cgo 2>&1); then \
+		race=; \
+		echo "No race detector, which needs a C compiler: the tests run without it."; \
+		echo "$$why"; \
+	fi; \
+	failed=0; \
+	for m in $(MODULES); do \
+		echo "== module $$m"; \
+		$(GO) test $$race $$m/... || failed=1; \
+	done; \
+	exit $$failed
+
+check: format lint tidy vulnerabilities ## all that follows, up to vulnerabilities
+
+format: ## every file is as gofmt writes it
+	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then echo "not formatted:"; echo "$$files"; exit 1; fi
+
+lint: ## go vet, staticcheck and golangci-lint find nothing
+	$(GO) vet $(PACKAGES)
+	$(GO) run $(STATICCHECK) $(PACKAGES)
+	@failed=0; \
+	for m in $(MODULES); do \
+		echo "golangci-lint in $$m"; \
+		(cd $$m && $(GO) run $(GOLANGCI_LINT) run) || failed=1; \
+	done; \
+	exit $$failed
+
+# A published module stands by itself, without workspace and replace, but the root module that it will require may not be
+# published yet. So the copy that is looked at replaces it with what is here.
+tidy: ## go.mod and go.sum say what is needed, the root module nothing
+	@if grep -n '^require' go.mod; then echo "go.mod: the root module must not require anything"; exit 1; fi
+	@for m in $(MODULES); do \
+		if grep -n '^replace' $$m/go.mod; then echo "$$m/go.mod: must not replace anything"; exit 1; fi; \
+		( tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+		cat $$m/go.mod >$$tmp/go.mod && cat $$m/go.sum >$$tmp/go.sum 2>/dev/null; \
+		$(GO) mod edit -replace "github.com/trypema/trypema=$(CURDIR)" $$tmp/go.mod && \
+		cd $$m && GOWORK=off $(GO) mod tidy -diff -modfile $$tmp/go.mod ) || exit 1; \
 	done
 
-.PHONY: fuzz
-fuzz: ## the naive twins against the real thing, FUZZTIME for each (1m)
-	$(GO) test -run '^$$' -fuzz FuzzTwin -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./internal/window
-	$(GO) test -run '^$$' -fuzz FuzzLocal -fuzztime $(FUZZTIME) -fuzzminimizetime 1s .
+vulnerabilities: ## govulncheck knows of nothing that is reached
+	$(GO) run $(GOVULNCHECK) $(PACKAGES)
 
-.PHONY: cover
-cover: ## statements of the root module that no test runs
-	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...
-	@$(GO) tool cover -func=coverage.out | grep -v '100.0%'
+fuzz: ## each fuzz target for FUZZTIME (1m)
+	$(GO) test -run '^$$' -fuzz '^FuzzTwin$$' -fuzztime $(FUZZTIME) ./internal/window
+	$(GO) test -run '^$$' -fuzz '^FuzzLocal$$' -fuzztime $(FUZZTIME) .
 
-.PHONY: benchmarks
-benchmarks: ## the Go benchmarks of the root module
-	$(GO) test -run '^$$' -bench . ./...
+cover: ## what the root module's tests do not cover, and the total
+	@$(GO) test -coverpkg ./... -coverprofile cover.out ./...
+	@$(GO) tool cover -func cover.out | awk '$$1 == "total:" || $$NF != "100.0%"'
 
-.PHONY: check
-check: tidy-check ## formatting, vet, linters, tidy modules
-	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
-	@for module in $(MODULES); do \
-		echo "== $$module"; \
-		(cd $$module && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && \
-			$(GO) run $(GOLANGCILINT) run ./...) || exit 1; \
-	done
-
-.PHONY: vuln
-vuln: ## known vulnerabilities in what the modules use; asks a server on the internet
-	@for module in $(MODULES); do (cd $$module && $(GO) run $(GOVULNCHECK) ./...) || exit 1; done
-
-.PHONY: tidy-check
-tidy-check: ## go.mod and go.sum are what go mod tidy makes of them
-	@! grep -q '^require' go.mod || { echo "go.mod: the root module requires nothing"; exit 1; }
-	@for module in $(PUBLISHED); do \
-		! grep -q '^replace' $$module/go.mod || { echo "$$module/go.mod: a published module replaces nothing"; exit 1; }; \
-	done
-	@for module in $(MODULES); do $(MAKE) -s tidy-one MODULE=$$module TIDY=-diff || exit 1; done
-
-.PHONY: tidy
-tidy: ## make go.mod and go.sum so
-	@for module in $(MODULES); do $(MAKE) -s tidy-one MODULE=$$module TIDY= || exit 1; done
-
-# Until the root module is published, go mod tidy finds it by a replace that must not stay.
-.PHONY: tidy-one
-tidy-one:
-	@cd $(MODULE) && root=$(CURDIR) && \
-	test $(MODULE) = . || $(GO) mod edit -replace=github.com/trypema/trypema=$$root; \
-	GOWORK=off $(GO) mod tidy $(TIDY); status=$$?; \
-	test $(MODULE) = . || $(GO) mod edit -dropreplace=github.com/trypema/trypema; \
-	exit $$status
+benchmarks: ## go test -bench of the root module
+	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -2,6 +2,7 @@ package thirdparty
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -86,7 +87,7 @@ func TestLocalIsLinearizable(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", s.name, processors), func(t *testing.T) {
 				withProcessors(t, processors)
 				model := s.model()
-				first, last := seeds(t, 150)
+				first, last := seeds(t, 100)
 				for seed := first; seed != last; seed++ {
 					traffic := drawTraffic(seed, s.window)
 					history := s.history(t, traffic, itself)
@@ -106,8 +107,7 @@ func draw(t *testing.T, model porcupine.Model, history []porcupine.Operation) st
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if err := porcupine.Visualize(model, info, f); err != nil {
+	if err := errors.Join(porcupine.Visualize(model, info, f), f.Close()); err != nil {
 		t.Error(err)
 	}
 	return f.Name()
