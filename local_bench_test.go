@@ -45,7 +45,7 @@ func BenchmarkLocal(b *testing.B) {
 		{"suppressed-uniform-100k", 100_000, 1000, true, func(a float64) bool { return a > .5 }},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			local := newLocal(b, trypema.Options{})
+			local := newLocal(b, trypema.Options{Window: time.Second})
 			limiter := local.Absolute()
 			if bench.suppress {
 				limiter = local.Suppressed()
@@ -55,10 +55,9 @@ func BenchmarkLocal(b *testing.B) {
 			for _, k := range names {
 				limiter.Allow(ctx, k, bench.rate)
 			}
-			if bench.keys == 1 { // reach the state in which it stays
-				for range 5000 {
-					limiter.Allow(ctx, names[0], bench.rate)
-				}
+			// Each key has reached the state in which it stays when a window is over.
+			for i, start := uint64(0), time.Now(); time.Since(start) < 1200*time.Millisecond; i++ {
+				limiter.Allow(ctx, names[i%uint64(len(names))], bench.rate)
 			}
 			b.ReportAllocs()
 			b.ResetTimer()

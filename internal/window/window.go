@@ -101,16 +101,30 @@ func (w *Window) expire(g *Groups, s Span, now int64) {
 		w.Clear(g)
 		return
 	}
-	k := w.search(g, func(_ int, c group) bool { return now-c.last < s.Window })
-	if k > 0 {
-		w.gone = w.closed(g, k-1).upto
-		w.head += uint32(k)
-		w.n -= uint32(k)
-		if w.class > 2 && w.n <= 1<<w.class/4 {
-			w.rehouse(g, g, slab.Class(int(w.n)+1))
+	// Mostly one group expires at a time; that is one look at the ring.
+	ring := g.Block(w.block, w.class)
+	mask := len(ring) - 1
+	k := 1
+	oldest := ring[int(w.head)&mask]
+	next := w.last
+	if w.n > 1 {
+		next = ring[(int(w.head)+1)&mask].last
+	}
+	if now-next >= s.Window {
+		k = w.search(g, func(_ int, c group) bool { return now-c.last < s.Window })
+		oldest = w.closed(g, k-1)
+		next = w.last
+		if k < int(w.n) {
+			next = w.closed(g, k).last
 		}
 	}
-	w.setExpiry(g, s)
+	w.gone = oldest.upto
+	w.head += uint32(k)
+	w.n -= uint32(k)
+	w.expiry = next + s.Window
+	if w.class > 2 && w.n <= 1<<w.class/4 {
+		w.rehouse(g, g, slab.Class(int(w.n)+1))
+	}
 }
 
 // Clear forgets everything and gives the memory back.
