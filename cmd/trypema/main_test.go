@@ -67,8 +67,9 @@ func TestWrongFlags(t *testing.T) {
 		{"bench --burst 5", "--burst is 5; it must be left out unless --mode is target"},
 		{"bench --mode target --burst 0", "--burst is 0; it must be from 1 to 1000000"},
 		{"bench --json --csv", "--csv is true; it must be left out with --json"},
-		{"bench --rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (10s)"},
-		{"bench --rate 0.01", "--rate is 0.01 per second, less than one event in a window of 10s; raise the rate or lengthen --window"},
+		{"bench --rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (1s)"},
+		{"bench --warm-up -1s", "--warm-up is -1s; it must be at least 0s"},
+		{"bench --rate 0.01", "--rate is 0.01 per second, less than one event in a window of 1s; raise the rate or lengthen --window"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

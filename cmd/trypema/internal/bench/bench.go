@@ -27,15 +27,16 @@ type Command struct {
 	HotFraction float64 `default:"0.2" help:"With --keys skewed: part of the calls that goes to one key."`
 
 	Rate            float64        `default:"1000" help:"Limit of each key, in calls per second."`
-	Window          time.Duration  `default:"10s" help:"Length of the sliding window."`
+	Window          time.Duration  `default:"1s" help:"Length of the sliding window."`
 	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
 	HardLimitFactor float64        `default:"1.5" help:"Suppressed never passes this multiple of the capacity in any window."`
 
-	Mode     string        `default:"max" help:"max: as many calls as possible. target: --qps calls per second, with latency from the instant each was due."`
-	QPS      *float64      `name:"qps" help:"With --mode target: calls per second, all workers together. Default: 100000."`
-	Burst    *int          `help:"With --mode target: calls that are due at the same instant. Default: 1."`
-	Workers  int           `help:"Goroutines that call. Default: one per processor."`
-	Duration time.Duration `default:"5s" help:"How long calls are timed, for each limiter."`
+	Mode     string         `default:"max" help:"max: as many calls as possible. target: --qps calls per second, with latency from the instant each was due."`
+	QPS      *float64       `name:"qps" help:"With --mode target: calls per second, all workers together. Default: 100000."`
+	Burst    *int           `help:"With --mode target: calls that are due at the same instant. Default: 1."`
+	Workers  int            `help:"Goroutines that call. Default: one per processor."`
+	WarmUp   *time.Duration `help:"How long a limiter is called before that is timed. Default: 1.2 windows, at most 3s; then it holds what it will go on holding."`
+	Duration time.Duration  `default:"5s" help:"How long calls are timed, for each limiter."`
 
 	JSON bool `name:"json" help:"Print one JSON document."`
 	CSV  bool `name:"csv" help:"Print comma-separated values with a header line."`
@@ -56,6 +57,7 @@ type plan struct {
 	qps   float64 // 0: as many as possible
 	burst int
 
+	warmUp   time.Duration // before the timed calls
 	duration time.Duration // of the timed calls to each limiter
 }
 
@@ -66,6 +68,7 @@ const (
 	maxCapacity = 1_000_000_000 // any limiter here can hold it, and twice as much over many windows
 
 	shortestRound = 10 * time.Millisecond
+	maxWarmUp     = 3 * time.Second
 )
 
 // resolve checks the flags, and returns the names of the limiters to measure.
@@ -96,6 +99,7 @@ func (c *Command) resolve() (plan, []string, error) {
 		flags.Check(c.Burst == nil || target, "burst", deref(c.Burst), "left out unless --mode is target"),
 		flags.Check(c.Burst == nil || (*c.Burst >= 1 && *c.Burst <= 1_000_000), "burst", deref(c.Burst), "from 1 to 1000000"),
 		flags.Check(c.Workers >= 0 && c.Workers <= 4096, "workers", c.Workers, "from 1 to 4096"),
+		flags.Check(c.WarmUp == nil || *c.WarmUp >= 0, "warm-up", deref(c.WarmUp), "at least 0s"),
 		flags.Check(c.Duration >= shortestRound*time.Duration(rounds), "duration", c.Duration, fmt.Sprintf("at least %v for each round", shortestRound)),
 		flags.Check(!c.JSON || !c.CSV, "csv", c.CSV, "left out with --json"),
 	)
@@ -105,7 +109,11 @@ func (c *Command) resolve() (plan, []string, error) {
 	p := plan{
 		limit:    peer.Limit{Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options},
 		burst:    1,
+		warmUp:   min(maxWarmUp, c.Window*6/5),
 		duration: c.Duration,
+	}
+	if c.WarmUp != nil {
+		p.warmUp = *c.WarmUp
 	}
 	if target {
 		p.qps = defaultQPS

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 func small() Command {
 	return Command{
 		Peer: peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2,
-		Rate: 1000, Window: 10 * time.Second, HardLimitFactor: 1.5, Mode: "max", Duration: 100 * time.Millisecond, JSON: true,
+		Rate: 1000, Window: 10 * time.Second, HardLimitFactor: 1.5, Mode: "max",
+		WarmUp: ptr(10 * time.Millisecond), Duration: 100 * time.Millisecond, JSON: true,
 	}
 }
 
@@ -228,11 +229,10 @@ func TestPremisesThatFail(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := planFor(t, tt.capacity, tt.suppressed)
-			began := time.Now()
-			r, err := p.drive(t.Context(), tt.limiter, 20*time.Millisecond, func(float64) {})
+			s := planFor(t, tt.capacity, tt.suppressed).session(tt.peer, tt.limiter)
+			_, err := s.drive(t.Context(), 20*time.Millisecond, func(float64) {})
 			if err == nil {
-				err = p.verify(tt.peer, tt.limiter, &r, 0, time.Since(began))
+				_, err = s.verify()
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("error is %v, want one that says %q", err, tt.says)

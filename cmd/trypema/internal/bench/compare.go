@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -33,13 +34,25 @@ type compared struct {
 
 // compare measures the limiters in rounds, each round all of them shortly after one another, so that a machine that is
 // slow for a while is slow for all. Each round starts with another one, so that none always follows the same.
-func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar) (*comparison, error) {
+func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar) (_ *comparison, err error) {
+	sessions := make([]*session, len(names))
+	for i, name := range names {
+		s, err := p.open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, s.limiter.Close()) }()
+		if err := s.warm(ctx, func(float64) { bar.Set(0, "warming up "+name) }); err != nil {
+			return nil, err
+		}
+		sessions[i] = s
+	}
 	each := p.duration / time.Duration(rounds)
 	n := len(names)
 	runs := make([][]run, n) // of each limiter, by round
 	for i := range rounds * n {
 		round, which := i/n, (i/n+i)%n
-		r, err := p.measure(ctx, names[which], each, func(part float64) {
+		r, err := sessions[which].drive(ctx, each, func(part float64) {
 			bar.Set((float64(i)+part)/float64(rounds*n), fmt.Sprintf("round %d of %d: %s", round+1, rounds, names[which]))
 		})
 		if err != nil {
@@ -50,13 +63,14 @@ func (p plan) compare(ctx context.Context, names []string, c conditions, rounds 
 
 	out := &comparison{conditions: c, Rounds: rounds}
 	for i, name := range names {
-		var ops, ratios, admitted []float64
-		all := latency.NewHistogram()
+		var ops, ratios []float64
 		for round, r := range runs[i] {
 			ops = append(ops, r.opsPerSecond())
 			ratios = append(ratios, r.opsPerSecond()/runs[0][round].opsPerSecond())
-			admitted = append(admitted, r.admittedToLimit)
-			all.Merge(r.latency)
+		}
+		audit, err := sessions[i].verify()
+		if err != nil {
+			return nil, err
 		}
 		out.Limiters = append(out.Limiters, compared{
 			Limiter:         name,
@@ -66,8 +80,8 @@ func (p plan) compare(ctx context.Context, names []string, c conditions, rounds 
 			RatioMax:        slices.Max(ratios),
 			RatioP25:        quantile(ratios, 0.25),
 			RatioP75:        quantile(ratios, 0.75),
-			AdmittedToLimit: quantile(admitted, 0.5),
-			Percentiles:     all.Percentiles(),
+			AdmittedToLimit: audit.admittedToLimit,
+			Percentiles:     sessions[i].sum().latency.Percentiles(),
 		})
 	}
 	return out, nil

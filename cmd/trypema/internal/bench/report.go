@@ -30,6 +30,7 @@ type conditions struct {
 	Mode        string  `json:"mode"`
 	Asked       float64 `json:"asked_ops_per_second"` // 0 in max mode
 	Burst       int     `json:"burst"`
+	WarmUp      float64 `json:"warm_up_ms"`
 	Duration    float64 `json:"duration_ms"`
 }
 
@@ -46,6 +47,7 @@ func (c *Command) conditions(p plan) conditions {
 		Mode:        c.Mode,
 		Asked:       p.qps,
 		Burst:       p.burst,
+		WarmUp:      screen.Milliseconds(p.warmUp),
 		Duration:    screen.Milliseconds(c.Duration),
 	}
 }
@@ -58,7 +60,7 @@ func (c conditions) String() string {
 		"uniform": "calls to " + keys + " keys alike",
 		"skewed":  fmt.Sprintf("%.4g%% of calls to one key, the rest to %s", 100*c.HotFraction, keys),
 	}[c.Keys]
-	s += fmt.Sprintf("; limit %.6g/s in %gs; %d workers", c.Rate, c.Window/1000, c.Workers)
+	s += fmt.Sprintf(";\nlimit %.6g/s in %gs; %d workers, after %gs to warm up", c.Rate, c.Window/1000, c.Workers, c.WarmUp/1000)
 	if c.Asked > 0 {
 		s += fmt.Sprintf("\n%s asked for, in bursts of %d", screen.PerSecond(c.Asked), c.Burst)
 	}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (w *worker) onSchedule(stop *atomic.Bool, perSecond float64, burst int) {
 			w.latency.Record(w.clock() - bursts.Due())
 		}
 	}
-	w.skipped = bursts.SkipTo(w.clock()) * uint64(burst)
+	w.skipped += bursts.SkipTo(w.clock()) * uint64(burst)
 }
 
 // waitUntil returns at the instant due, or at once when that has passed; false when it was stopped. The operating
@@ -109,35 +110,79 @@ func (w *worker) waitUntil(due time.Duration, stop *atomic.Bool) bool {
 // run is what one timed pass over the workload came to.
 type run struct {
 	elapsed         time.Duration
-	calls           []uint64 // of each worker
 	ops             uint64
 	allowed, denied uint64
 	skipped         uint64
 	latency         latency.Histogram
 
+	audit
+}
+
+// audit is what the calls of a session came to, from the first one on.
+type audit struct {
 	touched, expected int
 	held              *int    // keys, by the limiter's own word
 	admittedToLimit   float64 // admitted by what an exact limiter could have admitted at most
 }
 
-// measure runs the workload on a new limiter in which every key is already known. It fails when a premise does.
-func (p plan) measure(ctx context.Context, name string, duration time.Duration, progress func(part float64)) (run, error) {
+// session is one limiter under the workload, in which every key is already known. Its workers go on where they stopped,
+// so that it can be driven in turns with others.
+type session struct {
+	plan
+	name    string
+	limiter peer.Limiter
+	workers []*worker
+	filled  uint64 // allowed while the keys were made known
+	began   time.Time
+}
+
+func (p plan) open(name string) (*session, error) {
 	l, err := peer.Open(name, p.limit)
+	if err != nil {
+		return nil, err
+	}
+	s := p.session(name, l)
+	if s.filled, err = fill(l, p.work); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), l.Close())
+	}
+	return s, nil
+}
+
+func (p plan) session(name string, l peer.Limiter) *session {
+	s := &session{plan: p, name: name, limiter: l, began: time.Now()}
+	for i := range p.work.sequences {
+		s.workers = append(s.workers, newWorker(l, p.work, i))
+	}
+	return s
+}
+
+// warm drives the limiter before it is timed.
+func (s *session) warm(ctx context.Context, progress func(part float64)) error {
+	if s.warmUp == 0 {
+		return nil
+	}
+	_, err := s.drive(ctx, s.warmUp, progress)
+	for _, w := range s.workers {
+		w.latency = latency.NewHistogram()
+	}
+	return err
+}
+
+// measure runs the workload on a new limiter, and fails when a premise does.
+func (p plan) measure(ctx context.Context, name string, duration time.Duration, progress func(part float64)) (r run, err error) {
+	s, err := p.open(name)
 	if err != nil {
 		return run{}, err
 	}
-	began := time.Now()
-	filled, err := fill(l, p.work)
-	if err == nil {
-		var r run
-		if r, err = p.drive(ctx, l, duration, progress); err == nil {
-			err = p.verify(name, l, &r, filled, time.Since(began))
-		}
-		if err == nil {
-			return r, l.Close()
-		}
+	defer func() { err = errors.Join(err, s.limiter.Close()) }()
+	if err := s.warm(ctx, func(float64) {}); err != nil {
+		return run{}, err
 	}
-	return run{}, errors.Join(fmt.Errorf("%s: %w", name, err), l.Close())
+	if r, err = s.drive(ctx, duration, progress); err != nil {
+		return run{}, err
+	}
+	r.audit, err = s.verify()
+	return r, err
 }
 
 // fill calls once for every key, and returns how many of these calls were allowed.
@@ -155,25 +200,22 @@ func fill(l peer.Limiter, w *workload) (allowed uint64, err error) {
 }
 
 // drive lets the workers loose for the duration, or until ctx ends.
-func (p plan) drive(ctx context.Context, l peer.Limiter, duration time.Duration, progress func(part float64)) (run, error) {
-	workers := make([]*worker, len(p.work.sequences))
-	for i := range workers {
-		workers[i] = newWorker(l, p.work, i)
-	}
+func (s *session) drive(ctx context.Context, duration time.Duration, progress func(part float64)) (run, error) {
 	runtime.GC() // each limiter starts without the garbage of the one before
 
+	before := s.sum()
 	var (
 		stop  atomic.Bool
 		wg    sync.WaitGroup
 		gate  = make(chan struct{})
 		began time.Time
 	)
-	for _, w := range workers {
+	for _, w := range s.workers {
 		wg.Go(func() {
 			<-gate
 			w.base = began
-			if p.qps > 0 {
-				w.onSchedule(&stop, p.qps/float64(len(workers)), p.burst)
+			if s.qps > 0 {
+				w.onSchedule(&stop, s.qps/float64(len(s.workers)), s.burst)
 			} else {
 				w.flatOut(&stop)
 			}
@@ -185,32 +227,43 @@ func (p plan) drive(ctx context.Context, l peer.Limiter, duration time.Duration,
 	stop.Store(true)
 	wg.Wait()
 
-	r := run{elapsed: time.Since(began), latency: latency.NewHistogram()}
-	var failed uint64
-	var firstFail error
-	for _, w := range workers {
-		r.calls = append(r.calls, w.calls)
+	r := s.sum()
+	r.elapsed = time.Since(began)
+	r.ops -= before.ops
+	r.allowed -= before.allowed
+	r.denied -= before.denied
+	r.skipped -= before.skipped
+	switch {
+	case ctx.Err() != nil:
+		return r, errInterrupted
+	case r.ops == 0:
+		return r, fmt.Errorf("%s: no call was made", s.name)
+	case r.ops != r.allowed+r.denied:
+		var failed uint64
+		var firstFail error
+		for _, w := range s.workers {
+			failed += w.failed
+			firstFail = cmp.Or(firstFail, w.firstFail)
+		}
+		if failed > 0 {
+			return r, fmt.Errorf("%s: %d of %d calls failed: %w", s.name, failed, r.ops, firstFail)
+		}
+		return r, fmt.Errorf("%s: %d calls, but %d allowed and %d denied", s.name, r.ops, r.allowed, r.denied)
+	}
+	return r, nil
+}
+
+// sum adds up what the workers have done since the session began; the latencies since it was warm.
+func (s *session) sum() run {
+	r := run{latency: latency.NewHistogram()}
+	for _, w := range s.workers {
 		r.ops += w.calls
 		r.allowed += w.allowed
 		r.denied += w.denied
 		r.skipped += w.skipped
 		r.latency.Merge(w.latency)
-		failed += w.failed
-		if firstFail == nil {
-			firstFail = w.firstFail
-		}
 	}
-	switch {
-	case ctx.Err() != nil:
-		return r, errInterrupted
-	case failed > 0:
-		return r, fmt.Errorf("%d of %d calls failed: %w", failed, r.ops, firstFail)
-	case r.ops != r.allowed+r.denied:
-		return r, fmt.Errorf("%d calls, but %d allowed and %d denied", r.ops, r.allowed, r.denied)
-	case r.ops == 0:
-		return r, errors.New("no call was made")
-	}
-	return r, nil
+	return r
 }
 
 // wait reports progress until the duration is over or ctx ends.
@@ -232,28 +285,38 @@ func wait(ctx context.Context, duration time.Duration, progress func(part float6
 	}
 }
 
-// verify checks the premises of a run: that it touched the keys it should, that the limiter still knows them, and that
-// what was admitted fits to what was offered. A limiter of another library may admit too much, which is reported; ours
-// may not.
-func (p plan) verify(name string, l peer.Limiter, r *run, filled uint64, took time.Duration) error {
-	counts := p.work.offered(r.calls)
-	var err error
-	if r.touched, r.expected, err = p.work.verify(r.calls, counts); err != nil {
-		return err
+// verify checks the premises of a session: that it touched the keys it should, that the limiter still knows them, and
+// that what was admitted fits to what was offered. A limiter of another library may admit too much, which is reported;
+// ours may not.
+func (s *session) verify() (a audit, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", s.name, err)
+		}
+	}()
+	took := time.Since(s.began)
+	r := s.sum()
+	var calls []uint64
+	for _, w := range s.workers {
+		calls = append(calls, w.calls)
 	}
-	withinWindow := took < p.limit.Options.Window
-	if l.Len != nil {
-		held := l.Len()
-		r.held = &held
-		if withinWindow && held != len(p.work.keys) {
-			return fmt.Errorf("the limiter holds %d keys, but %d were called within a window", held, len(p.work.keys))
+	counts := s.work.offered(calls)
+	if a.touched, a.expected, err = s.work.verify(calls, counts); err != nil {
+		return a, err
+	}
+	withinWindow := took < s.limit.Options.Window
+	if s.limiter.Len != nil {
+		held := s.limiter.Len()
+		a.held = &held
+		if withinWindow && held != len(s.work.keys) {
+			return a, fmt.Errorf("the limiter holds %d keys, but %d were called within a window", held, len(s.work.keys))
 		}
 	}
 
-	// An exact limiter admits at most the capacity in each of the windows that cover the run.
-	windows := math.Ceil(took.Seconds() / p.limit.Options.Window.Seconds())
-	most := uint64(windows) * p.limit.Capacity
-	calm := uint64(0.75 * float64(p.limit.Capacity)) // from 0.8 of it Suppressed may decline
+	// An exact limiter admits at most the capacity in each of the windows that cover the session.
+	windows := math.Ceil(took.Seconds() / s.limit.Options.Window.Seconds())
+	most := uint64(windows) * s.limit.Capacity
+	calm := uint64(0.75 * float64(s.limit.Capacity)) // from 0.8 of it Suppressed may decline
 	var permitted, excess uint64
 	allCalm := true
 	for _, n := range counts {
@@ -262,21 +325,21 @@ func (p plan) verify(name string, l peer.Limiter, r *run, filled uint64, took ti
 		excess += n - min(n, 2*most)
 		allCalm = allCalm && n <= calm
 	}
-	admitted := r.allowed + filled
-	r.admittedToLimit = float64(admitted) / float64(permitted)
+	admitted := r.allowed + s.filled
+	a.admittedToLimit = float64(admitted) / float64(permitted)
 	switch {
 	case allCalm && r.denied > 0:
-		return fmt.Errorf("%d calls were denied, though no key came near its limit", r.denied)
+		return a, fmt.Errorf("%d calls were denied, though no key came near its limit", r.denied)
 	case excess > 0 && r.denied == 0:
-		return errors.New("no call was denied, though a key was far over its limit")
-	case name != peer.Ours:
-		return nil
-	case p.limit.Suppressed && float64(admitted) > float64(permitted)*p.limit.Options.HardLimitFactor:
-		return fmt.Errorf("%d admitted, above the hard limit factor %v times the %d that %v windows permit", admitted, p.limit.Options.HardLimitFactor, permitted, windows)
-	case !p.limit.Suppressed && admitted > permitted:
-		return fmt.Errorf("%d admitted, but %v windows permit %d", admitted, windows, permitted)
-	case !p.limit.Suppressed && withinWindow && admitted != permitted:
-		return fmt.Errorf("%d admitted, but all calls lie within one window, which permits exactly %d", admitted, permitted)
+		return a, errors.New("no call was denied, though a key was far over its limit")
+	case s.name != peer.Ours:
+		return a, nil
+	case s.limit.Suppressed && float64(admitted) > float64(permitted)*s.limit.Options.HardLimitFactor:
+		return a, fmt.Errorf("%d admitted, above the hard limit factor %v times the %d that %v windows permit", admitted, s.limit.Options.HardLimitFactor, permitted, windows)
+	case !s.limit.Suppressed && admitted > permitted:
+		return a, fmt.Errorf("%d admitted, but %v windows permit %d", admitted, windows, permitted)
+	case !s.limit.Suppressed && withinWindow && admitted != permitted:
+		return a, fmt.Errorf("%d admitted, but all calls lie within one window, which permits exactly %d", admitted, permitted)
 	}
-	return nil
+	return a, nil
 }
