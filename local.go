@@ -194,7 +194,7 @@ func room(capacity, admitted uint64) uint64 { return capacity - min(capacity, ad
 
 // set makes d the decision that a verdict means. It writes through a pointer because a Decision is too large for the
 // compiler to keep in registers: made and returned by value it would be copied at every step.
-func (d *Decision) set(capacity uint64, v window.Verdict, denial Outcome) {
+func (d *Decision) set(capacity uint64, v *window.Verdict, denial Outcome) {
 	d.Allowed = v.Allowed
 	d.Outcome = denial
 	if v.Allowed {

@@ -54,12 +54,13 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	}
 	sh, h := l.table.Acquire(hash, key, now)
 	w := sh.State(h)
-	v := w.Absolute(&sh.Memory, l.span, c, now, n, true)
+	var v window.Verdict
+	w.Absolute(&v, &sh.Memory, l.span, c, now, n, true)
 	if sh.Asked(h) {
 		l.open(sh, h, w)
 	}
 	sh.Unlock()
-	d.set(c, v, OutcomeRejected)
+	d.set(c, &v, OutcomeRejected)
 	return nil
 }
 
@@ -89,9 +90,10 @@ func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64)
 
 func (l *localAbsolute) peek(d *Decision, key string, c, n uint64) {
 	sh, _, w, now := l.find(key)
-	v := w.Absolute(&sh.Memory, l.span, c, now, n, false)
+	var v window.Verdict
+	w.Absolute(&v, &sh.Memory, l.span, c, now, n, false)
 	sh.Unlock()
-	d.set(c, v, OutcomeRejected)
+	d.set(c, &v, OutcomeRejected)
 }
 
 func (l *localAbsolute) Usage(_ context.Context, key string, rate Rate) (Usage, error) {

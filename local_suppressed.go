@@ -35,9 +35,10 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 	}
 	now := l.now()
 	sh, h := l.table.Acquire(l.table.Hash(key), key, now)
-	v := sh.State(h).Suppressed(&sh.Memory, l.span, l.law(c), now, n, l.dice(), true)
+	var v window.Verdict
+	sh.State(h).Suppressed(&v, &sh.Memory, l.span, l.law(c), now, n, l.dice(), true)
 	sh.Unlock()
-	d.set(c, v, OutcomeSuppressed)
+	d.set(c, &v, OutcomeSuppressed)
 	return nil
 }
 
@@ -47,9 +48,10 @@ func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint6
 		return d, err
 	}
 	sh, _, w, now := l.find(key)
-	v := w.Suppressed(&sh.Memory, l.span, l.law(c), now, max(n, 1), l.dice(), false)
+	var v window.Verdict
+	w.Suppressed(&v, &sh.Memory, l.span, l.law(c), now, max(n, 1), l.dice(), false)
 	sh.Unlock()
-	d.set(c, v, OutcomeSuppressed)
+	d.set(c, &v, OutcomeSuppressed)
 	return d, nil
 }
 

@@ -26,6 +26,7 @@ type Shard[S, M any] struct {
 	index []uint64 // open addressing: the low half of the hash, and the handle + 1; 0 is an empty slot
 	pages [][]entry[S]
 	hot   Handle // the key that is open, or None
+	votes uint32 // for the next hot key: see Asked
 
 	Memory M // what the states share
 	table  *Table[S, M]
@@ -35,23 +36,21 @@ type Shard[S, M any] struct {
 	unused Handle          // entries that are not in use, linked by older
 	hand   Handle          // where tidy goes on
 
-	candidate Handle // for the next hot key: was asked for lead times more than others
-	lead      int
-
 	newest, tail Handle        // of the list
 	oldest       *atomic.Int64 // when the tail was used
 	_            [64]byte
 }
 
-// entry is 128 bytes, two cache lines, with a state of 80; TestEntrySize holds that.
+// entry is 128 bytes, two cache lines, with a state of 80; TestEntrySize holds that. The key and its length are at the two
+// ends: to compare them fetches both lines at once, and the state, which is wanted next, lies in both.
 type entry[S any] struct {
+	key    [inlineKey]byte
 	state  S
-	used   int64  // last use; with a bound on the number of keys only
-	tag    uint32 // the low half of the hash
+	used   int64 // last use; with a bound on the number of keys only
 	newer  Handle
 	older  Handle // of an entry that is not in use: the next such
+	tag    uint32 // the low half of the hash
 	length int32  // of the key, or unusedEntry
-	key    [inlineKey]byte
 }
 
 const (
@@ -125,7 +124,7 @@ func (sh *Shard[S, M]) Find(hash uint64, key string) Handle {
 
 // add adds a key that is not there, with a zero state.
 func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
-	if 4*(sh.n+1) > 3*len(sh.index) {
+	if 8*(sh.n+1) > 7*len(sh.index) {
 		sh.reindex(max(8, 2*len(sh.index)))
 	}
 	h := sh.unused

@@ -5,7 +5,7 @@ import "math"
 // Never is the Wait of a call that can not pass however long it waits.
 const Never = math.MaxInt64
 
-// Verdict is the answer to one call.
+// Verdict is the answer to one call; what judges a call wants a zero one to write to.
 type Verdict struct {
 	Allowed bool
 	Factor  float64 // suppression factor, 0 under Absolute
@@ -15,32 +15,38 @@ type Verdict struct {
 }
 
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
-func (w *Window) Absolute(g *Groups, s Span, capacity uint64, now int64, n uint64, record bool) Verdict {
+//
+// The verdict is written through a pointer. Returned by value it would be copied in wider pieces than it was written in,
+// which waits until all stores before have reached the cache: with many keys, for the miss of the window.
+func (w *Window) Absolute(v *Verdict, g *Groups, s Span, capacity uint64, now int64, n uint64, record bool) {
 	now = w.Advance(g, s, now)
-	have := w.Counts().Admitted
-	if have <= capacity && n <= capacity-have {
+	v.Now = w.Counts().Admitted
+	v.Allowed = v.Now <= capacity && n <= capacity-v.Now
+	switch {
+	case v.Allowed:
 		if record {
 			w.Record(g, s, now, Counts{Admitted: n})
-			have += n
+			v.Now += n
 		}
-		return Verdict{Allowed: true, Now: have, Then: have}
+		v.Then = v.Now
+	case n > capacity:
+		v.Wait = Never
+	default:
+		var at int64
+		at, v.Then = w.Fits(g, s, capacity-n)
+		v.Wait = at - now
 	}
-	if n > capacity {
-		return Verdict{Wait: Never, Now: have}
-	}
-	at, then := w.Fits(g, s, capacity-n)
-	return Verdict{Wait: at - now, Now: have, Then: then}
 }
 
 // Suppressed judges a call of cost n at now by a throw of the dice, a number in [0, 1), and records it, admitted or
 // declined, if record is set.
-func (w *Window) Suppressed(g *Groups, s Span, l *Law, now int64, n uint64, dice float64, record bool) Verdict {
+func (w *Window) Suppressed(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64, dice float64, record bool) {
 	now = w.Advance(g, s, now)
-	factor := 1.0
+	v.Factor = 1
 	if n <= l.Capacity {
-		factor = w.Factor(g, s, l, now, n)
+		v.Factor = w.Factor(g, s, l, now, n)
 	}
-	v := Verdict{Allowed: dice >= factor, Factor: factor}
+	v.Allowed = dice >= v.Factor
 	c := Counts{Declined: n}
 	if v.Allowed {
 		c = Counts{Admitted: n}
@@ -59,5 +65,4 @@ func (w *Window) Suppressed(g *Groups, s Span, l *Law, now int64, n uint64, dice
 		at, v.Then = w.Calms(g, s, l, n)
 		v.Wait = at - now
 	}
-	return v
 }

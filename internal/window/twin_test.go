@@ -73,11 +73,11 @@ func agree(t *testing.T, data []byte) {
 		if op < 220 {
 			var got, want window.Verdict
 			if op < 110 {
-				got = w.Absolute(&g, s, capacity, now, n, record)
+				w.Absolute(&got, &g, s, capacity, now, n, record)
 				want = twin.Absolute(capacity, now, n, record)
 			} else {
 				l, dice := window.NewLaw(s, capacity, factor), float64(in.next())/256
-				got = w.Suppressed(&g, s, l, now, n, dice, record)
+				w.Suppressed(&got, &g, s, l, now, n, dice, record)
 				want = twin.Suppressed(l, now, n, dice, record)
 			}
 			if got != want {

@@ -146,7 +146,8 @@ func BenchmarkAbsolute(b *testing.B) {
 			now := int64(0)
 			for b.Loop() {
 				now += 3000
-				w.Absolute(&g, s, 200_000, now, 1, true)
+				var v Verdict
+				w.Absolute(&v, &g, s, 200_000, now, 1, true)
 			}
 		})
 	}
