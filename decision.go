@@ -68,7 +68,8 @@ func (o Outcome) String() string {
 type Usage struct {
 	// Total is the cost observed in the window: admitted plus declined.
 	Total uint64
-	// Declined is the part of Total that Suppressed declined; always 0 under Absolute.
+	// Declined is the part of Total that Suppressed declined; always 0 under Absolute. It is no longer counted once Total
+	// is 2⁶³−1.
 	Declined uint64
 	// Limit is the capacity at the rate asked about.
 	Limit uint64

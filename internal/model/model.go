@@ -18,12 +18,18 @@ type group struct {
 // Twin is the history of one key.
 type Twin struct {
 	window.Span
-	groups []group
-	now    int64
+	groups  []group
+	now     int64 // of the call that is being judged
+	changed int64 // when anything was recorded or expired last
 }
 
-// advance keeps time from running backwards.
-func (t *Twin) advance(now int64) { t.now = max(t.now, now) }
+// advance keeps time from running back behind a change.
+func (t *Twin) advance(now int64) {
+	t.now = max(t.changed, now)
+	if len(t.live(t.now)) != len(t.live(t.changed)) {
+		t.changed = t.now
+	}
+}
 
 // live returns the groups that have not expired at an instant.
 func (t *Twin) live(at int64) []group {
@@ -59,6 +65,7 @@ func (t *Twin) record(admitted, declined uint64) {
 	if admitted == 0 && declined == 0 {
 		return
 	}
+	t.changed = t.now
 	if len(t.live(t.now)) > 0 {
 		newest := &t.groups[len(t.groups)-1]
 		if !newest.closed && t.now-newest.first < t.Bucket {
@@ -144,7 +151,7 @@ func (t *Twin) Last() int64 {
 }
 
 // Delete forgets everything.
-func (t *Twin) Delete() { t.groups, t.now = nil, 0 }
+func (t *Twin) Delete() { t.groups, t.changed = nil, 0 }
 
 // Replace makes the history one group of total events now.
 func (t *Twin) Replace(now int64, total uint64) {

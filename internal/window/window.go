@@ -62,7 +62,7 @@ type Groups struct{ slab.Slab[group] }
 // Window holds the live events of one key. The zero value is empty. It contains no pointer; its closed groups, if it
 // has any, are in the Groups that every method must be given.
 type Window struct {
-	now         int64  // the latest instant seen: time does not run backwards here
+	now         int64  // the latest instant at which anything changed: time does not run back behind it
 	first, last int64  // first and last event of the newest group
 	upto        Counts // running counts up to now
 	gone        Counts // the part of upto that has expired
@@ -77,7 +77,7 @@ type Window struct {
 // Last returns the instant of the last recorded event, 0 if there was none.
 func (w *Window) Last() int64 { return w.last }
 
-// Now returns the latest instant seen.
+// Now returns the latest instant at which anything changed.
 func (w *Window) Now() int64 { return w.now }
 
 // Counts returns what the window holds. Call Advance first.
@@ -85,11 +85,12 @@ func (w *Window) Counts() Counts { return w.upto.minus(w.gone) }
 
 func (w *Window) empty() bool { return w.upto == w.gone }
 
-// Advance forgets what has expired at now, and returns the instant to go on with: now, or a later one that was seen
-// before if the clock stepped back, because what has expired can not come back. Amortised O(1).
+// Advance forgets what has expired at now, and returns the instant to go on with: now, or that of the last
+// change if the clock stepped back behind it, because what has expired can not come back. Amortised O(1).
+//
+// It writes only when something expires: callers that are denied leave the cache line of the window to each other.
 func (w *Window) Advance(g *Groups, s Span, now int64) int64 {
 	now = max(now, w.now)
-	w.now = now
 	if now >= w.expiry {
 		w.expire(g, s, now)
 	}
@@ -97,7 +98,12 @@ func (w *Window) Advance(g *Groups, s Span, now int64) int64 {
 }
 
 func (w *Window) expire(g *Groups, s Span, now int64) {
-	if w.empty() || now-w.last >= s.Window {
+	if w.empty() {
+		w.expiry = math.MaxInt64
+		return
+	}
+	w.now = now
+	if now-w.last >= s.Window {
 		w.Clear(g)
 		return
 	}
@@ -164,7 +170,7 @@ func (w *Window) Record(g *Groups, s Span, now int64, c Counts) {
 		w.close(g)
 		w.first = now
 	}
-	w.last = now
+	w.now, w.last = now, now
 	w.upto.Admitted += c.Admitted
 	w.upto.Declined += c.Declined
 	if w.n == 0 {
