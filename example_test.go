@@ -40,10 +40,14 @@ func ExampleLimiter_peek() {
 			return "too many attempts"
 		}
 		if password != "secret" {
-			attempts.Allow(ctx, user, rate)
+			if _, err := attempts.Allow(ctx, user, rate); err != nil {
+				return err.Error()
+			}
 			return "wrong password"
 		}
-		attempts.Delete(ctx, user)
+		if err := attempts.Delete(ctx, user); err != nil {
+			return err.Error()
+		}
 		return "welcome"
 	}
 	for _, password := range []string{"guess", "secret", "guess", "guess", "secret"} {
@@ -83,7 +87,9 @@ func ExampleLimiter_set() {
 	defer limits.Close()
 	jobs, ctx := limits.Absolute(), context.Background()
 
-	jobs.AllowN(ctx, "import", 1, 8)
+	if _, err := jobs.AllowN(ctx, "import", 1, 8); err != nil {
+		panic(err)
+	}
 	r, _ := jobs.Set(ctx, "import", trypema.Greater(5), 5, trypema.KeepNewest)
 	fmt.Println(r.Matched, r.Previous, r.Current)
 	r, _ = jobs.Set(ctx, "import", trypema.Greater(5), 0, trypema.Replace)
@@ -98,7 +104,9 @@ func ExampleLimiter_usage() {
 	defer limits.Close()
 	ctx := context.Background()
 
-	limits.Suppressed().AllowN(ctx, "feed", 100, 900)
+	if _, err := limits.Suppressed().AllowN(ctx, "feed", 100, 900); err != nil {
+		panic(err)
+	}
 	u, _ := limits.Suppressed().Usage(ctx, "feed", 100)
 	fmt.Println(u.Total, u.Declined, u.Limit, u.Remaining)
 	// Output: 900 0 1000 100

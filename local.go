@@ -120,7 +120,8 @@ func (k *localKeys) find(key string) (sh *localShard, h table.Handle, w *window.
 		return sh, h, new(window.Window), now
 	}
 	w = sh.State(h)
-	return sh, h, w, w.Advance(&sh.Memory, k.span, now)
+	now = w.Advance(&sh.Memory, k.span, now)
+	return sh, h, w, now
 }
 
 // Set reads the clock once and takes one lock.

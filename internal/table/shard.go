@@ -112,7 +112,7 @@ func (sh *Shard[S, M]) Find(hash uint64, key string) Handle {
 	mask := uint32(len(sh.index) - 1)
 	for i := tag & mask; sh.index[i] != 0; i = (i + 1) & mask {
 		slot := sh.index[i]
-		if uint32(slot>>32) != tag {
+		if slot>>32 != uint64(tag) {
 			continue
 		}
 		if h := Handle(uint32(slot) - 1); sh.isKey(sh.entry(h), key) {

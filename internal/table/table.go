@@ -33,14 +33,14 @@ type Kind[S, M any] struct {
 type Table[S, M any] struct {
 	kind  Kind[S, M]
 	idle  int64 // a key without an event for that long may go
-	max   int64 // bound on the number of keys, 0 for none
+	bound int64 // on the number of keys, 0 for none
 	clock func() int64
 	count atomic.Int64
 
 	seed   maphash.Seed
 	shift  uint8
 	shards []Shard[S, M]
-	oldest []atomic.Int64 // by shard: when the key used the longest ago was used, or MaxInt64; nil without max
+	oldest []atomic.Int64 // by shard: when the key used the longest ago was used, or MaxInt64; nil without a bound
 
 	sweep sweep
 }
@@ -52,7 +52,7 @@ const (
 )
 
 // New returns an empty table, whose keys may go when their last event is idle old by the clock.
-func New[S, M any](kind Kind[S, M], idle time.Duration, max int, clock func() int64) *Table[S, M] {
+func New[S, M any](kind Kind[S, M], idle time.Duration, bound int, clock func() int64) *Table[S, M] {
 	n := minShards
 	for n < 8*runtime.GOMAXPROCS(0) && n < maxShards {
 		n *= 2
@@ -60,19 +60,19 @@ func New[S, M any](kind Kind[S, M], idle time.Duration, max int, clock func() in
 	t := &Table[S, M]{
 		kind:   kind,
 		idle:   int64(idle),
-		max:    int64(max),
+		bound:  int64(bound),
 		clock:  clock,
 		seed:   maphash.MakeSeed(),
 		shift:  uint8(64 - bits.TrailingZeros(uint(n))),
 		shards: make([]Shard[S, M], n),
 	}
-	if max > 0 {
+	if bound > 0 {
 		t.oldest = make([]atomic.Int64, n)
 	}
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.table, sh.hot = t, None
-		if max > 0 {
+		if bound > 0 {
 			sh.ordered, sh.oldest = true, &t.oldest[i]
 		}
 		sh.reset()
@@ -100,7 +100,7 @@ func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (*Shard[S, M],
 			sh.use(h, now)
 			return sh, h
 		}
-		if n := t.count.Add(1); t.max == 0 || n <= t.max {
+		if n := t.count.Add(1); t.bound == 0 || n <= t.bound {
 			break
 		}
 		t.count.Add(-1)

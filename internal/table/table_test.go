@@ -32,9 +32,9 @@ var testKind = Kind[state, struct{}]{
 	Add:  func(s *state, last int64, n uint64) { s.last = max(s.last, last); s.added += n },
 }
 
-func newTable(t testing.TB, idle time.Duration, max int) *Table[state, struct{}] {
+func newTable(t testing.TB, idle time.Duration, bound int) *Table[state, struct{}] {
 	start := time.Now()
-	table := New(testKind, idle, max, func() int64 { return int64(time.Since(start)) })
+	table := New(testKind, idle, bound, func() int64 { return int64(time.Since(start)) })
 	t.Cleanup(table.Close)
 	return table
 }

@@ -35,17 +35,21 @@ type compared struct {
 // compare measures the limiters in rounds, each round all of them shortly after one another, so that a machine that is
 // slow for a while is slow for all. Each round starts with another one, so that none always follows the same.
 func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar) (_ *comparison, err error) {
-	sessions := make([]*session, len(names))
-	for i, name := range names {
+	var sessions []*session
+	defer func() {
+		for _, s := range sessions {
+			err = errors.Join(err, s.limiter.Close())
+		}
+	}()
+	for _, name := range names {
 		s, err := p.open(name)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, s.limiter.Close()) }()
+		sessions = append(sessions, s)
 		if err := s.warm(ctx, func(float64) { bar.Set(0, "warming up "+name) }); err != nil {
 			return nil, err
 		}
-		sessions[i] = s
 	}
 	each := p.duration / time.Duration(rounds)
 	n := len(names)

@@ -63,7 +63,7 @@ func (w *workload) offered(calls []uint64) []uint64 {
 
 // verify checks that the calls went where the flags say: the number of different keys, and the part of the first one,
 // are what the distribution predicts for as many independent draws, within six standard deviations.
-func (w *workload) verify(calls []uint64, counts []uint64) (touched, expected int, err error) {
+func (w *workload) verify(calls, counts []uint64) (touched, expected int, err error) {
 	var draws, total float64
 	for i, n := range calls {
 		draws += float64(min(n, uint64(len(w.sequences[i]))))

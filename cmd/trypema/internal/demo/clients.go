@@ -114,7 +114,7 @@ func get(c *http.Client, url string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer response.Body.Close()
-	_, err = io.Copy(io.Discard, response.Body) // a body that was read lets the connection be used again
+	defer func() { _ = response.Body.Close() }() // what matters was read
+	_, err = io.Copy(io.Discard, response.Body)  // a body that was read lets the connection be used again
 	return response.StatusCode, err
 }

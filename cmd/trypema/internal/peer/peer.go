@@ -200,7 +200,7 @@ func openUlule(l Limit) (Limiter, error) {
 // handler; with empty names for its headers it leaves the response alone.
 func openHTTPRate(l Limit) (Limiter, error) {
 	h := httprate.NewRateLimiter(int(l.Capacity), l.Options.Window, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
-	request, err := http.NewRequest(http.MethodGet, "/", nil)
+	request, err := http.NewRequest(http.MethodGet, "/", http.NoBody)
 	if err != nil {
 		return Limiter{}, err
 	}
