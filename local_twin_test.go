@@ -1,7 +1,6 @@
 package trypema_test
 
 import (
-	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -13,32 +12,10 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// tape turns bytes into choices: the same bytes are the same run.
-type tape struct{ data []byte }
-
-func (t *tape) next() (b byte) {
-	if len(t.data) > 0 {
-		b, t.data = t.data[0], t.data[1:]
-	}
-	return b
-}
-
-// pick chooses one of the values.
-func pick[T any](t *tape, values ...T) T { return values[int(t.next())%len(values)] }
-
-func noise(seed uint64, n int) []byte {
-	rng := rand.New(rand.NewPCG(seed, seed))
-	var data []byte
-	for len(data) < n {
-		data = binary.LittleEndian.AppendUint64(data, rng.Uint64())
-	}
-	return data
-}
-
 // agreement drives Local through its public verbs, in virtual time, and the naive twin of each key beside it.
 type agreement struct {
 	*testing.T
-	in         tape
+	in         model.Tape
 	o          trypema.Options
 	suppressed bool
 	limiter    trypema.Limiter
@@ -49,18 +26,18 @@ type agreement struct {
 
 func agree(t *testing.T, data []byte) {
 	synctest.Test(t, func(t *testing.T) {
-		a := agreement{T: t, in: tape{data}, twins: map[string]*model.Twin{}, start: time.Now()}
-		a.o.Window = pick(&a.in, 100*time.Millisecond, time.Second, 10*time.Second)
-		a.o.Bucket = pick(&a.in, time.Millisecond, a.o.Window/100, a.o.Window/7, a.o.Window)
-		a.o.HardLimitFactor = pick(&a.in, 1.5, 1, 1.1, 4)
-		a.suppressed = pick(&a.in, false, true)
+		a := agreement{T: t, in: model.Tape{Data: data}, twins: map[string]*model.Twin{}, start: time.Now()}
+		a.o.Window = model.Pick(&a.in, 100*time.Millisecond, time.Second, 10*time.Second)
+		a.o.Bucket = model.Pick(&a.in, time.Millisecond, a.o.Window/100, a.o.Window/7, a.o.Window)
+		a.o.HardLimitFactor = model.Pick(&a.in, 1.5, 1, 1.1, 4)
+		a.suppressed = model.Pick(&a.in, false, true)
 		local := newLocal(t, a.o)
 		local.SetDice(func() float64 { return a.dice })
 		a.limiter = local.Absolute()
 		if a.suppressed {
 			a.limiter = local.Suppressed()
 		}
-		for len(a.in.data) > 0 {
+		for len(a.in.Data) > 0 {
 			a.step()
 		}
 	})
@@ -77,23 +54,23 @@ func (a *agreement) twin(key string) *model.Twin {
 
 func (a *agreement) step() {
 	in := &a.in
-	switch b := in.next(); {
+	switch b := in.Next(); {
 	case b < 128: // at once
 	case b < 200:
 		time.Sleep(time.Duration(b) * a.o.Bucket / 250)
 	case b < 230:
-		time.Sleep(pick(in, a.o.Bucket-1, a.o.Bucket, a.o.Window-a.o.Bucket, a.o.Window-1, a.o.Window))
+		time.Sleep(model.Pick(in, a.o.Bucket-1, a.o.Bucket, a.o.Window-a.o.Bucket, a.o.Window-1, a.o.Window))
 	default:
 		time.Sleep(time.Duration(b-200) * a.o.Window / 40)
 	}
-	key := pick(in, "k", "k", "k", "another", "a key that is too long to be stored in an entry")
-	capacity := pick[uint64](in, 1, 5, 20, 20, 20, 100, 1e6, math.MaxInt64)
-	n := pick[uint64](in, 1, 1, 1, 2, 3, 7, capacity, capacity+1, math.MaxUint64)
+	key := model.Pick(in, "k", "k", "k", "another", "a key that is too long to be stored in an entry")
+	capacity := model.Pick[uint64](in, 1, 5, 20, 20, 20, 100, 1e6, math.MaxInt64)
+	n := model.Pick[uint64](in, 1, 1, 1, 2, 3, 7, capacity, capacity+1, math.MaxUint64)
 	rate := trypema.Per(float64(capacity), a.o.Window)
 	if capacity == math.MaxInt64 {
 		rate = trypema.Unlimited
 	}
-	op := in.next()
+	op := in.Next()
 	switch {
 	case op < 160:
 		for range 1 + op%32 { // often enough on one key to make it hot
@@ -114,7 +91,7 @@ func (a *agreement) step() {
 }
 
 func (a *agreement) take(key string, rate trypema.Rate, capacity, n uint64, record bool) {
-	a.dice = float64(a.in.next()) / 256
+	a.dice = float64(a.in.Next()) / 256
 	verb := a.limiter.Peek
 	if record {
 		verb = a.limiter.AllowN
@@ -169,9 +146,9 @@ func (a *agreement) usage(key string, rate trypema.Rate, capacity uint64) {
 func (a *agreement) set(key string, total uint64) {
 	twin := a.twin(key)
 	live := twin.Counts(a.now()).Observed()
-	when := pick(&a.in, trypema.Always(), trypema.Equal(live), trypema.Less(live), trypema.Greater(3), trypema.NotEqual(1))
-	keep := pick(&a.in, trypema.Replace, trypema.KeepNewest, trypema.KeepOldest)
-	if a.in.next() < 32 {
+	when := model.Pick(&a.in, trypema.Always(), trypema.Equal(live), trypema.Less(live), trypema.Greater(3), trypema.NotEqual(1))
+	keep := model.Pick(&a.in, trypema.Replace, trypema.KeepNewest, trypema.KeepOldest)
+	if a.in.Next() < 32 {
 		total = 0
 	}
 	got, err := a.limiter.Set(a.Context(), key, when, total, keep)
@@ -199,7 +176,7 @@ func (a *agreement) set(key string, total uint64) {
 
 func FuzzLocal(f *testing.F) {
 	for seed := range uint64(4) {
-		f.Add(noise(seed, 400))
+		f.Add(model.Noise(seed, 400))
 	}
 	f.Fuzz(agree)
 }
@@ -212,6 +189,6 @@ func TestLocalAgreesWithTwin(t *testing.T) {
 	first := rand.Uint64()
 	t.Logf("seeds from %d", first)
 	for seed := first; seed != first+runs; seed++ {
-		agree(t, noise(seed, 2000))
+		agree(t, model.Noise(seed, 2000))
 	}
 }

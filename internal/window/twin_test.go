@@ -1,7 +1,6 @@
 package window_test
 
 import (
-	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -10,21 +9,9 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// tape turns bytes into operations: the same bytes are the same run, so that a failure replays and the fuzzer can search.
-type tape struct{ data []byte }
-
-func (t *tape) next() (b byte) {
-	if len(t.data) > 0 {
-		b, t.data = t.data[0], t.data[1:]
-	}
-	return b
-}
-
-func (t *tape) pick(values ...int64) int64 { return values[int(t.next())%len(values)] }
-
 // count is mostly small, sometimes at the edge of what fits.
-func (t *tape) count() uint64 {
-	switch b := t.next(); {
+func count(t *model.Tape) uint64 {
+	switch b := t.Next(); {
 	case b < 200:
 		return uint64(b%16) + 1
 	case b < 240:
@@ -38,22 +25,22 @@ func (t *tape) count() uint64 {
 
 // agree drives a window and its twin with the same calls, and fails at the first difference.
 func agree(t *testing.T, data []byte) {
-	in := tape{data}
-	s := window.Span{Window: in.pick(10, 100, 1000, 97), Bucket: 1}
-	s.Bucket = in.pick(1, 3, s.Window/10, s.Window/2, s.Window)
-	factor := []float64{1.5, 1, 1.01, 3, 1e18}[in.next()%5]
+	in := model.Tape{Data: data}
+	s := window.Span{Window: model.Pick[int64](&in, 10, 100, 1000, 97), Bucket: 1}
+	s.Bucket = model.Pick[int64](&in, 1, 3, s.Window/10, s.Window/2, s.Window)
+	factor := []float64{1.5, 1, 1.01, 3, 1e18}[in.Next()%5]
 	var (
 		g    window.Groups
 		w    window.Window
 		twin = model.Twin{Span: s}
 		now  = int64(1)
 	)
-	for step := 0; len(in.data) > 0; step++ {
-		switch b := in.next(); {
+	for step := 0; len(in.Data) > 0; step++ {
+		switch b := in.Next(); {
 		case b < 128: // small steps
 			now += int64(b % 8)
 		case b < 176: // to an edge
-			now += in.pick(s.Bucket-1, s.Bucket, s.Bucket+1, s.Window-1, s.Window, s.Window+1, s.Window-s.Bucket, s.Recent())
+			now += model.Pick[int64](&in, s.Bucket-1, s.Bucket, s.Bucket+1, s.Window-1, s.Window, s.Window+1, s.Window-s.Bucket, s.Recent())
 		case b < 208: // to the very instant when the oldest group expires
 			if w.Advance(&g, s, now); w.Counts() != (window.Counts{}) {
 				_, at, _ := w.Open(&g, s)
@@ -68,15 +55,15 @@ func agree(t *testing.T, data []byte) {
 			now += int64(b) * s.Window / 100
 		}
 		now = max(now, 1)
-		capacity := in.count()%math.MaxInt64 + 1
-		op, n, record := in.next(), in.count(), in.next()%4 > 0
+		capacity := count(&in)%math.MaxInt64 + 1
+		op, n, record := in.Next(), count(&in), in.Next()%4 > 0
 		if op < 220 {
 			var got, want window.Verdict
 			if op < 110 {
 				w.Absolute(&got, &g, s, capacity, now, n, record)
 				want = twin.Absolute(capacity, now, n, record)
 			} else {
-				l, dice := window.NewLaw(s, capacity, factor), float64(in.next())/256
+				l, dice := window.NewLaw(s, capacity, factor), float64(in.Next())/256
 				w.Suppressed(&got, &g, s, l, now, n, dice, record)
 				want = twin.Suppressed(l, now, n, dice, record)
 			}
@@ -101,12 +88,12 @@ func agree(t *testing.T, data []byte) {
 		if got, want := w.Last(), twin.Last(); got != want {
 			t.Fatalf("step %d: last event at %d, want %d", step, got, want)
 		}
-		if record && in.next() < 4 {
+		if record && in.Next() < 4 {
 			w.Clear(&g)
 			w = window.Window{}
 			twin.Delete()
 		}
-		if in.next() < 8 { // what holds windows may move them
+		if in.Next() < 8 { // what holds windows may move them
 			var to window.Groups
 			w.Move(&g, &to)
 			g = to
@@ -116,18 +103,9 @@ func agree(t *testing.T, data []byte) {
 
 func FuzzTwin(f *testing.F) {
 	for seed := range uint64(4) {
-		f.Add(noise(seed, 400))
+		f.Add(model.Noise(seed, 400))
 	}
 	f.Fuzz(agree)
-}
-
-func noise(seed uint64, n int) []byte {
-	rng := rand.New(rand.NewPCG(seed, seed))
-	data := make([]byte, 0, n+8)
-	for len(data) < n {
-		data = binary.LittleEndian.AppendUint64(data, rng.Uint64())
-	}
-	return data
 }
 
 func TestTwin(t *testing.T) {
@@ -138,6 +116,6 @@ func TestTwin(t *testing.T) {
 	first := rand.Uint64()
 	t.Logf("seeds from %d", first)
 	for seed := first; seed != first+runs; seed++ {
-		agree(t, noise(seed, 4000))
+		agree(t, model.Noise(seed, 4000))
 	}
 }
