@@ -250,29 +250,42 @@ func TestMillionKeysInBoundedMemory(t *testing.T) {
 	}
 	const n = 1_000_000
 	for _, strategy := range []string{"Absolute", "Suppressed"} {
-		l := newLocal(t, trypema.Options{Window: time.Second, Bucket: 10 * time.Millisecond})
+		l := newLocal(t, trypema.Options{Window: time.Hour})
 		limiter := each(l)[strategy]
 		before := heap()
 		for i := range n {
 			limiter.Allow(t.Context(), fmt.Sprint("user:", i), 1)
 		}
-		perKey := float64(heap()-before) / float64(max(l.Len(), 1))
-		if l.Len() == n && perKey > 160 {
-			t.Errorf("%s: %.0f bytes per key, want at most 160", strategy, perKey)
+		perKey := float64(heap()-before) / n
+		t.Logf("%s: %.0f bytes per key", strategy, perKey)
+		if l.Len() != n || perKey > 160 {
+			t.Errorf("%s: %d keys, %.0f bytes for each, want %d and at most 160", strategy, l.Len(), perKey, n)
 		}
-		t.Logf("%s: %d keys, %.0f bytes per key", strategy, l.Len(), perKey)
-		// They go, and so does the memory.
-		deadline := time.Now().Add(20 * time.Second)
-		for l.Len() > 0 && time.Now().Before(deadline) {
-			time.Sleep(50 * time.Millisecond)
+		if l.Close(); heap() > before+1<<20 {
+			t.Errorf("%s: memory held after Close", strategy)
 		}
-		if l.Len() > 0 {
-			t.Errorf("%s: %d idle keys are still there", strategy, l.Len())
+	}
+}
+
+// Keys that have left have taken their memory along.
+func TestIdleKeysGiveMemoryBack(t *testing.T) {
+	l := newLocal(t, trypema.Options{Window: 100 * time.Millisecond})
+	before := heap()
+	for i := range 200_000 {
+		limiter := l.Absolute()
+		if i%2 == 0 {
+			limiter = l.Suppressed()
 		}
-		if left := heap(); left > before+1<<20 {
-			t.Errorf("%s: %d bytes held by no keys", strategy, left-before)
-		}
-		l.Close()
+		limiter.Allow(t.Context(), fmt.Sprint("user:", i), 100)
+	}
+	for deadline := time.Now().Add(30 * time.Second); l.Len() > 0 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if l.Len() > 0 {
+		t.Errorf("%d idle keys are still there", l.Len())
+	}
+	if left := heap(); left > before+1<<20 {
+		t.Errorf("%d bytes held by no keys", left-before)
 	}
 }
 
