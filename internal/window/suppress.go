@@ -107,7 +107,7 @@ func (w *Window) since(g *Groups, t int64) uint64 {
 	if w.empty() || w.last <= t {
 		return 0
 	}
-	before, _ := w.bounds(g, w.search(g, func(_ int, c group) bool { return c.last > t }))
+	before, _ := w.bounds(g, w.search(g, func(c group) bool { return c.last > t }))
 	return w.upto.minus(before).Observed()
 }
 
@@ -118,7 +118,7 @@ func (w *Window) since(g *Groups, t int64) uint64 {
 // answer is one of those instants.
 func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted uint64) {
 	// Which expiry brings calm at the latest?
-	k := w.search(g, func(_ int, c group) bool {
+	k := w.search(g, func(c group) bool {
 		left := w.upto.minus(c.upto)
 		return l.Calm(left, w.since(g, c.last+s.Window-s.Recent()), n)
 	})
@@ -133,7 +133,7 @@ func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted 
 	if !l.Calm(left, 0, n) {
 		return at, admitted
 	}
-	j := w.search(g, func(_ int, c group) bool {
+	j := w.search(g, func(c group) bool {
 		return l.Calm(left, w.upto.minus(c.upto).Observed(), n)
 	})
 	quiet := w.last

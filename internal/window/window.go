@@ -107,27 +107,14 @@ func (w *Window) expire(g *Groups, s Span, now int64) {
 		w.Clear(g)
 		return
 	}
-	// Mostly one group expires at a time; that is one look at the ring.
-	ring := g.Block(w.block, w.class)
-	mask := len(ring) - 1
-	k := 1
-	oldest := ring[int(w.head)&mask]
-	next := w.last
-	if w.n > 1 {
-		next = ring[(int(w.head)+1)&mask].last
+	k := 1 // mostly one group expires at a time, and that is one look at the ring
+	if w.n > 1 && now-w.closed(g, 1).last >= s.Window {
+		k = w.search(g, func(c group) bool { return now-c.last < s.Window })
 	}
-	if now-next >= s.Window {
-		k = w.search(g, func(_ int, c group) bool { return now-c.last < s.Window })
-		oldest = w.closed(g, k-1)
-		next = w.last
-		if k < int(w.n) {
-			next = w.closed(g, k).last
-		}
-	}
-	w.gone = oldest.upto
+	w.gone = w.closed(g, k-1).upto
 	w.head += uint32(k)
 	w.n -= uint32(k)
-	w.expiry = next + s.Window
+	w.setExpiry(g, s)
 	if w.class > 2 && w.n <= 1<<w.class/4 {
 		w.rehouse(g, g, slab.Class(int(w.n)+1))
 	}
@@ -200,12 +187,12 @@ func (w *Window) closed(g *Groups, i int) group {
 // search returns the index of the first closed group, oldest first, for which found holds, or their number. found must
 // hold for all groups after one for which it holds. It looks at the oldest groups first, by doubling steps: the answer is
 // mostly there, and the ring of a key that is not in the cache is looked at in as few places as possible.
-func (w *Window) search(g *Groups, found func(i int, c group) bool) int {
+func (w *Window) search(g *Groups, found func(c group) bool) int {
 	if w.n == 0 {
 		return 0
 	}
 	ring := g.Block(w.block, w.class)
-	at := func(i int) bool { return found(i, ring[(int(w.head)+i)&(len(ring)-1)]) }
+	at := func(i int) bool { return found(ring[(int(w.head)+i)&(len(ring)-1)]) }
 	low, high := 0, 1 // it holds for none below low
 	for high <= int(w.n) && !at(high-1) {
 		low, high = high, 2*high
@@ -258,7 +245,7 @@ func (w *Window) Join(s Span, last int64, admitted uint64) {
 // must be more than limit now.
 func (w *Window) Fits(g *Groups, s Span, limit uint64) (at int64, admitted uint64) {
 	need := w.Counts().Admitted - limit
-	i := w.search(g, func(_ int, c group) bool { return c.upto.Admitted-w.gone.Admitted >= need })
+	i := w.search(g, func(c group) bool { return c.upto.Admitted-w.gone.Admitted >= need })
 	if i == int(w.n) {
 		return w.last + s.Window, 0
 	}
@@ -302,7 +289,7 @@ func (w *Window) Resize(g *Groups, s Span, total uint64, keep Keep) {
 
 func (w *Window) dropOldest(g *Groups, drop uint64) {
 	// The first group that ends with more than drop is the first that stays, perhaps cut.
-	i := w.search(g, func(_ int, c group) bool { return c.upto.minus(w.gone).Observed() > drop })
+	i := w.search(g, func(c group) bool { return c.upto.minus(w.gone).Observed() > drop })
 	before, end := w.bounds(g, i)
 	kept := cut(end.minus(before), end.minus(w.gone).Observed()-drop)
 	w.gone = end.minus(kept)
@@ -315,7 +302,7 @@ func (w *Window) dropOldest(g *Groups, drop uint64) {
 
 func (w *Window) dropNewest(g *Groups, s Span, total uint64) {
 	// The first group that ends with total or more is the last that stays, perhaps cut.
-	i := w.search(g, func(_ int, c group) bool { return c.upto.minus(w.gone).Observed() >= total })
+	i := w.search(g, func(c group) bool { return c.upto.minus(w.gone).Observed() >= total })
 	before, end := w.bounds(g, i)
 	kept := cut(end.minus(before), total-before.minus(w.gone).Observed())
 	if i < int(w.n) {
