@@ -17,6 +17,9 @@ type Decision struct {
 	// Outcome is the answer as a word.
 	Outcome Outcome
 
+	// Fallback reports that a provider that needs Redis decided by its failure policy, because Redis did not answer.
+	Fallback bool
+
 	// Limit is the capacity C of one window at the rate of this call: floor(rate × window).
 	Limit uint64
 

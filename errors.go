@@ -1,9 +1,6 @@
 package trypema
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 // Sentinels for errors.Is. The error that is returned names the field, its value and the rule it breaks.
 var (
@@ -18,16 +15,3 @@ var (
 	// ErrClosed is a call after Close.
 	ErrClosed = errors.New("trypema: closed")
 )
-
-// inputError says in its own words what its sentinel only classifies.
-type inputError struct {
-	kind error
-	text string
-}
-
-func (e *inputError) Error() string { return "trypema: " + e.text }
-func (e *inputError) Unwrap() error { return e.kind }
-
-func invalid(kind error, format string, args ...any) error {
-	return &inputError{kind, fmt.Sprintf(format, args...)}
-}

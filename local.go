@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -101,13 +102,13 @@ func (k *localKeys) refuse(key string, rate Rate) error {
 	case k.closed.Load():
 		return ErrClosed
 	case len(key) > maxKeyLen:
-		return invalid(ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), maxKeyLen)
+		return invalid.Errorf(ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), maxKeyLen)
 	default:
 		return rateError(rate, time.Duration(k.span.Window))
 	}
 }
 
-var errZeroCost = invalid(ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
+var errZeroCost = invalid.Errorf(ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
 
 // find locks the shard of a key and returns its window, live at the instant that it returns too. A key that is not there
 // has an empty window that belongs to nobody.
@@ -127,7 +128,7 @@ func (k *localKeys) find(key string) (sh *localShard, h table.Handle, w *window.
 // Set reads the clock once and takes one lock.
 func (k *localKeys) Set(_ context.Context, key string, when Condition, total uint64, keep History) (SetResult, error) {
 	if keep > KeepOldest {
-		return SetResult{}, invalid(ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
+		return SetResult{}, invalid.Errorf(ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
 	}
 	// The rate has no say here; Unlimited is one that is always valid.
 	if _, err := k.capacity(key, Unlimited); err != nil {

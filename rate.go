@@ -3,6 +3,8 @@ package trypema
 import (
 	"math"
 	"time"
+
+	"github.com/trypema/trypema/internal/invalid"
 )
 
 // Rate is a number of events per second. It need not be whole: 0.5 is one event every two seconds.
@@ -61,12 +63,12 @@ func capacity(r Rate, seconds float64) uint64 {
 func rateError(r Rate, window time.Duration) error {
 	switch f := float64(r); {
 	case math.IsNaN(f):
-		return invalid(ErrInvalidRate, "rate is NaN; it must be a number of events per second above 0")
+		return invalid.Errorf(ErrInvalidRate, "rate is NaN; it must be a number of events per second above 0")
 	case math.IsInf(f, 0):
-		return invalid(ErrInvalidRate, "rate is %v; it must be finite, or Unlimited", f)
+		return invalid.Errorf(ErrInvalidRate, "rate is %v; it must be finite, or Unlimited", f)
 	case f <= 0:
-		return invalid(ErrInvalidRate, "rate is %v per second; it must be above 0", f)
+		return invalid.Errorf(ErrInvalidRate, "rate is %v per second; it must be above 0", f)
 	default:
-		return invalid(ErrInvalidRate, "rate is %v per second, less than one event in a window of %v; raise the rate or lengthen Options.Window", f, window)
+		return invalid.Errorf(ErrInvalidRate, "rate is %v per second, less than one event in a window of %v; raise the rate or lengthen Options.Window", f, window)
 	}
 }

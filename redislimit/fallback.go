@@ -1,0 +1,66 @@
+package redislimit
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/trypema/trypema"
+)
+
+// fallBack decides by the failure policy.
+func (l *limiter) fallBack(ctx context.Context, key string, rate trypema.Rate, capacity, n uint64, record bool) (d trypema.Decision, err error) {
+	switch l.policy {
+	case FailLocal:
+		d, err = l.decideLocally(ctx, key, rate, n, record)
+	case FailOpen:
+		d = trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: room(capacity, n), RemainingAfterWaiting: room(capacity, n)}
+	default:
+		d = trypema.Decision{Outcome: l.denial, RetryAfter: l.retry}
+		if n > capacity {
+			d.RetryAfter = trypema.Never
+		}
+		if l.denial == trypema.OutcomeSuppressed {
+			d.SuppressionFactor = 1
+		}
+	}
+	d.Limit = capacity
+	d.Fallback = true
+	return d, err
+}
+
+// decideLocally decides by what this instance has admitted, by its share of the rate.
+func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (d trypema.Decision, err error) {
+	l.fellBack.Store(int64(time.Since(l.started)) | 1)
+	share := rate
+	if rate != trypema.Unlimited {
+		share /= trypema.Rate(l.instances)
+	}
+	if record {
+		d, err = l.local.AllowN(ctx, key, share, n)
+	} else {
+		d, err = l.local.Peek(ctx, key, share, n)
+	}
+	if errors.Is(err, trypema.ErrInvalidRate) { // less than one call in a window
+		d, err = trypema.Decision{Outcome: l.denial, RetryAfter: l.retry}, nil
+		if l.denial == trypema.OutcomeSuppressed {
+			d.SuppressionFactor = 1
+		}
+	}
+	return d, err
+}
+
+// remember tells the local limiter of a call that Redis has admitted, so that it knows, should it have to decide. For one
+// window after it had to, it has a say: Redis may have counted less than this instance has admitted.
+func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64) {
+	if at := l.fellBack.Load(); at == 0 || time.Since(l.started)-time.Duration(at) >= l.window {
+		l.local.AllowN(ctx, key, trypema.Unlimited, n) //nolint:errcheck // it can only be closed
+		return
+	}
+	mine, err := l.local.AllowN(ctx, key, rate, n)
+	if err == nil && !mine.Allowed {
+		mine.Limit = d.Limit
+		mine.Fallback = true
+		*d = mine
+	}
+}

@@ -1,0 +1,14 @@
+-- Writes the header, with the time to live: at least a window and a bucket after the last event.
+local keep, ttl = window + bucket, nil
+if expires < now + keep then
+  expires = now + keep + math.floor(keep / 2)
+  ttl = math.ceil((expires - now) / 1000)
+end
+local new = struct.pack('<I7I7I7I7I7I7I7BI4I4I7I7I7I4I7', declined, last, admitted, first, gone, oldest, expires, 1,
+  head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before)
+if header == '' then
+  call('SET', key, new, 'PX', ttl)
+else
+  call('SETRANGE', key, '0', new)
+  if ttl then call('PEXPIRE', key, ttl) end
+end
