@@ -18,7 +18,8 @@ import (
 //     batch of a key under way, the calls of a key are decided in the order in which they came, and a key that is asked
 //     for a lot costs one script call per round trip.
 //   - Batches that are ready leave together, in flights. There are at most maxFlights at a time; while all are in the air,
-//     batches for more keys gather for the next.
+//     batches for more keys gather for the next. A flight that has not ended at its deadline, because the client can not be
+//     interrupted, is lost: another may go in its place.
 //
 // A batch is in one state at a time, which mu guards: ready, sent, and then settled, once, by whoever comes first: the
 // answer, the deadline, or Close. Only who settles a batch writes to its calls, and its callers wait for that.
@@ -39,6 +40,7 @@ type exchange struct {
 	lanes   map[string]*lane // by key: those with a batch that is not settled
 	ready   []*batch
 	flights int
+	lost    int    // flights that are not counted any more, but may still end
 	first   *batch // of those not settled, in the order of their deadlines
 	last    *batch
 	watch   *time.Timer // settles what is too late
@@ -47,6 +49,7 @@ type exchange struct {
 
 const (
 	maxFlights = 4
+	maxLost    = 16
 	maxCalls   = 512 // in a batch
 	maxBatches = 256 // in a flight
 )
@@ -97,10 +100,14 @@ type batch struct {
 	op       *operation
 	calls    []*call // nil where the caller has left
 	state    state
+	flight   *flight // that it left with
 	deadline time.Time
 	before   *batch
 	after    *batch
 }
+
+// flight is a goroutine that makes exchanges.
+type flight struct{ lost bool }
 
 type state uint8
 
@@ -122,10 +129,10 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if cause, probe := x.health.down(); cause != nil {
+	if probe, cause := x.health.down(); cause != nil {
 		if probe {
 			// It asks for the same key, records nothing, and nobody waits for it.
-			x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
+			_, _ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
 		}
 		return &trouble{cause}
 	}
@@ -188,27 +195,40 @@ func (x *exchange) submit(op *operation, key string, c *call) (*batch, error) {
 // launchLocked has a batch taken by the next flight, and sees to it that there is one.
 func (x *exchange) launchLocked(b *batch) {
 	x.ready = append(x.ready, b)
-	if x.flights < maxFlights && !x.closed {
+	x.departLocked()
+}
+
+// departLocked starts a flight, if there may be one more.
+func (x *exchange) departLocked() {
+	if x.flights < maxFlights && len(x.ready) > 0 && !x.closed {
 		x.flights++
-		x.flying.Add(1)
-		go x.fly()
+		x.flying.Go(func() { x.fly(new(flight)) })
 	}
 }
 
-// fly makes exchanges until no batch is ready.
-func (x *exchange) fly() {
-	defer x.flying.Done()
-	for {
-		x.mu.Lock()
-		batches := x.boardLocked()
-		if len(batches) == 0 {
-			x.flights--
-			x.mu.Unlock()
-			return
-		}
-		x.mu.Unlock()
+// fly makes exchanges until no batch is ready, or it was lost.
+func (x *exchange) fly(f *flight) {
+	for batches := x.board(f); len(batches) > 0; batches = x.board(f) {
 		x.run(batches)
 	}
+}
+
+// board takes the batches of the next exchange of a flight. If there are none, the flight is over.
+func (x *exchange) board(f *flight) []*batch {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if f.lost {
+		x.lost--
+		return nil
+	}
+	batches := x.boardLocked()
+	for _, b := range batches {
+		b.flight = f
+	}
+	if len(batches) == 0 {
+		x.flights--
+	}
+	return batches
 }
 
 // boardLocked takes the batches of the next flight, all of one operation.
@@ -384,6 +404,14 @@ func (x *exchange) expire() {
 	x.mu.Lock()
 	now := time.Now()
 	late := x.settleUntilLocked(func(b *batch) bool { return now.Before(b.deadline) })
+	for _, b := range late {
+		if f := b.flight; f != nil && !f.lost && x.lost < maxLost {
+			f.lost = true
+			x.lost++
+			x.flights--
+			x.departLocked()
+		}
+	}
 	if x.armed = x.first != nil; x.armed {
 		x.armLocked()
 	}

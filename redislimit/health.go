@@ -56,10 +56,10 @@ type health struct {
 
 const maxFailures = 3
 
-// down returns why Redis is taken for gone, or nil. One caller at a time is told to see whether it is back.
-func (h *health) down() (cause error, probe bool) {
+// down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is back.
+func (h *health) down() (probe bool, cause error) {
 	if !h.gone.Load() {
-		return nil, false
+		return false, nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,7 +68,7 @@ func (h *health) down() (cause error, probe bool) {
 	if probe {
 		h.again = now.Add(h.retry)
 	}
-	return h.cause, probe
+	return probe, h.cause
 }
 
 // failure is an exchange without any answer in time.

@@ -18,9 +18,8 @@
 
 -- include load.lua
 
--- The short way, for most calls: nothing has expired, the newest group is open, all fit. They only join it.
-if ARGV[6] == nil and last <= now and now - last < window and now - first < bucket and oldest > now - window
-  and expires >= now + window + bucket then
+-- The short way, for most calls: one run, and all fit.
+if steady and ARGV[6] == nil then
   local count = ARGV[5] or 1
   local cost = (ARGV[4] or 1) * count
   if cost > 0 and admitted - gone + cost <= ARGV[3] + 0 then

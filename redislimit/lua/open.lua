@@ -1,6 +1,6 @@
 -- Sees to it that the newest group takes events at now. To be included right before some are recorded.
 if not live then
-  head, size, oldest, recent, gone_declined, recent_before = 0, 0, NONE, 0, 0, 0
+  head, size, oldest, recent, gone_declined, recent_before, recent_last = 0, 0, NONE, 0, 0, 0, 0
   first, expires, live = now, 0, true
   header = ''
 elseif now - first >= bucket then
@@ -28,6 +28,7 @@ elseif now - first >= bucket then
   end
   call('SETRANGE', key, HEADER + GROUP * size, struct.pack('<I7I7I7', last, admitted, declined))
   if head == size then oldest, oldest_admitted, oldest_declined = last, admitted, declined end
+  if recent == size then recent_last = last end
   size = size + 1
   first = now
 end

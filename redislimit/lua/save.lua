@@ -4,8 +4,8 @@ if expires < now + keep then
   expires = now + keep + math.floor(keep / 2)
   ttl = math.ceil((expires - now) / 1000)
 end
-local new = struct.pack('<I7I7I7I7I7I7I7BI4I4I7I7I7I4I7', declined, last, admitted, first, gone, oldest, expires, 1,
-  head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before)
+local new = struct.pack('<I7I7I7I7I7I7I7BI4I4I7I7I7I4I7I7', declined, last, admitted, first, gone, oldest, expires, 1,
+  head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before, recent_last)
 if header == '' then
   call('SET', key, new, 'PX', ttl)
 else

@@ -16,7 +16,7 @@
 
 local have = admitted - gone + declined - gone_declined
 local op, n = string.match(ARGV[3], '^(%a+)%((%d*)%)$')
-n = tonumber(n) or 0
+n = tonumber(n .. '.0') -- a whole number beyond 2^63 is not one everywhere
 local holds = op == 'Always' or op == 'Equal' and have == n or op == 'NotEqual' and have ~= n
   or op == 'Less' and have < n or op == 'Greater' and have > n
 if not holds then return {0, have} end
@@ -71,7 +71,7 @@ groups[from].admitted = groups[from].admitted + rest
 -- Write them anew. The groups that were dropped are empty now; the newest that stays may be one that was closed.
 local log = {}
 head, size, oldest, oldest_admitted, oldest_declined = 0, 0, NONE, 0, 0
-admitted, declined, gone, gone_declined, recent, recent_before = 0, 0, 0, 0, 0, 0
+admitted, declined, gone, gone_declined, recent, recent_before, recent_last = 0, 0, 0, 0, 0, 0, 0
 local newest
 for _, g in ipairs(groups) do
   if g.admitted + g.declined > 0 then
@@ -85,6 +85,7 @@ for _, g in ipairs(groups) do
 end
 if newest ~= groups[#groups] then first = math.max(newest.last - bucket, 0) end
 size, last, expires = #log, newest.last, 0
+if size > 0 then recent_last = oldest end
 header = ''
 -- include save.lua
 if size > 0 then call('SETRANGE', key, HEADER, table.concat(log)) end

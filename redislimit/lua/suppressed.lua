@@ -1,7 +1,7 @@
 -- Decides calls to one key under Suppressed, in turn, and records what is admitted and what is declined.
 --
--- The law is that of package window; TestLaw holds the two equal. It is here because a decision and its record must be one
--- step, and each decision changes the odds of the next.
+-- The law is that of package window, with its numbers; TestTwin holds the two equal. It is here because a decision and its
+-- record must be one step, and each decision changes the odds of the next.
 --
 -- KEYS[1]  the window
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
@@ -30,9 +30,10 @@
 -- include load.lua
 -- include window.lua
 
-local CALM, REFILL, FLOOR, SIGMAS, RECENT_SHARE, MOST = 0.8, 0.8, 0.3, 2, 10, NONE / 4
 local factor, dice = ARGV[3] + 0, ARGV[4]
-local slope, recent_part = 1 / (factor - 1), math.max(math.floor(window / RECENT_SHARE), 1)
+local slope = 1 / (factor - 1)
+local recent_part = window / 10
+recent_part = math.max(recent_part - recent_part % 1, 1)
 local scale = window / (recent_part + bucket)
 
 -- How many were observed in the recent part? The first group in it only moves on. If the newest group has been quiet for so
@@ -41,63 +42,62 @@ local quiet, dirty = last <= now - recent_part, dice ~= ''
 if dirty then
 -- include open.lua
 end
-if live and recent < size then
+if live and recent < size and recent_last <= now - recent_part then
 -- include search.lua
-  local from = recent
-  recent = search(from, function(at) return at > now - recent_part end)
-  if recent > from then
-    local _, a, d = group(recent - 1)
-    recent_before = a + d
-  end
+  local l
+  recent, l = search(recent + 1, function(at) return at > now - recent_part end)
+  recent_last = l or 0
+  local _, a, d = group(recent - 1)
+  recent_before = a + d
+  steady = false
 end
 local joined = admitted + declined - recent_before
 local seen = quiet and 0 or joined
 
--- odds returns the probability with which to decline a call, if that many are in the window and in its recent part.
-local function odds(capacity, hard, cost, x, observed)
-  if cost > capacity or x + cost > hard then return 1 end
-  if observed < CALM * capacity or factor == 1 then return 0 end
-  local aim
-  if x < capacity then
-    aim = capacity + REFILL * (capacity - x)
-  else
-    local brake = (factor * capacity - x) * slope
-    aim = math.max(brake, math.min(FLOOR * capacity, 4 * brake))
-  end
-  local load
-  if seen * scale > observed then
-    load = math.max(observed, (seen - SIGMAS * math.sqrt(seen)) * scale)
-  else
-    load = math.min(observed, (seen + SIGMAS * math.sqrt(seen + 1) + 1) * scale)
-  end
-  if aim < load then return 1 - aim / load end
-  return 0
-end
-
 local reply, wanted, thrown = {}, false, 0
 for i = 5, #ARGV, 3 do
   local capacity, cost, count = ARGV[i] + 0, ARGV[i + 1] + 0, ARGV[i + 2] + 0
-  local hard = math.min(math.max(capacity, math.floor(capacity * factor)), MOST)
-  reply[#reply + 1] = admitted - gone
-  reply[#reply + 1] = declined - gone_declined
-  reply[#reply + 1] = seen
-  reply[#reply + 1] = joined
+  local hard = capacity * factor
+  hard = math.min(math.max(capacity, hard - hard % 1), NONE / 4)
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = admitted - gone, declined - gone_declined, seen, joined
   if count == 0 then wanted = true end
   local bits, bit = 0, 1
   for j = 1, count do
+    -- The law: the aim by what was admitted, the load by what was observed.
+    local x = admitted - gone
+    local observed = x + declined - gone_declined
+    local chance = 0
+    if cost > capacity or x + cost > hard then
+      chance = 1
+    elseif observed >= 0.8 * capacity and factor ~= 1 then
+      local aim
+      if x < capacity then
+        aim = capacity + 0.8 * (capacity - x)
+      else
+        local brake = (factor * capacity - x) * slope
+        aim = math.max(brake, math.min(0.3 * capacity, 4 * brake))
+      end
+      local load
+      if seen * scale > observed then
+        load = math.max(observed, (seen - 2 * math.sqrt(seen)) * scale)
+      else
+        load = math.min(observed, (seen + 2 * math.sqrt(seen + 1) + 1) * scale)
+      end
+      if aim < load then chance = 1 - aim / load end
+    end
     local b1, b2, b3 = string.byte(dice, thrown + 1, thrown + 3)
     thrown = thrown + 3
-    local x, observed = admitted - gone, admitted - gone + declined - gone_declined
-    local n = cost
-    if (b1 * 65536 + b2 * 256 + b3 + 0.5) / 16777216 >= odds(capacity, hard, cost, x, observed) then
+    if (b1 * 65536 + b2 * 256 + b3 + 0.5) / 16777216 >= chance then
       admitted = admitted + cost
       bits = bits + bit
+      joined = joined + cost
     else
-      n = math.max(0, math.min(cost, MOST - observed))
-      declined = declined + n
+      local declining = math.max(0, math.min(cost, NONE / 4 - observed))
+      declined = declined + declining
+      joined = joined + declining
       wanted = true
     end
-    joined = joined + n
     seen = joined
     bit = 2 * bit
     if j % 32 == 0 or j == count then
@@ -106,7 +106,9 @@ for i = 5, #ARGV, 3 do
     end
   end
 end
-if dirty then
+if dirty and steady then
+  call('SETRANGE', key, '0', struct.pack('<I7I7I7', declined, last, admitted))
+elseif dirty then
 -- include save.lua
 end
 

@@ -1,7 +1,7 @@
 -- The window as it is now: what has expired is forgotten. Changes stay in variables until save.lua, but for the log.
 
-local HEADER, GROUP = 90, 21
-local head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before = 0, 0, 0, 0, 0, 0, 0
+local HEADER, GROUP = 97, 21
+local head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before, recent_last = 0, 0, 0, 0, 0, 0, 0, 0
 
 -- A clock that steps back stands still. If it steps back by more than a window, what is there counts from now.
 local stale = last > now + window
@@ -9,8 +9,8 @@ if last > now and not stale then now = last end
 
 local live = now - last < window
 if live then
-  head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before =
-    struct.unpack('<I4I4I7I7I7I4I7', header, 51)
+  head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before, recent_last =
+    struct.unpack('<I4I4I7I7I7I4I7I7', header, 51)
   if stale then
     head, oldest, first, last = size, NONE, now, now
   elseif oldest <= now - window then
@@ -24,7 +24,7 @@ if live then
     end
     head, oldest, oldest_admitted, oldest_declined = i, l or NONE, a or 0, d or 0
   end
-  if recent < head then recent, recent_before = head, gone + gone_declined end
+  if recent < head then recent, recent_before, recent_last = head, gone + gone_declined, head < size and oldest or 0 end
 else
   declined, admitted, gone = 0, 0, 0
 end
