@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 ARGS     ?=
 
-MODULES  := . ./cmd/trypema ./internal/thirdparty
+MODULES  := . ./goredisconn ./rueidisconn ./cmd/trypema ./internal/thirdparty
 PACKAGES := $(MODULES:%=%/...)
 
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -23,7 +23,8 @@ bench: ## measure speed, latency, memory and accuracy; ARGS='--compare a,b' for 
 	@$(GO) run ./cmd/trypema bench $(ARGS)
 
 # The probe is the part of the race detector that needs a C compiler.
-test: ## every module's tests, with the race detector where there is a C compiler
+test: ## every module's tests, against a real Redis, with the race detector where there is a C compiler
+	@./internal/thirdparty/redisserver/install.sh
 	@race=-race; \
 	if ! why=$$($(GO) build -race runtime/cgo 2>&1); then \
 		race=; \
@@ -52,15 +53,19 @@ lint: ## go vet, staticcheck and golangci-lint find nothing
 	done; \
 	exit $$failed
 
-# A published module stands by itself, without workspace and replace, but the root module that it will require may not be
-# published yet. So the copy that is looked at replaces it with what is here.
+# A published module stands by itself, without workspace and replace, but the modules of ours that it will require may not
+# be published yet. So the copy that is looked at replaces them with what is here.
 tidy: ## go.mod and go.sum say what is needed, the root module nothing
 	@if grep -n '^require' go.mod; then echo "go.mod: the root module must not require anything"; exit 1; fi
 	@for m in $(MODULES); do \
 		if grep -n '^replace' $$m/go.mod; then echo "$$m/go.mod: must not replace anything"; exit 1; fi; \
 		( tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
 		cat $$m/go.mod >$$tmp/go.mod && cat $$m/go.sum >$$tmp/go.sum 2>/dev/null; \
-		$(GO) mod edit -replace "github.com/trypema/trypema=$(CURDIR)" $$tmp/go.mod && \
+		$(GO) mod edit \
+			-replace "github.com/trypema/trypema=$(CURDIR)" \
+			-replace "github.com/trypema/trypema/goredisconn=$(CURDIR)/goredisconn" \
+			-replace "github.com/trypema/trypema/rueidisconn=$(CURDIR)/rueidisconn" \
+			$$tmp/go.mod && \
 		cd $$m && GOWORK=off $(GO) mod tidy -diff -modfile $$tmp/go.mod ) || exit 1; \
 	done
 

@@ -22,7 +22,7 @@ import (
 // without a lock is never lost, counted twice, or missed by who takes the key back.
 //
 // Real goroutines make many short histories on several numbers of processors; porcupine looks for such an order. The
-// window is longer than a history, so that the specification (counter_test.go) needs no clock. That the search finds what
+// longWindow is longer than a history, so that the specification (counter_test.go) needs no clock. That the search finds what
 // is wrong is proved with limiters that are.
 
 var firstSeed = flag.Uint64("seed", 0, "of the first history, 0 to draw it; replays what is asked, not how it is scheduled")
@@ -52,12 +52,12 @@ type subject struct {
 	rules
 }
 
-const window = time.Hour
+const longWindow = time.Hour
 
 var subjects = []subject{
-	{"Absolute", window, rules{window: window, oneGroup: true}},
-	{"AbsoluteInManyGroups", time.Millisecond, rules{window: window}},
-	{"Suppressed", window, rules{window: window, oneGroup: true, suppressed: true}},
+	{"Absolute", longWindow, rules{window: longWindow, oneGroup: true}},
+	{"AbsoluteInManyGroups", time.Millisecond, rules{window: longWindow}},
+	{"Suppressed", longWindow, rules{window: longWindow, oneGroup: true, suppressed: true}},
 }
 
 // history lets the traffic loose on a limiter, or on what wrap makes of it, and returns what happened.

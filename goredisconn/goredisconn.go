@@ -1,0 +1,229 @@
+// Package goredisconn lets the Redis and Hybrid providers of Trypema reach Redis through a client of
+// github.com/redis/go-redis/v9: a single server, Sentinel (NewFailoverClient), Cluster or Ring.
+//
+// It requires nothing of Trypema. What it implements is redislimit.Conn, by its method alone.
+package goredisconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded. Then it
+// brings the script itself.
+const loadTimeout = time.Second
+
+// Conn is a go-redis client as redislimit.Conn. It is safe for concurrent use.
+type Conn struct {
+	client redis.UniversalClient
+	nodeOf func(ctx context.Context, key string) (*redis.Client, error) // nil where all keys are in one place
+
+	loads atomic.Uint64 // how many loads of scripts have ended
+	mu    sync.Mutex
+	last  map[string]*load // guarded by mu: the last load of each script, by its SHA-1
+}
+
+// load is the sending of one script to every node.
+type load struct {
+	ended  chan struct{} // closed when it has
+	number uint64        // guarded by Conn.mu: among all loads that have ended, from 1; 0 until then
+}
+
+// New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the caller's.
+//
+// What ends an exchange that takes too long is the ReadTimeout of c (3s, if it was not set) and, if c was made with
+// ContextTimeoutEnabled, the deadline of ctx. When ctx is canceled, nothing more is sent.
+func New(c redis.UniversalClient) *Conn {
+	conn := &Conn{client: c, last: make(map[string]*load)}
+	switch c := c.(type) {
+	case interface { // Cluster
+		MasterForKey(ctx context.Context, key string) (*redis.Client, error)
+	}:
+		conn.nodeOf = c.MasterForKey
+	case interface { // Ring
+		GetShardClientForKey(key string) (*redis.Client, error)
+	}:
+		conn.nodeOf = func(_ context.Context, key string) (*redis.Client, error) { return c.GetShardClientForKey(key) }
+	}
+	return conn
+}
+
+// Run reports through answer, once for each of keys, what the script with this SHA-1 said when it ran with keys[i] and
+// args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
+//
+// One key costs one EVALSHA, more cost a pipeline for each node that has some of them; nodes are asked at the same time,
+// and one that is slow or gone holds back nobody else's answers. A node that does not know the script executes nothing
+// and says so. Then the script is loaded on every node, once for all the Runs that miss it, and what was refused is sent
+// again; what is refused once more goes as EVAL, which brings the script.
+//
+// No call is sent again after it may have arrived, whatever MaxRetries says: it would count twice. So a call also fails
+// whose connection turns out to be broken.
+func (c *Conn) Run(ctx context.Context, script, sha1 string, keys []string, args [][]string, answer func(i int, reply []any, err error)) {
+	if len(keys) == 0 {
+		return
+	}
+	r := run{Conn: c, ctx: ctx, script: script, sha1: sha1, keys: keys, args: args, answer: answer}
+	groups := r.byNode()
+	var others sync.WaitGroup
+	for _, which := range groups[1:] {
+		others.Go(func() { r.ask(which) })
+	}
+	r.ask(groups[0])
+	others.Wait()
+}
+
+// run is what one Run is about.
+type run struct {
+	*Conn
+	ctx          context.Context
+	script, sha1 string
+	keys         []string
+	args         [][]string
+	answer       func(i int, reply []any, err error)
+}
+
+// byNode returns the indices of the keys, those on one node together. It only says who waits for whom: where a key is
+// sent is up to the client in any case.
+func (r *run) byNode() [][]int {
+	all := make([]int, len(r.keys))
+	for i := range all {
+		all[i] = i
+	}
+	if r.nodeOf == nil || len(r.keys) == 1 {
+		return [][]int{all}
+	}
+	groups := make(map[*redis.Client][]int)
+	for i, key := range r.keys {
+		node, err := r.nodeOf(r.ctx, key)
+		if err != nil {
+			return [][]int{all} // and what is wrong comes up again when they are sent
+		}
+		groups[node] = append(groups[node], i)
+	}
+	return slices.Collect(maps.Values(groups))
+}
+
+// ask makes the calls in which, to the end.
+func (r *run) ask(which []int) {
+	loads := r.loads.Load()
+	refused := r.send(which, "evalsha", r.sha1, false)
+	if len(refused) == 0 {
+		return
+	}
+	r.learn(r.ctx, r.script, r.sha1, loads)
+	refused = r.send(refused, "evalsha", r.sha1, false)
+	r.send(refused, "eval", r.script, true)
+}
+
+// once is a command that go-redis does not send again after a network error.
+type once struct{ *redis.Cmd }
+
+func (once) NoRetry() bool { return true }
+
+// send makes the calls in which, and answers them, but for those that were refused because the node does not know the
+// script. It returns these, or answers them too if they are final.
+func (r *run) send(which []int, verb, script string, final bool) (refused []int) {
+	cmds := make([]redis.Cmder, len(which))
+	for n, i := range which {
+		args := make([]any, 0, 4+len(r.args[i]))
+		args = append(args, verb, script, 1, r.keys[i])
+		for _, arg := range r.args[i] {
+			args = append(args, arg)
+		}
+		cmds[n] = once{redis.NewCmd(r.ctx, args...)}
+	}
+
+	var err error
+	if len(cmds) == 1 && r.nodeOf == nil {
+		err = r.client.Process(r.ctx, cmds[0])
+	} else { // in a Cluster also for one: outside a pipeline, it may first ask for COMMAND, for longer than ctx lasts
+		pipe := r.client.Pipeline()
+		_ = pipe.BatchProcess(r.ctx, cmds...) // only queues
+		_, err = pipe.Exec(r.ctx)
+	}
+
+	for n, i := range which {
+		reply, err := result(cmds[n].(once).Cmd, err)
+		if !final && redis.HasErrorPrefix(err, "NOSCRIPT") {
+			refused = append(refused, i)
+			continue
+		}
+		r.answer(i, reply, err)
+	}
+	return refused
+}
+
+// result is the reply to cmd. If cmd was never sent, the reason is err.
+func result(cmd *redis.Cmd, err error) ([]any, error) {
+	if cmd.Err() != nil || cmd.Val() != nil {
+		err = cmd.Err()
+	}
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, err
+	}
+	reply, ok := cmd.Val().([]any)
+	if !ok {
+		return nil, fmt.Errorf("goredisconn: reply is of type %T, not an array", cmd.Val())
+	}
+	for n, element := range reply {
+		switch element.(type) {
+		case int64, string:
+		default:
+			return nil, fmt.Errorf("goredisconn: element %d of the reply is of type %T, neither int64 nor string", n, element)
+		}
+	}
+	return reply, nil
+}
+
+// learn returns when every node has been sent the script since there had been so many loads, or when ctx has ended or
+// too much time has passed. It sends it itself if nobody else does.
+func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
+	c.mu.Lock()
+	l := c.last[sha1]
+	if mine := l == nil || (l.number != 0 && l.number <= loads); mine {
+		l = &load{ended: make(chan struct{})}
+		c.last[sha1] = l
+		c.mu.Unlock()
+		defer func() {
+			c.mu.Lock()
+			l.number = c.loads.Add(1)
+			c.mu.Unlock()
+			close(l.ended)
+		}()
+		c.load(ctx, script)
+		return
+	}
+	c.mu.Unlock()
+
+	timeout := time.NewTimer(loadTimeout)
+	defer timeout.Stop()
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+	case <-timeout.C:
+	}
+}
+
+// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong comes up
+// again when the calls are sent.
+func (c *Conn) load(ctx context.Context, script string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	if nodes, ok := c.client.(interface {
+		ForEachShard(ctx context.Context, fn func(context.Context, *redis.Client) error) error
+	}); ok {
+		_ = nodes.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) error {
+			return node.ScriptLoad(ctx, script).Err()
+		})
+		return
+	}
+	_ = c.client.ScriptLoad(ctx, script)
+}

@@ -1,0 +1,617 @@
+package thirdparty
+
+import (
+	"context"
+	"crypto/sha1" // as Redis names scripts
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
+
+	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/redislimit"
+	"github.com/trypema/trypema/rueidisconn"
+)
+
+// This file proves that the adapters keep the word of redislimit.Conn, with real servers: every key is answered exactly
+// once, with what the script said or why it did not, whatever happens to the server or on the way; nothing that may have
+// arrived is sent again; scripts that are lost are loaded again, once for all who miss them; and a node that is slow or
+// gone holds back nobody else's answers.
+
+var (
+	_ redislimit.Conn = (*goredisconn.Conn)(nil)
+	_ redislimit.Conn = (*rueidisconn.Conn)(nil)
+)
+
+// site is some servers, each behind a proxy.
+type site struct {
+	kind    string // "single", "cluster" or "ring"
+	nodes   []*redisserver.Server
+	cluster *redisserver.Cluster          // if it is one
+	proxies map[string]*redisserver.Proxy // by the address of the server
+	admin   redis.UniversalClient         // which does not go through them
+}
+
+func newSite(t *testing.T, kind string) *site {
+	s := &site{kind: kind, proxies: make(map[string]*redisserver.Proxy)}
+	switch kind {
+	case "single":
+		s.nodes = []*redisserver.Server{redisserver.Start(t)}
+	case "cluster":
+		s.cluster = redisserver.StartCluster(t)
+		s.nodes = s.cluster.Nodes
+	case "ring":
+		s.nodes = []*redisserver.Server{redisserver.Start(t), redisserver.Start(t)}
+	}
+	for _, n := range s.nodes {
+		s.proxies[n.Addr()] = redisserver.StartProxy(t, n.Addr())
+	}
+	s.admin = s.goredis(t, func(_ context.Context, _, addr string) (net.Conn, error) { return net.Dial("tcp", addr) })
+	return s
+}
+
+func (s *site) addrs() (addrs []string) {
+	for _, n := range s.nodes {
+		addrs = append(addrs, n.Addr())
+	}
+	return addrs
+}
+
+// dial connects to a server, by way of its proxy.
+func (s *site) dial(_ context.Context, _, addr string) (net.Conn, error) {
+	p, ok := s.proxies[addr]
+	if !ok {
+		return nil, fmt.Errorf("%s is no server of this site", addr)
+	}
+	return net.Dial("tcp", p.Addr())
+}
+
+// goredis returns a client with the retries that are the default.
+func (s *site) goredis(t *testing.T, dial func(ctx context.Context, network, addr string) (net.Conn, error)) redis.UniversalClient {
+	var c redis.UniversalClient
+	switch s.kind {
+	case "single":
+		c = redis.NewClient(&redis.Options{Addr: s.nodes[0].Addr(), Dialer: dial, ContextTimeoutEnabled: true, DialerRetries: 1})
+	case "cluster":
+		c = redis.NewClusterClient(&redis.ClusterOptions{Addrs: s.addrs(), Dialer: dial, ContextTimeoutEnabled: true, DialerRetries: 1})
+	case "ring":
+		addrs := make(map[string]string)
+		for _, addr := range s.addrs() {
+			addrs[addr] = addr
+		}
+		c = redis.NewRing(&redis.RingOptions{Addrs: addrs, Dialer: dial, ContextTimeoutEnabled: true, DialerRetries: 1})
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// reset has the servers forget everything, scripts and statistics included.
+func (s *site) reset(t *testing.T) {
+	s.eachNode(t, func(c *redis.Client) error {
+		return errors.Join(c.FlushAll(t.Context()).Err(), c.ScriptFlush(t.Context()).Err(), c.ConfigResetStat(t.Context()).Err())
+	})
+}
+
+func (s *site) eachNode(t *testing.T, do func(*redis.Client) error) {
+	t.Helper()
+	for _, n := range s.nodes {
+		if err := do(n.Client()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// calls returns how often a command, or a command|subcommand, came to the servers since the reset.
+func (s *site) calls(t *testing.T, command string) (n int) {
+	t.Helper()
+	line := regexp.MustCompile(`(?m)^cmdstat_` + regexp.QuoteMeta(command) + `:calls=(\d+)`)
+	s.eachNode(t, func(c *redis.Client) error {
+		info, err := c.Info(t.Context(), "commandstats").Result()
+		if m := line.FindStringSubmatch(info); m != nil {
+			calls, _ := strconv.Atoi(m[1])
+			n += calls
+		}
+		return err
+	})
+	return n
+}
+
+// loads complains of too few, or too many, SCRIPT LOAD since the reset, and of too many EVAL.
+func (s *site) loads(t *testing.T, least, most, mostEvals int) {
+	t.Helper()
+	loads, evals := s.calls(t, "script|load")+s.calls(t, "script"), s.calls(t, "eval") // Redis 6 knows no subcommands
+	if loads < least || loads > most || evals > mostEvals {
+		t.Errorf("SCRIPT LOAD %d times on %d servers, EVAL %d times", loads, len(s.nodes), evals)
+	}
+}
+
+// counts returns what the keys hold.
+func (s *site) counts(t *testing.T, keys []string) []int {
+	t.Helper()
+	counts := make([]int, len(keys))
+	for i, key := range keys {
+		var err error
+		if counts[i], err = s.admin.Get(t.Context(), key).Int(); err != nil && !errors.Is(err, redis.Nil) {
+			t.Fatal(err)
+		}
+	}
+	return counts
+}
+
+// slot returns the slot of a key, of 16384.
+func slot(key string) int {
+	at := rueidis.Completed{}.SetSlot(key)
+	return int(at.Slot())
+}
+
+// adapters make a Conn with a client of its own.
+var adapters = []struct {
+	name  string
+	kinds []string
+	conn  func(*testing.T, *site) redislimit.Conn
+}{
+	{"goredisconn", []string{"single", "cluster", "ring"}, func(t *testing.T, s *site) redislimit.Conn {
+		c := s.goredis(t, s.dial)
+		if s.kind == "single" {
+			c = lateGoRedis{c}
+		}
+		return goredisconn.New(c)
+	}},
+	{"rueidisconn", []string{"single", "cluster"}, func(t *testing.T, s *site) redislimit.Conn {
+		c, err := rueidis.NewClient(rueidis.ClientOption{
+			InitAddress:       s.addrs(),
+			PipelineMultiplex: 2, // four connections, on any machine
+			DialCtxFn: func(ctx context.Context, addr string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				return s.dial(ctx, "tcp", addr)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		if s.kind == "single" {
+			c = lateRueidis{c}
+		}
+		return rueidisconn.New(c)
+	}},
+}
+
+// holdKey is the key of a channel in a context. A command in this context comes back when the channel is closed.
+type holdKey struct{}
+
+func hold(ctx context.Context) {
+	if c, ok := ctx.Value(holdKey{}).(chan struct{}); ok {
+		<-c
+	}
+}
+
+// lateGoRedis and lateRueidis are clients which hold what comes back from single commands.
+type (
+	lateGoRedis struct{ redis.UniversalClient }
+	lateRueidis struct{ rueidis.Client }
+)
+
+func (l lateGoRedis) Process(ctx context.Context, cmd redis.Cmder) error {
+	defer hold(ctx)
+	return l.UniversalClient.Process(ctx, cmd)
+}
+
+func (l lateRueidis) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	defer hold(ctx)
+	return l.Client.Do(ctx, cmd)
+}
+
+// outcome is what was answered for one key.
+type outcome struct {
+	reply []any
+	err   error
+	after time.Duration // since the call
+}
+
+// exchange is one Run.
+func exchange(ctx context.Context, t *testing.T, c redislimit.Conn, script string, keys []string, args ...[]string) []outcome {
+	t.Helper()
+	sum := sha1.Sum([]byte(script))
+	if args == nil {
+		args = make([][]string, len(keys))
+	}
+	outcomes := make([]outcome, len(keys))
+	times := make([]atomic.Int32, len(keys))
+	var returned atomic.Bool
+	start := time.Now()
+	c.Run(ctx, script, hex.EncodeToString(sum[:]), keys, args, func(i int, reply []any, err error) {
+		if returned.Load() {
+			t.Errorf("key %q is answered after Run has returned", keys[i])
+		}
+		if times[i].Add(1) == 1 {
+			outcomes[i] = outcome{reply, err, time.Since(start)}
+		}
+	})
+	returned.Store(true)
+	for i := range times {
+		if n := times[i].Load(); n != 1 {
+			t.Errorf("key %q is answered %d times", keys[i], n)
+		}
+	}
+	return outcomes
+}
+
+// manyKeys returns so many keys, which are on all nodes.
+func manyKeys(n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("key %d", i)
+	}
+	return keys
+}
+
+// same is n times x.
+func same[T any](n int, x T) []T { return slices.Repeat([]T{x}, n) }
+
+// count is a script that can be seen to have run.
+const count = `return {redis.call('INCR', KEYS[1])}`
+
+func TestConn(t *testing.T) {
+	for _, kind := range []string{"single", "cluster", "ring"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newSite(t, kind)
+			for _, a := range adapters {
+				for _, property := range []struct {
+					name  string
+					kinds []string // all, if there are none
+					holds func(*testing.T, *site, redislimit.Conn)
+				}{
+					{"Replies", nil, replies},
+					{"Errors", nil, errorsArePassed},
+					{"OneError", nil, oneError},
+					{"LostScript", nil, lostScript},
+					{"LoadOutlivesItsRun", []string{"single"}, loadOutlivesItsRun},
+					{"LateRefusal", []string{"single"}, lateRefusal},
+					{"EndedContext", nil, endedContext},
+					{"ContextEnds", nil, contextEnds},
+					{"LostReplies", nil, lostReplies},
+					{"DeadServer", []string{"single", "cluster"}, deadServer},
+					{"SlowNode", []string{"cluster", "ring"}, slowNode},
+					{"MovedSlot", []string{"cluster"}, movedSlot},
+				} {
+					if !slices.Contains(a.kinds, kind) || property.kinds != nil && !slices.Contains(property.kinds, kind) {
+						continue
+					}
+					t.Run(a.name+"/"+property.name, func(t *testing.T) {
+						s.reset(t)
+						property.holds(t, s, a.conn(t, s))
+					})
+				}
+			}
+		})
+	}
+}
+
+// Every key is answered with what the script made of it and its arguments.
+func replies(t *testing.T, _ *site, c redislimit.Conn) {
+	const script = `return {redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[2], #ARGV, -9007199254740992, ''}`
+	total := make(map[string]int64)
+	for _, n := range []int{1, 2, 300, 0, 1} {
+		keys := manyKeys(n)
+		var args [][]string
+		for i := range keys {
+			args = append(args, []string{strconv.Itoa(i + 1), keys[i] + "\r\n\x00"})
+		}
+		for i, o := range exchange(t.Context(), t, c, script, keys, args...) {
+			total[keys[i]] += int64(i + 1)
+			want := []any{total[keys[i]], args[i][1], int64(2), int64(-9007199254740992), ""}
+			if o.err != nil || !reflect.DeepEqual(o.reply, want) {
+				t.Fatalf("%d keys, %q: %#v, %v; want %#v", n, keys[i], o.reply, o.err, want)
+			}
+		}
+	}
+}
+
+// Errors of the server keep their text; replies of another shape are errors of the adapter.
+func errorsArePassed(t *testing.T, _ *site, c redislimit.Conn) {
+	for _, row := range []struct{ script, err string }{
+		{`return redis.error_reply('ERR of its own')`, `^ERR of its own$`},
+		{`return redis.error_reply('CODE and more')`, `^CODE and more$`},
+		{`return redis.error_reply('NOSCRIPT says the script')`, `^NOSCRIPT says the script$`},
+		{`nonsense`, `^ERR Error compiling script`},
+		{`return 1`, `^\w+conn: reply is of type int64, not an array$`},
+		{`return 'text'`, `^\w+conn: reply is of type string, not an array$`},
+		{`return redis.status_reply('OK')`, `^\w+conn: reply is of type string, not an array$`},
+		{`return false`, `^\w+conn: reply is of type <nil>, not an array$`},
+		{`return {1, {2}}`, `^\w+conn: element 1 of the reply is of type \[\]interface {}, neither int64 nor string$`},
+		{`return {false, 1}`, `^\w+conn: element 0 of the reply is of type <nil>, neither int64 nor string$`},
+		{`return {redis.error_reply('CODE')}`, `^\w+conn: element 0 of the reply is of type .*Error, neither int64 nor string$`},
+		{`redis.setresp(3) return {double = 1.5}`, `^\w+conn: reply is of type float64, not an array$`},
+		{`redis.setresp(3) return {map = {a = 1}}`, `^\w+conn: reply is of type map\[.*\]interface {}, not an array$`},
+	} {
+		for _, n := range []int{1, 20} {
+			for _, o := range exchange(t.Context(), t, c, row.script, manyKeys(n)) {
+				if o.err == nil || !regexp.MustCompile(row.err).MatchString(o.err.Error()) {
+					t.Fatalf("%d keys, %s: %#v, error %v; want %s", n, row.script, o.reply, o.err, row.err)
+				}
+			}
+		}
+	}
+}
+
+// What is wrong with one key is wrong with no other.
+func oneError(t *testing.T, s *site, c redislimit.Conn) {
+	keys := manyKeys(300)
+	const wrong = 7
+	if err := s.admin.LPush(t.Context(), keys[wrong], "not a number").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range exchange(t.Context(), t, c, `local n = redis.pcall('INCR', KEYS[1]) return type(n) == 'table' and n or {n}`, keys) {
+		switch {
+		case i == wrong:
+			if o.err == nil || !regexp.MustCompile(`^WRONGTYPE `).MatchString(o.err.Error()) {
+				t.Errorf("%q: %v, %v; want WRONGTYPE", keys[i], o.reply, o.err)
+			}
+		case o.err != nil || !reflect.DeepEqual(o.reply, []any{int64(1)}):
+			t.Errorf("%q: %v, %v", keys[i], o.reply, o.err)
+		}
+	}
+}
+
+// When servers have lost a script, all calls are made once, and each server is sent it a handful of times however many
+// miss it.
+func lostScript(t *testing.T, s *site, c redislimit.Conn) {
+	keys := manyKeys(10)
+	const runs = 200
+	for range 3 {
+		s.reset(t)
+		var all sync.WaitGroup
+		for range runs {
+			all.Go(func() {
+				for i, o := range exchange(t.Context(), t, c, count, keys) {
+					if o.err != nil {
+						t.Errorf("%q: %v", keys[i], o.err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		if got, want := s.counts(t, keys), same(len(keys), runs); !slices.Equal(got, want) {
+			t.Errorf("calls made: %v, want %v", got, want)
+		}
+		s.loads(t, len(s.nodes), 2*len(s.nodes), 10)
+	}
+}
+
+// A Run that ends while it loads the script takes the load from nobody else.
+func loadOutlivesItsRun(t *testing.T, s *site, c redislimit.Conn) {
+	settle(t, c, manyKeys(1))
+	const delay = 300 * time.Millisecond
+	proxy := s.proxies[s.nodes[0].Addr()]
+	for _, others := range []int{0, 20} {
+		s.reset(t)
+		proxy.SetDelay(delay)
+		ctx := within(t, delay*3/2)
+		var all sync.WaitGroup
+		all.Go(func() { exchange(ctx, t, c, count, []string{"first"}) })
+		wait(t, func() bool { return s.calls(t, "evalsha") == 1 })
+		time.Sleep(delay / 10) // and now its load is on its way
+		proxy.SetDelay(0)
+		<-ctx.Done()
+		time.Sleep(delay / 10)
+		for range others {
+			all.Go(func() {
+				if o := exchange(t.Context(), t, c, count, []string{"other"}); o[0].err != nil {
+					t.Error(o[0].err)
+				}
+			})
+		}
+		all.Wait()
+		s.loads(t, 1, 1, 0)
+	}
+}
+
+// A Run that was refused, but hears of it only when others have loaded the script, does not load it again.
+func lateRefusal(t *testing.T, s *site, c redislimit.Conn) {
+	hold := make(chan struct{})
+	var late sync.WaitGroup
+	late.Go(func() {
+		if o := exchange(context.WithValue(t.Context(), holdKey{}, hold), t, c, count, []string{"late"}); o[0].err != nil {
+			t.Error(o[0].err)
+		}
+	})
+	wait(t, func() bool { return s.calls(t, "evalsha") == 1 })
+	exchange(t.Context(), t, c, count, []string{"prompt"})
+	close(hold)
+	late.Wait()
+	s.loads(t, 1, 1, 0)
+}
+
+// wait returns when it is so.
+func wait(t *testing.T, so func() bool) {
+	t.Helper()
+	for start := time.Now(); !so(); time.Sleep(time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("this does not come about")
+		}
+	}
+}
+
+// settle returns when calls for the keys are answered as a matter of course: there are connections to their servers, which
+// know the script. The client may choose its connections by chance.
+func settle(t *testing.T, c redislimit.Conn, keys []string) {
+	t.Helper()
+	answered := 0
+	wait(t, func() bool {
+		answered++
+		if slices.ContainsFunc(exchange(t.Context(), t, c, count, keys), func(o outcome) bool { return o.err != nil }) {
+			answered = 0
+		}
+		return answered == 50
+	})
+}
+
+// After the end of ctx, nothing is sent.
+func endedContext(t *testing.T, s *site, c redislimit.Conn) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, n := range []int{1, 20} {
+		for _, o := range exchange(ctx, t, c, count, manyKeys(n)) {
+			if !errors.Is(o.err, context.Canceled) {
+				t.Fatal(o.err)
+			}
+		}
+	}
+	if n := s.calls(t, "evalsha") + s.calls(t, "eval"); n != 0 {
+		t.Errorf("%d calls were made", n)
+	}
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// The end of ctx is the end of an exchange with servers that do not answer.
+func contextEnds(t *testing.T, s *site, c redislimit.Conn) {
+	settle(t, c, manyKeys(20))
+	for _, n := range s.nodes {
+		n.Pause()
+		t.Cleanup(n.Resume)
+	}
+	for _, n := range []int{1, 20} {
+		for _, o := range exchange(within(t, 200*time.Millisecond), t, c, count, manyKeys(n)) {
+			if o.err == nil || o.after > 2*time.Second {
+				t.Errorf("%d keys: error %v after %v", n, o.err, o.after)
+			}
+		}
+	}
+}
+
+// What has arrived is not sent again when the connection breaks before the reply.
+func lostReplies(t *testing.T, s *site, c redislimit.Conn) {
+	for _, n := range []int{1, 20} {
+		keys := manyKeys(n)
+		settle(t, c, keys)
+		for _, key := range keys {
+			s.admin.Del(t.Context(), key)
+		}
+		for _, p := range s.proxies {
+			p.DropReplies(true)
+			t.Cleanup(func() { p.DropReplies(false) })
+		}
+		var run sync.WaitGroup
+		run.Go(func() {
+			for i, o := range exchange(t.Context(), t, c, count, keys) {
+				if o.err == nil {
+					t.Errorf("%q was answered", keys[i])
+				}
+			}
+		})
+		wait(t, func() bool { return slices.Equal(s.counts(t, keys), same(n, 1)) })
+		for _, p := range s.proxies {
+			p.DropReplies(false)
+			p.Reset()
+		}
+		run.Wait()
+		if got := s.counts(t, keys); !slices.Equal(got, same(n, 1)) {
+			t.Errorf("calls made: %v, want 1 each", got)
+		}
+	}
+}
+
+// Without their server keys are answered with an error, others as ever; and with it again, all are.
+func deadServer(t *testing.T, s *site, c redislimit.Conn) {
+	keys := manyKeys(300)
+	slices.SortFunc(keys, func(a, b string) int { return s.node(a) - s.node(b) })
+	settle(t, c, keys)
+	for _, n := range []int{len(keys), 1} {
+		s.nodes[0].Kill()
+		for i, o := range exchange(within(t, 3*time.Second), t, c, count, keys[:n]) {
+			if dead := s.node(keys[i]) == 0; dead != (o.err != nil) {
+				t.Errorf("%q: %v, %v; its server is dead: %v", keys[i], o.reply, o.err, dead)
+			}
+		}
+		s.nodes[0].Restart()
+		if s.cluster != nil {
+			s.cluster.Wait()
+		}
+		settle(t, c, keys)
+	}
+}
+
+// node returns the number of the node that a key is on, unless this is a ring.
+func (s *site) node(key string) int {
+	if s.cluster == nil {
+		return 0
+	}
+	return slot(key) * len(s.nodes) / 16384
+}
+
+// Nobody waits for a node that does not answer but those who ask it and, with rueidis, keys from the 128 slots in which
+// its slots end.
+func slowNode(t *testing.T, s *site, c redislimit.Conn) {
+	keys := manyKeys(300)
+	settle(t, c, keys)
+	s.nodes[0].Pause()
+	t.Cleanup(s.nodes[0].Resume)
+	slow, quick := 0, 0
+	for i, o := range exchange(within(t, 2*time.Second), t, c, count, keys) {
+		end := 16384 / len(s.nodes)
+		switch {
+		case o.err != nil:
+			slow++
+			if s.cluster != nil && s.node(keys[i]) != 0 {
+				t.Errorf("%q: %v", keys[i], o.err)
+			}
+		case o.after < time.Second:
+			quick++
+		case s.cluster == nil || slot(keys[i])/128 != end/128:
+			t.Errorf("%q was answered after %v", keys[i], o.after)
+		}
+	}
+	if slow < 50 || quick < 100 {
+		t.Errorf("%d keys were not answered, %d were answered at once", slow, quick)
+	}
+}
+
+// Where a slot has gone, its keys are asked for.
+func movedSlot(t *testing.T, s *site, c redislimit.Conn) {
+	keys := manyKeys(300)
+	settle(t, c, keys) // so it knows where the slots are
+	s.reset(t)
+	moved := slot(keys[0])
+	from := s.node(keys[0])
+	to := (from + 1) % len(s.nodes)
+	assign := func(node int) {
+		id, err := s.nodes[node].Client().Do(t.Context(), "CLUSTER", "MYID").Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.eachNode(t, func(c *redis.Client) error {
+			return c.Do(t.Context(), "CLUSTER", "SETSLOT", moved, "NODE", id).Err()
+		})
+	}
+	assign(to)
+	for _, n := range []int{len(keys), 1} {
+		for i, o := range exchange(t.Context(), t, c, count, keys[:n]) {
+			if o.err != nil {
+				t.Errorf("%q: %v", keys[i], o.err)
+			}
+		}
+	}
+	if held := s.nodes[to].Client().Get(t.Context(), keys[0]).Val(); held != "2" {
+		t.Errorf("%q is %q where its slot has gone", keys[0], held)
+	}
+	s.nodes[to].Client().Del(t.Context(), keys[0])
+	assign(from)
+}

@@ -1,0 +1,103 @@
+package redisserver
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// slots is how many slots a Redis Cluster has.
+const slots = 16384
+
+// Cluster is a Redis Cluster of three masters without replicas. What holds no slots that are lost goes on without those
+// that do.
+type Cluster struct {
+	// Nodes are the masters, each with a third of the slots in ascending order.
+	Nodes []*Server
+}
+
+// StartCluster returns a Cluster that is complete: every node knows all others, and answers for its slots. It takes some
+// seconds. See Start for the rest.
+func StartCluster(t testing.TB) *Cluster {
+	t.Helper()
+	c := &Cluster{}
+	for range 3 {
+		c.Nodes = append(c.Nodes, Start(t,
+			"--cluster-enabled", "yes",
+			"--cluster-announce-ip", "127.0.0.1",
+			"--cluster-require-full-coverage", "no",
+			"--cluster-node-timeout", "5000",
+		))
+	}
+	if err := c.form(); err != nil {
+		t.Fatal("redisserver: no Cluster came about:", err)
+	}
+	c.Wait()
+	return c
+}
+
+// Wait returns when the Cluster is complete, as after StartCluster. A node that was away for more than five seconds takes
+// some ten more to be trusted again.
+func (c *Cluster) Wait() {
+	for _, n := range c.Nodes {
+		n.t.Helper()
+		if err := n.complete(len(c.Nodes)); err != nil {
+			n.t.Fatal("redisserver: the Cluster is not complete:", err)
+		}
+	}
+}
+
+// Addrs returns where the nodes listen.
+func (c *Cluster) Addrs() []string {
+	addrs := make([]string, len(c.Nodes))
+	for i, n := range c.Nodes {
+		addrs[i] = n.Addr()
+	}
+	return addrs
+}
+
+// form makes a Cluster of the nodes, in words that Redis 6.2 understands.
+func (c *Cluster) form() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for i, n := range c.Nodes {
+		from, to := slots*i/len(c.Nodes), slots*(i+1)/len(c.Nodes)
+		if err := n.client.Do(ctx, "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err(); err != nil {
+			return err
+		}
+		if err := n.client.ClusterAddSlotsRange(ctx, from, to-1).Err(); err != nil {
+			return err
+		}
+		for _, other := range c.Nodes[:i] { // hearsay would do, but takes its time
+			if err := n.client.ClusterMeet(ctx, "127.0.0.1", strconv.Itoa(other.port)).Err(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// complete returns when the node knows of so many masters which, together, answer for all slots.
+func (s *Server) complete(masters int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return eventually(func() error {
+		info, err := s.client.ClusterInfo(ctx).Result()
+		if err != nil {
+			return err
+		}
+		for _, want := range []string{
+			"cluster_state:ok\r\n",
+			fmt.Sprintf("cluster_slots_ok:%d\r\n", slots),
+			fmt.Sprintf("cluster_known_nodes:%d\r\n", masters),
+			fmt.Sprintf("cluster_size:%d\r\n", masters),
+		} {
+			if !strings.Contains(info, want) {
+				return fmt.Errorf("%s has no %q in its CLUSTER INFO:\n%s", s.Addr(), want, info)
+			}
+		}
+		return nil
+	})
+}

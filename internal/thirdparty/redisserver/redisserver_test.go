@@ -1,0 +1,420 @@
+package redisserver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// size returns how many keys a server holds.
+func size(t *testing.T, s *redisserver.Server) int64 {
+	t.Helper()
+	n, err := s.Client().DBSize(t.Context()).Result()
+	check(t, err)
+	return n
+}
+
+func TestServersAreApart(t *testing.T) {
+	for i := range 8 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			s := redisserver.Start(t)
+			c := s.Client()
+			if n := size(t, s); n != 0 {
+				t.Errorf("a new server holds %d keys", n)
+			}
+			check(t, c.Set(t.Context(), "key", s.Addr(), 0).Err())
+			if got, err := c.Get(t.Context(), "key").Result(); err != nil || got != s.Addr() {
+				t.Errorf("%s has the key of %q; error %v", s.Addr(), got, err)
+			}
+		})
+	}
+}
+
+func TestKillAndRestart(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		args []string
+		want int64 // keys after a restart
+	}{
+		{"NothingIsKept", nil, 0},
+		{"UnlessToldSo", []string{"--appendonly", "yes", "--appendfsync", "always"}, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := redisserver.Start(t, row.args...)
+			c, addr := s.Client(), s.Addr()
+			check(t, c.Set(t.Context(), "key", 1, 0).Err())
+			s.Kill()
+			s.Kill()
+			if conn, err := net.Dial("tcp", addr); err == nil {
+				_ = conn.Close()
+				t.Error("somebody listens at the address of a dead server")
+			}
+			for range 2 {
+				s.Restart()
+				if n := size(t, s); n != row.want || s.Addr() != addr {
+					t.Errorf("%d keys at %s; want %d at %s", n, s.Addr(), row.want, addr)
+				}
+			}
+		})
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	s := redisserver.Start(t)
+	c := s.Client()
+	check(t, c.Ping(t.Context()).Err())
+	s.Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if said, err := c.Ping(ctx).Result(); err == nil {
+		t.Errorf("a server that is paused answers %q", said)
+	}
+	s.Resume()
+	check(t, c.Ping(t.Context()).Err())
+	s.Pause() // and is killed
+}
+
+// spy is a test that may fail without consequence.
+type spy struct {
+	testing.TB
+	said string
+}
+
+func (s *spy) Helper() {}
+
+func (s *spy) Fatal(args ...any) {
+	s.said = fmt.Sprintln(args...)
+	runtime.Goexit()
+}
+
+func (s *spy) Fatalf(format string, args ...any) { s.Fatal(fmt.Sprintf(format, args...)) }
+
+// starting returns what it is that Start does not succeed for.
+func starting(t *testing.T, args ...string) string {
+	s := &spy{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		redisserver.Start(s, args...)
+	}()
+	<-done
+	return s.said
+}
+
+func TestStartSaysWhatIsWrong(t *testing.T) {
+	t.Run("NoServer", func(t *testing.T) {
+		t.Setenv("PATH", t.TempDir())
+		t.Setenv("REDIS_SERVER", "")
+		said := starting(t)
+		for _, want := range []string{"redis-server", "valkey-server", "apt-get install redis-server", "brew install redis", "REDIS_SERVER="} {
+			if !strings.Contains(said, want) {
+				t.Errorf("%q is not in %q", want, said)
+			}
+		}
+	})
+	t.Run("NotWhatIsNamed", func(t *testing.T) {
+		missing := filepath.Join(t.TempDir(), "missing")
+		t.Setenv("REDIS_SERVER", missing)
+		if said := starting(t); !strings.Contains(said, missing) {
+			t.Errorf("%q is not in %q", missing, said)
+		}
+	})
+	t.Run("WrongOption", func(t *testing.T) {
+		if said := starting(t, "--no-such-option", "1"); !strings.Contains(said, "no-such-option") {
+			t.Errorf("the output of the server is not in %q", said)
+		}
+	})
+}
+
+func TestServerIsNamed(t *testing.T) {
+	for _, program := range []string{os.Getenv("REDIS_SERVER"), "redis-server", "valkey-server"} {
+		found, err := exec.LookPath(program)
+		if err != nil {
+			continue
+		}
+		named := filepath.Join(t.TempDir(), "named")
+		check(t, os.Symlink(found, named))
+		t.Setenv("PATH", t.TempDir())
+		t.Setenv("REDIS_SERVER", named)
+		redisserver.Start(t)
+		return
+	}
+	redisserver.Start(t) // says what is missing
+}
+
+func TestCluster(t *testing.T) {
+	cluster := redisserver.StartCluster(t)
+	c := redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs: cluster.Addrs(), MaxRetries: -1, MaxRedirects: -1, DialerRetries: 1, MinRetryBackoff: -1,
+	})
+	defer func() { _ = c.Close() }()
+	const keys = 300
+	for i := range keys {
+		check(t, c.Set(t.Context(), fmt.Sprint("key ", i), i, 0).Err())
+	}
+	held := int64(0)
+	for _, n := range cluster.Nodes {
+		if size(t, n) < keys/6 {
+			t.Errorf("%s has only %d of %d keys", n.Addr(), size(t, n), keys)
+		}
+		held += size(t, n)
+	}
+	if held != keys {
+		t.Errorf("%d keys, want %d", held, keys)
+	}
+
+	// What is left of it goes on.
+	first := cluster.Nodes[0].Client()
+	check(t, first.ClusterDelSlots(t.Context(), 0).Err())
+	time.Sleep(500 * time.Millisecond) // Redis looks at what it has left ten times a second
+	for _, n := range cluster.Nodes {
+		info, err := n.Client().ClusterInfo(t.Context()).Result()
+		check(t, err)
+		if !strings.Contains(info, "cluster_state:ok") {
+			t.Errorf("%s has given up:\n%s", n.Addr(), info)
+		}
+	}
+	check(t, first.ClusterAddSlots(t.Context(), 0).Err())
+
+	lost := size(t, cluster.Nodes[1])
+	cluster.Nodes[1].Kill()
+	for i := range keys {
+		if c.Get(t.Context(), fmt.Sprint("key ", i)).Err() != nil {
+			lost--
+		}
+	}
+	if lost != 0 {
+		t.Errorf("%d keys more are out of reach than those of the dead node", -lost)
+	}
+	cluster.Nodes[1].Restart()
+	cluster.Wait()
+	for i := range keys {
+		if err := c.Get(t.Context(), fmt.Sprint("key ", i)).Err(); err != nil && !errors.Is(err, redis.Nil) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// echo is a server that sends back what it gets. It returns its address, and what it has got.
+func echo(t *testing.T) (addr string, got <-chan string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	all := make(chan string, 100)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				b := make([]byte, 100)
+				for {
+					n, err := c.Read(b)
+					if err != nil {
+						return
+					}
+					all <- string(b[:n])
+					_, _ = c.Write(b[:n])
+				}
+			}()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-ended
+	})
+	return l.Addr().String(), all
+}
+
+func next(t *testing.T, got <-chan string) string {
+	t.Helper()
+	select {
+	case s := <-got:
+		return s
+	case <-time.After(long):
+		t.Fatal("nothing arrives")
+		return ""
+	}
+}
+
+// line is a connection through a proxy.
+type line struct {
+	t *testing.T
+	net.Conn
+}
+
+func dial(t *testing.T, p *redisserver.Proxy) line {
+	c, err := net.Dial("tcp", p.Addr())
+	check(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return line{t, c}
+}
+
+// say sends a word and returns what comes back within the time: "" for nothing, "closed" for the end.
+func (l line) say(word string, within time.Duration) string {
+	l.t.Helper()
+	_, err := l.Write([]byte(word))
+	check(l.t, err)
+	return l.hear(within)
+}
+
+func (l line) hear(within time.Duration) string {
+	l.t.Helper()
+	_ = l.SetReadDeadline(time.Now().Add(within))
+	b := make([]byte, 100)
+	n, err := l.Read(b)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ""
+	case err != nil:
+		return "closed"
+	}
+	return string(b[:n])
+}
+
+func expect(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+const (
+	long  = 10 * time.Second
+	short = 100 * time.Millisecond
+)
+
+func TestProxy(t *testing.T) {
+	target, got := echo(t)
+
+	t.Run("Passes", func(t *testing.T) {
+		p := redisserver.StartProxy(t, target)
+		a, b := dial(t, p), dial(t, p)
+		expect(t, "first", a.say("one", long), "one")
+		expect(t, "second", b.say("two", long), "two")
+		next(t, got)
+		next(t, got)
+	})
+
+	t.Run("Delays", func(t *testing.T) {
+		p := redisserver.StartProxy(t, target)
+		l := dial(t, p)
+		const delay = 200 * time.Millisecond
+		p.SetDelay(delay)
+		start := time.Now()
+		expect(t, "delayed", l.say("late", long), "late")
+		if d := time.Since(start); d < delay {
+			t.Errorf("it took %v, not %v", d, delay)
+		}
+		p.SetDelay(0)
+		expect(t, "not delayed", l.say("soon", delay), "soon")
+		next(t, got)
+		next(t, got)
+	})
+
+	t.Run("DelaysDoNotAddUp", func(t *testing.T) {
+		p := redisserver.StartProxy(t, target)
+		l := dial(t, p)
+		const delay = 100 * time.Millisecond
+		p.SetDelay(delay)
+		took := long
+		for range 20 { // a machine may be slow, but not always
+			start := time.Now()
+			_, err := l.Write([]byte("one"))
+			check(t, err)
+			time.Sleep(delay / 2)
+			_, err = l.Write([]byte("two"))
+			check(t, err)
+			expect(t, "first", l.hear(long), "one")
+			expect(t, "second", l.hear(long), "two")
+			next(t, got)
+			next(t, got)
+			if took = min(took, time.Since(start)); took < 2*delay {
+				return
+			}
+		}
+		t.Errorf("what was sent after half a delay has arrived after %v, of delays of %v", took, delay)
+	})
+
+	t.Run("DropsReplies", func(t *testing.T) {
+		p := redisserver.StartProxy(t, target)
+		deaf, idle := dial(t, p), dial(t, p)
+		p.DropReplies(true)
+		expect(t, "reply", deaf.say("lost", short), "")
+		expect(t, "request", next(t, got), "lost")
+		p.DropReplies(false)
+		expect(t, "reply after one was lost", deaf.say("lost too", short), "")
+		expect(t, "request after its reply was lost", next(t, got), "lost too")
+		expect(t, "other connection", idle.say("heard", long), "heard")
+		expect(t, "new connection", dial(t, p).say("too", long), "too")
+		next(t, got)
+		next(t, got)
+	})
+
+	t.Run("Blackhole", func(t *testing.T) {
+		p := redisserver.StartProxy(t, target)
+		old := dial(t, p)
+		p.Blackhole(true)
+		expect(t, "reply", old.say("kept", short), "")
+		fresh := dial(t, p)
+		expect(t, "reply on a new connection", fresh.say("new", short), "")
+		if len(got) > 0 {
+			t.Errorf("%q has passed", <-got)
+		}
+		p.Blackhole(false)
+		expect(t, "reply afterwards", old.hear(long), "kept")
+		expect(t, "reply on a new connection afterwards", fresh.hear(long), "new")
+		next(t, got)
+		next(t, got)
+		p.Blackhole(true)
+		_ = old.say("and it ends like this", 0)
+	})
+
+	t.Run("Resets", func(t *testing.T) {
+		p := redisserver.StartProxy(t, target)
+		l := dial(t, p)
+		expect(t, "before", l.say("one", long), "one")
+		p.Reset()
+		expect(t, "old connection", l.hear(long), "closed")
+		expect(t, "new connection", dial(t, p).say("two", long), "two")
+		next(t, got)
+		next(t, got)
+	})
+
+	t.Run("HasNoTarget", func(t *testing.T) {
+		nobody, err := net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		_ = nobody.Close()
+		l := dial(t, redisserver.StartProxy(t, nobody.Addr().String()))
+		if b, err := io.ReadAll(l); len(b) > 0 {
+			t.Errorf("%q came from nobody; error %v", b, err)
+		}
+	})
+}

@@ -1,0 +1,206 @@
+// Package rueidisconn lets the Redis and Hybrid providers of Trypema reach Redis through a client of
+// github.com/redis/rueidis: a single server, Sentinel or Cluster.
+//
+// It requires nothing of Trypema. What it implements is redislimit.Conn, by its method alone.
+package rueidisconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded. Then it
+// brings the script itself.
+const loadTimeout = time.Second
+
+// neighbours is how many slots of a Cluster, of which there are 16384, make a neighbourhood: keys that are mostly on one
+// node, as a node holds runs of slots. On which node, rueidis does not tell.
+const neighbours = 128
+
+// Conn is a rueidis client as redislimit.Conn. It is safe for concurrent use.
+type Conn struct {
+	client rueidis.Client
+
+	loads atomic.Uint64 // how many loads of scripts have ended
+	mu    sync.Mutex
+	last  map[string]*load // guarded by mu: the last load of each script, by its SHA-1
+}
+
+// load is the sending of one script to every node.
+type load struct {
+	ended  chan struct{} // closed when it has
+	number uint64        // guarded by Conn.mu: among all loads that have ended, from 1; 0 until then
+}
+
+// New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the caller's.
+//
+// ctx does not end an exchange that waits for a connection which another one is making. The Dialer.Timeout of c (5s, if
+// it was not set) does.
+func New(c rueidis.Client) *Conn { return &Conn{client: c, last: make(map[string]*load)} }
+
+// Run reports through answer, once for each of keys, what the script with this SHA-1 said when it ran with keys[i] and
+// args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
+//
+// Each key costs one EVALSHA, in one pipeline for a server. In a Cluster, all neighbourhoods of 128 slots are asked at the
+// same time, so that a node that is slow or gone holds back nobody else's answers but those from the neighbourhoods in
+// which its runs of slots end. A node that does not know the script executes nothing and says so. Then the script is
+// loaded on every node, once for all the Runs that miss it, and what was refused is sent again; what is refused once more
+// goes as EVAL, which brings the script.
+//
+// No call is sent again after it may have arrived, as it would count twice. So a call also fails whose connection turns
+// out to be broken.
+func (c *Conn) Run(ctx context.Context, script, sha1 string, keys []string, args [][]string, answer func(i int, reply []any, err error)) {
+	if len(keys) == 0 {
+		return
+	}
+	r := run{Conn: c, ctx: ctx, script: script, sha1: sha1, keys: keys, args: args, answer: answer}
+	groups := r.byNeighbours()
+	var others sync.WaitGroup
+	for _, which := range groups[1:] {
+		others.Go(func() { r.ask(which) })
+	}
+	r.ask(groups[0])
+	others.Wait()
+}
+
+// run is what one Run is about.
+type run struct {
+	*Conn
+	ctx          context.Context
+	script, sha1 string
+	keys         []string
+	args         [][]string
+	answer       func(i int, reply []any, err error)
+}
+
+// byNeighbours returns the indices of the keys, in a Cluster neighbours together. It only says who waits for whom: where a
+// key is sent is up to the client in any case.
+func (r *run) byNeighbours() [][]int {
+	cluster := len(r.keys) > 1 && r.client.Mode() == rueidis.ClientModeCluster
+	groups := make(map[uint16][]int)
+	var group uint16
+	for i, key := range r.keys {
+		if cluster {
+			at := rueidis.Completed{}.SetSlot(key)
+			group = at.Slot() / neighbours
+		}
+		groups[group] = append(groups[group], i)
+	}
+	return slices.Collect(maps.Values(groups))
+}
+
+// ask makes the calls in which, to the end.
+func (r *run) ask(which []int) {
+	loads := r.loads.Load()
+	refused := r.send(which, "EVALSHA", r.sha1, false)
+	if len(refused) == 0 {
+		return
+	}
+	r.learn(r.ctx, r.script, r.sha1, loads)
+	refused = r.send(refused, "EVALSHA", r.sha1, false)
+	r.send(refused, "EVAL", r.script, true)
+}
+
+// send makes the calls in which, and answers them, but for those that were refused because the node does not know the
+// script. It returns these, or answers them too if they are final.
+func (r *run) send(which []int, verb, script string, final bool) (refused []int) {
+	if len(which) == 0 {
+		return nil
+	}
+	cmds := make([]rueidis.Completed, len(which))
+	for n, i := range which {
+		cmds[n] = r.client.B().Arbitrary(verb, script, "1").Keys(r.keys[i]).Args(r.args[i]...).Build()
+	}
+
+	var results []rueidis.RedisResult
+	if len(cmds) == 1 {
+		results = []rueidis.RedisResult{r.client.Do(r.ctx, cmds[0])}
+	} else {
+		results = r.client.DoMulti(r.ctx, cmds...)
+	}
+
+	for n, i := range which {
+		reply, err := result(results[n])
+		if said := (*rueidis.RedisError)(nil); !final && errors.As(err, &said) && said.IsNoScript() {
+			refused = append(refused, i)
+			continue
+		}
+		r.answer(i, reply, err)
+	}
+	return refused
+}
+
+// result is the reply in r.
+func result(r rueidis.RedisResult) ([]any, error) {
+	message, err := r.ToMessage()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		// rueidis takes the code ERR off an error, but not off the text of its message.
+		if text, _ := message.ToString(); strings.HasPrefix(text, "ERR ") {
+			err = fmt.Errorf("ERR %w", err)
+		}
+		return nil, err
+	}
+	value, _ := message.ToAny() // what is nil, or can not be parsed, is no array
+	reply, ok := value.([]any)
+	if !ok {
+		return nil, fmt.Errorf("rueidisconn: reply is of type %T, not an array", value)
+	}
+	for n, element := range reply {
+		switch element.(type) {
+		case int64, string:
+		default:
+			return nil, fmt.Errorf("rueidisconn: element %d of the reply is of type %T, neither int64 nor string", n, element)
+		}
+	}
+	return reply, nil
+}
+
+// learn returns when every node has been sent the script since there had been so many loads, or when ctx has ended or
+// too much time has passed. It sends it itself if nobody else does.
+func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
+	c.mu.Lock()
+	l := c.last[sha1]
+	if mine := l == nil || (l.number != 0 && l.number <= loads); mine {
+		l = &load{ended: make(chan struct{})}
+		c.last[sha1] = l
+		c.mu.Unlock()
+		defer func() {
+			c.mu.Lock()
+			l.number = c.loads.Add(1)
+			c.mu.Unlock()
+			close(l.ended)
+		}()
+		c.load(ctx, script)
+		return
+	}
+	c.mu.Unlock()
+
+	timeout := time.NewTimer(loadTimeout)
+	defer timeout.Stop()
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+	case <-timeout.C:
+	}
+}
+
+// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong comes up
+// again when the calls are sent.
+func (c *Conn) load(ctx context.Context, script string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	var nodes sync.WaitGroup
+	for _, node := range c.client.Nodes() {
+		nodes.Go(func() { node.Do(ctx, node.B().ScriptLoad().Script(script).Build()) })
+	}
+	nodes.Wait()
+}
