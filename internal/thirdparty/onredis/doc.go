@@ -1,0 +1,2 @@
+// Package onredis holds the tests of the providers that need Redis, on real servers.
+package onredis

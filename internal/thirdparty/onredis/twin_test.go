@@ -1,0 +1,359 @@
+package onredis
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/window"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// oracle is a Conn that gives the scripts another clock, at which it then asks the naive twin of each key the same, in the
+// order in which the calls travel.
+type oracle struct {
+	redislimit.Conn
+	client redis.UniversalClient
+	span   window.Span
+	law    func(capacity uint64) *window.Law // nil for Absolute
+
+	mu    sync.Mutex
+	now   int64
+	twins map[string]*model.Twin     // by Redis key
+	wants map[question][]expectation // what the callers are to be told, in any order
+}
+
+// question is what callers in one step can be told apart by.
+type question struct {
+	name        string
+	capacity, n uint64
+	record      bool
+}
+
+type expectation struct {
+	window.Verdict
+	chance bool // it may also be allowed
+}
+
+const clock = "{clock}"
+
+// newOracle returns an oracle whose clock starts somewhere; without twins it is only the clock.
+func newOracle(t testing.TB, client redis.UniversalClient, options trypema.Options, suppressed bool, twins map[string]*model.Twin) *oracle {
+	options, _ = options.WithDefaults()
+	o := &oracle{
+		Conn:   goredisconn.New(client),
+		client: client,
+		span:   window.Span{Window: options.Window.Microseconds(), Bucket: options.Bucket.Microseconds()},
+		twins:  twins,
+	}
+	if suppressed {
+		o.law = func(capacity uint64) *window.Law { return window.NewLaw(o.span, capacity, options.HardLimitFactor) }
+	}
+	o.set(t, 1.8e15)
+	return o
+}
+
+// set moves the clock.
+func (o *oracle) set(t testing.TB, later int64) {
+	t.Helper()
+	o.now += later
+	if err := o.client.Set(t.Context(), clock, strconv.FormatInt(o.now, 10), 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Run replaces the clock.
+func (o *oracle) Run(ctx context.Context, script, _ string, keys []string, args [][]string, answer func(int, []any, error)) {
+	other := strings.Replace(script, "call('TIME')", "{0, call('GET', '"+clock+"')}", 1)
+	if other == script {
+		panic("the script does not read the clock as expected")
+	}
+	sum := sha1.Sum([]byte(other)) //nolint:gosec // it is how Redis names scripts
+	o.Conn.Run(ctx, other, hex.EncodeToString(sum[:]), keys, args, func(i int, reply []any, err error) {
+		if err == nil && o.twins != nil && !strings.Contains(script, "-- Makes the total") {
+			o.ask(keys[i], args[i])
+		}
+		answer(i, reply, err)
+	})
+}
+
+func (o *oracle) twin(name string) *model.Twin {
+	if o.twins[name] == nil {
+		o.twins[name] = &model.Twin{Span: o.span}
+	}
+	return o.twins[name]
+}
+
+func (o *oracle) ask(name string, args []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	twin := o.twin(name)
+	runs, dice := args[2:], ""
+	if o.law != nil {
+		runs, dice = args[4:], args[3]
+	}
+	for len(runs)%3 != 0 { // what is left out is 1
+		runs = append(runs[:len(runs):len(runs)], "1")
+	}
+	type denied struct {
+		question
+		at int
+	}
+	var later []denied
+	for ; len(runs) > 0; runs = runs[3:] {
+		q := question{name, parse(runs[0]), parse(runs[1]), runs[2] != "0"}
+		if o.law == nil {
+			// All of a run are answered from the state after it.
+			for range max(1, parse(runs[2])) {
+				o.wants[q] = append(o.wants[q], expectation{twin.Absolute(q.capacity, o.now, q.n, q.record), false})
+			}
+			continue
+		}
+		for range max(1, parse(runs[2])) {
+			thrown := 0.0
+			if q.record {
+				thrown = (float64(int(dice[0])<<16+int(dice[1])<<8+int(dice[2])) + .5) / (1 << 24)
+				dice = dice[3:]
+			}
+			v := twin.Suppressed(o.law(q.capacity), o.now, q.n, thrown, q.record)
+			o.wants[q] = append(o.wants[q], expectation{v, !q.record && v.Factor < 1})
+			if !v.Allowed {
+				later = append(later, denied{q, len(o.wants[q]) - 1})
+			}
+		}
+	}
+	// The waiting times are those from the state after the batch.
+	for _, d := range later {
+		v := twin.Suppressed(o.law(d.capacity), o.now, d.n, 0, false)
+		o.wants[d.question][d.at].Wait = v.Wait
+		o.wants[d.question][d.at].Then = v.Then
+	}
+}
+
+func parse(s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+// redisAgreement is a random run against one server.
+type redisAgreement struct {
+	*testing.T
+	in         model.Tape
+	o          trypema.Options
+	suppressed bool
+	oracle     *oracle
+	limiter    trypema.Limiter
+	letter     string
+}
+
+func agreeWithRedis(t *testing.T, client redis.UniversalClient, data []byte) {
+	in := model.Tape{Data: data}
+	a := redisAgreement{T: t, in: in}
+	// Keys live as long as they would by the real clock, which goes on.
+	a.o.Window = model.Pick(&a.in, 2*time.Second, 10*time.Second, time.Hour)
+	a.o.Bucket = max(time.Millisecond, model.Pick(&a.in, time.Millisecond, a.o.Window/1000, a.o.Window/100, a.o.Window/7, a.o.Window))
+	a.o.HardLimitFactor = model.Pick(&a.in, 1.5, 1, 1.1, 4)
+	a.suppressed = model.Pick(&a.in, false, true)
+	a.oracle = newOracle(t, client, a.o, a.suppressed, map[string]*model.Twin{})
+	a.letter = map[bool]string{false: "a", true: "s"}[a.suppressed]
+	o := patient(t, a.o)
+	o.Prefix = fmt.Sprintf("twin%d", prefixes.Add(1))
+	a.limiter = strategy(open(t, a.oracle, o), a.suppressed)
+	name := func(key string) string { return fmt.Sprintf("{%s:%s}:%s:%v", o.Prefix, key, a.letter, a.o.Window) }
+	for len(a.in.Data) > 0 && !t.Failed() {
+		a.step(name)
+	}
+}
+
+func (a *redisAgreement) step(name func(string) string) {
+	in, o := &a.in, a.oracle
+	w, b := o.span.Window, o.span.Bucket
+	switch c := int64(in.Next()); {
+	case c < 100: // at once
+	case c < 190:
+		o.now += c * b / 240
+	case c < 230:
+		o.now += model.Pick(in, b-1, b, b+1, w-b, w-1, w, o.span.Recent())
+	default:
+		o.now += (c - 200) * w / 40
+	}
+	o.set(a.T, 0)
+	key := model.Pick(in, "k", "k", "k", "another")
+	capacity := model.Pick[uint64](in, 1, 5, 20, 20, 20, 100, 1e6, 1<<50)
+	if a.suppressed {
+		capacity = min(capacity, 1e6) // the twin counts declined calls further than Redis
+	}
+	cost := func() uint64 { return model.Pick(in, 1, 1, 1, 2, 3, 7, capacity, capacity+1, 1<<40) }
+	rate := trypema.Per(float64(capacity), a.o.Window)
+	capacity, _ = rate.Capacity(a.o.Window)
+	switch op := in.Next(); {
+	case op < 60:
+		a.calls(name(key), key, rate, capacity, []uint64{cost()}, op%4 > 0)
+	case op < 120: // many calls at once
+		var costs []uint64
+		for range 2 + op%40 {
+			costs = append(costs, cost())
+		}
+		a.calls(name(key), key, rate, capacity, costs, true)
+	case op < 200: // a long run of groups
+		for range 1 + op%16 {
+			a.calls(name(key), key, rate, capacity, []uint64{1}, true)
+			o.set(a.T, b)
+		}
+	case op < 215:
+		a.usage(name(key), key, rate, capacity)
+	case op < 245:
+		a.set(name(key), key, cost())
+	default:
+		if err := a.limiter.Delete(a.Context(), key); err != nil {
+			a.Fatal(err)
+		}
+		o.twin(name(key)).Delete()
+	}
+}
+
+// calls makes calls at one instant, and looks whether they were told what the twin was, in some order.
+func (a *redisAgreement) calls(name, key string, rate trypema.Rate, capacity uint64, costs []uint64, record bool) {
+	a.oracle.wants = map[question][]expectation{}
+	got := make([]trypema.Decision, len(costs))
+	var wg sync.WaitGroup
+	for i, n := range costs {
+		wg.Go(func() {
+			verb := a.limiter.Peek
+			if record {
+				verb = a.limiter.AllowN
+			}
+			var err error
+			if got[i], err = verb(a.Context(), key, rate, n); err != nil {
+				a.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for i, n := range costs {
+		q := question{name, capacity, n, record}
+		if !a.take(q, got[i]) {
+			a.Errorf("%+v, suppressed %v, at %d: of %d calls one of %+v was told\n %+v\nbut the twin expects one of\n %+v",
+				a.o, a.suppressed, a.oracle.now, len(costs), q, got[i], a.oracle.wants[q])
+			return
+		}
+	}
+}
+
+// take finds the expectation that a decision meets.
+func (a *redisAgreement) take(q question, got trypema.Decision) bool {
+	for i, e := range a.oracle.wants[q] {
+		want := trypema.Decision{
+			Allowed: e.Allowed, Limit: q.capacity, Remaining: q.capacity - min(e.Now, q.capacity),
+			RetryAfter: trypema.Never, SuppressionFactor: e.Factor,
+		}
+		if e.chance && got.Allowed {
+			want.Allowed, e.Wait, e.Then = true, 0, e.Now
+		}
+		if e.Wait != window.Never {
+			want.RetryAfter = time.Duration(e.Wait) * time.Microsecond
+			want.RemainingAfterWaiting = q.capacity - min(e.Then, q.capacity)
+		}
+		switch {
+		case want.Allowed:
+			want.Outcome = trypema.OutcomeAllowed
+		case a.suppressed:
+			want.Outcome = trypema.OutcomeSuppressed
+		}
+		if got == want {
+			a.oracle.wants[q] = append(a.oracle.wants[q][:i], a.oracle.wants[q][i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (a *redisAgreement) usage(name, key string, rate trypema.Rate, capacity uint64) {
+	a.oracle.wants = map[question][]expectation{}
+	got, err := a.limiter.Usage(a.Context(), key, rate)
+	if err != nil {
+		a.Fatal(err)
+	}
+	c := a.oracle.twin(name).Counts(a.oracle.now)
+	want := trypema.Usage{
+		Total: c.Observed(), Declined: c.Declined, Limit: capacity, Remaining: capacity - min(capacity, c.Admitted),
+		SuppressionFactor: a.oracle.wants[question{name, capacity, 1, false}][0].Factor,
+	}
+	if got != want {
+		a.Errorf("usage %+v, want %+v", got, want)
+	}
+}
+
+func (a *redisAgreement) set(name, key string, total uint64) {
+	in, o := &a.in, a.oracle
+	keep := model.Pick(in, trypema.Replace, trypema.KeepNewest, trypema.KeepOldest)
+	when := model.Pick(in, trypema.Always(), trypema.Always(), trypema.Less(total), trypema.Greater(total), trypema.NotEqual(total))
+	if in.Next() < 20 {
+		total = 0
+	}
+	got, err := a.limiter.Set(a.Context(), key, when, total, keep)
+	if err != nil {
+		a.Fatal(err)
+	}
+	twin := o.twin(name)
+	have := twin.Counts(o.now).Observed()
+	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
+	if want.Matched {
+		want.Current = total
+		switch {
+		case total == 0:
+			twin.Delete()
+		case keep == trypema.Replace || have == 0:
+			twin.Replace(o.now, total)
+		case keep == trypema.KeepNewest:
+			twin.Resize(o.now, total, window.Newest)
+		default:
+			twin.Resize(o.now, total, window.Oldest)
+		}
+	}
+	if got != want {
+		a.Errorf("Set(%v, %d, %v): %+v, want %+v", when, total, keep, got, want)
+	}
+}
+
+// Random operations have the same answers from Redis and from the naive twin: with the Lua of a real server, and with that of
+// miniredis, which lacks the library struct.
+func TestTwin(t *testing.T) {
+	for _, server := range []struct {
+		name string
+		addr func() string
+		runs uint64
+	}{
+		{"redis", redisserver.Start(t).Addr, 60},
+		{"miniredis", miniredis.RunT(t).Addr, 10},
+	} {
+		t.Run(server.name, func(t *testing.T) {
+			client := goRedis(t, []string{server.addr()})
+			first := rand.Uint64()
+			t.Logf("seeds from %d", first)
+			for seed := first; seed != first+server.runs && !t.Failed(); seed++ {
+				agreeWithRedis(t, client, model.Noise(seed, 1500))
+				if t.Failed() {
+					t.Logf("seed %d", seed)
+				}
+			}
+		})
+	}
+}
