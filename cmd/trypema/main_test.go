@@ -46,15 +46,27 @@ func TestWrongFlags(t *testing.T) {
 		{"demo --clients 0", "--clients is 0; it must be from 1 to 4096"},
 		{"demo --clients 1.5", `--clients is "1.5"; it must be a whole number`},
 		{"demo --headless=maybe", `--headless is "maybe"; it must be true or false`},
+		{"demo --provider reds", `--provider is "reds"; it must be one of local, redis`},
+		{"demo --redis redis://u:secret@h", "--redis is redis://***@h; it must be left out unless --provider is redis"},
+		{"demo --client rueidis", "--client is rueidis; it must be left out unless --provider is redis"},
+		{"demo --provider redis --client jedis", `--client is "jedis"; it must be one of go-redis, rueidis`},
+		{"demo --provider redis --redis http://u:secret@h", "--redis is http://***@h; it must be a URL that begins with redis:// or rediss://"},
+		{"demo --provider redis --redis h:6379", "--redis is h:6379; it must be a URL such as redis://user:password@host:6379/0"},
+		{"demo --provider redis --redis=", "--redis has no value; it must be a URL such as redis://user:password@host:6379/0"},
 		{"demo --widow 5s", `unknown flag --widow, did you mean "--window"?`},
 		{"demo more", "unexpected argument more"},
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"--json", "unknown flag --json"},
-		{"bench --peer governor", `--peer is "governor"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow`},
+		{"bench --peer governor", `--peer is "governor"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell`},
 		{"bench --compare ulule", "--compare is ulule; it must be at least two names with a comma between them"},
 		{"bench --compare ulule,ulule", "--compare is ulule,ulule; it must be a list without repetition"},
-		{"bench --compare trypema,x", `--compare is "x"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow`},
+		{"bench --compare trypema,x", `--compare is "x"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell`},
 		{"bench --compare trypema,ulule --duration 50ms", "--duration is 50ms; it must be at least 10ms for each round"},
+		{"bench --peer redis_rate", "--peer is redis_rate; it must be left out unless --provider is redis"},
+		{"bench --compare trypema,redis_rate", "--compare is redis_rate; it must be left out unless --provider is redis"},
+		{"bench --provider redis --peer ulule", "--peer is ulule; it must be one of trypema, redis_rate, redis-cell with --provider redis"},
+		{"bench --provider redis --peer redis_rate --client rueidis", "--client is rueidis; it must be left out with --peer redis_rate, which uses go-redis"},
+		{"bench --provider redis --redis redis://h/x", "--redis is redis://h/x; it must be a URL whose path is the number of a database"},
 		{"bench --rounds 0", "--rounds is 0; it must be from 1 to 1000"},
 		{"bench --strategy both", `--strategy is "both"; it must be one of absolute, suppressed`},
 		{"bench --keys cold", `--keys is "cold"; it must be one of hot, uniform, skewed`},
@@ -94,8 +106,8 @@ func TestHelp(t *testing.T) {
 	}{
 		{"", []string{"Usage: trypema <command>", "demo", "bench"}},
 		{"--help", []string{"Usage: trypema <command>"}},
-		{"demo --help", []string{"--rate=100", "--load=3", "--headless", "exit status"}},
-		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "canonical"}},
+		{"demo --help", []string{"--rate=100", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis"}},
+		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -222,5 +234,36 @@ func TestBenchInterruptedFails(t *testing.T) {
 	code, stdout, stderr := trypema(ctx, strings.Fields("bench --key-space 100")...)
 	if code != exitBroken || stdout != "" || !strings.Contains(stderr, "interrupted") {
 		t.Errorf("exit status %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestRedisEmbedded(t *testing.T) {
+	const said = "embedded miniredis, not Redis: its speed means nothing"
+	tests := []struct{ args, want string }{
+		{"demo --provider redis --duration 2s --rate 50 --json", `"server": "` + said + `"`},
+		{"demo --provider redis --client rueidis --duration 500ms --rate 50", "redis by rueidis: " + said},
+		{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", `"server": "` + said + `"`},
+		{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --compare trypema,redis_rate --csv", said},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
+			if code != exitOK {
+				t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
+			}
+			if !strings.Contains(stdout, tt.want) {
+				t.Errorf("nothing says %q:\n%s", tt.want, stdout)
+			}
+		})
+	}
+}
+
+func TestRedisThatCanNotBeUsed(t *testing.T) {
+	for _, command := range []string{"demo", "bench"} {
+		code, stdout, stderr := trypema(t.Context(), command, "--provider", "redis", "--redis", "redis://user:secret@127.0.0.1:1/2")
+		if code != exitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
+			!strings.HasPrefix(stderr, "trypema: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
+			t.Errorf("%s: exit status %d, stdout %q, stderr %q", command, code, stdout, stderr)
+		}
 	}
 }

@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -16,44 +18,67 @@ import (
 // benchmark plays no part in how an algorithm treats the edge of a window.
 const (
 	trapCapacity = 100
-	trapWindow   = 200 * time.Millisecond
-	trapMargin   = trapWindow / 40
 	trapPace     = 50 * time.Microsecond
 	traps        = 3
-	trapAttempts = 30 // on a machine that is too busy to be in time
 )
 
-const accuracyMethod = "measured apart, with C = 100 in 200ms: a call as a window opens, none until\n" +
-	"   5ms before it ends, then 2 C at once and more for a window; worst of 3 times"
+// trap is how calls are timed that come as a window ends.
+type trap struct {
+	window   time.Duration
+	margin   time.Duration // before the end of a window; the burst has to be over by then
+	attempts int           // on a machine, or a network, that is too slow to be in time
+}
 
-// trapLimit is the limit of the accuracy pass, with the strategy of l.
-func trapLimit(l peer.Limit) (peer.Limit, error) {
-	l.Capacity = trapCapacity
-	l.Rate = trapCapacity / trapWindow.Seconds()
-	options, err := trypema.Options{Window: trapWindow, HardLimitFactor: l.Options.HardLimitFactor}.WithDefaults()
+var (
+	localTrap  = trap{window: 200 * time.Millisecond, margin: 5 * time.Millisecond, attempts: 30}
+	remoteTrap = trap{window: 500 * time.Millisecond, margin: 100 * time.Millisecond, attempts: 8}
+)
+
+// trapFor is the trap for limiters that run here, or on a server.
+func trapFor(remote bool) trap {
+	if remote {
+		return remoteTrap
+	}
+	return localTrap
+}
+
+func (t trap) String() string {
+	return fmt.Sprintf("measured apart, with C = %d in %v: a call as a window opens, none until\n"+
+		"   %v before it ends, then 2 C at once and more for a window; worst of %d", trapCapacity, t.window, t.margin, traps)
+}
+
+// resized is the limit l with another capacity and window.
+func resized(l peer.Limit, capacity uint64, window time.Duration) (peer.Limit, error) {
+	l.Capacity = capacity
+	l.Rate = float64(capacity) / window.Seconds()
+	options, err := trypema.Options{Window: window, HardLimitFactor: l.Options.HardLimitFactor}.WithDefaults()
 	l.Options = options
 	return l, err
 }
 
-// fullestWindow returns the most that the limiter lets through in any window when callers come at the worst time. It
-// fails when ours lets more through than it promises.
-func (p plan) fullestWindow(ctx context.Context, name string, progress func(part float64)) (fullest int, err error) {
-	limit, err := trapLimit(p.limit)
+// fullestWindow returns the most that the limiter lets through in any window when callers come at the worst time; nil if a
+// server was too far away to be asked at that time. It fails when ours lets more through than it promises.
+//
+// Time is real. A call counts for a window only if it began and ended in it, so neither the clock of a server nor the way
+// to it can make the count too high.
+func (p plan) fullestWindow(ctx context.Context, name string, progress func(part float64)) (*int, error) {
+	remote := p.limit.Server != nil
+	t := trapFor(remote)
+	limit, err := resized(p.limit, trapCapacity, t.window)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	for attempt, sprung := 0, 0; sprung < traps; attempt++ {
+	fullest, sprung := 0, 0
+	for attempt := 0; sprung < traps && attempt <= t.attempts; attempt++ {
 		progress(float64(sprung) / traps)
-		n, inTime, err := trap(ctx, name, limit)
+		n, inTime, err := t.spring(ctx, name, limit)
 		switch {
 		case err != nil:
-			return 0, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		case ctx.Err() != nil:
-			return 0, errInterrupted
+			return nil, errInterrupted
 		case inTime:
 			sprung++
-		case attempt == trapAttempts:
-			return 0, errors.New("the machine is too busy to call at the instants that the accuracy pass needs")
 		}
 		fullest = max(fullest, n)
 	}
@@ -62,17 +87,23 @@ func (p plan) fullestWindow(ctx context.Context, name string, progress func(part
 		bound = flags.HardCapacity(bound, limit.Options)
 	}
 	if name == peer.Ours && uint64(fullest) > bound {
-		return fullest, fmt.Errorf("%d admitted in one window, which may hold %d", fullest, bound)
+		return nil, fmt.Errorf("%d admitted in one window, which may hold %d", fullest, bound)
 	}
-	return fullest, nil
+	switch {
+	case sprung == traps:
+		return &fullest, nil
+	case remote:
+		return nil, nil
+	}
+	return nil, errors.New("the machine is too busy to call at the instants that the accuracy pass needs")
 }
 
-// trap asks at the worst time for a limiter that counts in fixed windows, weighs two of them, or refills a bucket.
+// spring asks at the worst time for a limiter that counts in fixed windows, weighs two of them, or refills a bucket.
 // Fixed windows begin at a multiple of their length, when the limiter is made, or at the first call of the key: here
 // these are the same instant. It reports whether the first burst came before the window ended; if it did not, the count
 // is as true as ever, but nothing was put to the test.
-func trap(ctx context.Context, name string, limit peer.Limit) (fullest int, inTime bool, err error) {
-	opening := time.Now().Truncate(trapWindow).Add(trapWindow)
+func (t trap) spring(ctx context.Context, name string, limit peer.Limit) (fullest int, inTime bool, err error) {
+	opening := time.Now().Truncate(t.window).Add(t.window)
 	sleep(ctx, time.Until(opening)+time.Millisecond)
 	l, err := peer.Open(name, limit)
 	if err != nil {
@@ -80,34 +111,36 @@ func trap(ctx context.Context, name string, limit peer.Limit) (fullest int, inTi
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 
-	base := time.Now()
-	windows := anywindow.New(trapWindow)
-	call := func() error {
+	var (
+		base    = time.Now()
+		mu      sync.Mutex // guards the two below
+		windows = anywindow.New(t.window)
+		failed  error
+	)
+	call := func() {
 		before := time.Since(base)
 		ok, err := l.Allow("trap")
+		mu.Lock()
+		defer mu.Unlock()
 		if ok {
 			windows.Add(before, time.Since(base))
 		}
-		return err
+		failed = cmp.Or(failed, err)
 	}
-	if err := call(); err != nil {
-		return 0, false, err
-	}
-	closing := opening.Add(trapWindow)
-	sleep(ctx, time.Until(closing.Add(-trapMargin)))
+	call()
+	closing := opening.Add(t.window)
+	sleep(ctx, time.Until(closing.Add(-t.margin)))
+	var burst sync.WaitGroup
 	for range 2 * trapCapacity {
-		if err := call(); err != nil {
-			return 0, false, err
-		}
+		burst.Go(call)
 	}
+	burst.Wait()
 	inTime = time.Now().Before(closing)
-	for end := closing.Add(trapWindow + trapMargin); time.Now().Before(end) && ctx.Err() == nil; {
-		if err := call(); err != nil {
-			return 0, false, err
-		}
+	for end := closing.Add(t.window + t.margin); time.Now().Before(end) && failed == nil && ctx.Err() == nil; {
+		call()
 		sleep(ctx, trapPace)
 	}
-	return windows.Max(), inTime, nil
+	return windows.Max(), inTime, failed
 }
 
 // sleep waits for d, or until ctx ends.

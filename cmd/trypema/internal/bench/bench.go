@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -21,6 +23,8 @@ type Command struct {
 	Compare  string `placeholder:"A,B,…" help:"Measure these limiters in turn, in short rounds, and print each one's ratio to the first."`
 	Rounds   int    `default:"10" help:"With --compare: rounds into which the duration of each limiter is cut."`
 	Strategy string `default:"absolute" help:"Strategy of trypema: absolute or suppressed."`
+
+	redisserver.Flags
 
 	Keys        string  `default:"skewed" help:"Distribution of calls over keys: hot (one key), uniform, or skewed (a part to one key, the rest uniform)."`
 	KeySpace    int     `default:"100000" help:"Number of keys. With --keys hot the others are known to the limiter but not called."`
@@ -34,7 +38,7 @@ type Command struct {
 	Mode     string         `default:"max" help:"max: as many calls as possible. target: --qps calls per second, with latency from the instant each was due."`
 	QPS      *float64       `name:"qps" help:"With --mode target: calls per second, all workers together. Default: 100000."`
 	Burst    *int           `help:"With --mode target: calls that are due at the same instant. Default: 1."`
-	Workers  int            `help:"Goroutines that call. Default: one per processor."`
+	Workers  int            `help:"Goroutines that call. Default: one per processor; 256 with --provider redis, where calls mostly wait."`
 	WarmUp   *time.Duration `help:"How long a limiter is called before that is timed. Default: 1.2 windows, at most 3s; then it holds what it will go on holding."`
 	Duration time.Duration  `default:"5s" help:"How long calls are timed, for each limiter."`
 
@@ -46,6 +50,9 @@ type Command struct {
 func (Command) Help() string {
 	return `Without flags it runs the canonical workload: a fifth of the calls to one key that is far over its limit of 1000/s,
 the rest evenly over 100,000 keys that are under theirs, one worker per processor, as fast as they can, for 5s.
+
+With --provider redis the limiters are trypema, redis_rate and redis-cell; to --compare them with those that count in this
+process is allowed too. Keys get names that nobody else uses, and go by their time to live.
 
 The exit status is 1 if the counts of a run do not add up or trypema admitted more than it promises, 2 for a wrong flag.`
 }
@@ -67,6 +74,8 @@ const (
 	maxRounds   = 1000
 	maxCapacity = 1_000_000_000 // any limiter here can hold it, and twice as much over many windows
 
+	remoteWorkers = 256
+
 	shortestRound = 10 * time.Millisecond
 	maxWarmUp     = 3 * time.Second
 )
@@ -86,6 +95,8 @@ func (c *Command) resolve() (plan, []string, error) {
 	err = flags.First(
 		flags.OneOf("peer", c.Peer, peer.Names()...),
 		checkNames(c.Compare, names),
+		c.Check(),
+		c.checkHomes(names),
 		flags.Check(c.Rounds >= 1 && c.Rounds <= maxRounds, "rounds", c.Rounds, fmt.Sprintf("from 1 to %d", maxRounds)),
 		flags.OneOf("strategy", c.Strategy, "absolute", "suppressed"),
 		flags.OneOf("keys", c.Keys, "hot", "uniform", "skewed"),
@@ -127,6 +138,9 @@ func (c *Command) resolve() (plan, []string, error) {
 	workers := c.Workers
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
+		if c.Remote() {
+			workers = remoteWorkers
+		}
 	}
 	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
 	p.work = newWorkload(c.KeySpace, workers, hot)
@@ -149,6 +163,29 @@ func checkNames(value string, names []string) error {
 	return flags.Check(value == "" || len(names) > 1, "compare", value, "at least two names with a comma between them")
 }
 
+// checkHomes checks that the limiters can count where the provider says.
+func (c *Command) checkHomes(names []string) error {
+	here, there := peer.NamesIn(false), peer.NamesIn(true)
+	if c.Compare == "" && c.Remote() {
+		return flags.First(
+			flags.Check(slices.Contains(there, c.Peer), "peer", c.Peer, "one of "+strings.Join(there, ", ")+" with --provider redis"),
+			flags.Check(c.Client == nil || c.Peer == peer.Ours, "client", deref(c.Client), "left out with --peer "+c.Peer+", which uses "+redisserver.GoRedis),
+		)
+	}
+	flag := "peer"
+	if c.Compare != "" {
+		flag = "compare"
+	}
+	for _, name := range names {
+		if !c.Remote() && !slices.Contains(here, name) {
+			return flags.Check(false, flag, name, "left out unless --provider is redis")
+		}
+	}
+	return nil
+}
+
+func ptr[T any](v T) *T { return &v }
+
 func deref[T any](p *T) (v T) {
 	if p != nil {
 		v = *p
@@ -159,16 +196,21 @@ func deref[T any](p *T) (v T) {
 var errInterrupted = errors.New("interrupted; a part of a measurement is not reported")
 
 // Run measures and prints.
-func (c *Command) Run(ctx context.Context, out screen.Streams) error {
+func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	p, names, err := c.resolve()
 	if err != nil {
 		return err
 	}
+	p.limit.Server, err = c.Open(ctx, min(c.Window, remoteTrap.window))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
 	bar := screen.NewBar(out.Err)
 	defer bar.Clear()
 	var r printable
 	if c.Compare != "" {
-		r, err = p.compare(ctx, names, c.conditions(p), c.Rounds, bar)
+		r, err = p.compare(ctx, names, c.conditions(p), c.Rounds, bar, out.Complain)
 	} else {
 		r, err = p.single(ctx, names[0], c.conditions(p), bar)
 	}
@@ -188,11 +230,19 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 
 // single measures one limiter in every respect.
 func (p plan) single(ctx context.Context, name string, c conditions, bar *screen.Bar) (*result, error) {
-	bar.Set(0, "memory")
-	foot, err := p.footprint(name)
-	if err != nil {
-		return nil, err
+	var foot footprint
+	weigh := func() (err error) {
+		bar.Set(0, "memory")
+		foot, err = p.footprint(ctx, name)
+		return err
 	}
+	remote := p.limit.Server != nil
+	if !remote {
+		if err := weigh(); err != nil {
+			return nil, err
+		}
+	}
+	bar.Set(0, "a call for every key")
 	r, err := p.measure(ctx, name, p.duration, func(part float64) { bar.Set(0.8*part, "throughput") })
 	if err != nil {
 		return nil, err
@@ -200,6 +250,11 @@ func (p plan) single(ctx context.Context, name string, c conditions, bar *screen
 	fullest, err := p.fullestWindow(ctx, name, func(part float64) { bar.Set(0.8+0.2*part, "accuracy") })
 	if err != nil {
 		return nil, err
+	}
+	if remote { // last, as the keys stay in Redis for a while
+		if err := weigh(); err != nil {
+			return nil, err
+		}
 	}
 	return newResult(name, c, r, foot, fullest), nil
 }

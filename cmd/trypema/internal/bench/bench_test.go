@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -27,7 +29,8 @@ func TestMain(m *testing.M) {
 // small is a command that takes a fraction of a second.
 func small() Command {
 	return Command{
-		Peer: peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2,
+		Flags: redisserver.Flags{Provider: "local"},
+		Peer:  peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2,
 		Rate: 1000, Window: 10 * time.Second, HardLimitFactor: 1.5, Mode: "max",
 		WarmUp: ptr(10 * time.Millisecond), Duration: 100 * time.Millisecond, JSON: true,
 	}
@@ -46,7 +49,7 @@ func measured(t *testing.T, c Command, v any) {
 }
 
 func TestEveryPeer(t *testing.T) {
-	for _, name := range peer.Names() {
+	for _, name := range peer.NamesIn(false) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := small()
@@ -56,20 +59,113 @@ func TestEveryPeer(t *testing.T) {
 			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied {
 				t.Errorf("%d calls, %d allowed, %d denied", r.Ops, r.Allowed, r.Denied)
 			}
-			if r.KeysTouched == 0 || r.P50 <= 0 || r.Max < r.P999 || r.OpsPerSecond <= 0 || r.BytesPerKey <= 0 {
+			if r.KeysTouched == 0 || r.P50 <= 0 || r.Max < r.P999 || r.OpsPerSecond <= 0 || *r.BytesPerKey <= 0 || r.AllocsPerOp == nil {
 				t.Errorf("unexpected result: %+v", r)
 			}
 			if r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > 1.2 {
 				t.Errorf("admitted ÷ limit is %.3f", r.AdmittedToLimit)
 			}
 			// The trap works on every algorithm but an exact one.
-			if low, high := 1.5, 2.0; name != peer.Ours && (r.FullestRatio < low || r.FullestRatio > high) {
-				t.Errorf("fullest window is %.2f C, want %v to %v", r.FullestRatio, low, high)
+			if low, high := 1.5, 2.0; name != peer.Ours && (*r.FullestRatio < low || *r.FullestRatio > high) {
+				t.Errorf("fullest window is %.2f C, want %v to %v", *r.FullestRatio, low, high)
 			}
-			if name == peer.Ours && (r.FullestRatio > 1 || r.FullestRatio < 0.9) {
-				t.Errorf("fullest window is %.2f C, want all of one C", r.FullestRatio)
+			if name == peer.Ours && (*r.FullestRatio > 1 || *r.FullestRatio < 0.9) {
+				t.Errorf("fullest window is %.2f C, want all of one C", *r.FullestRatio)
+			}
+			if r.Where != (redisserver.Where{Provider: "local"}) || r.RedisCPU != nil || r.RedisBytesPerKey != nil {
+				t.Errorf("a server that is not there: %+v", r)
 			}
 		})
+	}
+}
+
+// inRedis makes c a command for the embedded server, with as much work as that can do.
+func inRedis(c Command) Command {
+	c.Flags = redisserver.Flags{Provider: "redis"}
+	c.KeySpace, c.Workers = 200, 8
+	return c
+}
+
+func TestEveryRedisPeer(t *testing.T) {
+	for _, tt := range []struct{ name, client string }{{peer.Ours, "go-redis"}, {peer.Ours, "rueidis"}, {"redis_rate", "go-redis"}} {
+		t.Run(tt.name+" by "+tt.client, func(t *testing.T) {
+			t.Parallel()
+			c := inRedis(small())
+			c.Peer = tt.name
+			if tt.client == redisserver.Rueidis {
+				c.Client = &tt.client
+			}
+			var r result
+			measured(t, c, &r)
+			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied || r.LatencySamples != int64(r.Ops) {
+				t.Errorf("%d calls, %d allowed, %d denied, %d timed", r.Ops, r.Allowed, r.Denied, r.LatencySamples)
+			}
+			if r.Provider != "redis" || r.Client != tt.client || !strings.Contains(r.Server, "not Redis") {
+				t.Errorf("where is %+v", r.Where)
+			}
+			if r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > 1.2 {
+				t.Errorf("admitted ÷ limit is %.3f", r.AdmittedToLimit)
+			}
+			if r.AllocsPerOp != nil || r.BytesPerKey != nil || r.RedisCommands != nil || r.RedisCPU != nil || r.RedisBytesPerKey != nil {
+				t.Errorf("it can not have measured that: %+v", r)
+			}
+			switch {
+			case r.FullestRatio == nil: // on a machine that is too slow
+			case tt.name == peer.Ours && *r.FullestRatio > 1, tt.name != peer.Ours && *r.FullestRatio < 1.5:
+				t.Errorf("fullest window is %.2f C", *r.FullestRatio)
+			}
+		})
+	}
+}
+
+func TestCompareInRedis(t *testing.T) {
+	t.Parallel()
+	c := inRedis(small())
+	c.Compare, c.Rounds, c.Duration = "redis-cell,redis_rate,trypema,xtime-syncmap", 2, 200*time.Millisecond
+	c.Client = ptr("rueidis")
+	var stdout, stderr bytes.Buffer
+	if err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: &stderr}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "trypema: left out: " + peer.ErrMissing.Error() + "\n"; stderr.String() != want {
+		t.Errorf("stderr is %q, want %q", &stderr, want)
+	}
+	var r comparison
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatalf("%v in %s", err, &stdout)
+	}
+	var got []string
+	for _, x := range r.Limiters {
+		got = append(got, x.Limiter+" "+x.Provider+" "+x.Client)
+		if (x.Server == "") != (x.Provider == "local") {
+			t.Errorf("%s: server %q", x.Limiter, x.Server)
+		}
+	}
+	if want := []string{"redis_rate redis go-redis", "trypema redis rueidis", "xtime-syncmap local "}; !slices.Equal(got, want) {
+		t.Errorf("limiters %q, want %q", got, want)
+	}
+
+	c.JSON = false
+	stdout.Reset()
+	if err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"local xtime-syncmap", "redis: embedded", "trypema by rueidis; other limiters in Redis by go-redis"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("the table does not say %q:\n%s", want, &stdout)
+		}
+	}
+}
+
+func TestCostOf(t *testing.T) {
+	known := func(ops uint64, us time.Duration) run {
+		return run{ops: ops, server: &redisserver.Work{Commands: us * time.Microsecond, CPU: 2 * us * time.Microsecond}}
+	}
+	if c := costOf(known(10, 20), known(30, 60)); *c.RedisCommands != 2000 || *c.RedisCPU != 4000 {
+		t.Errorf("%vns, %vns, want 2000 and 4000", *c.RedisCommands, *c.RedisCPU)
+	}
+	if c := costOf(known(10, 20), run{ops: 30}); c != (redisCost{}) {
+		t.Errorf("a cost that is not known: %+v", c)
 	}
 }
 
@@ -77,8 +173,8 @@ func TestFullestWindowOfSuppressed(t *testing.T) {
 	t.Parallel()
 	p := planFor(t, 10, true)
 	n, err := p.fullestWindow(t.Context(), peer.Ours, func(float64) {})
-	if err != nil || n < trapCapacity || n > trapCapacity*3/2 {
-		t.Errorf("%d in the fullest window, %v", n, err)
+	if err != nil || *n < trapCapacity || *n > trapCapacity*3/2 {
+		t.Errorf("%v in the fullest window, %v", n, err)
 	}
 }
 
@@ -115,15 +211,13 @@ func TestEveryKindOfRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := newResult(names[0], c.conditions(p), got, footprint{}, 0)
+			r := newResult(names[0], c.conditions(p), got, footprint{}, nil)
 			if !tt.check(*r) || r.Ops != r.Allowed+r.Denied {
 				t.Errorf("unexpected result: %+v", r)
 			}
 		})
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func TestCompare(t *testing.T) {
 	c := small()
@@ -151,17 +245,23 @@ func TestTableAndCSV(t *testing.T) {
 	tests := []struct {
 		name    string
 		compare string
+		redis   bool
 		rows    int
 		table   []string
 		csv     []string
 	}{
-		{"single", "", 1, []string{"trypema absolute", "allowed + denied = calls", "p99.9", "admitted ÷ limit", "bytes per key", "one call in 61"}, []string{"ops_per_second", "latency_p999_ns", "allocations_per_op"}},
-		{"compare", "xtime-syncmap,trypema", 2, []string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"}, []string{"median_ratio", "min_ratio"}},
+		{"single", "", false, 1, []string{"trypema absolute", "allowed + denied = calls", "p99.9", "admitted ÷ limit", "bytes per key", "one call in 61"}, []string{"ops_per_second", "latency_p999_ns", "allocations_per_op"}},
+		{"compare", "xtime-syncmap,trypema", false, 2, []string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"}, []string{"median_ratio", "min_ratio"}},
+		{"single in Redis", "", true, 1, []string{"redis by go-redis: embedded miniredis, not Redis", "Redis, bytes per key", "not measured", "every call to Redis is timed"}, []string{"server", "redis_cpu_ns_per_op", "redis_memory_per_key_bytes"}},
+		{"compare in Redis", "trypema,redis_rate", true, 2, []string{"redis by go-redis: embedded miniredis, not Redis", "redis_rate"}, []string{"provider", "server", "redis_commands_ns_per_op"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := small()
+			if tt.redis {
+				c = inRedis(c)
+			}
 			c.Compare, c.JSON = tt.compare, false
 			var table, lines bytes.Buffer
 			if err := c.Run(t.Context(), screen.Streams{Out: &table, Err: io.Discard}); err != nil {

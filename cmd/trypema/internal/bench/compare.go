@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -21,7 +23,8 @@ type comparison struct {
 
 // compared is one limiter among others. The ratios are to the first limiter in the same round.
 type compared struct {
-	Limiter         string  `json:"limiter"`
+	Limiter string `json:"limiter"`
+	redisserver.Where
 	OpsPerSecond    float64 `json:"median_ops_per_second"`
 	Ratio           float64 `json:"median_ratio"`
 	RatioMin        float64 `json:"min_ratio"`
@@ -30,19 +33,27 @@ type compared struct {
 	RatioP75        float64 `json:"p75_ratio"`
 	AdmittedToLimit float64 `json:"admitted_to_limit_ratio"`
 	latency.Percentiles
+	redisCost
 }
 
 // compare measures the limiters in rounds, each round all of them shortly after one another, so that a machine that is
 // slow for a while is slow for all. Each round starts with another one, so that none always follows the same.
-func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar) (_ *comparison, err error) {
+//
+// A limiter that needs what the server does not have is left out, with a complaint, unless it is the only one.
+func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar, complain func(error)) (_ *comparison, err error) {
 	var sessions []*session
 	defer func() {
 		for _, s := range sessions {
 			err = errors.Join(err, s.limiter.Close())
 		}
 	}()
+	var missing error
 	for _, name := range names {
-		s, err := p.open(name)
+		s, err := p.open(ctx, name)
+		if errors.Is(err, peer.ErrMissing) {
+			missing = err
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -51,13 +62,20 @@ func (p plan) compare(ctx context.Context, names []string, c conditions, rounds 
 			return nil, err
 		}
 	}
+	if missing != nil {
+		if len(sessions) == 0 {
+			return nil, missing
+		}
+		bar.Clear()
+		complain(fmt.Errorf("left out: %w", missing))
+	}
 	each := p.duration / time.Duration(rounds)
-	n := len(names)
+	n := len(sessions)
 	runs := make([][]run, n) // of each limiter, by round
 	for i := range rounds * n {
 		round, which := i/n, (i/n+i)%n
 		r, err := sessions[which].drive(ctx, each, func(part float64) {
-			bar.Set((float64(i)+part)/float64(rounds*n), fmt.Sprintf("round %d of %d: %s", round+1, rounds, names[which]))
+			bar.Set((float64(i)+part)/float64(rounds*n), fmt.Sprintf("round %d of %d: %s", round+1, rounds, sessions[which].name))
 		})
 		if err != nil {
 			return nil, err
@@ -66,18 +84,19 @@ func (p plan) compare(ctx context.Context, names []string, c conditions, rounds 
 	}
 
 	out := &comparison{conditions: c, Rounds: rounds}
-	for i, name := range names {
+	for i, s := range sessions {
 		var ops, ratios []float64
 		for round, r := range runs[i] {
 			ops = append(ops, r.opsPerSecond())
 			ratios = append(ratios, r.opsPerSecond()/runs[0][round].opsPerSecond())
 		}
-		audit, err := sessions[i].verify()
+		audit, err := s.verify()
 		if err != nil {
 			return nil, err
 		}
 		out.Limiters = append(out.Limiters, compared{
-			Limiter:         name,
+			Limiter:         s.name,
+			Where:           s.where(),
 			OpsPerSecond:    quantile(ops, 0.5),
 			Ratio:           quantile(ratios, 0.5),
 			RatioMin:        slices.Min(ratios),
@@ -85,7 +104,8 @@ func (p plan) compare(ctx context.Context, names []string, c conditions, rounds 
 			RatioP25:        quantile(ratios, 0.25),
 			RatioP75:        quantile(ratios, 0.75),
 			AdmittedToLimit: audit.admittedToLimit,
-			Percentiles:     sessions[i].sum().latency.Percentiles(),
+			Percentiles:     s.sum().latency.Percentiles(),
+			redisCost:       costOf(runs[i]...),
 		})
 	}
 	return out, nil
@@ -101,12 +121,17 @@ func quantile(values []float64, part float64) float64 {
 }
 
 func (c *comparison) table(w io.Writer) error {
-	fmt.Fprintln(w, c.conditions)
+	shared := c.conditions
+	mixed := c.Client == redisserver.Rueidis // but for those that need the other
+	if mixed {
+		shared.Client = ""
+	}
+	fmt.Fprintln(w, shared)
 	head := []string{"", "calls", "ratio", "min – max", "p99 ¹", "admitted ²"}
 	var rows [][]string
 	for _, x := range c.Limiters {
 		rows = append(rows, []string{
-			c.label(x.Limiter),
+			c.label(x.Limiter, x.Where),
 			screen.PerSecond(x.OpsPerSecond),
 			fmt.Sprintf("%.2f", x.Ratio),
 			fmt.Sprintf("%.2f – %.2f", x.RatioMin, x.RatioMax),
@@ -115,8 +140,22 @@ func (c *comparison) table(w io.Writer) error {
 		})
 	}
 	err := screen.Table(w, head, rows)
-	fmt.Fprintf(w, " medians of %d rounds; ratio: calls ÷ those of %s in the same round\n", c.Rounds, c.label(c.Limiters[0].Limiter))
+	first := c.Limiters[0]
+	fmt.Fprintf(w, " medians of %d rounds; ratio: calls ÷ those of %s in the same round\n", c.Rounds, c.label(first.Limiter, first.Where))
 	c.footnotes(w)
+	rows = nil
+	if mixed {
+		fmt.Fprintf(w, " trypema by %s; other limiters in Redis by %s\n", c.Client, redisserver.GoRedis)
+	}
+	for _, x := range c.Limiters {
+		if x.RedisCommands != nil {
+			rows = append(rows, []string{c.label(x.Limiter, x.Where), number(x.RedisCommands, nanoseconds), number(x.RedisCPU, nanoseconds)})
+		}
+	}
+	if len(rows) > 0 {
+		err = errors.Join(err, screen.Table(w, []string{"Redis, for each decision", "in its commands ³", "processor ³"}, rows))
+		fmt.Fprintf(w, " ³ %s\n", costMethod)
+	}
 	return err
 }
 

@@ -1,45 +1,83 @@
 package bench
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
+	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
 )
 
-const countedOps = 100_000
+const (
+	countedOps = 100_000
 
-// footprint is what a limiter costs in memory.
+	// Keys in Redis must not go before they are counted, nor stay long after; and among few of them other memory shows.
+	remoteKeysLast = time.Minute
+	minRemoteKeys  = 10_000
+)
+
+// footprint is what a limiter costs in memory. What is nil could not be measured.
 type footprint struct {
-	bytesPerKey float64 // live heap, all in; the key strings are the harness's and not counted unless copied
-	allocsPerOp float64 // for keys that are known
+	bytesPerKey      *float64 // live heap, all in; the key strings are the harness's and not counted unless copied
+	allocsPerOp      *float64 // for keys that are known
+	redisBytesPerKey *float64 // as the server tells, all in
 }
 
-// footprint fills a new limiter with every key, and then makes the first worker's calls on it, alone, so that nothing
-// else allocates meanwhile.
-func (p plan) footprint(name string) (f footprint, err error) {
+// footprint fills a new limiter with every key, and then makes calls on it while nothing else allocates. With a Redis
+// server in the same process nothing can be measured.
+func (p plan) footprint(ctx context.Context, name string) (f footprint, err error) {
+	limit := p.limit
+	switch {
+	case limit.Server.Embedded():
+		return f, nil
+	case limit.Server != nil:
+		if limit, err = resized(limit, limit.Capacity, remoteKeysLast); err != nil {
+			return f, err
+		}
+	}
 	before := liveHeap()
-	l, err := peer.Open(name, p.limit)
+	l, err := peer.Open(name, limit)
 	if err != nil {
 		return f, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	if _, err := fill(l, p.work); err != nil {
-		return f, fmt.Errorf("%s: %w", name, err)
+	began, work := time.Now(), limit.Server.Watch(ctx)
+	if _, err := fill(ctx, name, l, p.work); err != nil {
+		return f, err
 	}
-	f.bytesPerKey = (float64(liveHeap()) - float64(before)) / float64(len(p.work.keys))
+	keys := len(p.work.keys)
+	if w := work(); w != nil && keys >= minRemoteKeys && time.Since(began) < remoteKeysLast {
+		f.redisBytesPerKey = ptr(float64(w.Memory) / float64(keys))
+	}
+	f.bytesPerKey = ptr((float64(liveHeap()) - float64(before)) / float64(keys))
 
-	w := newWorker(l, p.work, 0)
+	var workers []*worker
+	for i := range p.work.sequences {
+		workers = append(workers, newWorker(l, p.work, i))
+	}
+	var wg sync.WaitGroup
 	var start, end runtime.MemStats
 	runtime.ReadMemStats(&start)
-	for range countedOps {
-		w.call()
+	for i, w := range workers {
+		wg.Go(func() {
+			for j := i; j < countedOps; j += len(workers) {
+				w.call()
+			}
+		})
 	}
+	wg.Wait()
 	runtime.ReadMemStats(&end)
-	f.allocsPerOp = float64(end.Mallocs-start.Mallocs) / countedOps
-	if w.failed > 0 {
-		return f, fmt.Errorf("%s: %w", name, w.firstFail)
+	f.allocsPerOp = ptr(float64(end.Mallocs-start.Mallocs) / countedOps)
+	var failed error
+	for _, w := range workers {
+		failed = cmp.Or(failed, w.firstFail)
+	}
+	if failed != nil {
+		return f, fmt.Errorf("%s: %w", name, failed)
 	}
 	return f, nil
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strconv"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -19,6 +21,7 @@ type printable interface {
 
 // conditions are what every number of a result depends on.
 type conditions struct {
+	redisserver.Where
 	Strategy    string  `json:"strategy"`
 	Keys        string  `json:"keys"`
 	KeySpace    int     `json:"key_space"`
@@ -36,6 +39,7 @@ type conditions struct {
 
 func (c *Command) conditions(p plan) conditions {
 	return conditions{
+		Where:       p.limit.Server.Where(),
 		Strategy:    c.Strategy,
 		Keys:        c.Keys,
 		KeySpace:    c.KeySpace,
@@ -64,12 +68,18 @@ func (c conditions) String() string {
 	if c.Asked > 0 {
 		s += fmt.Sprintf("\n%s asked for, in bursts of %d", screen.PerSecond(c.Asked), c.Burst)
 	}
+	if c.Server != "" {
+		s += ";\n" + c.Where.String()
+	}
 	return s
 }
 
 // footnotes say how the numbers were taken that are in every table.
 func (c conditions) footnotes(w io.Writer) {
 	timed := fmt.Sprintf("one call in %d is timed, and one clock read with it", sampleEvery)
+	if c.Server != "" {
+		timed = fmt.Sprintf("every call to Redis is timed; one in %d of those that need no server", sampleEvery)
+	}
 	if c.Asked > 0 {
 		timed = "every call, from the instant it was due; a worker that wakes up late is part of it"
 	}
@@ -95,14 +105,40 @@ type result struct {
 	KeysExpected    int     `json:"keys_expected"`
 	KeysHeld        *int    `json:"keys_held"` // null where the limiter does not tell
 	AdmittedToLimit float64 `json:"admitted_to_limit_ratio"`
-	Fullest         int     `json:"largest_any_window"`
-	FullestRatio    float64 `json:"largest_any_window_to_capacity_ratio"`
-	AllocsPerOp     float64 `json:"allocations_per_op"`
-	BytesPerKey     float64 `json:"memory_per_key_bytes"`
+
+	// null where it could not be measured
+	Fullest      *int     `json:"largest_any_window"`
+	FullestRatio *float64 `json:"largest_any_window_to_capacity_ratio"`
+	AllocsPerOp  *float64 `json:"allocations_per_op"`
+	BytesPerKey  *float64 `json:"memory_per_key_bytes"`
+	redisCost
+	RedisBytesPerKey *float64 `json:"redis_memory_per_key_bytes"`
 }
 
-func newResult(name string, c conditions, r run, f footprint, fullest int) *result {
-	return &result{
+// redisCost is what a decision costs the server, by its own count; null where that is not known.
+type redisCost struct {
+	RedisCommands *float64 `json:"redis_commands_ns_per_op"`
+	RedisCPU      *float64 `json:"redis_cpu_ns_per_op"`
+}
+
+const costMethod = "by INFO: commands by the clock, the processor for all that it did meanwhile"
+
+// costOf is the cost of a decision over all of the runs.
+func costOf(runs ...run) redisCost {
+	var work redisserver.Work
+	ops := 0.0
+	for _, r := range runs {
+		if r.server == nil {
+			return redisCost{}
+		}
+		work = work.Add(*r.server)
+		ops += float64(r.ops)
+	}
+	return redisCost{ptr(float64(work.Commands) / ops), ptr(float64(work.CPU) / ops)}
+}
+
+func newResult(name string, c conditions, r run, f footprint, fullest *int) *result {
+	out := &result{
 		Limiter:         name,
 		conditions:      c,
 		Elapsed:         screen.Milliseconds(r.elapsed),
@@ -118,21 +154,44 @@ func newResult(name string, c conditions, r run, f footprint, fullest int) *resu
 		KeysHeld:        r.held,
 		AdmittedToLimit: r.admittedToLimit,
 		Fullest:         fullest,
-		FullestRatio:    float64(fullest) / trapCapacity,
 		AllocsPerOp:     f.allocsPerOp,
 		BytesPerKey:     f.bytesPerKey,
+
+		redisCost:        costOf(r),
+		RedisBytesPerKey: f.redisBytesPerKey,
 	}
+	if fullest != nil {
+		out.FullestRatio = ptr(float64(*fullest) / trapCapacity)
+	}
+	return out
 }
 
 func (r run) opsPerSecond() float64 { return float64(r.ops) / r.elapsed.Seconds() }
 
 // label is the limiter with what distinguishes it.
-func (c conditions) label(name string) string {
-	if name == peer.Ours {
+func (c conditions) label(name string, where redisserver.Where) string {
+	switch {
+	case name == peer.Ours:
 		return name + " " + c.Strategy
+	case where.Provider != c.Provider:
+		return where.Provider + " " + name
 	}
 	return name
 }
+
+// number writes x, if it could be measured.
+func number(x *float64, write func(float64) string) string {
+	if x == nil {
+		return "not measured"
+	}
+	return write(*x)
+}
+
+func decimals(n int) func(float64) string {
+	return func(x float64) string { return strconv.FormatFloat(x, 'f', n, 64) }
+}
+
+func nanoseconds(x float64) string { return screen.Nanoseconds(int64(x)) }
 
 func (r *result) table(w io.Writer) error {
 	fmt.Fprintln(w, r.conditions)
@@ -140,7 +199,7 @@ func (r *result) table(w io.Writer) error {
 	if r.Asked > 0 {
 		ops += fmt.Sprintf(", %.1f%% of what was asked for", 100*r.OpsPerSecond/r.Asked)
 	}
-	err := screen.Table(w, []string{r.label(r.Limiter), fmt.Sprintf("after %.2fs", r.Elapsed/1000)}, [][]string{
+	rows := [][]string{
 		{"calls", ops},
 		{"allowed + denied = calls", fmt.Sprintf("%s + %s = %s", screen.Count(r.Allowed), screen.Count(r.Denied), screen.Count(r.Ops))},
 		{"latency p50 ¹", screen.Nanoseconds(r.P50)},
@@ -150,17 +209,29 @@ func (r *result) table(w io.Writer) error {
 		{"latency max", screen.Nanoseconds(r.Max)},
 		{"different keys called, predicted", fmt.Sprintf("%s, %s", screen.Count(uint64(r.KeysTouched)), screen.Count(uint64(r.KeysExpected)))},
 		{"admitted ÷ limit ²", fmt.Sprintf("%.3f", r.AdmittedToLimit)},
-		{"most in any window ÷ C ³", fmt.Sprintf("%.2f", r.FullestRatio)},
-		{"allocations per call ⁴", fmt.Sprintf("%.2f", r.AllocsPerOp)},
-		{"bytes per key ⁴", fmt.Sprintf("%.0f", r.BytesPerKey)},
-	})
+		{"most in any window ÷ C ³", number(r.FullestRatio, decimals(2))},
+		{"allocations per call ⁴", number(r.AllocsPerOp, decimals(2))},
+		{"bytes per key ⁴", number(r.BytesPerKey, decimals(0))},
+	}
+	if r.Server != "" {
+		rows = append(rows, [][]string{
+			{"Redis, commands of a decision ⁵", number(r.RedisCommands, nanoseconds)},
+			{"Redis, processor for a decision ⁵", number(r.RedisCPU, nanoseconds)},
+			{"Redis, bytes per key ⁶", number(r.RedisBytesPerKey, decimals(0))},
+		}...)
+	}
+	err := screen.Table(w, []string{r.label(r.Limiter, r.Where), fmt.Sprintf("after %.2fs", r.Elapsed/1000)}, rows)
 	r.footnotes(w)
 	if r.Skipped > r.Ops/50 {
 		fmt.Fprintf(w, " ! the workers could not keep up: %s calls that were due were never made\n", screen.Count(r.Skipped))
 	}
-	fmt.Fprintf(w, " ³ %s\n", accuracyMethod)
+	fmt.Fprintf(w, " ³ %s\n", trapFor(r.Server != ""))
 	fmt.Fprintf(w, " ⁴ of %s calls for known keys; of %s keys, without the caller's strings\n",
 		screen.Count(countedOps), screen.Count(uint64(r.KeySpace)))
+	if r.Server != "" {
+		fmt.Fprintf(w, " ⁵ %s\n", costMethod)
+		fmt.Fprintf(w, " ⁶ growth of used_memory, with its connections; of %s keys or more, in %v\n", screen.Count(minRemoteKeys), remoteKeysLast)
+	}
 	return err
 }
 

@@ -14,15 +14,16 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/arrivals"
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 )
 
 // sampleEvery is how many calls there are to one that is timed in max mode, where the two clock reads cost as much as
-// a call. It is prime, so that it falls into step with no sequence.
+// a call. It is prime, so that it falls into step with no sequence. Calls to a server are all timed.
 const sampleEvery = 61
 
 // worker is one caller. It shares nothing that is written with the others while it runs.
 type worker struct {
-	allow    func(string) (bool, error)
+	limiter  peer.Limiter
 	keys     []string
 	sequence []uint32
 	mask     uint64
@@ -40,7 +41,7 @@ type worker struct {
 
 func newWorker(l peer.Limiter, w *workload, i int) *worker {
 	return &worker{
-		allow:    l.Allow,
+		limiter:  l,
 		keys:     w.keys,
 		sequence: w.sequences[i],
 		mask:     uint64(len(w.sequences[i]) - 1),
@@ -50,7 +51,7 @@ func newWorker(l peer.Limiter, w *workload, i int) *worker {
 
 // call makes the next call of the sequence.
 func (w *worker) call() {
-	ok, err := w.allow(w.keys[w.sequence[w.calls&w.mask]])
+	ok, err := w.limiter.Allow(w.keys[w.sequence[w.calls&w.mask]])
 	w.calls++
 	switch {
 	case err != nil:
@@ -65,10 +66,14 @@ func (w *worker) call() {
 
 func (w *worker) clock() time.Duration { return time.Since(w.base) }
 
-// flatOut calls as often as it can, and times every sampleEvery-th call.
+// flatOut calls as often as it can, and times every sampleEvery-th call, or every call to a server.
 func (w *worker) flatOut(stop *atomic.Bool) {
+	untimed := sampleEvery - 1
+	if w.limiter.Remote {
+		untimed = 0
+	}
 	for !stop.Load() {
-		for range sampleEvery - 1 {
+		for range untimed {
 			w.call()
 		}
 		began := w.clock()
@@ -91,9 +96,13 @@ func (w *worker) onSchedule(stop *atomic.Bool, perSecond float64, burst int) {
 }
 
 // waitUntil returns at the instant due, or at once when that has passed; false when it was stopped. The operating
-// system wakes a sleeper a little late, so the last part of the wait is spent awake.
+// system wakes a sleeper a little late, so the last part of the wait is spent awake; but not by the many who call a server.
 func (w *worker) waitUntil(due time.Duration, stop *atomic.Bool) bool {
-	const awake, nap = 200 * time.Microsecond, 20 * time.Millisecond
+	const nap = 20 * time.Millisecond
+	awake := 200 * time.Microsecond
+	if w.limiter.Remote {
+		awake = 0
+	}
 	for !stop.Load() {
 		switch left := due - w.clock(); {
 		case left <= 0:
@@ -114,6 +123,7 @@ type run struct {
 	allowed, denied uint64
 	skipped         uint64
 	latency         latency.Histogram
+	server          *redisserver.Work // nil where there is none, or it does not tell
 
 	audit
 }
@@ -136,14 +146,14 @@ type session struct {
 	began   time.Time
 }
 
-func (p plan) open(name string) (*session, error) {
+func (p plan) open(ctx context.Context, name string) (*session, error) {
 	l, err := peer.Open(name, p.limit)
 	if err != nil {
 		return nil, err
 	}
 	s := p.session(name, l)
-	if s.filled, err = fill(l, p.work); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), l.Close())
+	if s.filled, err = fill(ctx, name, l, p.work); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	return s, nil
 }
@@ -154,6 +164,18 @@ func (p plan) session(name string, l peer.Limiter) *session {
 		s.workers = append(s.workers, newWorker(l, p.work, i))
 	}
 	return s
+}
+
+// where is where the limiter keeps its counts.
+func (s *session) where() redisserver.Where {
+	w := s.limit.Server.Where()
+	switch {
+	case !s.limiter.Remote:
+		w = redisserver.Where{Provider: "local"}
+	case s.name != peer.Ours:
+		w.Client = redisserver.GoRedis
+	}
+	return w
 }
 
 // warm drives the limiter before it is timed.
@@ -170,7 +192,7 @@ func (s *session) warm(ctx context.Context, progress func(part float64)) error {
 
 // measure runs the workload on a new limiter, and fails when a premise does.
 func (p plan) measure(ctx context.Context, name string, duration time.Duration, progress func(part float64)) (r run, err error) {
-	s, err := p.open(name)
+	s, err := p.open(ctx, name)
 	if err != nil {
 		return run{}, err
 	}
@@ -185,18 +207,31 @@ func (p plan) measure(ctx context.Context, name string, duration time.Duration, 
 	return r, err
 }
 
-// fill calls once for every key, and returns how many of these calls were allowed.
-func fill(l peer.Limiter, w *workload) (allowed uint64, err error) {
-	for _, key := range w.keys {
-		ok, err := l.Allow(key)
-		if err != nil {
-			return allowed, err
-		}
-		if ok {
-			allowed++
-		}
+// fill calls once for every key, from as many goroutines as the workload has, and returns how many calls were allowed.
+func fill(ctx context.Context, name string, l peer.Limiter, w *workload) (uint64, error) {
+	var (
+		wg      sync.WaitGroup
+		allowed atomic.Uint64
+		callers = len(w.sequences)
+		errs    = make([]error, callers)
+	)
+	for i := range callers {
+		wg.Go(func() {
+			for j := i; j < len(w.keys) && errs[i] == nil; j += callers {
+				ok, err := l.Allow(w.keys[j])
+				switch {
+				case ctx.Err() != nil:
+					errs[i] = errInterrupted
+				case err != nil:
+					errs[i] = fmt.Errorf("%s: %w", name, err)
+				case ok:
+					allowed.Add(1)
+				}
+			}
+		})
 	}
-	return allowed, nil
+	wg.Wait()
+	return allowed.Load(), cmp.Or(errs...)
 }
 
 // drive lets the workers loose for the duration, or until ctx ends.
@@ -204,6 +239,10 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	runtime.GC() // each limiter starts without the garbage of the one before
 
 	before := s.sum()
+	work := func() *redisserver.Work { return nil }
+	if s.limiter.Remote {
+		work = s.limit.Server.Watch(ctx)
+	}
 	var (
 		stop  atomic.Bool
 		wg    sync.WaitGroup
@@ -229,6 +268,7 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 
 	r := s.sum()
 	r.elapsed = time.Since(began)
+	r.server = work()
 	r.ops -= before.ops
 	r.allowed -= before.allowed
 	r.denied -= before.denied

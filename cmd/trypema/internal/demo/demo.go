@@ -12,11 +12,15 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/redislimit"
 )
 
 // Command is the flags of trypema demo.
 type Command struct {
+	redisserver.Flags
+
 	Rate            float64        `default:"100" help:"Limit of each route, in requests per second."`
 	Load            float64        `default:"3" help:"Load offered to each route, as a multiple of the limit."`
 	Window          *time.Duration `help:"Length of the sliding window. Default: a quarter of the duration, at most 5s."`
@@ -32,8 +36,11 @@ type Command struct {
 
 // Help is the text of trypema demo --help.
 func (Command) Help() string {
-	return `Starts an HTTP server on a free loopback port. One route is guarded by Local Absolute, one by Local Suppressed,
-with the same limit. Clients offer Poisson load to both, independently of the answers as far as they can keep up.
+	return `Starts an HTTP server on a free loopback port. One route is guarded by Absolute, one by Suppressed, with the same
+limit. Clients offer Poisson load to both, independently of the answers as far as they can keep up.
+
+With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their time to
+live. What was decided without it, because it did not answer within 250ms, is counted as fallback.
 
 At the end, or after Ctrl-C, the guarantees are judged by what was measured. The exit status is 1 if one was broken,
 2 for a wrong flag.`
@@ -45,8 +52,6 @@ type provider interface {
 	Suppressed() trypema.Limiter
 	Close() error
 }
-
-func openLocal(o trypema.Options) (provider, error) { return trypema.NewLocal(o) }
 
 const (
 	defaultWindow = 5 * time.Second
@@ -62,6 +67,7 @@ type setup struct {
 	rate     trypema.Rate
 	load     float64
 	options  trypema.Options
+	where    redisserver.Where
 	capacity uint64 // C
 	hard     uint64 // the capacity that Suppressed never passes
 	duration time.Duration
@@ -80,6 +86,7 @@ func (c *Command) resolve() (setup, error) {
 	limit := flags.Limit{Rate: c.Rate, Window: window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
 	options, capacity, err := limit.Resolve()
 	err = flags.First(
+		c.Check(),
 		flags.Check(c.Duration > 0, "duration", c.Duration, "above 0s"),
 		err,
 		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
@@ -104,9 +111,19 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	if err != nil {
 		return err
 	}
+	server, err := c.Open(ctx, s.options.Window)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	s.where = server.Where()
 	open := c.open
-	if open == nil {
-		open = openLocal
+	switch {
+	case open != nil:
+	case server != nil:
+		open = func(o trypema.Options) (provider, error) { return server.Limits(redislimit.Options{Options: o}) }
+	default:
+		open = func(o trypema.Options) (provider, error) { return trypema.NewLocal(o) }
 	}
 	limits, err := open(s.options)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -38,7 +39,8 @@ func (f fake) Allow(context.Context, string, trypema.Rate) (trypema.Decision, er
 func runWith(t *testing.T, allow func() (trypema.Decision, error)) (report, error) {
 	t.Helper()
 	c := Command{
-		Rate: 100, Load: 4, HardLimitFactor: 1.5, Duration: time.Second, Clients: 8, JSON: true,
+		Flags: redisserver.Flags{Provider: "local"},
+		Rate:  100, Load: 4, HardLimitFactor: 1.5, Duration: time.Second, Clients: 8, JSON: true,
 		open: func(trypema.Options) (provider, error) { return fake{allow: allow}, nil },
 	}
 	var stdout bytes.Buffer
@@ -97,6 +99,54 @@ func TestDemoOfLimiterThatFails(t *testing.T) {
 	r, err := runWith(t, func() (trypema.Decision, error) { return trypema.Decision{}, errors.New("out of order") })
 	if err == nil || !strings.Contains(err.Error(), "out of order") || verdictOf(r, "sums", "/absolute") != broken {
 		t.Errorf("error %v, report %+v", err, r)
+	}
+	for _, x := range r.Routes {
+		if x.Errors == 0 || x.Errors != x.Failed || x.Offered > 0 {
+			t.Errorf("%s: %d errors, %d requests failed, %d decided", x.Route, x.Errors, x.Failed, x.Offered)
+		}
+	}
+}
+
+func TestDemoWithoutTheServerItNeeds(t *testing.T) {
+	r, err := runWith(t, func() (trypema.Decision, error) {
+		return trypema.Decision{RetryAfter: time.Millisecond, Outcome: trypema.OutcomeSuppressed, Fallback: true}, nil
+	})
+	if err != nil || !r.OK {
+		t.Fatalf("error %v, report %+v", err, r)
+	}
+	for _, x := range r.Routes {
+		if x.Fallback == 0 || x.Fallback != x.Offered || x.Errors > 0 {
+			t.Errorf("%s: %d of %d decisions are fallback, %d errors", x.Route, x.Fallback, x.Offered, x.Errors)
+		}
+	}
+	for _, guarantee := range []string{"G6(b) settled rate", "G6(d) longest pause"} {
+		if verdictOf(r, guarantee, "/suppressed") != notJudged {
+			t.Errorf("%s is judged: %+v", guarantee, r.Guarantees)
+		}
+	}
+}
+
+func TestDemoInRedis(t *testing.T) {
+	for _, client := range []string{redisserver.GoRedis, redisserver.Rueidis} {
+		t.Run(client, func(t *testing.T) {
+			c := Command{
+				Flags: redisserver.Flags{Provider: "redis", Client: &client},
+				Rate:  100, Load: 3, HardLimitFactor: 1.5, Duration: 3 * time.Second, Clients: 8,
+			}
+			var table, progress bytes.Buffer
+			if err := c.Run(t.Context(), screen.Streams{Out: &table, Err: &progress}); err != nil {
+				t.Fatalf("%v\n%s", err, &table)
+			}
+			where := "redis by " + client + ": embedded miniredis, not Redis: its speed means nothing\n"
+			for _, want := range []string{where, "fallback, errors", "✓ /absolute G1 bound", "✓ /suppressed G1 bound"} {
+				if !strings.Contains(table.String(), want) {
+					t.Errorf("nothing says %q:\n%s", want, &table)
+				}
+			}
+			if !strings.Contains(progress.String(), where) {
+				t.Errorf("nothing says where:\n%s", &progress)
+			}
+		})
 	}
 }
 

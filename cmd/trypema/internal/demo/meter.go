@@ -29,7 +29,8 @@ type meter struct {
 	fullest   *anywindow.Counter
 	latency   latency.Histogram
 	total     tally
-	settled   tally // after the first window
+	settled   tally  // after the first window
+	fallback  uint64 // decided without the server that should have
 	stalled   time.Duration
 	failed    uint64
 	firstFail error
@@ -71,13 +72,16 @@ func (m *meter) clock() time.Duration { return time.Since(m.start) }
 
 // decided records a decision that was made after the instant before and took so long. The clock is read again under
 // the lock, so that the order of the records is the order of their instants, as the Counter of windows wants it; this
-// makes the interval in which the decision fell a little wider, never wrong.
-func (m *meter) decided(before, took time.Duration, allowed bool) {
+// makes the interval in which the decision fell a little wider, never wrong. That holds for a decision by a server too.
+func (m *meter) decided(before, took time.Duration, allowed, fallback bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock()
 	m.latency.Record(took)
 	m.total.add(allowed)
+	if fallback {
+		m.fallback++
+	}
 	if now >= m.window {
 		m.settled.add(allowed)
 		gap := now - max(m.last, m.window)
@@ -117,7 +121,7 @@ func (m *meter) binAt(now time.Duration) *tally {
 	return &m.history[i%historyBins]
 }
 
-// errored records a call that the limiter answered with an error, which in this program is a defect.
+// errored records a call that the limiter answered with an error, so that it was neither admitted nor declined.
 func (m *meter) errored(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -135,6 +139,7 @@ type reading struct {
 	latelyTook   time.Duration
 	settled      tally
 	settledTook  time.Duration
+	fallback     uint64
 	stalled      time.Duration
 	failed       uint64
 	firstFail    error
@@ -155,6 +160,7 @@ func (m *meter) read() reading {
 		total:        m.total,
 		settled:      m.settled,
 		settledTook:  max(0, m.last-m.window),
+		fallback:     m.fallback,
 		stalled:      m.stalled,
 		failed:       m.failed,
 		firstFail:    m.firstFail,

@@ -17,7 +17,7 @@ func (s script) play(m *meter) {
 	for _, step := range s {
 		for range step.times {
 			time.Sleep(step.wait)
-			m.decided(m.clock(), time.Microsecond, step.allowed)
+			m.decided(m.clock(), time.Microsecond, step.allowed, false)
 		}
 	}
 }

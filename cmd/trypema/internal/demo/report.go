@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -24,6 +25,7 @@ type report struct {
 }
 
 type settings struct {
+	redisserver.Where
 	Rate            float64 `json:"rate_per_second"`
 	Load            float64 `json:"load_ratio"`
 	Window          float64 `json:"window_ms"`
@@ -47,6 +49,8 @@ type routeReport struct {
 	Offered           uint64  `json:"offered"`
 	Admitted          uint64  `json:"admitted"`
 	Declined          uint64  `json:"declined"`
+	Fallback          uint64  `json:"fallback"` // of all decisions: made without the server that should have
+	Errors            uint64  `json:"errors"`   // calls that the limiter answered with an error
 	Failed            uint64  `json:"failed"`
 	Skipped           uint64  `json:"skipped"`
 	LongestPause      float64 `json:"longest_pause_ms"`
@@ -65,6 +69,7 @@ func (t *traffic) report() report {
 	out := report{
 		Command: "demo",
 		Settings: settings{
+			Where:           s.where,
 			Rate:            float64(s.rate),
 			Load:            s.load,
 			Window:          screen.Milliseconds(s.options.Window),
@@ -114,6 +119,8 @@ func (t *traffic) routeReport(r *route, m reading) routeReport {
 		Offered:           m.total.offered(),
 		Admitted:          m.total.admitted,
 		Declined:          m.total.declined,
+		Fallback:          m.fallback,
+		Errors:            m.failed,
 		Failed:            r.sent.failed,
 		Skipped:           r.sent.skipped,
 		LongestPause:      screen.Milliseconds(m.longestPause),
@@ -151,18 +158,27 @@ func (r report) table(w io.Writer) error {
 		{"most in any window"}, {"longest pause"},
 		{"decision p50"}, {"decision p99"}, {"decision p99.9"}, {"decision max"},
 	}
+	remote := r.Settings.Server != ""
+	if remote {
+		fmt.Fprintln(w, r.Settings.Where)
+		rows = append(rows, []string{"fallback, errors"})
+	}
 	limit := float64(r.Routes[0].Capacity) / (r.Settings.Window / 1000)
 	against := func(perSecond float64) string {
 		return fmt.Sprintf("%s  %.2f× limit", screen.PerSecond(perSecond), perSecond/limit)
 	}
 	for _, x := range r.Routes {
 		head = append(head, x.Route)
-		for i, cell := range []string{
+		cells := []string{
 			against(x.OfferedRate), against(x.AdmittedRate), against(x.DeclinedRate), against(x.SettledRate),
 			fmt.Sprintf("%d of %d", x.LargestAnyWindow, x.AnyWindowBound),
 			screen.Duration(time.Duration(math.Round(x.LongestPause)) * time.Millisecond),
 			screen.Nanoseconds(x.P50), screen.Nanoseconds(x.P99), screen.Nanoseconds(x.P999), screen.Nanoseconds(x.Max),
-		} {
+		}
+		if remote {
+			cells = append(cells, screen.Count(x.Fallback)+", "+screen.Count(x.Errors))
+		}
+		for i, cell := range cells {
 			rows[i] = append(rows[i], cell)
 		}
 	}

@@ -51,10 +51,10 @@ func guard(l trypema.Limiter, rate trypema.Rate, m *meter) http.HandlerFunc {
 		took := m.clock() - before
 		if err != nil {
 			m.errored(err)
-			http.Error(w, err.Error(), http.StatusInternalServerError)
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		m.decided(before, took, d.Allowed)
+		m.decided(before, took, d.Allowed, d.Fallback)
 		if !d.Allowed {
 			if d.RetryAfter != trypema.Never {
 				w.Header().Set("Retry-After", strconv.FormatInt(retryAfterSeconds(d.RetryAfter), 10))

@@ -95,7 +95,16 @@ func bound(s setup, r *route, m reading) finding {
 		Measured:  float64(m.fullest),
 		AtMost:    &most,
 		Unit:      fmt.Sprintf("in the fullest window of %v", s.options.Window),
+		Note:      withoutServer(m),
 	}.judge()
+}
+
+// withoutServer says how much was decided by the failure policy; empty when nothing was.
+func withoutServer(m reading) string {
+	if m.fallback == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d decisions were made without Redis", m.fallback, m.total.offered())
 }
 
 // sums is no guarantee of the limiter but of this measurement: every decision reached the client who asked, and every
@@ -185,6 +194,8 @@ func (s setup) settledLoad(m reading) float64 {
 func (s setup) notSmooth(m reading, windows time.Duration) string {
 	load := s.settledLoad(m)
 	switch {
+	case m.fallback > 0:
+		return "stated while Redis answers; " + withoutServer(m)
 	case s.options.HardLimitFactor != smoothFactor:
 		return fmt.Sprintf("stated for a hard limit factor of %v", smoothFactor)
 	case m.elapsed < windows*s.options.Window:

@@ -80,6 +80,7 @@ func (v view) View() string {
 	v.bar.Width = max(10, v.width-14)
 	lines := []string{
 		bold.Render(" trypema demo") + faint.Render("  "+s.title()+"  "+v.traffic.server.url),
+		faint.Render(" " + s.where.String()),
 		fmt.Sprintf(" %s %5.1fs left", v.bar.ViewAs(min(1, elapsed.Seconds()/s.duration.Seconds())), left.Seconds()),
 		"",
 	}
@@ -122,7 +123,7 @@ func (v view) chartTop() float64 {
 	return min(top, 4*limit)
 }
 
-const linesAroundChart = 17 // everything in the picture that is not chart
+const linesAroundChart = 18 // everything in the picture that is not chart
 
 // column is the picture of one route.
 func (v view) column(i, width int, top float64) string {
@@ -134,7 +135,11 @@ func (v view) column(i, width int, top float64) string {
 	for i, t := range m.history {
 		bars[i] = float64(t.admitted) / m.bin.Seconds()
 	}
-	c := chart{bars: bars, top: top, mark: limit, width: width, height: max(3, v.height-linesAroundChart)}
+	height := v.height - linesAroundChart
+	if s.where.Server != "" {
+		height-- // for what only a server brings
+	}
+	c := chart{bars: bars, top: top, mark: limit, width: width, height: max(3, height)}
 
 	row := func(name string, n, total uint64) string {
 		now, mean := m.recent(n), float64(total)/m.elapsed.Seconds()
@@ -155,6 +160,9 @@ func (v view) column(i, width int, top float64) string {
 		fmt.Sprintf("%-19s%11s", "longest pause", screen.Duration(m.longestPause.Round(time.Millisecond))),
 		faint.Render("decision  ") + fmt.Sprintf("p50 %s  p99 %s", screen.Nanoseconds(m.latency.P50), screen.Nanoseconds(m.latency.P99)),
 		faint.Render("        ") + fmt.Sprintf("p99.9 %s  max %s", screen.Nanoseconds(m.latency.P999), screen.Nanoseconds(m.latency.Max)),
+	}
+	if s.where.Server != "" {
+		lines = append(lines, fmt.Sprintf("%-19s%16s", "fallback, errors", screen.Count(m.fallback)+", "+screen.Count(m.failed)))
 	}
 	cut := lipgloss.NewStyle().MaxWidth(width).Render(strings.Join(lines, "\n")) // or the next would wrap what is too long
 	return lipgloss.NewStyle().Width(width).Render(cut)

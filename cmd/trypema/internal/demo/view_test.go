@@ -11,6 +11,7 @@ import (
 	"github.com/charmbracelet/lipgloss"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 )
 
 func TestChart(t *testing.T) {
@@ -45,7 +46,7 @@ func busy(t *testing.T) *traffic {
 		m := newMeter(s.options.Window, s.offered())
 		m.start = m.start.Add(-10 * time.Second)
 		for i := range 1000 {
-			m.decided(m.clock(), 100*time.Microsecond, i%3 == 0)
+			m.decided(m.clock(), 100*time.Microsecond, i%3 == 0, i == 0)
 		}
 		run.routes = append(run.routes, &route{path: "/" + name, strategy: name, bound: 100, meter: m})
 	}
@@ -53,11 +54,26 @@ func busy(t *testing.T) *traffic {
 }
 
 func TestViewFitsTheTerminal(t *testing.T) {
-	synctest.Test(t, testViewFitsTheTerminal) // where the time left does not change meanwhile
+	tests := []struct {
+		name  string
+		where redisserver.Where
+		says  []string
+	}{
+		{"local", redisserver.Where{Provider: "local"}, []string{"local, in this process"}},
+		{"redis", redisserver.Where{Provider: "redis", Client: "go-redis", Server: "redis://h:6379"}, []string{"redis by go-redis: redis://h:6379", "fallback, errors               1, 0"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // where the time left does not change meanwhile
+				run := busy(t)
+				run.setup.where = tt.where
+				testViewFitsTheTerminal(t, run, tt.says)
+			})
+		})
+	}
 }
 
-func testViewFitsTheTerminal(t *testing.T) {
-	run := busy(t)
+func testViewFitsTheTerminal(t *testing.T, run *traffic, says []string) {
 	for _, size := range []struct{ width, height int }{{80, 24}, {120, 40}, {200, 60}, {60, 20}, {30, 10}, {10, 3}} {
 		model, _ := newView(run).Update(tea.WindowSizeMsg{Width: size.width, Height: size.height})
 		picture := model.View()
@@ -73,10 +89,10 @@ func testViewFitsTheTerminal(t *testing.T) {
 		if size.width < 80 {
 			continue
 		}
-		for _, want := range []string{
+		for _, want := range append(says,
 			"limit 5000/s per route in 2s, load 10×", "http://127.0.0.1:65535", "50.0s left", "/absolute", "/suppressed",
 			"offered", "admitted", "declined", "334/100 ✗", "longest pause", "p50 100µs", "p99.9 100µs", "clients can not keep up",
-		} {
+		) {
 			if !strings.Contains(picture, want) {
 				t.Errorf("%dx%d: nothing says %q:\n%s", size.width, size.height, want, picture)
 			}

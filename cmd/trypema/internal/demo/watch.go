@@ -13,6 +13,9 @@ import (
 // log writes a line about each second of the run, until the clients have ended.
 func (t *traffic) log(w io.Writer) {
 	fmt.Fprintf(w, "%s\n", t.setup.title()+", "+t.server.url)
+	if t.setup.where.Server != "" {
+		fmt.Fprintln(w, t.setup.where)
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -29,6 +32,9 @@ func (t *traffic) log(w io.Writer) {
 			}
 			line += fmt.Sprintf("   %s %s offered, %s admitted", r.path,
 				screen.PerSecond(m.recent(m.lately.offered())), screen.PerSecond(m.recent(m.lately.admitted)))
+			if m.fallback+m.failed > 0 {
+				line += fmt.Sprintf(" (%s fallback, %s errors)", screen.Count(m.fallback), screen.Count(m.failed))
+			}
 		}
 		fmt.Fprintln(w, line)
 	}

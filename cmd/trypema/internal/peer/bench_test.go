@@ -27,7 +27,7 @@ func BenchmarkPeers(b *testing.B) {
 		for i := range keys {
 			keys[i] = "user:" + strconv.Itoa(i)
 		}
-		for _, name := range Names() {
+		for _, name := range NamesIn(false) {
 			b.Run(workload.name+"/"+name, func(b *testing.B) {
 				l, err := Open(name, Limit{
 					Capacity: uint64(workload.rate),

@@ -5,17 +5,24 @@
 // a key in another way than its own; a library whose verb also formats HTTP headers gets that switched off where it can
 // be; stores keep their own defaults for size and cleaning. What "at most Capacity in a Window" comes to differs by
 // algorithm, and is what the accuracy of a benchmark shows.
+//
+// Those that keep their counts in Redis get a client each, all made in the same way, and keys of their own, which no other
+// run knows and which Redis drops by itself.
 package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/RussellLuo/slidingwindow"
 	"github.com/go-chi/httprate"
+	"github.com/go-redis/redis_rate/v10"
 	"github.com/puzpuzpuz/xsync/v4"
+	"github.com/redis/go-redis/v9"
 	"github.com/sethvargo/go-limiter/memorystore"
 	"github.com/throttled/throttled/v2"
 	"github.com/throttled/throttled/v2/store/memstore"
@@ -24,6 +31,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/redislimit"
 )
 
 // Limit is what a limiter is to enforce for each key.
@@ -32,6 +41,8 @@ type Limit struct {
 	Rate       float64 // per second; Capacity is the whole part of Rate × Window
 	Suppressed bool    // the strategy; Trypema only
 	Options    trypema.Options
+
+	Server *redisserver.Server // for limiters that keep their counts in Redis; nil for Trypema in this process
 }
 
 // Limiter is a limiter of any library.
@@ -42,6 +53,9 @@ type Limiter struct {
 	// Len is the number of keys held; nil where the library does not tell.
 	Len func() int
 
+	// Remote says that a call goes to a server.
+	Remote bool
+
 	// Close ends what the limiter runs in the background.
 	Close func() error
 }
@@ -49,31 +63,42 @@ type Limiter struct {
 // Ours is the name of this library among the peers.
 const Ours = "trypema"
 
+// ErrMissing is the error of Open for redis-cell, if the server does not have that.
+var ErrMissing = errors.New("redis-cell: the server does not have this module, whose command is CL.THROTTLE")
+
 // peers is the table of all limiters, in the order in which they are listed.
 var peers = []struct {
-	name string
-	open func(Limit) (Limiter, error)
+	name   string
+	remote bool // it keeps its counts in Redis; Trypema can do both
+	open   func(Limit) (Limiter, error)
 }{
-	{Ours, openTrypema},
-	{"xtime-syncmap", openXTimeSyncMap},
-	{"xtime-xsync", openXTimeXSync},
-	{"go-limiter", openGoLimiter},
-	{"throttled", openThrottled},
-	{"ulule", openUlule},
-	{"httprate", openHTTPRate},
-	{"slidingwindow", openSlidingWindow},
+	{Ours, false, openTrypema},
+	{"xtime-syncmap", false, openXTimeSyncMap},
+	{"xtime-xsync", false, openXTimeXSync},
+	{"go-limiter", false, openGoLimiter},
+	{"throttled", false, openThrottled},
+	{"ulule", false, openUlule},
+	{"httprate", false, openHTTPRate},
+	{"slidingwindow", false, openSlidingWindow},
+	{"redis_rate", true, openRedisRate},
+	{"redis-cell", true, openRedisCell},
 }
 
 // Names lists the peers, ours first.
-func Names() []string {
-	names := make([]string, len(peers))
-	for i, p := range peers {
-		names[i] = p.name
+func Names() []string { return append(NamesIn(false), NamesIn(true)[1:]...) }
+
+// NamesIn lists those that can keep their counts in Redis, or in this process, ours first.
+func NamesIn(remote bool) (names []string) {
+	for _, p := range peers {
+		if p.name == Ours || p.remote == remote {
+			names = append(names, p.name)
+		}
 	}
 	return names
 }
 
-// Open returns a new limiter without any state. The name is one of Names.
+// Open returns a new limiter without any state. The name is one of Names; for one that keeps its counts in Redis, the
+// limit has a Server.
 func Open(name string, l Limit) (Limiter, error) {
 	for _, p := range peers {
 		if p.name == name {
@@ -81,6 +106,7 @@ func Open(name string, l Limit) (Limiter, error) {
 			if limiter.Close == nil {
 				limiter.Close = func() error { return nil }
 			}
+			limiter.Remote = p.remote || name == Ours && l.Server != nil
 			return limiter, err
 		}
 	}
@@ -88,6 +114,9 @@ func Open(name string, l Limit) (Limiter, error) {
 }
 
 func openTrypema(l Limit) (Limiter, error) {
+	if l.Server != nil {
+		return openTrypemaRedis(l)
+	}
 	local, err := trypema.NewLocal(l.Options)
 	if err != nil {
 		return Limiter{}, err
@@ -104,6 +133,30 @@ func openTrypema(l Limit) (Limiter, error) {
 		},
 		Len:   local.Len,
 		Close: local.Close,
+	}, nil
+}
+
+// With the patience of the other clients, ours decides nothing without Redis that they would not fail at. Such a decision
+// is a failure here: it says nothing about Redis.
+func openTrypemaRedis(l Limit) (Limiter, error) {
+	limits, err := l.Server.Limits(redislimit.Options{Options: l.Options, Timeout: redisserver.Patience})
+	if err != nil {
+		return Limiter{}, err
+	}
+	strategy := limits.Absolute()
+	if l.Suppressed {
+		strategy = limits.Suppressed()
+	}
+	ctx, perSecond := context.Background(), trypema.Rate(l.Rate)
+	return Limiter{
+		Allow: func(key string) (bool, error) {
+			d, err := strategy.Allow(ctx, key, perSecond)
+			if err == nil && d.Fallback {
+				err = errors.New("decided without Redis, which did not answer")
+			}
+			return d.Allowed, err
+		},
+		Close: limits.Close,
 	}, nil
 }
 
@@ -217,4 +270,53 @@ func openSlidingWindow(l Limit) (Limiter, error) {
 		})
 		return s
 	}), nil
+}
+
+// redis_rate is GCRA in a script: the same limit is a rate of Capacity per Window with Capacity at once.
+func openRedisRate(l Limit) (Limiter, error) {
+	ctx, client, prefix := context.Background(), l.Server.GoRedis(), redisserver.Prefix()
+	limiter := redis_rate.NewLimiter(client)
+	limit := redis_rate.Limit{Rate: int(l.Capacity), Burst: int(l.Capacity), Period: l.Options.Window}
+	return Limiter{
+		Allow: func(key string) (bool, error) {
+			r, err := limiter.Allow(ctx, prefix+key, limit)
+			if err != nil {
+				return false, err
+			}
+			return r.Allowed > 0, nil
+		},
+		Close: client.Close,
+	}, nil
+}
+
+// redis-cell is GCRA in a module of the server. It takes a rate as a count in whole seconds, and a burst of one less than
+// may come at once.
+func openRedisCell(l Limit) (Limiter, error) {
+	ctx, client, prefix := context.Background(), l.Server.GoRedis(), redisserver.Prefix()
+	count, seconds := inWholeSeconds(l.Capacity, l.Options.Window)
+	allow := func(key string) (bool, error) {
+		// Its reply: whether it is limited, then how far and for how long.
+		reply, err := client.Do(ctx, "CL.THROTTLE", prefix+key, l.Capacity-1, count, seconds, 1).Int64Slice()
+		if err != nil {
+			return false, err
+		}
+		return len(reply) > 0 && reply[0] == 0, nil
+	}
+	if _, err := allow(""); err != nil {
+		if redis.HasErrorPrefix(err, "unknown command") {
+			err = ErrMissing
+		}
+		return Limiter{}, errors.Join(err, client.Close())
+	}
+	return Limiter{Allow: allow, Close: client.Close}, nil
+}
+
+// inWholeSeconds is a rate of n per window as a count per whole number of seconds, in the smallest numbers there are.
+func inWholeSeconds(n uint64, window time.Duration) (count, seconds uint64) {
+	count, seconds = n*uint64(time.Second), uint64(window)
+	a, b := count, seconds
+	for b > 0 {
+		a, b = b, a%b
+	}
+	return count / a, seconds / a
 }

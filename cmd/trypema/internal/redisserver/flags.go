@@ -1,0 +1,143 @@
+// Package redisserver turns the flags that say where limits keep their counts into a Redis server and clients of it.
+package redisserver
+
+import (
+	"cmp"
+	"net"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+)
+
+// Flags say where the limits of a command keep their counts. Commands embed it.
+type Flags struct {
+	Provider string  `default:"local" help:"Where counts are kept: local (in this process) or redis."`
+	Redis    *string `name:"redis" placeholder:"URL" help:"With --provider redis: redis://user:password@host:6379/0, or rediss:// for TLS; several with commas between them are nodes of one Cluster. Default: an embedded miniredis, which is not a Redis server, and whose speed means nothing."`
+	Client   *string `help:"With --provider redis: the client library, go-redis or rueidis. Default: go-redis."`
+}
+
+// Remote reports whether the counts are kept in Redis.
+func (f Flags) Remote() bool { return f.Provider == "redis" }
+
+// Check returns the first flag that is wrong as a flags.Error, or nil. It asks no server.
+func (f Flags) Check() error {
+	const onlyRemote = "left out unless --provider is redis"
+	var shown string
+	var wrong error
+	if f.Redis != nil {
+		shown = concealed(*f.Redis)
+		_, wrong = parse(*f.Redis)
+	}
+	return flags.First(
+		flags.OneOf("provider", f.Provider, "local", "redis"),
+		flags.Check(f.Redis == nil || f.Remote(), "redis", shown, onlyRemote),
+		flags.Check(f.Client == nil || f.Remote(), "client", f.client(), onlyRemote),
+		flags.OneOf("client", f.client(), GoRedis, Rueidis),
+		wrong,
+	)
+}
+
+// The client libraries.
+const (
+	GoRedis = "go-redis"
+	Rueidis = "rueidis"
+)
+
+func (f Flags) client() string {
+	if f.Client == nil {
+		return GoRedis
+	}
+	return *f.Client
+}
+
+// address is what --redis says.
+type address struct {
+	scheme   string // redis or rediss
+	user     string
+	password string
+	hosts    []string // with ports; more than one are nodes of a Cluster
+	database int
+}
+
+// String is the address without user and password.
+func (a address) String() string {
+	s := a.scheme + "://" + strings.Join(a.hosts, ",")
+	if a.database > 0 {
+		s += "/" + strconv.Itoa(a.database)
+	}
+	return s
+}
+
+// parse reads what --redis says, or returns a flags.Error that does not show the password.
+func parse(text string) (address, error) {
+	wrong := func(rule string) (address, error) {
+		return address{}, flags.Check(false, "redis", concealed(text), rule)
+	}
+	var a address
+	for i, node := range strings.Split(text, ",") {
+		if i > 0 && !strings.Contains(node, "://") {
+			node = a.scheme + "://" + node
+		}
+		u, err := url.Parse(node)
+		if err != nil || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
+			return wrong("a URL such as redis://user:password@host:6379/0")
+		}
+		if u.Scheme != "redis" && u.Scheme != "rediss" {
+			return wrong("a URL that begins with redis:// or rediss://")
+		}
+		port := cmp.Or(u.Port(), "6379")
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return wrong("a URL whose port is at most 65535")
+		}
+		database, err := strconv.ParseUint("0"+strings.Trim(u.Path, "/"), 10, 31)
+		if err != nil {
+			return wrong("a URL whose path is the number of a database")
+		}
+		password, _ := u.User.Password()
+		if i == 0 {
+			a = address{scheme: u.Scheme, user: u.User.Username(), password: password, database: int(database)}
+		} else if u.Scheme != a.scheme || u.User != nil && (u.User.Username() != a.user || password != a.password) {
+			return wrong("nodes with the same scheme, user and password")
+		}
+		a.hosts = append(a.hosts, net.JoinHostPort(u.Hostname(), port))
+		if len(a.hosts) > 1 && (a.database > 0 || database > 0) {
+			return wrong("nodes without a database, which a Cluster does not have")
+		}
+	}
+	return a, nil
+}
+
+// A password may stand before an @, after a question mark, or where a port belongs.
+var (
+	beforeAt = regexp.MustCompile(`^(\w+://)?.*@`)
+	afterAsk = regexp.MustCompile(`\?.*`)
+	notAPort = regexp.MustCompile(`:[^/:,\]]*[^/:,\]0-9][^/:,\]]*`)
+)
+
+// concealed is text, which may be no URL, without what may be a password.
+func concealed(text string) string {
+	text = beforeAt.ReplaceAllString(text, "$1***@")
+	text = afterAsk.ReplaceAllString(text, "?***")
+	return notAPort.ReplaceAllString(text, ":***")
+}
+
+// Where is for reports: where limits keep their counts.
+type Where struct {
+	Provider string `json:"provider"`
+	Client   string `json:"client"` // empty for local, as is Server
+	Server   string `json:"server"`
+}
+
+// String is Where for a person.
+func (w Where) String() string {
+	switch {
+	case w.Server == "":
+		return "local, in this process"
+	case w.Client == "":
+		return w.Provider + ": " + w.Server
+	}
+	return w.Provider + " by " + w.Client + ": " + w.Server
+}

@@ -1,0 +1,235 @@
+package redisserver
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/redislimit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// to is the flags for a server at a URL.
+func to(url string) Flags { return Flags{Provider: "redis", Redis: &url} }
+
+func closed(t *testing.T, c interface{ Close() error }) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLocalNeedsNoServer(t *testing.T) {
+	s, err := Flags{Provider: "local"}.Open(t.Context(), time.Second)
+	if s != nil || err != nil {
+		t.Fatalf("got %v, %v", s, err)
+	}
+	if s.Where() != (Where{Provider: "local"}) || s.Embedded() || s.Watch(t.Context())() != nil {
+		t.Error("no server is one")
+	}
+	closed(t, s)
+}
+
+func TestLimits(t *testing.T) {
+	m := miniredis.RunT(t)
+	m.RequireUserAuth("user", "secret")
+	one := "redis://user:secret@" + m.Addr()
+	for _, url := range []string{one + "/2", one + "," + m.Addr()} { // the second is taken for a Cluster, as which miniredis can pass
+		for _, client := range []string{GoRedis, Rueidis} {
+			t.Run(strings.TrimPrefix(url, one)+client, func(t *testing.T) {
+				f := to(url)
+				f.Client = &client
+				s, err := f.Open(t.Context(), time.Second)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer closed(t, s)
+				w := s.Where()
+				if w.Provider != "redis" || w.Client != client || !strings.Contains(w.Server, m.Addr()) || strings.Contains(w.Server, "secret") || s.Embedded() {
+					t.Errorf("where is %+v", w)
+				}
+				a, b := limits(t, s), limits(t, s)
+				defer closed(t, a)
+				defer closed(t, b)
+				for i, l := range []*Provider{a, a, b} { // b has keys of its own
+					d, err := l.Absolute().Allow(t.Context(), "k", trypema.PerSecond(1))
+					if err != nil || d.Fallback || d.Allowed != (i != 1) {
+						t.Errorf("call %d: %+v, %v", i, d, err)
+					}
+				}
+			})
+		}
+	}
+	if keys := len(m.DB(0).Keys()) + len(m.DB(2).Keys()); keys != 8 {
+		t.Errorf("%d keys, want 8", keys)
+	}
+}
+
+func limits(t *testing.T, s *Server) *Provider {
+	t.Helper()
+	p, err := s.Limits(redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: Patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestWrongOptionsLeaveNothingOpen(t *testing.T) {
+	for _, client := range []string{GoRedis, Rueidis} {
+		s, err := Flags{Provider: "redis", Client: &client}.Open(t.Context(), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Limits(redislimit.Options{Timeout: 1}); err == nil {
+			t.Error("no error")
+		}
+		closed(t, s)
+	}
+}
+
+func TestServerThatCanNotBeUsed(t *testing.T) {
+	guarded := miniredis.RunT(t)
+	guarded.RequireAuth("secret")
+	strange := miniredis.NewMiniRedis()
+	if err := strange.StartTLS(&tls.Config{Certificates: []tls.Certificate{certificate(t)}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(strange.Close)
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closed(t, silent) })
+
+	tests := []struct{ name, url, says string }{
+		{"nobody listens", "redis://:wrong@127.0.0.1:1", "connection refused"},
+		{"nobody answers", "redis://:wrong@" + silent.Addr().String(), "no answer within 2.5s"},
+		{"nobody answers to TLS", "rediss://:wrong@" + silent.Addr().String(), "no answer within 2.5s"},
+		{"no password", "redis://" + guarded.Addr(), "NOAUTH"},
+		{"wrong password", "redis://:wrong@" + guarded.Addr(), "WRONGPASS"},
+		{"wrong user", "redis://u:wrong@" + guarded.Addr(), "WRONGPASS"},
+		{"certificate", "rediss://:wrong@" + strange.Addr(), "certificate"},
+		{"no Cluster", "redis://127.0.0.1:1,127.0.0.1:2", "connection refused"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			s, err := to(tt.url).Open(t.Context(), time.Second)
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("took %v", took)
+			}
+			if s != nil || err == nil {
+				t.Fatalf("got %v, %v", s, err)
+			}
+			a, _ := parse(tt.url)
+			text := err.Error()
+			if !strings.HasPrefix(text, "--redis is "+a.String()+", which can not be used: ") || !strings.Contains(text, tt.says) {
+				t.Errorf("error is %q, which does not say %q", text, tt.says)
+			}
+			if strings.Contains(text, "wrong") || strings.Contains(text, "\n") {
+				t.Errorf("error shows the password, or has several lines: %q", text)
+			}
+		})
+	}
+}
+
+// certificate is one that nobody has signed but its owner.
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func TestOpenEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s, err := to("redis://127.0.0.1:1").Open(ctx, time.Second); s != nil || err == nil {
+		t.Errorf("got %v, %v", s, err)
+	}
+}
+
+// TestEmbeddedTime: in the embedded server a key lives for its time to live at least, and goes after that; the time that
+// scripts see is the real one.
+func TestEmbeddedTime(t *testing.T) {
+	const life = 200 * time.Millisecond
+	s, err := Flags{Provider: "redis"}.Open(t.Context(), life)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, s)
+	if !s.Embedded() || s.Watch(t.Context())() != nil {
+		t.Error("an embedded server that tells what it does")
+	}
+	client := s.GoRedis()
+	defer closed(t, client)
+
+	type born struct {
+		name     string
+		at, gone time.Time
+	}
+	var keys []*born
+	for i := range 40 { // at many moments between two looks at the keys
+		k := &born{name: string(rune('a' + i)), at: time.Now()}
+		if err := client.Set(t.Context(), k.name, 1, life).Err(); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, k)
+		time.Sleep(5 * time.Millisecond)
+		for _, k := range keys {
+			note(t, client, k.name, &k.gone)
+		}
+	}
+	for _, k := range keys {
+		for k.gone.IsZero() && time.Since(k.at) < 10*time.Second {
+			note(t, client, k.name, &k.gone)
+			time.Sleep(time.Millisecond)
+		}
+		if lived := k.gone.Sub(k.at); lived < life {
+			t.Errorf("key %s lived for %v, its time to live was %v", k.name, lived, life)
+		}
+	}
+
+	before := time.Now().Truncate(time.Microsecond)
+	said, err := client.Eval(t.Context(), "return redis.call('TIME')", nil).Int64Slice()
+	if err != nil || len(said) != 2 {
+		t.Fatalf("%v, %v", said, err)
+	}
+	if now := time.Unix(said[0], 1000*said[1]); now.Before(before) || now.After(time.Now()) {
+		t.Errorf("a script sees %v at %v", now, before)
+	}
+}
+
+// note notes when a key was first missed.
+func note(t *testing.T, client redis.UniversalClient, name string, gone *time.Time) {
+	t.Helper()
+	n, err := client.Exists(t.Context(), name).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n == 0 && gone.IsZero() {
+		*gone = time.Now()
+	}
+}
