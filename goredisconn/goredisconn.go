@@ -56,17 +56,21 @@ func New(c redis.UniversalClient) *Conn {
 	return conn
 }
 
-// Run reports through answer, once for each of keys, what the script with this SHA-1 said when it ran with keys[i] and
+// OneServer reports whether all keys are on one server: neither a Cluster nor a Ring.
+func (c *Conn) OneServer() bool { return c.nodeOf == nil }
+
+// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i] and
 // args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
+// In a Cluster all of keys[i] must be in one slot.
 //
-// One key costs one EVALSHA, more cost a pipeline for each node that has some of them; nodes are asked at the same time,
+// One run costs one EVALSHA, more cost a pipeline for each node that has some of the keys; nodes are asked at the same time,
 // and one that is slow or gone holds back nobody else's answers. A node that does not know the script executes nothing
 // and says so. Then the script is loaded on every node, once for all the Runs that miss it, and what was refused is sent
 // again; what is refused once more goes as EVAL, which brings the script.
 //
 // No call is sent again after it may have arrived, whatever MaxRetries says: it would count twice. So a call also fails
 // whose connection turns out to be broken.
-func (c *Conn) Run(ctx context.Context, script, sha1 string, keys []string, args [][]string, answer func(i int, reply []any, err error)) {
+func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error)) {
 	if len(keys) == 0 {
 		return
 	}
@@ -85,12 +89,12 @@ type run struct {
 	*Conn
 	ctx          context.Context
 	script, sha1 string
-	keys         []string
+	keys         [][]string
 	args         [][]string
 	answer       func(i int, reply []any, err error)
 }
 
-// byNode returns the indices of the keys, those on one node together. It only says who waits for whom: where a key is
+// byNode returns the indices of the runs, those on one node together. It only says who waits for whom: where a key is
 // sent is up to the client in any case.
 func (r *run) byNode() [][]int {
 	all := make([]int, len(r.keys))
@@ -101,8 +105,8 @@ func (r *run) byNode() [][]int {
 		return [][]int{all}
 	}
 	groups := make(map[*redis.Client][]int)
-	for i, key := range r.keys {
-		node, err := r.nodeOf(r.ctx, key)
+	for i, keys := range r.keys {
+		node, err := r.nodeOf(r.ctx, keys[0])
 		if err != nil {
 			return [][]int{all} // and what is wrong comes up again when they are sent
 		}
@@ -133,8 +137,11 @@ func (once) NoRetry() bool { return true }
 func (r *run) send(which []int, verb, script string, final bool) (refused []int) {
 	cmds := make([]redis.Cmder, len(which))
 	for n, i := range which {
-		args := make([]any, 0, 4+len(r.args[i]))
-		args = append(args, verb, script, 1, r.keys[i])
+		args := make([]any, 0, 3+len(r.keys[i])+len(r.args[i]))
+		args = append(args, verb, script, len(r.keys[i]))
+		for _, key := range r.keys[i] {
+			args = append(args, key)
+		}
 		for _, arg := range r.args[i] {
 			args = append(args, arg)
 		}

@@ -14,10 +14,10 @@ func absolute(span window.Span) *strategy {
 		denial: trypema.OutcomeRejected,
 		decide: operation{
 			script: func(s *scripts) script { return s.absolute },
-			args: func(calls []*call) []string {
+			args: func(batches []*batch) []string {
 				args := spanArgs(span)
-				for run := range runs(calls) {
-					args = appendRun(args, run)
+				for _, run := range batches[0].runs {
+					args = run.append(args)
 				}
 				// What is 1 can be left out at the end.
 				for n := 2; n > 0 && args[len(args)-1] == "1"; n-- {
@@ -30,69 +30,60 @@ func absolute(span window.Span) *strategy {
 	}
 }
 
-// runs yields the calls in runs of equal ones.
-func runs(calls []*call) func(func([]*call) bool) {
-	return func(yield func([]*call) bool) {
-		for len(calls) > 0 {
-			n := 1
-			for n < len(calls) && calls[n].like(calls[0]) {
-				n++
-			}
-			if !yield(calls[:n]) {
-				return
-			}
-			calls = calls[n:]
+// runsOf returns the calls in runs of equal ones.
+func runsOf(calls []*call) (runs []run) {
+	for _, c := range calls {
+		if n := len(runs) - 1; n >= 0 && runs[n].capacity == c.capacity && runs[n].cost == c.cost && runs[n].record == c.record {
+			runs[n].n++
+			continue
 		}
+		runs = append(runs, run{c.capacity, c.cost, c.record, 1})
 	}
+	return runs
 }
 
-func (c *call) like(d *call) bool {
-	return c.capacity == d.capacity && c.cost == d.cost && c.record == d.record
-}
-
-// appendRun appends capacity, cost and count of a run.
-func appendRun(args []string, run []*call) []string {
+// append appends capacity, cost and count of a run.
+func (r run) append(args []string) []string {
 	count := 0
-	if run[0].record {
-		count = len(run)
+	if r.record {
+		count = r.n
 	}
 	return append(args,
-		strconv.FormatUint(run[0].capacity, 10),
-		strconv.FormatUint(run[0].cost, 10),
+		strconv.FormatUint(r.capacity, 10),
+		strconv.FormatUint(r.cost, 10),
 		strconv.Itoa(count))
 }
 
-func readAbsolute(calls []*call, reply []any) error {
-	r := reader{reply: reply}
-	for run := range runs(calls) {
-		have, fit := r.count(most), r.count(uint64(len(run)))
+func readAbsolute(r *reader, runs []run, calls []*call) error {
+	for _, run := range runs {
+		have, fit := r.count(most), r.count(uint64(run.n))
 		var wait int64
 		var left uint64
-		if r.more() {
+		if !run.record || fit < uint64(run.n) {
 			wait, left = r.number(), r.count(most)
 		}
-		if r.err != nil {
-			break
+		if r.err != nil || calls == nil {
+			continue
 		}
-		cost := run[0].cost
-		for i, c := range run {
+		for i, c := range calls[:run.n] {
 			c.counts.Admitted = have
 			v := &c.verdict
 			switch {
 			case uint64(i) < fit:
 				v.Allowed = true
-				v.Now = have + uint64(i+1)*cost
+				v.Now = have + uint64(i+1)*run.cost
 				v.Then = v.Now
-			case !c.record && wait == 0:
+			case !run.record && wait == 0:
 				v.Allowed = true
 				v.Now, v.Then = have, have
 			default:
-				v.Now, v.Then, v.Wait = have+fit*cost, left, wait
+				v.Now, v.Then, v.Wait = have+fit*run.cost, left, wait
 				if wait < 0 {
 					v.Wait = window.Never
 				}
 			}
 		}
+		calls = calls[run.n:]
 	}
-	return r.done()
+	return r.err
 }

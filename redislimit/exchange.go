@@ -1,7 +1,9 @@
 package redislimit
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,7 +30,7 @@ type exchange struct {
 	timeout time.Duration
 	health  *health
 	decide  *operation
-	lacking *atomic.Bool // the server's Lua lacks struct
+	server  *server
 
 	ctx    context.Context // ended by Close
 	cancel context.CancelFunc
@@ -51,15 +53,26 @@ const (
 	maxFlights = 4
 	maxLost    = 16
 	maxCalls   = 512 // in a batch
-	maxBatches = 256 // in a flight
+	maxBatches = 256 // in an exchange
+	maxKeys    = 64  // in one run of a script
 )
 
 // operation is a script, with how to ask it and how to read its answer.
 type operation struct {
-	single bool // each call is a batch
+	single bool // each call is a batch, and travels alone
 	script func(*scripts) script
-	args   func(calls []*call) []string
-	read   func(calls []*call, reply []any) error
+
+	// args returns the ARGV of one run of the script for batches that ask the same.
+	args func(batches []*batch) []string
+	// read takes the answer to one batch, and tells it the calls; nil if nobody waits for them any more.
+	read func(r *reader, runs []run, calls []*call) error
+}
+
+// run is a number of equal calls in a row.
+type run struct {
+	capacity, cost uint64
+	record         bool
+	n              int
 }
 
 // call is one question of one caller. What is asked is written before it is handed over, the answer before done.
@@ -98,7 +111,10 @@ type lane struct{ batches []*batch }
 type batch struct {
 	key      string
 	op       *operation
-	calls    []*call // nil where the caller has left
+	calls    []*call // nil where the caller has left, until it is sent
+	runs     []run   // what calls ask, from when it is sent: they may be others once it is settled
+	dice     []byte
+	set      []string
 	state    state
 	flight   *flight // that it left with
 	deadline time.Time
@@ -117,8 +133,8 @@ const (
 	settled
 )
 
-func newExchange(c Conn, timeout time.Duration, decide *operation, h *health, lacking *atomic.Bool) *exchange {
-	x := &exchange{conn: c, timeout: timeout, decide: decide, health: h, lacking: lacking, lanes: make(map[string]*lane)}
+func newExchange(c Conn, timeout time.Duration, decide *operation, h *health, s *server) *exchange {
+	x := &exchange{conn: c, timeout: timeout, decide: decide, health: h, server: s, lanes: make(map[string]*lane)}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	return x
 }
@@ -248,6 +264,7 @@ func (x *exchange) boardLocked() (batches []*batch) {
 			continue
 		}
 		b.state = sent
+		b.runs, b.dice, b.set = runsOf(b.calls), diceOf(b.calls), b.calls[0].set
 		batches = append(batches, b)
 	}
 	clear(x.ready[:i])
@@ -258,6 +275,12 @@ func (x *exchange) boardLocked() (batches []*batch) {
 	return batches
 }
 
+// server is what turned out about the server behind a Conn.
+type server struct {
+	lacking atomic.Bool // its Lua lacks struct
+	many    atomic.Bool // it is several, though the Conn said otherwise
+}
+
 // run makes one exchange.
 func (x *exchange) run(batches []*batch) {
 	// The newest batch has the latest deadline; older ones are settled at theirs.
@@ -265,35 +288,46 @@ func (x *exchange) run(batches []*batch) {
 	defer cancel()
 	op := batches[0].op
 	for {
-		lacking := x.lacking.Load()
+		lacking, together := x.server.lacking.Load(), x.conn.OneServer() && !x.server.many.Load()
 		set := plain
 		if lacking {
 			set = portable
 		}
 		s := op.script(set)
-		keys, args := make([]string, len(batches)), make([][]string, len(batches))
-		for i, b := range batches {
-			keys[i], args[i] = b.key, op.args(b.calls)
+		parcels := pack(batches, together)
+		keys, args := make([][]string, len(parcels)), make([][]string, len(parcels))
+		for i, p := range parcels {
+			for _, b := range p {
+				keys[i] = append(keys[i], b.key)
+			}
+			args[i] = op.args(p)
 		}
 		var mu sync.Mutex // of what the answers find out
 		var again []*batch
 		var cause error
 		good := false
 		x.conn.Run(ctx, s.source, s.sha1, keys, args, func(i int, reply []any, err error) {
-			if err != nil && !lacking && lacksStruct(err) {
+			// Nothing has been executed if the server could not, in either case.
+			noStruct, crossSlot := !lacking && lacksStruct(err), len(parcels[i]) > 1 && isCrossSlot(err)
+			if noStruct || crossSlot {
 				mu.Lock()
-				again = append(again, batches[i])
-				mu.Unlock()
+				defer mu.Unlock()
+				if noStruct {
+					x.server.lacking.Store(true)
+				} else {
+					x.server.many.Store(true)
+				}
+				again = append(again, parcels[i]...)
 				return
 			}
-			inTime, wrong := x.answer(batches[i], reply, err)
+			inTime, wrong := x.answer(parcels[i], reply, err)
 			mu.Lock()
+			defer mu.Unlock()
 			if inTime && wrong != nil {
 				cause = wrong
 			} else if inTime {
 				good = true
 			}
-			mu.Unlock()
 		})
 		switch {
 		case good:
@@ -304,26 +338,59 @@ func (x *exchange) run(batches []*batch) {
 		if len(again) == 0 {
 			return
 		}
-		x.lacking.Store(true)
-		batches = again // nothing of it has been executed
+		batches = again
 	}
 }
 
-// answer gives a batch what Redis said. It reports whether that was in time, and what is wrong with Redis, if anything.
-func (x *exchange) answer(b *batch, reply []any, err error) (inTime bool, wrong error) {
-	inTime = x.settle(b)
-	if err == nil && inTime {
-		err = b.op.read(b.calls, reply)
+// pack puts together the batches that one run of the script can answer: those that ask the same, if they may.
+func pack(batches []*batch, together bool) (parcels [][]*batch) {
+	alike := make(map[run]int) // where the parcel for such a run is
+	for _, b := range batches {
+		if !together || b.op.single || len(b.runs) > 1 {
+			parcels = append(parcels, []*batch{b})
+			continue
+		}
+		i, ok := alike[b.runs[0]]
+		if !ok || len(parcels[i]) == maxKeys {
+			i = len(parcels)
+			alike[b.runs[0]] = i
+			parcels = append(parcels, nil)
+		}
+		parcels[i] = append(parcels[i], b)
 	}
-	switch {
-	case isKeyFault(err): // Redis has done its part
-		err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
-	case err != nil:
-		wrong = err
-		err = &trouble{err}
-	}
-	if inTime {
-		b.finish(err)
+	return parcels
+}
+
+// answer gives batches what Redis said. It reports whether that was in time for any, and what is wrong with Redis, if
+// anything.
+func (x *exchange) answer(batches []*batch, reply []any, err error) (inTime bool, wrong error) {
+	r := reader{reply: reply}
+	for i, b := range batches {
+		mine := x.settle(b)
+		inTime = inTime || mine
+		calls := b.calls
+		if !mine {
+			calls = nil // they may be others by now
+		}
+		err := err
+		if fault, ok := r.fault(); ok && err == nil {
+			err = errors.New(fault)
+		} else if err == nil {
+			err = b.op.read(&r, b.runs, calls)
+			if i == len(batches)-1 {
+				err = cmp.Or(err, r.done())
+			}
+		}
+		switch {
+		case isKeyFault(err): // Redis has done its part
+			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
+		case err != nil:
+			wrong = err
+			err = &trouble{err}
+		}
+		if mine {
+			b.finish(err)
+		}
 	}
 	return inTime, wrong
 }

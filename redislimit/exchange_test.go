@@ -99,8 +99,8 @@ func TestKeysSharePipelines(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if f.runs > 8 || f.calls != 500 {
-			t.Errorf("%d exchanges of %d scripts", f.runs, f.calls)
+		if f.runs > 8 || f.calls > 12 || f.keys != 500 {
+			t.Errorf("%d exchanges of %d scripts with %d keys", f.runs, f.calls, f.keys)
 		}
 	})
 }
@@ -425,4 +425,57 @@ func TestOptions(t *testing.T) {
 	if _, err := redislimit.New(nil, redislimit.Options{}); !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Errorf("no Conn: %v", err)
 	}
+}
+
+// Keys that are asked the same share a run of the script, and each has its own answer, or its own fault.
+func TestKeysShareAScript(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeRedis()
+		f.delay = time.Millisecond
+		f.fault = func(key string) ([]any, error) {
+			if strings.Contains(key, "bad") {
+				return []any{errFakeKey.Error()}, nil
+			}
+			return nil, nil
+		}
+		l := open(t, f, redislimit.Options{}).Absolute()
+		ask := func(keys int) {
+			var all sync.WaitGroup
+			for i := range keys {
+				all.Go(func() {
+					key, n := fmt.Sprint("good", i), uint64(1)
+					if i%10 == 3 {
+						key = fmt.Sprint("bad", i)
+					}
+					if i%7 == 0 {
+						n = 2
+					}
+					d, err := l.AllowN(t.Context(), key, perSecond10, n)
+					if bad := i%10 == 3; bad != (err != nil) || d.Fallback || !bad && d.Remaining != 100-n {
+						t.Errorf("%s: %+v, %v", key, d, err)
+					}
+					if err != nil && !strings.Contains(err.Error(), key) {
+						t.Errorf("%s: %v", key, err)
+					}
+				})
+			}
+			all.Wait()
+		}
+		ask(100)
+		if f.calls > 12 || f.keys != 100 {
+			t.Errorf("%d runs of scripts with %d keys", f.calls, f.keys)
+		}
+
+		// A server that turns out to be many has each key alone, and nobody notices.
+		clear(f.windows)
+		f.crossSlot = true
+		f.calls, f.keys = 0, 0
+		ask(100)
+		f.calls, f.keys = 0, 0
+		clear(f.windows)
+		ask(100)
+		if f.calls != 100 || f.keys != 100 {
+			t.Errorf("after CROSSSLOT: %d runs of scripts with %d keys", f.calls, f.keys)
+		}
+	})
 }

@@ -19,13 +19,18 @@ type fakeRedis struct {
 	windows map[string]*window.Window
 	runs    int // exchanges
 	calls   int // scripts in them
+	keys    int // keys of those
 
-	delay time.Duration                           // of the network, there and back
-	fault func(key string) (reply []any, e error) // what to answer instead, unless both are nil
-	hang  chan struct{}                           // if not nil, nothing is answered until it is closed
+	crossSlot bool                                    // it is many servers after all
+	delay     time.Duration                           // of the network, there and back
+	fault     func(key string) (reply []any, e error) // what to answer instead, unless both are nil
+	hang      chan struct{}                           // if not nil, nothing is answered until it is closed
 }
 
 func newFakeRedis() *fakeRedis { return &fakeRedis{windows: map[string]*window.Window{}} }
+
+// OneServer implements redislimit.Conn.
+func (f *fakeRedis) OneServer() bool { return true }
 
 // takeAway makes exchanges hang until restore.
 func (f *fakeRedis) takeAway() {
@@ -52,9 +57,12 @@ func (f *fakeRedis) forget() {
 
 var errFakeKey = errors.New("WRONGTYPE Operation against a key holding the wrong kind of value")
 
-func (f *fakeRedis) Run(ctx context.Context, script, _ string, keys []string, args [][]string, answer func(int, []any, error)) {
+func (f *fakeRedis) Run(ctx context.Context, script, _ string, keys, args [][]string, answer func(int, []any, error)) {
 	f.mu.Lock()
 	f.runs++
+	for i := range keys {
+		f.keys += len(keys[i])
+	}
 	f.calls += len(keys)
 	delay, hang := f.delay, f.hang
 	f.mu.Unlock()
@@ -69,9 +77,17 @@ func (f *fakeRedis) Run(ctx context.Context, script, _ string, keys []string, ar
 		err = ctx.Err()
 	}
 	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
-	for i, key := range keys {
-		if errs[i] = err; err == nil {
-			replies[i], errs[i] = f.eval(script, key, args[i])
+	for i := range keys {
+		errs[i] = err
+		if err == nil && f.crossSlot && len(keys[i]) > 1 {
+			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
+		}
+		for _, key := range keys[i] {
+			if errs[i] == nil {
+				var reply []any
+				reply, errs[i] = f.eval(script, key, args[i])
+				replies[i] = append(replies[i], reply...)
+			}
 		}
 	}
 	time.Sleep(delay / 2)
@@ -96,9 +112,9 @@ func (f *fakeRedis) eval(script, key string, args []string) ([]any, error) {
 	}
 	now := w.Advance(&f.groups, s, time.Now().UnixMicro())
 	switch {
-	case strings.Contains(script, "under Absolute"):
+	case strings.HasPrefix(script, "-- Decides calls under Absolute"):
 		return f.absolute(w, s, now, args[2:]), nil
-	case strings.Contains(script, "Makes the total"):
+	case strings.HasPrefix(script, "-- Makes the total"):
 		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
 	}
 	return nil, errors.New("ERR the fake does not know Suppressed")
@@ -122,7 +138,10 @@ func (f *fakeRedis) absolute(w *window.Window, s window.Span, now int64, runs []
 		if v.Allowed {
 			v.Then = 0
 		}
-		reply = append(reply, int64(have), int64(fit), v.Wait, int64(v.Then))
+		reply = append(reply, int64(have), int64(fit))
+		if fit < max(count, 1) {
+			reply = append(reply, v.Wait, int64(v.Then))
+		}
 	}
 	return reply
 }

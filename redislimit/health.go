@@ -35,7 +35,12 @@ func isKeyFault(err error) bool {
 }
 
 // lacksStruct reports whether an error says that the server's Lua does not have the library struct.
-func lacksStruct(err error) bool { return strings.Contains(err.Error(), "variable 'struct'") }
+func lacksStruct(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "variable 'struct'")
+}
+
+// isCrossSlot reports whether an error says that the keys of one script are not on one node.
+func isCrossSlot(err error) bool { return err != nil && strings.Contains(err.Error(), "CROSSSLOT") }
 
 // health is the circuit breaker. After maxFailures exchanges in a row that brought no answer, Redis is taken for gone, and
 // asked again once in a while. The first answer that is in time ends that.

@@ -37,11 +37,11 @@ type strategy struct {
 	set    operation
 }
 
-func newLimiter(c Conn, o Options, span window.Span, h *health, lacking *atomic.Bool, s *strategy) *limiter {
+func newLimiter(c Conn, o Options, span window.Span, h *health, srv *server, s *strategy) *limiter {
 	s.set = setOperation(span)
 	return &limiter{
 		strategy:  s,
-		exchange:  newExchange(c, o.Timeout, &s.decide, h, lacking),
+		exchange:  newExchange(c, o.Timeout, &s.decide, h, srv),
 		window:    o.Window,
 		before:    "{" + o.Prefix + ":",
 		after:     "}:" + s.letter + ":" + o.Window.String(),
@@ -179,7 +179,7 @@ func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, t
 		return trypema.SetResult{}, err
 	}
 	c := l.exchange.newCall()
-	c.set = []string{when.String(), strconv.FormatUint(total, 10), keep.String()}
+	c.set = []string{when.String(), strconv.FormatUint(total, 10), keep.String(), l.letter}
 	if err := l.exchange.do(ctx, &l.set, name, c); err != nil {
 		return trypema.SetResult{}, err
 	}
@@ -202,15 +202,15 @@ func setOperation(span window.Span) operation {
 	return operation{
 		single: true,
 		script: func(s *scripts) script { return s.set },
-		args: func(calls []*call) []string {
-			return append(spanArgs(span), calls[0].set...)
+		args: func(batches []*batch) []string {
+			return append(spanArgs(span), batches[0].set...)
 		},
-		read: func(calls []*call, reply []any) error {
-			r := reader{reply: reply}
-			c := calls[0]
-			c.matched = r.count(1) == 1
-			c.counts.Admitted = r.count(2 * most)
-			return r.done()
+		read: func(r *reader, _ []run, calls []*call) error {
+			matched, total := r.count(1) == 1, r.count(2*most)
+			if calls != nil {
+				calls[0].matched, calls[0].counts.Admitted = matched, total
+			}
+			return r.err
 		},
 	}
 }

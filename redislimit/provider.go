@@ -21,7 +21,6 @@ package redislimit
 import (
 	"errors"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -64,13 +63,13 @@ func New(c Conn, o Options) (*Provider, error) {
 		}
 	}
 	h := &health{retry: o.RetryInterval, onChange: o.OnChange}
-	lacking := new(atomic.Bool)
+	srv := new(server)
 	span := window.Span{
 		Window: int64((o.Window + time.Microsecond - 1) / time.Microsecond),
 		Bucket: int64(o.Bucket / time.Microsecond),
 	}
-	p.absolute = newLimiter(c, o, span, h, lacking, absolute(span))
-	p.suppressed = newLimiter(c, o, span, h, lacking, suppressed(span, o.HardLimitFactor, rand.Float64))
+	p.absolute = newLimiter(c, o, span, h, srv, absolute(span))
+	p.suppressed = newLimiter(c, o, span, h, srv, suppressed(span, o.HardLimitFactor, rand.Float64))
 	if p.local != nil {
 		p.absolute.local, p.suppressed.local = p.local.Absolute(), p.local.Suppressed()
 	}

@@ -2,11 +2,21 @@ package redislimit
 
 import "fmt"
 
-// reader takes a reply apart. What does not have the shape that was expected is an error, once, at the end.
+// reader takes a reply apart. What does not have the shape that was expected is an error, and all that follows it.
 type reader struct {
 	reply []any
 	next  int
 	err   error
+}
+
+// fault takes what is wrong with a key, if that is what comes next.
+func (r *reader) fault() (text string, ok bool) {
+	if r.err == nil && r.more() {
+		if text, ok = r.reply[r.next].(string); ok {
+			r.next++
+		}
+	}
+	return text, ok
 }
 
 func (r *reader) more() bool { return r.next < len(r.reply) }

@@ -22,51 +22,63 @@ func suppressed(span window.Span, factor float64, dice func() float64) *strategy
 		denial: trypema.OutcomeSuppressed,
 		decide: operation{
 			script: func(s *scripts) script { return s.suppressed },
-			args: func(calls []*call) []string {
-				thrown := make([]byte, 0, 3*len(calls))
-				for _, c := range calls {
-					if c.record {
-						thrown = append(thrown, byte(c.dice>>16), byte(c.dice>>8), byte(c.dice))
-					}
+			args: func(batches []*batch) []string {
+				var thrown []byte
+				for _, b := range batches {
+					thrown = append(thrown, b.dice...)
 				}
 				args := append(spanArgs(span), hardFactor, string(thrown))
-				for run := range runs(calls) {
-					args = appendRun(args, run)
+				for _, run := range batches[0].runs {
+					args = run.append(args)
 				}
 				return args
 			},
-			read: func(calls []*call, reply []any) error {
-				return readSuppressed(span, law, dice, calls, reply)
+			read: func(r *reader, runs []run, calls []*call) error {
+				return readSuppressed(r, span, law, dice, runs, calls)
 			},
 		},
 	}
 }
 
-func readSuppressed(span window.Span, law func(uint64) *window.Law, dice func() float64, calls []*call, reply []any) error {
-	r := reader{reply: reply}
-	for run := range runs(calls) {
-		l := law(run[0].capacity)
+// diceOf returns three bytes for each call that is recorded.
+func diceOf(calls []*call) (dice []byte) {
+	for _, c := range calls {
+		if c.record {
+			dice = append(dice, byte(c.dice>>16), byte(c.dice>>8), byte(c.dice))
+		}
+	}
+	return dice
+}
+
+func readSuppressed(r *reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run, calls []*call) error {
+	rest := calls
+	for _, run := range runs {
 		counts := window.Counts{Admitted: r.count(most), Declined: r.count(most)}
 		recent, joined := r.count(2*most), r.count(2*most)
+		l := law(run.capacity)
 		var bits uint64
-		for i, c := range run {
+		for i := range run.n {
+			if run.record && i%32 == 0 {
+				bits = r.count(1<<32 - 1)
+			}
+			if calls == nil || r.err != nil {
+				continue
+			}
+			c := rest[i]
 			c.counts, c.recent = counts, recent
 			v := &c.verdict
 			v.Factor = 1
-			if c.cost <= c.capacity {
-				v.Factor = l.Factor(counts, recent, c.cost)
+			if run.cost <= run.capacity {
+				v.Factor = l.Factor(counts, recent, run.cost)
 			}
 			v.Now = counts.Admitted
-			if !c.record {
+			if !run.record {
 				v.Allowed = dice() >= v.Factor
 				v.Then = v.Now
 				continue
 			}
-			if i%32 == 0 {
-				bits = r.count(1<<32 - 1)
-			}
 			v.Allowed = bits>>(i%32)&1 == 1
-			n := c.cost
+			n := run.cost
 			if v.Allowed {
 				counts.Admitted += n
 				v.Now, v.Then = counts.Admitted, counts.Admitted
@@ -78,21 +90,20 @@ func readSuppressed(span window.Span, law func(uint64) *window.Law, dice func() 
 			joined += n
 			recent = joined
 		}
+		if calls != nil {
+			rest = rest[run.n:]
+		}
 	}
-	if r.err != nil {
-		return r.err
-	}
-	return readWaits(&r, span, law, calls)
+	return readWaits(r, span, law, runs, calls)
 }
 
 // readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that from the state
 // after the whole batch: what came with a call has happened, too.
-func readWaits(r *reader, span window.Span, law func(uint64) *window.Law, calls []*call) error {
+func readWaits(r *reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
 	var groups window.Groups
 	var w window.Window
-	var now int64
-	if r.more() {
-		now = r.number()
+	now := r.number()
+	if now != 0 {
 		before := window.Counts{Admitted: r.count(4 * most), Declined: r.count(4 * most)}
 		log := r.text()
 		if len(log)%groupSize != 0 {
@@ -100,7 +111,7 @@ func readWaits(r *reader, span window.Span, law func(uint64) *window.Law, calls 
 		}
 		// The groups are as they are; none may join another.
 		apart := window.Span{Window: span.Window, Bucket: 1}
-		for ; len(log) >= groupSize; log = log[groupSize:] {
+		for ; len(log) >= groupSize && calls != nil; log = log[groupSize:] {
 			last := int64(number(log))
 			upto := window.Counts{Admitted: number(log[7:]), Declined: number(log[14:])}
 			w.Record(&groups, apart, w.Advance(&groups, apart, last), window.Counts{
@@ -110,18 +121,18 @@ func readWaits(r *reader, span window.Span, law func(uint64) *window.Law, calls 
 			before = upto
 		}
 	}
-	if err := r.done(); err != nil {
-		return err
+	if r.err != nil || calls == nil {
+		return r.err
 	}
-	for run := range runs(calls) {
+	for _, run := range runs {
 		var wait int64
 		var then uint64
-		for _, c := range run {
+		for _, c := range calls[:run.n] {
 			v := &c.verdict
 			switch {
 			case v.Allowed:
 				continue
-			case c.cost > c.capacity:
+			case run.cost > run.capacity:
 				v.Wait = window.Never
 				continue
 			case wait == 0:
@@ -129,11 +140,12 @@ func readWaits(r *reader, span window.Span, law func(uint64) *window.Law, calls 
 					return errors.New("reply without groups, though a call was denied")
 				}
 				var at int64
-				at, then = w.Calms(&groups, span, law(c.capacity), c.cost)
+				at, then = w.Calms(&groups, span, law(run.capacity), run.cost)
 				wait = max(at-now, 1)
 			}
 			v.Wait, v.Then = wait, then
 		}
+		calls = calls[run.n:]
 	}
 	return nil
 }

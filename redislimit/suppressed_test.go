@@ -30,7 +30,7 @@ func TestSuppressedReplies(t *testing.T) {
 		want  trypema.Decision // with Limit
 	}{
 		{
-			"the first call", 3, false, []any{int64(0), int64(0), int64(0), int64(0), int64(1)},
+			"the first call", 3, false, []any{int64(0), int64(0), int64(0), int64(0), int64(1), int64(0)},
 			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: 97, RemainingAfterWaiting: 97},
 		},
 		{
@@ -47,7 +47,7 @@ func TestSuppressedReplies(t *testing.T) {
 			trypema.Decision{Outcome: trypema.OutcomeSuppressed, Remaining: 100, SuppressionFactor: 1, RetryAfter: trypema.Never},
 		},
 		{
-			"a peek at an empty window", 1, true, []any{int64(0), int64(0), int64(0), int64(0)},
+			"a peek at an empty window", 1, true, []any{int64(0), int64(0), int64(0), int64(0), int64(0)},
 			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: 100, RemainingAfterWaiting: 100},
 		},
 		{

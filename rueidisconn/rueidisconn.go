@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,10 +48,14 @@ type load struct {
 // it was not set) does.
 func New(c rueidis.Client) *Conn { return &Conn{client: c, last: make(map[string]*load)} }
 
-// Run reports through answer, once for each of keys, what the script with this SHA-1 said when it ran with keys[i] and
+// OneServer reports whether all keys are on one server: not a Cluster.
+func (c *Conn) OneServer() bool { return c.client.Mode() != rueidis.ClientModeCluster }
+
+// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i] and
 // args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
+// In a Cluster all of keys[i] must be in one slot.
 //
-// Each key costs one EVALSHA, in one pipeline for a server. In a Cluster, all neighbourhoods of 128 slots are asked at the
+// Each run costs one EVALSHA, in one pipeline for a server. In a Cluster, all neighbourhoods of 128 slots are asked at the
 // same time, so that a node that is slow or gone holds back nobody else's answers but those from the neighbourhoods in
 // which its runs of slots end. A node that does not know the script executes nothing and says so. Then the script is
 // loaded on every node, once for all the Runs that miss it, and what was refused is sent again; what is refused once more
@@ -58,7 +63,7 @@ func New(c rueidis.Client) *Conn { return &Conn{client: c, last: make(map[string
 //
 // No call is sent again after it may have arrived, as it would count twice. So a call also fails whose connection turns
 // out to be broken.
-func (c *Conn) Run(ctx context.Context, script, sha1 string, keys []string, args [][]string, answer func(i int, reply []any, err error)) {
+func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error)) {
 	if len(keys) == 0 {
 		return
 	}
@@ -77,20 +82,20 @@ type run struct {
 	*Conn
 	ctx          context.Context
 	script, sha1 string
-	keys         []string
+	keys         [][]string
 	args         [][]string
 	answer       func(i int, reply []any, err error)
 }
 
-// byNeighbours returns the indices of the keys, in a Cluster neighbours together. It only says who waits for whom: where a
+// byNeighbours returns the indices of the runs, in a Cluster neighbours together. It only says who waits for whom: where a
 // key is sent is up to the client in any case.
 func (r *run) byNeighbours() [][]int {
 	cluster := len(r.keys) > 1 && r.client.Mode() == rueidis.ClientModeCluster
 	groups := make(map[uint16][]int)
 	var group uint16
-	for i, key := range r.keys {
+	for i, keys := range r.keys {
 		if cluster {
-			at := rueidis.Completed{}.SetSlot(key)
+			at := rueidis.Completed{}.SetSlot(keys[0])
 			group = at.Slot() / neighbours
 		}
 		groups[group] = append(groups[group], i)
@@ -118,7 +123,7 @@ func (r *run) send(which []int, verb, script string, final bool) (refused []int)
 	}
 	cmds := make([]rueidis.Completed, len(which))
 	for n, i := range which {
-		cmds[n] = r.client.B().Arbitrary(verb, script, "1").Keys(r.keys[i]).Args(r.args[i]...).Build()
+		cmds[n] = r.client.B().Arbitrary(verb, script, strconv.Itoa(len(r.keys[i]))).Keys(r.keys[i]...).Args(r.args[i]...).Build()
 	}
 
 	var results []rueidis.RedisResult

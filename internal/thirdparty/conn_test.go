@@ -232,7 +232,11 @@ func exchange(ctx context.Context, t *testing.T, c redislimit.Conn, script strin
 	times := make([]atomic.Int32, len(keys))
 	var returned atomic.Bool
 	start := time.Now()
-	c.Run(ctx, script, hex.EncodeToString(sum[:]), keys, args, func(i int, reply []any, err error) {
+	alone := make([][]string, len(keys))
+	for i, key := range keys {
+		alone[i] = []string{key}
+	}
+	c.Run(ctx, script, hex.EncodeToString(sum[:]), alone, args, func(i int, reply []any, err error) {
 		if returned.Load() {
 			t.Errorf("key %q is answered after Run has returned", keys[i])
 		}

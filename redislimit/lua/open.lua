@@ -2,7 +2,7 @@
 if not live then
   head, size, oldest, recent, gone_declined, recent_before, recent_last = 0, 0, NONE, 0, 0, 0, 0
   first, expires, live = now, 0, true
-  header = ''
+  text = ''
 elseif now - first >= bucket then
   local large = gone + gone_declined >= NONE / 4
   if large or head > 32 and 2 * head > size then
@@ -23,10 +23,10 @@ elseif now - first >= bucket then
     elseif head < size then
       log[1] = call('GETRANGE', key, HEADER + GROUP * head, HEADER + GROUP * size - 1)
     end
-    call('SET', key, header .. table.concat(log), 'KEEPTTL')
+    call('SET', key, text .. table.concat(log), 'KEEPTTL')
     recent, size, head = recent - head, size - head, 0
   end
-  call('SETRANGE', key, HEADER + GROUP * size, struct.pack('<I7I7I7', last, admitted, declined))
+  call('APPEND', key, struct.pack('<I7I7I7', last, admitted, declined))
   if head == size then oldest, oldest_admitted, oldest_declined = last, admitted, declined end
   if recent == size then recent_last = last end
   size = size + 1

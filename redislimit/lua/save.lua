@@ -4,9 +4,12 @@ if expires < now + keep then
   expires = now + keep + math.floor(keep / 2)
   ttl = math.ceil((expires - now) / 1000)
 end
-local new = struct.pack('<I7I7I7I7I7I7I7BI4I4I7I7I7I4I7I7', declined, last, admitted, first, gone, oldest, expires, 1,
-  head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before, recent_last)
-if header == '' then
+local new = struct.pack('<I7I7I7I7BI7I7I7I4I4I7', first, gone, oldest, expires, 1, last, admitted, declined, head, size,
+  oldest_admitted)
+if full then
+  new = new .. struct.pack('<I7I7I4I7I7', oldest_declined, gone_declined, recent, recent_before, recent_last)
+end
+if text == '' then
   call('SET', key, new, 'PX', ttl)
 else
   call('SETRANGE', key, '0', new)

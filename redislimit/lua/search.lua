@@ -6,10 +6,10 @@ local function group(i)
   return struct.unpack('<I7I7I7', call('GETRANGE', key, from, from + GROUP - 1))
 end
 
--- search returns the first of the groups low … size−1 for which found holds, and what is in it, or size. found must hold
--- for all groups after one for which it holds. Doubling steps: the answer is mostly among the first.
+-- search returns the first of the groups low … size−1 for which found holds, and what is in it; or size, NONE, 0, 0. found
+-- must hold for all groups after one for which it holds. Doubling steps: the answer is mostly among the first.
 local function search(low, found)
-  local high, step, l, a, d = size, 1, nil, nil, nil
+  local high, step, l, a, d = size, 1, NONE, 0, 0
   while low < high do
     local i = low + step - 1
     if i >= high then i = math.floor((low + high) / 2) end

@@ -5,12 +5,18 @@
 -- ARGV[3]  condition        on the live total, admitted and declined: Always(), Equal(5), NotEqual(5), Less(5), Greater(5)
 -- ARGV[4]  total            that is wanted
 -- ARGV[5]  history          Replace, KeepNewest or KeepOldest: which events stay
+-- ARGV[6]  strategy         a, or s for Suppressed
 --
--- Reply: 1 if the condition held, else 0; the total before.
+-- Reply: what is wrong with the key, a string; or 1 if the condition held, else 0, and the total before.
 --
 -- Cost: two commands if the condition does not hold; else one for each live group, and one that writes all.
 
+local full = ARGV[6] == 's'
+-- include clock.lua
+
+local key = KEYS[1]
 -- include load.lua
+if fault then return {fault} end
 -- include window.lua
 -- include search.lua
 
@@ -86,7 +92,7 @@ end
 if newest ~= groups[#groups] then first = math.max(newest.last - bucket, 0) end
 size, last, expires = #log, newest.last, 0
 if size > 0 then recent_last = oldest end
-header = ''
+text = ''
 -- include save.lua
-if size > 0 then call('SETRANGE', key, HEADER, table.concat(log)) end
+if size > 0 then call('APPEND', key, table.concat(log)) end
 return {1, have}
