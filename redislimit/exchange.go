@@ -156,6 +156,10 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	if err != nil {
 		return err
 	}
+	if ctx.Done() == nil {
+		<-c.done
+		return c.err
+	}
 	select {
 	case <-c.done:
 		return c.err

@@ -78,7 +78,7 @@ func (c conditions) String() string {
 func (c conditions) footnotes(w io.Writer) {
 	timed := fmt.Sprintf("one call in %d is timed, and one clock read with it", sampleEvery)
 	if c.Server != "" {
-		timed = fmt.Sprintf("every call to Redis is timed; one in %d of those that need no server", sampleEvery)
+		timed = fmt.Sprintf("one call to Redis in %d is timed; one in %d of those that need no server", sampleEveryRemote, sampleEvery)
 	}
 	if c.Asked > 0 {
 		timed = "every call, from the instant it was due; a worker that wakes up late is part of it"
