@@ -193,6 +193,8 @@ func deref[T any](p *T) (v T) {
 	return v
 }
 
+var errIdle = errors.New("no call was made")
+
 var errInterrupted = errors.New("interrupted; a part of a measurement is not reported")
 
 // Run measures and prints.

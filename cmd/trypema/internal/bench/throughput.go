@@ -188,6 +188,9 @@ func (s *session) warm(ctx context.Context, progress func(part float64)) error {
 		return nil
 	}
 	_, err := s.drive(ctx, s.warmUp, progress)
+	if errors.Is(err, errIdle) { // at a low rate it may be too short for any
+		err = nil
+	}
 	for _, w := range s.workers {
 		w.latency = latency.NewHistogram()
 	}
@@ -281,7 +284,7 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	case ctx.Err() != nil:
 		return r, errInterrupted
 	case r.ops == 0:
-		return r, fmt.Errorf("%s: no call was made", s.name)
+		return r, fmt.Errorf("%s: %w", s.name, errIdle)
 	case r.ops != r.allowed+r.denied:
 		var failed uint64
 		var firstFail error
