@@ -26,7 +26,7 @@ type victim struct {
 }
 
 func newVictim(t *testing.T) *victim {
-	s := redisserver.Start(t, "--enable-debug-command", "yes")
+	s := redisserver.Start(t, redisserver.WithDebug(t)...)
 	v := &victim{T: t, server: s, proxy: redisserver.StartProxy(t, s.Addr()), admin: s.Client()}
 	v.client = redis.NewClient(&redis.Options{Addr: v.proxy.Addr(), ReadTimeout: time.Second})
 	t.Cleanup(func() {

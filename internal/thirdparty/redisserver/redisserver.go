@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -77,6 +78,19 @@ func Start(t testing.TB, args ...string) *Server {
 	}
 	t.Fatal("redisserver:", err)
 	return nil
+}
+
+// WithDebug returns the options with which Start makes a server that takes the command DEBUG. Before 7.0 all did.
+func WithDebug(t testing.TB) []string {
+	t.Helper()
+	version, err := exec.Command(find(t), "--version").Output()
+	if err != nil {
+		t.Fatal("redisserver:", err)
+	}
+	if regexp.MustCompile(`\bv=[0-6]\.`).Match(version) {
+		return nil
+	}
+	return []string{"--enable-debug-command", "yes"}
 }
 
 func find(t testing.TB) string {

@@ -48,10 +48,10 @@ func measured(t *testing.T, c Command, v any) {
 	}
 }
 
+// One after the other: what memory a limiter takes shows only while nothing else comes and goes.
 func TestEveryPeer(t *testing.T) {
 	for _, name := range peer.NamesIn(false) {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			c := small()
 			c.Peer = name
 			var r result
