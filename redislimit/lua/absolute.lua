@@ -29,7 +29,7 @@ for k = 1, #KEYS do
     reply[n] = fault
   elseif steady and all > 0 and admitted - gone + all <= ARGV[3] + 0 then
     -- The short way, for most calls: all fit.
-    call('SETRANGE', key, '29', struct.pack('<I7I7', now, admitted + all))
+    call('SETRANGE', key, '15', struct.pack('<I7I7', now, admitted + all))
     reply[n + 1], reply[n + 2] = admitted - gone, (ARGV[5] or 1) + 0
     n = n + 2
   else

@@ -1,11 +1,13 @@
--- Writes the header, with the time to live: at least a window and a bucket after the last event.
+-- Writes the header, with the time to live: at least a window and a bucket after the last event. It is renewed once it is
+-- shorter, so nothing is steady beyond that.
 local keep, ttl = window + bucket, nil
 if expires < now + keep then
   expires = now + keep + math.floor(keep / 2)
   ttl = math.ceil((expires - now) / 1000)
 end
-local new = struct.pack('<I7I7I7I7BI7I7I7I4I4I7', first, gone, oldest, expires, 1, last, admitted, declined, head, size,
-  oldest_admitted)
+local until_then = math.min(first + bucket, oldest + window, expires - keep)
+local new = struct.pack('<I7I7BI7I7I7I7I7I7I4I4I7', until_then, gone, 1, last, admitted, declined, first, oldest, expires, head,
+  size, oldest_admitted)
 if full then
   new = new .. struct.pack('<I7I7I4I7I7', oldest_declined, gone_declined, recent, recent_before, recent_last)
 end

@@ -118,7 +118,7 @@ for k = 1, #KEYS do
       end
     end
     if dirty and steady then
-      call('SETRANGE', key, '29', struct.pack('<I7I7I7', last, admitted, declined))
+      call('SETRANGE', key, '15', struct.pack('<I7I7I7', last, admitted, declined))
     elseif dirty then
 -- include save.lua
     end

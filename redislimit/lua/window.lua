@@ -1,19 +1,20 @@
 -- The window as it is now: what has expired is forgotten. Changes stay in variables until save.lua, but for the log.
 
-local declined, head, size, oldest_admitted = 0, 0, 0, 0
+window, bucket = window + 0, bucket + 0
+local declined, first, oldest, expires = 0, 0, NONE, 0
+local head, size, oldest_admitted = 0, 0, 0
 local oldest_declined, gone_declined, recent, recent_before, recent_last = 0, 0, 0, 0, 0
 
 -- A clock that steps back stands still. If it steps back by more than a window, what is there counts from now.
+if text == '' then last = -window end
 local stale = last > now + window
 if last > now and not stale then now = last end
 
 local live = now - last < window
 if live then
+  declined, first, oldest, expires, head, size, oldest_admitted = struct.unpack('<I7I7I7I7I4I4I7', text, 30)
   if full then
-    declined, head, size, oldest_admitted, oldest_declined, gone_declined, recent, recent_before, recent_last =
-      struct.unpack('<I7I4I4I7I7I7I4I7I7', text, 44)
-  else
-    head, size, oldest_admitted = struct.unpack('<I4I4I7', text, 51)
+    oldest_declined, gone_declined, recent, recent_before, recent_last = struct.unpack('<I7I7I4I7I7', text, 73)
   end
   if stale then
     head, oldest, first, last = size, NONE, now, now
