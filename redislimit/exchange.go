@@ -60,6 +60,7 @@ const (
 // operation is a script, with how to ask it and how to read its answer.
 type operation struct {
 	single bool // each call is a batch, and travels alone
+	dice   bool // that the script throws
 	script func(*scripts) script
 
 	// args returns the ARGV of one run of the script for batches that ask the same.
@@ -178,9 +179,9 @@ func (x *exchange) leave(ctx context.Context, b *batch, c *call) error {
 	x.mu.Unlock()
 	switch state {
 	case waiting:
-		return fmt.Errorf("redislimit: not sent to Redis: %w", context.Cause(ctx))
+		return fmt.Errorf("redislimit: not sent to Redis: %w", ctx.Err())
 	case sent:
-		return fmt.Errorf("%w: %w", ErrInDoubt, context.Cause(ctx))
+		return fmt.Errorf("%w: %w", ErrInDoubt, ctx.Err())
 	}
 	<-c.done // what settles a batch finishes it at once
 	return c.err
@@ -268,7 +269,10 @@ func (x *exchange) boardLocked() (batches []*batch) {
 			continue
 		}
 		b.state = sent
-		b.runs, b.dice, b.set = runsOf(b.calls), diceOf(b.calls), b.calls[0].set
+		b.runs, b.set = runsOf(b.calls), b.calls[0].set
+		if b.op.dice {
+			b.dice = diceOf(b.calls)
+		}
 		batches = append(batches, b)
 	}
 	clear(x.ready[:i])

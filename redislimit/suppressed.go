@@ -21,6 +21,7 @@ func suppressed(span window.Span, factor float64, dice func() float64) *strategy
 		letter: "s",
 		denial: trypema.OutcomeSuppressed,
 		decide: operation{
+			dice:   true,
 			script: func(s *scripts) script { return s.suppressed },
 			args: func(batches []*batch) []string {
 				var thrown []byte
