@@ -359,9 +359,15 @@ func (s *Subject) evenCaller(t *testing.T) {
 	l := s.make(t, trypema.Options{})
 	const c = 100
 	pace := time.Duration(float64(s.Window) / c / 0.95)
-	next := time.Now()
+	next, late := time.Now(), time.Duration(0)
 	for i := range 3 * c {
-		if d := l.allow("k", s.rate(c), 1); !d.Allowed {
+		d := l.allow("k", s.rate(c), 1)
+		if late = max(late, time.Since(next)); late > s.Window/40 {
+			// Calls that came late are still there when others are due.
+			t.Logf("call %d came %v too late: the machine is too busy to call evenly", i, late)
+			return
+		}
+		if !d.Allowed {
 			t.Fatalf("call %d at 0.95 of the rate: %+v", i, d)
 		}
 		next = next.Add(pace)
@@ -397,7 +403,9 @@ func (s *Subject) retryAfter(t *testing.T) {
 		if early := d.RetryAfter - s.Resolution - s.Jitter; early > 0 {
 			time.Sleep(early)
 			// Suppressed may let a call pass by chance before it is certain to.
-			if e := l.peek("k", rate, n); !s.Suppressed && e.Allowed || s.Suppressed && e.SuppressionFactor == 0 {
+			e := l.peek("k", rate, n)
+			inTime := time.Since(start) < d.RetryAfter-s.Jitter/2 // where time is real, it may not be
+			if inTime && (!s.Suppressed && e.Allowed || s.Suppressed && e.SuppressionFactor == 0) {
 				t.Fatalf("round %d: cost %d passes %v before its RetryAfter: %+v, then %+v", round, n, s.Resolution+s.Jitter, d, e)
 			}
 		}
@@ -495,6 +503,10 @@ func (s *Subject) settlesAtTheLimit(t *testing.T) {
 		}
 		if got, want := largest(log, s.Window), s.bound(c, trypema.Options{}); got > want {
 			t.Errorf("load %v: %d admitted in a window, the hard capacity is %d", load, got, want)
+		}
+		if got := float64(offered) / (c * (windows - 1)); got < 0.9*load {
+			t.Logf("the machine is too busy to offer %v times the limit: %v", load, got)
+			continue
 		}
 		// Of so few arrivals, chance alone makes some percent.
 		rate := float64(admitted) / (c * (windows - 1))
