@@ -370,3 +370,34 @@ func TestTwin(t *testing.T) {
 		})
 	}
 }
+
+// Running counts of a window that never empties come to the end of what Lua can count, and begin again.
+func TestCountsWithoutEnd(t *testing.T) {
+	client := goRedis(t, []string{redisserver.Start(t).Addr()})
+	for _, suppressed := range []bool{false, true} {
+		options := trypema.Options{Window: 10 * time.Second}
+		o := patient(t, options)
+		o.Prefix = fmt.Sprintf("end%d", prefixes.Add(1))
+		a := redisAgreement{T: t, o: options, suppressed: suppressed, oracle: newOracle(t, client, options, suppressed, map[string]*model.Twin{})}
+		a.limiter = strategy(open(t, a.oracle, o), suppressed)
+		letter := map[bool]string{false: "a", true: "s"}[suppressed]
+		name := func(key string) string { return fmt.Sprintf("{%s:%s}:%s:10s", o.Prefix, key, letter) }
+		const large = 1 << 50
+		capacity := uint64(large + 100)
+		if suppressed {
+			capacity = 100 // so that what is large is declined
+		}
+		rate := trypema.Per(float64(capacity), options.Window)
+		capacity, _ = rate.Capacity(options.Window)
+		for range 60 {
+			a.calls(name, []string{"k"}, rate, capacity, []uint64{large}, true)
+			a.oracle.set(t, options.Window.Microseconds()/20)
+			a.calls(name, []string{"k"}, rate, capacity, []uint64{2}, true)
+			a.usage(name("k"), "k", rate, capacity)
+			a.oracle.set(t, options.Window.Microseconds()*9/20)
+			a.calls(name, []string{"k"}, rate, capacity, []uint64{3}, true)
+			a.usage(name("k"), "k", rate, capacity)
+			a.oracle.set(t, options.Window.Microseconds()/2)
+		}
+	}
+}
