@@ -184,15 +184,12 @@ func (k *localKeys) usage(key string, rate Rate, law func(c uint64) *window.Law)
 	sh, _, w, now := k.find(key)
 	defer sh.Unlock()
 	counts := w.Counts()
-	u := Usage{Total: counts.Observed(), Declined: counts.Declined, Limit: c, Remaining: room(c, counts.Admitted)}
+	u := Usage{Total: counts.Observed(), Declined: counts.Declined, Limit: c, Remaining: window.Room(c, counts.Admitted)}
 	if law != nil {
 		u.SuppressionFactor = w.Factor(&sh.Memory, k.span, law(c), now, 1)
 	}
 	return u, nil
 }
-
-// room returns what fits below a capacity.
-func room(capacity, admitted uint64) uint64 { return capacity - min(capacity, admitted) }
 
 // set makes d the decision that a verdict means. It writes through a pointer because a Decision is too large for the
 // compiler to keep in registers: made and returned by value it would be copied at every step.
@@ -203,10 +200,10 @@ func (d *Decision) set(capacity uint64, v *window.Verdict, denial Outcome) {
 		d.Outcome = OutcomeAllowed
 	}
 	d.Limit = capacity
-	d.Remaining = room(capacity, v.Now)
+	d.Remaining = window.Room(capacity, v.Now)
 	d.RetryAfter = time.Duration(v.Wait)
 	if v.Wait != window.Never {
-		d.RemainingAfterWaiting = room(capacity, v.Then)
+		d.RemainingAfterWaiting = window.Room(capacity, v.Then)
 	}
 	d.SuppressionFactor = v.Factor
 }

@@ -42,7 +42,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 			return nil
 		case table.Denied:
 			d.Limit = c
-			d.Remaining = room(c, have)
+			d.Remaining = window.Room(c, have)
 			d.RetryAfter = time.Duration(at - now)
 			d.RemainingAfterWaiting = c - then
 			return nil

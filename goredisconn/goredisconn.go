@@ -1,7 +1,7 @@
 // Package goredisconn lets the Redis and Hybrid providers of Trypema reach Redis through a client of
 // github.com/redis/go-redis/v9: a single server, Sentinel (NewFailoverClient), Cluster or Ring.
 //
-// It requires nothing of Trypema. What it implements is redislimit.Conn, by its method alone.
+// It requires nothing of Trypema. What it implements is redislimit.Conn, by its methods alone.
 package goredisconn
 
 import (

@@ -3,7 +3,7 @@ package redislimit
 import "context"
 
 // Conn is the port to Redis. It speaks in standard types only, so an adapter to a client needs nothing of this package:
-// goredisconn and rueidisconn are two, and yours is some thirty lines.
+// goredisconn and rueidisconn are two.
 type Conn interface {
 	// Run runs a script len(keys) times, with keys[i] as its KEYS, which are not none, and args[i] as its ARGV, in one
 	// round trip, or in one to each node that holds some of the keys. It sends EVALSHA with the script's SHA-1, in lower

@@ -85,7 +85,6 @@ type call struct {
 
 	verdict window.Verdict // times in µs
 	counts  window.Counts  // in the window, before the call
-	recent  uint64         // of that, observed in its recent part
 	matched bool
 	err     error
 

@@ -119,7 +119,10 @@ func (l *limiter) ask(ctx context.Context, key string, rate trypema.Rate, n uint
 		return nil, err
 	}
 	c := l.exchange.newCall()
-	c.capacity, c.cost, c.record, c.dice = capacity, min(n, most), record, rand.Uint32N(1<<24)
+	c.capacity, c.cost, c.record = capacity, min(n, most), record
+	if l.decide.dice {
+		c.dice = rand.Uint32N(1 << 24)
+	}
 	return c, l.exchange.do(ctx, &l.decide, name, c)
 }
 
@@ -137,17 +140,14 @@ func (l *limiter) decision(d *trypema.Decision, c *call) {
 		d.Outcome = trypema.OutcomeAllowed
 	}
 	d.Limit = c.capacity
-	d.Remaining = room(c.capacity, v.Now)
+	d.Remaining = window.Room(c.capacity, v.Now)
 	d.RetryAfter = trypema.Never
 	if v.Wait != window.Never {
 		d.RetryAfter = time.Duration(v.Wait) * time.Microsecond
-		d.RemainingAfterWaiting = room(c.capacity, v.Then)
+		d.RemainingAfterWaiting = window.Room(c.capacity, v.Then)
 	}
 	d.SuppressionFactor = v.Factor
 }
-
-// room returns what fits below a capacity.
-func room(capacity, admitted uint64) uint64 { return capacity - min(capacity, admitted) }
 
 // Usage implements trypema.Limiter.
 func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (trypema.Usage, error) {
@@ -159,7 +159,7 @@ func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (try
 		Total:             c.counts.Observed(),
 		Declined:          c.counts.Declined,
 		Limit:             c.capacity,
-		Remaining:         room(c.capacity, c.counts.Admitted),
+		Remaining:         window.Room(c.capacity, c.counts.Admitted),
 		SuppressionFactor: c.verdict.Factor,
 	}
 	l.exchange.free(c)

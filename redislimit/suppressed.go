@@ -66,7 +66,7 @@ func readSuppressed(r *reader, span window.Span, law func(uint64) *window.Law, d
 				continue
 			}
 			c := rest[i]
-			c.counts, c.recent = counts, recent
+			c.counts = counts
 			v := &c.verdict
 			v.Factor = 1
 			if run.cost <= run.capacity {

@@ -1,7 +1,7 @@
 // Package rueidisconn lets the Redis and Hybrid providers of Trypema reach Redis through a client of
 // github.com/redis/rueidis: a single server, Sentinel or Cluster.
 //
-// It requires nothing of Trypema. What it implements is redislimit.Conn, by its method alone.
+// It requires nothing of Trypema. What it implements is redislimit.Conn, by its methods alone.
 package rueidisconn
 
 import (

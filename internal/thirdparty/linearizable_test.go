@@ -22,7 +22,7 @@ import (
 // without a lock is never lost, counted twice, or missed by who takes the key back.
 //
 // Real goroutines make many short histories on several numbers of processors; porcupine looks for such an order. The
-// longWindow is longer than a history, so that the specification (counter_test.go) needs no clock. That the search finds what
+// window is longer than a history, so that the specification (counter_test.go) needs no clock. That the search finds what
 // is wrong is proved with limiters that are.
 
 var firstSeed = flag.Uint64("seed", 0, "of the first history, 0 to draw it; replays what is asked, not how it is scheduled")

@@ -14,6 +14,9 @@ type Verdict struct {
 	Then    uint64  // admitted events in the window after Wait
 }
 
+// Room returns what fits below a capacity.
+func Room(capacity, admitted uint64) uint64 { return capacity - min(capacity, admitted) }
+
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
 //
 // The verdict is written through a pointer. Returned by value it would be copied in wider pieces than it was written in,

@@ -255,13 +255,12 @@ func TestForeignKeys(t *testing.T) {
 			p := open(t, goredisconn.New(client), o)
 			for _, suppressed := range []bool{false, true} {
 				l := strategy(p, suppressed)
-				letter := map[bool]string{false: "a", true: "s"}[suppressed]
 				for kind, put := range map[string]func(key string) error{
 					"a list":         func(key string) error { return client.RPush(t.Context(), key, "x").Err() },
 					"a short string": func(key string) error { return client.Set(t.Context(), key, "hello", 0).Err() },
 					"a long string":  func(key string) error { return client.Set(t.Context(), key, strings.Repeat("hello", 100), 0).Err() },
 				} {
-					if err := put("{foreign:" + kind + "}:" + letter + ":10s"); err != nil {
+					if err := put(redisKey("foreign", kind, suppressed, 10*time.Second)); err != nil {
 						t.Fatal(err)
 					}
 					d, err := l.Allow(t.Context(), kind, 1)

@@ -89,6 +89,11 @@ func patient(t testing.TB, o trypema.Options) redislimit.Options {
 		OnChange: func(h redislimit.Health) { t.Errorf("a change: %+v", h) }}
 }
 
+// redisKey returns the name that a provider gives a key.
+func redisKey(prefix, key string, suppressed bool, window time.Duration) string {
+	return fmt.Sprintf("{%s:%s}:%s:%v", prefix, key, map[bool]string{false: "a", true: "s"}[suppressed], window)
+}
+
 func strategy(p *redislimit.Provider, suppressed bool) trypema.Limiter {
 	if suppressed {
 		return p.Suppressed()

@@ -159,7 +159,7 @@ func parse(s string) uint64 {
 	return n
 }
 
-// redisAgreement is a random run against one server.
+// redisAgreement asks one server and the naive twin of each key the same.
 type redisAgreement struct {
 	*testing.T
 	in         model.Tape
@@ -167,29 +167,35 @@ type redisAgreement struct {
 	suppressed bool
 	oracle     *oracle
 	limiter    trypema.Limiter
-	letter     string
+	prefix     string
 }
 
+func newAgreement(t *testing.T, client redis.UniversalClient, options trypema.Options, suppressed bool) *redisAgreement {
+	o := patient(t, options)
+	o.Prefix = fmt.Sprintf("twin%d", prefixes.Add(1))
+	oracle := newOracle(t, client, options, suppressed, map[string]*model.Twin{})
+	return &redisAgreement{T: t, o: options, suppressed: suppressed, oracle: oracle, limiter: strategy(open(t, oracle, o), suppressed), prefix: o.Prefix}
+}
+
+func (a *redisAgreement) name(key string) string {
+	return redisKey(a.prefix, key, a.suppressed, a.o.Window)
+}
+
+// agreeWithRedis is a random run.
 func agreeWithRedis(t *testing.T, client redis.UniversalClient, data []byte) {
 	in := model.Tape{Data: data}
-	a := redisAgreement{T: t, in: in}
+	var o trypema.Options
 	// Keys live as long as they would by the real clock, which goes on.
-	a.o.Window = model.Pick(&a.in, 2*time.Second, 10*time.Second, time.Hour)
-	a.o.Bucket = max(time.Millisecond, model.Pick(&a.in, time.Millisecond, a.o.Window/1000, a.o.Window/100, a.o.Window/7, a.o.Window))
-	a.o.HardLimitFactor = model.Pick(&a.in, 1.5, 1, 1.1, 4)
-	a.suppressed = model.Pick(&a.in, false, true)
-	a.oracle = newOracle(t, client, a.o, a.suppressed, map[string]*model.Twin{})
-	a.letter = map[bool]string{false: "a", true: "s"}[a.suppressed]
-	o := patient(t, a.o)
-	o.Prefix = fmt.Sprintf("twin%d", prefixes.Add(1))
-	a.limiter = strategy(open(t, a.oracle, o), a.suppressed)
-	name := func(key string) string { return fmt.Sprintf("{%s:%s}:%s:%v", o.Prefix, key, a.letter, a.o.Window) }
-	for len(a.in.Data) > 0 && !t.Failed() {
-		a.step(name)
+	o.Window = model.Pick(&in, 2*time.Second, 10*time.Second, time.Hour)
+	o.Bucket = max(time.Millisecond, model.Pick(&in, time.Millisecond, o.Window/1000, o.Window/100, o.Window/7, o.Window))
+	o.HardLimitFactor = model.Pick(&in, 1.5, 1, 1.1, 4)
+	a := newAgreement(t, client, o, model.Pick(&in, false, true))
+	for a.in = in; len(a.in.Data) > 0 && !t.Failed(); {
+		a.step()
 	}
 }
 
-func (a *redisAgreement) step(name func(string) string) {
+func (a *redisAgreement) step() {
 	in, o := &a.in, a.oracle
 	w, b := o.span.Window, o.span.Bucket
 	switch c := int64(in.Next()); {
@@ -212,7 +218,7 @@ func (a *redisAgreement) step(name func(string) string) {
 	capacity, _ = rate.Capacity(a.o.Window)
 	switch op := in.Next(); {
 	case op < 60:
-		a.calls(name, []string{key}, rate, capacity, []uint64{cost()}, op%4 > 0)
+		a.calls([]string{key}, rate, capacity, []uint64{cost()}, op%4 > 0)
 	case op < 120: // many calls at once
 		var costs []uint64
 		for range 2 + op%40 {
@@ -222,26 +228,26 @@ func (a *redisAgreement) step(name func(string) string) {
 		if op%3 == 0 { // for several keys
 			keys = []string{"k", "another", "third"}
 		}
-		a.calls(name, keys, rate, capacity, costs, op%7 > 0)
+		a.calls(keys, rate, capacity, costs, op%7 > 0)
 	case op < 200: // a long run of groups
 		for range 1 + op%16 {
-			a.calls(name, []string{key}, rate, capacity, []uint64{1}, true)
+			a.calls([]string{key}, rate, capacity, []uint64{1}, true)
 			o.set(a.T, b)
 		}
 	case op < 215:
-		a.usage(name(key), key, rate, capacity)
+		a.usage(key, rate, capacity)
 	case op < 245:
-		a.set(name(key), key, cost())
+		a.set(key, cost())
 	default:
 		if err := a.limiter.Delete(a.Context(), key); err != nil {
 			a.Fatal(err)
 		}
-		o.twin(name(key)).Delete()
+		o.twin(a.name(key)).Delete()
 	}
 }
 
 // calls makes calls at one instant, and looks whether they were told what the twin was, in some order.
-func (a *redisAgreement) calls(name func(string) string, keys []string, rate trypema.Rate, capacity uint64, costs []uint64, record bool) {
+func (a *redisAgreement) calls(keys []string, rate trypema.Rate, capacity uint64, costs []uint64, record bool) {
 	a.oracle.wants = map[question][]expectation{}
 	got := make([]trypema.Decision, len(costs))
 	var wg sync.WaitGroup
@@ -259,7 +265,7 @@ func (a *redisAgreement) calls(name func(string) string, keys []string, rate try
 	}
 	wg.Wait()
 	for i, n := range costs {
-		q := question{name(keys[i%len(keys)]), capacity, n, record}
+		q := question{a.name(keys[i%len(keys)]), capacity, n, record}
 		if !a.take(q, got[i]) {
 			a.Errorf("%+v, suppressed %v, at %d: of %d calls one of %+v was told\n %+v\nbut the twin expects one of\n %+v",
 				a.o, a.suppressed, a.oracle.now, len(costs), q, got[i], a.oracle.wants[q])
@@ -298,23 +304,23 @@ func (a *redisAgreement) take(q question, got trypema.Decision) bool {
 	return false
 }
 
-func (a *redisAgreement) usage(name, key string, rate trypema.Rate, capacity uint64) {
+func (a *redisAgreement) usage(key string, rate trypema.Rate, capacity uint64) {
 	a.oracle.wants = map[question][]expectation{}
 	got, err := a.limiter.Usage(a.Context(), key, rate)
 	if err != nil {
 		a.Fatal(err)
 	}
-	c := a.oracle.twin(name).Counts(a.oracle.now)
+	c := a.oracle.twin(a.name(key)).Counts(a.oracle.now)
 	want := trypema.Usage{
 		Total: c.Observed(), Declined: c.Declined, Limit: capacity, Remaining: capacity - min(capacity, c.Admitted),
-		SuppressionFactor: a.oracle.wants[question{name, capacity, 1, false}][0].Factor,
+		SuppressionFactor: a.oracle.wants[question{a.name(key), capacity, 1, false}][0].Factor,
 	}
 	if got != want {
 		a.Errorf("usage %+v, want %+v", got, want)
 	}
 }
 
-func (a *redisAgreement) set(name, key string, total uint64) {
+func (a *redisAgreement) set(key string, total uint64) {
 	in, o := &a.in, a.oracle
 	keep := model.Pick(in, trypema.Replace, trypema.KeepNewest, trypema.KeepOldest)
 	when := model.Pick(in, trypema.Always(), trypema.Always(), trypema.Less(total), trypema.Greater(total), trypema.NotEqual(total))
@@ -325,7 +331,7 @@ func (a *redisAgreement) set(name, key string, total uint64) {
 	if err != nil {
 		a.Fatal(err)
 	}
-	twin := o.twin(name)
+	twin := o.twin(a.name(key))
 	have := twin.Counts(o.now).Observed()
 	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
 	if want.Matched {
@@ -376,12 +382,7 @@ func TestCountsWithoutEnd(t *testing.T) {
 	client := goRedis(t, []string{redisserver.Start(t).Addr()})
 	for _, suppressed := range []bool{false, true} {
 		options := trypema.Options{Window: 10 * time.Second}
-		o := patient(t, options)
-		o.Prefix = fmt.Sprintf("end%d", prefixes.Add(1))
-		a := redisAgreement{T: t, o: options, suppressed: suppressed, oracle: newOracle(t, client, options, suppressed, map[string]*model.Twin{})}
-		a.limiter = strategy(open(t, a.oracle, o), suppressed)
-		letter := map[bool]string{false: "a", true: "s"}[suppressed]
-		name := func(key string) string { return fmt.Sprintf("{%s:%s}:%s:10s", o.Prefix, key, letter) }
+		a := newAgreement(t, client, options, suppressed)
 		const large = 1 << 50
 		capacity := uint64(large + 100)
 		if suppressed {
@@ -390,13 +391,13 @@ func TestCountsWithoutEnd(t *testing.T) {
 		rate := trypema.Per(float64(capacity), options.Window)
 		capacity, _ = rate.Capacity(options.Window)
 		for range 60 {
-			a.calls(name, []string{"k"}, rate, capacity, []uint64{large}, true)
+			a.calls([]string{"k"}, rate, capacity, []uint64{large}, true)
 			a.oracle.set(t, options.Window.Microseconds()/20)
-			a.calls(name, []string{"k"}, rate, capacity, []uint64{2}, true)
-			a.usage(name("k"), "k", rate, capacity)
+			a.calls([]string{"k"}, rate, capacity, []uint64{2}, true)
+			a.usage("k", rate, capacity)
 			a.oracle.set(t, options.Window.Microseconds()*9/20)
-			a.calls(name, []string{"k"}, rate, capacity, []uint64{3}, true)
-			a.usage(name("k"), "k", rate, capacity)
+			a.calls([]string{"k"}, rate, capacity, []uint64{3}, true)
+			a.usage("k", rate, capacity)
 			a.oracle.set(t, options.Window.Microseconds()/2)
 		}
 	}
