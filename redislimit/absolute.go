@@ -4,6 +4,8 @@ import (
 	"strconv"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -13,9 +15,9 @@ func absolute(span window.Span) *strategy {
 		letter: "a",
 		denial: trypema.OutcomeRejected,
 		decide: operation{
-			script: func(s *scripts) script { return s.absolute },
+			script: func(s *script.Scripts) script.Script { return s.Absolute },
 			args: func(batches []*batch) []string {
-				args := spanArgs(span)
+				args := script.SpanArgs(span)
 				for _, run := range batches[0].runs {
 					args = run.append(args)
 				}
@@ -54,15 +56,15 @@ func (r run) append(args []string) []string {
 		strconv.Itoa(count))
 }
 
-func readAbsolute(r *reader, runs []run, calls []*call) error {
+func readAbsolute(r *script.Reader, runs []run, calls []*call) error {
 	for _, run := range runs {
-		have, fit := r.count(most), r.count(uint64(run.n))
+		have, fit := r.Count(remote.Most), r.Count(uint64(run.n))
 		var wait int64
 		var left uint64
 		if !run.record || fit < uint64(run.n) {
-			wait, left = r.number(), r.count(most)
+			wait, left = r.Number(), r.Count(remote.Most)
 		}
-		if r.err != nil || calls == nil {
+		if r.Err() != nil || calls == nil {
 			continue
 		}
 		for i, c := range calls[:run.n] {
@@ -85,5 +87,5 @@ func readAbsolute(r *reader, runs []run, calls []*call) error {
 		}
 		calls = calls[run.n:]
 	}
-	return r.err
+	return r.Err()
 }

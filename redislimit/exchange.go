@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/breaker"
+	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -26,11 +27,10 @@ import (
 // A batch is in one state at a time, which mu guards: ready, sent, and then settled, once, by whoever comes first: the
 // answer, the deadline, or Close. Only who settles a batch writes to its calls, and its callers wait for that.
 type exchange struct {
-	conn    Conn
+	server  *script.Server
+	breaker *breaker.Breaker
 	timeout time.Duration
-	health  *health
 	decide  *operation
-	server  *server
 
 	ctx    context.Context // ended by Close
 	cancel context.CancelFunc
@@ -61,12 +61,12 @@ const (
 type operation struct {
 	single bool // each call is a batch, and travels alone
 	dice   bool // that the script throws
-	script func(*scripts) script
+	script func(*script.Scripts) script.Script
 
 	// args returns the ARGV of one run of the script for batches that ask the same.
 	args func(batches []*batch) []string
 	// read takes the answer to one batch, and tells it the calls; nil if nobody waits for them any more.
-	read func(r *reader, runs []run, calls []*call) error
+	read func(r *script.Reader, runs []run, calls []*call) error
 }
 
 // run is a number of equal calls in a row.
@@ -133,8 +133,8 @@ const (
 	settled
 )
 
-func newExchange(c Conn, timeout time.Duration, decide *operation, h *health, s *server) *exchange {
-	x := &exchange{conn: c, timeout: timeout, decide: decide, health: h, server: s, lanes: make(map[string]*lane)}
+func newExchange(s *script.Server, b *breaker.Breaker, timeout time.Duration, decide *operation) *exchange {
+	x := &exchange{server: s, breaker: b, timeout: timeout, decide: decide, lanes: make(map[string]*lane)}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	return x
 }
@@ -145,7 +145,7 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if probe, cause := x.health.down(); cause != nil {
+	if probe, cause := x.breaker.Down(); cause != nil {
 		if probe {
 			// It asks for the same key, records nothing, and nobody waits for it.
 			_, _ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
@@ -282,52 +282,24 @@ func (x *exchange) boardLocked() (batches []*batch) {
 	return batches
 }
 
-// server is what turned out about the server behind a Conn.
-type server struct {
-	lacking atomic.Bool // its Lua lacks struct
-	many    atomic.Bool // it is several, though the Conn said otherwise
-}
-
 // run makes one exchange.
 func (x *exchange) run(batches []*batch) {
 	// The newest batch has the latest deadline; older ones are settled at theirs.
 	ctx, cancel := context.WithDeadline(x.ctx, batches[len(batches)-1].deadline)
 	defer cancel()
 	op := batches[0].op
-	for {
-		lacking, together := x.server.lacking.Load(), x.conn.OneServer() && !x.server.many.Load()
-		set := plain
-		if lacking {
-			set = portable
-		}
-		s := op.script(set)
-		parcels := pack(batches, together)
-		keys, args := make([][]string, len(parcels)), make([][]string, len(parcels))
-		for i, p := range parcels {
-			for _, b := range p {
-				keys[i] = append(keys[i], b.key)
+	var mu sync.Mutex // of what the answers find out
+	var cause error
+	good := false
+	script.Run(ctx, x.server, op.script, batches, pack,
+		func(parcel []*batch) (keys, args []string) {
+			for _, b := range parcel {
+				keys = append(keys, b.key)
 			}
-			args[i] = op.args(p)
-		}
-		var mu sync.Mutex // of what the answers find out
-		var again []*batch
-		var cause error
-		good := false
-		x.conn.Run(ctx, s.source, s.sha1, keys, args, func(i int, reply []any, err error) {
-			// Nothing has been executed if the server could not, in either case.
-			noStruct, crossSlot := !lacking && lacksStruct(err), len(parcels[i]) > 1 && isCrossSlot(err)
-			if noStruct || crossSlot {
-				mu.Lock()
-				defer mu.Unlock()
-				if noStruct {
-					x.server.lacking.Store(true)
-				} else {
-					x.server.many.Store(true)
-				}
-				again = append(again, parcels[i]...)
-				return
-			}
-			inTime, wrong := x.answer(parcels[i], reply, err)
+			return keys, op.args(parcel)
+		},
+		func(parcel []*batch, reply []any, err error) {
+			inTime, wrong := x.answer(parcel, reply, err)
 			mu.Lock()
 			defer mu.Unlock()
 			if inTime && wrong != nil {
@@ -336,16 +308,11 @@ func (x *exchange) run(batches []*batch) {
 				good = true
 			}
 		})
-		switch {
-		case good:
-			x.health.success()
-		case cause != nil:
-			x.health.failure(cause)
-		}
-		if len(again) == 0 {
-			return
-		}
-		batches = again
+	switch {
+	case good:
+		x.breaker.Success()
+	case cause != nil:
+		x.breaker.Failure(cause)
 	}
 }
 
@@ -371,7 +338,7 @@ func pack(batches []*batch, together bool) (parcels [][]*batch) {
 // answer gives batches what Redis said. It reports whether that was in time for any, and what is wrong with Redis, if
 // anything.
 func (x *exchange) answer(batches []*batch, reply []any, err error) (inTime bool, wrong error) {
-	r := reader{reply: reply}
+	r := script.NewReader(reply)
 	for i, b := range batches {
 		mine := x.settle(b)
 		inTime = inTime || mine
@@ -380,16 +347,16 @@ func (x *exchange) answer(batches []*batch, reply []any, err error) (inTime bool
 			calls = nil // they may be others by now
 		}
 		err := err
-		if fault, ok := r.fault(); ok && err == nil {
+		if fault, ok := r.Fault(); ok && err == nil {
 			err = errors.New(fault)
 		} else if err == nil {
-			err = b.op.read(&r, b.runs, calls)
+			err = b.op.read(r, b.runs, calls)
 			if i == len(batches)-1 {
-				err = cmp.Or(err, r.done())
+				err = cmp.Or(err, r.Done())
 			}
 		}
 		switch {
-		case isKeyFault(err): // Redis has done its part
+		case script.IsKeyFault(err): // Redis has done its part
 			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
 		case err != nil:
 			wrong = err
@@ -494,7 +461,7 @@ func (x *exchange) expire() {
 		return
 	}
 	err := fmt.Errorf("no answer within %v", x.timeout)
-	x.health.failure(err)
+	x.breaker.Failure(err)
 	for _, b := range late {
 		b.finish(&trouble{err})
 	}

@@ -1,15 +1,17 @@
 package redislimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/breaker"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -18,8 +20,7 @@ type limiter struct {
 	*strategy
 	exchange *exchange
 	window   time.Duration
-	before   string // what comes before and after a key in the name of its Redis key
-	after    string
+	names    remote.Names
 
 	policy    FailurePolicy
 	retry     time.Duration
@@ -37,36 +38,19 @@ type strategy struct {
 	set    operation
 }
 
-func newLimiter(c Conn, o Options, span window.Span, h *health, srv *server, s *strategy) *limiter {
+func newLimiter(srv *script.Server, b *breaker.Breaker, o Options, span window.Span, s *strategy) *limiter {
 	s.set = setOperation(span)
 	return &limiter{
 		strategy:  s,
-		exchange:  newExchange(c, o.Timeout, &s.decide, h, srv),
+		exchange:  newExchange(srv, b, o.Timeout, &s.decide),
 		window:    o.Window,
-		before:    "{" + o.Prefix + ":",
-		after:     "}:" + s.letter + ":" + o.Window.String(),
+		names:     remote.NewNames(o.Prefix, s.letter, o.Window),
 		policy:    o.OnFailure,
 		retry:     o.RetryInterval,
 		instances: float64(o.Instances),
 		started:   time.Now(),
 	}
 }
-
-// maxKeyLen keeps a key from filling Redis by itself.
-const maxKeyLen = 1 << 20
-
-// name returns the Redis key of a key.
-func (l *limiter) name(key string) (string, error) {
-	switch {
-	case key == "":
-		return "", invalid.Errorf(trypema.ErrInvalidKey, "key is empty; it must have at least one byte")
-	case len(key) > maxKeyLen:
-		return "", invalid.Errorf(trypema.ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), maxKeyLen)
-	}
-	return l.before + key + l.after, nil
-}
-
-var errZeroCost = invalid.Errorf(trypema.ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
 
 // Allow implements trypema.Limiter.
 func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (trypema.Decision, error) {
@@ -76,7 +60,7 @@ func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (try
 // AllowN implements trypema.Limiter.
 func (l *limiter) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error) {
 	if n == 0 {
-		return trypema.Decision{}, errZeroCost
+		return trypema.Decision{}, remote.ErrZeroCost
 	}
 	return l.judge(ctx, key, rate, n, true)
 }
@@ -90,14 +74,14 @@ func (l *limiter) judge(ctx context.Context, key string, rate trypema.Rate, n ui
 	c, err := l.ask(ctx, key, rate, n, record)
 	switch {
 	case err == nil:
-		l.decision(&d, c)
+		remote.Decide(&d, c.capacity, &c.verdict, time.Microsecond, l.denial)
 		l.exchange.free(c)
 		if record && d.Allowed && l.local != nil {
 			l.remember(ctx, &d, key, rate, n)
 		}
 		return d, nil
 	case isTrouble(err):
-		capacity, _ := l.capacity(rate)
+		capacity, _ := remote.Capacity(rate, l.window)
 		return l.fallBack(ctx, key, rate, capacity, n, record)
 	}
 	return d, err
@@ -110,43 +94,19 @@ func isTrouble(err error) bool {
 
 // ask asks Redis about one call.
 func (l *limiter) ask(ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (*call, error) {
-	capacity, err := l.capacity(rate)
+	capacity, err := remote.Capacity(rate, l.window)
 	if err != nil {
 		return nil, err
 	}
-	name, err := l.name(key)
-	if err != nil {
+	if err := remote.CheckKey(key); err != nil {
 		return nil, err
 	}
 	c := l.exchange.newCall()
-	c.capacity, c.cost, c.record = capacity, min(n, most), record
+	c.capacity, c.cost, c.record = capacity, min(n, remote.Most), record
 	if l.decide.dice {
 		c.dice = rand.Uint32N(1 << 24)
 	}
-	return c, l.exchange.do(ctx, &l.decide, name, c)
-}
-
-func (l *limiter) capacity(rate trypema.Rate) (uint64, error) {
-	c, err := rate.Capacity(l.window)
-	return min(c, MaxCapacity), err
-}
-
-// decision makes d what the answer to a call means.
-func (l *limiter) decision(d *trypema.Decision, c *call) {
-	v := &c.verdict
-	d.Allowed = v.Allowed
-	d.Outcome = l.denial
-	if v.Allowed {
-		d.Outcome = trypema.OutcomeAllowed
-	}
-	d.Limit = c.capacity
-	d.Remaining = window.Room(c.capacity, v.Now)
-	d.RetryAfter = trypema.Never
-	if v.Wait != window.Never {
-		d.RetryAfter = time.Duration(v.Wait) * time.Microsecond
-		d.RemainingAfterWaiting = window.Room(c.capacity, v.Then)
-	}
-	d.SuppressionFactor = v.Factor
+	return c, l.exchange.do(ctx, &l.decide, l.names.Of(key), c)
 }
 
 // Usage implements trypema.Limiter.
@@ -168,19 +128,12 @@ func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (try
 
 // Set implements trypema.Limiter. It costs Redis one command for each live group, and one that writes them all.
 func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
-	if keep > trypema.KeepOldest {
-		return trypema.SetResult{}, invalid.Errorf(trypema.ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
-	}
-	if total > MaxCapacity {
-		return trypema.SetResult{}, invalid.Errorf(trypema.ErrInvalidCost, "total is %d; it must be at most %d, which is as far as Redis counts", total, uint64(MaxCapacity))
-	}
-	name, err := l.name(key)
-	if err != nil {
+	if err := cmp.Or(remote.CheckHistory(keep), remote.CheckTotal(total), remote.CheckKey(key)); err != nil {
 		return trypema.SetResult{}, err
 	}
 	c := l.exchange.newCall()
-	c.set = []string{when.String(), strconv.FormatUint(total, 10), keep.String(), l.letter}
-	if err := l.exchange.do(ctx, &l.set, name, c); err != nil {
+	c.set = remote.SetArgs(when, total, keep, l.names.Letter())
+	if err := l.exchange.do(ctx, &l.set, l.names.Of(key), c); err != nil {
 		return trypema.SetResult{}, err
 	}
 	r := trypema.SetResult{Matched: c.matched, Previous: c.counts.Admitted, Current: c.counts.Admitted}
@@ -201,20 +154,16 @@ func (l *limiter) Delete(ctx context.Context, key string) error {
 func setOperation(span window.Span) operation {
 	return operation{
 		single: true,
-		script: func(s *scripts) script { return s.set },
+		script: func(s *script.Scripts) script.Script { return s.Set },
 		args: func(batches []*batch) []string {
-			return append(spanArgs(span), batches[0].set...)
+			return append(script.SpanArgs(span), batches[0].set...)
 		},
-		read: func(r *reader, _ []run, calls []*call) error {
-			matched, total := r.count(1) == 1, r.count(2*most)
+		read: func(r *script.Reader, _ []run, calls []*call) error {
+			matched, total := r.Count(1) == 1, r.Count(2*remote.Most)
 			if calls != nil {
 				calls[0].matched, calls[0].counts.Admitted = matched, total
 			}
-			return r.err
+			return r.Err()
 		},
 	}
-}
-
-func spanArgs(s window.Span) []string {
-	return []string{strconv.FormatInt(s.Window, 10), strconv.FormatInt(s.Bucket, 10)}
 }

@@ -24,16 +24,16 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
 )
 
 // MaxCapacity is the largest capacity that Redis can count with: its scripts know whole numbers up to 2⁵³. A rate that allows
 // more, Unlimited for one, has this capacity.
-const MaxCapacity = most - 1
-
-// most is where counting ends.
-const most = 1 << 51
+const MaxCapacity = remote.MaxCapacity
 
 // Provider is the provider whose state lives in Redis. It starts goroutines only while calls are under way; one that is
 // dropped without Close is collected as any other value.
@@ -62,14 +62,17 @@ func New(c Conn, o Options) (*Provider, error) {
 			return nil, err
 		}
 	}
-	h := &health{retry: o.RetryInterval, onChange: o.OnChange}
-	srv := new(server)
+	var onChange func(cause error)
+	if o.OnChange != nil {
+		onChange = func(cause error) { o.OnChange(Health{Available: cause == nil, Err: cause}) }
+	}
+	srv, b := script.NewServer(c), breaker.New(o.RetryInterval, onChange)
 	span := window.Span{
 		Window: int64((o.Window + time.Microsecond - 1) / time.Microsecond),
 		Bucket: int64(o.Bucket / time.Microsecond),
 	}
-	p.absolute = newLimiter(c, o, span, h, srv, absolute(span))
-	p.suppressed = newLimiter(c, o, span, h, srv, suppressed(span, o.HardLimitFactor, rand.Float64))
+	p.absolute = newLimiter(srv, b, o, span, absolute(span))
+	p.suppressed = newLimiter(srv, b, o, span, suppressed(span, o.HardLimitFactor, rand.Float64))
 	if p.local != nil {
 		p.absolute.local, p.suppressed.local = p.local.Absolute(), p.local.Suppressed()
 	}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -13,7 +15,7 @@ import (
 func suppressed(span window.Span, factor float64, dice func() float64) *strategy {
 	law := func(capacity uint64) *window.Law {
 		l := window.NewLaw(span, capacity, factor)
-		l.Hard = min(l.Hard, most)
+		l.Hard = min(l.Hard, remote.Most)
 		return l
 	}
 	hardFactor := strconv.FormatFloat(factor, 'g', -1, 64)
@@ -22,19 +24,19 @@ func suppressed(span window.Span, factor float64, dice func() float64) *strategy
 		denial: trypema.OutcomeSuppressed,
 		decide: operation{
 			dice:   true,
-			script: func(s *scripts) script { return s.suppressed },
+			script: func(s *script.Scripts) script.Script { return s.Suppressed },
 			args: func(batches []*batch) []string {
 				var thrown []byte
 				for _, b := range batches {
 					thrown = append(thrown, b.dice...)
 				}
-				args := append(spanArgs(span), hardFactor, string(thrown))
+				args := append(script.SpanArgs(span), hardFactor, string(thrown))
 				for _, run := range batches[0].runs {
 					args = run.append(args)
 				}
 				return args
 			},
-			read: func(r *reader, runs []run, calls []*call) error {
+			read: func(r *script.Reader, runs []run, calls []*call) error {
 				return readSuppressed(r, span, law, dice, runs, calls)
 			},
 		},
@@ -51,18 +53,18 @@ func diceOf(calls []*call) (dice []byte) {
 	return dice
 }
 
-func readSuppressed(r *reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run, calls []*call) error {
+func readSuppressed(r *script.Reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run, calls []*call) error {
 	rest := calls
 	for _, run := range runs {
-		counts := window.Counts{Admitted: r.count(most), Declined: r.count(most)}
-		recent, joined := r.count(2*most), r.count(2*most)
+		counts := window.Counts{Admitted: r.Count(remote.Most), Declined: r.Count(remote.Most)}
+		recent, joined := r.Count(2*remote.Most), r.Count(2*remote.Most)
 		l := law(run.capacity)
 		var bits uint64
 		for i := range run.n {
 			if run.record && i%32 == 0 {
-				bits = r.count(1<<32 - 1)
+				bits = r.Count(1<<32 - 1)
 			}
-			if calls == nil || r.err != nil {
+			if calls == nil || r.Err() != nil {
 				continue
 			}
 			c := rest[i]
@@ -84,7 +86,7 @@ func readSuppressed(r *reader, span window.Span, law func(uint64) *window.Law, d
 				counts.Admitted += n
 				v.Now, v.Then = counts.Admitted, counts.Admitted
 			} else {
-				n = min(n, most-min(most, counts.Observed()))
+				n = min(n, remote.Most-min(remote.Most, counts.Observed()))
 				counts.Declined += n
 				v.Factor = max(v.Factor, 1e-9) // should Lua have rounded otherwise than Go
 			}
@@ -100,15 +102,15 @@ func readSuppressed(r *reader, span window.Span, law func(uint64) *window.Law, d
 
 // readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that from the state
 // after the whole batch: what came with a call has happened, too.
-func readWaits(r *reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
+func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
 	var groups window.Groups
 	var w window.Window
-	now := r.number()
+	now := r.Number()
 	if now != 0 {
-		before := window.Counts{Admitted: r.count(4 * most), Declined: r.count(4 * most)}
-		log := r.text()
+		before := window.Counts{Admitted: r.Count(4 * remote.Most), Declined: r.Count(4 * remote.Most)}
+		log := r.Text()
 		if len(log)%groupSize != 0 {
-			r.fail("%d bytes, not groups of %d", len(log), groupSize)
+			r.Fail("%d bytes, not groups of %d", len(log), groupSize)
 		}
 		// The groups are as they are; none may join another.
 		apart := window.Span{Window: span.Window, Bucket: 1}
@@ -122,8 +124,8 @@ func readWaits(r *reader, span window.Span, law func(uint64) *window.Law, runs [
 			before = upto
 		}
 	}
-	if r.err != nil || calls == nil {
-		return r.err
+	if r.Err() != nil || calls == nil {
+		return r.Err()
 	}
 	for _, run := range runs {
 		var wait int64

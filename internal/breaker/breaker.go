@@ -1,0 +1,107 @@
+// Package breaker is the circuit breaker between a provider and Redis.
+package breaker
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Breaker is the circuit breaker. After maxFailures exchanges in a row that brought no answer, Redis is taken for gone, and
+// asked again once in a while. The first answer that is in time ends that.
+type Breaker struct {
+	retry    time.Duration
+	onChange func(cause error)
+
+	gone atomic.Bool // whether cause is set
+
+	mu       sync.Mutex
+	failures int       // in a row
+	cause    error     // why Redis is taken for gone
+	again    time.Time // when to ask it again
+	changes  []error   // causes, or nil, that nobody was told of yet
+
+	telling sync.Mutex // keeps them in order
+}
+
+const maxFailures = 3
+
+// New returns a breaker that has Redis asked again every retry while it is taken for gone. It tells onChange, which may be
+// nil, the cause each time that Redis is taken for gone, and nil when it is back; one change at a time, in order.
+func New(retry time.Duration, onChange func(cause error)) *Breaker {
+	return &Breaker{retry: retry, onChange: onChange}
+}
+
+// Gone reports whether Redis is taken for gone.
+func (b *Breaker) Gone() bool { return b.gone.Load() }
+
+// Cause returns why Redis is taken for gone, or nil.
+func (b *Breaker) Cause() error {
+	if !b.Gone() {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.cause
+}
+
+// Down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is back.
+func (b *Breaker) Down() (probe bool, cause error) {
+	if !b.Gone() {
+		return false, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	probe = b.cause != nil && !now.Before(b.again)
+	if probe {
+		b.again = now.Add(b.retry)
+	}
+	return probe, b.cause
+}
+
+// Failure is an exchange without any answer in time.
+func (b *Breaker) Failure(err error) {
+	b.mu.Lock()
+	b.failures++
+	changed := b.failures >= maxFailures && b.cause == nil
+	if changed {
+		b.cause, b.again = err, time.Now().Add(b.retry)
+		b.gone.Store(true)
+		b.changes = append(b.changes, err)
+	}
+	b.mu.Unlock()
+	if changed {
+		b.tell()
+	}
+}
+
+// Success is an exchange with an answer in time.
+func (b *Breaker) Success() {
+	b.mu.Lock()
+	b.failures = 0
+	changed := b.cause != nil
+	if changed {
+		b.cause = nil
+		b.gone.Store(false)
+		b.changes = append(b.changes, nil)
+	}
+	b.mu.Unlock()
+	if changed {
+		b.tell()
+	}
+}
+
+func (b *Breaker) tell() {
+	b.telling.Lock()
+	defer b.telling.Unlock()
+	b.mu.Lock()
+	changes := b.changes
+	b.changes = nil
+	b.mu.Unlock()
+	for _, cause := range changes {
+		if b.onChange != nil {
+			b.onChange(cause)
+		}
+	}
+}

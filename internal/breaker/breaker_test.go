@@ -1,0 +1,73 @@
+package breaker_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trypema/trypema/internal/breaker"
+)
+
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, last := errors.New("first"), errors.New("last")
+		var changes []error
+		b := breaker.New(time.Second, func(cause error) { changes = append(changes, cause) })
+		is := func(step string, wantProbe bool, want error) {
+			t.Helper()
+			if gone, cause := b.Gone(), b.Cause(); gone != (want != nil) || !errors.Is(cause, want) {
+				t.Errorf("%s: Gone %v, Cause %v; want %v", step, gone, cause, want)
+			}
+			if probe, cause := b.Down(); probe != wantProbe || !errors.Is(cause, want) {
+				t.Errorf("%s: Down %v, %v; want %v, %v", step, probe, cause, wantProbe, want)
+			}
+		}
+		fail := func(errs ...error) {
+			for _, err := range errs {
+				b.Failure(err)
+			}
+		}
+
+		is("at first", false, nil)
+		fail(first, first)
+		b.Success()
+		fail(first, first)
+		is("never three in a row", false, nil)
+		fail(last)
+		is("three in a row", false, last)
+		fail(first, first, first)
+		is("still gone", false, last)
+		time.Sleep(time.Second - time.Nanosecond)
+		is("just before it is asked again", false, last)
+		time.Sleep(time.Nanosecond)
+		is("when it is asked again", true, last)
+		is("once is enough", false, last)
+		time.Sleep(time.Second)
+		is("and again", true, last)
+		b.Success()
+		is("back", false, nil)
+		fail(first, first)
+		is("counted anew", false, nil)
+		fail(first)
+		is("gone again", false, first)
+		b.Success()
+		b.Success()
+
+		if want := []error{last, nil, first, nil}; !slices.Equal(changes, want) {
+			t.Errorf("changes %v, want %v", changes, want)
+		}
+	})
+}
+
+func TestNobodyIsTold(t *testing.T) {
+	b := breaker.New(time.Second, nil)
+	for range 3 {
+		b.Failure(errors.New("gone"))
+	}
+	b.Success()
+	if b.Gone() {
+		t.Error("gone after a success")
+	}
+}

@@ -1,0 +1,95 @@
+// Package remote is what the verbs of all providers with Redis have in common: which arguments they take, how Redis is asked,
+// and what its verdicts mean.
+package remote
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/window"
+)
+
+const (
+	// MaxCapacity is the largest capacity that Redis can count with.
+	MaxCapacity = Most - 1
+	// Most is where counting ends: a quarter of 2⁵³, up to which the scripts know whole numbers.
+	Most = 1 << 51
+)
+
+// maxKeyLen keeps a key from filling Redis by itself.
+const maxKeyLen = 1 << 20
+
+// CheckKey returns a trypema.ErrInvalidKey for a key that is not stored in Redis.
+func CheckKey(key string) error {
+	switch {
+	case key == "":
+		return invalid.Errorf(trypema.ErrInvalidKey, "key is empty; it must have at least one byte")
+	case len(key) > maxKeyLen:
+		return invalid.Errorf(trypema.ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), maxKeyLen)
+	}
+	return nil
+}
+
+// CheckHistory returns a trypema.ErrInvalidOptions for what is not a constant of trypema.History.
+func CheckHistory(keep trypema.History) error {
+	if keep > trypema.KeepOldest {
+		return invalid.Errorf(trypema.ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
+	}
+	return nil
+}
+
+// CheckTotal returns a trypema.ErrInvalidCost for a total that Redis can not count.
+func CheckTotal(total uint64) error {
+	if total > MaxCapacity {
+		return invalid.Errorf(trypema.ErrInvalidCost, "total is %d; it must be at most %d, which is as far as Redis counts", total, uint64(MaxCapacity))
+	}
+	return nil
+}
+
+// ErrZeroCost is the trypema.ErrInvalidCost of a call that costs nothing.
+var ErrZeroCost = invalid.Errorf(trypema.ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
+
+// Capacity returns that of a window at a rate, at most MaxCapacity, or a trypema.ErrInvalidRate.
+func Capacity(rate trypema.Rate, window time.Duration) (uint64, error) {
+	c, err := rate.Capacity(window)
+	return min(c, MaxCapacity), err
+}
+
+// Names gives the keys of a limiter their names in Redis.
+type Names struct{ before, letter, after string }
+
+// NewNames returns the names of the keys of one strategy, which the letter stands for, with windows of one length.
+func NewNames(prefix, letter string, window time.Duration) Names {
+	return Names{"{" + prefix + ":", letter, "}:" + letter + ":" + window.String()}
+}
+
+// Of returns the name of the Redis key of a key.
+func (n Names) Of(key string) string { return n.before + key + n.after }
+
+// Letter returns what the strategy is called in the names.
+func (n Names) Letter() string { return n.letter }
+
+// SetArgs returns the ARGV of set.lua after those that every script begins with.
+func SetArgs(when trypema.Condition, total uint64, keep trypema.History, letter string) []string {
+	return []string{when.String(), strconv.FormatUint(total, 10), keep.String(), letter}
+}
+
+// Decide makes d, which is zero, what a verdict means at a capacity. The unit is that of v.Wait; denial is how the strategy
+// says no.
+func Decide(d *trypema.Decision, capacity uint64, v *window.Verdict, unit time.Duration, denial trypema.Outcome) {
+	d.Allowed = v.Allowed
+	d.Outcome = denial
+	if v.Allowed {
+		d.Outcome = trypema.OutcomeAllowed
+	}
+	d.Limit = capacity
+	d.Remaining = window.Room(capacity, v.Now)
+	d.RetryAfter = trypema.Never
+	if v.Wait != window.Never {
+		d.RetryAfter = time.Duration(v.Wait) * unit
+		d.RemainingAfterWaiting = window.Room(capacity, v.Then)
+	}
+	d.SuppressionFactor = v.Factor
+}

@@ -1,0 +1,104 @@
+package remote_test
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/window"
+)
+
+func TestChecks(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		err  error
+		kind error // nil if it is valid
+		says string
+	}{
+		{"a key", remote.CheckKey("k"), nil, ""},
+		{"a key of 1 MiB", remote.CheckKey(strings.Repeat("k", 1<<20)), nil, ""},
+		{"a longer one", remote.CheckKey(strings.Repeat("k", 1<<20+1)), trypema.ErrInvalidKey, "trypema: key has 1048577 bytes; it must have at most 1048576"},
+		{"an empty one", remote.CheckKey(""), trypema.ErrInvalidKey, "trypema: key is empty; it must have at least one byte"},
+		{"the last history", remote.CheckHistory(trypema.KeepOldest), nil, ""},
+		{"one beyond it", remote.CheckHistory(trypema.KeepOldest + 1), trypema.ErrInvalidOptions, "trypema: history is History(3); it must be Replace, KeepNewest or KeepOldest"},
+		{"the largest total", remote.CheckTotal(1<<51 - 1), nil, ""},
+		{"a larger one", remote.CheckTotal(1 << 51), trypema.ErrInvalidCost, "trypema: total is 2251799813685248; it must be at most 2251799813685247, which is as far as Redis counts"},
+		{"no cost", remote.ErrZeroCost, trypema.ErrInvalidCost, "trypema: cost is 0; it must be at least 1 (Peek takes 0)"},
+	} {
+		if test.kind == nil && test.err != nil || test.kind != nil && (!errors.Is(test.err, test.kind) || test.err.Error() != test.says) {
+			t.Errorf("%s: %v, want %q", test.name, test.err, test.says)
+		}
+	}
+}
+
+func TestCapacity(t *testing.T) {
+	for _, test := range []struct {
+		rate trypema.Rate
+		want uint64
+		err  error
+	}{
+		{10, 100, nil},
+		{1 << 51, 1<<51 - 1, nil},
+		{trypema.Unlimited, remote.MaxCapacity, nil},
+		{0.01, 0, trypema.ErrInvalidRate},
+		{-1, 0, trypema.ErrInvalidRate},
+	} {
+		if c, err := remote.Capacity(test.rate, 10*time.Second); c != test.want || !errors.Is(err, test.err) {
+			t.Errorf("%v: %d, %v; want %d, %v", test.rate, c, err, test.want, test.err)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	n := remote.NewNames("trypema", "a", 10*time.Second)
+	if got, want := n.Of("user:42"), "{trypema:user:42}:a:10s"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	got := remote.SetArgs(trypema.Less(5), 7, trypema.KeepNewest, n.Letter())
+	if want := []string{"Less(5)", "7", "KeepNewest", "a"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestDecide(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		v      window.Verdict
+		unit   time.Duration
+		denial trypema.Outcome
+		want   trypema.Decision // with Limit
+	}{
+		{
+			"allowed", window.Verdict{Allowed: true, Now: 10, Then: 10}, time.Microsecond, trypema.OutcomeRejected,
+			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: 90, RemainingAfterWaiting: 90},
+		},
+		{
+			"rejected, in microseconds", window.Verdict{Now: 100, Then: 60, Wait: 5}, time.Microsecond, trypema.OutcomeRejected,
+			trypema.Decision{RetryAfter: 5 * time.Microsecond, RemainingAfterWaiting: 40},
+		},
+		{
+			"suppressed, in nanoseconds", window.Verdict{Now: 150, Then: 60, Wait: 5, Factor: 0.5}, time.Nanosecond, trypema.OutcomeSuppressed,
+			trypema.Decision{Outcome: trypema.OutcomeSuppressed, RetryAfter: 5, RemainingAfterWaiting: 40, SuppressionFactor: 0.5},
+		},
+		{
+			"for good", window.Verdict{Now: 20, Wait: window.Never}, time.Microsecond, trypema.OutcomeRejected,
+			trypema.Decision{Remaining: 80, RetryAfter: trypema.Never},
+		},
+		{
+			"for as long as a wait may be", window.Verdict{Now: 100, Wait: math.MaxInt64 / 1000}, time.Microsecond, trypema.OutcomeRejected,
+			trypema.Decision{RetryAfter: math.MaxInt64 / 1000 * time.Microsecond, RemainingAfterWaiting: 100},
+		},
+	} {
+		var d trypema.Decision
+		remote.Decide(&d, 100, &test.v, test.unit, test.denial)
+		test.want.Limit = 100
+		if d != test.want {
+			t.Errorf("%s: %+v\nwant %+v", test.name, d, test.want)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+// Package script is what providers with Redis run there: the Lua programs, how they are run on a server whatever it turns
+// out to be, and how their replies are taken apart.
+package script
+
+import (
+	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
+	"embed"
+	"encoding/hex"
+	"regexp"
+	"strconv"
+
+	"github.com/trypema/trypema/internal/window"
+)
+
+//go:embed lua/*.lua
+var lua embed.FS
+
+// Script is a Lua program, and its name in Redis.
+type Script struct{ Source, SHA1 string }
+
+// Scripts are the operations on a key.
+type Scripts struct{ Absolute, Suppressed, Set Script }
+
+var (
+	plain = load("")
+	// portable is for servers whose Lua lacks the library struct.
+	portable = load(read("struct.lua"))
+)
+
+func load(prelude string) *Scripts {
+	script := func(name string) Script {
+		source := prelude + read(name)
+		sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
+		return Script{source, hex.EncodeToString(sum[:])}
+	}
+	return &Scripts{script("absolute.lua"), script("suppressed.lua"), script("set.lua")}
+}
+
+var include = regexp.MustCompile(`(?m)^-- include (\w+\.lua)$`)
+
+// read returns a file with those that it includes.
+func read(name string) string {
+	text, err := lua.ReadFile("lua/" + name)
+	if err != nil {
+		panic(err) // the file is part of the program
+	}
+	return include.ReplaceAllStringFunc(string(text), func(line string) string {
+		return read(include.FindStringSubmatch(line)[1])
+	})
+}
+
+// SpanArgs returns the ARGV that every script begins with. The unit of s is a microsecond.
+func SpanArgs(s window.Span) []string {
+	return []string{strconv.FormatInt(s.Window, 10), strconv.FormatInt(s.Bucket, 10)}
+}

@@ -1,0 +1,69 @@
+package script
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// Conn is redislimit.Conn, which says what it promises.
+type Conn interface {
+	Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error))
+	OneServer() bool
+}
+
+// Server is what is behind a Conn, and what turned out about it.
+type Server struct {
+	conn    Conn
+	lacking atomic.Bool // its Lua lacks struct
+	many    atomic.Bool // it is several, though the Conn said otherwise
+}
+
+// NewServer returns the server behind a Conn, of which nothing is known yet.
+func NewServer(c Conn) *Server { return &Server{conn: c} }
+
+// Run runs a script on items in one exchange, and once more with those that the server has refused in the form in which they
+// came, which it then remembers.
+//
+// pack puts together the items that one run of the script can answer; unless together is set, each is a parcel of its own.
+// ask returns KEYS, one for each item, and ARGV for a parcel. answer is told what became of a parcel, from any goroutine and
+// before Run returns: once for each, but not for one that was refused, whose items are packed again.
+func Run[T any](
+	ctx context.Context, s *Server, pick func(*Scripts) Script, items []T,
+	pack func(items []T, together bool) (parcels [][]T),
+	ask func(parcel []T) (keys, args []string),
+	answer func(parcel []T, reply []any, err error),
+) {
+	for len(items) > 0 {
+		lacking, together := s.lacking.Load(), s.conn.OneServer() && !s.many.Load()
+		set := plain
+		if lacking {
+			set = portable
+		}
+		p := pick(set)
+		parcels := pack(items, together)
+		keys, args := make([][]string, len(parcels)), make([][]string, len(parcels))
+		for i, parcel := range parcels {
+			keys[i], args[i] = ask(parcel)
+		}
+		var mu sync.Mutex // guards again
+		var again []T
+		s.conn.Run(ctx, p.Source, p.SHA1, keys, args, func(i int, reply []any, err error) {
+			// Nothing has been executed if the server could not, in either case.
+			noStruct, crossSlot := !lacking && lacksStruct(err), len(parcels[i]) > 1 && isCrossSlot(err)
+			switch {
+			case noStruct:
+				s.lacking.Store(true)
+			case crossSlot:
+				s.many.Store(true)
+			default:
+				answer(parcels[i], reply, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			again = append(again, parcels[i]...)
+		})
+		items = again
+	}
+}

@@ -1,0 +1,110 @@
+package script
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// picky is a Conn to a server that answers each key with itself, unless it refuses the run.
+type picky struct {
+	oneServer bool
+	refuse    func(script string, keys []string) error
+	runs      [][]string // KEYS
+}
+
+func (c *picky) OneServer() bool { return c.oneServer }
+
+func (c *picky) Run(_ context.Context, script, _ string, keys, _ [][]string, answer func(int, []any, error)) {
+	c.runs = append(c.runs, keys...)
+	for i := range keys {
+		var reply []any
+		err := c.refuse(script, keys[i])
+		if err == nil {
+			for _, k := range keys[i] {
+				reply = append(reply, k)
+			}
+		}
+		answer(i, reply, err)
+	}
+}
+
+func TestRun(t *testing.T) {
+	errStruct := errors.New("ERR user_script:1: Script attempted to access nonexistent global variable 'struct'")
+	errSlot := errors.New("CROSSSLOT Keys in request don't hash to the same slot")
+	errOther := errors.New("ERR other")
+	noStruct := func(script string, _ []string) error {
+		if !strings.Contains(script, "local struct = {}") {
+			return errStruct
+		}
+		return nil
+	}
+	crossSlot := func(_ string, keys []string) error {
+		if len(keys) > 1 {
+			return errSlot
+		}
+		return nil
+	}
+	always := func(err error) func(string, []string) error {
+		return func(string, []string) error { return err }
+	}
+	for _, test := range []struct {
+		name   string
+		many   bool
+		refuse func(script string, keys []string) error
+		first  int // runs of the first exchange, and of what follows from it
+		second int // once all is known
+		err    error
+	}{
+		{"a server that can all", false, always(nil), 2, 2, nil},
+		{"many servers, known before", true, always(nil), 3, 3, nil},
+		{"many servers that seem one", false, crossSlot, 1 + 3, 3, nil}, // c is alone in its run
+		{"no struct", false, noStruct, 4, 2, nil},
+		{"neither", false, func(script string, keys []string) error {
+			return errors.Join(noStruct(script, keys), crossSlot(script, keys))
+		}, 2 + 2 + 2, 3, nil},
+		{"an error that no other form helps", false, always(errOther), 2, 2, errOther},
+		{"no struct in any form", false, always(errStruct), 4, 2, errStruct},
+		{"an error of a key that is alone", true, always(errSlot), 3, 3, errSlot},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &picky{oneServer: !test.many, refuse: test.refuse}
+			s := NewServer(c)
+			for i, want := range []int{test.first, test.second} {
+				c.runs = nil
+				answers := make(map[string]error)
+				Run(t.Context(), s, func(s *Scripts) Script { return s.Set }, []string{"a", "b", "c"},
+					func(items []string, together bool) [][]string {
+						n := 1
+						if together {
+							n = 2
+						}
+						return slices.Collect(slices.Chunk(items, n))
+					},
+					func(parcel []string) (keys, args []string) { return parcel, nil },
+					func(parcel []string, reply []any, err error) {
+						for j, item := range parcel {
+							if _, twice := answers[item]; twice || err == nil && reply[j] != item {
+								t.Errorf("%s: %v, %v, answered before: %v", item, reply, err, twice)
+							}
+							answers[item] = err
+						}
+					})
+				if items := slices.Sorted(maps.Keys(answers)); !slices.Equal(items, []string{"a", "b", "c"}) {
+					t.Errorf("answered: %v", items)
+				}
+				for item, err := range answers {
+					if !errors.Is(err, test.err) {
+						t.Errorf("%s: %v, want %v", item, err, test.err)
+					}
+				}
+				if len(c.runs) != want {
+					t.Errorf("exchange %d: runs with %v, want %d", i+1, c.runs, want)
+				}
+			}
+		})
+	}
+}
