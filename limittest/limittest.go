@@ -47,6 +47,9 @@ type Subject struct {
 	// where time is real. Default 0.
 	Jitter time.Duration
 
+	// Lag is how much later than the truth RetryAfter may be, where room is noticed only now and then. Default 0.
+	Lag time.Duration
+
 	// Use is the share of the capacity that a caller who always wants more must get in each window beside the bucket's
 	// share, as a fraction. Default 1.
 	Use float64
@@ -400,11 +403,11 @@ func (s *Subject) retryAfter(t *testing.T) {
 			continue
 		}
 		start := time.Now()
-		if early := d.RetryAfter - s.Resolution - s.Jitter; early > 0 {
+		if early := d.RetryAfter - s.Resolution - s.Jitter - s.Lag; early > 0 {
 			time.Sleep(early)
 			// Suppressed may let a call pass by chance before it is certain to.
 			e := l.peek("k", rate, n)
-			inTime := time.Since(start) < d.RetryAfter-s.Jitter/2 // where time is real, it may not be
+			inTime := time.Since(start) < d.RetryAfter-s.Lag-s.Jitter/2 // where time is real, it may not be
 			if inTime && (!s.Suppressed && e.Allowed || s.Suppressed && e.SuppressionFactor == 0) {
 				t.Fatalf("round %d: cost %d passes %v before its RetryAfter: %+v, then %+v", round, n, s.Resolution+s.Jitter, d, e)
 			}
@@ -768,7 +771,7 @@ func (s *Subject) setTimes(t *testing.T) {
 	time.Sleep(s.Window / 2)
 	l.set("k", trypema.Always(), 10, trypema.Replace)
 	d := l.peek("k", s.rate(10), 1)
-	if d.Allowed || d.RetryAfter > s.Window || d.RetryAfter < s.Window-s.Jitter-s.Resolution {
+	if d.Allowed || d.RetryAfter > s.Window+s.Lag || d.RetryAfter < s.Window-s.Jitter-s.Resolution {
 		t.Errorf("after Replace with the capacity: %+v, want a RetryAfter of %v", d, s.Window)
 	}
 }

@@ -19,7 +19,7 @@ var lua embed.FS
 type Script struct{ Source, SHA1 string }
 
 // Scripts are the operations on a key.
-type Scripts struct{ Absolute, Suppressed, Set Script }
+type Scripts struct{ Absolute, Suppressed, Set, Settle Script }
 
 var (
 	plain = load("")
@@ -33,7 +33,7 @@ func load(prelude string) *Scripts {
 		sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
 		return Script{source, hex.EncodeToString(sum[:])}
 	}
-	return &Scripts{script("absolute.lua"), script("suppressed.lua"), script("set.lua")}
+	return &Scripts{script("absolute.lua"), script("suppressed.lua"), script("set.lua"), script("settle.lua")}
 }
 
 var include = regexp.MustCompile(`(?m)^-- include (\w+\.lua)$`)

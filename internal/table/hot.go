@@ -17,6 +17,8 @@ type Hot struct {
 	Admitted uint64 // the admitted events
 	Expires  int64  // when the oldest group expires; 0 if it is the newest too, and all expires with the last event
 	Oldest   uint64 // the admitted events that expire then
+	Reserve  uint64 // of the capacity, what can not be had without the lock
+	Only     uint64 // the capacity of the calls that can be judged; 0 for all
 
 	key     string
 	touched atomic.Bool // asked for since it was opened; kept only with a bound on the number of keys
@@ -53,12 +55,12 @@ const (
 func (f *Hot) Take(capacity uint64, now int64, n uint64) (a Answer, have uint64, at int64, then uint64) {
 	for {
 		word := f.word.Load()
-		if word&taken != 0 {
+		if word&taken != 0 || f.Only != 0 && f.Only != capacity {
 			return Unknown, 0, 0, 0
 		}
 		added := word & maxAdded
 		have = f.Admitted + added
-		if have > capacity || n > capacity-have {
+		if have+f.Reserve > capacity || n > capacity-f.Reserve-have {
 			at, then = f.next(word, have)
 			if now >= at || then > capacity || n > capacity-then {
 				return Unknown, 0, 0, 0

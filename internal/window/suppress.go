@@ -99,11 +99,11 @@ func (l *Law) load(c Counts, recent uint64) float64 {
 
 // Factor returns the suppression factor for a call of cost n at now, which must come from Advance.
 func (w *Window) Factor(g *Groups, s Span, l *Law, now int64, n uint64) float64 {
-	return l.Factor(w.Counts(), w.since(g, now-s.Recent()), n)
+	return l.Factor(w.Counts(), w.Since(g, now-s.Recent()), n)
 }
 
-// since returns the observed events of the groups whose last event came after t.
-func (w *Window) since(g *Groups, t int64) uint64 {
+// Since returns the observed events of the groups whose last event came after t.
+func (w *Window) Since(g *Groups, t int64) uint64 {
 	if w.empty() || w.last <= t {
 		return 0
 	}
@@ -120,7 +120,7 @@ func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted 
 	// Which expiry brings calm at the latest?
 	k := w.search(g, func(c group) bool {
 		left := w.upto.minus(c.upto)
-		return l.Calm(left, w.since(g, c.last+s.Window-s.Recent()), n)
+		return l.Calm(left, w.Since(g, c.last+s.Window-s.Recent()), n)
 	})
 	before, _ := w.bounds(g, k)
 	at, admitted = w.last+s.Window, 0

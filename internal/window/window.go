@@ -24,6 +24,7 @@
 package window
 
 import (
+	"iter"
 	"math"
 	"math/bits"
 	"sort"
@@ -45,6 +46,10 @@ func (c Counts) Observed() uint64 { return c.Admitted + c.Declined }
 
 func (c Counts) minus(d Counts) Counts {
 	return Counts{c.Admitted - d.Admitted, c.Declined - d.Declined}
+}
+
+func (c Counts) plus(d Counts) Counts {
+	return Counts{c.Admitted + d.Admitted, c.Declined + d.Declined}
 }
 
 // maxObserved is where declined events are no longer counted. With capacities of at most that, sums stay below 2⁶⁴.
@@ -82,6 +87,28 @@ func (w *Window) Now() int64 { return w.now }
 
 // Counts returns what the window holds. Call Advance first.
 func (w *Window) Counts() Counts { return w.upto.minus(w.gone) }
+
+// Running returns what was ever recorded, modulo 2⁶⁴.
+func (w *Window) Running() Counts { return w.upto }
+
+// All returns the groups that the window holds, the oldest first: the last event of each, and its counts.
+func (w *Window) All(g *Groups) iter.Seq2[int64, Counts] {
+	return func(yield func(int64, Counts) bool) {
+		if w.empty() {
+			return
+		}
+		for i := range int(w.n) + 1 {
+			before, end := w.bounds(g, i)
+			last := w.last
+			if i < int(w.n) {
+				last = w.closed(g, i).last
+			}
+			if !yield(last, end.minus(before)) {
+				return
+			}
+		}
+	}
+}
 
 func (w *Window) empty() bool { return w.upto == w.gone }
 
@@ -162,6 +189,24 @@ func (w *Window) Record(g *Groups, s Span, now int64, c Counts) {
 	w.upto.Declined += c.Declined
 	if w.n == 0 {
 		w.expiry = now + s.Window
+	}
+}
+
+// Insert adds events that happened at an instant before the last one, which must be younger than a window: to the group
+// that held that instant, or else to the next one after it, so that they never expire early. O(groups since).
+func (w *Window) Insert(g *Groups, at int64, c Counts) {
+	c.Declined = min(c.Declined, maxObserved-min(w.Counts().Observed(), maxObserved))
+	w.upto = w.upto.plus(c)
+	if at >= w.first || w.n == 0 {
+		return
+	}
+	ring := g.Block(w.block, w.class)
+	for i := int(w.n) - 1; i >= 0; i-- {
+		e := &ring[(int(w.head)+i)&(len(ring)-1)]
+		if e.last < at {
+			return
+		}
+		e.upto = e.upto.plus(c)
 	}
 }
 

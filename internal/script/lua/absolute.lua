@@ -16,7 +16,7 @@
 --
 -- Cost: TIME; for each key GETRANGE, and SETRANGE if anything is admitted; once in a bucket, one or two commands more.
 
-local full = false
+local full, ledger = false, false
 -- include clock.lua
 
 local reply, n = {nil, nil}, 0 -- as long as most are

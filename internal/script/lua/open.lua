@@ -1,6 +1,6 @@
 -- Sees to it that the newest group takes events at now. To be included right before some are recorded.
 if not live then
-  head, size, oldest, recent, gone_declined, recent_before, recent_last = 0, 0, NONE, 0, 0, 0, 0
+  head, size, oldest, recent, recent_before, recent_last = 0, 0, NONE, 0, gone + gone_declined, 0
   first, expires, live = now, 0, true
   text = ''
 elseif now - first >= bucket then
@@ -23,10 +23,16 @@ elseif now - first >= bucket then
     elseif head < size then
       log[1] = call('GETRANGE', key, HEADER + GROUP * head, HEADER + GROUP * size - 1)
     end
+    if ledger then text = call('GETRANGE', key, 0, HEADER - 1) end
     call('SET', key, text .. table.concat(log), 'KEEPTTL')
     recent, size, head = recent - head, size - head, 0
   end
-  call('APPEND', key, struct.pack('<I7I7I7', last, admitted, declined))
+  local closed = struct.pack('<I7I7I7', last, admitted, declined)
+  if text == '' then
+    table_text = table_text .. closed -- of a window that is about to be written
+  else
+    call('APPEND', key, closed)
+  end
   if head == size then oldest, oldest_admitted, oldest_declined = last, admitted, declined end
   if recent == size then recent_last = last end
   size = size + 1

@@ -5,13 +5,14 @@
 -- ARGV[3]  condition        on the live total, admitted and declined: Always(), Equal(5), NotEqual(5), Less(5), Greater(5)
 -- ARGV[4]  total            that is wanted
 -- ARGV[5]  history          Replace, KeepNewest or KeepOldest: which events stay
--- ARGV[6]  strategy         a, or s for Suppressed
+-- ARGV[6]  kind             a, or s for Suppressed; ha, hs for those of the Hybrid provider
 --
 -- Reply: what is wrong with the key, a string; or 1 if the condition held, else 0, and the total before.
 --
 -- Cost: two commands if the condition does not hold; else one for each live group, and one that writes all.
 
-local full = ARGV[6] == 's'
+local ledger = string.sub(ARGV[6], 1, 1) == 'h'
+local full = ledger or ARGV[6] == 's'
 -- include clock.lua
 
 local key = KEYS[1]
@@ -28,8 +29,16 @@ local holds = op == 'Always' or op == 'Equal' and have == n or op == 'NotEqual' 
 if not holds then return {0, have} end
 
 local total, history = ARGV[4] + 0, ARGV[5]
+if ledger and text ~= '' then table_text = call('GETRANGE', key, FIXED, HEADER - 1) end
+if ledger and not table_text then table_text = '' end
 if total == 0 then
-  call('DEL', key)
+  if not ledger or leased == 0 then
+    call('DEL', key)
+  else
+    -- The window is empty, as if all had expired; what is on lease stays charged.
+    gone, gone_declined, head, oldest, first, last = admitted, declined, size, NONE, 0, 0
+-- include save.lua
+  end
   return {1, have}
 end
 
@@ -90,7 +99,8 @@ for _, g in ipairs(groups) do
   end
 end
 if newest ~= groups[#groups] then first = math.max(newest.last - bucket, 0) end
-size, last, expires = #log, newest.last, 0
+size, last = #log, newest.last
+if not ledger then expires = 0 end -- leases may need the key for longer
 if size > 0 then recent_last = oldest end
 text = ''
 -- include save.lua

@@ -29,7 +29,7 @@
 -- Cost: TIME; for each key GETRANGE and SETRANGE, one GETRANGE more if anything is declined; once in a bucket, two or three
 -- more.
 
-local full = true
+local full, ledger = true, false
 -- include clock.lua
 
 local factor, dice, thrown = ARGV[3] + 0, ARGV[4], 0
@@ -124,17 +124,7 @@ for k = 1, #KEYS do
     end
 
     if wanted and live then
-      local groups, few = {}, math.ceil((size - head) / 128)
-      if few == 1 then
-        groups[1] = call('GETRANGE', key, HEADER + GROUP * head, HEADER + GROUP * size - 1)
-      elseif few > 1 then
-        for i = size - 1, head, -few do
-          table.insert(groups, 1, (call('GETRANGE', key, HEADER + GROUP * i, HEADER + GROUP * i + GROUP - 1)))
-        end
-      end
-      groups[#groups + 1] = struct.pack('<I7I7I7', last, admitted, declined)
-      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = now, gone, gone_declined, table.concat(groups)
-      n = n + 4
+-- include groups.lua
     else
       n = n + 1
       reply[n] = 0

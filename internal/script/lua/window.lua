@@ -11,11 +11,13 @@ local stale = last > now + window
 if last > now and not stale then now = last end
 
 local live = now - last < window
-if live then
+if live or ledger and text ~= '' then
   declined, first, oldest, expires, head, size, oldest_admitted = struct.unpack('<I7I7I7I7I4I4I7', text, 30)
   if full then
     oldest_declined, gone_declined, recent, recent_before, recent_last = struct.unpack('<I7I7I4I7I7', text, 73)
   end
+end
+if live then
   if stale then
     head, oldest, first, last = size, NONE, now, now
   elseif oldest <= now - window then
@@ -36,6 +38,10 @@ if live then
     end
   end
   if recent < head then recent, recent_before, recent_last = head, gone + gone_declined, head < size and oldest or 0 end
+elseif ledger and text ~= '' then
+  -- All has expired, but running counts go on.
+  gone, gone_declined, head, oldest, oldest_admitted, oldest_declined = admitted, declined, size, NONE, 0, 0
+  recent, recent_before, recent_last = head, gone + gone_declined, 0
 else
   admitted, gone = 0, 0
 end

@@ -65,11 +65,13 @@ func goRedis(t testing.TB, addrs []string) redis.UniversalClient {
 
 var prefixes atomic.Int64
 
+func prefix() string { return fmt.Sprintf("test%d", prefixes.Add(1)) }
+
 // open returns a provider with keys of its own.
 func open(t testing.TB, c redislimit.Conn, o redislimit.Options) *redislimit.Provider {
 	t.Helper()
 	if o.Prefix == "" {
-		o.Prefix = fmt.Sprintf("test%d", prefixes.Add(1))
+		o.Prefix = prefix()
 	}
 	p, err := redislimit.New(c, o)
 	if err != nil {

@@ -1,0 +1,373 @@
+package hybridlimit
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/breaker"
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/window"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// limiter is one strategy of a provider. Its keys, accounts included, are guarded by the locks of the table's shards; a lock
+// is never held while Redis is asked.
+type limiter struct {
+	options    Options
+	terms      lease.Terms
+	pace       atomic.Pointer[lease.Pace]
+	suppressed bool
+	denial     trypema.Outcome
+	names      remote.Names
+	dice       func() float64 // in [0, 1)
+
+	table   *table.Table[*account, window.Groups]
+	started time.Time
+	closed  atomic.Bool
+	holders atomic.Uint64
+
+	server  *script.Server
+	breaker *breaker.Breaker
+	settler settler
+}
+
+type shard = table.Shard[*account, window.Groups]
+
+// account is a key in use.
+type account struct {
+	name  string // in Redis
+	plain string // a part of name
+	hash  uint64
+	lease.Account
+	gone  bool  // it is not in the table any more
+	fault error // what Redis said of what it holds, when it was asked last
+
+	// answered is closed at the end of the message that is under way, or else of the next; nil if nobody waits for it.
+	answered chan struct{}
+
+	// Guarded by the lock of the settler.
+	due    int64
+	active bool
+	ready  bool // for the next tick
+	urged  bool // for the next flight
+}
+
+func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool, dice func() float64) *limiter {
+	l := &limiter{
+		options:    o,
+		terms:      lease.Terms{Span: window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}, Micro: int64(time.Microsecond), Interval: int64(o.SyncInterval)},
+		suppressed: suppressed,
+		denial:     trypema.OutcomeRejected,
+		names:      remote.NewNames(o.Prefix, "ha", o.Window),
+		dice:       dice,
+		started:    time.Now(),
+		server:     s,
+		breaker:    b,
+	}
+	if suppressed {
+		l.denial, l.names = trypema.OutcomeSuppressed, remote.NewNames(o.Prefix, "hs", o.Window)
+	}
+	l.holders.Store(rand.Uint64() &^ math.MaxUint32) // each key is a holder of its own
+	l.table = table.New(table.Kind[*account, window.Groups]{
+		Last: func(k **account) int64 { return (*k).Last() },
+		Free: func(g *window.Groups, k **account) { l.forget(g, *k); *k = nil },
+		Move: func(from, to *window.Groups, k **account) { (*k).Move(from, to) },
+		Add:  func(k **account, last int64, n uint64) { (*k).Join(&l.terms, last, n) },
+	}, o.Window+o.Bucket, o.MaxKeys, l.now)
+	l.settler.init(l)
+	return l
+}
+
+// now is the only place where the clock is read: monotonic, in nanoseconds since the start.
+func (l *limiter) now() int64 { return int64(time.Since(l.started)) }
+
+// forget is told that a key leaves the table. What it has not settled, and its lease, go back as soon as may be.
+func (l *limiter) forget(g *window.Groups, k *account) {
+	k.Clear(g)
+	k.gone = true
+	if events, leased := k.Unsettled(); events || leased {
+		l.schedule(k, 0)
+	}
+}
+
+// Allow implements trypema.Limiter.
+func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
+	err = l.judge(ctx, &d, key, rate, 1, true)
+	return d, err
+}
+
+// AllowN implements trypema.Limiter.
+func (l *limiter) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
+	if n == 0 {
+		return d, remote.ErrZeroCost
+	}
+	err = l.judge(ctx, &d, key, rate, n, true)
+	return d, err
+}
+
+// Peek implements trypema.Limiter.
+func (l *limiter) Peek(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
+	err = l.judge(ctx, &d, key, rate, max(n, 1), false)
+	return d, err
+}
+
+// check returns the capacity at a rate, if the rate is valid, the key can be stored, and the provider is open.
+func (l *limiter) check(key string, rate trypema.Rate) (uint64, error) {
+	if l.closed.Load() {
+		return 0, trypema.ErrClosed
+	}
+	c, err := remote.Capacity(rate, l.options.Window)
+	if err != nil {
+		return 0, err
+	}
+	return c, remote.CheckKey(key)
+}
+
+func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, record bool) error {
+	c, err := l.check(key, rate)
+	if err != nil {
+		return err
+	}
+	now := l.now()
+	hash := l.table.Hash(key)
+	if !l.suppressed && record {
+		if f := l.table.Shard(hash).Hot(key); f != nil && !l.breaker.Gone() {
+			switch a, have, at, then := f.Take(c, now, n); a {
+			case table.Admitted:
+				d.Allowed = true
+				d.Outcome = trypema.OutcomeAllowed
+				d.Limit = c
+				d.Remaining = c - have
+				d.RemainingAfterWaiting = c - have
+				return nil
+			case table.Denied:
+				d.Limit = c
+				d.Remaining = window.Room(c, have)
+				d.RetryAfter = time.Duration(at - now)
+				d.RemainingAfterWaiting = c - then
+				return nil
+			}
+		}
+	}
+	return l.decide(ctx, d, key, hash, c, n, record)
+}
+
+// law is that of Suppressed at a capacity; nil under Absolute.
+func (l *limiter) law(c uint64) *window.Law {
+	if !l.suppressed {
+		return nil
+	}
+	law := window.NewLaw(l.terms.Span, c, l.options.HardLimitFactor)
+	law.Hard = min(law.Hard, remote.Most)
+	return law
+}
+
+// acquire locks the shard of a key and finds it there, or adds it.
+func (l *limiter) acquire(hash uint64, name string, now int64) (*shard, table.Handle, *account) {
+	sh, h := l.table.Acquire(hash, name, now)
+	k := sh.State(h)
+	if *k == nil {
+		full := l.names.Of(name)
+		at := strings.Index(full, name) // it may stand there once more, in what comes before; that is as good
+		*k = &account{name: full, plain: full[at : at+len(name)], hash: hash}
+		(*k).Holder = l.holders.Add(1)
+	}
+	return sh, h, *k
+}
+
+// lock locks the shard of a key, and takes back what callers without the lock have.
+func (l *limiter) lock(k *account) *shard {
+	sh := l.table.Shard(k.hash)
+	sh.Lock()
+	if h := sh.Find(k.hash, k.plain); h != table.None && !k.gone {
+		sh.State(h)
+	}
+	return sh
+}
+
+// decide judges a call under the lock of its key, as often as it takes: when this instance has nothing on lease, it waits
+// for the answer to a message.
+func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash, c, n uint64, record bool) error {
+	law := l.law(c)
+	var began int64
+	for {
+		now := l.now()
+		if began == 0 {
+			began = now
+		}
+		sh, h, k := l.acquire(hash, name, now)
+		if l.closed.Load() {
+			sh.Unlock()
+			return trypema.ErrClosed
+		}
+		var v lease.Verdict
+		fresh := k.Fresh(now)
+		_, down := l.breaker.Down()
+		switch {
+		case down != nil && !fresh || began > 0 && now-began >= int64(l.options.Timeout):
+			err := l.alone(d, sh, k, law, c, now, n, record)
+			sh.Unlock()
+			l.schedule(k, now)
+			return err
+		case law == nil:
+			k.Absolute(&v, &sh.Memory, &l.terms, *l.pace.Load(), c, now, n, record)
+		default:
+			k.Suppressed(&v, &sh.Memory, &l.terms, law, now, n, l.dice(), record)
+		}
+		if !v.Ask {
+			if law == nil && record && sh.Asked(h) {
+				if f := k.Open(&sh.Memory, &l.terms); f != nil {
+					sh.Open(h, f)
+				}
+			}
+			sh.Unlock()
+			if v.Due > 0 {
+				l.schedule(k, v.Due)
+			}
+			remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
+			return nil
+		}
+		if l.options.OnEmpty == EmptyReject {
+			sh.Unlock()
+			l.schedule(k, now)
+			l.deny(d, c, n, time.Duration(l.pace.Load().Slack))
+			return nil
+		}
+		answered := k.wait()
+		l.urge(k)
+		sh.Unlock()
+		if err := l.await(ctx, answered, began); err != nil {
+			return err
+		}
+		if err := l.faultOf(k); err != nil {
+			return err
+		}
+	}
+}
+
+// wait returns what will be closed at the end of the message that is under way, or else of the next.
+func (k *account) wait() chan struct{} {
+	if k.answered == nil {
+		k.answered = make(chan struct{})
+	}
+	return k.answered
+}
+
+// await returns when answered is closed, or the timeout since began is over; with an error if ctx ends before.
+func (l *limiter) await(ctx context.Context, answered chan struct{}, began int64) error {
+	timeout := time.NewTimer(l.options.Timeout - time.Duration(l.now()-began))
+	defer timeout.Stop()
+	select {
+	case <-answered:
+	case <-timeout.C:
+	case <-ctx.Done():
+		return fmt.Errorf("hybridlimit: not decided: %w", ctx.Err())
+	}
+	return nil
+}
+
+func (l *limiter) faultOf(k *account) error {
+	sh := l.table.Shard(k.hash)
+	sh.Lock()
+	defer sh.Unlock()
+	return k.fault
+}
+
+// alone decides by the failure policy, under the lock.
+func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, law *window.Law, c uint64, now int64, n uint64, record bool) error {
+	switch l.options.OnFailure {
+	case redislimit.FailLocal:
+		var v lease.Verdict
+		k.Alone(&v, &sh.Memory, &l.terms, c, law, uint64(l.options.Instances), now, n, l.dice(), record)
+		remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
+	case redislimit.FailOpen:
+		if record {
+			k.Admit(&sh.Memory, &l.terms, c, now, n)
+		}
+		*d = trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: c, Remaining: window.Room(c, n), RemainingAfterWaiting: window.Room(c, n)}
+	default:
+		l.deny(d, c, n, l.options.RetryInterval)
+	}
+	d.Fallback = true
+	return nil
+}
+
+// deny makes d a denial for want of an answer.
+func (l *limiter) deny(d *trypema.Decision, c, n uint64, wait time.Duration) {
+	*d = trypema.Decision{Outcome: l.denial, Limit: c, RetryAfter: wait}
+	if n > c {
+		d.RetryAfter = trypema.Never
+	}
+	if l.suppressed {
+		d.SuppressionFactor = 1
+	}
+}
+
+// Usage implements trypema.Limiter: what Redis has, after it was told all that this instance has not settled. What other
+// instances have not settled is not seen.
+func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (u trypema.Usage, err error) {
+	c, err := l.check(key, rate)
+	if err != nil {
+		return u, err
+	}
+	law := l.law(c)
+	err = l.settled(ctx, key, false, func(sh *shard, k *account) {
+		counts := k.Live()
+		u = trypema.Usage{
+			Total:     counts.Observed(),
+			Declined:  counts.Declined,
+			Limit:     c,
+			Remaining: window.Room(c, counts.Admitted),
+		}
+		if law != nil {
+			u.SuppressionFactor = k.Factor(&sh.Memory, &l.terms, law, l.now())
+		}
+	})
+	return u, err
+}
+
+// Set implements trypema.Limiter: on what Redis has, after it was told all that this instance has not settled, and got back
+// what it had on lease. Other instances use up what they have on lease, and learn of the new total when they settle next.
+func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History) (result trypema.SetResult, err error) {
+	// The rate has no say here; Unlimited is one that is always valid.
+	if _, err := l.check(key, trypema.Unlimited); err != nil {
+		return result, err
+	}
+	if err := remote.CheckHistory(keep); err != nil {
+		return result, err
+	}
+	if err := remote.CheckTotal(total); err != nil {
+		return result, err
+	}
+	var name string
+	if err := l.settled(ctx, key, true, func(_ *shard, k *account) { name = k.name }); err != nil {
+		return result, err
+	}
+	matched, have, err := l.runSet(ctx, name, remote.SetArgs(when, total, keep, l.names.Letter()))
+	if err != nil {
+		return result, err
+	}
+	result = trypema.SetResult{Matched: matched, Previous: have, Current: have}
+	if matched {
+		result.Current = total
+		sh, _, k := l.acquire(l.table.Hash(key), key, l.now())
+		k.Forget(&sh.Memory, &l.terms)
+		sh.Unlock()
+	}
+	return result, nil
+}
+
+// Delete implements trypema.Limiter. What instances have on lease stays charged until they have settled it.
+func (l *limiter) Delete(ctx context.Context, key string) error {
+	_, err := l.Set(ctx, key, trypema.Always(), 0, trypema.Replace)
+	return err
+}

@@ -1,0 +1,580 @@
+package hybridlimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+	"weak"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/window"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// settler sees to it that keys settle: those that are due, in one exchange each interval, and those that calls wait for, at
+// once. A key that is in use is active, and has one place: it is due at a tick, it is ready for the next one, or a message
+// of its is under way.
+//
+// The timer runs only while there are active keys, and knows the limiter by a weak pointer: one that is dropped without
+// Close is collected. A key leaves when nobody has asked for it for a while and it has given back what it had.
+type settler struct {
+	mu     sync.Mutex
+	active map[*account]struct{}
+	tick   int64 // ticks are multiples of the interval; the last one that was looked at
+	wheel  [wheelLen][]entry
+	ready  []*account
+	urgent []*account
+	timer  *time.Timer
+	armed  bool // the timer will fire, or its function runs
+	closed bool
+
+	flights int            // of urgent keys
+	running sync.WaitGroup // ticks and flights
+
+	rtt float64 // ns of an exchange, on average
+}
+
+// entry is a key in the wheel; out of date if it is due at another tick by now.
+type entry struct {
+	k   *account
+	due int64
+}
+
+const (
+	wheelLen   = 1024
+	maxKeys    = 64   // in one run of the script
+	maxBatch   = 1024 // keys in an exchange
+	maxFlights = 4
+	restFactor = 3 // where there is more to do than fits into an exchange: how much longer to rest than it took
+)
+
+func (s *settler) init(l *limiter) {
+	s.active = make(map[*account]struct{})
+	s.rtt = float64(time.Millisecond)
+	l.pace.Store(l.newPace(0))
+}
+
+// newPace returns how fast settling is when it takes so long until all keys that are ready have had their turn.
+func (l *limiter) newPace(cycle int64) *lease.Pace {
+	interval, w := l.terms.Interval, l.terms.Window
+	trip := int64(2 * l.settler.rtt)
+	far := min(max(w/2, min(int64(5*time.Second), 10*w)), int64(time.Minute))
+	p := &lease.Pace{
+		Near:  2*interval + trip + int64(2*time.Millisecond) + 2*cycle,
+		Trip:  trip,
+		Slack: interval + trip + cycle,
+	}
+	p.Far = max(far, 2*p.Near, 4*cycle)
+	return p
+}
+
+// schedule has a key settle at an instant, or earlier if it is due earlier.
+func (l *limiter) schedule(k *account, at int64) {
+	s := &l.settler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.activateLocked(k)
+	l.armLocked()
+	if k.ready {
+		return
+	}
+	due := (at + l.terms.Interval - 1) / l.terms.Interval
+	switch {
+	case due <= s.tick:
+		k.due, k.ready = 0, true
+		s.ready = append(s.ready, k)
+	case k.due == 0 || due < k.due:
+		s.placeLocked(entry{k, due})
+	}
+}
+
+func (s *settler) activateLocked(k *account) {
+	if !k.active {
+		k.active = true
+		s.active[k] = struct{}{}
+	}
+}
+
+func (s *settler) placeLocked(e entry) {
+	e.k.due = e.due
+	slot := &s.wheel[min(e.due, s.tick+wheelLen-1)%wheelLen]
+	*slot = append(*slot, e)
+}
+
+// advanceLocked makes ready what is due.
+func (s *settler) advanceLocked(tick int64) {
+	s.tick = max(s.tick, tick-wheelLen)
+	for s.tick < tick {
+		s.tick++
+		slot := &s.wheel[s.tick%wheelLen]
+		entries := *slot
+		*slot = entries[:0]
+		for _, e := range entries {
+			switch {
+			case e.k.due != e.due || e.k.ready:
+			case e.due > tick:
+				s.placeLocked(e)
+			default:
+				e.k.due, e.k.ready = 0, true
+				s.ready = append(s.ready, e.k)
+			}
+		}
+		clear(entries[len(*slot):])
+	}
+}
+
+// retire takes a key out that needs nothing any more.
+func (l *limiter) retire(k *account) {
+	s := &l.settler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !k.ready && k.due == 0 {
+		delete(s.active, k)
+		k.active = false
+	}
+}
+
+func (l *limiter) armLocked() {
+	s := &l.settler
+	if s.armed {
+		return
+	}
+	s.armed = true
+	s.tick = max(s.tick, l.now()/l.terms.Interval)
+	l.resetLocked(time.Duration(l.terms.Interval))
+}
+
+func (l *limiter) resetLocked(d time.Duration) {
+	s := &l.settler
+	if s.timer != nil {
+		s.timer.Reset(d)
+		return
+	}
+	w := weak.Make(l)
+	s.timer = time.AfterFunc(d, func() {
+		if l := w.Value(); l != nil {
+			l.onTick()
+		}
+	})
+}
+
+// onTick is one firing of the timer: one exchange with the keys that are ready, or as many as fit.
+func (l *limiter) onTick() {
+	s := &l.settler
+	began := l.now()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.running.Add(1)
+	s.advanceLocked(began / l.terms.Interval)
+	batch := s.takeLocked(&s.ready, maxBatch, l.mayAsk())
+	for _, k := range batch {
+		k.ready = false
+	}
+	s.mu.Unlock()
+	_ = l.settle(batch) // what is wrong comes up again, and the breaker knows
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running.Done()
+	took := l.now() - began
+	rest := max(l.terms.Interval-(began%l.terms.Interval)-took, int64(time.Millisecond))
+	cycle := int64(0)
+	if left := len(s.ready); left > 0 && len(batch) == maxBatch {
+		rest = max(rest, restFactor*took)
+		cycle = int64(left/maxBatch+1) * (rest + took)
+	}
+	l.pace.Store(l.newPace(cycle))
+	if len(s.active) == 0 || s.closed {
+		s.armed = false
+		return
+	}
+	l.resetLocked(time.Duration(rest))
+}
+
+// mayAsk reports whether Redis may be asked in the background: not while it is taken for gone, but once in a while.
+func (l *limiter) mayAsk() bool {
+	probe, cause := l.breaker.Down()
+	return cause == nil || probe
+}
+
+// takeLocked takes up to n keys off a queue.
+func (s *settler) takeLocked(queue *[]*account, n int, may bool) []*account {
+	if !may {
+		return nil
+	}
+	n = min(n, len(*queue))
+	batch := slices.Clone((*queue)[:n])
+	*queue = slices.Delete(*queue, 0, n)
+	return batch
+}
+
+// urge has a key settle at once, for callers who wait.
+func (l *limiter) urge(k *account) {
+	s := &l.settler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || k.urged {
+		return
+	}
+	k.urged = true
+	s.urgent = append(s.urgent, k)
+	s.activateLocked(k)
+	if s.flights < maxFlights {
+		s.flights++
+		s.running.Add(1)
+		go l.fly()
+	}
+}
+
+// fly makes exchanges with the keys that callers wait for, until there are none.
+func (l *limiter) fly() {
+	s := &l.settler
+	defer s.running.Done()
+	for {
+		s.mu.Lock()
+		batch := s.takeLocked(&s.urgent, maxBatch/4, true)
+		for _, k := range batch {
+			k.urged = false
+		}
+		if len(batch) == 0 {
+			s.flights--
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		_ = l.settle(batch) // those who wait find out
+	}
+}
+
+// item is one message in an exchange.
+type item struct {
+	k       *account
+	seq     uint64
+	ask     string
+	whole   bool
+	settled bool // heard, or lost
+}
+
+// settle asks Redis about keys, unless a message of theirs is under way.
+func (l *limiter) settle(batch []*account) error {
+	items := make([]*item, 0, len(batch))
+	for _, k := range batch {
+		sh := l.lock(k)
+		now := l.now()
+		idle := k.gone || k.answered == nil && k.Idle(&l.terms, now)
+		events, leased := k.Unsettled()
+		switch {
+		case k.Asking():
+		case idle && (!events && !leased || k.fault != nil):
+			defer l.retire(k)
+		default:
+			items = append(items, l.message(k, now, idle))
+		}
+		sh.Unlock()
+	}
+	return l.exchange(context.Background(), items)
+}
+
+// message makes the next message of a key, whose lock is held.
+func (l *limiter) message(k *account, now int64, giveBack bool) *item {
+	m := k.Ask(&l.terms, *l.pace.Load(), now, giveBack)
+	return &item{k: k, seq: m.Seq, ask: script.Message(m), whole: m.Whole}
+}
+
+// exchange sends messages, and returns when all of them are answered or lost, with what is wrong with Redis, or with any of
+// the keys. A client that can not be interrupted may overstay; its answers are then not heard.
+func (l *limiter) exchange(caller context.Context, items []*item) error {
+	if len(items) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(caller, l.options.Timeout)
+	defer cancel()
+	began := l.now()
+	var mu sync.Mutex // guards the two below
+	var wrong error
+	good := false
+	done := make(chan struct{})
+	lives := l.pace.Load().Lives(&l.terms)
+	span := script.SpanArgs(window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro})
+	common := append(span, fmt.Sprint(lives.Near), fmt.Sprint(lives.Far))
+	go func() {
+		defer close(done)
+		script.Run(ctx, l.server, func(s *script.Scripts) script.Script { return s.Settle }, items,
+			func(items []*item, together bool) [][]*item {
+				n := 1
+				if together {
+					n = maxKeys
+				}
+				return slices.Collect(slices.Chunk(items, n))
+			},
+			func(parcel []*item) (keys, args []string) {
+				args = slices.Clone(common)
+				for _, i := range parcel {
+					keys = append(keys, i.k.name)
+					args = append(args, i.ask)
+				}
+				return keys, args
+			},
+			func(parcel []*item, reply []any, err error) {
+				r := script.NewReader(reply)
+				for _, i := range parcel {
+					err := l.answer(i, r, err)
+					mu.Lock()
+					if err != nil {
+						wrong = err
+					}
+					good = good || err == nil || script.IsKeyFault(err)
+					mu.Unlock()
+				}
+			})
+	}()
+	overdue := time.NewTimer(l.options.Timeout + l.options.Timeout/4)
+	defer overdue.Stop()
+	select {
+	case <-done:
+	case <-overdue.C:
+		late := fmt.Errorf("no answer within %v", l.options.Timeout)
+		for _, i := range items {
+			if l.lost(i, late) {
+				mu.Lock()
+				wrong = late
+				mu.Unlock()
+			}
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	switch {
+	case good:
+		l.settler.mu.Lock()
+		l.settler.rtt += (float64(l.now()-began) - l.settler.rtt) / 8
+		l.settler.mu.Unlock()
+		l.breaker.Success()
+	case caller.Err() == nil:
+		l.breaker.Failure(wrong)
+	}
+	return wrong
+}
+
+// answer takes what Redis says to one message. It returns what is wrong with it.
+func (l *limiter) answer(i *item, r *script.Reader, err error) error {
+	var m lease.Answer
+	if err == nil {
+		if fault, ok := r.Fault(); ok {
+			err = errors.New(fault)
+		} else {
+			m, err = script.ReadAnswer(r, i.whole)
+		}
+	}
+	if err != nil {
+		l.lost(i, err)
+		return err
+	}
+	k := i.k
+	sh := l.lock(k)
+	now := l.now()
+	if i.settled || !k.Asking() || k.Seq() != i.seq {
+		sh.Unlock()
+		return nil
+	}
+	groups := &sh.Memory
+	if k.gone {
+		groups = new(window.Groups)
+	}
+	i.settled = true
+	pace := *l.pace.Load()
+	k.Hear(groups, &l.terms, pace, now, m)
+	k.fault = nil
+	due := k.Due(groups, &l.terms, pace, now)
+	l.wake(k)
+	sh.Unlock()
+	l.schedule(k, due)
+	return nil
+}
+
+// lost notes that a message has no answer. It reports whether it had none so far.
+func (l *limiter) lost(i *item, err error) bool {
+	k := i.k
+	sh := l.lock(k)
+	if i.settled || !k.Asking() || k.Seq() != i.seq {
+		sh.Unlock()
+		return false
+	}
+	i.settled = true
+	k.Lost()
+	again := l.terms.Interval
+	if script.IsKeyFault(err) {
+		k.fault = fmt.Errorf("hybridlimit: the Redis key %q: %w", k.name, err)
+		again = int64(l.options.RetryInterval)
+	}
+	l.wake(k)
+	sh.Unlock()
+	l.schedule(k, l.now()+again)
+	return true
+}
+
+func (l *limiter) wake(k *account) {
+	if k.answered != nil {
+		close(k.answered)
+		k.answered = nil
+	}
+}
+
+// settled calls then under the lock of a key that has just settled, and if so wished given back its lease.
+func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then func(*shard, *account)) error {
+	began := l.now()
+	for {
+		if cause := l.breaker.Cause(); cause != nil {
+			return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		now := l.now()
+		sh, _, k := l.acquire(l.table.Hash(name), name, now)
+		switch {
+		case l.closed.Load():
+			sh.Unlock()
+			return trypema.ErrClosed
+		case k.Asking():
+			answered := k.wait()
+			sh.Unlock()
+			if err := l.await(ctx, answered, began); err != nil {
+				return err
+			}
+			if l.now()-began >= int64(l.options.Timeout) {
+				return fmt.Errorf("%w: no answer within %v", redislimit.ErrUnavailable, l.options.Timeout)
+			}
+			continue
+		}
+		i := l.message(k, now, giveBack || !k.Fresh(now))
+		sh.Unlock()
+		err := l.exchange(ctx, []*item{i})
+		sh = l.lock(k)
+		defer sh.Unlock()
+		switch {
+		case k.fault != nil:
+			return k.fault
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
+		}
+		then(sh, k)
+		return nil
+	}
+}
+
+// runSet runs set.lua.
+func (l *limiter) runSet(ctx context.Context, name string, args []string) (matched bool, have uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.options.Timeout)
+	defer cancel()
+	span := script.SpanArgs(window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro})
+	script.Run(ctx, l.server, func(s *script.Scripts) script.Script { return s.Set }, []string{name},
+		func(names []string, _ bool) [][]string { return [][]string{names} },
+		func([]string) (keys, all []string) { return []string{name}, append(span, args...) },
+		func(_ []string, reply []any, e error) {
+			r := script.NewReader(reply)
+			if fault, ok := r.Fault(); ok && e == nil {
+				e = errors.New(fault)
+			}
+			if err = e; e == nil {
+				matched, have = r.Count(1) == 1, r.Count(1<<53)
+				err = r.Done()
+			}
+		})
+	switch {
+	case script.IsKeyFault(err):
+		err = fmt.Errorf("hybridlimit: the Redis key %q: %w", name, err)
+	case err != nil:
+		err = fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
+	}
+	return matched, have, err
+}
+
+// flush settles what there is, and gives all back if so wished.
+func (l *limiter) flush(ctx context.Context, giveBack bool) error {
+	s := &l.settler
+	s.mu.Lock()
+	keys := make([]*account, 0, len(s.active))
+	for k := range s.active {
+		keys = append(keys, k)
+	}
+	s.mu.Unlock()
+	var wrong error
+	for len(keys) > 0 && (wrong == nil || script.IsKeyFault(wrong)) {
+		n := min(maxBatch, len(keys))
+		var items []*item
+		var later []*account
+		var waits []chan struct{}
+		for _, k := range keys[:n] {
+			sh := l.lock(k)
+			events, leased := k.Unsettled()
+			switch {
+			case k.Asking():
+				later = append(later, k)
+				waits = append(waits, k.wait())
+			case events || leased && giveBack:
+				items = append(items, l.message(k, l.now(), giveBack))
+			}
+			sh.Unlock()
+		}
+		keys = append(later, keys[n:]...)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := l.exchange(ctx, items); err != nil {
+			wrong = err
+		}
+		for _, w := range waits {
+			select {
+			case <-w:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	if wrong != nil {
+		return fmt.Errorf("hybridlimit: not all could be settled: %w", wrong)
+	}
+	return nil
+}
+
+// close ends the timer and the flights, and settles everything.
+func (l *limiter) close() error {
+	if l.closed.Swap(true) {
+		return nil
+	}
+	s := &l.settler
+	s.mu.Lock()
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	s.running.Wait()
+	err := l.flush(context.Background(), true)
+	s.mu.Lock()
+	for k := range s.active { // those who wait see that it is closed
+		defer func() {
+			sh := l.lock(k)
+			l.wake(k)
+			sh.Unlock()
+		}()
+	}
+	s.active = nil
+	s.mu.Unlock()
+	l.table.Close()
+	return err
+}

@@ -1,0 +1,560 @@
+package lease
+
+import (
+	"math"
+
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Terms are what the accounts of one limiter have in common. Instants and durations are in one unit that the caller
+// chooses; a nanosecond for the Hybrid provider.
+type Terms struct {
+	window.Span
+	Micro    int64 // a microsecond, in which messages count
+	Interval int64 // of settling
+}
+
+// Pace is how fast settling is at present.
+type Pace struct {
+	Near, Far int64 // lives of leases
+	Trip      int64 // of a message and its answer
+	Slack     int64 // from when an account is due until its answer is here, at most
+}
+
+// Lives are the lives of leases as a message says them.
+func (p Pace) Lives(t *Terms) Lives { return Lives{p.Near / t.Micro, p.Far / t.Micro} }
+
+// Account is the holder's side of one key: what it knows of the window, what it has on lease, and what it has not settled.
+// Its invariant: budget is what may be admitted until end, and the ledger charges at least that, and all that was admitted
+// and not settled.
+type Account struct {
+	Holder uint64
+	seq    uint64
+	slot   uint64
+
+	// view is the window as far as it is known: what the ledger said, what others have settled since, recorded when it was
+	// heard of, and all of its own. It judges waiting times, and the suppression factor.
+	view    window.Window
+	pending []own         // its own events that are not settled, the oldest first
+	base    window.Counts // its own events that are
+	known   window.Counts // running counts of the ledger
+	live    window.Counts // what the window held by the last answer
+	heard   bool          // there was one
+	resync  bool          // the view is to be made anew
+
+	// The lease.
+	budget  uint64
+	end     int64
+	ceiling uint64 // the capacity that it was granted for
+	others  uint64 // on lease to others
+	spare   uint64 // of the capacity, what was left for all
+	shared  bool   // others had something on lease
+	mixed   int64  // until then there are events of others in the window
+	full    int64  // until then there is nothing to be had, as the ledger has refused a part of what was wanted
+
+	// The message under way.
+	asking bool
+	sentAt int64
+	sent   int // groups of pending
+	hold   uint64
+	near   uint64
+	far    uint64
+	asked  uint64 // capacity
+	lives  Lives
+
+	// Demand.
+	touched   int64   // when the key was asked for last
+	need      uint64  // the largest cost that did not fit since the last answer
+	grantedAt int64   // since when used is counted
+	emptyAt   int64   // when the budget did not suffice first since then, or 0
+	used      uint64  // admitted since then
+	demand    float64 // cost per unit of time
+	target    uint64  // what the budget is to be
+	distant   bool    // the lease is one far from the limit
+	capacity  uint64  // that was asked with last
+}
+
+// own is a group of events that the ledger has not acknowledged.
+type own struct {
+	first, last int64
+	closed      bool
+	window.Counts
+}
+
+// Verdict is the answer to one call by an account, if it has one.
+type Verdict struct {
+	window.Verdict
+	Ask bool  // it has none: the ledger must be asked
+	Due int64 // when the account should settle, if that is before it is due; or 0
+}
+
+// maxPending bounds the groups that are not settled; of more, neighbours are taken together.
+const maxPending = 64
+
+// Last returns the instant of the last event or call.
+func (a *Account) Last() int64 { return max(a.view.Last(), a.touched) }
+
+// Clear gives back the memory of the view.
+func (a *Account) Clear(g *window.Groups) { a.view.Clear(g) }
+
+// Move takes the view to other memory.
+func (a *Account) Move(from, to *window.Groups) { a.view.Move(from, to) }
+
+// record enters its own events at now, which must come from Advance of the view.
+func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts) {
+	a.view.Record(g, t.Span, now, c)
+	if n := len(a.pending); n > 0 && !a.pending[n-1].closed && now-a.pending[n-1].first < t.Bucket {
+		p := &a.pending[n-1]
+		p.last = now
+		p.Admitted += c.Admitted
+		p.Declined += c.Declined
+		return
+	}
+	if len(a.pending)-a.sent >= maxPending {
+		a.merge()
+	}
+	a.pending = append(a.pending, own{now, now, false, c})
+}
+
+// merge takes neighbours together, but for those in the message under way.
+func (a *Account) merge() {
+	rest := a.pending[a.sent:]
+	half := rest[:0]
+	for i := 0; i < len(rest); i += 2 {
+		p := rest[i]
+		if i+1 < len(rest) {
+			q := rest[i+1]
+			p.last, p.closed = q.last, q.closed
+			p.Admitted += q.Admitted
+			p.Declined += q.Declined
+		}
+		half = append(half, p)
+	}
+	a.pending = a.pending[:a.sent+len(half)]
+}
+
+// spend takes an admitted cost from the budget.
+func (a *Account) spend(n uint64) {
+	a.budget -= n
+	a.used += n
+}
+
+// Open describes to callers without the lock what they may take; nil if there is nothing that is worth it.
+func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
+	n, now := len(a.pending), a.view.Now()
+	if n == 0 || a.pending[n-1].closed {
+		return nil
+	}
+	closes, _, _ := a.view.Open(g, t.Span)
+	h := &table.Hot{
+		Only:     a.capacity,
+		Window:   t.Window,
+		Opened:   now,
+		Closes:   min(closes, a.pending[n-1].first+t.Bucket, a.end, now+table.MaxOpen),
+		Last:     a.view.Last(),
+		Admitted: min(a.view.Counts().Admitted+a.others, a.capacity),
+		Expires:  now, // nothing can be denied
+	}
+	switch {
+	case a.budget > 0 && a.capacity >= a.ceiling:
+		// The last of a budget is taken under the lock, where it is seen to that there will be more.
+		left := a.budget - min(a.budget, a.target/2)
+		if left == 0 {
+			return nil
+		}
+		h.Reserve = a.capacity - h.Admitted - min(left, a.capacity-h.Admitted)
+	case a.budget == 0 && now < a.full:
+		h.Closes, h.Expires = now, a.full
+		h.Oldest = h.Admitted - min(h.Admitted, a.capacity-1)
+		h.Reserve = a.capacity - h.Admitted
+	default:
+		return nil
+	}
+	return h
+}
+
+// Join enters what callers without the lock have taken.
+func (a *Account) Join(t *Terms, last int64, n uint64) {
+	a.view.Join(t.Span, last, n)
+	p := &a.pending[len(a.pending)-1]
+	p.last = max(p.last, last)
+	p.Admitted += n
+	a.spend(min(n, a.budget))
+	a.touched = max(a.touched, last)
+}
+
+// Fresh reports whether what the ledger said still holds: while there is a lease.
+func (a *Account) Fresh(now int64) bool { return a.heard && now < a.end }
+
+// Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
+func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p Pace, capacity uint64, now int64, n uint64, record bool) {
+	now = a.view.Advance(g, t.Span, now)
+	a.touched, a.capacity = max(a.touched, now), capacity
+	have := a.view.Counts().Admitted
+	charged := have
+	if a.Fresh(now) {
+		charged = min(have+a.others, math.MaxInt64)
+	}
+	v.Now, v.Then = min(charged, capacity), min(charged, capacity)
+	switch {
+	case n > capacity:
+		v.Wait, v.Then = window.Never, 0
+		v.Ask = !a.heard // what remains is of interest
+	case a.Fresh(now) && n <= a.budget && (capacity >= a.ceiling || charged <= capacity && n <= capacity-charged):
+		v.Allowed = true
+		if record {
+			a.record(g, t, now, window.Counts{Admitted: n})
+			a.spend(n)
+			v.Now = min(v.Now+n, capacity)
+			v.Then = v.Now
+		}
+		a.low(v, now)
+	case have > capacity || n > capacity-have:
+		// Full, whatever others do.
+		at, then := a.view.Fits(g, t.Span, capacity-n)
+		a.refuse(now, n)
+		at += a.lag(t, p, now)
+		v.Wait, v.Then, v.Due = at+p.Slack-now, then, at
+	case a.refused(now, capacity):
+		a.refuse(now, n)
+		v.Wait, v.Then = a.full-now, min(have, capacity-n)
+	default:
+		a.refuse(now, n)
+		v.Ask = true
+	}
+}
+
+// low sees to it that there is more before the budget is used up.
+func (a *Account) low(v *Verdict, now int64) {
+	if 2*a.budget < a.target {
+		v.Due = now
+	}
+}
+
+// lag is how much later than the view says the ledger may have room: it has heard of every event later, and may hold it in a
+// group with events of others.
+func (a *Account) lag(t *Terms, p Pace, now int64) int64 {
+	if now < a.mixed {
+		return p.Trip + t.Bucket
+	}
+	return p.Trip
+}
+
+// refused reports whether the ledger is known to have nothing to give for calls up to a capacity.
+func (a *Account) refused(now int64, capacity uint64) bool {
+	return now < a.full && capacity <= a.ceiling && a.Fresh(now)
+}
+
+// refuse notes a call that the budget is not enough for.
+func (a *Account) refuse(now int64, n uint64) {
+	a.need = max(a.need, n)
+	if a.emptyAt == 0 {
+		a.emptyAt = now
+	}
+}
+
+// Suppressed judges a call of cost n at now by a throw of the dice, and records it, admitted or declined, if record is set.
+func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, l *window.Law, now int64, n uint64, dice float64, record bool) {
+	now = a.view.Advance(g, t.Span, now)
+	a.touched, a.capacity = max(a.touched, now), l.Hard
+	if !a.Fresh(now) {
+		v.Ask = true
+		return
+	}
+	a.view.Suppressed(&v.Verdict, g, t.Span, l, now, n, dice, false)
+	switch {
+	case !v.Allowed:
+	case n <= a.budget && (l.Hard >= a.ceiling || v.Now+a.others+n <= l.Hard):
+		if record {
+			a.record(g, t, now, window.Counts{Admitted: n})
+			a.spend(n)
+			v.Now += n
+			v.Then = v.Now
+		}
+		a.low(v, now)
+		return
+	case a.refused(now, l.Hard):
+		// The hard capacity is reached.
+		a.refuse(now, n)
+		v.Allowed, v.Factor, v.Wait = false, 1, a.full-now
+	default:
+		a.refuse(now, n)
+		v.Ask = true
+		return
+	}
+	if record {
+		a.record(g, t, now, window.Counts{Declined: n})
+	}
+}
+
+// Alone judges a call without the ledger, when that can not be asked, as one of so many instances that each take the same
+// part of what is left: by a law, or as Absolute if there is none. It records it if record is set.
+func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64, l *window.Law, instances uint64, now int64, n uint64, dice float64, record bool) {
+	now = a.view.Advance(g, t.Span, now)
+	a.touched, a.capacity = max(a.touched, now), capacity
+	if l != nil {
+		a.capacity = l.Hard
+	}
+	have := a.view.Counts()
+	// Others are taken to have done the same as this one since they were heard of last.
+	var mine, recent window.Counts
+	for _, p := range a.pending {
+		if now-p.last < t.Window {
+			mine = sum(mine, p.Counts)
+		}
+		if now-p.last < t.Recent() {
+			recent = sum(recent, p.Counts)
+		}
+	}
+	times := instances - 1
+	have.Admitted = min(have.Admitted+times*min(mine.Admitted, math.MaxUint32), math.MaxInt64)
+	have.Declined = min(have.Declined+times*min(mine.Declined, math.MaxUint32), math.MaxInt64-have.Admitted)
+	v.Now = have.Admitted
+	n = min(n, capacity+1) // so that products do not wrap
+	all := n
+	if hi := uint64(math.MaxInt64) / instances; n <= hi {
+		all = n * instances
+	} else {
+		all = math.MaxInt64
+	}
+	counted := window.Counts{Declined: n}
+	if l == nil {
+		v.Allowed = have.Admitted <= capacity && all <= capacity-have.Admitted
+		counted = window.Counts{}
+	} else {
+		v.Factor = 1
+		if n <= capacity {
+			v.Factor = l.Factor(have, a.view.Since(g, now-t.Recent())+times*recent.Observed(), all)
+		}
+		v.Allowed = dice >= v.Factor
+	}
+	if v.Allowed {
+		counted = window.Counts{Admitted: n}
+	}
+	if record && counted != (window.Counts{}) {
+		a.record(g, t, now, counted)
+		a.used += counted.Admitted
+	}
+	switch {
+	case v.Allowed && record:
+		v.Now += n
+		v.Then = v.Now
+	case v.Allowed:
+		v.Then = v.Now
+	case n > capacity || all > capacity:
+		v.Wait = window.Never
+	default:
+		// Waiting until all that is counted now has gone is enough; a part of it may be.
+		limit := capacity - all
+		at, then := a.view.Last()+t.Window, uint64(0)
+		if l == nil && times*mine.Admitted <= limit && a.view.Counts().Admitted > limit-times*mine.Admitted {
+			at, then = a.view.Fits(g, t.Span, limit-times*mine.Admitted)
+		}
+		v.Wait, v.Then = max(at-now, 1), then
+	}
+}
+
+// Admit records a call that is admitted whatever was before.
+func (a *Account) Admit(g *window.Groups, t *Terms, capacity uint64, now int64, n uint64) {
+	now = a.view.Advance(g, t.Span, now)
+	a.touched, a.capacity = max(a.touched, now), capacity
+	a.record(g, t, now, window.Counts{Admitted: n})
+}
+
+// Unsettled reports whether there is anything that the ledger does not know, or a lease that it charges.
+func (a *Account) Unsettled() (events, leased bool) { return len(a.pending) > 0, a.budget > 0 }
+
+// Asking reports whether a message is under way.
+func (a *Account) Asking() bool { return a.asking }
+
+// idleIntervals is for how many intervals of settling a lease near the limit is renewed without anybody asking.
+const idleIntervals = 10
+
+// Idle reports whether nobody has asked for the key for so long that its lease should go back.
+func (a *Account) Idle(t *Terms, now int64) bool {
+	if a.distant {
+		return a.touched <= a.grantedAt
+	}
+	return now-a.touched > idleIntervals*t.Interval
+}
+
+// Ask returns the message to send at now: to have more, or to give everything back. Nothing may be under way.
+func (a *Account) Ask(t *Terms, p Pace, now int64, giveBack bool) (m Ask) {
+	gone := 0
+	for gone < len(a.pending) && now-a.pending[gone].last >= t.Window {
+		a.base = sum(a.base, a.pending[gone].Counts)
+		gone++
+	}
+	a.pending = a.pending[:copy(a.pending, a.pending[gone:])]
+	if now >= a.end || giveBack {
+		a.budget, a.end = 0, min(a.end, now)
+	}
+	a.seq++
+	m = Ask{
+		Holder: a.Holder, Seq: a.seq, Slot: a.slot, Capacity: a.capacity,
+		Hold: a.budget, Base: a.base, Whole: !a.heard || a.resync,
+	}
+	if !giveBack {
+		a.size(t, now)
+		m.Need = a.need - min(a.need, a.budget)
+		m.Near = a.wants(a.demand*float64(t.Interval+p.Slack)) - min(a.target, a.budget)
+		m.Near = max(m.Near, m.Need)
+		// An unknown demand gets a little more where there is enough.
+		m.Far = max(a.wants(a.demand*float64(p.Far)*5/4), a.capacity/64)
+		m.Far = max(m.Far-min(m.Far, a.budget), m.Need)
+	}
+	for _, q := range a.pending {
+		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, q.Counts})
+	}
+	if n := len(a.pending); n > 0 {
+		a.pending[n-1].closed = true
+	}
+	a.asking, a.sentAt, a.sent = true, now, len(a.pending)
+	a.hold, a.near, a.far, a.asked, a.lives = m.Hold, m.Near, m.Far, m.Capacity, p.Lives(t)
+	return m
+}
+
+// wants returns how much is enough for a demand of so much on average, nearly always, and makes it the target.
+func (a *Account) wants(mean float64) uint64 {
+	a.target = uint64(min(math.Ceil(mean+4*math.Sqrt(mean)), float64(a.capacity)))
+	a.target = max(a.target, 1)
+	return a.target
+}
+
+// size estimates the demand. Once the budget was not enough, what was used until then tells of it.
+func (a *Account) size(t *Terms, now int64) {
+	until := now
+	if a.emptyAt > 0 {
+		until = a.emptyAt
+	}
+	elapsed := float64(until - a.grantedAt)
+	if elapsed <= 0 || a.used == 0 && a.emptyAt > 0 {
+		return
+	}
+	rate := float64(a.used) / max(elapsed, float64(t.Interval)/2)
+	if weight := min(1, elapsed/float64(8*t.Interval)); rate < a.demand {
+		a.demand += (rate - a.demand) * weight
+	} else if a.emptyAt > 0 || elapsed >= float64(t.Interval) {
+		a.demand = rate
+	} else {
+		a.demand += (rate - a.demand) * max(weight, .5)
+	}
+}
+
+// Lost notes that the message under way has no answer. The next one says it all again.
+func (a *Account) Lost() { a.asking, a.sent = false, 0 }
+
+// Seq is the number of the last message.
+func (a *Account) Seq() uint64 { return a.seq }
+
+// Hear takes the answer to the message under way, which came at now.
+func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) {
+	a.asking = false
+	if m.Stale {
+		a.sent = 0
+		return
+	}
+	now = a.view.Advance(g, t.Span, now)
+	for _, q := range a.pending[:a.sent] {
+		a.base = sum(a.base, q.Counts)
+	}
+	a.pending = a.pending[:copy(a.pending, a.pending[a.sent:])]
+	a.sent = 0
+
+	other := window.Counts{
+		Admitted: m.Before.Admitted - min(m.Before.Admitted, a.known.Admitted),
+		Declined: m.Before.Declined - min(m.Before.Declined, a.known.Declined),
+	}
+	switch {
+	case m.Whole:
+		a.view.Clear(g)
+		for _, q := range m.Groups {
+			place(&a.view, g, t.Span, now-q.Age*t.Micro, q.Counts)
+		}
+		for _, q := range a.pending {
+			place(&a.view, g, t.Span, q.last, q.Counts)
+		}
+	case a.heard:
+		a.view.Record(g, t.Span, now, other)
+	}
+	a.known, a.live, a.heard, a.slot = m.After, m.Live, true, m.Slot
+	a.resync = !m.Whole && a.drifted(m)
+
+	a.end = a.sentAt + m.Life*t.Micro/1000*999
+	a.budget += m.Grant
+	a.ceiling, a.others, a.shared = a.asked, m.Others, m.Others > 0
+	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
+	a.spare = a.asked - min(a.asked, taken)
+	a.distant = m.Life == a.lives.Far
+	wanted := a.near
+	if a.distant {
+		wanted = a.far
+	}
+	a.full = 0
+	if m.Others > 0 || !m.Whole && other != (window.Counts{}) {
+		a.mixed = now + t.Window + t.Bucket
+	}
+	// Where there are no others and still less than there should be, the ledger has only not seen it yet.
+	if m.Grant < wanted && !a.distant && (now < a.mixed || a.view.Counts().Admitted+a.budget >= a.asked) {
+		a.full = now + p.Slack
+	}
+	a.used, a.grantedAt, a.emptyAt, a.need = 0, now, 0, 0
+}
+
+// drifted reports whether the view differs from the window by more than what was heard late explains.
+func (a *Account) drifted(m Answer) bool {
+	have, want := a.view.Counts(), m.Live
+	for _, q := range a.pending {
+		want = sum(want, q.Counts)
+	}
+	apart := func(x, y uint64) bool { return max(x, y)-min(x, y) > max(x, y)/16+8 }
+	return apart(have.Admitted, want.Admitted) || apart(have.Observed(), want.Observed())
+}
+
+// Due returns when the account should settle next: at once if its budget is low, when there may be room again if the window
+// is full, or shortly before its lease ends.
+func (a *Account) Due(g *window.Groups, t *Terms, p Pace, now int64) int64 {
+	switch {
+	case a.distant:
+		return max(now+t.Interval, a.end-p.Slack-t.Interval)
+	case a.full > 0 && !a.shared && a.budget == 0:
+		if c := a.view.Counts().Admitted; c > 0 && a.capacity > 0 {
+			at, _ := a.view.Fits(g, t.Span, min(c, a.capacity)-1)
+			at += p.Trip
+			a.full = max(a.full, at+p.Slack)
+			return max(a.sentAt+t.Interval, at)
+		}
+	}
+	return a.sentAt + t.Interval
+}
+
+func sum(a, b window.Counts) window.Counts {
+	return window.Counts{Admitted: a.Admitted + b.Admitted, Declined: a.Declined + b.Declined}
+}
+
+// Live returns what the window held when it was settled last, with what happened here since.
+func (a *Account) Live() (c window.Counts) {
+	c = a.live
+	for _, q := range a.pending {
+		c = sum(c, q.Counts)
+	}
+	return c
+}
+
+// Factor returns the suppression factor for a cost of 1 at now.
+func (a *Account) Factor(g *window.Groups, t *Terms, l *window.Law, now int64) float64 {
+	return a.view.Factor(g, t.Span, l, a.view.Advance(g, t.Span, now), 1)
+}
+
+// Forget forgets what the window held, after it was set to something else.
+func (a *Account) Forget(g *window.Groups, t *Terms) {
+	a.resync = true
+	if a.budget == 0 {
+		a.heard, a.end, a.full = false, 0, 0
+	}
+	a.view.Clear(g)
+	for _, q := range a.pending {
+		place(&a.view, g, t.Span, q.last, q.Counts)
+	}
+}

@@ -1,0 +1,343 @@
+package lease_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// parcel is a message or an answer under way.
+type parcel struct {
+	at     int64 // when it arrives
+	from   int
+	seq    uint64
+	ask    lease.Ask
+	lives  lease.Lives
+	answer *lease.Answer
+}
+
+// world is one key, its ledger, and the accounts of several instances, under random calls and a random network.
+type world struct {
+	rng      *rand.Rand
+	terms    lease.Terms
+	pace     lease.Pace
+	capacity uint64
+	law      *window.Law
+	ledger   lease.Ledger
+	accounts []*account
+	network  []parcel
+	now      int64
+
+	loss, zombies float64
+	admitted      []event
+	total         window.Counts
+}
+
+type account struct {
+	lease.Account
+	groups window.Groups
+	due    int64
+	wait   []uint64 // costs of the calls that wait for an answer
+}
+
+type event struct {
+	at   int64
+	cost uint64
+}
+
+// largest returns the most cost in a half-open interval of length w.
+func largest(log []event, w int64) (most uint64) {
+	var total uint64
+	first := 0
+	for _, e := range log {
+		total += e.cost
+		for e.at-log[first].at >= w {
+			total -= log[first].cost
+			first++
+		}
+		most = max(most, total)
+	}
+	return most
+}
+
+func newWorld(seed uint64, instances int, capacity uint64, suppressed bool) *world {
+	w := &world{
+		rng:      rand.New(rand.NewPCG(seed, 0)),
+		terms:    lease.Terms{Span: window.Span{Window: 1_000_000, Bucket: 10_000}, Micro: 1, Interval: 5_000},
+		pace:     lease.Pace{Near: 12_000, Far: 500_000, Trip: 2_000, Slack: 7_000},
+		capacity: capacity,
+	}
+	if suppressed {
+		w.law = window.NewLaw(w.terms.Span, capacity, 1.5)
+	}
+	for i := range instances {
+		a := new(account)
+		a.Holder = uint64(i + 1)
+		w.accounts = append(w.accounts, a)
+	}
+	return w
+}
+
+func (w *world) bound() uint64 {
+	if w.law != nil {
+		return w.law.Hard
+	}
+	return w.capacity
+}
+
+// call makes one call to an instance, and reports whether it would have to wait for the ledger.
+func (w *world) call(i int, n uint64) (v lease.Verdict) {
+	a := w.accounts[i]
+	if w.law != nil {
+		a.Suppressed(&v, &a.groups, &w.terms, w.law, w.now, n, w.rng.Float64(), true)
+	} else {
+		a.Absolute(&v, &a.groups, &w.terms, w.pace, w.capacity, w.now, n, true)
+	}
+	switch {
+	case v.Ask:
+		a.due = w.now
+		a.wait = append(a.wait, n)
+	case v.Allowed:
+		w.total.Admitted += n
+		w.admitted = append(w.admitted, event{w.now, n})
+	case w.law != nil:
+		w.total.Declined += n
+	}
+	if v.Due > 0 {
+		a.due = min(a.due, v.Due)
+	}
+	return v
+}
+
+// settle sends what is due, and delivers what has arrived.
+func (w *world) settle(delay func() int64) {
+	w.send(delay)
+	w.deliver(delay)
+}
+
+func (w *world) send(delay func() int64) {
+	for i, a := range w.accounts {
+		if a.Asking() || w.now < a.due {
+			continue
+		}
+		ask := a.Ask(&w.terms, w.pace, w.now, a.Idle(&w.terms, w.now))
+		w.network = append(w.network, parcel{at: w.now + delay(), from: i, seq: a.Seq(), ask: ask, lives: w.pace.Lives(&w.terms)})
+		a.due = w.now + w.terms.Interval
+	}
+}
+
+func (w *world) deliver(delay func() int64) {
+	for k := 0; k < len(w.network); k++ {
+		p := w.network[k]
+		if p.at > w.now {
+			continue
+		}
+		w.network = append(w.network[:k], w.network[k+1:]...)
+		k--
+		a := w.accounts[p.from]
+		if p.answer != nil {
+			if a.Asking() && a.Seq() == p.seq {
+				a.Hear(&a.groups, &w.terms, w.pace, w.now, *p.answer)
+				a.due = a.Due(&a.groups, &w.terms, w.pace, w.now)
+				again := a.wait
+				a.wait = nil
+				for _, n := range again {
+					w.call(p.from, n)
+				}
+			}
+			continue
+		}
+		if w.rng.Float64() < w.zombies { // it is delivered again, much later
+			late := p
+			late.at = w.now + w.rng.Int64N(2*w.terms.Window)
+			w.network = append(w.network, late)
+		}
+		if w.rng.Float64() < w.loss {
+			w.lost(a, p)
+			continue
+		}
+		answer := w.ledger.Settle(w.terms.Span, w.now, p.lives, p.ask)
+		if w.rng.Float64() < w.loss {
+			w.lost(a, p)
+			continue
+		}
+		w.network = append(w.network, parcel{at: w.now + delay(), from: p.from, seq: p.seq, answer: &answer})
+	}
+}
+
+func (w *world) lost(a *account, p parcel) {
+	if a.Asking() && a.Seq() == p.seq {
+		a.Lost()
+		a.due = w.now + w.terms.Interval
+	}
+}
+
+// Whatever is lost, delayed, delivered late, or dies: no window admits more than the capacity.
+func TestBound(t *testing.T) {
+	runs := 300
+	if testing.Short() {
+		runs = 60
+	}
+	for run := range runs {
+		seed := rand.Uint64()
+		rng := rand.New(rand.NewPCG(seed, 1))
+		instances := 1 + rng.IntN(9)
+		capacity := []uint64{1, 2, 5, 20, 100, 1000, 5000}[rng.IntN(7)]
+		w := newWorld(seed, instances, capacity, rng.IntN(3) == 0)
+		trouble := rng.IntN(2) == 0
+		if trouble {
+			w.loss, w.zombies = .2, .1
+		}
+		delay := func() int64 {
+			if trouble && w.rng.IntN(20) == 0 {
+				return w.rng.Int64N(100_000)
+			}
+			return w.rng.Int64N(1000)
+		}
+		load := []float64{.5, .95, 1.1, 3, 10}[rng.IntN(5)]
+		costs := uint64(1)
+		if rng.IntN(3) == 0 {
+			costs = 1 + rng.Uint64N(capacity)
+		}
+		mean := float64(w.terms.Window) / float64(capacity) / load * float64(costs+1) / 2
+		next := int64(0)
+		for w.now < 4*w.terms.Window {
+			for next <= w.now {
+				i := w.rng.IntN(instances)
+				if w.rng.IntN(2) == 0 {
+					i = 0
+				}
+				w.call(i, 1+w.rng.Uint64N(costs))
+				next += 1 + int64(w.rng.ExpFloat64()*mean)
+			}
+			w.settle(delay)
+			if trouble && w.rng.IntN(3000) == 0 { // an instance dies, and another comes
+				i := w.rng.IntN(instances)
+				a := new(account)
+				a.Holder = 1000 + w.rng.Uint64N(1<<40)
+				w.accounts[i] = a
+			}
+			if trouble && w.rng.IntN(5000) == 0 {
+				w.now += w.rng.Int64N(w.terms.Window)
+			}
+			w.now += 200
+		}
+		if got, most := largest(w.admitted, w.terms.Window), w.bound(); got > most {
+			t.Fatalf("run %d, seed %d, %d instances, costs to %d, load %v, trouble %v: %d admitted in a window of at most %d",
+				run, seed, instances, costs, load, trouble, got, most)
+		}
+		if len(w.admitted) == 0 && costs == 1 && capacity >= 20 {
+			t.Fatalf("run %d, seed %d: nothing was admitted", run, seed)
+		}
+	}
+}
+
+// A lease is used until its life is over since it was asked for, however late the answer came, and not an instant longer.
+func TestLeaseEnds(t *testing.T) {
+	w := newWorld(1, 1, 100, false)
+	a := w.accounts[0]
+	w.now = 1000
+	if v := w.call(0, 1); !v.Ask {
+		t.Fatalf("the first call of all: %+v", v)
+	}
+	ask := a.Ask(&w.terms, w.pace, w.now, false)
+	w.now += 400
+	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.Lives(&w.terms), ask)
+	w.now += 400
+	a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
+	if answer.Grant == 0 || answer.Life != w.pace.Far {
+		t.Fatalf("%+v to %+v", answer, ask)
+	}
+	end := 1000 + answer.Life*999/1000
+	for _, at := range []int64{end - 1, end, end + 1} {
+		w.now = at
+		var v lease.Verdict
+		a.Absolute(&v, &a.groups, &w.terms, w.pace, 100, at, 1, false)
+		if v.Allowed != (at < end) || v.Ask != (at >= end) {
+			t.Errorf("%d after its end: %+v", at-end, v)
+		}
+	}
+}
+
+// What is admitted is settled, neither lost nor twice, however many messages and answers get lost.
+func TestSettlingIsExact(t *testing.T) {
+	for _, loss := range []float64{0, .3, .7} {
+		for _, suppressed := range []bool{false, true} {
+			w := newWorld(7, 3, 500, suppressed)
+			w.loss = loss
+			delay := func() int64 { return w.rng.Int64N(1000) }
+			for w.now < w.terms.Window/2 {
+				w.call(w.rng.IntN(3), 1+w.rng.Uint64N(3))
+				w.settle(delay)
+				w.now += 500
+			}
+			w.loss = 0
+			for range 100 {
+				w.deliver(delay)
+				w.now += 100
+			}
+			for _, a := range w.accounts {
+				if a.Asking() {
+					t.Fatal("a message has no end")
+				}
+				w.ledger.Settle(w.terms.Span, w.now, w.pace.Lives(&w.terms), a.Ask(&w.terms, w.pace, w.now, true))
+			}
+			got, leased := w.ledger.Live(w.terms.Span, w.now)
+			if got != w.total || leased != 0 {
+				t.Errorf("loss %v, suppressed %v: settled %+v and %d on lease, want %+v", loss, suppressed, got, leased, w.total)
+			}
+		}
+	}
+}
+
+// Several instances that want more than there is use nearly all of it, however it is spread over them.
+func TestUse(t *testing.T) {
+	for _, test := range []struct {
+		capacity uint64
+		first    float64 // share of the first instance
+		load     float64
+		least    float64
+	}{
+		{1000, 0, 10, .95}, {1000, .9, 10, .95}, {1000, 0, 2, .95}, {10_000, 0, 10, .95}, {10_000, .9, 10, .95}, {100, 0, 10, .95}, {5, 0, 10, .8}, {10, 0, 10, .8},
+	} {
+		w := newWorld(3, 8, test.capacity, false)
+		delay := func() int64 { return 300 + w.rng.Int64N(200) }
+		mean := float64(w.terms.Window) / float64(test.capacity) / test.load
+		next, waits, calls := 0.0, 0, 0
+		by := make([]int, 8)
+		for w.now < 6*w.terms.Window {
+			for int64(next) <= w.now {
+				i := w.rng.IntN(8)
+				if w.rng.Float64() < test.first {
+					i = 0
+				}
+				v := w.call(i, 1)
+				calls++
+				if v.Ask {
+					waits++
+				}
+				if v.Allowed {
+					by[i]++
+				}
+				next += w.rng.ExpFloat64() * mean
+			}
+			w.settle(delay)
+			w.now += 50
+		}
+		used := 0
+		for _, e := range w.admitted {
+			if e.at >= w.terms.Window {
+				used++
+			}
+		}
+		use := float64(used) / float64(5*test.capacity)
+		name := fmt.Sprintf("C %d, %v on one, load %v", test.capacity, test.first, test.load)
+		t.Logf("%s: use %.3f, fullest %d, %.4f of the calls had to wait; %v", name, use, largest(w.admitted, w.terms.Window), float64(waits)/float64(calls), by)
+		if use < test.least {
+			t.Errorf("%s: use %.3f, want %v", name, use, test.least)
+		}
+	}
+}

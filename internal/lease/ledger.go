@@ -1,0 +1,117 @@
+package lease
+
+import "github.com/trypema/trypema/internal/window"
+
+// Ledger is the ledger of one key, in Go: what settle.lua is in Redis, and held equal to it by TestLedger of
+// internal/thirdparty/onredis. The zero value is empty. Times are in µs.
+type Ledger struct {
+	groups  window.Groups
+	window  window.Window
+	holders map[uint64]*holder
+}
+
+// holder is what the ledger knows of one holder.
+type holder struct {
+	seq    uint64
+	used   window.Counts // settled, in all
+	amount uint64        // on lease
+	until  int64         // when the lease ends
+}
+
+// Settle takes the message of a holder at now, and answers.
+func (l *Ledger) Settle(s window.Span, now int64, lives Lives, a Ask) Answer {
+	h := l.holders[a.Holder]
+	if h == nil {
+		h = &holder{used: a.Base}
+	}
+	if a.Seq <= h.seq {
+		return Answer{Stale: true}
+	}
+	now = l.advance(s, now, a.Holder)
+	if l.holders == nil {
+		l.holders = make(map[uint64]*holder)
+	}
+	l.holders[a.Holder] = h
+	h.seq = a.Seq
+	out := Answer{Before: l.running()}
+	done := window.Counts{
+		Admitted: h.used.Admitted - min(h.used.Admitted, a.Base.Admitted),
+		Declined: h.used.Declined - min(h.used.Declined, a.Base.Declined),
+	}
+	h.used = a.Base
+	for _, g := range a.Groups {
+		h.used = window.Counts{Admitted: h.used.Admitted + g.Admitted, Declined: h.used.Declined + g.Declined}
+		c := window.Counts{Admitted: g.Admitted - min(g.Admitted, done.Admitted), Declined: g.Declined - min(g.Declined, done.Declined)}
+		done.Admitted -= g.Admitted - c.Admitted
+		done.Declined -= g.Declined - c.Declined
+		if g.Age < s.Window {
+			place(&l.window, &l.groups, s, now-g.Age, c)
+		}
+	}
+	out.After = l.running()
+	for other, o := range l.holders {
+		if other != a.Holder {
+			out.Others += o.amount
+		}
+	}
+	out.Live = l.window.Counts()
+	out.Grant, out.Life = a.grant(out.Live.Admitted+out.Others+a.Hold, out.Others, lives)
+	h.amount, h.until = a.Hold+out.Grant, now+out.Life
+	if out.Whole = a.Whole; a.Whole {
+		out.Groups = groupsOf(&l.window, &l.groups, now)
+	}
+	return out
+}
+
+// advance forgets what has expired, leases included, but for that of one holder.
+func (l *Ledger) advance(s window.Span, now int64, but uint64) int64 {
+	now = l.window.Advance(&l.groups, s, now)
+	for id, h := range l.holders {
+		if id != but && now >= h.until+s.Window {
+			delete(l.holders, id)
+		}
+	}
+	return now
+}
+
+// Live returns what the window holds at now, and what is on lease.
+func (l *Ledger) Live(s window.Span, now int64) (c window.Counts, leased uint64) {
+	l.advance(s, now, 0)
+	for _, h := range l.holders {
+		leased += h.amount
+	}
+	return l.window.Counts(), leased
+}
+
+// Set makes what the window holds equal to total, as trypema.Limiter.Set does. What is on lease stays charged.
+func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, replace bool) {
+	now = l.advance(s, now, 0)
+	w, g := &l.window, &l.groups
+	have := w.Counts().Observed()
+	switch {
+	case total == 0:
+		w.Clear(g)
+	case replace || have == 0:
+		w.Replace(g, s, now, total)
+	default:
+		w.Resize(g, s, total, keep)
+	}
+}
+
+func (l *Ledger) running() window.Counts { return l.window.Running() }
+
+// place records events that happened at an instant, which may be before the last one.
+func place(w *window.Window, g *window.Groups, s window.Span, at int64, c window.Counts) {
+	if w.Counts() == (window.Counts{}) || at >= w.Last() {
+		w.Record(g, s, at, c)
+		return
+	}
+	w.Insert(g, at, c)
+}
+
+func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
+	for last, c := range w.All(g) {
+		out = append(out, Group{now - last, c})
+	}
+	return out
+}

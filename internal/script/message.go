@@ -1,0 +1,76 @@
+package script
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Message writes an ask as settle.lua reads it.
+func Message(m lease.Ask) string {
+	b := make([]byte, 0, 67+21*len(m.Groups))
+	b = binary.LittleEndian.AppendUint64(b, m.Holder)
+	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
+	for _, x := range []uint64{m.Seq, m.Capacity, m.Hold, m.Near, m.Far, m.Need, m.Base.Admitted, m.Base.Declined} {
+		b = append7(b, x)
+	}
+	whole := byte(0)
+	if m.Whole {
+		whole = 1
+	}
+	b = append(b, whole)
+	for _, g := range m.Groups {
+		b = append7(append7(append7(b, uint64(g.Age)), g.Admitted), g.Declined)
+	}
+	return string(b)
+}
+
+func append7(b []byte, x uint64) []byte {
+	var all [8]byte
+	binary.LittleEndian.PutUint64(all[:], min(x, 1<<53))
+	return append(b, all[:7]...)
+}
+
+// ReadAnswer takes the answer to one message, of which whole says whether it asked for all groups, from a reply.
+func ReadAnswer(r *Reader, whole bool) (a lease.Answer, err error) {
+	const most = 1 << 51
+	grant := r.Number()
+	if grant < 0 {
+		return lease.Answer{Stale: true}, r.Err()
+	}
+	a.Grant = uint64(grant)
+	a.Life, a.Slot = r.Number(), r.Count(1<<16)
+	a.Live = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	a.Others = r.Count(4 * most)
+	a.Before = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	a.After = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	if a.Whole = whole; !whole {
+		return a, r.Err()
+	}
+	now := r.Number()
+	if now == 0 {
+		return a, r.Err()
+	}
+	before := window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	log := r.Text()
+	if len(log)%21 != 0 {
+		return a, errors.New("reply whose groups are cut")
+	}
+	for ; len(log) > 0; log = log[21:] {
+		upto := window.Counts{Admitted: number7(log[7:]), Declined: number7(log[14:])}
+		a.Groups = append(a.Groups, lease.Group{Age: max(0, now-int64(number7(log))), Counts: window.Counts{
+			Admitted: upto.Admitted - min(upto.Admitted, before.Admitted),
+			Declined: upto.Declined - min(upto.Declined, before.Declined),
+		}})
+		before = upto
+	}
+	return a, r.Err()
+}
+
+func number7(s string) uint64 {
+	var b [8]byte
+	copy(b[:], s[:7])
+	return binary.LittleEndian.Uint64(b[:])
+}

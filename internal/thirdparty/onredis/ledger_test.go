@@ -1,0 +1,193 @@
+package onredis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// messages are random ones of a few holders to a few keys, which only make sense now and then.
+type messages struct {
+	rng   *rand.Rand
+	lives lease.Lives
+	span  window.Span
+	asks  map[string]map[uint64]*lease.Ask // the last of each holder, with instants for ages
+}
+
+func (m *messages) next(key string, now int64) lease.Ask {
+	if m.asks[key] == nil {
+		m.asks[key] = make(map[uint64]*lease.Ask)
+	}
+	id := 1 + m.rng.Uint64N(7)<<m.rng.IntN(2)
+	last := m.asks[key][id]
+	if last == nil || m.rng.IntN(50) == 0 { // it begins anew
+		last = &lease.Ask{Holder: id}
+		m.asks[key][id] = last
+	}
+	if m.rng.IntN(4) > 0 { // the answer to the last message was not lost
+		for _, g := range last.Groups {
+			last.Base.Admitted += g.Admitted
+			last.Base.Declined += g.Declined
+		}
+		last.Groups = nil
+	}
+	last.Seq++
+	a := *last
+	if m.rng.IntN(20) == 0 {
+		a.Seq -= min(a.Seq, m.rng.Uint64N(3)) // one that is late
+	}
+	a.Capacity = []uint64{1, 5, 20, 100, 1000, 1 << 40}[m.rng.IntN(6)]
+	some := func() uint64 { return m.rng.Uint64N(1 + a.Capacity/uint64(1+m.rng.IntN(20))) }
+	a.Hold, a.Near, a.Far = some()/2, some(), some()
+	if m.rng.IntN(3) == 0 {
+		a.Need = some()
+	}
+	a.Slot = uint64(m.rng.IntN(8))
+	a.Whole = m.rng.IntN(5) > 0
+	ages := make([]int64, m.rng.IntN(4))
+	for i := range ages {
+		ages[i] = m.rng.Int64N(1 + m.span.Window/[]int64{1000, 100, 4, 1}[m.rng.IntN(4)])
+	}
+	slices.Sort(ages)
+	for _, age := range slices.Backward(ages) {
+		at := now - age
+		if n := len(last.Groups); n > 0 {
+			at = max(at, last.Groups[n-1].Age)
+		}
+		last.Groups = append(last.Groups, lease.Group{Age: at, Counts: window.Counts{Admitted: m.rng.Uint64N(20), Declined: m.rng.Uint64N(3) * m.rng.Uint64N(9)}})
+	}
+	a.Groups = slices.Clone(last.Groups)
+	for i := range a.Groups {
+		a.Groups[i].Age = now - a.Groups[i].Age
+	}
+	return a
+}
+
+// settle.lua and the ledger in Go answer the same, and end up with the same groups.
+func TestLedger(t *testing.T) {
+	server := redisserver.Start(t)
+	clients := map[string]*redis.Client{"redis": server.Client(), "miniredis": redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})}
+	defer func() { _ = clients["miniredis"].Close() }()
+	for name, client := range clients {
+		t.Run(name, func(t *testing.T) {
+			runs := 60
+			if testing.Short() || name == "miniredis" {
+				runs = 10
+			}
+			for range runs {
+				seed := rand.Uint64()
+				if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { ledgersAgree(t, client, seed) }) {
+					return
+				}
+			}
+		})
+	}
+}
+
+func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	o := trypema.Options{Window: []time.Duration{2 * time.Second, 10 * time.Second, time.Hour}[rng.IntN(3)]}
+	o.Bucket = max(time.Millisecond, o.Window/[]time.Duration{1, 7, 100, 1000}[rng.IntN(4)])
+	oracle := newOracle(t, client, o, false, nil)
+	s := script.NewServer(oracle)
+	lives := lease.Lives{Near: 100_000, Far: []int64{200_000, 10_000_000}[rng.IntN(2)]}
+	m := messages{rng: rng, lives: lives, span: oracle.span, asks: map[string]map[uint64]*lease.Ask{}}
+	prefix := fmt.Sprintf("ledger%d", prefixes.Add(1))
+	twins, running := map[string]*lease.Ledger{}, map[string]window.Counts{}
+	for step := range 250 {
+		w, b := m.span.Window, m.span.Bucket
+		later := []int64{0, 0, 1, b / 3, b - 1, b, b + 1, w / 10, w, w - 1, lives.Near, lives.Far, lives.Far + w, 3 * w}[min(rng.IntN(14), rng.IntN(14))]
+		oracle.set(t, later)
+		var keys, args []string
+		var asks []lease.Ask
+		for _, key := range []string{"a", "b", "c"}[:1+rng.IntN(3)] {
+			key = prefix + key
+			ask := m.next(key, oracle.now)
+			keys, args, asks = append(keys, key), append(args, script.Message(ask)), append(asks, ask)
+			if twins[key] == nil {
+				twins[key] = new(lease.Ledger)
+			}
+		}
+		common := append(script.SpanArgs(m.span), strconv.FormatInt(lives.Near, 10), strconv.FormatInt(lives.Far, 10))
+		script.Run(context.Background(), s, func(all *script.Scripts) script.Script { return all.Settle }, []int{0},
+			func(items []int, _ bool) [][]int { return [][]int{items} },
+			func([]int) ([]string, []string) { return keys, append(common, args...) },
+			func(_ []int, reply []any, err error) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := script.NewReader(reply)
+				for i, ask := range asks {
+					got, err := script.ReadAnswer(r, ask.Whole)
+					want := twins[keys[i]].Settle(m.span, oracle.now, lives, ask)
+					if before, known := running[keys[i]]; known && got.Before != before && !got.Stale {
+						t.Fatalf("step %d: running counts are %+v, and were %+v", step, got.Before, before)
+					}
+					if !got.Stale {
+						running[keys[i]] = got.After
+					}
+					got.Slot, got.After, want.After = 0, since(got), since(want)
+					got.Before, want.Before = window.Counts{}, window.Counts{}
+					if len(want.Groups) > 128 { // neighbours may be taken together
+						got.Groups, want.Groups = nil, nil
+					}
+					if err != nil || !reflect.DeepEqual(got, want) {
+						t.Fatalf("step %d, window %v, bucket %v, to %+v:\nredis %+v, %v\ntwin  %+v", step, o.Window, o.Bucket, ask, got, err, want)
+					}
+				}
+				if err := r.Done(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		if rng.IntN(40) == 0 { // somebody sets one
+			key, total := keys[0], uint64(rng.IntN(30))
+			keep := []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}[rng.IntN(3)]
+			set(t, s, m.span, key, total, keep)
+			side := window.Newest
+			if keep == trypema.KeepOldest {
+				side = window.Oldest
+			}
+			twins[key].Set(m.span, oracle.now, total, side, keep == trypema.Replace)
+			delete(running, key)
+		}
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		if n := client.TTL(t.Context(), prefix+key).Val(); n == -1 {
+			t.Errorf("%s lives forever", key)
+		}
+		client.Del(t.Context(), prefix+key)
+	}
+}
+
+func since(a lease.Answer) window.Counts {
+	return window.Counts{Admitted: a.After.Admitted - a.Before.Admitted, Declined: a.After.Declined - a.Before.Declined}
+}
+
+func set(t *testing.T, s *script.Server, span window.Span, key string, total uint64, keep trypema.History) {
+	t.Helper()
+	script.Run(context.Background(), s, func(all *script.Scripts) script.Script { return all.Set }, []int{0},
+		func(items []int, _ bool) [][]int { return [][]int{items} },
+		func([]int) ([]string, []string) {
+			return []string{key}, append(script.SpanArgs(span), "Always()", strconv.FormatUint(total, 10), keep.String(), "ha")
+		},
+		func(_ []int, reply []any, err error) {
+			if err != nil || len(reply) != 2 || strings.Contains(fmt.Sprint(reply[0]), "NOTAWINDOW") {
+				t.Fatal(reply, err)
+			}
+		})
+}
