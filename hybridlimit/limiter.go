@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -51,8 +52,8 @@ type account struct {
 	gone  bool  // it is not in the table any more
 	fault error // what Redis said of what it holds, when it was asked last
 
-	// answered is closed at the end of the message that is under way, or else of the next; nil if nobody waits for it.
-	answered chan struct{}
+	waiting  []*waiter     // in the order in which they came
+	answered chan struct{} // closed at the end of the message that is under way, or else of the next; nil if nobody wants to know
 
 	// Guarded by the lock of the settler.
 	due    int64
@@ -69,7 +70,7 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		denial:     trypema.OutcomeRejected,
 		names:      remote.NewNames(o.Prefix, "ha", o.Window),
 		dice:       dice,
-		started:    time.Now(),
+		started:    time.Now().Add(-1), // so that no instant is 0
 		server:     s,
 		breaker:    b,
 	}
@@ -194,64 +195,135 @@ func (l *limiter) lock(k *account) *shard {
 	return sh
 }
 
-// decide judges a call under the lock of its key, as often as it takes: when this instance has nothing on lease, it waits
-// for the answer to a message.
+// waiter is a call that waits for the answer to a message.
+type waiter struct {
+	question
+	asked  bool          // the message under way asks for it
+	done   chan struct{} // closed when there is an answer:
+	v      lease.Verdict
+	failed bool  // there is none, as the message was lost
+	fault  error // what is wrong with the key
+}
+
+// question is what one call asks.
+type question struct {
+	capacity, cost uint64
+	law            *window.Law // nil under Absolute
+	record         bool
+}
+
+// put asks an account, under the lock.
+func (l *limiter) put(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
+	if q.law == nil {
+		k.Absolute(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, now, q.cost, q.record)
+	} else {
+		k.Suppressed(v, &sh.Memory, &l.terms, *l.pace.Load(), q.law, now, q.cost, l.dice(), q.record)
+	}
+}
+
+func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
+	k.Deny(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, q.law, now, q.cost, q.record)
+}
+
+// decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
 func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash, c, n uint64, record bool) error {
-	law := l.law(c)
-	var began int64
-	for {
-		now := l.now()
-		if began == 0 {
-			began = now
-		}
+	q := question{c, n, l.law(c), record}
+	began := l.now()
+	for now := began; ; now = l.now() {
 		sh, h, k := l.acquire(hash, name, now)
 		if l.closed.Load() {
 			sh.Unlock()
 			return trypema.ErrClosed
 		}
-		var v lease.Verdict
-		fresh := k.Fresh(now)
-		_, down := l.breaker.Down()
-		switch {
-		case down != nil && !fresh || began > 0 && now-began >= int64(l.options.Timeout):
-			err := l.alone(d, sh, k, law, c, now, n, record)
+		if l.breaker.Gone() && !k.Fresh(now) || l.settling() || now-began >= int64(l.options.Timeout) {
+			l.alone(d, sh, k, &q, now)
 			sh.Unlock()
 			l.schedule(k, now)
-			return err
-		case law == nil:
-			k.Absolute(&v, &sh.Memory, &l.terms, *l.pace.Load(), c, now, n, record)
-		default:
-			k.Suppressed(&v, &sh.Memory, &l.terms, law, now, n, l.dice(), record)
+			return nil
+		}
+		var v lease.Verdict
+		l.put(&v, &q, sh, k, now)
+		if v.Ask && l.options.OnEmpty == EmptyReject {
+			l.denyUnasked(&v, &q, sh, k, now)
 		}
 		if !v.Ask {
-			if law == nil && record && sh.Asked(h) {
+			if !l.suppressed && record && sh.Asked(h) {
 				if f := k.Open(&sh.Memory, &l.terms); f != nil {
 					sh.Open(h, f)
 				}
 			}
 			sh.Unlock()
-			if v.Due > 0 {
-				l.schedule(k, v.Due)
-			}
-			remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
+			l.tell(d, k, &q, &v)
 			return nil
 		}
-		if l.options.OnEmpty == EmptyReject {
-			sh.Unlock()
-			l.schedule(k, now)
-			l.deny(d, c, n, time.Duration(l.pace.Load().Slack))
-			return nil
-		}
-		answered := k.wait()
+		w := &waiter{question: q, done: make(chan struct{})}
+		k.waiting = append(k.waiting, w)
 		l.urge(k)
 		sh.Unlock()
-		if err := l.await(ctx, answered, began); err != nil {
-			return err
+		err := l.await(ctx, w.done, began)
+		sh = l.lock(k)
+		select {
+		case <-w.done:
+			err = w.fault // the answer was there first
+		default:
+			k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
+			w.failed = true
 		}
-		if err := l.faultOf(k); err != nil {
+		sh.Unlock()
+		if err != nil || !w.failed {
+			if err == nil {
+				l.tell(d, k, &q, &w.v)
+			}
 			return err
 		}
 	}
+}
+
+// settling reports whether Redis has only just come back, so that other instances may not yet have settled what they admitted
+// without it. Those that share a limit go on sharing it until then.
+func (l *limiter) settling() bool {
+	if l.options.OnFailure != redislimit.FailLocal || l.options.Instances == 1 {
+		return false
+	}
+	pace := l.pace.Load()
+	return time.Since(l.breaker.Back()) < l.options.RetryInterval+time.Duration(2*pace.Slack)
+}
+
+// tell makes d what a verdict means, and has the key settle as that says.
+func (l *limiter) tell(d *trypema.Decision, k *account, q *question, v *lease.Verdict) {
+	if v.Due > 0 {
+		l.schedule(k, v.Due)
+	}
+	remote.Decide(d, q.capacity, &v.Verdict, time.Nanosecond, l.denial)
+}
+
+// serve answers those who wait, after the answer to a message, under the lock. What it was asked for and is not there, is not
+// to be had. It reports whether there are some whom the message did not ask for.
+func (l *limiter) serve(sh *shard, k *account, now int64) (more bool) {
+	rest := k.waiting[:0]
+	for _, w := range k.waiting {
+		w.v = lease.Verdict{}
+		if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && !w.asked {
+			rest = append(rest, w)
+			continue
+		}
+		if w.v.Ask {
+			l.denyUnasked(&w.v, &w.question, sh, k, now)
+		}
+		close(w.done)
+	}
+	clear(k.waiting[len(rest):])
+	k.waiting = rest
+	return len(rest) > 0
+}
+
+// fail has those who wait try again, or take the fault of the key for an answer, under the lock.
+func (k *account) fail(fault error) {
+	for _, w := range k.waiting {
+		w.failed, w.fault = fault == nil, fault
+		close(w.done)
+	}
+	k.waiting = nil
 }
 
 // wait returns what will be closed at the end of the message that is under way, or else of the next.
@@ -262,12 +334,12 @@ func (k *account) wait() chan struct{} {
 	return k.answered
 }
 
-// await returns when answered is closed, or the timeout since began is over; with an error if ctx ends before.
-func (l *limiter) await(ctx context.Context, answered chan struct{}, began int64) error {
+// await returns when done is closed, or the timeout since began is over; with an error if ctx ends before.
+func (l *limiter) await(ctx context.Context, done chan struct{}, began int64) error {
 	timeout := time.NewTimer(l.options.Timeout - time.Duration(l.now()-began))
 	defer timeout.Stop()
 	select {
-	case <-answered:
+	case <-done:
 	case <-timeout.C:
 	case <-ctx.Done():
 		return fmt.Errorf("hybridlimit: not decided: %w", ctx.Err())
@@ -275,41 +347,30 @@ func (l *limiter) await(ctx context.Context, answered chan struct{}, began int64
 	return nil
 }
 
-func (l *limiter) faultOf(k *account) error {
-	sh := l.table.Shard(k.hash)
-	sh.Lock()
-	defer sh.Unlock()
-	return k.fault
-}
-
 // alone decides by the failure policy, under the lock.
-func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, law *window.Law, c uint64, now int64, n uint64, record bool) error {
+func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, q *question, now int64) {
+	c, n := q.capacity, q.cost
 	switch l.options.OnFailure {
 	case redislimit.FailLocal:
 		var v lease.Verdict
-		k.Alone(&v, &sh.Memory, &l.terms, c, law, uint64(l.options.Instances), now, n, l.dice(), record)
+		k.Alone(&v, &sh.Memory, &l.terms, c, q.law, uint64(l.options.Instances), now, n, l.dice(), q.record)
 		remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
 	case redislimit.FailOpen:
-		if record {
+		if q.record {
 			k.Admit(&sh.Memory, &l.terms, c, now, n)
 		}
 		*d = trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: c, Remaining: window.Room(c, n), RemainingAfterWaiting: window.Room(c, n)}
 	default:
-		l.deny(d, c, n, l.options.RetryInterval)
+		k.Touch(now)
+		*d = trypema.Decision{Outcome: l.denial, Limit: c, RetryAfter: l.options.RetryInterval}
+		if n > c {
+			d.RetryAfter = trypema.Never
+		}
+		if l.suppressed {
+			d.SuppressionFactor = 1
+		}
 	}
 	d.Fallback = true
-	return nil
-}
-
-// deny makes d a denial for want of an answer.
-func (l *limiter) deny(d *trypema.Decision, c, n uint64, wait time.Duration) {
-	*d = trypema.Decision{Outcome: l.denial, Limit: c, RetryAfter: wait}
-	if n > c {
-		d.RetryAfter = trypema.Never
-	}
-	if l.suppressed {
-		d.SuppressionFactor = 1
-	}
 }
 
 // Usage implements trypema.Limiter: what Redis has, after it was told all that this instance has not settled. What other

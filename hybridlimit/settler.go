@@ -62,10 +62,10 @@ func (s *settler) init(l *limiter) {
 // newPace returns how fast settling is when it takes so long until all keys that are ready have had their turn.
 func (l *limiter) newPace(cycle int64) *lease.Pace {
 	interval, w := l.terms.Interval, l.terms.Window
-	trip := int64(2 * l.settler.rtt)
+	trip := int64(2*l.settler.rtt) + int64(100*time.Microsecond)
 	far := min(max(w/2, min(int64(5*time.Second), 10*w)), int64(time.Minute))
 	p := &lease.Pace{
-		Near:  2*interval + trip + int64(2*time.Millisecond) + 2*cycle,
+		Near:  2*(interval+trip+cycle) + int64(time.Millisecond),
 		Trip:  trip,
 		Slack: interval + trip + cycle,
 	}
@@ -272,7 +272,7 @@ func (l *limiter) settle(batch []*account) error {
 	for _, k := range batch {
 		sh := l.lock(k)
 		now := l.now()
-		idle := k.gone || k.answered == nil && k.Idle(&l.terms, now)
+		idle := k.gone || len(k.waiting) == 0 && k.Idle(&l.terms, now)
 		events, leased := k.Unsettled()
 		switch {
 		case k.Asking():
@@ -288,7 +288,19 @@ func (l *limiter) settle(batch []*account) error {
 
 // message makes the next message of a key, whose lock is held.
 func (l *limiter) message(k *account, now int64, giveBack bool) *item {
-	m := k.Ask(&l.terms, *l.pace.Load(), now, giveBack)
+	want := lease.More
+	switch {
+	case giveBack:
+		want = lease.Nothing
+	case l.settling():
+		want = lease.Same
+	}
+	need := uint64(0)
+	for _, w := range k.waiting {
+		w.asked = true
+		need = min(need+w.cost, w.capacity)
+	}
+	m := k.Ask(&l.terms, *l.pace.Load(), now, need, want)
 	return &item{k: k, seq: m.Seq, ask: script.Message(m), whole: m.Whole}
 }
 
@@ -396,10 +408,19 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 	pace := *l.pace.Load()
 	k.Hear(groups, &l.terms, pace, now, m)
 	k.fault = nil
+	more := false
+	if k.gone {
+		k.fail(nil) // they find another
+	} else {
+		more = l.serve(sh, k, now)
+	}
 	due := k.Due(groups, &l.terms, pace, now)
 	l.wake(k)
 	sh.Unlock()
 	l.schedule(k, due)
+	if more {
+		l.urge(k)
+	}
 	return nil
 }
 
@@ -418,6 +439,7 @@ func (l *limiter) lost(i *item, err error) bool {
 		k.fault = fmt.Errorf("hybridlimit: the Redis key %q: %w", k.name, err)
 		again = int64(l.options.RetryInterval)
 	}
+	k.fail(k.fault)
 	l.wake(k)
 	sh.Unlock()
 	l.schedule(k, l.now()+again)
@@ -569,6 +591,7 @@ func (l *limiter) close() error {
 	for k := range s.active { // those who wait see that it is closed
 		defer func() {
 			sh := l.lock(k)
+			k.fail(nil)
 			l.wake(k)
 			sh.Unlock()
 		}()

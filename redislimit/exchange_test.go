@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/fakeredis"
 	"github.com/trypema/trypema/limittest"
 	"github.com/trypema/trypema/redislimit"
 )
 
 var perSecond10 = trypema.PerSecond(10)
 
-func open(t *testing.T, f *fakeRedis, o redislimit.Options) *redislimit.Provider {
+func open(t *testing.T, f *fakeredis.Server, o redislimit.Options) *redislimit.Provider {
 	t.Helper()
 	p, err := redislimit.New(f, o)
 	if err != nil {
@@ -36,7 +37,7 @@ func open(t *testing.T, f *fakeRedis, o redislimit.Options) *redislimit.Provider
 func TestAbsoluteOnTheFake(t *testing.T) {
 	limittest.Run(t, limittest.Subject{
 		New: func(t *testing.T, o trypema.Options) trypema.Limiter {
-			return open(t, newFakeRedis(), redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}).Absolute()
+			return open(t, fakeredis.New(), redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}).Absolute()
 		},
 		In:         synctest.Test,
 		Resolution: time.Microsecond,
@@ -46,8 +47,8 @@ func TestAbsoluteOnTheFake(t *testing.T) {
 // Calls for one key that come while others are under way travel together, and each is answered as if it had come in turn.
 func TestCallsOfAKeyShareARoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeRedis()
-		f.delay = time.Millisecond
+		f := fakeredis.New()
+		f.Delay = time.Millisecond
 		l := open(t, f, redislimit.Options{}).Absolute()
 		const callers, capacity = 200, 100
 		remaining := make(chan uint64, callers)
@@ -79,16 +80,16 @@ func TestCallsOfAKeyShareARoundTrip(t *testing.T) {
 			t.Errorf("%d of %d admitted, each with another remainder; %d denied", len(seen), capacity, denied)
 		}
 		// One for those that came before the first exchange began, one for all that came while it was under way.
-		if f.runs > 2 || f.calls > 2 {
-			t.Errorf("%d exchanges of %d scripts; want two at most", f.runs, f.calls)
+		if f.Runs > 2 || f.Calls > 2 {
+			t.Errorf("%d exchanges of %d scripts; want two at most", f.Runs, f.Calls)
 		}
 	})
 }
 
 func TestKeysSharePipelines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeRedis()
-		f.delay = time.Millisecond
+		f := fakeredis.New()
+		f.Delay = time.Millisecond
 		l := open(t, f, redislimit.Options{}).Absolute()
 		var all sync.WaitGroup
 		for i := range 500 {
@@ -99,8 +100,8 @@ func TestKeysSharePipelines(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if f.runs > 8 || f.calls > 12 || f.keys != 500 {
-			t.Errorf("%d exchanges of %d scripts with %d keys", f.runs, f.calls, f.keys)
+		if f.Runs > 8 || f.Calls > 12 || f.Keys != 500 {
+			t.Errorf("%d exchanges of %d scripts with %d keys", f.Runs, f.Calls, f.Keys)
 		}
 	})
 }
@@ -118,8 +119,8 @@ func TestCancel(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFakeRedis()
-				f.delay = time.Millisecond
+				f := fakeredis.New()
+				f.Delay = time.Millisecond
 				l := open(t, f, redislimit.Options{}).Absolute()
 				var all sync.WaitGroup
 				for i := range 10 {
@@ -149,19 +150,19 @@ func TestCancel(t *testing.T) {
 }
 
 func TestCancelledBeforeTheCall(t *testing.T) {
-	f := newFakeRedis()
+	f := fakeredis.New()
 	l := open(t, f, redislimit.Options{}).Absolute()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if d, err := l.Allow(ctx, "k", perSecond10); !errors.Is(err, context.Canceled) || d.Allowed || f.runs != 0 {
-		t.Error(d, err, f.runs)
+	if d, err := l.Allow(ctx, "k", perSecond10); !errors.Is(err, context.Canceled) || d.Allowed || f.Runs != 0 {
+		t.Error(d, err, f.Runs)
 	}
 }
 
 // outage runs a test with a Redis that can be taken away: calls then hang until it is back.
-func outage(t *testing.T, o redislimit.Options, test func(t *testing.T, f *fakeRedis, l trypema.Limiter, health func() []bool)) {
+func outage(t *testing.T, o redislimit.Options, test func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, health func() []bool)) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeRedis()
+		f := fakeredis.New()
 		var mu sync.Mutex
 		var changes []bool
 		o.OnChange = func(h redislimit.Health) {
@@ -182,7 +183,7 @@ func outage(t *testing.T, o redislimit.Options, test func(t *testing.T, f *fakeR
 			defer mu.Unlock()
 			return changes
 		})
-		f.restore()
+		f.Restore()
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
@@ -204,13 +205,13 @@ func TestOutage(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.policy, test.n), func(t *testing.T) {
 			o := redislimit.Options{OnFailure: test.policy, Instances: test.n, Timeout: 50 * time.Millisecond, RetryInterval: time.Second}
-			outage(t, o, func(t *testing.T, f *fakeRedis, l trypema.Limiter, health func() []bool) {
+			outage(t, o, func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, health func() []bool) {
 				for range 20 {
 					if d, err := l.Allow(t.Context(), "k", perSecond10); err != nil || !d.Allowed || d.Fallback {
 						t.Fatal(d, err)
 					}
 				}
-				f.takeAway()
+				f.TakeAway()
 				allowed, waited := 0, 0
 				for range 150 {
 					start := time.Now()
@@ -249,7 +250,7 @@ func TestOutage(t *testing.T) {
 						t.Fatalf("%+v, %v, after %v", d, err, time.Since(start))
 					}
 				}
-				f.restore()
+				f.Restore()
 				time.Sleep(2 * o.RetryInterval)
 				if _, err := l.Allow(t.Context(), "k", perSecond10); err != nil { // starts a probe, if none is under way
 					t.Error(err)
@@ -270,7 +271,7 @@ func TestOutage(t *testing.T) {
 // With FailLocal no window has more than the limit from one instance, though Redis forgets everything in the middle of it.
 func TestFailLocalHoldsTheLimitAcrossAnOutage(t *testing.T) {
 	o := redislimit.Options{Timeout: 10 * time.Millisecond, RetryInterval: 100 * time.Millisecond}
-	outage(t, o, func(t *testing.T, f *fakeRedis, l trypema.Limiter, _ func() []bool) {
+	outage(t, o, func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, _ func() []bool) {
 		var admitted []time.Time
 		next := func() {
 			d, err := l.Allow(t.Context(), "k", perSecond10)
@@ -286,12 +287,12 @@ func TestFailLocalHoldsTheLimitAcrossAnOutage(t *testing.T) {
 			for range 500 {
 				next()
 			}
-			f.takeAway()
+			f.TakeAway()
 			for range 300 {
 				next()
 			}
-			f.restore()
-			f.forget()
+			f.Restore()
+			f.Forget()
 		}
 		for i, a := range admitted {
 			if j := i + 100; j < len(admitted) && admitted[j].Sub(a) < 10*time.Second {
@@ -307,8 +308,8 @@ func TestFailLocalHoldsTheLimitAcrossAnOutage(t *testing.T) {
 // Memory and goroutines stay bounded while Redis is gone, whoever calls.
 func TestOutageIsBounded(t *testing.T) {
 	o := redislimit.Options{OnFailure: redislimit.FailLocal, Options: trypema.Options{MaxKeys: 1000}, Timeout: 10 * time.Millisecond}
-	outage(t, o, func(t *testing.T, f *fakeRedis, l trypema.Limiter, _ func() []bool) {
-		f.takeAway()
+	outage(t, o, func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, _ func() []bool) {
+		f.TakeAway()
 		before := runtime.NumGoroutine()
 		for i := range 20_000 {
 			if _, err := l.Allow(t.Context(), fmt.Sprint(i), perSecond10); err != nil {
@@ -328,10 +329,10 @@ func TestOutageIsBounded(t *testing.T) {
 // What is wrong with one key is the business of those who ask for it.
 func TestKeyFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeRedis()
-		f.fault = func(key string) ([]any, error) {
+		f := fakeredis.New()
+		f.Fault = func(key string) ([]any, error) {
 			if strings.Contains(key, "bad") {
-				return nil, errFakeKey
+				return nil, fakeredis.ErrKey
 			}
 			return nil, nil
 		}
@@ -355,8 +356,8 @@ func TestWrongReplies(t *testing.T) {
 		{int64(0), int64(1), int64(0)}, {int64(0), int64(1), int64(0), int64(0), int64(0)}, {int64(0), nil}, {int64(0), 1.5},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFakeRedis()
-			f.fault = func(string) ([]any, error) { return reply, nil }
+			f := fakeredis.New()
+			f.Fault = func(string) ([]any, error) { return reply, nil }
 			l := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed}).Absolute()
 			if d, err := l.Allow(t.Context(), "k", perSecond10); err != nil || d.Allowed || !d.Fallback {
 				t.Errorf("%v: %+v, %v", reply, d, err)
@@ -367,12 +368,12 @@ func TestWrongReplies(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeRedis()
+		f := fakeredis.New()
 		p, err := redislimit.New(f, redislimit.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.takeAway()
+		f.TakeAway()
 		ended := make(chan error)
 		go func() {
 			_, err := p.Absolute().Allow(t.Context(), "k", perSecond10)
@@ -387,7 +388,7 @@ func TestClose(t *testing.T) {
 		if err := <-closed; err == nil || !strings.Contains(err.Error(), "has not ended") {
 			t.Errorf("Close with a client that hangs: %v", err)
 		}
-		f.restore()
+		f.Restore()
 		synctest.Wait()
 		if err := p.Close(); err != nil {
 			t.Errorf("Close again: %v", err)
@@ -419,7 +420,7 @@ func TestOptions(t *testing.T) {
 		{redislimit.Options{RetryInterval: 1}, "RetryInterval is 1ns"},
 		{redislimit.Options{Options: trypema.Options{Bucket: time.Hour}}, "Bucket is 1h"},
 	} {
-		if _, err := redislimit.New(newFakeRedis(), test.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), test.says) {
+		if _, err := redislimit.New(fakeredis.New(), test.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%v, want an ErrInvalidOptions that says %q", err, test.says)
 		}
 	}
@@ -431,11 +432,11 @@ func TestOptions(t *testing.T) {
 // Keys that are asked the same share a run of the script, and each has its own answer, or its own fault.
 func TestKeysShareAScript(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeRedis()
-		f.delay = time.Millisecond
-		f.fault = func(key string) ([]any, error) {
+		f := fakeredis.New()
+		f.Delay = time.Millisecond
+		f.Fault = func(key string) ([]any, error) {
 			if strings.Contains(key, "bad") {
-				return []any{errFakeKey.Error()}, nil
+				return []any{fakeredis.ErrKey.Error()}, nil
 			}
 			return nil, nil
 		}
@@ -463,20 +464,20 @@ func TestKeysShareAScript(t *testing.T) {
 			all.Wait()
 		}
 		ask(100)
-		if f.calls > 12 || f.keys != 100 {
-			t.Errorf("%d runs of scripts with %d keys", f.calls, f.keys)
+		if f.Calls > 12 || f.Keys != 100 {
+			t.Errorf("%d runs of scripts with %d keys", f.Calls, f.Keys)
 		}
 
 		// A server that turns out to be many has each key alone, and nobody notices.
-		clear(f.windows)
-		f.crossSlot = true
-		f.calls, f.keys = 0, 0
+		f.Forget()
+		f.CrossSlot = true
+		f.Calls, f.Keys = 0, 0
 		ask(100)
-		f.calls, f.keys = 0, 0
-		clear(f.windows)
+		f.Calls, f.Keys = 0, 0
+		f.Forget()
 		ask(100)
-		if f.calls != 100 || f.keys != 100 {
-			t.Errorf("after CROSSSLOT: %d runs of scripts with %d keys", f.calls, f.keys)
+		if f.Calls != 100 || f.Keys != 100 {
+			t.Errorf("after CROSSSLOT: %d runs of scripts with %d keys", f.Calls, f.Keys)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -56,8 +57,8 @@ func TestSuppressedReplies(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := newFakeRedis()
-			f.fault = func(string) ([]any, error) { return test.reply, nil }
+			f := fakeredis.New()
+			f.Fault = func(string) ([]any, error) { return test.reply, nil }
 			l := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed}).Suppressed()
 			verb := l.AllowN
 			if test.peek {
@@ -85,8 +86,8 @@ func TestSuppressedRepliesOfTheWrongShape(t *testing.T) {
 		{}, {int64(1), int64(0), int64(0), "short"}, {int64(1), int64(0), int64(0), ""}, {int64(1), int64(0), int64(0), int64(1)},
 		{int64(1), int64(-1), int64(0), groups(1, 1, 0)}, {int64(1), int64(0), int64(0), groups(1, 150, 0), int64(1)},
 	} {
-		f := newFakeRedis()
-		f.fault = func(string) ([]any, error) { return append(start[:5:5], end...), nil }
+		f := fakeredis.New()
+		f.Fault = func(string) ([]any, error) { return append(start[:5:5], end...), nil }
 		l := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed}).Suppressed()
 		if d, err := l.Allow(t.Context(), "k", perSecond10); err != nil || d.Allowed || !d.Fallback {
 			t.Errorf("%v: %+v, %v", end, d, err)

@@ -19,6 +19,7 @@ type Breaker struct {
 	failures int       // in a row
 	cause    error     // why Redis is taken for gone
 	again    time.Time // when to ask it again
+	back     time.Time // when it came back last
 	changes  []error   // causes, or nil, that nobody was told of yet
 
 	telling sync.Mutex // keeps them in order
@@ -43,6 +44,13 @@ func (b *Breaker) Cause() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.cause
+}
+
+// Back returns when Redis came back last, after it was taken for gone; the zero time if it never was.
+func (b *Breaker) Back() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.back
 }
 
 // Down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is back.
@@ -82,7 +90,7 @@ func (b *Breaker) Success() {
 	b.failures = 0
 	changed := b.cause != nil
 	if changed {
-		b.cause = nil
+		b.cause, b.back = nil, time.Now()
 		b.gone.Store(false)
 		b.changes = append(b.changes, nil)
 	}

@@ -38,9 +38,11 @@ type Account struct {
 	view    window.Window
 	pending []own         // its own events that are not settled, the oldest first
 	base    window.Counts // its own events that are
+	settled []own         // the last of those, while it is not known that others have settled, too
 	known   window.Counts // running counts of the ledger
 	live    window.Counts // what the window held by the last answer
 	heard   bool          // there was one
+	drift   int           // answers in a row that the view did not agree with
 	resync  bool          // the view is to be made anew
 
 	// The lease.
@@ -62,10 +64,10 @@ type Account struct {
 	far    uint64
 	asked  uint64 // capacity
 	lives  Lives
+	want   Want
 
 	// Demand.
 	touched   int64   // when the key was asked for last
-	need      uint64  // the largest cost that did not fit since the last answer
 	grantedAt int64   // since when used is counted
 	emptyAt   int64   // when the budget did not suffice first since then, or 0
 	used      uint64  // admitted since then
@@ -89,6 +91,10 @@ type Verdict struct {
 	Due int64 // when the account should settle, if that is before it is due; or 0
 }
 
+// driftAnswers is how many answers in a row the view must not agree with to be made anew. What is heard of late explains one
+// or two.
+const driftAnswers = 3
+
 // maxPending bounds the groups that are not settled; of more, neighbours are taken together.
 const maxPending = 64
 
@@ -104,7 +110,7 @@ func (a *Account) Move(from, to *window.Groups) { a.view.Move(from, to) }
 // record enters its own events at now, which must come from Advance of the view.
 func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts) {
 	a.view.Record(g, t.Span, now, c)
-	if n := len(a.pending); n > 0 && !a.pending[n-1].closed && now-a.pending[n-1].first < t.Bucket {
+	if n := len(a.pending); n > 0 && !a.pending[n-1].closed && a.pending[n-1].first >= a.view.First() {
 		p := &a.pending[n-1]
 		p.last = now
 		p.Admitted += c.Admitted
@@ -151,7 +157,7 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 		Only:     a.capacity,
 		Window:   t.Window,
 		Opened:   now,
-		Closes:   min(closes, a.pending[n-1].first+t.Bucket, a.end, now+table.MaxOpen),
+		Closes:   min(closes, a.end, now+table.MaxOpen),
 		Last:     a.view.Last(),
 		Admitted: min(a.view.Counts().Admitted+a.others, a.capacity),
 		Expires:  now, // nothing can be denied
@@ -210,17 +216,19 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p Pace, capac
 			v.Then = v.Now
 		}
 		a.low(v, now)
+	case a.Fresh(now) && !record && n <= a.budget+a.spare && capacity >= a.ceiling:
+		v.Allowed = true
 	case have > capacity || n > capacity-have:
 		// Full, whatever others do.
 		at, then := a.view.Fits(g, t.Span, capacity-n)
-		a.refuse(now, n)
+		a.refuse(now)
 		at += a.lag(t, p, now)
 		v.Wait, v.Then, v.Due = at+p.Slack-now, then, at
 	case a.refused(now, capacity):
-		a.refuse(now, n)
+		a.refuse(now)
 		v.Wait, v.Then = a.full-now, min(have, capacity-n)
 	default:
-		a.refuse(now, n)
+		a.refuse(now)
 		v.Ask = true
 	}
 }
@@ -232,8 +240,8 @@ func (a *Account) low(v *Verdict, now int64) {
 	}
 }
 
-// lag is how much later than the view says the ledger may have room: it has heard of every event later, and may hold it in a
-// group with events of others.
+// lag is how much later than the view says the ledger may have room: it has heard of every event later, and may hold it in one
+// group with later events of others.
 func (a *Account) lag(t *Terms, p Pace, now int64) int64 {
 	if now < a.mixed {
 		return p.Trip + t.Bucket
@@ -246,25 +254,31 @@ func (a *Account) refused(now int64, capacity uint64) bool {
 	return now < a.full && capacity <= a.ceiling && a.Fresh(now)
 }
 
-// refuse notes a call that the budget is not enough for.
-func (a *Account) refuse(now int64, n uint64) {
-	a.need = max(a.need, n)
+// refuse notes that the budget was not enough for a call.
+func (a *Account) refuse(now int64) {
 	if a.emptyAt == 0 {
 		a.emptyAt = now
 	}
 }
 
 // Suppressed judges a call of cost n at now by a throw of the dice, and records it, admitted or declined, if record is set.
-func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, l *window.Law, now int64, n uint64, dice float64, record bool) {
+func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p Pace, l *window.Law, now int64, n uint64, dice float64, record bool) {
 	now = a.view.Advance(g, t.Span, now)
 	a.touched, a.capacity = max(a.touched, now), l.Hard
 	if !a.Fresh(now) {
+		a.refuse(now)
 		v.Ask = true
 		return
 	}
 	a.view.Suppressed(&v.Verdict, g, t.Span, l, now, n, dice, false)
 	switch {
 	case !v.Allowed:
+		if v.Wait != window.Never {
+			v.Wait += a.lag(t, p, now)
+		}
+		if now < a.mixed && v.Wait != window.Never {
+			v.Wait += p.Slack
+		}
 	case n <= a.budget && (l.Hard >= a.ceiling || v.Now+a.others+n <= l.Hard):
 		if record {
 			a.record(g, t, now, window.Counts{Admitted: n})
@@ -274,18 +288,35 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, l *window.L
 		}
 		a.low(v, now)
 		return
-	case a.refused(now, l.Hard):
-		// The hard capacity is reached.
-		a.refuse(now, n)
+	case !record && n <= a.budget+a.spare && l.Hard >= a.ceiling:
+		return
+	case a.refused(now, l.Hard) && now < a.mixed:
+		// Others have the rest up to the hard capacity.
+		a.refuse(now)
 		v.Allowed, v.Factor, v.Wait = false, 1, a.full-now
 	default:
-		a.refuse(now, n)
+		a.refuse(now)
 		v.Ask = true
 		return
 	}
 	if record {
 		a.record(g, t, now, window.Counts{Declined: n})
 	}
+}
+
+// Deny is the verdict on a call of which the ledger must be asked, if it does not wait, or has waited enough. Under Suppressed,
+// which is told by its law, it records the call as declined if record is set.
+func (a *Account) Deny(v *Verdict, g *window.Groups, t *Terms, p Pace, capacity uint64, l *window.Law, now int64, n uint64, record bool) {
+	now = a.view.Advance(g, t.Span, now)
+	have := min(a.view.Counts().Admitted, capacity)
+	v.Verdict = window.Verdict{Wait: p.Trip + p.Slack, Now: have, Then: min(have, capacity-min(n, capacity))}
+	if l != nil {
+		v.Factor = 1
+		if record {
+			a.record(g, t, now, window.Counts{Declined: n})
+		}
+	}
+	v.Ask, v.Due = false, now
 }
 
 // Alone judges a call without the ledger, when that can not be asked, as one of so many instances that each take the same
@@ -299,15 +330,20 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	have := a.view.Counts()
 	// Others are taken to have done the same as this one since they were heard of last.
 	var mine, recent window.Counts
-	for _, p := range a.pending {
-		if now-p.last < t.Window {
-			mine = sum(mine, p.Counts)
-		}
-		if now-p.last < t.Recent() {
-			recent = sum(recent, p.Counts)
+	for _, events := range [][]own{a.settled, a.pending} {
+		for _, p := range events {
+			if now-p.last < t.Window {
+				mine = sum(mine, p.Counts)
+			}
+			if now-p.last < t.Recent() {
+				recent = sum(recent, p.Counts)
+			}
 		}
 	}
 	times := instances - 1
+	if times > 0 {
+		have.Admitted = min(have.Admitted+a.others, math.MaxInt64) // and to have used what they had on lease
+	}
 	have.Admitted = min(have.Admitted+times*min(mine.Admitted, math.MaxUint32), math.MaxInt64)
 	have.Declined = min(have.Declined+times*min(mine.Declined, math.MaxUint32), math.MaxInt64-have.Admitted)
 	v.Now = have.Admitted
@@ -368,26 +404,47 @@ func (a *Account) Unsettled() (events, leased bool) { return len(a.pending) > 0,
 // Asking reports whether a message is under way.
 func (a *Account) Asking() bool { return a.asking }
 
-// idleIntervals is for how many intervals of settling a lease near the limit is renewed without anybody asking.
-const idleIntervals = 10
+// A lease near the limit is renewed without anybody asking for so many intervals of settling, and for more if it is only a
+// small part of the capacity.
+const (
+	idleIntervals  = 20
+	cheapIntervals = 60
+	cheapPart      = 256 // as a divisor
+)
 
 // Idle reports whether nobody has asked for the key for so long that its lease should go back.
 func (a *Account) Idle(t *Terms, now int64) bool {
 	if a.distant {
 		return a.touched <= a.grantedAt
 	}
+	if a.target <= a.capacity/cheapPart {
+		return now-a.touched > cheapIntervals*t.Interval
+	}
 	return now-a.touched > idleIntervals*t.Interval
 }
 
-// Ask returns the message to send at now: to have more, or to give everything back. Nothing may be under way.
-func (a *Account) Ask(t *Terms, p Pace, now int64, giveBack bool) (m Ask) {
+// Want is what a message wants of the ledger.
+type Want uint8
+
+// The wants: Nothing gives back what there is, Same keeps it.
+const (
+	More Want = iota
+	Same
+	Nothing
+)
+
+// Touch notes that somebody asked for the key at now.
+func (a *Account) Touch(now int64) { a.touched = max(a.touched, now) }
+
+// Ask returns the message to send at now. More is at least what calls need that wait. No message may be under way.
+func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m Ask) {
 	gone := 0
 	for gone < len(a.pending) && now-a.pending[gone].last >= t.Window {
 		a.base = sum(a.base, a.pending[gone].Counts)
 		gone++
 	}
 	a.pending = a.pending[:copy(a.pending, a.pending[gone:])]
-	if now >= a.end || giveBack {
+	if now >= a.end || want == Nothing {
 		a.budget, a.end = 0, min(a.end, now)
 	}
 	a.seq++
@@ -395,30 +452,33 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, giveBack bool) (m Ask) {
 		Holder: a.Holder, Seq: a.seq, Slot: a.slot, Capacity: a.capacity,
 		Hold: a.budget, Base: a.base, Whole: !a.heard || a.resync,
 	}
-	if !giveBack {
+	if want == More {
 		a.size(t, now)
-		m.Need = a.need - min(a.need, a.budget)
-		m.Near = a.wants(a.demand*float64(t.Interval+p.Slack)) - min(a.target, a.budget)
+		m.Need = min(need, a.capacity) // all of it: what there is may be gone by then
+		m.Near = a.wants(a.demand * float64(t.Interval+p.Trip))
+		m.Near -= min(m.Near, a.budget)
 		m.Near = max(m.Near, m.Need)
 		// An unknown demand gets a little more where there is enough.
 		m.Far = max(a.wants(a.demand*float64(p.Far)*5/4), a.capacity/64)
 		m.Far = max(m.Far-min(m.Far, a.budget), m.Need)
 	}
 	for _, q := range a.pending {
-		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, q.Counts})
+		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, (q.last - q.first) / t.Micro, q.Counts})
 	}
 	if n := len(a.pending); n > 0 {
 		a.pending[n-1].closed = true
 	}
 	a.asking, a.sentAt, a.sent = true, now, len(a.pending)
-	a.hold, a.near, a.far, a.asked, a.lives = m.Hold, m.Near, m.Far, m.Capacity, p.Lives(t)
+	a.hold, a.near, a.far, a.asked, a.lives, a.want = m.Hold, m.Near, m.Far, m.Capacity, p.Lives(t), want
 	return m
 }
 
-// wants returns how much is enough for a demand of so much on average, nearly always, and makes it the target.
+// wants returns how much is enough for a demand of so much on average, nearly always, and makes it the target. Where there is
+// little left for all, it is enough on average.
 func (a *Account) wants(mean float64) uint64 {
-	a.target = uint64(min(math.Ceil(mean+4*math.Sqrt(mean)), float64(a.capacity)))
-	a.target = max(a.target, 1)
+	sigmas := 1 + 3*min(1, 16*float64(a.spare)/float64(a.capacity+1))
+	a.target = uint64(min(math.Ceil(mean+sigmas*math.Sqrt(mean)), float64(a.capacity)))
+	a.target = max(a.target, 1, min(2, a.capacity/cheapPart))
 	return a.target
 }
 
@@ -433,7 +493,7 @@ func (a *Account) size(t *Terms, now int64) {
 		return
 	}
 	rate := float64(a.used) / max(elapsed, float64(t.Interval)/2)
-	if weight := min(1, elapsed/float64(8*t.Interval)); rate < a.demand {
+	if weight := min(1, elapsed/float64(32*t.Interval)); rate < a.demand {
 		a.demand += (rate - a.demand) * weight
 	} else if a.emptyAt > 0 || elapsed >= float64(t.Interval) {
 		a.demand = rate
@@ -459,6 +519,9 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) 
 	for _, q := range a.pending[:a.sent] {
 		a.base = sum(a.base, q.Counts)
 	}
+	if a.settled = append(a.settled, a.pending[:a.sent]...); a.want != Same {
+		a.settled = a.settled[:0]
+	}
 	a.pending = a.pending[:copy(a.pending, a.pending[a.sent:])]
 	a.sent = 0
 
@@ -470,16 +533,19 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) 
 	case m.Whole:
 		a.view.Clear(g)
 		for _, q := range m.Groups {
-			place(&a.view, g, t.Span, now-q.Age*t.Micro, q.Counts)
+			place(&a.view, g, t.Span, now-q.Age*t.Micro, 0, q.Counts)
 		}
 		for _, q := range a.pending {
-			place(&a.view, g, t.Span, q.last, q.Counts)
+			place(&a.view, g, t.Span, q.last, q.last-q.first, q.Counts)
 		}
 	case a.heard:
 		a.view.Record(g, t.Span, now, other)
 	}
 	a.known, a.live, a.heard, a.slot = m.After, m.Live, true, m.Slot
-	a.resync = !m.Whole && a.drifted(m)
+	if a.drift++; m.Whole || !a.drifted(m) {
+		a.drift = 0
+	}
+	a.resync = a.drift >= driftAnswers
 
 	a.end = a.sentAt + m.Life*t.Micro/1000*999
 	a.budget += m.Grant
@@ -499,7 +565,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) 
 	if m.Grant < wanted && !a.distant && (now < a.mixed || a.view.Counts().Admitted+a.budget >= a.asked) {
 		a.full = now + p.Slack
 	}
-	a.used, a.grantedAt, a.emptyAt, a.need = 0, now, 0, 0
+	a.used, a.grantedAt, a.emptyAt = 0, now, 0
 }
 
 // drifted reports whether the view differs from the window by more than what was heard late explains.
@@ -519,9 +585,9 @@ func (a *Account) Due(g *window.Groups, t *Terms, p Pace, now int64) int64 {
 	case a.distant:
 		return max(now+t.Interval, a.end-p.Slack-t.Interval)
 	case a.full > 0 && !a.shared && a.budget == 0:
-		if c := a.view.Counts().Admitted; c > 0 && a.capacity > 0 {
-			at, _ := a.view.Fits(g, t.Span, min(c, a.capacity)-1)
-			at += p.Trip
+		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
+			at, _ := a.view.Fits(g, t.Span, a.capacity-1)
+			at += a.lag(t, p, now)
 			a.full = max(a.full, at+p.Slack)
 			return max(a.sentAt+t.Interval, at)
 		}
@@ -555,6 +621,6 @@ func (a *Account) Forget(g *window.Groups, t *Terms) {
 	}
 	a.view.Clear(g)
 	for _, q := range a.pending {
-		place(&a.view, g, t.Span, q.last, q.Counts)
+		place(&a.view, g, t.Span, q.last, q.last-q.first, q.Counts)
 	}
 }

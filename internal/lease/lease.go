@@ -48,16 +48,16 @@ type Ask struct {
 	Hold uint64 // what the holder has of its lease, and goes on using until it is answered
 	Near uint64 // what it wants beyond that, for a near life
 	Far  uint64 // the same, for a far life
-	Need uint64 // what it must have beyond Hold for a call that waits; part of Near and Far
+	Need uint64 // what calls cost that wait; Hold may be used up by then
 
 	Base   window.Counts // settled before Groups, as far as the holder knows
 	Groups []Group       // since then, the oldest first
 	Whole  bool          // the answer is to contain all groups
 }
 
-// Group is a number of events whose last one is so old.
+// Group is a number of events: how old the last one is, and how much older the first.
 type Group struct {
-	Age int64
+	Age, Span int64
 	window.Counts
 }
 
@@ -88,10 +88,11 @@ const (
 // held by itself.
 func (a *Ask) grant(taken, others uint64, l Lives) (amount uint64, life int64) {
 	free := a.Capacity - min(a.Capacity, taken)
-	far := min(a.Far, free/farGrant)
-	if a.Need <= free {
-		far = max(far, a.Need)
+	need := uint64(0)
+	if a.Need <= free+a.Hold { // or they get nothing by it
+		need = min(a.Need, free)
 	}
+	far := max(min(a.Far, free/farGrant), need)
 	if taken <= a.Capacity && farShare*float64(taken+far) <= float64(a.Capacity) {
 		return far, l.Far
 	}
@@ -99,9 +100,5 @@ func (a *Ask) grant(taken, others uint64, l Lives) (amount uint64, life int64) {
 	if others > 0 {
 		share = (free + 1) / 2
 	}
-	near := min(a.Near, share)
-	if a.Need <= free {
-		near = max(near, a.Need)
-	}
-	return near, l.Near
+	return max(min(a.Near, share), need), l.Near
 }

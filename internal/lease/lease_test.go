@@ -92,7 +92,7 @@ func (w *world) bound() uint64 {
 func (w *world) call(i int, n uint64) (v lease.Verdict) {
 	a := w.accounts[i]
 	if w.law != nil {
-		a.Suppressed(&v, &a.groups, &w.terms, w.law, w.now, n, w.rng.Float64(), true)
+		a.Suppressed(&v, &a.groups, &w.terms, w.pace, w.law, w.now, n, w.rng.Float64(), true)
 	} else {
 		a.Absolute(&v, &a.groups, &w.terms, w.pace, w.capacity, w.now, n, true)
 	}
@@ -123,7 +123,15 @@ func (w *world) send(delay func() int64) {
 		if a.Asking() || w.now < a.due {
 			continue
 		}
-		ask := a.Ask(&w.terms, w.pace, w.now, a.Idle(&w.terms, w.now))
+		need := uint64(0)
+		for _, n := range a.wait {
+			need += n
+		}
+		want := lease.More
+		if a.Idle(&w.terms, w.now) {
+			want = lease.Nothing
+		}
+		ask := a.Ask(&w.terms, w.pace, w.now, need, want)
 		w.network = append(w.network, parcel{at: w.now + delay(), from: i, seq: a.Seq(), ask: ask, lives: w.pace.Lives(&w.terms)})
 		a.due = w.now + w.terms.Interval
 	}
@@ -243,7 +251,7 @@ func TestLeaseEnds(t *testing.T) {
 	if v := w.call(0, 1); !v.Ask {
 		t.Fatalf("the first call of all: %+v", v)
 	}
-	ask := a.Ask(&w.terms, w.pace, w.now, false)
+	ask := a.Ask(&w.terms, w.pace, w.now, 1, lease.More)
 	w.now += 400
 	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.Lives(&w.terms), ask)
 	w.now += 400
@@ -283,7 +291,7 @@ func TestSettlingIsExact(t *testing.T) {
 				if a.Asking() {
 					t.Fatal("a message has no end")
 				}
-				w.ledger.Settle(w.terms.Span, w.now, w.pace.Lives(&w.terms), a.Ask(&w.terms, w.pace, w.now, true))
+				w.ledger.Settle(w.terms.Span, w.now, w.pace.Lives(&w.terms), a.Ask(&w.terms, w.pace, w.now, 0, lease.Nothing))
 			}
 			got, leased := w.ledger.Live(w.terms.Span, w.now)
 			if got != w.total || leased != 0 {

@@ -45,7 +45,7 @@ func (l *Ledger) Settle(s window.Span, now int64, lives Lives, a Ask) Answer {
 		done.Admitted -= g.Admitted - c.Admitted
 		done.Declined -= g.Declined - c.Declined
 		if g.Age < s.Window {
-			place(&l.window, &l.groups, s, now-g.Age, c)
+			place(&l.window, &l.groups, s, now-g.Age, g.Span, c)
 		}
 	}
 	out.After = l.running()
@@ -100,10 +100,10 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 
 func (l *Ledger) running() window.Counts { return l.window.Running() }
 
-// place records events that happened at an instant, which may be before the last one.
-func place(w *window.Window, g *window.Groups, s window.Span, at int64, c window.Counts) {
+// place records a group of events that ended at an instant, which may be before the last one, and took so long.
+func place(w *window.Window, g *window.Groups, s window.Span, at, span int64, c window.Counts) {
 	if w.Counts() == (window.Counts{}) || at >= w.Last() {
-		w.Record(g, s, at, c)
+		w.RecordGroup(g, s, at-span, at, c)
 		return
 	}
 	w.Insert(g, at, c)
@@ -111,7 +111,7 @@ func place(w *window.Window, g *window.Groups, s window.Span, at int64, c window
 
 func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
 	for last, c := range w.All(g) {
-		out = append(out, Group{now - last, c})
+		out = append(out, Group{now - last, 0, c})
 	}
 	return out
 }

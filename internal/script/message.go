@@ -2,7 +2,6 @@ package script
 
 import (
 	"encoding/binary"
-	"errors"
 
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/window"
@@ -10,7 +9,7 @@ import (
 
 // Message writes an ask as settle.lua reads it.
 func Message(m lease.Ask) string {
-	b := make([]byte, 0, 67+21*len(m.Groups))
+	b := make([]byte, 0, 67+28*len(m.Groups))
 	b = binary.LittleEndian.AppendUint64(b, m.Holder)
 	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
 	for _, x := range []uint64{m.Seq, m.Capacity, m.Hold, m.Near, m.Far, m.Need, m.Base.Admitted, m.Base.Declined} {
@@ -22,7 +21,7 @@ func Message(m lease.Ask) string {
 	}
 	b = append(b, whole)
 	for _, g := range m.Groups {
-		b = append7(append7(append7(b, uint64(g.Age)), g.Admitted), g.Declined)
+		b = append7(append7(append7(append7(b, uint64(g.Age)), uint64(g.Span)), g.Admitted), g.Declined)
 	}
 	return string(b)
 }
@@ -31,6 +30,33 @@ func append7(b []byte, x uint64) []byte {
 	var all [8]byte
 	binary.LittleEndian.PutUint64(all[:], min(x, 1<<53))
 	return append(b, all[:7]...)
+}
+
+// ParseMessage reads a message, which must be one: it is for servers that are not Redis.
+func ParseMessage(s string) (m lease.Ask) {
+	b := []byte(s)
+	m.Holder, m.Slot, b = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), b[10:]
+	for _, x := range []*uint64{&m.Seq, &m.Capacity, &m.Hold, &m.Near, &m.Far, &m.Need, &m.Base.Admitted, &m.Base.Declined} {
+		*x, b = number7(string(b)), b[7:]
+	}
+	m.Whole, b = b[0] == 1, b[1:]
+	for ; len(b) > 0; b = b[28:] {
+		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(string(b))), Span: int64(number7(string(b[7:]))), Counts: window.Counts{
+			Admitted: number7(string(b[14:])), Declined: number7(string(b[21:])),
+		}})
+	}
+	return m
+}
+
+// Log is groups as a reply has them: last event, and running counts from 0 on, at now.
+func Log(now int64, groups []lease.Group) string {
+	var b []byte
+	var upto window.Counts
+	for _, g := range groups {
+		upto = window.Counts{Admitted: upto.Admitted + g.Admitted, Declined: upto.Declined + g.Declined}
+		b = append7(append7(append7(b, uint64(now-g.Age)), upto.Admitted), upto.Declined)
+	}
+	return string(b)
 }
 
 // ReadAnswer takes the answer to one message, of which whole says whether it asked for all groups, from a reply.
@@ -56,7 +82,8 @@ func ReadAnswer(r *Reader, whole bool) (a lease.Answer, err error) {
 	before := window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
 	log := r.Text()
 	if len(log)%21 != 0 {
-		return a, errors.New("reply whose groups are cut")
+		r.Fail("%d bytes, not groups of 21", len(log))
+		return a, r.Err()
 	}
 	for ; len(log) > 0; log = log[21:] {
 		upto := window.Counts{Admitted: number7(log[7:]), Declined: number7(log[14:])}

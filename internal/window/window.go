@@ -79,6 +79,9 @@ type Window struct {
 	class   uint8
 }
 
+// First returns the instant of the first event of the newest group.
+func (w *Window) First() int64 { return w.first }
+
 // Last returns the instant of the last recorded event, 0 if there was none.
 func (w *Window) Last() int64 { return w.last }
 
@@ -173,22 +176,25 @@ func (w *Window) setExpiry(g *Groups, s Span) {
 
 // Record adds events at now, which must come from Advance. It does not judge. Declined events beyond maxObserved are not
 // counted.
-func (w *Window) Record(g *Groups, s Span, now int64, c Counts) {
+func (w *Window) Record(g *Groups, s Span, now int64, c Counts) { w.RecordGroup(g, s, now, now, c) }
+
+// RecordGroup records events of which the first happened at first, and the last at last, which is not before the last event of
+// the window. They are together with its newest group if all of both are within a bucket.
+func (w *Window) RecordGroup(g *Groups, s Span, first, last int64, c Counts) {
 	c.Declined = min(c.Declined, maxObserved-min(w.Counts().Observed(), maxObserved))
 	if c == (Counts{}) {
 		return
 	}
 	if w.empty() {
-		w.first = now
-	} else if now-w.first >= s.Bucket {
+		w.first = first
+	} else if last-w.first >= s.Bucket {
 		w.close(g)
-		w.first = now
+		w.first = first
 	}
-	w.now, w.last = now, now
-	w.upto.Admitted += c.Admitted
-	w.upto.Declined += c.Declined
+	w.now, w.last = last, last
+	w.upto = w.upto.plus(c)
 	if w.n == 0 {
-		w.expiry = now + s.Window
+		w.expiry = last + s.Window
 	}
 }
 

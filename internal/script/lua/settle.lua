@@ -6,7 +6,7 @@
 -- ARGV[3]  near life, µs    ARGV[4]  far life, µs
 -- and for each key:
 -- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, near, far, need, base
---                           (admitted and declined); whole, 1; and for each group 7 bytes each: age in µs, admitted, declined
+--                           (admitted and declined); whole, 1; and for each group 7 bytes each: age and span in µs, admitted, declined
 --
 -- Reply, for each key: what is wrong with it, a string; or -1 if the message is stale; or:
 --   grant      leased beyond what is held
@@ -105,8 +105,8 @@ for k = 1, #KEYS do
         HEADER = FIXED + SLOT * slots
       end
       if not live and text ~= '' then table_text = table_text or call('GETRANGE', key, FIXED, HEADER - 1) end
-      for from = 68, #message, 21 do
-        local age, a, d = struct.unpack('<I7I7I7', message, from)
+      for from = 68, #message, 28 do
+        local age, span, a, d = struct.unpack('<I7I7I7I7', message, from)
         used_a, used_d = used_a + a, used_d + d
         local skip_a, skip_d = math.min(a, done_a), math.min(d, done_d)
         done_a, done_d, a, d = done_a - skip_a, done_d - skip_d, a - skip_a, d - skip_d
@@ -116,10 +116,11 @@ for k = 1, #KEYS do
         local at = now - age
         if a + d > 0 and age < window then
           if not live or at >= last then
-            local time = now
+            local time, began, was = now, first, live
             now = at
 -- include open.lua
             now = time
+            if not was or first ~= began then first = math.max(0, at - span) end
           elseif at < first and text ~= '' then
             -- It belongs to a group that is closed.
             local i = search(head, function(l) return l >= at end)
@@ -143,11 +144,10 @@ for k = 1, #KEYS do
       local live_a, live_d, others = admitted - gone, declined - gone_declined, leased - had
       local taken = live_a + others + hold
       local free = math.max(0, capacity - taken)
-      local grant, life = math.min(far, math.floor(free / 8)), far_life
-      if need <= free then grant = math.max(grant, need) end
+      need = need <= free + hold and math.min(need, free) or 0
+      local grant, life = math.max(math.min(far, math.floor(free / 8)), need), far_life
       if taken > capacity or 4 * (taken + grant) > capacity then
-        grant, life = math.min(near, others > 0 and math.floor((free + 1) / 2) or free), near_life
-        if need <= free then grant = math.max(grant, need) end
+        grant, life = math.max(math.min(near, others > 0 and math.floor((free + 1) / 2) or free), need), near_life
       end
       leased = others + hold + grant
       due = math.min(due, now + life + window)

@@ -69,7 +69,7 @@ func (m *messages) next(key string, now int64) lease.Ask {
 		if n := len(last.Groups); n > 0 {
 			at = max(at, last.Groups[n-1].Age)
 		}
-		last.Groups = append(last.Groups, lease.Group{Age: at, Counts: window.Counts{Admitted: m.rng.Uint64N(20), Declined: m.rng.Uint64N(3) * m.rng.Uint64N(9)}})
+		last.Groups = append(last.Groups, lease.Group{Age: at, Span: m.rng.Int64N(1 + m.span.Bucket), Counts: window.Counts{Admitted: m.rng.Uint64N(20), Declined: m.rng.Uint64N(3) * m.rng.Uint64N(9)}})
 	}
 	a.Groups = slices.Clone(last.Groups)
 	for i := range a.Groups {

@@ -1,0 +1,262 @@
+// Package fakeredis is a server for tests that lives in the process, and in its clock: also in that of testing/synctest.
+package fakeredis
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Server is a redislimit.Conn to a server. It does what absolute.lua and set.lua say, by package window, and settle.lua, by
+// package lease. That the scripts do the same, and all else that takes Lua, is tested on real servers, in internal/thirdparty.
+type Server struct {
+	mu      sync.Mutex
+	groups  window.Groups
+	windows map[string]*window.Window
+	ledgers map[string]*lease.Ledger
+	Runs    int // exchanges
+	Calls   int // scripts in them
+	Keys    int // keys of those
+
+	CrossSlot bool                                    // it is many servers after all
+	Delay     time.Duration                           // of the network, there and back
+	Fault     func(key string) (reply []any, e error) // what to answer instead, unless both are nil
+	Lose      func() bool                             // whether an answer gets lost; nil for never
+	hang      chan struct{}                           // if not nil, nothing is answered until it is closed
+}
+
+// New returns a server without any key.
+func New() *Server {
+	return &Server{windows: map[string]*window.Window{}, ledgers: map[string]*lease.Ledger{}}
+}
+
+// OneServer implements redislimit.Conn.
+func (f *Server) OneServer() bool { return true }
+
+// TakeAway makes exchanges hang until Restore.
+func (f *Server) TakeAway() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hang = make(chan struct{})
+}
+
+// Restore ends what TakeAway began.
+func (f *Server) Restore() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.hang != nil {
+		close(f.hang)
+		f.hang = nil
+	}
+}
+
+// Forget is a restart without persistence.
+func (f *Server) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.windows)
+	clear(f.ledgers)
+}
+
+// ErrKey is what Redis says of a key that holds something else.
+var ErrKey = errors.New("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+// Run implements redislimit.Conn.
+func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]string, answer func(int, []any, error)) {
+	f.mu.Lock()
+	f.Runs++
+	for i := range keys {
+		f.Keys += len(keys[i])
+	}
+	f.Calls += len(keys)
+	delay, hang := f.Delay, f.hang
+	f.mu.Unlock()
+	var err error
+	if hang != nil {
+		<-hang // as a client that does not look at its context
+		err = errors.New("connection reset by peer")
+	}
+	select {
+	case <-time.After(delay / 2):
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
+	for i := range keys {
+		errs[i] = err
+		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
+			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
+		}
+		for k, key := range keys[i] {
+			if errs[i] == nil {
+				var reply []any
+				reply, errs[i] = f.eval(source, key, k, args[i])
+				replies[i] = append(replies[i], reply...)
+			}
+		}
+	}
+	time.Sleep(delay / 2)
+	for i := range keys {
+		if f.Lose != nil && f.Lose() {
+			replies[i], errs[i] = nil, errors.New("i/o timeout")
+		}
+		answer(i, replies[i], errs[i])
+	}
+}
+
+func (f *Server) eval(source, key string, k int, args []string) ([]any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.Fault != nil {
+		if reply, err := f.Fault(key); reply != nil || err != nil {
+			return reply, err
+		}
+	}
+	s := window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
+	if strings.HasPrefix(source, "-- Settles") {
+		return f.settle(key, s, args[2:4], args[4+k]), nil
+	}
+	if l := f.ledgers[key]; l != nil {
+		return f.setLedger(l, s, args[2], number(args[3]), args[4]), nil
+	}
+	w := f.windows[key]
+	if w == nil {
+		w = new(window.Window)
+		f.windows[key] = w
+	}
+	now := w.Advance(&f.groups, s, time.Now().UnixMicro())
+	switch {
+	case strings.HasPrefix(source, "-- Decides calls under Absolute"):
+		return f.absolute(w, s, now, args[2:]), nil
+	case strings.HasPrefix(source, "-- Makes the total"):
+		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
+	}
+	return nil, errors.New("ERR the fake does not know Suppressed")
+}
+
+func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []string) (reply []any) {
+	for ; len(runs) > 0; runs = runs[min(3, len(runs)):] {
+		capacity, cost, count := run(runs)
+		have, fit := w.Counts().Admitted, uint64(0)
+		var v window.Verdict
+		for i := uint64(0); i == 0 || i < count; i++ {
+			v = window.Verdict{}
+			w.Absolute(&v, &f.groups, s, capacity, now, cost, count > 0)
+			if v.Allowed && count > 0 {
+				fit++
+			}
+		}
+		if v.Wait == window.Never {
+			v.Wait = -1
+		}
+		if v.Allowed {
+			v.Then = 0
+		}
+		reply = append(reply, int64(have), int64(fit))
+		if fit < max(count, 1) {
+			reply = append(reply, v.Wait, int64(v.Then))
+		}
+	}
+	return reply
+}
+
+func (f *Server) set(w *window.Window, s window.Span, now int64, when string, total uint64, keep string) []any {
+	have := w.Counts().Observed()
+	if !holds(when, have) {
+		return []any{int64(0), int64(have)}
+	}
+	switch {
+	case total == 0:
+		w.Clear(&f.groups)
+	case keep == "Replace" || have == 0:
+		w.Replace(&f.groups, s, now, total)
+	case keep == "KeepNewest":
+		w.Resize(&f.groups, s, total, window.Newest)
+	default:
+		w.Resize(&f.groups, s, total, window.Oldest)
+	}
+	return []any{int64(1), int64(have)}
+}
+
+// holds reports whether a total meets a condition, as set.lua is told it.
+func holds(when string, have uint64) bool {
+	op, rest, _ := strings.Cut(when, "(")
+	n := uint64(0)
+	if op != "Always" {
+		n = number(strings.TrimSuffix(rest, ")"))
+	}
+	return map[string]bool{"Always": true, "Equal": have == n, "NotEqual": have != n, "Less": have < n, "Greater": have > n}[op]
+}
+
+func (f *Server) settle(key string, s window.Span, lives []string, message string) []any {
+	l := f.ledgers[key]
+	if l == nil {
+		l = new(lease.Ledger)
+		f.ledgers[key] = l
+	}
+	ask := script.ParseMessage(message)
+	a := l.Settle(s, time.Now().UnixMicro(), lease.Lives{Near: int64(number(lives[0])), Far: int64(number(lives[1]))}, ask)
+	if a.Stale {
+		return []any{int64(-1)}
+	}
+	reply := []any{int64(a.Grant), a.Life, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others),
+		int64(a.Before.Admitted), int64(a.Before.Declined), int64(a.After.Admitted), int64(a.After.Declined)}
+	if !ask.Whole {
+		return reply
+	}
+	if len(a.Groups) == 0 {
+		return append(reply, int64(0))
+	}
+	return append(reply, time.Now().UnixMicro(), int64(0), int64(0), script.Log(time.Now().UnixMicro(), a.Groups))
+}
+
+func (f *Server) setLedger(l *lease.Ledger, s window.Span, when string, total uint64, keep string) []any {
+	now := time.Now().UnixMicro()
+	live, _ := l.Live(s, now)
+	if !holds(when, live.Observed()) {
+		return []any{int64(0), int64(live.Observed())}
+	}
+	side := window.Newest
+	if keep == "KeepOldest" {
+		side = window.Oldest
+	}
+	l.Set(s, now, total, side, keep == "Replace")
+	return []any{int64(1), int64(live.Observed())}
+}
+
+// Live returns what a ledger holds, and what is on lease.
+func (f *Server) Live(key string, w, bucket time.Duration) (c window.Counts, leased uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.ledgers[key]
+	if l == nil {
+		return c, 0
+	}
+	return l.Live(window.Span{Window: w.Microseconds(), Bucket: bucket.Microseconds()}, time.Now().UnixMicro())
+}
+
+func run(args []string) (capacity, cost, count uint64) {
+	capacity, cost, count = number(args[0]), 1, 1
+	if len(args) > 1 {
+		cost = number(args[1])
+	}
+	if len(args) > 2 {
+		count = number(args[2])
+	}
+	return capacity, cost, count
+}
+
+func number(s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
