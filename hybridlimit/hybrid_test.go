@@ -239,7 +239,7 @@ func TestEightInstances(t *testing.T) {
 				if most > bound {
 					t.Errorf("%d admitted in a window of at most %d", most, bound)
 				}
-				least, largest := want-.05, want+.05
+				least, largest := want-.03, want+.03
 				if test.load >= 10 {
 					least = .95
 				}

@@ -95,7 +95,7 @@ func (l *limiter) now() int64 { return int64(time.Since(l.started)) }
 func (l *limiter) forget(g *window.Groups, k *account) {
 	k.Clear(g)
 	k.gone = true
-	if events, leased := k.Unsettled(); events || leased {
+	if k.Unsettled() || k.Leased() > 0 {
 		l.schedule(k, 0)
 	}
 }
@@ -235,7 +235,7 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 			sh.Unlock()
 			return trypema.ErrClosed
 		}
-		if l.breaker.Gone() && !k.Fresh(now) || l.settling() || now-began >= int64(l.options.Timeout) {
+		if !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.sharing() || now-began >= int64(l.options.Timeout) {
 			l.alone(d, sh, k, &q, now)
 			sh.Unlock()
 			l.schedule(k, now)
@@ -279,11 +279,14 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 	}
 }
 
-// settling reports whether Redis has only just come back, so that other instances may not yet have settled what they admitted
-// without it. Those that share a limit go on sharing it until then.
-func (l *limiter) settling() bool {
+// sharing reports whether instances that share a limit by FailLocal do so: while Redis is gone, and until the others must have
+// noticed, too, that it is back, and have settled what they admitted without it.
+func (l *limiter) sharing() bool {
 	if l.options.OnFailure != redislimit.FailLocal || l.options.Instances == 1 {
 		return false
+	}
+	if l.breaker.Gone() {
+		return true
 	}
 	pace := l.pace.Load()
 	return time.Since(l.breaker.Back()) < l.options.RetryInterval+time.Duration(2*pace.Slack)

@@ -273,10 +273,9 @@ func (l *limiter) settle(batch []*account) error {
 		sh := l.lock(k)
 		now := l.now()
 		idle := k.gone || len(k.waiting) == 0 && k.Idle(&l.terms, now)
-		events, leased := k.Unsettled()
 		switch {
 		case k.Asking():
-		case idle && (!events && !leased || k.fault != nil):
+		case idle && (!k.Unsettled() && k.Leased() == 0 || k.fault != nil):
 			defer l.retire(k)
 		default:
 			items = append(items, l.message(k, now, idle))
@@ -292,7 +291,7 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *item {
 	switch {
 	case giveBack:
 		want = lease.Nothing
-	case l.settling():
+	case l.sharing():
 		want = lease.Same
 	}
 	need := uint64(0)
@@ -542,12 +541,11 @@ func (l *limiter) flush(ctx context.Context, giveBack bool) error {
 		var waits []chan struct{}
 		for _, k := range keys[:n] {
 			sh := l.lock(k)
-			events, leased := k.Unsettled()
 			switch {
 			case k.Asking():
 				later = append(later, k)
 				waits = append(waits, k.wait())
-			case events || leased && giveBack:
+			case k.Unsettled() || k.Leased() > 0 && giveBack:
 				items = append(items, l.message(k, l.now(), giveBack))
 			}
 			sh.Unlock()

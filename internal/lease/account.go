@@ -67,14 +67,15 @@ type Account struct {
 	want   Want
 
 	// Demand.
-	touched   int64   // when the key was asked for last
-	grantedAt int64   // since when used is counted
-	emptyAt   int64   // when the budget did not suffice first since then, or 0
-	used      uint64  // admitted since then
-	demand    float64 // cost per unit of time
-	target    uint64  // what the budget is to be
-	distant   bool    // the lease is one far from the limit
-	capacity  uint64  // that was asked with last
+	touched   int64     // when the key was asked for last
+	grantedAt int64     // since when used is counted
+	emptyAt   int64     // when the budget did not suffice first since then, or 0
+	used      uint64    // admitted since then
+	demand    float64   // cost per unit of time
+	targets   [2]uint64 // what the budget is to be, near the limit and far from it
+	target    uint64    // the one of them that is
+	distant   bool      // the lease is one far from the limit
+	capacity  uint64    // that was asked with last
 }
 
 // own is a group of events that the ledger has not acknowledged.
@@ -398,8 +399,11 @@ func (a *Account) Admit(g *window.Groups, t *Terms, capacity uint64, now int64, 
 	a.record(g, t, now, window.Counts{Admitted: n})
 }
 
-// Unsettled reports whether there is anything that the ledger does not know, or a lease that it charges.
-func (a *Account) Unsettled() (events, leased bool) { return len(a.pending) > 0, a.budget > 0 }
+// Unsettled reports whether there is anything that the ledger does not know.
+func (a *Account) Unsettled() bool { return len(a.pending) > 0 }
+
+// Leased returns what there is on lease.
+func (a *Account) Leased() uint64 { return a.budget }
 
 // Asking reports whether a message is under way.
 func (a *Account) Asking() bool { return a.asking }
@@ -455,12 +459,12 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 	if want == More {
 		a.size(t, now)
 		m.Need = min(need, a.capacity) // all of it: what there is may be gone by then
-		m.Near = a.wants(a.demand * float64(t.Interval+p.Trip))
-		m.Near -= min(m.Near, a.budget)
-		m.Near = max(m.Near, m.Need)
-		// An unknown demand gets a little more where there is enough.
-		m.Far = max(a.wants(a.demand*float64(p.Far)*5/4), a.capacity/64)
-		m.Far = max(m.Far-min(m.Far, a.budget), m.Need)
+		a.targets = [2]uint64{
+			a.enough(a.demand * float64(t.Interval+p.Trip)),
+			max(a.enough(a.demand*float64(p.Far)*5/4), a.capacity/64), // an unknown demand gets a little more
+		}
+		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)
+		m.Far = max(a.targets[1]-min(a.targets[1], a.budget), m.Need)
 	}
 	for _, q := range a.pending {
 		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, (q.last - q.first) / t.Micro, q.Counts})
@@ -473,13 +477,12 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 	return m
 }
 
-// wants returns how much is enough for a demand of so much on average, nearly always, and makes it the target. Where there is
-// little left for all, it is enough on average.
-func (a *Account) wants(mean float64) uint64 {
-	sigmas := 1 + 3*min(1, 16*float64(a.spare)/float64(a.capacity+1))
-	a.target = uint64(min(math.Ceil(mean+sigmas*math.Sqrt(mean)), float64(a.capacity)))
-	a.target = max(a.target, 1, min(2, a.capacity/cheapPart))
-	return a.target
+// enough returns what is nearly always enough for a demand of so much on average; or, where there is little left for all, what
+// is on average.
+func (a *Account) enough(mean float64) uint64 {
+	sigmas := 2 + 2*min(1, 16*float64(a.spare)/float64(a.capacity+1))
+	n := uint64(min(math.Ceil(mean+sigmas*math.Sqrt(mean)), float64(a.capacity)))
+	return max(n, 1, min(2, a.capacity/cheapPart))
 }
 
 // size estimates the demand. Once the budget was not enough, what was used until then tells of it.
@@ -493,13 +496,12 @@ func (a *Account) size(t *Terms, now int64) {
 		return
 	}
 	rate := float64(a.used) / max(elapsed, float64(t.Interval)/2)
-	if weight := min(1, elapsed/float64(32*t.Interval)); rate < a.demand {
-		a.demand += (rate - a.demand) * weight
-	} else if a.emptyAt > 0 || elapsed >= float64(t.Interval) {
-		a.demand = rate
-	} else {
-		a.demand += (rate - a.demand) * max(weight, .5)
+	// More than chance explains is a surge, and believed at once.
+	if expected := a.demand * elapsed; float64(a.used) > expected+2*math.Sqrt(expected+1)+1 {
+		a.demand = max(a.demand, rate)
+		return
 	}
+	a.demand += (rate - a.demand) * min(1, elapsed/float64(32*t.Interval))
 }
 
 // Lost notes that the message under way has no answer. The next one says it all again.
@@ -554,8 +556,9 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) 
 	a.spare = a.asked - min(a.asked, taken)
 	a.distant = m.Life == a.lives.Far
 	wanted := a.near
+	a.target = a.targets[0]
 	if a.distant {
-		wanted = a.far
+		wanted, a.target = a.far, a.targets[1]
 	}
 	a.full = 0
 	if m.Others > 0 || !m.Whole && other != (window.Counts{}) {
@@ -581,6 +584,7 @@ func (a *Account) drifted(m Answer) bool {
 // Due returns when the account should settle next: at once if its budget is low, when there may be room again if the window
 // is full, or shortly before its lease ends.
 func (a *Account) Due(g *window.Groups, t *Terms, p Pace, now int64) int64 {
+	next := a.sentAt + t.Interval*3/4 // the tick that is about an interval after the last
 	switch {
 	case a.distant:
 		return max(now+t.Interval, a.end-p.Slack-t.Interval)
@@ -589,10 +593,10 @@ func (a *Account) Due(g *window.Groups, t *Terms, p Pace, now int64) int64 {
 			at, _ := a.view.Fits(g, t.Span, a.capacity-1)
 			at += a.lag(t, p, now)
 			a.full = max(a.full, at+p.Slack)
-			return max(a.sentAt+t.Interval, at)
+			return max(next, at)
 		}
 	}
-	return a.sentAt + t.Interval
+	return next
 }
 
 func sum(a, b window.Counts) window.Counts {
