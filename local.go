@@ -86,7 +86,7 @@ func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
 // capacity returns the capacity of a window at a rate, if the rate is valid, the key can be stored, and the provider is
 // open.
 func (k *localKeys) capacity(key string, rate Rate) (uint64, error) {
-	c := capacity(rate, k.seconds)
+	c := window.Capacity(float64(rate), k.seconds)
 	if c == 0 || len(key) > maxKeyLen || k.closed.Load() {
 		return 0, k.refuse(key, rate)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Rate is a number of events per second. It need not be whole: 0.5 is one event every two seconds.
@@ -12,9 +13,6 @@ type Rate float64
 
 // Unlimited is a rate that is never reached in practice. Events are still counted.
 const Unlimited Rate = math.MaxFloat64
-
-// maxCapacity bounds every capacity, so that sums of two counts can not wrap.
-const maxCapacity = math.MaxInt64
 
 // PerSecond is n events per second.
 func PerSecond(n float64) Rate { return Rate(n) }
@@ -40,27 +38,15 @@ func Per(n float64, d time.Duration) Rate {
 // within one part in 10¹⁵ below a whole number is that number, so that PerHour(1000) over an hour is 1000 although the
 // division was rounded. It is ErrInvalidRate when the rate is not a positive number, or when less than one event
 // fits into the window.
-func (r Rate) Capacity(window time.Duration) (uint64, error) {
-	c := capacity(r, window.Seconds())
+func (r Rate) Capacity(w time.Duration) (uint64, error) {
+	c := window.Capacity(float64(r), w.Seconds())
 	if c == 0 {
-		return 0, rateError(r, window)
+		return 0, rateError(r, w)
 	}
 	return c, nil
 }
 
-// capacity returns 0 for a rate that is not valid in a window of that many seconds.
-func capacity(r Rate, seconds float64) uint64 {
-	x := float64(r) * seconds
-	if !(x > 0 && r <= Unlimited) { // NaN fails every comparison
-		return 0
-	}
-	if x >= maxCapacity {
-		return maxCapacity
-	}
-	return uint64(x + min(x*1e-15, 0.25))
-}
-
-func rateError(r Rate, window time.Duration) error {
+func rateError(r Rate, w time.Duration) error {
 	switch f := float64(r); {
 	case math.IsNaN(f):
 		return invalid.Errorf(ErrInvalidRate, "rate is NaN; it must be a number of events per second above 0")
@@ -69,6 +55,6 @@ func rateError(r Rate, window time.Duration) error {
 	case f <= 0:
 		return invalid.Errorf(ErrInvalidRate, "rate is %v per second; it must be above 0", f)
 	default:
-		return invalid.Errorf(ErrInvalidRate, "rate is %v per second, less than one event in a window of %v; raise the rate or lengthen Options.Window", f, window)
+		return invalid.Errorf(ErrInvalidRate, "rate is %v per second, less than one event in a window of %v; raise the rate or lengthen Options.Window", f, w)
 	}
 }

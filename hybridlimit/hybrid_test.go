@@ -243,6 +243,9 @@ func TestEightInstances(t *testing.T) {
 				if test.load >= 10 {
 					least = .95
 				}
+				if test.suppressed {
+					least, largest = want-.05, want+.05
+				}
 				if test.capacity < 8 {
 					least, largest = .8, 1
 				}

@@ -25,6 +25,7 @@ import (
 type limiter struct {
 	options    Options
 	terms      lease.Terms
+	seconds    float64 // of the window
 	pace       atomic.Pointer[lease.Pace]
 	suppressed bool
 	denial     trypema.Outcome
@@ -66,6 +67,7 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 	l := &limiter{
 		options:    o,
 		terms:      lease.Terms{Span: window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}, Micro: int64(time.Microsecond), Interval: int64(o.SyncInterval)},
+		seconds:    o.Window.Seconds(),
 		suppressed: suppressed,
 		denial:     trypema.OutcomeRejected,
 		names:      remote.NewNames(o.Prefix, "ha", o.Window),
@@ -78,13 +80,13 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		l.denial, l.names = trypema.OutcomeSuppressed, remote.NewNames(o.Prefix, "hs", o.Window)
 	}
 	l.holders.Store(rand.Uint64() &^ math.MaxUint32) // each key is a holder of its own
+	l.settler.init(l)
 	l.table = table.New(table.Kind[*account, window.Groups]{
 		Last: func(k **account) int64 { return (*k).Last() },
 		Free: func(g *window.Groups, k **account) { l.forget(g, *k); *k = nil },
 		Move: func(from, to *window.Groups, k **account) { (*k).Move(from, to) },
 		Add:  func(k **account, last int64, n uint64) { (*k).Join(&l.terms, last, n) },
-	}, o.Window+o.Bucket, o.MaxKeys, l.now)
-	l.settler.init(l)
+	}, o.Window+o.Bucket+time.Duration(l.pace.Load().Far), o.MaxKeys, l.now)
 	return l
 }
 
@@ -123,14 +125,22 @@ func (l *limiter) Peek(ctx context.Context, key string, rate trypema.Rate, n uin
 
 // check returns the capacity at a rate, if the rate is valid, the key can be stored, and the provider is open.
 func (l *limiter) check(key string, rate trypema.Rate) (uint64, error) {
+	c := min(window.Capacity(float64(rate), l.seconds), remote.MaxCapacity)
+	if c == 0 || key == "" || len(key) > remote.MaxKeyLen || l.closed.Load() {
+		return 0, l.refuse(key, rate)
+	}
+	return c, nil
+}
+
+// refuse says what check found.
+func (l *limiter) refuse(key string, rate trypema.Rate) error {
 	if l.closed.Load() {
-		return 0, trypema.ErrClosed
+		return trypema.ErrClosed
 	}
-	c, err := remote.Capacity(rate, l.options.Window)
-	if err != nil {
-		return 0, err
+	if _, err := remote.Capacity(rate, l.options.Window); err != nil {
+		return err
 	}
-	return c, remote.CheckKey(key)
+	return remote.CheckKey(key)
 }
 
 func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, record bool) error {

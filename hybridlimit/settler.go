@@ -48,9 +48,9 @@ type entry struct {
 const (
 	wheelLen   = 1024
 	maxKeys    = 64   // in one run of the script
-	maxBatch   = 1024 // keys in an exchange
+	maxBatch   = 2048 // keys in an exchange
 	maxFlights = 4
-	restFactor = 3 // where there is more to do than fits into an exchange: how much longer to rest than it took
+	restFactor = 1 // where there is more to do than fits into an exchange: how much longer to rest than it took
 )
 
 func (s *settler) init(l *limiter) {

@@ -92,6 +92,12 @@ type Verdict struct {
 	Due int64 // when the account should settle, if that is before it is due; or 0
 }
 
+// lowPart is the part of the target at which a lease is low, as a divisor.
+const lowPart = 3
+
+// coldPart is the part of the capacity that is wanted far from the limit, when the demand is not known, as a divisor.
+const coldPart = 32
+
 // driftAnswers is how many answers in a row the view must not agree with to be made anew. What is heard of late explains one
 // or two.
 const driftAnswers = 3
@@ -166,7 +172,7 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 	switch {
 	case a.budget > 0 && a.capacity >= a.ceiling:
 		// The last of a budget is taken under the lock, where it is seen to that there will be more.
-		left := a.budget - min(a.budget, a.target/2)
+		left := a.budget - min(a.budget, a.target/lowPart)
 		if left == 0 {
 			return nil
 		}
@@ -236,7 +242,7 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p Pace, capac
 
 // low sees to it that there is more before the budget is used up.
 func (a *Account) low(v *Verdict, now int64) {
-	if 2*a.budget < a.target {
+	if a.budget < a.target/lowPart {
 		v.Due = now
 	}
 }
@@ -452,20 +458,21 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 		a.budget, a.end = 0, min(a.end, now)
 	}
 	a.seq++
-	m = Ask{
-		Holder: a.Holder, Seq: a.seq, Slot: a.slot, Capacity: a.capacity,
-		Hold: a.budget, Base: a.base, Whole: !a.heard || a.resync,
-	}
+	m = Ask{Holder: a.Holder, Seq: a.seq, Slot: a.slot, Capacity: a.capacity, Base: a.base, Whole: !a.heard || a.resync}
 	if want == More {
 		a.size(t, now)
-		m.Need = min(need, a.capacity) // all of it: what there is may be gone by then
 		a.targets = [2]uint64{
 			a.enough(a.demand * float64(t.Interval+p.Trip)),
-			max(a.enough(a.demand*float64(p.Far)*5/4), a.capacity/64), // an unknown demand gets a little more
+			max(a.enough(a.demand*float64(p.Far)*5/4), a.capacity/coldPart), // an unknown demand gets a little more
 		}
+		if !a.distant { // what was leased far from the limit is too much near it
+			a.budget = min(a.budget, a.targets[0])
+		}
+		m.Need = min(need, a.capacity) // all of it: what there is may be gone by then
 		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)
 		m.Far = max(a.targets[1]-min(a.targets[1], a.budget), m.Need)
 	}
+	m.Hold = a.budget
 	for _, q := range a.pending {
 		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, (q.last - q.first) / t.Micro, q.Counts})
 	}

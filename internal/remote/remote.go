@@ -18,16 +18,16 @@ const (
 	Most = 1 << 51
 )
 
-// maxKeyLen keeps a key from filling Redis by itself.
-const maxKeyLen = 1 << 20
+// MaxKeyLen keeps a key from filling Redis by itself.
+const MaxKeyLen = 1 << 20
 
 // CheckKey returns a trypema.ErrInvalidKey for a key that is not stored in Redis.
 func CheckKey(key string) error {
 	switch {
 	case key == "":
 		return invalid.Errorf(trypema.ErrInvalidKey, "key is empty; it must have at least one byte")
-	case len(key) > maxKeyLen:
-		return invalid.Errorf(trypema.ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), maxKeyLen)
+	case len(key) > MaxKeyLen:
+		return invalid.Errorf(trypema.ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), MaxKeyLen)
 	}
 	return nil
 }

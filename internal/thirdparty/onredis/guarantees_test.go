@@ -51,6 +51,10 @@ const (
 
 // child is another process that wants all it can get. It prints when its calls were admitted.
 func child() {
+	if os.Getenv(hybridVariable) != "" {
+		hybridChild(os.Getenv(childVariable))
+		return
+	}
 	client := redis.NewClient(&redis.Options{Addr: os.Getenv(childVariable)})
 	p, err := redislimit.New(goredisconn.New(client), redislimit.Options{
 		Options: trypema.Options{Window: sharedWindow, Bucket: time.Millisecond}, Prefix: "shared", OnFailure: redislimit.FailClosed, Timeout: 5 * time.Second,
