@@ -143,6 +143,18 @@ func (f *fleet) admitted(from, to time.Duration) (n, exact int) {
 	return n, exact
 }
 
+// useSince returns the most that was admitted in a window since some time after the beginning. What was admitted in a burst is
+// admitted in one again, so it matters where a window begins.
+func (f *fleet) useSince(from time.Duration) int {
+	var log []admission
+	for _, a := range f.log {
+		if a.before.Sub(f.began) >= from {
+			log = append(log, a)
+		}
+	}
+	return largest(log, fleetWindow)
+}
+
 // Eight instances never pass the limit together, from cold on, and admit what an exact log does, however load is spread.
 func TestHybridEightInstances(t *testing.T) {
 	server := redisserver.Start(t)
@@ -252,16 +264,16 @@ func TestHybridBadNetwork(t *testing.T) {
 				f.offer(5, 0, before+during+after)
 				most := largest(f.log, fleetWindow)
 				// A client may take its time to notice that a connection is dead.
-				n, exact := f.admitted(before+during+2*fleetWindow, before+during+after)
-				t.Logf("%d calls, the longest took %v, %d fallbacks; at most %d in a window; %d admitted afterwards, an exact log admits %d", len(f.calls), f.longest, f.fallbacks, most, n, exact)
+				use := f.useSince(before + during + 2*fleetWindow)
+				t.Logf("%d calls, the longest took %v, %d fallbacks; at most %d in a window, %d afterwards", len(f.calls), f.longest, f.fallbacks, most, use)
 				if most > fleetCap {
 					t.Errorf("%d admitted in a window", most)
 				}
 				if f.longest > 700*time.Millisecond {
 					t.Errorf("a call took %v", f.longest)
 				}
-				if float64(n) < .95*float64(exact) {
-					t.Errorf("%d admitted afterwards, an exact log admits %d", n, exact)
+				if use < fleetCap*95/100 {
+					t.Errorf("%d of %d admitted afterwards", use, fleetCap)
 				}
 			})
 		})
@@ -287,8 +299,8 @@ func TestHybridRedisGone(t *testing.T) {
 					})
 					f.offer(5, 0, before+during+after)
 					most := largest(slices.Clone(f.log), fleetWindow)
-					n, exact := f.admitted(before+during+2*fleetWindow, before+during+after)
-					t.Logf("%d calls, the longest took %v, %d fallbacks; at most %d in a window; %d admitted afterwards, an exact log admits %d", len(f.calls), f.longest, f.fallbacks, most, n, exact)
+					use := f.useSince(before + during + 2*fleetWindow)
+					t.Logf("%d calls, the longest took %v, %d fallbacks; at most %d in a window, %d afterwards", len(f.calls), f.longest, f.fallbacks, most, use)
 					bound := fleetCap
 					if policy == redislimit.FailLocal && instances == 1 {
 						bound = 3 * fleetCap
@@ -310,8 +322,8 @@ func TestHybridRedisGone(t *testing.T) {
 					if f.fallbacks == 0 || f.longest > 700*time.Millisecond {
 						t.Errorf("%d fallbacks; a call took %v", f.fallbacks, f.longest)
 					}
-					if float64(n) < .95*float64(exact) {
-						t.Errorf("%d admitted afterwards, an exact log admits %d", n, exact)
+					if use < fleetCap*95/100 {
+						t.Errorf("%d of %d admitted afterwards", use, fleetCap)
 					}
 				})
 			})
