@@ -368,9 +368,11 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 	defer mu.Unlock()
 	switch {
 	case good:
-		l.settler.mu.Lock()
-		l.settler.rtt += (float64(l.now()-began) - l.settler.rtt) / 8
-		l.settler.mu.Unlock()
+		if len(items) <= maxKeys { // larger ones say more of themselves than of the way
+			l.settler.mu.Lock()
+			l.settler.rtt += (float64(l.now()-began) - l.settler.rtt) / 8
+			l.settler.mu.Unlock()
+		}
 		l.breaker.Success()
 	case caller.Err() == nil:
 		l.breaker.Failure(wrong)
