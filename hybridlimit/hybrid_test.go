@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -258,9 +259,39 @@ func TestEightInstances(t *testing.T) {
 				if f.fallback > 0 {
 					t.Errorf("%d fallbacks", f.fallback)
 				}
+				if variation, pause := f.smoothness(); test.suppressed {
+					t.Logf("variation %.2f, longest pause %v", variation, pause)
+					if variation > .45 || pause > 300*time.Millisecond {
+						t.Errorf("variation %.2f, longest pause %v", variation, pause)
+					}
+				}
 			})
 		})
 	}
+}
+
+// smoothness returns the coefficient of variation of the admissions in 100 ms, and the longest time without one, after the
+// first window.
+func (f *fleet) smoothness() (variation float64, pause time.Duration) {
+	slices.SortFunc(f.log, func(a, b event) int { return a.at.Compare(b.at) })
+	bins := make(map[int]float64)
+	last := f.began.Add(f.window)
+	for _, e := range f.log {
+		if e.at.Before(last) {
+			continue
+		}
+		pause = max(pause, e.at.Sub(last))
+		last = e.at
+		bins[int(e.at.Sub(f.began)/(100*time.Millisecond))]++
+	}
+	first, n := int(f.window/(100*time.Millisecond)), int(last.Sub(f.began)/(100*time.Millisecond))
+	var sum, squares float64
+	for i := first; i < n; i++ {
+		sum += bins[i]
+		squares += bins[i] * bins[i]
+	}
+	mean := sum / float64(n-first)
+	return math.Sqrt(squares/float64(n-first)-mean*mean) / mean, pause
 }
 
 // What was admitted is in Redis after Close, exactly, whatever answers were lost on the way, and nothing is on lease.

@@ -311,12 +311,12 @@ func (l *limiter) tell(d *trypema.Decision, k *account, q *question, v *lease.Ve
 }
 
 // serve answers those who wait, after the answer to a message, under the lock. What it was asked for and is not there, is not
-// to be had. It reports whether there are some whom the message did not ask for.
+// to be had; unless the answer came so late that its lease is over. It reports whether there are some who go on waiting.
 func (l *limiter) serve(sh *shard, k *account, now int64) (more bool) {
 	rest := k.waiting[:0]
 	for _, w := range k.waiting {
 		w.v = lease.Verdict{}
-		if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && !w.asked {
+		if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && (!w.asked || !k.Fresh(now)) {
 			rest = append(rest, w)
 			continue
 		}

@@ -53,6 +53,8 @@ type Account struct {
 	spare   uint64 // of the capacity, what was left for all
 	shared  bool   // others had something on lease
 	mixed   int64  // until then there are events of others in the window
+	late    int64  // how much later than it was, at most, the ledger holds an event
+	lateFor int64  // as long as that event is in the window
 	full    int64  // until then there is nothing to be had, as the ledger has refused a part of what was wanted
 
 	// The message under way.
@@ -250,10 +252,14 @@ func (a *Account) low(v *Verdict, now int64) {
 // lag is how much later than the view says the ledger may have room: it has heard of every event later, and may hold it in one
 // group with later events of others.
 func (a *Account) lag(t *Terms, p Pace, now int64) int64 {
-	if now < a.mixed {
-		return p.Trip + t.Bucket
+	lag := p.Trip
+	if now < a.lateFor {
+		lag = max(lag, a.late)
 	}
-	return p.Trip
+	if now < a.mixed {
+		lag += t.Bucket
+	}
+	return lag
 }
 
 // refused reports whether the ledger is known to have nothing to give for calls up to a capacity.
@@ -527,6 +533,9 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) 
 	now = a.view.Advance(g, t.Span, now)
 	for _, q := range a.pending[:a.sent] {
 		a.base = sum(a.base, q.Counts)
+	}
+	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
+		a.late, a.lateFor = took, now+t.Window
 	}
 	if a.settled = append(a.settled, a.pending[:a.sent]...); a.want != Same {
 		a.settled = a.settled[:0]
