@@ -172,13 +172,12 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 	return l.decide(ctx, d, key, hash, c, n, record)
 }
 
-// law is that of Suppressed at a capacity; nil under Absolute.
-func (l *limiter) law(c uint64) *window.Law {
-	if !l.suppressed {
-		return nil
+// law is that of Suppressed at a capacity; none under Absolute.
+func (l *limiter) law(c uint64) (law window.Law) {
+	if l.suppressed {
+		law = *window.NewLaw(l.terms.Span, c, l.options.HardLimitFactor)
+		law.Hard = min(law.Hard, remote.Most)
 	}
-	law := window.NewLaw(l.terms.Span, c, l.options.HardLimitFactor)
-	law.Hard = min(law.Hard, remote.Most)
 	return law
 }
 
@@ -218,21 +217,29 @@ type waiter struct {
 // question is what one call asks.
 type question struct {
 	capacity, cost uint64
-	law            *window.Law // nil under Absolute
+	law            window.Law // of Suppressed
 	record         bool
 }
 
 // put asks an account, under the lock.
 func (l *limiter) put(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
-	if q.law == nil {
-		k.Absolute(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, now, q.cost, q.record)
+	if l.suppressed {
+		k.Suppressed(v, &sh.Memory, &l.terms, *l.pace.Load(), &q.law, now, q.cost, l.dice(), q.record)
 	} else {
-		k.Suppressed(v, &sh.Memory, &l.terms, *l.pace.Load(), q.law, now, q.cost, l.dice(), q.record)
+		k.Absolute(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, now, q.cost, q.record)
 	}
 }
 
+// lawOf is the law of a question, or nil under Absolute.
+func (q *question) lawOf(l *limiter) *window.Law {
+	if !l.suppressed {
+		return nil
+	}
+	return &q.law
+}
+
 func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
-	k.Deny(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, q.law, now, q.cost, q.record)
+	k.Deny(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.record)
 }
 
 // decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
@@ -366,7 +373,7 @@ func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, q *question,
 	switch l.options.OnFailure {
 	case redislimit.FailLocal:
 		var v lease.Verdict
-		k.Alone(&v, &sh.Memory, &l.terms, c, q.law, uint64(l.options.Instances), now, n, l.dice(), q.record)
+		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, l.dice(), q.record)
 		remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
 	case redislimit.FailOpen:
 		if q.record {
@@ -402,8 +409,8 @@ func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (u t
 			Limit:     c,
 			Remaining: window.Room(c, counts.Admitted),
 		}
-		if law != nil {
-			u.SuppressionFactor = k.Factor(&sh.Memory, &l.terms, law, l.now())
+		if l.suppressed {
+			u.SuppressionFactor = k.Factor(&sh.Memory, &l.terms, &law, l.now())
 		}
 	})
 	return u, err

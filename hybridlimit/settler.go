@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 	"weak"
@@ -316,9 +317,8 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 	var wrong error
 	good := false
 	done := make(chan struct{})
-	lives := l.pace.Load().Lives(&l.terms)
 	span := script.SpanArgs(window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro})
-	common := append(span, fmt.Sprint(lives.Near), fmt.Sprint(lives.Far))
+	common := append(span, strconv.FormatInt(l.pace.Load().FarLife(&l.terms), 10))
 	go func() {
 		defer close(done)
 		script.Run(ctx, l.server, func(s *script.Scripts) script.Script { return s.Settle }, items,
@@ -416,6 +416,9 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 		more = l.serve(sh, k, now)
 	}
 	due := k.Due(groups, &l.terms, pace, now)
+	if k.gone {
+		due = now
+	}
 	l.wake(k)
 	sh.Unlock()
 	l.schedule(k, due)

@@ -121,7 +121,7 @@ func (f *Server) eval(source, key string, k int, args []string) ([]any, error) {
 	}
 	s := window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
 	if strings.HasPrefix(source, "-- Settles") {
-		return f.settle(key, s, args[2:4], args[4+k]), nil
+		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
 	if l := f.ledgers[key]; l != nil {
 		return f.setLedger(l, s, args[2], number(args[3]), args[4]), nil
@@ -195,14 +195,14 @@ func holds(when string, have uint64) bool {
 	return map[string]bool{"Always": true, "Equal": have == n, "NotEqual": have != n, "Less": have < n, "Greater": have > n}[op]
 }
 
-func (f *Server) settle(key string, s window.Span, lives []string, message string) []any {
+func (f *Server) settle(key string, s window.Span, farLife int64, message string) []any {
 	l := f.ledgers[key]
 	if l == nil {
 		l = new(lease.Ledger)
 		f.ledgers[key] = l
 	}
 	ask := script.ParseMessage(message)
-	a := l.Settle(s, time.Now().UnixMicro(), lease.Lives{Near: int64(number(lives[0])), Far: int64(number(lives[1]))}, ask)
+	a := l.Settle(s, time.Now().UnixMicro(), farLife, ask)
 	if a.Stale {
 		return []any{int64(-1)}
 	}

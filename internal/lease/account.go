@@ -22,8 +22,8 @@ type Pace struct {
 	Slack     int64 // from when an account is due until its answer is here, at most
 }
 
-// Lives are the lives of leases as a message says them.
-func (p Pace) Lives(t *Terms) Lives { return Lives{p.Near / t.Micro, p.Far / t.Micro} }
+// FarLife is the life of leases far from the limit, in µs.
+func (p Pace) FarLife(t *Terms) int64 { return p.Far / t.Micro }
 
 // Account is the holder's side of one key: what it knows of the window, what it has on lease, and what it has not settled.
 // Its invariant: budget is what may be admitted until end, and the ledger charges at least that, and all that was admitted
@@ -65,8 +65,11 @@ type Account struct {
 	near   uint64
 	far    uint64
 	asked  uint64 // capacity
-	lives  Lives
+	life   int64  // far from the limit, µs
 	want   Want
+
+	asksSlowly bool // with a slow life
+	loaded     bool // Suppressed must know what others observe
 
 	// Demand.
 	touched   int64     // when the key was asked for last
@@ -74,9 +77,11 @@ type Account struct {
 	emptyAt   int64     // when the budget did not suffice first since then, or 0
 	used      uint64    // admitted since then
 	demand    float64   // cost per unit of time
+	soon      uint64    // what is enough for an interval
 	targets   [2]uint64 // what the budget is to be, near the limit and far from it
 	target    uint64    // the one of them that is
 	distant   bool      // the lease is one far from the limit
+	slow      bool      // or a slow one near it
 	capacity  uint64    // that was asked with last
 }
 
@@ -174,7 +179,7 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 	switch {
 	case a.budget > 0 && a.capacity >= a.ceiling:
 		// The last of a budget is taken under the lock, where it is seen to that there will be more.
-		left := a.budget - min(a.budget, a.target/lowPart)
+		left := a.budget - min(a.budget, a.lowAt())
 		if left == 0 {
 			return nil
 		}
@@ -244,7 +249,7 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p Pace, capac
 
 // low sees to it that there is more before the budget is used up.
 func (a *Account) low(v *Verdict, now int64) {
-	if a.budget < a.target/lowPart {
+	if a.budget < a.lowAt() {
 		v.Due = now
 	}
 }
@@ -260,6 +265,14 @@ func (a *Account) lag(t *Terms, p Pace, now int64) int64 {
 		lag += t.Bucket
 	}
 	return lag
+}
+
+// lowAt is the least that a lease should have: enough for an interval, or half of that where there is no more.
+func (a *Account) lowAt() uint64 {
+	if a.target > a.soon {
+		return max(a.soon, a.target/lowPart)
+	}
+	return (a.target + 1) / 2
 }
 
 // refused reports whether the ledger is known to have nothing to give for calls up to a capacity.
@@ -283,14 +296,12 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p Pace, l *
 		v.Ask = true
 		return
 	}
+	a.loaded = a.view.Counts().Observed() > l.Capacity/2
 	a.view.Suppressed(&v.Verdict, g, t.Span, l, now, n, dice, false)
 	switch {
 	case !v.Allowed:
 		if v.Wait != window.Never {
-			v.Wait += a.lag(t, p, now)
-		}
-		if now < a.mixed && v.Wait != window.Never {
-			v.Wait += p.Slack
+			v.Wait += a.lag(t, p, now) + p.Slack
 		}
 	case n <= a.budget && (l.Hard >= a.ceiling || v.Now+a.others+n <= l.Hard):
 		if record {
@@ -420,23 +431,35 @@ func (a *Account) Leased() uint64 { return a.budget }
 // Asking reports whether a message is under way.
 func (a *Account) Asking() bool { return a.asking }
 
-// A lease near the limit is renewed without anybody asking for so many intervals of settling, and for more if it is only a
-// small part of the capacity.
-const (
-	idleIntervals  = 20
-	cheapIntervals = 60
-	cheapPart      = 256 // as a divisor
-)
-
 // Idle reports whether nobody has asked for the key for so long that its lease should go back.
 func (a *Account) Idle(t *Terms, now int64) bool {
-	if a.distant {
+	if a.distant || a.slow {
 		return a.touched <= a.grantedAt
 	}
-	if a.target <= a.capacity/cheapPart {
-		return now-a.touched > cheapIntervals*t.Interval
+	return now-a.touched > slowIntervals*t.Interval
+}
+
+// A holder near the limit with little to do has a lease that lives for slowIntervals, or crowdedIntervals where others hold more
+// than a part of the capacity, and more than there is left; and does not renew it before.
+const (
+	slowDemand       = .5 // of a call in an interval
+	slowIntervals    = 20
+	cheapIntervals   = 60 // for one that is only a small part of the capacity
+	cheapPart        = 256
+	crowdedIntervals = 5
+	crowdedPart      = 16 // as a divisor
+	slowPart         = 16 // of what is left for all, as a divisor: what one of them may have
+)
+
+// slowLife is how long a lease of a slow holder lives.
+func (a *Account) slowLife(t *Terms) int64 {
+	switch {
+	case a.others > a.capacity/crowdedPart && a.spare < a.others:
+		return crowdedIntervals * t.Interval
+	case a.soon <= a.capacity/cheapPart:
+		return cheapIntervals * t.Interval
 	}
-	return now-a.touched > idleIntervals*t.Interval
+	return slowIntervals * t.Interval
 }
 
 // Want is what a message wants of the ledger.
@@ -465,10 +488,19 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 	}
 	a.seq++
 	m = Ask{Holder: a.Holder, Seq: a.seq, Slot: a.slot, Capacity: a.capacity, Base: a.base, Whole: !a.heard || a.resync}
+	life := p.Near
 	if want == More {
 		a.size(t, now)
+		a.soon = a.enough(a.demand * float64(t.Interval+p.Trip))
+		if a.asksSlowly = !a.loaded && a.demand*float64(t.Interval) < slowDemand; a.asksSlowly {
+			life = max(life, a.slowLife(t))
+		}
+		near := a.soon
+		if a.asksSlowly {
+			near = max(near, min(a.enough(a.demand*float64(life)), a.spare/slowPart))
+		}
 		a.targets = [2]uint64{
-			a.enough(a.demand * float64(t.Interval+p.Trip)),
+			near,
 			max(a.enough(a.demand*float64(p.Far)*5/4), a.capacity/coldPart), // an unknown demand gets a little more
 		}
 		if !a.distant { // what was leased far from the limit is too much near it
@@ -478,7 +510,7 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)
 		m.Far = max(a.targets[1]-min(a.targets[1], a.budget), m.Need)
 	}
-	m.Hold = a.budget
+	m.Hold, m.NearLife = a.budget, life/t.Micro
 	for _, q := range a.pending {
 		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, (q.last - q.first) / t.Micro, q.Counts})
 	}
@@ -486,7 +518,7 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 		a.pending[n-1].closed = true
 	}
 	a.asking, a.sentAt, a.sent = true, now, len(a.pending)
-	a.hold, a.near, a.far, a.asked, a.lives, a.want = m.Hold, m.Near, m.Far, m.Capacity, p.Lives(t), want
+	a.hold, a.near, a.far, a.asked, a.life, a.want = m.Hold, m.Near, m.Far, m.Capacity, p.FarLife(t), want
 	return m
 }
 
@@ -495,7 +527,7 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 func (a *Account) enough(mean float64) uint64 {
 	sigmas := 2 + 2*min(1, 16*float64(a.spare)/float64(a.capacity+1))
 	n := uint64(min(math.Ceil(mean+sigmas*math.Sqrt(mean)), float64(a.capacity)))
-	return max(n, 1, min(2, a.capacity/cheapPart))
+	return max(n, 1)
 }
 
 // size estimates the demand. Once the budget was not enough, what was used until then tells of it.
@@ -570,7 +602,8 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) 
 	a.ceiling, a.others, a.shared = a.asked, m.Others, m.Others > 0
 	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
 	a.spare = a.asked - min(a.asked, taken)
-	a.distant = m.Life == a.lives.Far
+	a.distant = m.Life == a.life
+	a.slow = !a.distant && a.asksSlowly
 	wanted := a.near
 	a.target = a.targets[0]
 	if a.distant {
@@ -602,7 +635,7 @@ func (a *Account) drifted(m Answer) bool {
 func (a *Account) Due(g *window.Groups, t *Terms, p Pace, now int64) int64 {
 	next := a.sentAt + t.Interval*3/4 // the tick that is about an interval after the last
 	switch {
-	case a.distant:
+	case a.distant || a.slow && a.budget > 0:
 		return max(now+t.Interval, a.end-p.Slack-t.Interval)
 	case a.full > 0 && !a.shared && a.budget == 0:
 		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {

@@ -31,9 +31,10 @@
 //
 // # Size and life of a lease
 //
-// A key that is far from its limit, with at most a quarter of the window used or on lease, gives leases that live long and
-// are large: its holders settle rarely. Otherwise a lease lives for two intervals of settling, and a holder gets what it
-// needs for one, but no more than half of what is free as long as others hold something.
+// A key that is far from its limit, with less than a quarter of the window used or on lease, gives leases that live long and are
+// large, up to half of what is left of that quarter: its holders settle rarely. Otherwise a lease lives for two intervals of
+// settling, and a holder gets what it needs for one, but no more than half of what is free as long as others hold something; a
+// holder with little to do keeps that little for some intervals more, and does not settle before it is used up.
 package lease
 
 import "github.com/trypema/trypema/internal/window"
@@ -45,10 +46,11 @@ type Ask struct {
 	Slot     uint64 // where the ledger keeps the holder, by its last answer
 	Capacity uint64 // that leases must not pass: of a window, or the hard one
 
-	Hold uint64 // what the holder has of its lease, and goes on using until it is answered
-	Near uint64 // what it wants beyond that, for a near life
-	Far  uint64 // the same, for a far life
-	Need uint64 // what calls cost that wait; Hold may be used up by then
+	Hold     uint64 // what the holder has of its lease, and goes on using until it is answered
+	Near     uint64 // what it wants beyond that near the limit
+	NearLife int64  // how long it wants that
+	Far      uint64 // what it wants far from the limit, for the life that leases have there
+	Need     uint64 // what calls cost that wait; Hold may be used up by then
 
 	Base   window.Counts // settled before Groups, as far as the holder knows
 	Groups []Group       // since then, the oldest first
@@ -60,9 +62,6 @@ type Group struct {
 	Age, Span int64
 	window.Counts
 }
-
-// Lives are how long a lease lives, near the limit and far from it.
-type Lives struct{ Near, Far int64 }
 
 // Answer is what the ledger says.
 type Answer struct {
@@ -79,26 +78,26 @@ type Answer struct {
 	Groups []Group // what the window holds
 }
 
-const (
-	farShare = 4 // the part of the capacity up to which a key is far from its limit, as a divisor
-	farGrant = 8 // the part of what is free that one far lease may have, as a divisor
-)
+// farShare is the part of the capacity up to which a key is far from its limit, as a divisor.
+const farShare = 4
 
 // grant returns how much is leased to a holder, and for how long, when so much is taken: settled, on lease to others, or
 // held by itself.
-func (a *Ask) grant(taken, others uint64, l Lives) (amount uint64, life int64) {
+func (a *Ask) grant(taken, others uint64, farLife int64) (amount uint64, life int64) {
 	free := a.Capacity - min(a.Capacity, taken)
 	need := uint64(0)
 	if a.Need <= free+a.Hold { // or they get nothing by it
 		need = min(a.Need, free)
 	}
-	far := max(min(a.Far, free/farGrant), need)
-	if taken <= a.Capacity && farShare*float64(taken+far) <= float64(a.Capacity) {
-		return far, l.Far
+	// Half of what is left until the limit is near, so that no lease brings it near by itself.
+	far := a.Capacity / farShare
+	far -= min(far, taken)
+	if amount = max(min(a.Far, (far+1)/2), need); far > 0 && amount <= far {
+		return amount, farLife
 	}
 	share := free
 	if others > 0 {
 		share = (free + 1) / 2
 	}
-	return max(min(a.Near, share), need), l.Near
+	return max(min(a.Near, share), need), a.NearLife
 }

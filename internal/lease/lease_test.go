@@ -15,7 +15,7 @@ type parcel struct {
 	from   int
 	seq    uint64
 	ask    lease.Ask
-	lives  lease.Lives
+	far    int64
 	answer *lease.Answer
 }
 
@@ -132,7 +132,7 @@ func (w *world) send(delay func() int64) {
 			want = lease.Nothing
 		}
 		ask := a.Ask(&w.terms, w.pace, w.now, need, want)
-		w.network = append(w.network, parcel{at: w.now + delay(), from: i, seq: a.Seq(), ask: ask, lives: w.pace.Lives(&w.terms)})
+		w.network = append(w.network, parcel{at: w.now + delay(), from: i, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
 		a.due = w.now + w.terms.Interval
 	}
 }
@@ -167,7 +167,7 @@ func (w *world) deliver(delay func() int64) {
 			w.lost(a, p)
 			continue
 		}
-		answer := w.ledger.Settle(w.terms.Span, w.now, p.lives, p.ask)
+		answer := w.ledger.Settle(w.terms.Span, w.now, p.far, p.ask)
 		if w.rng.Float64() < w.loss {
 			w.lost(a, p)
 			continue
@@ -253,7 +253,7 @@ func TestLeaseEnds(t *testing.T) {
 	}
 	ask := a.Ask(&w.terms, w.pace, w.now, 1, lease.More)
 	w.now += 400
-	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.Lives(&w.terms), ask)
+	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask)
 	w.now += 400
 	a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
 	if answer.Grant == 0 || answer.Life != w.pace.Far {
@@ -291,7 +291,7 @@ func TestSettlingIsExact(t *testing.T) {
 				if a.Asking() {
 					t.Fatal("a message has no end")
 				}
-				w.ledger.Settle(w.terms.Span, w.now, w.pace.Lives(&w.terms), a.Ask(&w.terms, w.pace, w.now, 0, lease.Nothing))
+				w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Ask(&w.terms, w.pace, w.now, 0, lease.Nothing))
 			}
 			got, leased := w.ledger.Live(w.terms.Span, w.now)
 			if got != w.total || leased != 0 {

@@ -19,7 +19,7 @@ type holder struct {
 }
 
 // Settle takes the message of a holder at now, and answers.
-func (l *Ledger) Settle(s window.Span, now int64, lives Lives, a Ask) Answer {
+func (l *Ledger) Settle(s window.Span, now int64, farLife int64, a Ask) Answer {
 	h := l.holders[a.Holder]
 	if h == nil {
 		h = &holder{used: a.Base}
@@ -55,7 +55,7 @@ func (l *Ledger) Settle(s window.Span, now int64, lives Lives, a Ask) Answer {
 		}
 	}
 	out.Live = l.window.Counts()
-	out.Grant, out.Life = a.grant(out.Live.Admitted+out.Others+a.Hold, out.Others, lives)
+	out.Grant, out.Life = a.grant(out.Live.Admitted+out.Others+a.Hold, out.Others, farLife)
 	h.amount, h.until = a.Hold+out.Grant, now+out.Life
 	if out.Whole = a.Whole; a.Whole {
 		out.Groups = groupsOf(&l.window, &l.groups, now)

@@ -9,10 +9,10 @@ import (
 
 // Message writes an ask as settle.lua reads it.
 func Message(m lease.Ask) string {
-	b := make([]byte, 0, 67+28*len(m.Groups))
+	b := make([]byte, 0, 74+28*len(m.Groups))
 	b = binary.LittleEndian.AppendUint64(b, m.Holder)
 	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
-	for _, x := range []uint64{m.Seq, m.Capacity, m.Hold, m.Near, m.Far, m.Need, m.Base.Admitted, m.Base.Declined} {
+	for _, x := range []uint64{m.Seq, m.Capacity, m.Hold, m.Near, m.Far, m.Need, uint64(m.NearLife), m.Base.Admitted, m.Base.Declined} {
 		b = append7(b, x)
 	}
 	whole := byte(0)
@@ -36,9 +36,11 @@ func append7(b []byte, x uint64) []byte {
 func ParseMessage(s string) (m lease.Ask) {
 	b := []byte(s)
 	m.Holder, m.Slot, b = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), b[10:]
-	for _, x := range []*uint64{&m.Seq, &m.Capacity, &m.Hold, &m.Near, &m.Far, &m.Need, &m.Base.Admitted, &m.Base.Declined} {
+	var life uint64
+	for _, x := range []*uint64{&m.Seq, &m.Capacity, &m.Hold, &m.Near, &m.Far, &m.Need, &life, &m.Base.Admitted, &m.Base.Declined} {
 		*x, b = number7(string(b)), b[7:]
 	}
+	m.NearLife = int64(life)
 	m.Whole, b = b[0] == 1, b[1:]
 	for ; len(b) > 0; b = b[28:] {
 		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(string(b))), Span: int64(number7(string(b[7:]))), Counts: window.Counts{

@@ -3,10 +3,10 @@
 --
 -- KEYS     the windows
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
--- ARGV[3]  near life, µs    ARGV[4]  far life, µs
+-- ARGV[3]  life of leases far from the limit, µs
 -- and for each key:
--- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, near, far, need, base
---                           (admitted and declined); whole, 1; and for each group 7 bytes each: age and span in µs, admitted, declined
+-- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, near, far, need, near
+--                           life in µs, base (admitted and declined); whole, 1; and for each group 7 bytes each: age and span in µs, admitted, declined
 --
 -- Reply, for each key: what is wrong with it, a string; or -1 if the message is stale; or:
 --   grant      leased beyond what is held
@@ -23,12 +23,11 @@
 
 local full, ledger = true, true
 -- include clock.lua
-local near_life, far_life = ARGV[3] + 0, ARGV[4] + 0
-longer = far_life
+local far_life = ARGV[3] + 0
 
 local reply, n = {}, 0
 for k = 1, #KEYS do
-  local key, message = KEYS[k], ARGV[k + 4]
+  local key, message = KEYS[k], ARGV[k + 3]
 -- include load.lua
   if fault then
     n = n + 1
@@ -37,7 +36,9 @@ for k = 1, #KEYS do
 -- include window.lua
 -- include search.lua
     local holder = string.sub(message, 1, 8)
-    local slot, seq, capacity, hold, near, far, need, used_a, used_d, whole = struct.unpack('<I2I7I7I7I7I7I7I7I7B', message, 9)
+    local slot, seq, capacity, hold, near, far, need, near_life, used_a, used_d, whole =
+      struct.unpack('<I2I7I7I7I7I7I7I7I7I7B', message, 9)
+    longer = math.max(near_life, far_life)
 
     -- Find the holder.
     local mine
@@ -105,7 +106,7 @@ for k = 1, #KEYS do
         HEADER = FIXED + SLOT * slots
       end
       if not live and text ~= '' then table_text = table_text or call('GETRANGE', key, FIXED, HEADER - 1) end
-      for from = 68, #message, 28 do
+      for from = 75, #message, 28 do
         local age, span, a, d = struct.unpack('<I7I7I7I7', message, from)
         used_a, used_d = used_a + a, used_d + d
         local skip_a, skip_d = math.min(a, done_a), math.min(d, done_d)
@@ -145,8 +146,9 @@ for k = 1, #KEYS do
       local taken = live_a + others + hold
       local free = math.max(0, capacity - taken)
       need = need <= free + hold and math.min(need, free) or 0
-      local grant, life = math.max(math.min(far, math.floor(free / 8)), need), far_life
-      if taken > capacity or 4 * (taken + grant) > capacity then
+      local quarter = math.max(0, math.floor(capacity / 4) - taken)
+      local grant, life = math.max(math.min(far, math.floor((quarter + 1) / 2)), need), far_life
+      if quarter == 0 or grant > quarter then
         grant, life = math.max(math.min(near, others > 0 and math.floor((free + 1) / 2) or free), need), near_life
       end
       leased = others + hold + grant

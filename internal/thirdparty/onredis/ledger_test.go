@@ -23,10 +23,10 @@ import (
 
 // messages are random ones of a few holders to a few keys, which only make sense now and then.
 type messages struct {
-	rng   *rand.Rand
-	lives lease.Lives
-	span  window.Span
-	asks  map[string]map[uint64]*lease.Ask // the last of each holder, with instants for ages
+	rng  *rand.Rand
+	far  int64 // life
+	span window.Span
+	asks map[string]map[uint64]*lease.Ask // the last of each holder, with instants for ages
 }
 
 func (m *messages) next(key string, now int64) lease.Ask {
@@ -53,7 +53,7 @@ func (m *messages) next(key string, now int64) lease.Ask {
 	}
 	a.Capacity = []uint64{1, 5, 20, 100, 1000, 1 << 40}[m.rng.IntN(6)]
 	some := func() uint64 { return m.rng.Uint64N(1 + a.Capacity/uint64(1+m.rng.IntN(20))) }
-	a.Hold, a.Near, a.Far = some()/2, some(), some()
+	a.Hold, a.Near, a.Far, a.NearLife = some()/2, some(), some(), []int64{100_000, 300_000}[m.rng.IntN(2)]
 	if m.rng.IntN(3) == 0 {
 		a.Need = some()
 	}
@@ -105,13 +105,14 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 	o.Bucket = max(time.Millisecond, o.Window/[]time.Duration{1, 7, 100, 1000}[rng.IntN(4)])
 	oracle := newOracle(t, client, o, false, nil)
 	s := script.NewServer(oracle)
-	lives := lease.Lives{Near: 100_000, Far: []int64{200_000, 10_000_000}[rng.IntN(2)]}
-	m := messages{rng: rng, lives: lives, span: oracle.span, asks: map[string]map[uint64]*lease.Ask{}}
+	const near = 100_000
+	far := []int64{200_000, 10_000_000}[rng.IntN(2)]
+	m := messages{rng: rng, far: far, span: oracle.span, asks: map[string]map[uint64]*lease.Ask{}}
 	prefix := fmt.Sprintf("ledger%d", prefixes.Add(1))
 	twins, running := map[string]*lease.Ledger{}, map[string]window.Counts{}
 	for step := range 250 {
 		w, b := m.span.Window, m.span.Bucket
-		later := []int64{0, 0, 1, b / 3, b - 1, b, b + 1, w / 10, w, w - 1, lives.Near, lives.Far, lives.Far + w, 3 * w}[min(rng.IntN(14), rng.IntN(14))]
+		later := []int64{0, 0, 1, b / 3, b - 1, b, b + 1, w / 10, w, w - 1, near, far, far + w, 3 * w}[min(rng.IntN(14), rng.IntN(14))]
 		oracle.set(t, later)
 		var keys, args []string
 		var asks []lease.Ask
@@ -123,7 +124,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 				twins[key] = new(lease.Ledger)
 			}
 		}
-		common := append(script.SpanArgs(m.span), strconv.FormatInt(lives.Near, 10), strconv.FormatInt(lives.Far, 10))
+		common := append(script.SpanArgs(m.span), strconv.FormatInt(far, 10))
 		script.Run(context.Background(), s, func(all *script.Scripts) script.Script { return all.Settle }, []int{0},
 			func(items []int, _ bool) [][]int { return [][]int{items} },
 			func([]int) ([]string, []string) { return keys, append(common, args...) },
@@ -134,7 +135,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 				r := script.NewReader(reply)
 				for i, ask := range asks {
 					got, err := script.ReadAnswer(r, ask.Whole)
-					want := twins[keys[i]].Settle(m.span, oracle.now, lives, ask)
+					want := twins[keys[i]].Settle(m.span, oracle.now, far, ask)
 					if before, known := running[keys[i]]; known && got.Before != before && !got.Stale {
 						t.Fatalf("step %d: running counts are %+v, and were %+v", step, got.Before, before)
 					}
