@@ -47,11 +47,8 @@ type entry struct {
 }
 
 const (
-	wheelLen   = 1024
-	maxKeys    = 64   // in one run of the script
-	maxBatch   = 2048 // keys in an exchange
-	maxFlights = 4
-	restFactor = 1 // where there is more to do than fits into an exchange: how much longer to rest than it took
+	wheelLen = 1024
+	maxKeys  = 64 // in one run of the script
 )
 
 func (s *settler) init(l *limiter) {
@@ -62,16 +59,8 @@ func (s *settler) init(l *limiter) {
 
 // newPace returns how fast settling is when it takes so long until all keys that are ready have had their turn.
 func (l *limiter) newPace(cycle int64) *lease.Pace {
-	interval, w := l.terms.Interval, l.terms.Window
-	trip := int64(2*l.settler.rtt) + int64(100*time.Microsecond)
-	far := min(max(w/2, min(int64(5*time.Second), 10*w)), int64(time.Minute))
-	p := &lease.Pace{
-		Near:  2*(interval+trip+cycle) + int64(time.Millisecond),
-		Trip:  trip,
-		Slack: interval + trip + cycle,
-	}
-	p.Far = max(far, 2*p.Near, 4*cycle)
-	return p
+	p := lease.NewPace(&l.terms, int64(l.settler.rtt), cycle)
+	return &p
 }
 
 // schedule has a key settle at an instant, or earlier if it is due earlier.
@@ -178,7 +167,7 @@ func (l *limiter) onTick() {
 	}
 	s.running.Add(1)
 	s.advanceLocked(began / l.terms.Interval)
-	batch := s.takeLocked(&s.ready, maxBatch, l.mayAsk())
+	batch := s.takeLocked(&s.ready, lease.MaxBatch, l.mayAsk())
 	for _, k := range batch {
 		k.ready = false
 	}
@@ -189,12 +178,7 @@ func (l *limiter) onTick() {
 	defer s.mu.Unlock()
 	s.running.Done()
 	took := l.now() - began
-	rest := max(l.terms.Interval-(began%l.terms.Interval)-took, int64(time.Millisecond))
-	cycle := int64(0)
-	if left := len(s.ready); left > 0 && len(batch) == maxBatch {
-		rest = max(rest, restFactor*took)
-		cycle = int64(left/maxBatch+1) * (rest + took)
-	}
+	rest, cycle := l.terms.Rest(began, took, len(batch), len(s.ready))
 	l.pace.Store(l.newPace(cycle))
 	if len(s.active) == 0 || s.closed {
 		s.armed = false
@@ -231,7 +215,7 @@ func (l *limiter) urge(k *account) {
 	k.urged = true
 	s.urgent = append(s.urgent, k)
 	s.activateLocked(k)
-	if s.flights < maxFlights {
+	if s.flights < lease.MaxFlights {
 		s.flights++
 		s.running.Add(1)
 		go l.fly()
@@ -244,7 +228,7 @@ func (l *limiter) fly() {
 	defer s.running.Done()
 	for {
 		s.mu.Lock()
-		batch := s.takeLocked(&s.urgent, maxBatch/4, true)
+		batch := s.takeLocked(&s.urgent, lease.MaxBatch/4, true)
 		for _, k := range batch {
 			k.urged = false
 		}
@@ -540,7 +524,7 @@ func (l *limiter) flush(ctx context.Context, giveBack bool) error {
 	s.mu.Unlock()
 	var wrong error
 	for len(keys) > 0 && (wrong == nil || script.IsKeyFault(wrong)) {
-		n := min(maxBatch, len(keys))
+		n := min(lease.MaxBatch, len(keys))
 		var items []*item
 		var later []*account
 		var waits []chan struct{}

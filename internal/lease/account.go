@@ -15,16 +15,6 @@ type Terms struct {
 	Interval int64 // of settling
 }
 
-// Pace is how fast settling is at present.
-type Pace struct {
-	Near, Far int64 // lives of leases
-	Trip      int64 // of a message and its answer
-	Slack     int64 // from when an account is due until its answer is here, at most
-}
-
-// FarLife is the life of leases far from the limit, in µs.
-func (p Pace) FarLife(t *Terms) int64 { return p.Far / t.Micro }
-
 // Account is the holder's side of one key: what it knows of the window, what it has on lease, and what it has not settled.
 // Its invariant: budget is what may be admitted until end, and the ledger charges at least that, and all that was admitted
 // and not settled.
