@@ -273,9 +273,12 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 			l.tell(d, k, &q, &v)
 			return nil
 		}
+		if !l.urge(k) {
+			sh.Unlock()
+			return trypema.ErrClosed
+		}
 		w := &waiter{question: q, done: make(chan struct{})}
 		k.waiting = append(k.waiting, w)
-		l.urge(k)
 		sh.Unlock()
 		err := l.await(ctx, w.done, began)
 		sh = l.lock(k)

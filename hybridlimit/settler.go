@@ -204,13 +204,13 @@ func (s *settler) takeLocked(queue *[]*account, n int, may bool) []*account {
 	return batch
 }
 
-// urge has a key settle at once, for callers who wait.
-func (l *limiter) urge(k *account) {
+// urge has a key settle at once, for callers who wait. It reports whether that is possible still.
+func (l *limiter) urge(k *account) bool {
 	s := &l.settler
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || k.urged {
-		return
+		return !s.closed
 	}
 	k.urged = true
 	s.urgent = append(s.urgent, k)
@@ -220,6 +220,7 @@ func (l *limiter) urge(k *account) {
 		s.running.Add(1)
 		go l.fly()
 	}
+	return true
 }
 
 // fly makes exchanges with the keys that callers wait for, until there are none.
@@ -282,7 +283,9 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *item {
 	need := uint64(0)
 	for _, w := range k.waiting {
 		w.asked = true
-		need = min(need+w.cost, w.capacity)
+		if w.record { // who only looks needs none
+			need = min(need+w.cost, w.capacity)
+		}
 	}
 	m := k.Ask(&l.terms, *l.pace.Load(), now, need, want)
 	return &item{k: k, seq: m.Seq, ask: script.Message(m), whole: m.Whole}

@@ -496,6 +496,9 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 		if !a.distant { // what was leased far from the limit is too much near it
 			a.budget = min(a.budget, a.targets[0])
 		}
+		if a.capacity < a.ceiling { // as is what was leased for a larger one
+			a.budget = min(a.budget, a.targets[1])
+		}
 		m.Need = min(need, a.capacity) // all of it: what there is may be gone by then
 		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)
 		m.Far = max(a.targets[1]-min(a.targets[1], a.budget), m.Need)

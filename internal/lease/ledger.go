@@ -85,8 +85,8 @@ func (l *Ledger) Live(s window.Span, now int64) (c window.Counts, leased uint64)
 
 // Set makes what the window holds equal to total, as trypema.Limiter.Set does. What is on lease stays charged.
 func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, replace bool) {
-	now = l.advance(s, now, 0)
 	w, g := &l.window, &l.groups
+	now = w.Advance(g, s, now)
 	have := w.Counts().Observed()
 	switch {
 	case total == 0:

@@ -74,6 +74,9 @@ for k = 1, #KEYS do
     if seq <= heard then
       n = n + 1
       reply[n] = -1
+    elseif slot >= 60000 then
+      n = n + 1
+      reply[n] = 'NOTAWINDOW the key has more holders than its table can have'
     else
       -- Forget leases of others that have aged out.
       if now >= due then
