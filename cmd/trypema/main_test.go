@@ -46,13 +46,21 @@ func TestWrongFlags(t *testing.T) {
 		{"demo --clients 0", "--clients is 0; it must be from 1 to 4096"},
 		{"demo --clients 1.5", `--clients is "1.5"; it must be a whole number`},
 		{"demo --headless=maybe", `--headless is "maybe"; it must be true or false`},
-		{"demo --provider reds", `--provider is "reds"; it must be one of local, redis`},
-		{"demo --redis redis://u:secret@h", "--redis is redis://***@h; it must be left out unless --provider is redis"},
-		{"demo --client rueidis", "--client is rueidis; it must be left out unless --provider is redis"},
+		{"demo --provider reds", `--provider is "reds"; it must be one of local, redis, hybrid`},
+		{"demo --redis redis://u:secret@h", "--redis is redis://***@h; it must be left out unless --provider is redis or hybrid"},
+		{"demo --client rueidis", "--client is rueidis; it must be left out unless --provider is redis or hybrid"},
 		{"demo --provider redis --client jedis", `--client is "jedis"; it must be one of go-redis, rueidis`},
 		{"demo --provider redis --redis http://u:secret@h", "--redis is http://***@h; it must be a URL that begins with redis:// or rediss://"},
 		{"demo --provider redis --redis h:6379", "--redis is h:6379; it must be a URL such as redis://user:password@host:6379/0"},
 		{"demo --provider redis --redis=", "--redis has no value; it must be a URL such as redis://user:password@host:6379/0"},
+		{"demo --instances 2", "--instances is 2; it must be left out unless --provider is redis or hybrid"},
+		{"demo --provider redis --instances 65", "--instances is 65; it must be from 1 to 64"},
+		{"demo --provider hybrid --instances two", `--instances is "two"; it must be a whole number`},
+		{"demo --provider hybrid --instances 4 --clients 3", "--clients is 3; it must be at least one for each of --instances"},
+		{"demo --provider redis --sync-interval 5ms", "--sync-interval is 5ms; it must be left out unless --provider is hybrid"},
+		{"demo --provider hybrid --sync-interval 6s", "--sync-interval is 6s; it must be from 1ms to --window (5s)"},
+		{"demo --provider hybrid --sync-interval 100us", "--sync-interval is 100µs; it must be from 1ms to --window (5s)"},
+		{"demo --provider hybrid --sync-interval 5", `--sync-interval is "5"; it must be a duration such as 500ms, 10s or 1m`},
 		{"demo --widow 5s", `unknown flag --widow, did you mean "--window"?`},
 		{"demo more", "unexpected argument more"},
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
@@ -60,12 +68,20 @@ func TestWrongFlags(t *testing.T) {
 		{"bench --peer governor", `--peer is "governor"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell`},
 		{"bench --compare ulule", "--compare is ulule; it must be at least two names with a comma between them"},
 		{"bench --compare ulule,ulule", "--compare is ulule,ulule; it must be a list without repetition"},
-		{"bench --compare trypema,x", `--compare is "x"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell`},
+		{"bench --compare trypema,x", `--compare is "x"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell, trypema-local, trypema-redis, trypema-hybrid`},
 		{"bench --compare trypema,ulule --duration 50ms", "--duration is 50ms; it must be at least 10ms for each round"},
 		{"bench --peer redis_rate", "--peer is redis_rate; it must be left out unless --provider is redis"},
-		{"bench --compare trypema,redis_rate", "--compare is redis_rate; it must be left out unless --provider is redis"},
+		{"bench --compare trypema,redis_rate", "--compare is redis_rate; it must be left out unless --provider is redis or hybrid"},
 		{"bench --provider redis --peer ulule", "--peer is ulule; it must be one of trypema, redis_rate, redis-cell with --provider redis"},
 		{"bench --provider redis --peer redis_rate --client rueidis", "--client is rueidis; it must be left out with --peer redis_rate, which uses go-redis"},
+		{"bench --compare trypema,trypema-hybrid", "--compare is trypema-hybrid; it must be left out unless --provider is redis or hybrid"},
+		{"bench --peer trypema-local", `--peer is "trypema-local"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell`},
+		{"bench --provider hybrid --peer redis_rate", "--peer is redis_rate; it must be trypema with --provider hybrid"},
+		{"bench --provider hybrid --instances 0", "--instances is 0; it must be from 1 to 64"},
+		{"bench --provider hybrid --instances 4 --workers 3", "--workers is 3; it must be at least one for each of --instances"},
+		{"bench --sync-interval 5ms", "--sync-interval is 5ms; it must be left out unless --provider is hybrid"},
+		{"bench --provider hybrid --sync-interval 2s", "--sync-interval is 2s; it must be from 1ms to --window (1s)"},
+		{"bench --provider hybrid --window 0s --sync-interval 2s", "--window is 0s; it must be at least 1ms"},
 		{"bench --provider redis --redis redis://h/x", "--redis is redis://h/x; it must be a URL whose path is the number of a database"},
 		{"bench --rounds 0", "--rounds is 0; it must be from 1 to 1000"},
 		{"bench --strategy both", `--strategy is "both"; it must be one of absolute, suppressed`},
@@ -106,8 +122,8 @@ func TestHelp(t *testing.T) {
 	}{
 		{"", []string{"Usage: trypema <command>", "demo", "bench"}},
 		{"--help", []string{"Usage: trypema <command>"}},
-		{"demo --help", []string{"--rate=100", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis"}},
-		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client"}},
+		{"demo --help", []string{"--rate=100", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
+		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -242,6 +258,9 @@ func TestRedisEmbedded(t *testing.T) {
 	tests := []struct{ args, want string }{
 		{"demo --provider redis --duration 2s --rate 50 --json", `"server": "` + said + `"`},
 		{"demo --provider redis --client rueidis --duration 500ms --rate 50", "redis by rueidis: " + said},
+		{"demo --provider hybrid --instances 2 --duration 2s --rate 50 --headless", "hybrid × 2 by go-redis: " + said},
+		{"bench --provider hybrid --instances 2 --key-space 50 --warm-up 0s --duration 200ms", "hybrid × 2 by go-redis: " + said},
+		{"bench --provider hybrid --key-space 50 --warm-up 0s --duration 200ms --compare trypema,trypema-local --csv", "trypema-local,local"},
 		{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", `"server": "` + said + `"`},
 		{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --compare trypema,redis_rate --csv", said},
 	}
@@ -259,8 +278,8 @@ func TestRedisEmbedded(t *testing.T) {
 }
 
 func TestRedisThatCanNotBeUsed(t *testing.T) {
-	for _, command := range []string{"demo", "bench"} {
-		code, stdout, stderr := trypema(t.Context(), command, "--provider", "redis", "--redis", "redis://user:secret@127.0.0.1:1/2")
+	for _, command := range []string{"demo --provider redis", "bench --provider redis", "demo --provider hybrid", "bench --provider hybrid"} {
+		code, stdout, stderr := trypema(t.Context(), append(strings.Fields(command), "--redis", "redis://user:secret@127.0.0.1:1/2")...)
 		if code != exitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
 			!strings.HasPrefix(stderr, "trypema: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q", command, code, stdout, stderr)

@@ -86,7 +86,7 @@ func (p plan) fullestWindow(ctx context.Context, name string, progress func(part
 	if limit.Suppressed {
 		bound = flags.HardCapacity(bound, limit.Options)
 	}
-	if name == peer.Ours && uint64(fullest) > bound {
+	if peer.IsOurs(name) && uint64(fullest) > bound {
 		return nil, fmt.Errorf("%d admitted in one window, which may hold %d", fullest, bound)
 	}
 	switch {
@@ -117,9 +117,10 @@ func (t trap) spring(ctx context.Context, name string, limit peer.Limit) (fulles
 		windows = anywindow.New(t.window)
 		failed  error
 	)
-	call := func() {
+	verbs := l.Verbs()
+	call := func(i int) {
 		before := time.Since(base)
-		ok, err := l.Allow("trap")
+		ok, err := verbs[i%len(verbs)]("trap")
 		mu.Lock()
 		defer mu.Unlock()
 		if ok {
@@ -127,17 +128,18 @@ func (t trap) spring(ctx context.Context, name string, limit peer.Limit) (fulles
 		}
 		failed = cmp.Or(failed, err)
 	}
-	call()
+	call(0)
 	closing := opening.Add(t.window)
 	sleep(ctx, time.Until(closing.Add(-t.margin)))
 	var burst sync.WaitGroup
-	for range 2 * trapCapacity {
-		burst.Go(call)
+	for i := range 2 * trapCapacity {
+		burst.Go(func() { call(i) })
 	}
 	burst.Wait()
 	inTime = time.Now().Before(closing)
-	for end := closing.Add(t.window + t.margin); time.Now().Before(end) && failed == nil && ctx.Err() == nil; {
-		call()
+	end := closing.Add(t.window + t.margin)
+	for i := 0; time.Now().Before(end) && failed == nil && ctx.Err() == nil; i++ {
+		call(i)
 		sleep(ctx, trapPace)
 	}
 	return windows.Max(), inTime, failed

@@ -20,7 +20,7 @@ import (
 // Command is the flags of trypema bench.
 type Command struct {
 	Peer     string `default:"trypema" help:"Limiter to measure: ${peers}."`
-	Compare  string `placeholder:"A,B,…" help:"Measure these limiters in turn, in short rounds, and print each one's ratio to the first."`
+	Compare  string `placeholder:"A,B,…" help:"Measure these limiters in turn, in short rounds, and print each one's ratio to the first. Also trypema-local, trypema-redis and trypema-hybrid, which are trypema with another --provider."`
 	Rounds   int    `default:"10" help:"With --compare: rounds into which the duration of each limiter is cut."`
 	Strategy string `default:"absolute" help:"Strategy of trypema: absolute or suppressed."`
 
@@ -38,7 +38,7 @@ type Command struct {
 	Mode     string         `default:"max" help:"max: as many calls as possible. target: --qps calls per second, with latency from the instant each was due."`
 	QPS      *float64       `name:"qps" help:"With --mode target: calls per second, all workers together. Default: 100000."`
 	Burst    *int           `help:"With --mode target: calls that are due at the same instant. Default: 1."`
-	Workers  int            `help:"Goroutines that call. Default: one per processor; 256 with --provider redis, where calls mostly wait."`
+	Workers  int            `help:"Goroutines that call. Default: one per processor, at least one per instance; 256 with --provider redis, where calls mostly wait."`
 	WarmUp   *time.Duration `help:"How long a limiter is called before that is timed. Default: 1.2 windows, at most 3s; then it holds what it will go on holding."`
 	Duration time.Duration  `default:"5s" help:"How long calls are timed, for each limiter."`
 
@@ -52,7 +52,12 @@ func (Command) Help() string {
 the rest evenly over 100,000 keys that are under theirs, one worker per processor, as fast as they can, for 5s.
 
 With --provider redis the limiters are trypema, redis_rate and redis-cell; to --compare them with those that count in this
-process is allowed too. Keys get names that nobody else uses, and go by their time to live.
+process is allowed too. Keys get names that nobody else uses, and go by their time to live. With --instances each worker
+stays with one of them, in turn.
+
+With --provider hybrid it is checked at the end that Redis has been told of every call. To see what not waiting costs:
+  trypema bench --provider hybrid --redis URL --keys hot --compare trypema-local,trypema
+While another limiter has its turn, one that is hybrid goes on settling, until its keys have been idle for a while.
 
 The exit status is 1 if the counts of a run do not add up or trypema admitted more than it promises, 2 for a wrong flag.`
 }
@@ -103,6 +108,7 @@ func (c *Command) resolve() (plan, []string, error) {
 		flags.Check(c.KeySpace >= 1 && c.KeySpace <= maxKeySpace, "key-space", c.KeySpace, fmt.Sprintf("from 1 to %d", maxKeySpace)),
 		flags.Check(c.HotFraction >= 0 && c.HotFraction <= 1, "hot-fraction", c.HotFraction, "from 0 to 1"),
 		err,
+		c.CheckFor(options.Window),
 		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, c.Window)),
 		flags.OneOf("mode", c.Mode, "max", "target"),
 		flags.Check(c.QPS == nil || target, "qps", deref(c.QPS), "left out unless --mode is target"),
@@ -110,6 +116,7 @@ func (c *Command) resolve() (plan, []string, error) {
 		flags.Check(c.Burst == nil || target, "burst", deref(c.Burst), "left out unless --mode is target"),
 		flags.Check(c.Burst == nil || (*c.Burst >= 1 && *c.Burst <= 1_000_000), "burst", deref(c.Burst), "from 1 to 1000000"),
 		flags.Check(c.Workers >= 0 && c.Workers <= 4096, "workers", c.Workers, "from 1 to 4096"),
+		flags.Check(c.Workers == 0 || c.Workers >= c.instances(), "workers", c.Workers, "at least one for each of --instances"),
 		flags.Check(c.WarmUp == nil || *c.WarmUp >= 0, "warm-up", deref(c.WarmUp), "at least 0s"),
 		flags.Check(c.Duration >= shortestRound*time.Duration(rounds), "duration", c.Duration, fmt.Sprintf("at least %v for each round", shortestRound)),
 		flags.Check(!c.JSON || !c.CSV, "csv", c.CSV, "left out with --json"),
@@ -137,8 +144,8 @@ func (c *Command) resolve() (plan, []string, error) {
 	}
 	workers := c.Workers
 	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-		if c.Remote() {
+		workers = max(runtime.GOMAXPROCS(0), c.instances())
+		if c.Provider == redisserver.Redis {
 			workers = remoteWorkers
 		}
 	}
@@ -147,10 +154,12 @@ func (c *Command) resolve() (plan, []string, error) {
 	return p, names, nil
 }
 
+func (c *Command) instances() int { return max(1, deref(c.Instances)) }
+
 // checkNames checks the names given to --compare.
 func checkNames(value string, names []string) error {
 	for i, name := range names {
-		err := flags.OneOf("compare", name, peer.Names()...)
+		err := flags.OneOf("compare", name, append(peer.Names(), peer.Variants()...)...)
 		if value != "" && err != nil {
 			return err
 		}
@@ -165,20 +174,27 @@ func checkNames(value string, names []string) error {
 
 // checkHomes checks that the limiters can count where the provider says.
 func (c *Command) checkHomes(names []string) error {
-	here, there := peer.NamesIn(false), peer.NamesIn(true)
 	if c.Compare == "" && c.Remote() {
+		there := peer.NamesIn(true)
+		rule := "one of " + strings.Join(there, ", ")
+		if c.Provider == redisserver.Hybrid {
+			there, rule = []string{peer.Ours}, peer.Ours
+		}
 		return flags.First(
-			flags.Check(slices.Contains(there, c.Peer), "peer", c.Peer, "one of "+strings.Join(there, ", ")+" with --provider redis"),
+			flags.Check(slices.Contains(there, c.Peer), "peer", c.Peer, rule+" with --provider "+c.Provider),
 			flags.Check(c.Client == nil || c.Peer == peer.Ours, "client", deref(c.Client), "left out with --peer "+c.Peer+", which uses "+redisserver.GoRedis),
 		)
 	}
-	flag := "peer"
+	if c.Remote() {
+		return nil
+	}
+	flag, rule := "peer", "left out unless --provider is redis"
 	if c.Compare != "" {
-		flag = "compare"
+		flag, rule = "compare", rule+" or hybrid"
 	}
 	for _, name := range names {
-		if !c.Remote() && !slices.Contains(here, name) {
-			return flags.Check(false, flag, name, "left out unless --provider is redis")
+		if peer.NeedsServer(name) {
+			return flags.Check(false, flag, name, rule)
 		}
 	}
 	return nil
@@ -253,10 +269,16 @@ func (p plan) single(ctx context.Context, name string, c conditions, bar *screen
 	if err != nil {
 		return nil, err
 	}
+	settled, err := p.settlement(ctx, name, func(float64) { bar.Set(1, "settlement") })
+	if err != nil {
+		return nil, err
+	}
 	if remote { // last, as the keys stay in Redis for a while
 		if err := weigh(); err != nil {
 			return nil, err
 		}
 	}
-	return newResult(name, c, r, foot, fullest), nil
+	out := newResult(name, c, r, foot, fullest)
+	out.Settled = settled
+	return out, nil
 }

@@ -6,10 +6,13 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -72,7 +75,7 @@ func TestEveryPeer(t *testing.T) {
 			if name == peer.Ours && (*r.FullestRatio > 1 || *r.FullestRatio < 0.9) {
 				t.Errorf("fullest window is %.2f C, want all of one C", *r.FullestRatio)
 			}
-			if r.Where != (redisserver.Where{Provider: "local"}) || r.RedisCPU != nil || r.RedisBytesPerKey != nil {
+			if r.Where != redisserver.Here || r.RedisCPU != nil || r.RedisBytesPerKey != nil {
 				t.Errorf("a server that is not there: %+v", r)
 			}
 		})
@@ -80,8 +83,10 @@ func TestEveryPeer(t *testing.T) {
 }
 
 // inRedis makes c a command for the embedded server, with as much work as that can do.
-func inRedis(c Command) Command {
-	c.Flags = redisserver.Flags{Provider: "redis"}
+func inRedis(c Command) Command { return remote(c, "redis") }
+
+func remote(c Command, provider string) Command {
+	c.Flags = redisserver.Flags{Provider: provider}
 	c.KeySpace, c.Workers = 200, 8
 	return c
 }
@@ -113,6 +118,156 @@ func TestEveryRedisPeer(t *testing.T) {
 			case r.FullestRatio == nil: // on a machine that is too slow
 			case tt.name == peer.Ours && *r.FullestRatio > 1, tt.name != peer.Ours && *r.FullestRatio < 1.5:
 				t.Errorf("fullest window is %.2f C", *r.FullestRatio)
+			}
+		})
+	}
+}
+
+func TestHybrid(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Command)
+		check  func(result) bool
+	}{
+		{"one instance", func(*Command) {}, func(r result) bool { return r.Instances == 1 && r.SyncInterval == 50 && r.AdmittedToLimit > 0.9 }},
+		{"two by rueidis, often", func(c *Command) {
+			c.Instances, c.Client, c.SyncInterval = ptr(2), ptr("rueidis"), ptr(5*time.Millisecond)
+		}, func(r result) bool {
+			return r.Instances == 2 && r.Client == "rueidis" && r.SyncInterval == 5 && r.AdmittedToLimit > 0.8
+		}},
+		{"suppressed, at a target", func(c *Command) {
+			c.Instances, c.Strategy, c.Mode, c.QPS = ptr(2), "suppressed", "target", ptr(5000.0)
+		}, func(r result) bool { return r.AdmittedToLimit <= 1.5 && r.LatencySamples == int64(r.Ops) }},
+		{"window shorter than the run", func(c *Command) { c.Keys, c.Window = "hot", 50*time.Millisecond }, func(r result) bool { return r.Denied > 0 && r.AdmittedToLimit <= 1 }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := remote(small(), "hybrid")
+			tt.change(&c)
+			var r result
+			measured(t, c, &r)
+			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied || r.Provider != "hybrid" || !strings.Contains(r.Server, "not Redis") || !tt.check(r) {
+				t.Errorf("unexpected result: %+v", r)
+			}
+			if r.Settled == nil || *r.Settled == 0 {
+				t.Errorf("what Redis was told was not compared: %+v", r)
+			}
+			if r.FullestRatio != nil && (*r.FullestRatio > 1.5 || c.Strategy == "absolute" && *r.FullestRatio > 1) { // nil on a machine that is too slow
+				t.Errorf("fullest window is %.2f C", *r.FullestRatio)
+			}
+		})
+	}
+}
+
+// TestWorkersByDefault: calls of hybrid do not wait, so as many workers as processors are enough, but each instance has one.
+func TestWorkersByDefault(t *testing.T) {
+	processors := runtime.GOMAXPROCS(0)
+	for _, tt := range []struct {
+		provider        string
+		instances, want int
+	}{{"local", 0, processors}, {"redis", 64, remoteWorkers}, {"hybrid", 0, processors}, {"hybrid", 64, max(64, processors)}} {
+		c := small()
+		c.Provider = tt.provider
+		if tt.instances > 0 {
+			c.Instances = &tt.instances
+		}
+		p, _, err := c.resolve()
+		if err != nil || len(p.work.sequences) != tt.want {
+			t.Errorf("%+v: %d workers, %v", tt, len(p.work.sequences), err)
+		}
+	}
+}
+
+func TestWindowsOfASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := planFor(t, 10, false).session(peer.Ours, peer.Limiter{}) // with windows of 10s
+		for _, x := range []struct {
+			pause, active time.Duration
+			want          uint64 // of windows so far
+		}{
+			{0, 10 * time.Second, 1},
+			{0, 1, 2},
+			{9 * time.Second, time.Second - 1, 2},
+			{10 * time.Second, time.Second, 3},
+			{time.Hour, 25 * time.Second, 6},
+		} {
+			time.Sleep(x.pause)
+			from := time.Now()
+			time.Sleep(x.active)
+			if s.active(from); s.windows() != x.want {
+				t.Errorf("after %v for %v: %d windows, want %d", x.pause, x.active, s.windows(), x.want)
+			}
+		}
+	})
+}
+
+func TestSettlementThatFails(t *testing.T) {
+	const allowed, denied = 3000, 1000
+	tests := []struct {
+		name            string
+		flush           error
+		admitted, other uint64 // by Redis, for the hot key
+		suppressed      bool
+		window          time.Duration
+		says            string // empty if nothing is wrong
+	}{
+		{"all settled", nil, allowed, 0, false, time.Hour, ""},
+		{"one lost", nil, allowed - 1, 0, false, time.Hour, "3000 admitted and 0 declined, but Redis was told of 2999 and 0"},
+		{"one twice", nil, allowed + 1, 0, false, time.Hour, "told of 3001 and 0"},
+		{"rejected ones are not told", nil, allowed, 1, false, time.Hour, "told of 3000 and 1"},
+		{"declined ones are", nil, allowed, denied, true, time.Hour, ""},
+		{"a declined one lost", nil, allowed, denied - 1, true, time.Hour, "told of 3000 and 999"},
+		{"not within a window", nil, 0, 0, false, time.Nanosecond, ""},
+		{"more than the limit", nil, 5001, 0, false, time.Nanosecond, "key user:00000000 holds 5001 admitted in Redis, and may hold 5000"},
+		{"more than the limit of Suppressed", nil, 7501, 0, true, time.Nanosecond, "and may hold 7500"},
+		{"Redis does not answer", errors.New("out of order"), allowed, 0, false, time.Hour, "out of order"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := planFor(t, 5000, tt.suppressed).session(peer.Ours, peer.Limiter{
+				Flush: func(context.Context) error { return tt.flush },
+				Settled: func(_ context.Context, key string) (admitted, declined uint64, err error) {
+					if key == "user:00000000" {
+						return tt.admitted, tt.other, nil
+					}
+					return 0, 0, nil
+				},
+			})
+			s.limit.Options.Window = tt.window
+			n, err := s.reconcile(t.Context(), allowed, denied)
+			switch {
+			case tt.says != "":
+				if err == nil || !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("error is %v, want one that says %q", err, tt.says)
+				}
+			case err != nil || (n != nil) != (tt.window == time.Hour):
+				t.Errorf("got %v, %v", n, err)
+			}
+		})
+	}
+}
+
+func TestCompareProviders(t *testing.T) {
+	for _, provider := range []string{"redis", "hybrid"} {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel()
+			c := remote(small(), provider)
+			c.Instances = ptr(2)
+			c.Compare, c.Rounds, c.Duration = "trypema,trypema-local,trypema-redis,trypema-hybrid,redis_rate", 2, 200*time.Millisecond
+			var r comparison
+			measured(t, c, &r)
+			var got []string
+			for _, x := range r.Limiters {
+				got = append(got, fmt.Sprintf("%s %s %d %s %v", x.Limiter, x.Provider, x.Instances, x.Client, x.SyncInterval))
+			}
+			ours := map[string]string{"redis": "trypema redis 2 go-redis 0", "hybrid": "trypema hybrid 2 go-redis 50"}[provider]
+			want := []string{ours, "trypema-local local 1  0", "trypema-redis redis 2 go-redis 0", "trypema-hybrid hybrid 2 go-redis 50", "redis_rate redis 2 go-redis 0"}
+			if !slices.Equal(got, want) {
+				t.Errorf("limiters %q, want %q", got, want)
+			}
+			if local := r.Limiters[1]; provider == "redis" && local.Ratio < 10 {
+				t.Errorf("in this process %.2f times as many calls are made as on a server", local.Ratio)
 			}
 		})
 	}
@@ -153,6 +308,17 @@ func TestCompareInRedis(t *testing.T) {
 	for _, want := range []string{"local xtime-syncmap", "redis: embedded", "trypema by rueidis; other limiters in Redis by go-redis"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, &stdout)
+		}
+	}
+}
+
+func TestRatio(t *testing.T) {
+	for _, tt := range []struct {
+		x    float64
+		want string
+	}{{0.8, "0.80"}, {9.987, "9.99"}, {10, "10.0"}, {133.2, "133"}, {1332, "1332"}} {
+		if got := ratio(tt.x); got != tt.want {
+			t.Errorf("got %s, want %s", got, tt.want)
 		}
 	}
 }
@@ -245,22 +411,24 @@ func TestTableAndCSV(t *testing.T) {
 	tests := []struct {
 		name    string
 		compare string
-		redis   bool
+		home    string
 		rows    int
 		table   []string
 		csv     []string
 	}{
-		{"single", "", false, 1, []string{"trypema absolute", "allowed + denied = calls", "p99.9", "admitted ÷ limit", "bytes per key", "one call in 61"}, []string{"ops_per_second", "latency_p999_ns", "allocations_per_op"}},
-		{"compare", "xtime-syncmap,trypema", false, 2, []string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"}, []string{"median_ratio", "min_ratio"}},
-		{"single in Redis", "", true, 1, []string{"redis by go-redis: embedded miniredis, not Redis", "Redis, bytes per key", "not measured", "one call to Redis in 7 is timed"}, []string{"server", "redis_cpu_ns_per_op", "redis_memory_per_key_bytes"}},
-		{"compare in Redis", "trypema,redis_rate", true, 2, []string{"redis by go-redis: embedded miniredis, not Redis", "redis_rate"}, []string{"provider", "server", "redis_commands_ns_per_op"}},
+		{"single", "", "local", 1, []string{"trypema absolute", "allowed + denied = calls", "p99.9", "admitted ÷ limit", "bytes per key", "one call in 61"}, []string{"ops_per_second", "latency_p999_ns", "allocations_per_op"}},
+		{"compare", "xtime-syncmap,trypema", "local", 2, []string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"}, []string{"median_ratio", "min_ratio"}},
+		{"single in Redis", "", "redis", 1, []string{"redis by go-redis: embedded miniredis, not Redis", "Redis, bytes per key", "not measured", "one call to Redis in 7 is timed"}, []string{"server", "redis_cpu_ns_per_op", "redis_memory_per_key_bytes"}},
+		{"single hybrid", "", "hybrid", 1, []string{"hybrid by go-redis: embedded miniredis, not Redis", "limit 1000/s in 10s, settled every 50ms;", "admitted = told to Redis ⁷"}, []string{"sync_interval_ms", "instances", "settled"}},
+		{"compare hybrid", "trypema-hybrid,trypema-local", "hybrid", 2, []string{"trypema-hybrid absolute", "trypema-local absolute", "p99.9"}, []string{"latency_p999_ns", "latency_max_ns"}},
+		{"compare in Redis", "trypema,redis_rate", "redis", 2, []string{"redis by go-redis: embedded miniredis, not Redis", "redis_rate"}, []string{"provider", "server", "redis_commands_ns_per_op"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := small()
-			if tt.redis {
-				c = inRedis(c)
+			if tt.home != "local" {
+				c = remote(c, tt.home)
 			}
 			c.Compare, c.JSON = tt.compare, false
 			var table, lines bytes.Buffer
@@ -332,7 +500,7 @@ func TestPremisesThatFail(t *testing.T) {
 			s := planFor(t, tt.capacity, tt.suppressed).session(tt.peer, tt.limiter)
 			_, err := s.drive(t.Context(), 20*time.Millisecond, func(float64) {})
 			if err == nil {
-				_, err = s.verify()
+				_, err = s.verify(t.Context())
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("error is %v, want one that says %q", err, tt.says)

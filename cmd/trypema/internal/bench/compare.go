@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
@@ -38,6 +39,9 @@ type compared struct {
 
 // compare measures the limiters in rounds, each round all of them shortly after one another, so that a machine that is
 // slow for a while is slow for all. Each round starts with another one, so that none always follows the same.
+//
+// The keys of one that is hybrid settle while others have their turn, until they have been idle for a while. That takes
+// from the others what it should take from it. So it is warmed up again before each of its rounds.
 //
 // A limiter that needs what the server does not have is left out, with a complaint, unless it is the only one.
 func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar, complain func(error)) (_ *comparison, err error) {
@@ -74,6 +78,9 @@ func (p plan) compare(ctx context.Context, names []string, c conditions, rounds 
 	runs := make([][]run, n) // of each limiter, by round
 	for i := range rounds * n {
 		round, which := i/n, (i/n+i)%n
+		if err := sessions[which].wake(ctx); err != nil {
+			return nil, err
+		}
 		r, err := sessions[which].drive(ctx, each, func(part float64) {
 			bar.Set((float64(i)+part)/float64(rounds*n), fmt.Sprintf("round %d of %d: %s", round+1, rounds, sessions[which].name))
 		})
@@ -90,7 +97,7 @@ func (p plan) compare(ctx context.Context, names []string, c conditions, rounds 
 			ops = append(ops, r.opsPerSecond())
 			ratios = append(ratios, r.opsPerSecond()/runs[0][round].opsPerSecond())
 		}
-		audit, err := s.verify()
+		audit, err := s.verify(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -120,6 +127,15 @@ func quantile(values []float64, part float64) float64 {
 	return v[low] + (at-float64(low))*(v[high]-v[low])
 }
 
+// ratio writes x with three digits, or all before the point.
+func ratio(x float64) string {
+	decimals := 2
+	for limit := 10.0; x >= limit && decimals > 0; limit *= 10 {
+		decimals--
+	}
+	return strconv.FormatFloat(x, 'f', decimals, 64)
+}
+
 func (c *comparison) table(w io.Writer) error {
 	shared := c.conditions
 	mixed := c.Client == redisserver.Rueidis // but for those that need the other
@@ -127,21 +143,27 @@ func (c *comparison) table(w io.Writer) error {
 		shared.Client = ""
 	}
 	fmt.Fprintln(w, shared)
-	head := []string{"", "calls", "ratio", "min – max", "p99 ¹", "admitted ²"}
-	var rows [][]string
+	head := []string{"", "calls", "ratio", "min – max", "admitted ²"}
+	var rows, slow [][]string
 	for _, x := range c.Limiters {
 		rows = append(rows, []string{
 			c.label(x.Limiter, x.Where),
 			screen.PerSecond(x.OpsPerSecond),
-			fmt.Sprintf("%.2f", x.Ratio),
-			fmt.Sprintf("%.2f – %.2f", x.RatioMin, x.RatioMax),
-			screen.Nanoseconds(x.P99),
+			ratio(x.Ratio),
+			ratio(x.RatioMin) + " – " + ratio(x.RatioMax),
 			fmt.Sprintf("%.3f", x.AdmittedToLimit),
 		})
+		slow = append(slow, []string{
+			c.label(x.Limiter, x.Where),
+			screen.Nanoseconds(x.P50), screen.Nanoseconds(x.P99), screen.Nanoseconds(x.P999), screen.Nanoseconds(x.Max),
+		})
 	}
-	err := screen.Table(w, head, rows)
+	err := errors.Join(
+		screen.Table(w, head, rows),
+		screen.Table(w, []string{"latency of a call ¹", "p50", "p99", "p99.9", "max"}, slow),
+	)
 	first := c.Limiters[0]
-	fmt.Fprintf(w, " medians of %d rounds; ratio: calls ÷ those of %s in the same round\n", c.Rounds, c.label(first.Limiter, first.Where))
+	fmt.Fprintf(w, " medians of %d rounds; ratio: of the calls in a round to those of\n   %s\n", c.Rounds, c.label(first.Limiter, first.Where))
 	c.footnotes(w)
 	rows = nil
 	if mixed {

@@ -22,7 +22,7 @@ const (
 
 // footprint is what a limiter costs in memory. What is nil could not be measured.
 type footprint struct {
-	bytesPerKey      *float64 // live heap, all in; the key strings are the harness's and not counted unless copied
+	bytesPerKey      *float64 // live heap, all in, of an instance; the key strings are the harness's and not counted unless copied
 	allocsPerOp      *float64 // for keys that are known
 	redisBytesPerKey *float64 // as the server tells, all in
 }
@@ -53,7 +53,7 @@ func (p plan) footprint(ctx context.Context, name string) (f footprint, err erro
 	if w := work(); w != nil && keys >= minRemoteKeys && time.Since(began) < remoteKeysLast {
 		f.redisBytesPerKey = ptr(float64(w.Memory) / float64(keys))
 	}
-	f.bytesPerKey = ptr((float64(liveHeap()) - float64(before)) / float64(keys))
+	f.bytesPerKey = ptr((float64(liveHeap()) - float64(before)) / float64(keys*len(l.Verbs())))
 
 	var workers []*worker
 	for i := range p.work.sequences {

@@ -39,7 +39,7 @@ type conditions struct {
 
 func (c *Command) conditions(p plan) conditions {
 	return conditions{
-		Where:       p.limit.Server.Where(),
+		Where:       p.limit.Server.Where(p.limit.Server.Provider(), p.limit.Options.Window),
 		Strategy:    c.Strategy,
 		Keys:        c.Keys,
 		KeySpace:    c.KeySpace,
@@ -64,7 +64,11 @@ func (c conditions) String() string {
 		"uniform": "calls to " + keys + " keys alike",
 		"skewed":  fmt.Sprintf("%.4g%% of calls to one key, the rest to %s", 100*c.HotFraction, keys),
 	}[c.Keys]
-	s += fmt.Sprintf(";\nlimit %.6g/s in %gs; %d workers, after %gs to warm up", c.Rate, c.Window/1000, c.Workers, c.WarmUp/1000)
+	limit := fmt.Sprintf("limit %.6g/s in %gs", c.Rate, c.Window/1000)
+	if pace := c.Pace(); pace != "" {
+		limit += ", " + pace
+	}
+	s += fmt.Sprintf(";\n%s; %d workers, after %gs to warm up", limit, c.Workers, c.WarmUp/1000)
 	if c.Asked > 0 {
 		s += fmt.Sprintf("\n%s asked for, in bursts of %d", screen.PerSecond(c.Asked), c.Burst)
 	}
@@ -77,8 +81,11 @@ func (c conditions) String() string {
 // footnotes say how the numbers were taken that are in every table.
 func (c conditions) footnotes(w io.Writer) {
 	timed := fmt.Sprintf("one call in %d is timed, and one clock read with it", sampleEvery)
-	if c.Server != "" {
+	switch c.Provider {
+	case redisserver.Redis:
 		timed = fmt.Sprintf("one call to Redis in %d is timed; one in %d of those that need no server", sampleEveryRemote, sampleEvery)
+	case redisserver.Hybrid:
+		timed = fmt.Sprintf("one call in %d is timed; of those that wait for Redis, one in %d", sampleEvery, sampleEveryRemote)
 	}
 	if c.Asked > 0 {
 		timed = "every call, from the instant it was due; a worker that wakes up late is part of it"
@@ -107,6 +114,7 @@ type result struct {
 	AdmittedToLimit float64 `json:"admitted_to_limit_ratio"`
 
 	// null where it could not be measured
+	Settled      *uint64  `json:"settled"` // admitted in a run apart, and found in Redis after that
 	Fullest      *int     `json:"largest_any_window"`
 	FullestRatio *float64 `json:"largest_any_window_to_capacity_ratio"`
 	AllocsPerOp  *float64 `json:"allocations_per_op"`
@@ -171,9 +179,9 @@ func (r run) opsPerSecond() float64 { return float64(r.ops) / r.elapsed.Seconds(
 // label is the limiter with what distinguishes it.
 func (c conditions) label(name string, where redisserver.Where) string {
 	switch {
-	case name == peer.Ours:
+	case peer.IsOurs(name):
 		return name + " " + c.Strategy
-	case where.Provider != c.Provider:
+	case where.Provider == redisserver.Local && c.Server != "":
 		return where.Provider + " " + name
 	}
 	return name
@@ -213,6 +221,13 @@ func (r *result) table(w io.Writer) error {
 		{"allocations per call ⁴", number(r.AllocsPerOp, decimals(2))},
 		{"bytes per key ⁴", number(r.BytesPerKey, decimals(0))},
 	}
+	if r.Provider == redisserver.Hybrid {
+		settled := "not measured"
+		if r.Settled != nil {
+			settled = fmt.Sprintf("%s = %s", screen.Count(*r.Settled), screen.Count(*r.Settled))
+		}
+		rows = append(rows, []string{"admitted = told to Redis ⁷", settled})
+	}
 	if r.Server != "" {
 		rows = append(rows, [][]string{
 			{"Redis, commands of a decision ⁵", number(r.RedisCommands, nanoseconds)},
@@ -231,6 +246,9 @@ func (r *result) table(w io.Writer) error {
 	if r.Server != "" {
 		fmt.Fprintf(w, " ⁵ %s\n", costMethod)
 		fmt.Fprintf(w, " ⁶ growth of used_memory, with its connections; of %s keys or more, in %v\n", screen.Count(minRemoteKeys), remoteKeysLast)
+	}
+	if r.Provider == redisserver.Hybrid {
+		fmt.Fprintf(w, " ⁷ in %v apart, of %s keys or fewer, by what Redis then has of each\n", settlementTook, screen.Count(maxSettledKeys))
 	}
 	return err
 }

@@ -25,6 +25,9 @@ const (
 	sampleEveryRemote = 7
 )
 
+// maxFills is how often keys are called to be known, where leases are lost faster than they can be had.
+const maxFills = 3
+
 // worker is one caller. It shares nothing that is written with the others while it runs.
 type worker struct {
 	limiter  peer.Limiter
@@ -45,7 +48,7 @@ type worker struct {
 
 func newWorker(l peer.Limiter, w *workload, i int) *worker {
 	return &worker{
-		limiter:  l,
+		limiter:  l.Bound(i),
 		keys:     w.keys,
 		sequence: w.sequences[i],
 		mask:     uint64(len(w.sequences[i]) - 1),
@@ -73,7 +76,7 @@ func (w *worker) clock() time.Duration { return time.Since(w.base) }
 // flatOut calls as often as it can, and times some of the calls.
 func (w *worker) flatOut(stop *atomic.Bool) {
 	untimed := sampleEvery - 1
-	if w.limiter.Remote {
+	if w.limiter.Waits() {
 		untimed = sampleEveryRemote - 1
 	}
 	for !stop.Load() {
@@ -104,7 +107,7 @@ func (w *worker) onSchedule(stop *atomic.Bool, perSecond float64, burst int) {
 func (w *worker) waitUntil(due time.Duration, stop *atomic.Bool) bool {
 	const nap = 20 * time.Millisecond
 	awake := 200 * time.Microsecond
-	if w.limiter.Remote {
+	if w.limiter.Waits() {
 		awake = 0
 	}
 	for !stop.Load() {
@@ -137,6 +140,7 @@ type audit struct {
 	touched, expected int
 	held              *int    // keys, by the limiter's own word
 	admittedToLimit   float64 // admitted by what an exact limiter could have admitted at most
+	settled           *uint64 // admitted, by what Redis was told, where it could be compared with what was admitted
 }
 
 // session is one limiter under the workload, in which every key is already known. Its workers go on where they stopped,
@@ -146,8 +150,31 @@ type session struct {
 	name    string
 	limiter peer.Limiter
 	workers []*worker
-	filled  uint64 // allowed while the keys were made known
+	fills   uint64 // calls to each key by which it was made known
+	filled  uint64 // those that were allowed
 	began   time.Time
+	spans   []span // in which calls were made
+}
+
+// span is a time from an instant to another.
+type span struct{ from, until time.Time }
+
+// active notes that calls were made from an instant until now. A pause shorter than a window is taken for none.
+func (s *session) active(from time.Time) {
+	now := time.Now()
+	if last := len(s.spans) - 1; last >= 0 && from.Sub(s.spans[last].until) < s.limit.Options.Window {
+		s.spans[last].until = now
+		return
+	}
+	s.spans = append(s.spans, span{from, now})
+}
+
+// windows is how many of them cover all the time in which calls were made.
+func (s *session) windows() (n uint64) {
+	for _, x := range s.spans {
+		n += uint64(math.Ceil(x.until.Sub(x.from).Seconds() / s.limit.Options.Window.Seconds()))
+	}
+	return n
 }
 
 func (p plan) open(ctx context.Context, name string) (*session, error) {
@@ -156,14 +183,41 @@ func (p plan) open(ctx context.Context, name string) (*session, error) {
 		return nil, err
 	}
 	s := p.session(name, l)
-	if s.filled, err = fill(ctx, name, l, p.work); err != nil {
+	s.fills = 0
+	if err := s.fill(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return s, nil
 }
 
+// fill makes every key known. With hybrid the first of many keys may have been idle for too long by the time the last has
+// its lease, and few workers that wait for each would never have all of them in use; so it goes on until hardly any waits.
+func (s *session) fill(ctx context.Context) error {
+	var cold time.Duration // how long it took first
+	for range maxFills {
+		began := time.Now()
+		if err := s.fillOnce(ctx); err != nil {
+			return err
+		}
+		took := time.Since(began)
+		if s.limiter.Provider != redisserver.Hybrid || took < cold/4 {
+			break
+		}
+		cold = cmp.Or(cold, took)
+	}
+	return nil
+}
+
+func (s *session) fillOnce(ctx context.Context) error {
+	defer s.active(time.Now())
+	n, err := fill(ctx, s.name, s.limiter, s.work)
+	s.filled += n
+	s.fills += uint64(len(s.limiter.Verbs()))
+	return err
+}
+
 func (p plan) session(name string, l peer.Limiter) *session {
-	s := &session{plan: p, name: name, limiter: l, began: time.Now()}
+	s := &session{plan: p, name: name, limiter: l, fills: 1, began: time.Now()}
 	for i := range p.work.sequences {
 		s.workers = append(s.workers, newWorker(l, p.work, i))
 	}
@@ -172,14 +226,23 @@ func (p plan) session(name string, l peer.Limiter) *session {
 
 // where is where the limiter keeps its counts.
 func (s *session) where() redisserver.Where {
-	w := s.limit.Server.Where()
-	switch {
-	case !s.limiter.Remote:
-		w = redisserver.Where{Provider: "local"}
-	case s.name != peer.Ours:
+	w := s.limit.Server.Where(s.limiter.Provider, s.limit.Options.Window)
+	if s.limiter.Remote() && !peer.IsOurs(s.name) {
 		w.Client = redisserver.GoRedis
 	}
 	return w
+}
+
+// wake is for a limiter that others had their turn after. The keys of one that is hybrid have been idle meanwhile, and may have
+// no lease any more.
+func (s *session) wake(ctx context.Context) error {
+	if s.limiter.Provider != redisserver.Hybrid {
+		return nil
+	}
+	if err := s.fillOnce(ctx); err != nil {
+		return err
+	}
+	return s.warm(ctx, func(float64) {})
 }
 
 // warm drives the limiter before it is timed.
@@ -187,12 +250,17 @@ func (s *session) warm(ctx context.Context, progress func(part float64)) error {
 	if s.warmUp == 0 {
 		return nil
 	}
+	var timed []latency.Histogram
+	for _, w := range s.workers {
+		timed = append(timed, w.latency)
+		w.latency = latency.NewHistogram()
+	}
 	_, err := s.drive(ctx, s.warmUp, progress)
 	if errors.Is(err, errIdle) { // at a low rate it may be too short for any
 		err = nil
 	}
-	for _, w := range s.workers {
-		w.latency = latency.NewHistogram()
+	for i, w := range s.workers {
+		w.latency = timed[i]
 	}
 	return err
 }
@@ -210,35 +278,46 @@ func (p plan) measure(ctx context.Context, name string, duration time.Duration, 
 	if r, err = s.drive(ctx, duration, progress); err != nil {
 		return run{}, err
 	}
-	r.audit, err = s.verify()
+	r.audit, err = s.verify(ctx)
 	return r, err
 }
 
-// fill calls once for every key, from as many goroutines as the workload has, and returns how many calls were allowed.
+// fill calls each instance once for every key, from as many goroutines as the workload has or as make good use of a server,
+// and returns how many calls were allowed.
 func fill(ctx context.Context, name string, l peer.Limiter, w *workload) (uint64, error) {
-	var (
-		wg      sync.WaitGroup
-		allowed atomic.Uint64
-		callers = len(w.sequences)
-		errs    = make([]error, callers)
-	)
-	for i := range callers {
+	verbs, callers := l.Verbs(), len(w.sequences)
+	if l.Remote() {
+		callers = max(callers, remoteWorkers)
+	}
+	var allowed atomic.Uint64
+	err := share(callers, len(verbs)*len(w.keys), func(i int) error {
+		ok, err := verbs[i/len(w.keys)](w.keys[i%len(w.keys)])
+		switch {
+		case ctx.Err() != nil:
+			return errInterrupted
+		case err != nil:
+			return fmt.Errorf("%s: %w", name, err)
+		case ok:
+			allowed.Add(1)
+		}
+		return nil
+	})
+	return allowed.Load(), err
+}
+
+// share does n things by so many goroutines, each of which ends with its first error.
+func share(goroutines, n int, do func(i int) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, goroutines)
+	for g := range goroutines {
 		wg.Go(func() {
-			for j := i; j < len(w.keys) && errs[i] == nil; j += callers {
-				ok, err := l.Allow(w.keys[j])
-				switch {
-				case ctx.Err() != nil:
-					errs[i] = errInterrupted
-				case err != nil:
-					errs[i] = fmt.Errorf("%s: %w", name, err)
-				case ok:
-					allowed.Add(1)
-				}
+			for i := g; i < n && errs[g] == nil; i += goroutines {
+				errs[g] = do(i)
 			}
 		})
 	}
 	wg.Wait()
-	return allowed.Load(), cmp.Or(errs...)
+	return cmp.Or(errs...)
 }
 
 // drive lets the workers loose for the duration, or until ctx ends.
@@ -247,7 +326,7 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 
 	before := s.sum()
 	work := func() *redisserver.Work { return nil }
-	if s.limiter.Remote {
+	if s.limiter.Remote() {
 		work = s.limit.Server.Watch(ctx)
 	}
 	var (
@@ -272,6 +351,8 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	wait(ctx, duration, progress)
 	stop.Store(true)
 	wg.Wait()
+
+	s.active(began)
 
 	r := s.sum()
 	r.elapsed = time.Since(began)
@@ -333,9 +414,9 @@ func wait(ctx context.Context, duration time.Duration, progress func(part float6
 }
 
 // verify checks the premises of a session: that it touched the keys it should, that the limiter still knows them, and
-// that what was admitted fits to what was offered. A limiter of another library may admit too much, which is reported;
-// ours may not.
-func (s *session) verify() (a audit, err error) {
+// that what was admitted fits to what was offered, and to what Redis was told. A limiter of another library may admit too much,
+// which is reported; ours may not.
+func (s *session) verify(ctx context.Context) (a audit, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s: %w", s.name, err)
@@ -361,32 +442,40 @@ func (s *session) verify() (a audit, err error) {
 	}
 
 	// An exact limiter admits at most the capacity in each of the windows that cover the session.
-	windows := math.Ceil(took.Seconds() / s.limit.Options.Window.Seconds())
-	most := uint64(windows) * s.limit.Capacity
+	windows := s.windows()
+	most := windows * s.limit.Capacity
 	calm := uint64(0.75 * float64(s.limit.Capacity)) // from 0.8 of it Suppressed may decline
 	var permitted, excess uint64
 	allCalm := true
 	for _, n := range counts {
-		n++ // the call that filled it in
+		n += s.fills
 		permitted += min(n, most)
 		excess += n - min(n, 2*most)
 		allCalm = allCalm && n <= calm
 	}
 	admitted := r.allowed + s.filled
 	a.admittedToLimit = float64(admitted) / float64(permitted)
+	// What one hybrid instance has on lease, another can not admit.
+	hybrid := s.limiter.Provider == redisserver.Hybrid
+	if hybrid && len(s.limiter.Verbs()) > 1 {
+		allCalm = false
+	}
 	switch {
 	case allCalm && r.denied > 0:
 		return a, fmt.Errorf("%d calls were denied, though no key came near its limit", r.denied)
 	case excess > 0 && r.denied == 0:
 		return a, errors.New("no call was denied, though a key was far over its limit")
-	case s.name != peer.Ours:
+	case !peer.IsOurs(s.name):
 		return a, nil
 	case s.limit.Suppressed && float64(admitted) > float64(permitted)*s.limit.Options.HardLimitFactor:
-		return a, fmt.Errorf("%d admitted, above the hard limit factor %v times the %d that %v windows permit", admitted, s.limit.Options.HardLimitFactor, permitted, windows)
+		return a, fmt.Errorf("%d admitted, above the hard limit factor %v times the %d that %d windows permit", admitted, s.limit.Options.HardLimitFactor, permitted, windows)
 	case !s.limit.Suppressed && admitted > permitted:
-		return a, fmt.Errorf("%d admitted, but %v windows permit %d", admitted, windows, permitted)
-	case !s.limit.Suppressed && withinWindow && admitted != permitted:
+		return a, fmt.Errorf("%d admitted, but %d windows permit %d", admitted, windows, permitted)
+	case !s.limit.Suppressed && !hybrid && withinWindow && admitted != permitted:
 		return a, fmt.Errorf("%d admitted, but all calls lie within one window, which permits exactly %d", admitted, permitted)
+	case hybrid:
+		offered := r.ops + s.fills*uint64(len(s.work.keys))
+		a.settled, err = s.reconcile(ctx, admitted, offered-admitted)
 	}
-	return a, nil
+	return a, err
 }

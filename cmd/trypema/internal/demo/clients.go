@@ -40,11 +40,11 @@ func (s *sent) add(o sent) {
 func (s sent) answered() uint64 { return s.admitted + s.declined }
 func (s sent) due() uint64      { return s.answered() + s.failed + s.skipped }
 
-// offer sends requests to url until ctx ends, as a Poisson process of perSecond calls, and waits for the answers. Each
+// offer sends requests to the urls until ctx ends, as a Poisson process of perSecond calls, and waits for the answers. Each
 // of the clients is a Poisson process of its share; together they are one. A client makes its next call when that is
 // due, or at once when the last answer came later, so the load does not wait for the server as long as some client is
-// free.
-func offer(ctx context.Context, url string, perSecond float64, clients int) sent {
+// free. It stays with one of the urls, each client with the next.
+func offer(ctx context.Context, urls []string, perSecond float64, clients int) sent {
 	transport := &http.Transport{MaxIdleConnsPerHost: clients}
 	defer transport.CloseIdleConnections()
 	c := &http.Client{Transport: transport, Timeout: requestTimeout}
@@ -54,9 +54,9 @@ func offer(ctx context.Context, url string, perSecond float64, clients int) sent
 		mu    sync.Mutex // guards total
 		total sent
 	)
-	for range clients {
+	for i := range clients {
 		wg.Go(func() {
-			s := client(ctx, c, url, perSecond/float64(clients))
+			s := client(ctx, c, urls[i%len(urls)], perSecond/float64(clients))
 			mu.Lock()
 			defer mu.Unlock()
 			total.add(s)

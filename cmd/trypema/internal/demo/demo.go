@@ -31,7 +31,7 @@ type Command struct {
 	Headless        bool           `help:"No live view: progress on standard error, one final table on standard output. Also when standard output is no terminal."`
 	JSON            bool           `name:"json" help:"Like --headless, with one JSON document instead of the table."`
 
-	open func(trypema.Options) (provider, error)
+	open func(trypema.Options) ([]instance, error)
 }
 
 // Help is the text of trypema demo --help.
@@ -40,18 +40,18 @@ func (Command) Help() string {
 limit. Clients offer Poisson load to both, independently of the answers as far as they can keep up.
 
 With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their time to
-live. What was decided without it, because it did not answer within 250ms, is counted as fallback.
+live. With --provider hybrid decisions are made in this process, from what Redis has leased to it. What was decided without
+Redis, because it did not answer within 250ms, is counted as fallback.
+
+With --instances there are as many servers, each with an instance of the provider and with its share of the clients. They
+are judged together.
 
 At the end, or after Ctrl-C, the guarantees are judged by what was measured. The exit status is 1 if one was broken,
 2 for a wrong flag.`
 }
 
-// provider is where the limiters come from, and what has to be closed after use.
-type provider interface {
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	Close() error
-}
+// instance is where the limiters of a server come from, and what has to be closed after use.
+type instance = redisserver.Instance
 
 const (
 	defaultWindow = 5 * time.Second
@@ -89,10 +89,12 @@ func (c *Command) resolve() (setup, error) {
 		c.Check(),
 		flags.Check(c.Duration > 0, "duration", c.Duration, "above 0s"),
 		err,
+		c.CheckFor(window),
 		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
 		flags.Check(c.Load > 0, "load", c.Load, "above 0"),
 		flags.Check(c.Load*c.Rate <= maxOffered, "load", c.Load, fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, c.Rate)),
 		flags.Check(c.Clients >= 1 && c.Clients <= 4096, "clients", c.Clients, "from 1 to 4096"),
+		flags.Check(c.Instances == nil || c.Clients >= *c.Instances, "clients", c.Clients, "at least one for each of --instances"),
 	)
 	return setup{
 		rate:     trypema.Rate(c.Rate),
@@ -116,22 +118,14 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	s.where = server.Where()
-	open := c.open
-	switch {
-	case open != nil:
-	case server != nil:
-		open = func(o trypema.Options) (provider, error) { return server.Limits(redislimit.Options{Options: o}) }
-	default:
-		open = func(o trypema.Options) (provider, error) { return trypema.NewLocal(o) }
-	}
-	limits, err := open(s.options)
+	s.where = server.Where(c.Provider, s.options.Window)
+	instances, end, err := c.limits(server, s.options)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, limits.Close()) }()
+	defer func() { err = errors.Join(err, end()) }()
 
-	run, err := start(ctx, s, limits)
+	run, err := start(ctx, s, instances)
 	if err != nil {
 		return err
 	}
@@ -157,7 +151,28 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	return errors.Join(err, report.broken())
 }
 
-// route is one guarded path with its accounts: the server's and the clients'.
+// limits returns the instances that guard the servers, and what ends them.
+func (c *Command) limits(server *redisserver.Server, o trypema.Options) (instances []instance, end func() error, err error) {
+	nothing := func() error { return nil }
+	switch {
+	case c.open != nil:
+		instances, err := c.open(o)
+		return instances, nothing, err
+	case server != nil:
+		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o})
+		if err != nil {
+			return nil, nothing, err
+		}
+		return limits.Instances, limits.Close, nil
+	}
+	local, err := trypema.NewLocal(o)
+	if err != nil {
+		return nil, nothing, err
+	}
+	return []instance{local}, local.Close, nil
+}
+
+// route is one guarded path with its accounts: the servers' and the clients'.
 type route struct {
 	path     string
 	strategy string
@@ -168,35 +183,36 @@ type route struct {
 
 // traffic is a run in progress.
 type traffic struct {
-	setup  setup
-	server *server
-	routes []*route
-	end    context.CancelFunc
-	done   chan struct{} // closed when the clients have ended; after that the fields below and routes[…].sent are complete
-	took   time.Duration // how long load was offered
+	setup   setup
+	servers servers
+	routes  []*route
+	end     context.CancelFunc
+	done    chan struct{} // closed when the clients have ended; after that the fields below and routes[…].sent are complete
+	took    time.Duration // how long load was offered
 }
 
-// start opens the server and lets the clients loose, until the duration is over or ctx ends.
-func start(ctx context.Context, s setup, limits provider) (*traffic, error) {
-	t := &traffic{setup: s, done: make(chan struct{})}
-	mux := http.NewServeMux()
-	add := func(strategy string, l trypema.Limiter, bound uint64) {
-		r := &route{path: "/" + strategy, strategy: strategy, bound: bound, meter: newMeter(s.options.Window, s.offered())}
-		t.routes = append(t.routes, r)
-		mux.Handle(r.path, guard(l, s.rate, r.meter))
+// start opens a server for each instance and lets the clients loose, until the duration is over or ctx ends.
+func start(ctx context.Context, s setup, instances []instance) (*traffic, error) {
+	guarded := func(strategy string, bound uint64) *route {
+		return &route{path: "/" + strategy, strategy: strategy, bound: bound, meter: newMeter(s.options.Window, s.offered())}
 	}
-	add("absolute", limits.Absolute(), s.capacity)
-	add("suppressed", limits.Suppressed(), s.hard)
-
-	var err error
-	if t.server, err = serve(mux); err != nil {
-		return nil, err
+	absolute, suppressed := guarded("absolute", s.capacity), guarded("suppressed", s.hard)
+	t := &traffic{setup: s, routes: []*route{absolute, suppressed}, done: make(chan struct{})}
+	for _, i := range instances {
+		mux := http.NewServeMux()
+		mux.Handle(absolute.path, guard(i.Absolute(), s.rate, absolute.meter))
+		mux.Handle(suppressed.path, guard(i.Suppressed(), s.rate, suppressed.meter))
+		one, err := serve(mux)
+		if err != nil {
+			return nil, errors.Join(err, t.servers.close())
+		}
+		t.servers = append(t.servers, one)
 	}
 	ctx, t.end = context.WithTimeout(ctx, s.duration)
 	began := time.Now()
 	var clients sync.WaitGroup
 	for _, r := range t.routes {
-		clients.Go(func() { r.sent = offer(ctx, t.server.url+r.path, s.offered(), s.clients) })
+		clients.Go(func() { r.sent = offer(ctx, t.servers.urls(r.path), s.offered(), s.clients) })
 	}
 	go func() {
 		<-ctx.Done()
@@ -207,11 +223,9 @@ func start(ctx context.Context, s setup, limits provider) (*traffic, error) {
 	return t, nil
 }
 
-// stop ends the load and the server, and returns after both have ended.
+// stop ends the load and the servers, and returns after all have ended.
 func (t *traffic) stop() error {
 	t.end()
 	<-t.done
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-	defer cancel()
-	return t.server.close(ctx)
+	return t.servers.close()
 }

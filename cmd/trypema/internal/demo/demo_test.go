@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -22,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fake is a provider whose limiters answer as a test wants it.
+// fake is an instance whose limiters answer as a test wants it.
 type fake struct {
 	trypema.Limiter // the verbs that the demo does not use
 	allow           func() (trypema.Decision, error)
@@ -41,7 +43,7 @@ func runWith(t *testing.T, allow func() (trypema.Decision, error)) (report, erro
 	c := Command{
 		Flags: redisserver.Flags{Provider: "local"},
 		Rate:  100, Load: 4, HardLimitFactor: 1.5, Duration: time.Second, Clients: 8, JSON: true,
-		open: func(trypema.Options) (provider, error) { return fake{allow: allow}, nil },
+		open: func(trypema.Options) ([]instance, error) { return []instance{fake{allow: allow}}, nil },
 	}
 	var stdout bytes.Buffer
 	err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: io.Discard})
@@ -127,26 +129,87 @@ func TestDemoWithoutTheServerItNeeds(t *testing.T) {
 }
 
 func TestDemoInRedis(t *testing.T) {
-	for _, client := range []string{redisserver.GoRedis, redisserver.Rueidis} {
-		t.Run(client, func(t *testing.T) {
+	two, often := 2, 10*time.Millisecond
+	tests := []struct {
+		flags redisserver.Flags
+		says  []string
+	}{
+		{redisserver.Flags{Provider: "redis"}, []string{"redis by go-redis: "}},
+		{redisserver.Flags{Provider: "redis", Client: ptr("rueidis"), Instances: &two}, []string{"redis × 2 by rueidis: "}},
+		{redisserver.Flags{Provider: "hybrid", Instances: &two}, []string{"hybrid × 2 by go-redis: ", "settled every 5ms\n"}},
+		{redisserver.Flags{Provider: "hybrid", Client: ptr("rueidis"), SyncInterval: &often}, []string{"hybrid by rueidis: ", "settled every 10ms\n"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.says[0], func(t *testing.T) {
 			c := Command{
-				Flags: redisserver.Flags{Provider: "redis", Client: &client},
+				Flags: tt.flags,
 				Rate:  100, Load: 3, HardLimitFactor: 1.5, Duration: 3 * time.Second, Clients: 8,
 			}
 			var table, progress bytes.Buffer
 			if err := c.Run(t.Context(), screen.Streams{Out: &table, Err: &progress}); err != nil {
 				t.Fatalf("%v\n%s", err, &table)
 			}
-			where := "redis by " + client + ": embedded miniredis, not Redis: its speed means nothing\n"
-			for _, want := range []string{where, "fallback, errors", "✓ /absolute G1 bound", "✓ /suppressed G1 bound"} {
+			tt.says[0] += "embedded miniredis, not Redis: its speed means nothing\n"
+			for _, want := range append(tt.says, "fallback, errors", "✓ /absolute G1 bound", "✓ /suppressed G1 bound", "✓ /suppressed sums") {
 				if !strings.Contains(table.String(), want) {
 					t.Errorf("nothing says %q:\n%s", want, &table)
 				}
 			}
-			if !strings.Contains(progress.String(), where) {
-				t.Errorf("nothing says where:\n%s", &progress)
+			for line := range strings.Lines(table.String()) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 && !strings.HasPrefix(line, "     ") { // but for notes
+					t.Errorf("a line of %d columns: %s", n, line)
+				}
+			}
+			for _, want := range tt.says {
+				if !strings.Contains(progress.String(), want) {
+					t.Errorf("no progress says %q:\n%s", want, &progress)
+				}
 			}
 		})
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// TestInstancesShareTheLoad: each client stays with a server of its own, and what all of them admit is judged together.
+func TestInstancesShareTheLoad(t *testing.T) {
+	const n = 3
+	var calls [n]atomic.Uint64
+	c := Command{
+		Flags: redisserver.Flags{Provider: "local"},
+		Rate:  100, Load: 6, HardLimitFactor: 1.5, Duration: time.Second, Clients: 2 * n, JSON: true,
+		open: func(trypema.Options) (all []instance, _ error) {
+			for i := range n {
+				all = append(all, fake{allow: func() (trypema.Decision, error) {
+					return trypema.Decision{Allowed: calls[i].Add(1)%n == 0}, nil
+				}})
+			}
+			return all, nil
+		},
+	}
+	var stdout, progress bytes.Buffer
+	err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: &progress})
+	if err == nil || !strings.Contains(err.Error(), "/absolute G1 bound broken") {
+		t.Errorf("each admits what all of them may, and the error is %v", err)
+	}
+	var r report
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatalf("%v in %s", err, &stdout)
+	}
+	total := uint64(0)
+	for i := range calls {
+		total += calls[i].Load()
+	}
+	if offered := r.Routes[0].Offered + r.Routes[1].Offered; offered != total {
+		t.Errorf("%d calls were made, %d are accounted for", total, offered)
+	}
+	for i := range calls {
+		if got := calls[i].Load(); got < total/n/2 {
+			t.Errorf("server %d got %d of %d calls", i, got, total)
+		}
+	}
+	if !strings.Contains(progress.String(), " and 2 more\n") {
+		t.Errorf("nothing says how many servers there are:\n%s", &progress)
 	}
 }
 
@@ -187,7 +250,7 @@ func TestOfferIsOpenLoop(t *testing.T) {
 		defer s.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		got := offer(ctx, s.URL, 400, 64)
+		got := offer(ctx, []string{s.URL}, 400, 64)
 		if got.admitted < 250 || got.admitted > 550 || got.declined+got.failed > 0 { // 400 ± 7σ
 			t.Errorf("unexpected %+v", got)
 		}
@@ -197,7 +260,7 @@ func TestOfferIsOpenLoop(t *testing.T) {
 		defer s.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		got := offer(ctx, s.URL, 400, 2) // two clients can make 40
+		got := offer(ctx, []string{s.URL}, 400, 2) // two clients can make 40
 		if got.declined > 45 || got.due() < 250 || got.due() > 550 {
 			t.Errorf("unexpected %+v", got)
 		}
@@ -207,7 +270,7 @@ func TestOfferIsOpenLoop(t *testing.T) {
 		defer s.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		got := offer(ctx, s.URL, 400, 8)
+		got := offer(ctx, []string{s.URL}, 400, 8)
 		if got.failed == 0 || got.answered() > 0 || !strings.Contains(got.firstFail.Error(), "418") {
 			t.Errorf("unexpected %+v", got)
 		}

@@ -161,6 +161,9 @@ func (r report) table(w io.Writer) error {
 	remote := r.Settings.Server != ""
 	if remote {
 		fmt.Fprintln(w, r.Settings.Where)
+		if pace := r.Settings.Pace(); pace != "" {
+			fmt.Fprintln(w, pace)
+		}
 		rows = append(rows, []string{"fallback, errors"})
 	}
 	limit := float64(r.Routes[0].Capacity) / (r.Settings.Window / 1000)

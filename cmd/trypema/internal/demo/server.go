@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -41,6 +42,36 @@ func (s *server) close(ctx context.Context) error {
 		err = errors.Join(err, served)
 	}
 	return err
+}
+
+// servers are alike, each with an instance of the limits.
+type servers []*server
+
+// urls are those of a path.
+func (all servers) urls(path string) (urls []string) {
+	for _, s := range all {
+		urls = append(urls, s.url+path)
+	}
+	return urls
+}
+
+// String is the address of the first, and how many more there are.
+func (all servers) String() string {
+	if len(all) > 1 {
+		return fmt.Sprintf("%s and %d more", all[0].url, len(all)-1)
+	}
+	return all[0].url
+}
+
+// close ends all of them, after the requests in flight, within the time that a request may take.
+func (all servers) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.close(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // guard is a handler whose calls all share one key and one limit, and that keeps account of each decision.

@@ -77,10 +77,14 @@ func (v view) View() string {
 	s := v.traffic.setup
 	elapsed := v.readings[0].elapsed
 	left := max(0, s.duration-elapsed)
+	where := s.where.String()
+	if pace := s.where.Pace(); pace != "" {
+		where += ", " + pace
+	}
 	v.bar.Width = max(10, v.width-14)
 	lines := []string{
-		bold.Render(" trypema demo") + faint.Render("  "+s.title()+"  "+v.traffic.server.url),
-		faint.Render(" " + s.where.String()),
+		bold.Render(" trypema demo") + faint.Render("  "+s.title()+"  "+v.traffic.servers.String()),
+		faint.Render(" " + where),
 		fmt.Sprintf(" %s %5.1fs left", v.bar.ViewAs(min(1, elapsed.Seconds()/s.duration.Seconds())), left.Seconds()),
 		"",
 	}

@@ -41,7 +41,7 @@ func busy(t *testing.T) *traffic {
 		rate: 5000, load: 10, options: trypema.Options{Window: 2 * time.Second}, capacity: 10_000, hard: 15_000,
 		duration: time.Minute, clients: 1,
 	}
-	run := &traffic{setup: s, server: &server{url: "http://127.0.0.1:65535"}, end: func() {}}
+	run := &traffic{setup: s, servers: servers{{url: "http://127.0.0.1:65535"}}, end: func() {}}
 	for _, name := range []string{"absolute", "suppressed"} {
 		m := newMeter(s.options.Window, s.offered())
 		m.start = m.start.Add(-10 * time.Second)
@@ -59,8 +59,9 @@ func TestViewFitsTheTerminal(t *testing.T) {
 		where redisserver.Where
 		says  []string
 	}{
-		{"local", redisserver.Where{Provider: "local"}, []string{"local, in this process"}},
+		{"local", redisserver.Here, []string{"local, in this process"}},
 		{"redis", redisserver.Where{Provider: "redis", Client: "go-redis", Server: "redis://h:6379"}, []string{"redis by go-redis: redis://h:6379", "fallback, errors               1, 0"}},
+		{"hybrid", redisserver.Where{Provider: "hybrid", Client: "rueidis", Server: "redis://h:6379", Instances: 2, SyncInterval: 12.5}, []string{"hybrid × 2 by rueidis: redis://h:6379, settled every 12.5ms"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -12,9 +12,12 @@ import (
 
 // log writes a line about each second of the run, until the clients have ended.
 func (t *traffic) log(w io.Writer) {
-	fmt.Fprintf(w, "%s\n", t.setup.title()+", "+t.server.url)
+	fmt.Fprintf(w, "%s\n", t.setup.title()+", "+t.servers.String())
 	if t.setup.where.Server != "" {
 		fmt.Fprintln(w, t.setup.where)
+	}
+	if pace := t.setup.where.Pace(); pace != "" {
+		fmt.Fprintln(w, pace)
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

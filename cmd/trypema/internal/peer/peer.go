@@ -6,15 +6,17 @@
 // be; stores keep their own defaults for size and cleaning. What "at most Capacity in a Window" comes to differs by
 // algorithm, and is what the accuracy of a benchmark shows.
 //
-// Those that keep their counts in Redis get a client each, all made in the same way, and keys of their own, which no other
-// run knows and which Redis drops by itself.
+// Those that keep their counts in Redis get a client for each instance, all made in the same way, and keys of their own, which
+// no other run knows and which Redis drops by itself.
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,32 +49,86 @@ type Limit struct {
 
 // Limiter is a limiter of any library.
 type Limiter struct {
-	// Allow decides and records one call.
-	Allow func(key string) (bool, error)
+	// Allow decides and records one call, by the first instance where there are several.
+	Allow Verb
 
-	// Len is the number of keys held; nil where the library does not tell.
+	// Instances are Allow of each of several instances, which share the limit; nil where there is one.
+	Instances []Verb
+
+	// Len is the number of keys held, by an instance; nil where the library does not tell.
 	Len func() int
 
-	// Remote says that a call goes to a server.
-	Remote bool
+	// Flush returns when Redis has been told of all calls, and Settled what it then holds of a key; nil where there is nothing
+	// to tell.
+	Flush   func(context.Context) error
+	Settled func(ctx context.Context, key string) (admitted, declined uint64, err error)
+
+	// Provider is where the counts are kept: redisserver.Local, Redis or Hybrid.
+	Provider string
 
 	// Close ends what the limiter runs in the background.
 	Close func() error
 }
 
-// Ours is the name of this library among the peers.
+// Verb decides and records one call.
+type Verb = func(key string) (bool, error)
+
+// Verbs are Allow of each instance, at least of one.
+func (l Limiter) Verbs() []Verb {
+	if l.Instances == nil {
+		return []Verb{l.Allow}
+	}
+	return l.Instances
+}
+
+// Bound is the limiter for a caller who stays with one instance; callers are spread over them in turn.
+func (l Limiter) Bound(caller int) Limiter {
+	verbs := l.Verbs()
+	l.Allow, l.Instances = verbs[caller%len(verbs)], nil
+	return l
+}
+
+// Remote reports whether Redis has to do with it.
+func (l Limiter) Remote() bool {
+	return l.Provider == redisserver.Redis || l.Provider == redisserver.Hybrid
+}
+
+// Waits reports whether every call waits for an answer of Redis.
+func (l Limiter) Waits() bool { return l.Provider == redisserver.Redis }
+
+// Ours is the name of this library among the peers, with the provider that the limit's Server names.
 const Ours = "trypema"
+
+// variants are names of ours with a provider of their own, for a comparison of them.
+var variants = map[string]string{
+	Ours + "-local":  redisserver.Local,
+	Ours + "-redis":  redisserver.Redis,
+	Ours + "-hybrid": redisserver.Hybrid,
+}
+
+// Variants lists the names of this library that say where it keeps its counts.
+func Variants() []string { return []string{Ours + "-local", Ours + "-redis", Ours + "-hybrid"} }
+
+// IsOurs reports whether a name is one of this library.
+func IsOurs(name string) bool { return name == Ours || variants[name] != "" }
+
+// NeedsServer reports whether a limit must have a Server for the peer with this name.
+func NeedsServer(name string) bool {
+	if p := variants[name]; p != "" {
+		return p != redisserver.Local
+	}
+	return name != Ours && !slices.Contains(NamesIn(false), name)
+}
 
 // ErrMissing is the error of Open for redis-cell, if the server does not have that.
 var ErrMissing = errors.New("redis-cell: the server does not have this module, whose command is CL.THROTTLE")
 
-// peers is the table of all limiters, in the order in which they are listed.
-var peers = []struct {
+// others is the table of all limiters but ours, in the order in which they are listed.
+var others = []struct {
 	name   string
-	remote bool // it keeps its counts in Redis; Trypema can do both
+	remote bool // it keeps its counts in Redis
 	open   func(Limit) (Limiter, error)
 }{
-	{Ours, false, openTrypema},
 	{"xtime-syncmap", false, openXTimeSyncMap},
 	{"xtime-xsync", false, openXTimeXSync},
 	{"go-limiter", false, openGoLimiter},
@@ -88,43 +144,55 @@ var peers = []struct {
 func Names() []string { return append(NamesIn(false), NamesIn(true)[1:]...) }
 
 // NamesIn lists those that can keep their counts in Redis, or in this process, ours first.
-func NamesIn(remote bool) (names []string) {
-	for _, p := range peers {
-		if p.name == Ours || p.remote == remote {
+func NamesIn(remote bool) []string {
+	names := []string{Ours}
+	for _, p := range others {
+		if p.remote == remote {
 			names = append(names, p.name)
 		}
 	}
 	return names
 }
 
-// Open returns a new limiter without any state. The name is one of Names; for one that keeps its counts in Redis, the
-// limit has a Server.
+// Open returns a new limiter without any state. The name is one of Names or Variants; for one that keeps its counts in Redis,
+// the limit has a Server.
 func Open(name string, l Limit) (Limiter, error) {
-	for _, p := range peers {
-		if p.name == name {
-			limiter, err := p.open(l)
-			if limiter.Close == nil {
-				limiter.Close = func() error { return nil }
-			}
-			limiter.Remote = p.remote || name == Ours && l.Server != nil
-			return limiter, err
+	if IsOurs(name) {
+		return openTrypema(cmp.Or(variants[name], l.Server.Provider()), l)
+	}
+	for _, p := range others {
+		if p.name != name {
+			continue
 		}
+		limiter, err := p.open(l)
+		if limiter.Close == nil {
+			limiter.Close = func() error { return nil }
+		}
+		limiter.Provider = redisserver.Local
+		if p.remote {
+			limiter.Provider = redisserver.Redis
+		}
+		return limiter, err
 	}
 	return Limiter{}, fmt.Errorf("no peer is called %q", name)
 }
 
-func openTrypema(l Limit) (Limiter, error) {
-	if l.Server != nil {
-		return openTrypemaRedis(l)
+func openTrypema(provider string, l Limit) (limiter Limiter, err error) {
+	if provider == redisserver.Local {
+		limiter, err = openTrypemaLocal(l)
+	} else {
+		limiter, err = openTrypemaRemote(provider, l)
 	}
+	limiter.Provider = provider
+	return limiter, err
+}
+
+func openTrypemaLocal(l Limit) (Limiter, error) {
 	local, err := trypema.NewLocal(l.Options)
 	if err != nil {
 		return Limiter{}, err
 	}
-	strategy := local.Absolute()
-	if l.Suppressed {
-		strategy = local.Suppressed()
-	}
+	strategy := l.strategy(local)
 	ctx, perSecond := context.Background(), trypema.Rate(l.Rate)
 	return Limiter{
 		Allow: func(key string) (bool, error) {
@@ -136,28 +204,44 @@ func openTrypema(l Limit) (Limiter, error) {
 	}, nil
 }
 
+// strategy is the one of a provider that the limit names.
+func (l Limit) strategy(p redisserver.Instance) trypema.Limiter {
+	if l.Suppressed {
+		return p.Suppressed()
+	}
+	return p.Absolute()
+}
+
 // With the patience of the other clients, ours decides nothing without Redis that they would not fail at. Such a decision
 // is a failure here: it says nothing about Redis.
-func openTrypemaRedis(l Limit) (Limiter, error) {
-	limits, err := l.Server.Limits(redislimit.Options{Options: l.Options, Timeout: redisserver.Patience})
+func openTrypemaRemote(provider string, l Limit) (Limiter, error) {
+	limits, err := l.Server.Limits(provider, redislimit.Options{Options: l.Options, Timeout: redisserver.Patience})
 	if err != nil {
 		return Limiter{}, err
 	}
-	strategy := limits.Absolute()
-	if l.Suppressed {
-		strategy = limits.Suppressed()
-	}
 	ctx, perSecond := context.Background(), trypema.Rate(l.Rate)
-	return Limiter{
-		Allow: func(key string) (bool, error) {
+	var verbs []Verb
+	for _, i := range limits.Instances {
+		strategy := l.strategy(i)
+		verbs = append(verbs, func(key string) (bool, error) {
 			d, err := strategy.Allow(ctx, key, perSecond)
 			if err == nil && d.Fallback {
 				err = errors.New("decided without Redis, which did not answer")
 			}
 			return d.Allowed, err
-		},
-		Close: limits.Close,
-	}, nil
+		})
+	}
+	limiter := Limiter{Allow: verbs[0], Instances: verbs, Close: limits.Close}
+	if provider == redisserver.Hybrid {
+		first := l.strategy(limits.Instances[0])
+		limiter.Len = limits.Len
+		limiter.Flush = limits.Flush
+		limiter.Settled = func(ctx context.Context, key string) (admitted, declined uint64, err error) {
+			u, err := first.Usage(ctx, key, perSecond)
+			return u.Total - u.Declined, u.Declined, err
+		}
+	}
+	return limiter, nil
 }
 
 // bucket is a token bucket of x/time/rate. It refills at the rate and holds at most the capacity.
@@ -272,43 +356,61 @@ func openSlidingWindow(l Limit) (Limiter, error) {
 	}), nil
 }
 
+// clients makes a verb of each of as many clients as there are instances.
+func clients(s *redisserver.Server, verb func(redis.UniversalClient) Verb) Limiter {
+	var verbs []Verb
+	var ends []func() error
+	for range s.Instances() {
+		c := s.GoRedis()
+		verbs, ends = append(verbs, verb(c)), append(ends, c.Close)
+	}
+	return Limiter{Allow: verbs[0], Instances: verbs, Close: func() error {
+		var errs []error
+		for _, end := range ends {
+			errs = append(errs, end())
+		}
+		return errors.Join(errs...)
+	}}
+}
+
 // redis_rate is GCRA in a script: the same limit is a rate of Capacity per Window with Capacity at once.
 func openRedisRate(l Limit) (Limiter, error) {
-	ctx, client, prefix := context.Background(), l.Server.GoRedis(), redisserver.Prefix()
-	limiter := redis_rate.NewLimiter(client)
+	ctx, prefix := context.Background(), redisserver.Prefix()
 	limit := redis_rate.Limit{Rate: int(l.Capacity), Burst: int(l.Capacity), Period: l.Options.Window}
-	return Limiter{
-		Allow: func(key string) (bool, error) {
+	return clients(l.Server, func(c redis.UniversalClient) Verb {
+		limiter := redis_rate.NewLimiter(c)
+		return func(key string) (bool, error) {
 			r, err := limiter.Allow(ctx, prefix+key, limit)
 			if err != nil {
 				return false, err
 			}
 			return r.Allowed > 0, nil
-		},
-		Close: client.Close,
-	}, nil
+		}
+	}), nil
 }
 
 // redis-cell is GCRA in a module of the server. It takes a rate as a count in whole seconds, and a burst of one less than
 // may come at once.
 func openRedisCell(l Limit) (Limiter, error) {
-	ctx, client, prefix := context.Background(), l.Server.GoRedis(), redisserver.Prefix()
+	ctx, prefix := context.Background(), redisserver.Prefix()
 	count, seconds := inWholeSeconds(l.Capacity, l.Options.Window)
-	allow := func(key string) (bool, error) {
-		// Its reply: whether it is limited, then how far and for how long.
-		reply, err := client.Do(ctx, "CL.THROTTLE", prefix+key, l.Capacity-1, count, seconds, 1).Int64Slice()
-		if err != nil {
-			return false, err
+	limiter := clients(l.Server, func(c redis.UniversalClient) Verb {
+		return func(key string) (bool, error) {
+			// Its reply: whether it is limited, then how far and for how long.
+			reply, err := c.Do(ctx, "CL.THROTTLE", prefix+key, l.Capacity-1, count, seconds, 1).Int64Slice()
+			if err != nil {
+				return false, err
+			}
+			return len(reply) > 0 && reply[0] == 0, nil
 		}
-		return len(reply) > 0 && reply[0] == 0, nil
-	}
-	if _, err := allow(""); err != nil {
+	})
+	if _, err := limiter.Allow(""); err != nil {
 		if redis.HasErrorPrefix(err, "unknown command") {
 			err = ErrMissing
 		}
-		return Limiter{}, errors.Join(err, client.Close())
+		return Limiter{}, errors.Join(err, limiter.Close())
 	}
-	return Limiter{Allow: allow, Close: client.Close}, nil
+	return limiter, nil
 }
 
 // inWholeSeconds is a rate of n per window as a count per whole number of seconds, in the smallest numbers there are.

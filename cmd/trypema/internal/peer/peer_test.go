@@ -29,20 +29,27 @@ func TestEveryPeerHasTheSameLimit(t *testing.T) {
 			Options:  trypema.Options{Window: time.Hour},
 		}
 	}
-	testPeers(t, limit(1000), NamesIn(false))
+	testPeers(t, limit(1000), append(NamesIn(false), Ours+"-local"))
 	t.Run("redis", func(t *testing.T) {
 		url := "redis://" + withCell(t).Addr()
-		for _, client := range []string{redisserver.GoRedis, redisserver.Rueidis} {
-			s, err := redisserver.Flags{Provider: "redis", Redis: &url, Client: &client}.Open(t.Context(), time.Hour)
+		for _, f := range []redisserver.Flags{
+			{Provider: "redis"},
+			{Provider: "redis", Client: ptr(redisserver.Rueidis)},
+			{Provider: "redis", Instances: ptr(3)},
+			{Provider: "hybrid"},
+			{Provider: "hybrid", Client: ptr(redisserver.Rueidis)},
+		} {
+			f.Redis = &url
+			s, err := f.Open(t.Context(), time.Hour)
 			if err != nil {
 				t.Fatal(err)
 			}
 			l := limit(100)
 			l.Server = s
-			testPeers(t, l, NamesIn(true))
+			testPeers(t, l, append(NamesIn(true), Variants()...))
 			l.Suppressed = true
 			l.Options.HardLimitFactor = 1 // which makes it as exact as the others
-			testPeers(t, l, NamesIn(true)[:1])
+			testPeers(t, l, append(Variants(), Ours))
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
@@ -91,10 +98,11 @@ func testPeers(t *testing.T, limit Limit, names []string) {
 					t.Error(err)
 				}
 			}()
+			admittedOf := make(map[string]uint64)
 			for _, key := range []string{"a", "b"} {
 				var admitted uint64
-				for range 2 * limit.Capacity {
-					ok, err := l.Allow(key)
+				for i := range int(2 * limit.Capacity) {
+					ok, err := l.Bound(i).Allow(key)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -102,12 +110,28 @@ func testPeers(t *testing.T, limit Limit, names []string) {
 						admitted++
 					}
 				}
-				if admitted != limit.Capacity {
+				least := limit.Capacity
+				if l.Provider == "hybrid" && limit.Server.Instances() > 1 { // of which one may have on lease what others want
+					least = limit.Capacity / 2
+				}
+				if admitted < least || admitted > limit.Capacity {
 					t.Errorf("key %s: %d admitted, want %d", key, admitted, limit.Capacity)
 				}
+				admittedOf[key] = admitted
 			}
-			if l.Remote != (limit.Server != nil) {
-				t.Errorf("remote is %v", l.Remote)
+			if want := providerOf(name, limit); l.Provider != want || l.Remote() != (want != "local") || l.Waits() != (want == "redis") {
+				t.Errorf("it keeps its counts in %s, want %s", l.Provider, want)
+			}
+			if l.Remote() != NeedsServer(name) && name != Ours {
+				t.Errorf("that it needs a server is %v", NeedsServer(name))
+			}
+			if l.Flush != nil {
+				if err := l.Flush(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if a, _, err := l.Settled(t.Context(), "a"); a != admittedOf["a"] || err != nil {
+					t.Errorf("Redis was told of %d, %v, want %d", a, err, admittedOf["a"])
+				}
 			}
 			if l.Len != nil && l.Len() != 2 {
 				t.Errorf("holds %d keys, want 2", l.Len())
@@ -116,11 +140,46 @@ func testPeers(t *testing.T, limit Limit, names []string) {
 	}
 }
 
+func ptr[T any](v T) *T { return &v }
+
+func providerOf(name string, l Limit) string {
+	switch {
+	case name == Ours:
+		return l.Server.Provider()
+	case IsOurs(name):
+		return strings.TrimPrefix(name, Ours+"-")
+	case slices.Contains(NamesIn(true), name):
+		return "redis"
+	}
+	return "local"
+}
+
+func TestBound(t *testing.T) {
+	var calls [3]int
+	var l Limiter
+	for i := range calls {
+		l.Instances = append(l.Instances, func(string) (bool, error) { calls[i]++; return true, nil })
+	}
+	l.Allow = l.Instances[0]
+	for caller := range 8 {
+		if _, err := l.Bound(caller).Allow("k"); err != nil {
+			t.Error(err)
+		}
+	}
+	if calls != [3]int{3, 3, 2} {
+		t.Errorf("calls to the instances: %v", calls)
+	}
+	one := Limiter{Allow: func(string) (bool, error) { calls[0] = 0; return true, nil }}
+	if _, err := one.Bound(7).Allow("k"); err != nil || calls[0] != 0 || len(one.Verbs()) != 1 {
+		t.Error("a limiter without instances is not one")
+	}
+}
+
 func TestOpenUnknown(t *testing.T) {
 	if _, err := Open("governor", Limit{}); err == nil {
 		t.Error("no error")
 	}
-	if names := Names(); names[0] != Ours || slices.Contains(names, "") || len(slices.Compact(slices.Sorted(slices.Values(names)))) != len(peers) {
+	if names := Names(); names[0] != Ours || slices.Contains(names, "") || len(slices.Compact(slices.Sorted(slices.Values(names)))) != 1+len(others) {
 		t.Errorf("names are %v", names)
 	}
 }
@@ -141,25 +200,30 @@ func TestRedisCellIsMissing(t *testing.T) {
 }
 
 func TestDecisionsWithoutRedisAreFailures(t *testing.T) {
-	m := miniredis.RunT(t)
-	url := "redis://" + m.Addr()
-	s, err := redisserver.Flags{Provider: "redis", Redis: &url}.Open(t.Context(), time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := Open(Ours, Limit{Capacity: 10, Rate: 10, Options: trypema.Options{Window: time.Second}, Server: s})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := l.Allow("k"); !ok || err != nil {
-		t.Errorf("got %v, %v", ok, err)
-	}
-	m.SetError("LOADING Redis is loading the dataset in memory")
-	if _, err := l.Allow("k"); err == nil {
-		t.Error("no error")
-	}
-	if err := errors.Join(l.Close(), s.Close()); err != nil {
-		t.Error(err)
+	for _, provider := range []string{redisserver.Redis, redisserver.Hybrid} {
+		t.Run(provider, func(t *testing.T) {
+			m := miniredis.RunT(t)
+			url := "redis://" + m.Addr()
+			s, err := redisserver.Flags{Provider: provider, Redis: &url}.Open(t.Context(), time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := Open(Ours, Limit{Capacity: 10, Rate: 10, Options: trypema.Options{Window: time.Second}, Server: s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok, err := l.Allow("k"); !ok || err != nil {
+				t.Errorf("got %v, %v", ok, err)
+			}
+			m.SetError("LOADING Redis is loading the dataset in memory")
+			if _, err := l.Allow("other"); err == nil {
+				t.Error("no error")
+			}
+			m.SetError("")
+			if err := errors.Join(l.Close(), s.Close()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

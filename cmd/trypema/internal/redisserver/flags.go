@@ -3,28 +3,42 @@ package redisserver
 
 import (
 	"cmp"
+	"fmt"
 	"net"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
 )
 
 // Flags say where the limits of a command keep their counts. Commands embed it.
 type Flags struct {
-	Provider string  `default:"local" help:"Where counts are kept: local (in this process) or redis."`
-	Redis    *string `name:"redis" placeholder:"URL" help:"With --provider redis: redis://user:password@host:6379/0, or rediss:// for TLS; several with commas between them are nodes of one Cluster. Default: an embedded miniredis, which is not a Redis server, and whose speed means nothing."`
-	Client   *string `help:"With --provider redis: the client library, go-redis or rueidis. Default: go-redis."`
+	Provider string  `default:"local" help:"Where counts are kept: local (in this process), redis, or hybrid (a part of them on lease in this process, settled with Redis)."`
+	Redis    *string `name:"redis" placeholder:"URL" help:"With --provider redis or hybrid: redis://user:password@host:6379/0, or rediss:// for TLS; several with commas between them are nodes of one Cluster. Default: an embedded miniredis, which is not a Redis server, and whose speed means nothing."`
+	Client   *string `help:"With --provider redis or hybrid: the client library, go-redis or rueidis. Default: go-redis."`
+
+	Instances    *int           `help:"With --provider redis or hybrid: instances of the provider that share the limits, each with a client of its own. Default: 1."`
+	SyncInterval *time.Duration `help:"With --provider hybrid: how often keys near their limit settle. Default: a 200th of the window, from 5ms to 100ms."`
 }
 
-// Remote reports whether the counts are kept in Redis.
-func (f Flags) Remote() bool { return f.Provider == "redis" }
+// The providers, as in Flags and Where.
+const (
+	Local  = "local"
+	Redis  = "redis"
+	Hybrid = "hybrid"
+)
+
+const maxInstances = 64
+
+// Remote reports whether Redis is needed: the counts are kept there, or settled.
+func (f Flags) Remote() bool { return f.Provider == Redis || f.Provider == Hybrid }
 
 // Check returns the first flag that is wrong as a flags.Error, or nil. It asks no server.
 func (f Flags) Check() error {
-	const onlyRemote = "left out unless --provider is redis"
+	const onlyRemote = "left out unless --provider is redis or hybrid"
 	var shown string
 	var wrong error
 	if f.Redis != nil {
@@ -32,12 +46,36 @@ func (f Flags) Check() error {
 		_, wrong = parse(*f.Redis)
 	}
 	return flags.First(
-		flags.OneOf("provider", f.Provider, "local", "redis"),
+		flags.OneOf("provider", f.Provider, Local, Redis, Hybrid),
 		flags.Check(f.Redis == nil || f.Remote(), "redis", shown, onlyRemote),
 		flags.Check(f.Client == nil || f.Remote(), "client", f.client(), onlyRemote),
 		flags.OneOf("client", f.client(), GoRedis, Rueidis),
 		wrong,
+		flags.Check(f.Instances == nil || f.Remote(), "instances", f.instances(), onlyRemote),
+		flags.Check(f.instances() >= 1 && f.instances() <= maxInstances, "instances", f.instances(), fmt.Sprintf("from 1 to %d", maxInstances)),
+		flags.Check(f.SyncInterval == nil || f.Provider == Hybrid, "sync-interval", f.syncInterval(), "left out unless --provider is hybrid"),
 	)
+}
+
+// CheckFor returns what is wrong with a flag of Flags for limits with such a window, as Check does.
+func (f Flags) CheckFor(window time.Duration) error {
+	d := f.syncInterval()
+	return flags.Check(f.SyncInterval == nil || d >= time.Millisecond && d <= window, "sync-interval", d, fmt.Sprintf("from 1ms to --window (%v)", window))
+}
+
+func (f Flags) instances() int {
+	if f.Instances == nil {
+		return 1
+	}
+	return *f.Instances
+}
+
+// syncInterval is 0 for the library's default.
+func (f Flags) syncInterval() time.Duration {
+	if f.SyncInterval == nil {
+		return 0
+	}
+	return *f.SyncInterval
 }
 
 // The client libraries.
@@ -126,18 +164,35 @@ func concealed(text string) string {
 
 // Where is for reports: where limits keep their counts.
 type Where struct {
-	Provider string `json:"provider"`
-	Client   string `json:"client"` // empty for local, as is Server
-	Server   string `json:"server"`
+	Provider     string  `json:"provider"`
+	Client       string  `json:"client"` // empty for local, as is Server
+	Server       string  `json:"server"`
+	Instances    int     `json:"instances"`
+	SyncInterval float64 `json:"sync_interval_ms"` // 0 but for hybrid
 }
+
+// Here is where limits keep their counts in this process.
+var Here = Where{Provider: Local, Instances: 1}
 
 // String is Where for a person.
 func (w Where) String() string {
-	switch {
-	case w.Server == "":
+	if w.Server == "" {
 		return "local, in this process"
-	case w.Client == "":
-		return w.Provider + ": " + w.Server
 	}
-	return w.Provider + " by " + w.Client + ": " + w.Server
+	s := w.Provider
+	if w.Instances > 1 {
+		s += " × " + strconv.Itoa(w.Instances)
+	}
+	if w.Client != "" {
+		s += " by " + w.Client
+	}
+	return s + ": " + w.Server
+}
+
+// Pace says for a person how often keys settle; empty for those that do not.
+func (w Where) Pace() string {
+	if w.SyncInterval == 0 {
+		return ""
+	}
+	return fmt.Sprintf("settled every %gms", w.SyncInterval)
 }

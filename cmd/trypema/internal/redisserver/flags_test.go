@@ -1,10 +1,13 @@
 package redisserver
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
 )
@@ -77,14 +80,45 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestCheck(t *testing.T) {
+	tests := []struct {
+		flags Flags
+		says  string // empty if they are right
+	}{
+		{Flags{Provider: Local}, ""},
+		{Flags{Provider: "remote"}, `--provider is "remote"; it must be one of local, redis, hybrid`},
+		{Flags{Provider: Local, Instances: ptr(1)}, "--instances is 1; it must be left out unless --provider is redis or hybrid"},
+		{Flags{Provider: Redis, Instances: ptr(0)}, "--instances is 0; it must be from 1 to 64"},
+		{Flags{Provider: Redis, Instances: ptr(1)}, ""},
+		{Flags{Provider: Hybrid, Instances: ptr(64)}, ""},
+		{Flags{Provider: Hybrid, Instances: ptr(65)}, "--instances is 65; it must be from 1 to 64"},
+		{Flags{Provider: Redis, SyncInterval: ptr(time.Second)}, "--sync-interval is 1s; it must be left out unless --provider is hybrid"},
+		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Duration(0))}, "--sync-interval is 0s; it must be from 1ms to --window (1s)"},
+		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Millisecond)}, ""},
+		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Second)}, ""},
+		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Second + 1)}, "--sync-interval is 1.000000001s; it must be from 1ms to --window (1s)"},
+		{Flags{Provider: Hybrid, Redis: ptr("redis://h"), Client: ptr(Rueidis)}, ""},
+		{Flags{Provider: Hybrid, Client: ptr("jedis")}, `--client is "jedis"; it must be one of go-redis, rueidis`},
+	}
+	for _, tt := range tests {
+		err := flags.First(tt.flags.Check(), tt.flags.CheckFor(time.Second))
+		if got := fmt.Sprint(err); got != cmp.Or(tt.says, "<nil>") {
+			t.Errorf("got %q, want %q", got, tt.says)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
 func TestWhere(t *testing.T) {
 	tests := []struct {
 		where Where
 		want  string
 	}{
-		{Where{Provider: "local"}, "local, in this process"},
-		{Where{"redis", GoRedis, "redis://h:6379"}, "redis by go-redis: redis://h:6379"},
-		{Where{Provider: "redis", Server: "redis://h:6379"}, "redis: redis://h:6379"},
+		{Here, "local, in this process"},
+		{Where{Provider: Redis, Client: GoRedis, Server: "redis://h:6379", Instances: 1}, "redis by go-redis: redis://h:6379"},
+		{Where{Provider: Redis, Server: "redis://h:6379", Instances: 1}, "redis: redis://h:6379"},
+		{Where{Provider: Hybrid, Client: Rueidis, Server: "redis://h:6379", Instances: 8, SyncInterval: 5}, "hybrid × 8 by rueidis: redis://h:6379"},
 	}
 	for _, tt := range tests {
 		if got := tt.where.String(); got != tt.want {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -16,7 +17,9 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/redis/rueidis"
 
+	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
 )
@@ -32,8 +35,13 @@ const (
 // live in this process.
 type Server struct {
 	address  address
+	provider string // Redis or Hybrid
 	client   string
 	name     string
+
+	instances int
+	interval  time.Duration // of settling; 0 for the library's default
+
 	embedded *embedded // nil for a server of the user's
 	own      redis.UniversalClient
 }
@@ -45,7 +53,7 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 	if err := f.Check(); err != nil || !f.Remote() {
 		return nil, err
 	}
-	s := &Server{client: f.client()}
+	s := &Server{provider: f.Provider, client: f.client(), instances: f.instances(), interval: f.syncInterval()}
 	if f.Redis != nil {
 		s.address, err = parse(*f.Redis)
 		s.name = s.address.String()
@@ -86,12 +94,45 @@ func (s *Server) greet(ctx context.Context) error {
 	return nil
 }
 
-// Where is for reports.
-func (s *Server) Where() Where {
+// Provider is the one that the flags name.
+func (s *Server) Provider() string {
 	if s == nil {
-		return Where{Provider: "local"}
+		return Local
 	}
-	return Where{Provider: "redis", Client: s.client, Server: s.name}
+	return s.provider
+}
+
+// Instances is how many of a provider share its limits.
+func (s *Server) Instances() int {
+	if s == nil {
+		return 1
+	}
+	return s.instances
+}
+
+// Where is for reports: of limits of a provider with such a window.
+func (s *Server) Where(provider string, window time.Duration) Where {
+	if s == nil || provider == Local {
+		return Here
+	}
+	w := Where{Provider: provider, Client: s.client, Server: s.name, Instances: s.instances}
+	if provider == Hybrid {
+		o := s.hybrid(redislimit.Options{Options: trypema.Options{Window: window}})
+		if o, err := o.WithDefaults(); err == nil {
+			w.SyncInterval = float64(o.SyncInterval) / float64(time.Millisecond)
+		}
+	}
+	return w
+}
+
+// hybrid is the options of a Hybrid provider. Where a window is shorter than the interval that the flags ask for, as in a
+// measurement with a window of its own, the interval is the window.
+func (s *Server) hybrid(o redislimit.Options) hybridlimit.Options {
+	h := hybridlimit.Options{Options: o, SyncInterval: s.interval}
+	if o.Window > 0 {
+		h.SyncInterval = min(h.SyncInterval, o.Window)
+	}
+	return h
 }
 
 // Embedded reports whether the server runs in this process, so that what it costs can not be told from what clients do.
@@ -157,36 +198,96 @@ func (s *Server) Rueidis() (rueidis.Client, error) {
 	})
 }
 
-// Provider is a Redis provider that has a client to itself.
-type Provider struct {
-	*redislimit.Provider
-	closeClient func() error
+// Instance is one of a provider, such as runs in each of many processes.
+type Instance interface {
+	Absolute() trypema.Limiter
+	Suppressed() trypema.Limiter
+	Close() error
 }
 
-// Limits returns a new provider with the client that the flags name, and with keys that no run has used before.
-func (s *Server) Limits(o redislimit.Options) (*Provider, error) {
-	var conn redislimit.Conn
-	var closeClient func() error
+// Limits are the instances of a provider, which share their keys. Each has a client to itself.
+type Limits struct {
+	Instances []Instance
+	clients   []func() error // end them
+}
+
+// Limits returns new instances of a provider, Redis or Hybrid, as many as the flags say and with the client that they name,
+// and with keys that no run has used before.
+func (s *Server) Limits(provider string, o redislimit.Options) (*Limits, error) {
+	o.Prefix, o.Instances = Prefix(), s.instances
+	l := new(Limits)
+	for range s.instances {
+		if err := l.add(s, provider, o); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return l, nil
+}
+
+func (l *Limits) add(s *Server, provider string, o redislimit.Options) error {
+	conn, end, err := s.conn()
+	if err != nil {
+		return err
+	}
+	l.clients = append(l.clients, end)
+	var instance Instance
+	if provider == Hybrid {
+		instance, err = hybridlimit.New(conn, s.hybrid(o))
+	} else {
+		instance, err = redislimit.New(conn, o)
+	}
+	if err == nil {
+		l.Instances = append(l.Instances, instance)
+	}
+	return err
+}
+
+// conn returns a new client, and what ends it.
+func (s *Server) conn() (redislimit.Conn, func() error, error) {
 	if s.client == Rueidis {
 		client, err := s.Rueidis()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		conn, closeClient = rueidisconn.New(client), func() error { client.Close(); return nil }
-	} else {
-		client := s.GoRedis()
-		conn, closeClient = goredisconn.New(client), client.Close
+		return rueidisconn.New(client), func() error { client.Close(); return nil }, nil
 	}
-	o.Prefix = Prefix()
-	limits, err := redislimit.New(conn, o)
-	if err != nil {
-		return nil, errors.Join(err, closeClient())
-	}
-	return &Provider{limits, closeClient}, nil
+	client := s.GoRedis()
+	return goredisconn.New(client), client.Close, nil
 }
 
-// Close ends the provider and its client. What is in Redis goes when its time to live is over.
-func (p *Provider) Close() error { return errors.Join(p.Provider.Close(), p.closeClient()) }
+// Flush returns when Redis has been told all that was decided before, or with what is wrong.
+func (l *Limits) Flush(ctx context.Context) error {
+	var errs []error
+	for _, i := range l.Instances {
+		if f, ok := i.(interface{ Flush(context.Context) error }); ok {
+			errs = append(errs, f.Flush(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Len is the number of keys that each instance holds; of the one that holds the fewest.
+func (l *Limits) Len() int {
+	fewest := math.MaxInt
+	for _, i := range l.Instances {
+		if i, ok := i.(interface{ Len() int }); ok {
+			fewest = min(fewest, i.Len())
+		}
+	}
+	return fewest
+}
+
+// Close ends the instances and their clients. What is in Redis goes when its time to live is over.
+func (l *Limits) Close() error {
+	var errs []error
+	for _, i := range l.Instances {
+		errs = append(errs, i.Close())
+	}
+	for _, end := range l.clients {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
+}
 
 // fields reads the lines of INFO, each a name and a value.
 func fields(info string) map[string]string {

@@ -38,7 +38,7 @@ func TestLocalNeedsNoServer(t *testing.T) {
 	if s != nil || err != nil {
 		t.Fatalf("got %v, %v", s, err)
 	}
-	if s.Where() != (Where{Provider: "local"}) || s.Embedded() || s.Watch(t.Context())() != nil {
+	if s.Provider() != Local || s.Instances() != 1 || s.Where(Local, time.Second) != Here || s.Embedded() || s.Watch(t.Context())() != nil {
 		t.Error("no server is one")
 	}
 	closed(t, s)
@@ -58,15 +58,15 @@ func TestLimits(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer closed(t, s)
-				w := s.Where()
-				if w.Provider != "redis" || w.Client != client || !strings.Contains(w.Server, m.Addr()) || strings.Contains(w.Server, "secret") || s.Embedded() {
+				w := s.Where(Redis, time.Second)
+				if w.Provider != Redis || w.Instances != 1 || w.SyncInterval != 0 || w.Client != client || !strings.Contains(w.Server, m.Addr()) || strings.Contains(w.Server, "secret") || s.Embedded() {
 					t.Errorf("where is %+v", w)
 				}
 				a, b := limits(t, s), limits(t, s)
 				defer closed(t, a)
 				defer closed(t, b)
-				for i, l := range []*Provider{a, a, b} { // b has keys of its own
-					d, err := l.Absolute().Allow(t.Context(), "k", trypema.PerSecond(1))
+				for i, l := range []*Limits{a, a, b} { // b has keys of its own
+					d, err := l.Instances[0].Absolute().Allow(t.Context(), "k", trypema.PerSecond(1))
 					if err != nil || d.Fallback || d.Allowed != (i != 1) {
 						t.Errorf("call %d: %+v, %v", i, d, err)
 					}
@@ -79,13 +79,76 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-func limits(t *testing.T, s *Server) *Provider {
+func limits(t *testing.T, s *Server) *Limits {
 	t.Helper()
-	p, err := s.Limits(redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: Patience})
+	p, err := s.Limits(Redis, redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// TestInstances: they share the limit, by keys of their own.
+func TestInstances(t *testing.T) {
+	const c = 1000
+	for _, provider := range []string{Redis, Hybrid} {
+		t.Run(provider, func(t *testing.T) {
+			s, err := Flags{Provider: provider, Instances: ptr(3), SyncInterval: ptr(20 * time.Millisecond)}.Open(t.Context(), time.Minute)
+			if provider == Redis {
+				if err == nil || !strings.Contains(err.Error(), "--sync-interval") {
+					t.Errorf("error is %v", err)
+				}
+				s, err = Flags{Provider: provider, Instances: ptr(3)}.Open(t.Context(), time.Minute)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closed(t, s)
+			if w := s.Where(provider, time.Minute); w.Instances != 3 || (w.SyncInterval == 20) != (provider == Hybrid) {
+				t.Errorf("where is %+v", w)
+			}
+			l, err := s.Limits(provider, redislimit.Options{Options: trypema.Options{Window: time.Minute}, Timeout: Patience})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closed(t, l)
+			admitted := uint64(0)
+			for i := range 2 * c {
+				d, err := l.Instances[i%3].Absolute().Allow(t.Context(), "k", trypema.PerMinute(c))
+				if err != nil || d.Fallback {
+					t.Fatalf("%+v, %v", d, err)
+				}
+				if d.Allowed {
+					admitted++
+				}
+			}
+			if admitted > c || admitted < c/2 {
+				t.Errorf("%d admitted, of at most %d", admitted, c)
+			}
+			if err := l.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+			for i, l := range l.Instances {
+				u, err := l.Absolute().Usage(t.Context(), "k", trypema.PerMinute(c))
+				if err != nil || u.Total != admitted {
+					t.Errorf("instance %d: %+v, %v, want %d", i, u, err, admitted)
+				}
+			}
+		})
+	}
+}
+
+// TestIntervalFitsTheWindow: in a measurement whose window is shorter than the interval that was asked for.
+func TestIntervalFitsTheWindow(t *testing.T) {
+	s := &Server{provider: Hybrid, interval: time.Second, instances: 1}
+	for _, tt := range []struct {
+		window time.Duration
+		want   float64
+	}{{time.Millisecond, 1}, {500 * time.Millisecond, 500}, {time.Second, 1000}, {time.Minute, 1000}} {
+		if got := s.Where(Hybrid, tt.window).SyncInterval; got != tt.want {
+			t.Errorf("window %v: settled every %vms, want %v", tt.window, got, tt.want)
+		}
+	}
 }
 
 func TestWrongOptionsLeaveNothingOpen(t *testing.T) {
@@ -94,8 +157,10 @@ func TestWrongOptionsLeaveNothingOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Limits(redislimit.Options{Timeout: 1}); err == nil {
-			t.Error("no error")
+		for _, provider := range []string{Redis, Hybrid} {
+			if _, err := s.Limits(provider, redislimit.Options{Timeout: 1}); err == nil {
+				t.Error("no error")
+			}
 		}
 		closed(t, s)
 	}
