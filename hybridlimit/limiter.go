@@ -36,6 +36,7 @@ type limiter struct {
 	started time.Time
 	closed  atomic.Bool
 	holders atomic.Uint64
+	lapsed  atomic.Int64 // calls since the last tick that found a lease that had ended
 
 	server  *script.Server
 	breaker *breaker.Breaker
@@ -272,6 +273,9 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 			sh.Unlock()
 			l.tell(d, k, &q, &v)
 			return nil
+		}
+		if k.Lapsed(now) {
+			l.lapsed.Add(1)
 		}
 		if !l.urge(k) {
 			sh.Unlock()

@@ -37,7 +37,10 @@ type settler struct {
 	flights int            // of urgent keys
 	running sync.WaitGroup // ticks and flights
 
-	rtt float64 // ns of an exchange, on average
+	rtt    float64 // ns of an exchange, on average
+	load   lease.Load
+	before int64 // when the last tick began
+	spent  int64 // in exchanges since then, all together
 }
 
 // entry is a key in the wheel; out of date if it is due at another tick by now.
@@ -54,13 +57,13 @@ const (
 func (s *settler) init(l *limiter) {
 	s.active = make(map[*account]struct{})
 	s.rtt = float64(time.Millisecond)
-	l.pace.Store(l.newPace(0))
+	l.setPace(l.terms.Interval)
 }
 
-// newPace returns how fast settling is when it takes so long until all keys that are ready have had their turn.
-func (l *limiter) newPace(cycle int64) *lease.Pace {
-	p := lease.NewPace(&l.terms, int64(l.settler.rtt), cycle)
-	return &p
+// setPace decides how fast settling is from now on.
+func (l *limiter) setPace(interval int64) {
+	p := lease.NewPace(&l.terms, int64(l.settler.rtt), interval)
+	l.pace.Store(&p)
 }
 
 // schedule has a key settle at an instant, or earlier if it is due earlier.
@@ -178,8 +181,9 @@ func (l *limiter) onTick() {
 	defer s.mu.Unlock()
 	s.running.Done()
 	took := l.now() - began
-	rest, cycle := l.terms.Rest(began, took, len(batch), len(s.ready))
-	l.pace.Store(l.newPace(cycle))
+	rest := max(l.terms.Interval-began%l.terms.Interval-took, l.terms.Interval/4)
+	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, int64(s.rtt), len(s.ready), int(l.lapsed.Swap(0)), len(s.active)))
+	s.before, s.spent = began, 0
 	if len(s.active) == 0 || s.closed {
 		s.armed = false
 		return
@@ -355,11 +359,13 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 	defer mu.Unlock()
 	switch {
 	case good:
+		took := l.now() - began
+		l.settler.mu.Lock()
 		if len(items) <= maxKeys { // larger ones say more of themselves than of the way
-			l.settler.mu.Lock()
-			l.settler.rtt += (float64(l.now()-began) - l.settler.rtt) / 8
-			l.settler.mu.Unlock()
+			l.settler.rtt += (float64(took) - l.settler.rtt) / 8
 		}
+		l.settler.spent += took
+		l.settler.mu.Unlock()
 		l.breaker.Success()
 	case caller.Err() == nil:
 		l.breaker.Failure(wrong)

@@ -17,6 +17,7 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/cmd/trypema/internal/sim"
 )
 
 // The exit statuses.
@@ -29,6 +30,7 @@ const (
 type commands struct {
 	Demo  demo.Command  `cmd:"" help:"Guard a real HTTP server with both strategies, offer it load, and judge the guarantees."`
 	Bench bench.Command `cmd:"" help:"Measure speed, latency, memory and accuracy, of this library and of others."`
+	Sim   sim.Command   `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`
 }
 
 func main() {

@@ -97,6 +97,8 @@ func TestWrongFlags(t *testing.T) {
 		{"bench --json --csv", "--csv is true; it must be left out with --json"},
 		{"bench --rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (1s)"},
 		{"bench --warm-up -1s", "--warm-up is -1s; it must be at least 0s"},
+		{"sim --instances 0", "--instances is 0; it must be from 1 to 1000"},
+		{"sim --loss x", `--loss is "x"; it must be a number`},
 		{"bench --rate 0.01", "--rate is 0.01 per second, less than one event in a window of 1s; raise the rate or lengthen --window"},
 	}
 	for _, tt := range tests {
@@ -123,6 +125,7 @@ func TestHelp(t *testing.T) {
 		{"", []string{"Usage: trypema <command>", "demo", "bench"}},
 		{"--help", []string{"Usage: trypema <command>"}},
 		{"demo --help", []string{"--rate=100", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
+		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
 		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
 	}
 	for _, tt := range tests {

@@ -153,9 +153,6 @@ func (a *Account) spend(n uint64) {
 // Open describes to callers without the lock what they may take; nil if there is nothing that is worth it.
 func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 	n, now := len(a.pending), a.view.Now()
-	if n == 0 || a.pending[n-1].closed {
-		return nil
-	}
 	closes, _, _ := a.view.Open(g, t.Span)
 	h := &table.Hot{
 		Only:     a.capacity,
@@ -167,7 +164,7 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 		Expires:  now, // nothing can be denied
 	}
 	switch {
-	case a.budget > 0 && a.capacity >= a.ceiling:
+	case a.budget > 0 && a.capacity >= a.ceiling && n > 0 && !a.pending[n-1].closed:
 		// The last of a budget is taken under the lock, where it is seen to that there will be more.
 		left := a.budget - min(a.budget, a.lowAt())
 		if left == 0 {
@@ -196,6 +193,11 @@ func (a *Account) Join(t *Terms, last int64, n uint64) {
 
 // Fresh reports whether what the ledger said still holds: while there is a lease.
 func (a *Account) Fresh(now int64) bool { return a.heard && now < a.end }
+
+// Lapsed reports whether a lease near the limit has just ended, with somebody asking, because it was not renewed in time.
+func (a *Account) Lapsed(now int64) bool {
+	return a.heard && !a.distant && !a.slow && now >= a.end && now-a.end < a.end-a.sentAt
+}
 
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
 func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p Pace, capacity uint64, now int64, n uint64, record bool) {
@@ -481,8 +483,8 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 	life := p.Near
 	if want == More {
 		a.size(t, now)
-		a.soon = a.enough(a.demand * float64(t.Interval+p.Trip))
-		if a.asksSlowly = !a.loaded && a.demand*float64(t.Interval) < slowDemand; a.asksSlowly {
+		a.soon = a.enough(a.demand * float64(p.Interval+p.Trip))
+		if a.asksSlowly = !a.loaded && a.demand*float64(p.Interval) < slowDemand; a.asksSlowly {
 			life = max(life, a.slowLife(t))
 		}
 		near := a.soon
@@ -626,10 +628,11 @@ func (a *Account) drifted(m Answer) bool {
 // Due returns when the account should settle next: at once if its budget is low, when there may be room again if the window
 // is full, or shortly before its lease ends.
 func (a *Account) Due(g *window.Groups, t *Terms, p Pace, now int64) int64 {
-	next := a.sentAt + t.Interval*3/4 // the tick that is about an interval after the last
+	next := a.sentAt + p.Interval - t.Interval/4 // the tick that is about an interval after the last
 	switch {
 	case a.distant || a.slow && a.budget > 0:
-		return max(now+t.Interval, a.end-p.Slack-t.Interval)
+		// While it lives, but not all at once.
+		return max(next, a.sentAt+(a.end-a.sentAt)*int64(8+a.Holder%6)/16)
 	case a.full > 0 && !a.shared && a.budget == 0:
 		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
 			at, _ := a.view.Fits(g, t.Span, a.capacity-1)

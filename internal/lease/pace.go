@@ -2,6 +2,7 @@ package lease
 
 // Pace is how fast settling is.
 type Pace struct {
+	Interval  int64 // of settling, near the limit
 	Near, Far int64 // lives of leases
 	Trip      int64 // of a message and its answer, with some to spare
 	Slack     int64 // from when an account is due until its answer is here
@@ -17,30 +18,47 @@ const (
 	MaxFlights = 4
 )
 
-// NewPace returns the pace of a holder whose exchanges take so long, rtt, and whose keys wait for a cycle until they have
-// their turn, because there are more of them than an exchange holds. Leases live long enough for that.
-func NewPace(t *Terms, rtt, cycle int64) Pace {
+// NewPace returns the pace of a holder whose exchanges take so long, rtt, and whose keys near their limit settle so often,
+// which is seldom where there are too many of them. Leases live long enough for that.
+func NewPace(t *Terms, rtt, interval int64) Pace {
 	ms := 1000 * t.Micro
 	trip := 2*rtt + ms/10
 	p := Pace{
-		Near:  2*(t.Interval+trip+cycle) + ms,
-		Trip:  trip,
-		Slack: t.Interval + trip + cycle,
+		Interval: interval,
+		Near:     2*(interval+trip) + ms,
+		Trip:     trip,
+		Slack:    interval + trip,
 	}
-	// Far from the limit, half a window, but at least some seconds where the window is not very short, and at most a minute.
+	// Far from the limit, half a window, but at least some seconds where the window is not very short, and at most a minute; all
+	// that longer if settling is slow.
 	far := min(max(t.Window/2, min(5000*ms, 10*t.Window)), 60_000*ms)
-	p.Far = max(far, 2*p.Near, 4*cycle)
+	p.Far = max(far, 4*p.Near)
 	return p
 }
 
-// Rest returns how long to rest after an exchange of so many keys, which began at an instant and took so long, with so many keys left that
-// are ready: until the next multiple of the interval, or, if there is more to do than fits, as long as it took. cycle is how
-// long it will take until all that are ready have had their turn.
-func (t *Terms) Rest(began, took int64, keys, left int) (rest, cycle int64) {
-	rest = max(t.Interval-began%t.Interval-took, 1000*t.Micro)
-	if left > 0 && keys == MaxBatch {
-		rest = max(rest, took)
-		cycle = int64(left/MaxBatch+1) * (rest + took)
+// Load decides how often keys settle near their limit, by what there was to do. The zero value is no load.
+type Load struct{ interval float64 }
+
+const (
+	busy     = .4  // share of the time in exchanges beside that of the way, from which settling is slowed down
+	lapses   = 64  // one in so many active keys may have lost its lease meanwhile
+	slowdown = 1.3 // for each tick
+	recovery = .9
+)
+
+// Tick takes what happened between two ticks: how long they were apart, how much of it exchanges took that were answered, and
+// rtt, which each of them takes on the way; how many keys are ready still, how many leases have ended because they were
+// not renewed in time, and how many keys are in use. It returns how often keys near their limit are to settle.
+func (l *Load) Tick(t *Terms, apart, took, rtt int64, left, lapsed, active int) (interval int64) {
+	l.interval = max(l.interval, float64(t.Interval))
+	if took == 0 { // nothing was answered, so it is not this that leases ended of
+		lapsed = 0
 	}
-	return rest, cycle
+	took -= rtt
+	if left > 0 || lapsed > 8+active/lapses || float64(took) > busy*float64(apart) {
+		l.interval = min(l.interval*slowdown, float64(max(t.Window, t.Interval)))
+	} else {
+		l.interval = max(l.interval*recovery, float64(t.Interval))
+	}
+	return int64(l.interval)
 }
