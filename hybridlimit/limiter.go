@@ -170,7 +170,7 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 			}
 		}
 	}
-	return l.decide(ctx, d, key, hash, c, n, record)
+	return l.decide(ctx, d, key, hash, now, c, n, record)
 }
 
 // law is that of Suppressed at a capacity; none under Absolute.
@@ -225,9 +225,9 @@ type question struct {
 // put asks an account, under the lock.
 func (l *limiter) put(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
 	if l.suppressed {
-		k.Suppressed(v, &sh.Memory, &l.terms, *l.pace.Load(), &q.law, now, q.cost, l.dice(), q.record)
+		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, l.dice(), q.record)
 	} else {
-		k.Absolute(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, now, q.cost, q.record)
+		k.Absolute(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, now, q.cost, q.record)
 	}
 }
 
@@ -240,13 +240,15 @@ func (q *question) lawOf(l *limiter) *window.Law {
 }
 
 func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
-	k.Deny(v, &sh.Memory, &l.terms, *l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.record)
+	k.Deny(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.record)
 }
 
 // decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
-func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash, c, n uint64, record bool) error {
-	q := question{c, n, l.law(c), record}
-	began := l.now()
+func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash uint64, began int64, c, n uint64, record bool) error {
+	q := question{capacity: c, cost: n, record: record}
+	if l.suppressed {
+		q.law = l.law(c)
+	}
 	for now := began; ; now = l.now() {
 		sh, h, k := l.acquire(hash, name, now)
 		if l.closed.Load() {

@@ -62,8 +62,7 @@ func (s *settler) init(l *limiter) {
 
 // setPace decides how fast settling is from now on.
 func (l *limiter) setPace(interval int64) {
-	p := lease.NewPace(&l.terms, int64(l.settler.rtt), interval)
-	l.pace.Store(&p)
+	l.pace.Store(lease.NewPace(&l.terms, int64(l.settler.rtt), interval, len(l.settler.active)))
 }
 
 // schedule has a key settle at an instant, or earlier if it is due earlier.
@@ -291,7 +290,7 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *item {
 			need = min(need+w.cost, w.capacity)
 		}
 	}
-	m := k.Ask(&l.terms, *l.pace.Load(), now, need, want)
+	m := k.Ask(&l.terms, l.pace.Load(), now, need, want)
 	return &item{k: k, seq: m.Seq, ask: script.Message(m), whole: m.Whole}
 }
 
@@ -399,7 +398,7 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 		groups = new(window.Groups)
 	}
 	i.settled = true
-	pace := *l.pace.Load()
+	pace := l.pace.Load()
 	k.Hear(groups, &l.terms, pace, now, m)
 	k.fault = nil
 	more := false

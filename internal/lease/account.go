@@ -19,66 +19,67 @@ type Terms struct {
 // Its invariant: budget is what may be admitted until end, and the ledger charges at least that, and all that was admitted
 // and not settled.
 type Account struct {
-	Holder uint64
-	seq    uint64
-	slot   uint64
+	// What every call needs comes first, in few cache lines.
+
+	budget   uint64 // of the lease
+	end      int64
+	ceiling  uint64 // the capacity that it was granted for
+	capacity uint64 // that was asked with last
+	touched  int64  // when the key was asked for last
+	used     uint64 // admitted since the last answer
+	heard    bool   // there was an answer
+	distant  bool   // the lease is one far from the limit
+	slow     bool   // or a slow one near it
+	open     bool   // the newest of pending takes events; it began at began
+	loaded   bool   // Suppressed must know what others observe
+	shared   bool   // others had something on lease
+	asking   bool   // a message is under way
+	began    int64
+	pending  []own  // its own events that are not settled, the oldest first
+	others   uint64 // on lease to others
+	target   uint64 // what the budget is to be
+	soon     uint64 // what is enough for an interval
+	spare    uint64 // of the capacity, what was left for all
+	full     int64  // until then there is nothing to be had, as the ledger has refused a part of what was wanted
+	sent     int    // groups of pending in the message under way
 
 	// view is the window as far as it is known: what the ledger said, what others have settled since, recorded when it was
 	// heard of, and all of its own. It judges waiting times, and the suppression factor.
-	view    window.Window
-	pending []own         // its own events that are not settled, the oldest first
-	base    window.Counts // its own events that are
+	view window.Window
+
+	Holder  uint64
+	seq     uint64
+	slot    uint64
+	base    window.Counts // its own events that are settled
 	settled []own         // the last of those, while it is not known that others have settled, too
 	known   window.Counts // running counts of the ledger
 	live    window.Counts // what the window held by the last answer
-	heard   bool          // there was one
 	drift   int           // answers in a row that the view did not agree with
 	resync  bool          // the view is to be made anew
+	mixed   int64         // until then there are events of others in the window
+	late    int64         // how much later than it was, at most, the ledger holds an event
+	lateFor int64         // as long as that event is in the window
 
-	// The lease.
-	budget  uint64
-	end     int64
-	ceiling uint64 // the capacity that it was granted for
-	others  uint64 // on lease to others
-	spare   uint64 // of the capacity, what was left for all
-	shared  bool   // others had something on lease
-	mixed   int64  // until then there are events of others in the window
-	late    int64  // how much later than it was, at most, the ledger holds an event
-	lateFor int64  // as long as that event is in the window
-	full    int64  // until then there is nothing to be had, as the ledger has refused a part of what was wanted
-
-	// The message under way.
-	asking bool
-	sentAt int64
-	sent   int // groups of pending
-	hold   uint64
-	near   uint64
-	far    uint64
-	asked  uint64 // capacity
-	life   int64  // far from the limit, µs
-	want   Want
-
+	// The message under way, or the last one.
+	sentAt     int64
+	hold       uint64
+	near       uint64
+	far        uint64
+	asked      uint64 // capacity
+	life       int64  // far from the limit, µs
+	want       Want
 	asksSlowly bool // with a slow life
-	loaded     bool // Suppressed must know what others observe
 
 	// Demand.
-	touched   int64     // when the key was asked for last
 	grantedAt int64     // since when used is counted
 	emptyAt   int64     // when the budget did not suffice first since then, or 0
-	used      uint64    // admitted since then
 	demand    float64   // cost per unit of time
-	soon      uint64    // what is enough for an interval
-	targets   [2]uint64 // what the budget is to be, near the limit and far from it
-	target    uint64    // the one of them that is
-	distant   bool      // the lease is one far from the limit
-	slow      bool      // or a slow one near it
-	capacity  uint64    // that was asked with last
+	targets   [2]uint64 // near the limit, and far from it
 }
 
 // own is a group of events that the ledger has not acknowledged.
 type own struct {
 	first, last int64
-	closed      bool
 	window.Counts
 }
 
@@ -114,8 +115,8 @@ func (a *Account) Move(from, to *window.Groups) { a.view.Move(from, to) }
 // record enters its own events at now, which must come from Advance of the view.
 func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts) {
 	a.view.Record(g, t.Span, now, c)
-	if n := len(a.pending); n > 0 && !a.pending[n-1].closed && a.pending[n-1].first >= a.view.First() {
-		p := &a.pending[n-1]
+	if a.open && a.began >= a.view.First() {
+		p := &a.pending[len(a.pending)-1]
 		p.last = now
 		p.Admitted += c.Admitted
 		p.Declined += c.Declined
@@ -124,7 +125,8 @@ func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts)
 	if len(a.pending)-a.sent >= maxPending {
 		a.merge()
 	}
-	a.pending = append(a.pending, own{now, now, false, c})
+	a.pending = append(a.pending, own{now, now, c})
+	a.open, a.began = true, now
 }
 
 // merge takes neighbours together, but for those in the message under way.
@@ -135,13 +137,14 @@ func (a *Account) merge() {
 		p := rest[i]
 		if i+1 < len(rest) {
 			q := rest[i+1]
-			p.last, p.closed = q.last, q.closed
+			p.last = q.last
 			p.Admitted += q.Admitted
 			p.Declined += q.Declined
 		}
 		half = append(half, p)
 	}
 	a.pending = a.pending[:a.sent+len(half)]
+	a.open = false
 }
 
 // spend takes an admitted cost from the budget.
@@ -152,7 +155,7 @@ func (a *Account) spend(n uint64) {
 
 // Open describes to callers without the lock what they may take; nil if there is nothing that is worth it.
 func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
-	n, now := len(a.pending), a.view.Now()
+	now := a.view.Now()
 	closes, _, _ := a.view.Open(g, t.Span)
 	h := &table.Hot{
 		Only:     a.capacity,
@@ -164,7 +167,7 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 		Expires:  now, // nothing can be denied
 	}
 	switch {
-	case a.budget > 0 && a.capacity >= a.ceiling && n > 0 && !a.pending[n-1].closed:
+	case a.budget > 0 && a.capacity >= a.ceiling && a.open:
 		// The last of a budget is taken under the lock, where it is seen to that there will be more.
 		left := a.budget - min(a.budget, a.lowAt())
 		if left == 0 {
@@ -200,7 +203,7 @@ func (a *Account) Lapsed(now int64) bool {
 }
 
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
-func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p Pace, capacity uint64, now int64, n uint64, record bool) {
+func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity uint64, now int64, n uint64, record bool) {
 	now = a.view.Advance(g, t.Span, now)
 	a.touched, a.capacity = max(a.touched, now), capacity
 	have := a.view.Counts().Admitted
@@ -248,7 +251,7 @@ func (a *Account) low(v *Verdict, now int64) {
 
 // lag is how much later than the view says the ledger may have room: it has heard of every event later, and may hold it in one
 // group with later events of others.
-func (a *Account) lag(t *Terms, p Pace, now int64) int64 {
+func (a *Account) lag(t *Terms, p *Pace, now int64) int64 {
 	lag := p.Trip
 	if now < a.lateFor {
 		lag = max(lag, a.late)
@@ -280,7 +283,7 @@ func (a *Account) refuse(now int64) {
 }
 
 // Suppressed judges a call of cost n at now by a throw of the dice, and records it, admitted or declined, if record is set.
-func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p Pace, l *window.Law, now int64, n uint64, dice float64, record bool) {
+func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l *window.Law, now int64, n uint64, dice float64, record bool) {
 	now = a.view.Advance(g, t.Span, now)
 	a.touched, a.capacity = max(a.touched, now), l.Hard
 	if !a.Fresh(now) {
@@ -322,7 +325,7 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p Pace, l *
 
 // Deny is the verdict on a call of which the ledger must be asked, if it does not wait, or has waited enough. Under Suppressed,
 // which is told by its law, it records the call as declined if record is set.
-func (a *Account) Deny(v *Verdict, g *window.Groups, t *Terms, p Pace, capacity uint64, l *window.Law, now int64, n uint64, record bool) {
+func (a *Account) Deny(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity uint64, l *window.Law, now int64, n uint64, record bool) {
 	now = a.view.Advance(g, t.Span, now)
 	have := min(a.view.Counts().Admitted, capacity)
 	v.Verdict = window.Verdict{Wait: p.Trip + p.Slack, Now: have, Then: min(have, capacity-min(n, capacity))}
@@ -468,7 +471,7 @@ const (
 func (a *Account) Touch(now int64) { a.touched = max(a.touched, now) }
 
 // Ask returns the message to send at now. More is at least what calls need that wait. No message may be under way.
-func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m Ask) {
+func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m Ask) {
 	gone := 0
 	for gone < len(a.pending) && now-a.pending[gone].last >= t.Window {
 		a.base = sum(a.base, a.pending[gone].Counts)
@@ -509,9 +512,7 @@ func (a *Account) Ask(t *Terms, p Pace, now int64, need uint64, want Want) (m As
 	for _, q := range a.pending {
 		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, (q.last - q.first) / t.Micro, q.Counts})
 	}
-	if n := len(a.pending); n > 0 {
-		a.pending[n-1].closed = true
-	}
+	a.open = false
 	a.asking, a.sentAt, a.sent = true, now, len(a.pending)
 	a.hold, a.near, a.far, a.asked, a.life, a.want = m.Hold, m.Near, m.Far, m.Capacity, p.FarLife(t), want
 	return m
@@ -551,7 +552,7 @@ func (a *Account) Lost() { a.asking, a.sent = false, 0 }
 func (a *Account) Seq() uint64 { return a.seq }
 
 // Hear takes the answer to the message under way, which came at now.
-func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) {
+func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer) {
 	a.asking = false
 	if m.Stale {
 		a.sent = 0
@@ -604,6 +605,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p Pace, now int64, m Answer) 
 	if a.distant {
 		wanted, a.target = a.far, a.targets[1]
 	}
+	a.target = min(a.target, a.budget) // there is no more to be had
 	a.full = 0
 	if m.Others > 0 || !m.Whole && other != (window.Counts{}) {
 		a.mixed = now + t.Window + t.Bucket
@@ -627,7 +629,7 @@ func (a *Account) drifted(m Answer) bool {
 
 // Due returns when the account should settle next: at once if its budget is low, when there may be room again if the window
 // is full, or shortly before its lease ends.
-func (a *Account) Due(g *window.Groups, t *Terms, p Pace, now int64) int64 {
+func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 	next := a.sentAt + p.Interval - t.Interval/4 // the tick that is about an interval after the last
 	switch {
 	case a.distant || a.slow && a.budget > 0:

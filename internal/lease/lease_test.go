@@ -23,7 +23,7 @@ type parcel struct {
 type world struct {
 	rng      *rand.Rand
 	terms    lease.Terms
-	pace     lease.Pace
+	pace     *lease.Pace
 	capacity uint64
 	law      *window.Law
 	ledger   lease.Ledger
@@ -67,7 +67,7 @@ func newWorld(seed uint64, instances int, capacity uint64, suppressed bool) *wor
 	w := &world{
 		rng:      rand.New(rand.NewPCG(seed, 0)),
 		terms:    lease.Terms{Span: window.Span{Window: 1_000_000, Bucket: 10_000}, Micro: 1, Interval: 5_000},
-		pace:     lease.Pace{Interval: 5_000, Near: 12_000, Far: 500_000, Trip: 2_000, Slack: 7_000},
+		pace:     &lease.Pace{Interval: 5_000, Near: 12_000, Far: 500_000, Trip: 2_000, Slack: 7_000},
 		capacity: capacity,
 	}
 	if suppressed {

@@ -42,7 +42,7 @@ func (w *world) newInstance(index int, started int64) *instance {
 	i := &instance{world: w, terms: &w.terms, index: index, started: started, accounts: make([]*account, len(w.keys))}
 	i.settler.wheel = make(map[int64][]entry)
 	i.settler.rtt = 1e6
-	i.settler.pace = lease.NewPace(i.terms, int64(i.settler.rtt), i.terms.Interval)
+	i.settler.pace = lease.NewPace(i.terms, int64(i.settler.rtt), i.terms.Interval, 0)
 	return i
 }
 

@@ -19,7 +19,7 @@ type settler struct {
 	flights int
 
 	rtt    float64
-	pace   lease.Pace
+	pace   *lease.Pace
 	load   lease.Load
 	before int64 // when the last tick began
 	spent  int64 // in exchanges since then
@@ -122,7 +122,7 @@ func (i *instance) ticked(x *exchange) {
 	s := &i.settler
 	began, took := x.began-i.started, i.world.now-x.began
 	rest := max(i.terms.Interval-began%i.terms.Interval-took, i.terms.Interval/4)
-	s.pace = lease.NewPace(i.terms, int64(s.rtt), s.load.Tick(i.terms, began-s.before, s.spent, int64(s.rtt), len(s.ready), s.lapsed, s.active))
+	s.pace = lease.NewPace(i.terms, int64(s.rtt), s.load.Tick(i.terms, began-s.before, s.spent, int64(s.rtt), len(s.ready), s.lapsed, s.active), s.active)
 	s.before, s.spent, s.lapsed = began, 0, 0
 	if s.active == 0 {
 		s.armed = false
