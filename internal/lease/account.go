@@ -94,14 +94,14 @@ type Verdict struct {
 const lowPart = 3
 
 // coldPart is the part of the capacity that is wanted far from the limit, when the demand is not known, as a divisor.
-const coldPart = 32
+const coldPart = 16
 
 // driftAnswers is how many answers in a row the view must not agree with to be made anew. What is heard of late explains one
 // or two.
 const driftAnswers = 3
 
 // maxPending bounds the groups that are not settled; of more, neighbours are taken together.
-const maxPending = 64
+const maxPending = 16
 
 // Last returns the instant of the last event or call.
 func (a *Account) Last() int64 { return max(a.view.Last(), a.touched) }

@@ -29,8 +29,9 @@ local holds = op == 'Always' or op == 'Equal' and have == n or op == 'NotEqual' 
 if not holds then return {0, have} end
 
 local total, history = ARGV[4] + 0, ARGV[5]
-if ledger and text ~= '' then table_text = call('GETRANGE', key, FIXED, HEADER - 1) end
-if ledger and not table_text then table_text = '' end
+if ledger then
+-- include table.lua
+end
 if total == 0 then
   if not ledger or leased == 0 then
     call('DEL', key)

@@ -52,7 +52,7 @@ for k = 1, #KEYS do
       if string.sub(mine, 1, 8) ~= holder then mine = nil end
     end
     if not mine then
-      table_text = slots > 0 and call('GETRANGE', key, FIXED, HEADER - 1) or ''
+-- include table.lua
       local free = slots
       for i = slots - 1, 0, -1 do
         local id = string.sub(table_text, SLOT * i + 1, SLOT * i + 8)
@@ -80,7 +80,7 @@ for k = 1, #KEYS do
     else
       -- Forget leases of others that have aged out.
       if now >= due then
-        table_text = call('GETRANGE', key, FIXED, HEADER - 1)
+-- include table.lua
         local kept = {}
         due = NONE
         for i = 0, slots - 1 do
@@ -108,7 +108,9 @@ for k = 1, #KEYS do
         end
         HEADER = FIXED + SLOT * slots
       end
-      if not live and text ~= '' then table_text = table_text or call('GETRANGE', key, FIXED, HEADER - 1) end
+      if not live and text ~= '' then
+-- include table.lua
+      end
       for from = 75, #message, 28 do
         local age, span, a, d = struct.unpack('<I7I7I7I7', message, from)
         used_a, used_d = used_a + a, used_d + d
