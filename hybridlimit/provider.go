@@ -8,8 +8,8 @@
 // Once a key is in use, no call for it does I/O or waits for any, whether the window has room, is full, or Redis is gone. A
 // call waits for one round trip, which all calls for the key share, when this instance has nothing on lease and does not
 // know the window to be full: the first call for a key, the first after a pause, one of a burst that outruns what was on
-// lease. A pause is half a lease's life far from the limit, ten times SyncInterval near it. [EmptyReject] denies such calls
-// instead.
+// lease. A pause is at least half a lease's life: seconds far from the limit; near it, from five times SyncInterval, where instances
+// compete for the rest, to sixty times. [EmptyReject] denies such calls instead.
 //
 //	limits, err := hybridlimit.New(goredisconn.New(client), hybridlimit.Options{})
 //	if err != nil { … }
