@@ -194,7 +194,7 @@ func (f *fleet) use(from, to time.Duration) float64 {
 }
 
 // exact returns how many of the calls after the first window an exact log of events admits, as a share of the limit.
-func (f *fleet) exact(capacity int, windows int) float64 {
+func (f *fleet) exact(capacity, windows int) float64 {
 	slices.SortFunc(f.all, time.Time.Compare)
 	var log []time.Time
 	n := 0
@@ -373,10 +373,10 @@ func TestOutage(t *testing.T) {
 						t.Errorf("%d fallbacks, changes %v", f.fallback, changes)
 					}
 					bound := capacity
-					switch {
-					case policy == redislimit.FailOpen:
+					switch policy {
+					case redislimit.FailOpen:
 						bound = f.calls
-					case policy == redislimit.FailLocal:
+					case redislimit.FailLocal:
 						for i := range f.instances {
 							if n := f.fullest(i); n > capacity {
 								t.Errorf("instance %d admitted %d in a window", i, n)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,7 @@ type limiter struct {
 	table   *table.Table[*account, window.Groups]
 	started time.Time
 	closed  atomic.Bool
+	closing sync.Once
 	holders atomic.Uint64
 	lapsed  atomic.Int64 // calls since the last tick that found a lease that had ended
 

@@ -123,14 +123,16 @@ func (s *settler) advanceLocked(tick int64) {
 	}
 }
 
-// retire takes a key out that needs nothing any more.
-func (l *limiter) retire(k *account) {
+// retire takes out keys that need nothing any more, unless somebody has asked for them meanwhile.
+func (l *limiter) retire(keys []*account) {
 	s := &l.settler
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !k.ready && k.due == 0 {
-		delete(s.active, k)
-		k.active = false
+	for _, k := range keys {
+		if !k.ready && k.due == 0 && !k.urged {
+			delete(s.active, k)
+			k.active = false
+		}
 	}
 }
 
@@ -258,6 +260,7 @@ type item struct {
 // settle asks Redis about keys, unless a message of theirs is under way.
 func (l *limiter) settle(batch []*account) error {
 	items := make([]*item, 0, len(batch))
+	var done []*account
 	for _, k := range batch {
 		sh := l.lock(k)
 		now := l.now()
@@ -265,12 +268,13 @@ func (l *limiter) settle(batch []*account) error {
 		switch {
 		case k.Asking():
 		case idle && (!k.Unsettled() && k.Leased() == 0 || k.fault != nil):
-			defer l.retire(k)
+			done = append(done, k)
 		default:
 			items = append(items, l.message(k, now, idle))
 		}
 		sh.Unlock()
 	}
+	l.retire(done)
 	return l.exchange(context.Background(), items)
 }
 
@@ -307,8 +311,7 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 	var wrong error
 	good := false
 	done := make(chan struct{})
-	span := script.SpanArgs(window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro})
-	common := append(span, strconv.FormatInt(l.pace.Load().FarLife(&l.terms), 10))
+	common := append(l.spanArgs(), strconv.FormatInt(l.pace.Load().FarLife(&l.terms), 10))
 	go func() {
 		defer close(done)
 		script.Run(ctx, l.server, func(s *script.Scripts) script.Script { return s.Settle }, items,
@@ -370,6 +373,11 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 		l.breaker.Failure(wrong)
 	}
 	return wrong
+}
+
+// spanArgs are the arguments that every script begins with.
+func (l *limiter) spanArgs() []string {
+	return script.SpanArgs(window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro})
 }
 
 // answer takes what Redis says to one message. It returns what is wrong with it.
@@ -451,57 +459,61 @@ func (l *limiter) wake(k *account) {
 
 // settled calls then under the lock of a key that has just settled, and if so wished given back its lease.
 func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then func(*shard, *account)) error {
-	began := l.now()
-	for {
+	k, i, err := l.claim(ctx, name, giveBack)
+	if err != nil {
+		return err
+	}
+	err = l.exchange(ctx, []*item{i})
+	sh := l.lock(k)
+	defer sh.Unlock()
+	switch {
+	case k.fault != nil:
+		return k.fault
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
+	}
+	then(sh, k)
+	return nil
+}
+
+// claim makes the next message of a key, once none is under way.
+func (l *limiter) claim(ctx context.Context, name string, giveBack bool) (*account, *item, error) {
+	for began := l.now(); l.now()-began < int64(l.options.Timeout); {
 		if cause := l.breaker.Cause(); cause != nil {
-			return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
+			return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
 		}
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, nil, err
 		}
 		now := l.now()
 		sh, _, k := l.acquire(l.table.Hash(name), name, now)
-		switch {
-		case l.closed.Load():
+		if l.closed.Load() {
 			sh.Unlock()
-			return trypema.ErrClosed
-		case k.Asking():
-			answered := k.wait()
-			sh.Unlock()
-			if err := l.await(ctx, answered, began); err != nil {
-				return err
-			}
-			if l.now()-began >= int64(l.options.Timeout) {
-				return fmt.Errorf("%w: no answer within %v", redislimit.ErrUnavailable, l.options.Timeout)
-			}
-			continue
+			return nil, nil, trypema.ErrClosed
 		}
-		i := l.message(k, now, giveBack || !k.Fresh(now))
+		if !k.Asking() {
+			i := l.message(k, now, giveBack || !k.Fresh(now))
+			sh.Unlock()
+			return k, i, nil
+		}
+		answered := k.wait()
 		sh.Unlock()
-		err := l.exchange(ctx, []*item{i})
-		sh = l.lock(k)
-		defer sh.Unlock()
-		switch {
-		case k.fault != nil:
-			return k.fault
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
+		if err := l.await(ctx, answered, began); err != nil {
+			return nil, nil, err
 		}
-		then(sh, k)
-		return nil
 	}
+	return nil, nil, fmt.Errorf("%w: no answer within %v", redislimit.ErrUnavailable, l.options.Timeout)
 }
 
 // runSet runs set.lua.
 func (l *limiter) runSet(ctx context.Context, name string, args []string) (matched bool, have uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.options.Timeout)
 	defer cancel()
-	span := script.SpanArgs(window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro})
 	script.Run(ctx, l.server, func(s *script.Scripts) script.Script { return s.Set }, []string{name},
 		func(names []string, _ bool) [][]string { return [][]string{names} },
-		func([]string) (keys, all []string) { return []string{name}, append(span, args...) },
+		func([]string) (keys, all []string) { return []string{name}, append(l.spanArgs(), args...) },
 		func(_ []string, reply []any, e error) {
 			r := script.NewReader(reply)
 			if fault, ok := r.Fault(); ok && e == nil {
@@ -568,31 +580,31 @@ func (l *limiter) flush(ctx context.Context, giveBack bool) error {
 	return nil
 }
 
-// close ends the timer and the flights, and settles everything.
+// close ends the timer and the flights, and settles everything, once.
 func (l *limiter) close() error {
-	if l.closed.Swap(true) {
-		return nil
-	}
-	s := &l.settler
-	s.mu.Lock()
-	s.closed = true
-	if s.timer != nil {
-		s.timer.Stop()
-	}
-	s.mu.Unlock()
-	s.running.Wait()
-	err := l.flush(context.Background(), true)
-	s.mu.Lock()
-	for k := range s.active { // those who wait see that it is closed
-		defer func() {
+	var err error
+	l.closing.Do(func() {
+		l.closed.Store(true)
+		s := &l.settler
+		s.mu.Lock()
+		s.closed = true
+		if s.timer != nil {
+			s.timer.Stop()
+		}
+		s.mu.Unlock()
+		s.running.Wait()
+		err = l.flush(context.Background(), true)
+		s.mu.Lock()
+		active := s.active
+		s.active = nil
+		s.mu.Unlock()
+		for k := range active { // those who wait see that it is closed
 			sh := l.lock(k)
 			k.fail(nil)
 			l.wake(k)
 			sh.Unlock()
-		}()
-	}
-	s.active = nil
-	s.mu.Unlock()
-	l.table.Close()
+		}
+		l.table.Close()
+	})
 	return err
 }

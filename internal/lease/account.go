@@ -367,11 +367,9 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	have.Declined = min(have.Declined+times*min(mine.Declined, math.MaxUint32), math.MaxInt64-have.Admitted)
 	v.Now = have.Admitted
 	n = min(n, capacity+1) // so that products do not wrap
-	all := n
-	if hi := uint64(math.MaxInt64) / instances; n <= hi {
+	all := uint64(math.MaxInt64)
+	if n <= all/instances {
 		all = n * instances
-	} else {
-		all = math.MaxInt64
 	}
 	counted := window.Counts{Declined: n}
 	if l == nil {

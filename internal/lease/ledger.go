@@ -19,7 +19,7 @@ type holder struct {
 }
 
 // Settle takes the message of a holder at now, and answers.
-func (l *Ledger) Settle(s window.Span, now int64, farLife int64, a Ask) Answer {
+func (l *Ledger) Settle(s window.Span, now, farLife int64, a Ask) Answer {
 	h := l.holders[a.Holder]
 	if h == nil {
 		h = &holder{used: a.Base}

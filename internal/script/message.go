@@ -87,7 +87,7 @@ func ReadAnswer(r *Reader, whole bool) (a lease.Answer, err error) {
 		r.Fail("%d bytes, not groups of 21", len(log))
 		return a, r.Err()
 	}
-	for ; len(log) > 0; log = log[21:] {
+	for ; log != ""; log = log[21:] {
 		upto := window.Counts{Admitted: number7(log[7:]), Declined: number7(log[14:])}
 		a.Groups = append(a.Groups, lease.Group{Age: max(0, now-int64(number7(log))), Counts: window.Counts{
 			Admitted: upto.Admitted - min(upto.Admitted, before.Admitted),
