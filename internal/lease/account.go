@@ -66,7 +66,7 @@ type Account struct {
 	near       uint64
 	far        uint64
 	asked      uint64 // capacity
-	life       int64  // far from the limit, µs
+	nearLife   int64  // µs
 	want       Want
 	asksSlowly bool // with a slow life
 
@@ -378,7 +378,7 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	} else {
 		v.Factor = 1
 		if n <= capacity {
-			v.Factor = l.Factor(have, a.view.Since(g, now-t.Recent())+times*recent.Observed(), all)
+			v.Factor = l.Factor(have, a.view.Since(g, now-t.Recent())+times*min(recent.Observed(), math.MaxUint32), all)
 		}
 		v.Allowed = dice >= v.Factor
 	}
@@ -512,7 +512,7 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 	}
 	a.open = false
 	a.asking, a.sentAt, a.sent = true, now, len(a.pending)
-	a.hold, a.near, a.far, a.asked, a.life, a.want = m.Hold, m.Near, m.Far, m.Capacity, p.FarLife(t), want
+	a.hold, a.near, a.far, a.asked, a.nearLife, a.want = m.Hold, m.Near, m.Far, m.Capacity, m.NearLife, want
 	return m
 }
 
@@ -563,7 +563,9 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
 		a.late, a.lateFor = took, now+t.Window
 	}
-	if a.settled = append(a.settled, a.pending[:a.sent]...); a.want != Same {
+	if a.want == Same {
+		a.settled = append(a.settled, a.pending[:a.sent]...)
+	} else {
 		a.settled = a.settled[:0]
 	}
 	a.pending = a.pending[:copy(a.pending, a.pending[a.sent:])]
@@ -596,7 +598,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	a.ceiling, a.others, a.shared = a.asked, m.Others, m.Others > 0
 	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
 	a.spare = a.asked - min(a.asked, taken)
-	a.distant = m.Life == a.life
+	a.distant = m.Life != a.nearLife
 	a.slow = !a.distant && a.asksSlowly
 	wanted := a.near
 	a.target = a.targets[0]
@@ -625,8 +627,8 @@ func (a *Account) drifted(m Answer) bool {
 	return apart(have.Admitted, want.Admitted) || apart(have.Observed(), want.Observed())
 }
 
-// Due returns when the account should settle next: at once if its budget is low, when there may be room again if the window
-// is full, or shortly before its lease ends.
+// Due returns when the account should settle next, after an answer: in an interval, when there may be room again if the window
+// is full, or in the second half of a lease that lives long.
 func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 	next := a.sentAt + p.Interval - t.Interval/4 // the tick that is about an interval after the last
 	switch {

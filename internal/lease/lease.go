@@ -8,7 +8,8 @@
 // granted at an instant g, for a life L:
 //
 //	(1) its holder admits from it until L after the instant at which it asked, which is not after g + L;
-//	(2) until the holder settles it, the ledger charges all of it, up to g + L + W;
+//	(2) until the holder settles it, the ledger charges all of it, up to g + L + W; what it says it still has is charged on,
+//	    up to the latest end that it may have heard of;
 //	(3) what the holder settles is recorded at the instant when it was admitted, or later; what it does not use is free
 //	    at once;
 //	(4) nothing is granted beyond capacity − settled − charged.

@@ -270,6 +270,45 @@ func TestLeaseEnds(t *testing.T) {
 	}
 }
 
+// What a holder has on lease for long stays charged for as long, also if it has asked for something short since, and has not heard
+// the answer: it goes on using what it has.
+func TestLongLeaseStaysCharged(t *testing.T) {
+	w := newWorld(1, 2, 100, false)
+	w.pace.Far = 3 * w.terms.Window
+	settle := func(i int, hear bool) {
+		a := w.accounts[i]
+		answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Ask(&w.terms, w.pace, w.now, uint64(len(a.wait)), lease.More))
+		if hear {
+			a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
+		} else {
+			a.Lost()
+		}
+		a.wait = nil
+	}
+	w.now = 1000
+	w.call(0, 1)
+	settle(0, true) // far from the limit, for long
+	w.now += 1000
+	for range 60 { // now another brings it near
+		w.call(1, 1)
+		settle(1, true)
+		w.call(1, 1)
+	}
+	settle(0, false)
+	for w.now < 2*w.terms.Window {
+		w.now += 5_000
+		w.call(1, 1)
+		settle(1, true)
+		for w.call(1, 1).Allowed {
+		}
+	}
+	for w.call(0, 1).Allowed {
+	}
+	if most := largest(w.admitted, w.terms.Window); most > 100 {
+		t.Errorf("%d admitted in a window of at most 100", most)
+	}
+}
+
 // What is admitted is settled, neither lost nor twice, however many messages and answers get lost.
 func TestSettlingIsExact(t *testing.T) {
 	for _, loss := range []float64{0, .3, .7} {

@@ -56,7 +56,11 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Ask) Answer {
 	}
 	out.Live = l.window.Counts()
 	out.Grant, out.Life = a.grant(out.Live.Admitted+out.Others+a.Hold, out.Others, farLife)
-	h.amount, h.until = a.Hold+out.Grant, now+out.Life
+	until := now + out.Life
+	if a.Hold > 0 { // which is used to its end if the holder does not hear of another
+		until = max(until, h.until)
+	}
+	h.amount, h.until = a.Hold+out.Grant, until
 	if out.Whole = a.Whole; a.Whole {
 		out.Groups = groupsOf(&l.window, &l.groups, now)
 	}

@@ -1,7 +1,8 @@
 -- Sees to it that the newest group takes events at now. To be included right before some are recorded.
 if not live then
   head, size, oldest, recent, recent_before, recent_last = 0, 0, NONE, 0, gone + gone_declined, 0
-  first, expires, live = now, 0, true
+  first, live = now, true
+  if not ledger then expires = 0 end -- leases may need the key for longer
   text = ''
 elseif now - first >= bucket then
   local large = gone + gone_declined >= NONE / 4

@@ -64,11 +64,11 @@ for k = 1, #KEYS do
       end
       if not mine then slot = free end
     end
-    local heard, had, before_a, before_d = 0, 0, admitted, declined
+    local heard, had, ends, before_a, before_d = 0, 0, 0, admitted, declined
     local done_a, done_d = 0, 0 -- of the groups, what is settled already
     if mine then
-      local was_a, was_d, _
-      heard, had, _, was_a, was_d = struct.unpack('<I7I7I7I7I7', mine, 9)
+      local was_a, was_d
+      heard, had, ends, was_a, was_d = struct.unpack('<I7I7I7I7I7', mine, 9)
       done_a, done_d = math.max(0, was_a - used_a), math.max(0, was_d - used_d)
     end
     if seq <= heard then
@@ -157,8 +157,10 @@ for k = 1, #KEYS do
         grant, life = math.max(math.min(near, others > 0 and math.floor((free + 1) / 2) or free), need), near_life
       end
       leased = others + hold + grant
-      due = math.min(due, now + life + window)
-      local record = holder .. struct.pack('<I7I7I7I7I7', seq, hold + grant, now + life, used_a, used_d)
+      -- What is held is used to its end if the holder does not hear of another.
+      ends = math.max(now + life, hold > 0 and ends or 0)
+      due, longer = math.min(due, ends + window), math.max(longer, ends - now)
+      local record = holder .. struct.pack('<I7I7I7I7I7', seq, hold + grant, ends, used_a, used_d)
       if text == '' then
         table_text = string.sub(table_text, 1, SLOT * slot) .. record .. string.sub(table_text, SLOT * slot + SLOT + 1)
       end

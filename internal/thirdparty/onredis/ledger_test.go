@@ -171,7 +171,28 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 		if n := client.TTL(t.Context(), prefix+key).Val(); n == -1 {
 			t.Errorf("%s lives forever", key)
 		}
+		outlivesItsLeases(t, client.Get(t.Context(), prefix+key).Val(), oracle.span.Window)
 		client.Del(t.Context(), prefix+key)
+	}
+}
+
+// outlivesItsLeases checks that a key is kept, by its own word, until what is on lease has aged out.
+func outlivesItsLeases(t *testing.T, text string, w int64) {
+	t.Helper()
+	if text == "" {
+		return
+	}
+	number := func(at int) (n int64) {
+		for i := 6; i >= 0; i-- {
+			n = n<<8 | int64(text[at+i])
+		}
+		return n
+	}
+	for i := range int(text[118]) + int(text[119])<<8 {
+		slot := 120 + 43*i
+		if amount, until := number(slot+15), number(slot+22); amount > 0 && number(50) < until+w {
+			t.Errorf("holder %d has %d on lease, charged until %d, and the key is kept until %d", i, amount, until+w, number(50))
+		}
 	}
 }
 
