@@ -159,7 +159,7 @@ for k = 1, #KEYS do
       leased = others + hold + grant
       -- What is held is used to its end if the holder does not hear of another.
       ends = math.max(now + life, hold > 0 and ends or 0)
-      due, longer = math.min(due, ends + window), math.max(longer, ends - now)
+      due = math.min(due, ends + window)
       local record = holder .. struct.pack('<I7I7I7I7I7', seq, hold + grant, ends, used_a, used_d)
       if text == '' then
         table_text = string.sub(table_text, 1, SLOT * slot) .. record .. string.sub(table_text, SLOT * slot + SLOT + 1)

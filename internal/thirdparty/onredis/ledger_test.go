@@ -24,7 +24,6 @@ import (
 // messages are random ones of a few holders to a few keys, which only make sense now and then.
 type messages struct {
 	rng  *rand.Rand
-	far  int64 // life
 	span window.Span
 	asks map[string]map[uint64]*lease.Ask // the last of each holder, with instants for ages
 }
@@ -62,6 +61,9 @@ func (m *messages) next(key string, now int64) lease.Ask {
 	ages := make([]int64, m.rng.IntN(4))
 	for i := range ages {
 		ages[i] = m.rng.Int64N(1 + m.span.Window/[]int64{1000, 100, 4, 1}[m.rng.IntN(4)])
+		if m.rng.IntN(10) == 0 {
+			ages[i] = m.span.Window - m.rng.Int64N(2)
+		}
 	}
 	slices.Sort(ages)
 	for _, age := range slices.Backward(ages) {
@@ -106,11 +108,14 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 	oracle := newOracle(t, client, o, false, nil)
 	s := script.NewServer(oracle)
 	const near = 100_000
-	far := []int64{200_000, 10_000_000}[rng.IntN(2)]
-	m := messages{rng: rng, far: far, span: oracle.span, asks: map[string]map[uint64]*lease.Ask{}}
+	far := int64(10_000_000)
+	m := messages{rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Ask{}}
 	prefix := fmt.Sprintf("ledger%d", prefixes.Add(1))
 	twins, running := map[string]*lease.Ledger{}, map[string]window.Counts{}
 	for step := range 250 {
+		if rng.IntN(4) == 0 {
+			far = []int64{200_000, 10_000_000, 3_000_000_000}[rng.IntN(3)]
+		}
 		w, b := m.span.Window, m.span.Bucket
 		later := []int64{0, 0, 1, b / 3, b - 1, b, b + 1, w / 10, w, w - 1, near, far, far + w, 3 * w}[min(rng.IntN(14), rng.IntN(14))]
 		oracle.set(t, later)
@@ -155,6 +160,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 					t.Fatal(err)
 				}
 			})
+		outlivesItsLeases(t, client.Get(t.Context(), keys[0]).Val(), oracle.span.Window)
 		if rng.IntN(40) == 0 { // somebody sets one
 			key, total := keys[0], uint64(rng.IntN(30))
 			keep := []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}[rng.IntN(3)]
