@@ -12,9 +12,9 @@ import (
 // Options configures a [Provider]. The zero value works.
 type Options struct {
 	// Options are those of the Redis provider, and mean the same. Timeout bounds the calls that wait for Redis; the others
-	// do not know of it. MaxKeys bounds the keys that each strategy of this instance holds; what it had on lease for a key
-	// that is forgotten counts as used. With FailLocal, an instance takes for used what it knew of others when it heard of
-	// Redis last, and shares what is left with Instances − 1 others.
+	// do not know of it. MaxKeys bounds the keys that each strategy of this instance holds; one that makes room for another
+	// settles in the background, and gives back its lease. With FailLocal, an instance takes for used what it knew of
+	// others when it heard of Redis last, and shares what is left with Instances − 1 others.
 	redislimit.Options
 
 	// SyncInterval is how often keys near their limit settle with Redis, at most. A shorter one gives room back sooner, and
