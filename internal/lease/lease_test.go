@@ -12,7 +12,7 @@ import (
 // parcel is a message or an answer under way.
 type parcel struct {
 	at     int64 // when it arrives
-	from   int
+	from   *account
 	seq    uint64
 	ask    lease.Ask
 	far    int64
@@ -89,8 +89,9 @@ func (w *world) bound() uint64 {
 }
 
 // call makes one call to an instance, and reports whether it would have to wait for the ledger.
-func (w *world) call(i int, n uint64) (v lease.Verdict) {
-	a := w.accounts[i]
+func (w *world) call(i int, n uint64) lease.Verdict { return w.ask(w.accounts[i], n) }
+
+func (w *world) ask(a *account, n uint64) (v lease.Verdict) {
 	if w.law != nil {
 		a.Suppressed(&v, &a.groups, &w.terms, w.pace, w.law, w.now, n, w.rng.Float64(), true)
 	} else {
@@ -119,7 +120,7 @@ func (w *world) settle(delay func() int64) {
 }
 
 func (w *world) send(delay func() int64) {
-	for i, a := range w.accounts {
+	for _, a := range w.accounts {
 		if a.Asking() || w.now < a.due {
 			continue
 		}
@@ -132,7 +133,7 @@ func (w *world) send(delay func() int64) {
 			want = lease.Nothing
 		}
 		ask := a.Ask(&w.terms, w.pace, w.now, need, want)
-		w.network = append(w.network, parcel{at: w.now + delay(), from: i, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
+		w.network = append(w.network, parcel{at: w.now + delay(), from: a, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
 		a.due = w.now + w.terms.Interval
 	}
 }
@@ -145,7 +146,7 @@ func (w *world) deliver(delay func() int64) {
 		}
 		w.network = append(w.network[:k], w.network[k+1:]...)
 		k--
-		a := w.accounts[p.from]
+		a := p.from
 		if p.answer != nil {
 			if a.Asking() && a.Seq() == p.seq {
 				a.Hear(&a.groups, &w.terms, w.pace, w.now, *p.answer)
@@ -153,7 +154,7 @@ func (w *world) deliver(delay func() int64) {
 				again := a.wait
 				a.wait = nil
 				for _, n := range again {
-					w.call(p.from, n)
+					w.ask(a, n)
 				}
 			}
 			continue
@@ -195,6 +196,9 @@ func TestBound(t *testing.T) {
 		instances := 1 + rng.IntN(9)
 		capacity := []uint64{1, 2, 5, 20, 100, 1000, 5000}[rng.IntN(7)]
 		w := newWorld(seed, instances, capacity, rng.IntN(3) == 0)
+		if rng.IntN(2) == 0 {
+			w.pace.Far = 3 * w.terms.Window
+		}
 		trouble := rng.IntN(2) == 0
 		if trouble {
 			w.loss, w.zombies = .2, .1
