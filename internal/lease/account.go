@@ -32,7 +32,6 @@ type Account struct {
 	slow     bool   // or a slow one near it
 	open     bool   // the newest of pending takes events; it began at began
 	loaded   bool   // Suppressed must know what others observe
-	shared   bool   // others had something on lease
 	asking   bool   // a message is under way
 	began    int64
 	pending  []own  // its own events that are not settled, the oldest first
@@ -352,10 +351,10 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	for _, events := range [][]own{a.settled, a.pending} {
 		for _, p := range events {
 			if now-p.last < t.Window {
-				mine = sum(mine, p.Counts)
+				mine = mine.Plus(p.Counts)
 			}
 			if now-p.last < t.Recent() {
-				recent = sum(recent, p.Counts)
+				recent = recent.Plus(p.Counts)
 			}
 		}
 	}
@@ -472,7 +471,7 @@ func (a *Account) Touch(now int64) { a.touched = max(a.touched, now) }
 func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m Ask) {
 	gone := 0
 	for gone < len(a.pending) && now-a.pending[gone].last >= t.Window {
-		a.base = sum(a.base, a.pending[gone].Counts)
+		a.base = a.base.Plus(a.pending[gone].Counts)
 		gone++
 	}
 	a.pending = a.pending[:copy(a.pending, a.pending[gone:])]
@@ -558,7 +557,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	}
 	now = a.view.Advance(g, t.Span, now)
 	for _, q := range a.pending[:a.sent] {
-		a.base = sum(a.base, q.Counts)
+		a.base = a.base.Plus(q.Counts)
 	}
 	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
 		a.late, a.lateFor = took, now+t.Window
@@ -571,10 +570,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	a.pending = a.pending[:copy(a.pending, a.pending[a.sent:])]
 	a.sent = 0
 
-	other := window.Counts{
-		Admitted: m.Before.Admitted - min(m.Before.Admitted, a.known.Admitted),
-		Declined: m.Before.Declined - min(m.Before.Declined, a.known.Declined),
-	}
+	other := excess(m.Before, a.known)
 	switch {
 	case m.Whole:
 		a.view.Clear(g)
@@ -595,7 +591,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 
 	a.end = a.sentAt + m.Life*t.Micro/1000*999
 	a.budget += m.Grant
-	a.ceiling, a.others, a.shared = a.asked, m.Others, m.Others > 0
+	a.ceiling, a.others = a.asked, m.Others
 	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
 	a.spare = a.asked - min(a.asked, taken)
 	a.distant = m.Life != a.nearLife
@@ -621,7 +617,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 func (a *Account) drifted(m Answer) bool {
 	have, want := a.view.Counts(), m.Live
 	for _, q := range a.pending {
-		want = sum(want, q.Counts)
+		want = want.Plus(q.Counts)
 	}
 	apart := func(x, y uint64) bool { return max(x, y)-min(x, y) > max(x, y)/16+8 }
 	return apart(have.Admitted, want.Admitted) || apart(have.Observed(), want.Observed())
@@ -635,7 +631,7 @@ func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 	case a.distant || a.slow && a.budget > 0:
 		// While it lives, but not all at once.
 		return max(next, a.sentAt+(a.end-a.sentAt)*int64(8+a.Holder%6)/16)
-	case a.full > 0 && !a.shared && a.budget == 0:
+	case a.full > 0 && a.others == 0 && a.budget == 0:
 		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
 			at, _ := a.view.Fits(g, t.Span, a.capacity-1)
 			at += a.lag(t, p, now)
@@ -646,15 +642,11 @@ func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 	return next
 }
 
-func sum(a, b window.Counts) window.Counts {
-	return window.Counts{Admitted: a.Admitted + b.Admitted, Declined: a.Declined + b.Declined}
-}
-
 // Live returns what the window held when it was settled last, with what happened here since.
 func (a *Account) Live() (c window.Counts) {
 	c = a.live
 	for _, q := range a.pending {
-		c = sum(c, q.Counts)
+		c = c.Plus(q.Counts)
 	}
 	return c
 }

@@ -33,22 +33,18 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Ask) Answer {
 	}
 	l.holders[a.Holder] = h
 	h.seq = a.Seq
-	out := Answer{Before: l.running()}
-	done := window.Counts{
-		Admitted: h.used.Admitted - min(h.used.Admitted, a.Base.Admitted),
-		Declined: h.used.Declined - min(h.used.Declined, a.Base.Declined),
-	}
+	out := Answer{Before: l.window.Running()}
+	done := excess(h.used, a.Base)
 	h.used = a.Base
 	for _, g := range a.Groups {
-		h.used = window.Counts{Admitted: h.used.Admitted + g.Admitted, Declined: h.used.Declined + g.Declined}
-		c := window.Counts{Admitted: g.Admitted - min(g.Admitted, done.Admitted), Declined: g.Declined - min(g.Declined, done.Declined)}
-		done.Admitted -= g.Admitted - c.Admitted
-		done.Declined -= g.Declined - c.Declined
+		h.used = h.used.Plus(g.Counts)
+		c := excess(g.Counts, done)
+		done = excess(done, g.Counts)
 		if g.Age < s.Window {
 			place(&l.window, &l.groups, s, now-g.Age, g.Span, c)
 		}
 	}
-	out.After = l.running()
+	out.After = l.window.Running()
 	for other, o := range l.holders {
 		if other != a.Holder {
 			out.Others += o.amount
@@ -102,7 +98,10 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 	}
 }
 
-func (l *Ledger) running() window.Counts { return l.window.Running() }
+// excess is by how much numbers exceed others.
+func excess(a, b window.Counts) window.Counts {
+	return window.Counts{Admitted: a.Admitted - min(a.Admitted, b.Admitted), Declined: a.Declined - min(a.Declined, b.Declined)}
+}
 
 // place records a group of events that ended at an instant, which may be before the last one, and took so long.
 func place(w *window.Window, g *window.Groups, s window.Span, at, span int64, c window.Counts) {

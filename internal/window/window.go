@@ -48,7 +48,8 @@ func (c Counts) minus(d Counts) Counts {
 	return Counts{c.Admitted - d.Admitted, c.Declined - d.Declined}
 }
 
-func (c Counts) plus(d Counts) Counts {
+// Plus returns the sum of both numbers.
+func (c Counts) Plus(d Counts) Counts {
 	return Counts{c.Admitted + d.Admitted, c.Declined + d.Declined}
 }
 
@@ -192,7 +193,7 @@ func (w *Window) RecordGroup(g *Groups, s Span, first, last int64, c Counts) {
 		w.first = first
 	}
 	w.now, w.last = last, last
-	w.upto = w.upto.plus(c)
+	w.upto = w.upto.Plus(c)
 	if w.n == 0 {
 		w.expiry = last + s.Window
 	}
@@ -202,7 +203,7 @@ func (w *Window) RecordGroup(g *Groups, s Span, first, last int64, c Counts) {
 // that held that instant, or else to the next one after it, so that they never expire early. O(groups since).
 func (w *Window) Insert(g *Groups, at int64, c Counts) {
 	c.Declined = min(c.Declined, maxObserved-min(w.Counts().Observed(), maxObserved))
-	w.upto = w.upto.plus(c)
+	w.upto = w.upto.Plus(c)
 	if at >= w.first || w.n == 0 {
 		return
 	}
@@ -212,7 +213,7 @@ func (w *Window) Insert(g *Groups, at int64, c Counts) {
 		if e.last < at {
 			return
 		}
-		e.upto = e.upto.plus(c)
+		e.upto = e.upto.Plus(c)
 	}
 }
 
