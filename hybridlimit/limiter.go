@@ -6,7 +6,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,6 @@ type limiter struct {
 	suppressed bool
 	denial     trypema.Outcome
 	names      remote.Names
-	dice       func() float64 // in [0, 1)
 
 	table   *table.Table[*account, window.Groups]
 	started time.Time
@@ -66,7 +64,7 @@ type account struct {
 	urged  bool // for the next flight
 }
 
-func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool, dice func() float64) *limiter {
+func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool) *limiter {
 	l := &limiter{
 		options:    o,
 		terms:      lease.Terms{Span: window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}, Micro: int64(time.Microsecond), Interval: int64(o.SyncInterval)},
@@ -74,7 +72,6 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		suppressed: suppressed,
 		denial:     trypema.OutcomeRejected,
 		names:      remote.NewNames(o.Prefix, "ha", o.Window),
-		dice:       dice,
 		started:    time.Now().Add(-1), // so that no instant is 0
 		server:     s,
 		breaker:    b,
@@ -190,8 +187,7 @@ func (l *limiter) acquire(hash uint64, name string, now int64) (*shard, table.Ha
 	k := sh.State(h)
 	if *k == nil {
 		full := l.names.Of(name)
-		at := strings.Index(full, name) // it may stand there once more, in what comes before; that is as good
-		*k = &account{name: full, plain: full[at : at+len(name)], hash: hash}
+		*k = &account{name: full, plain: l.names.Key(full), hash: hash}
 		(*k).Holder = l.holders.Add(1)
 	}
 	return sh, h, *k
@@ -227,7 +223,7 @@ type question struct {
 // put asks an account, under the lock.
 func (l *limiter) put(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
 	if l.suppressed {
-		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, l.dice(), q.record)
+		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, rand.Float64(), q.record)
 	} else {
 		k.Absolute(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, now, q.cost, q.record)
 	}
@@ -247,10 +243,7 @@ func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *accou
 
 // decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
 func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash uint64, began int64, c, n uint64, record bool) error {
-	q := question{capacity: c, cost: n, record: record}
-	if l.suppressed {
-		q.law = l.law(c)
-	}
+	q := question{capacity: c, cost: n, law: l.law(c), record: record}
 	for now := began; ; now = l.now() {
 		sh, h, k := l.acquire(hash, name, now)
 		if l.closed.Load() {
@@ -288,22 +281,29 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 		w := &waiter{question: q, done: make(chan struct{})}
 		k.waiting = append(k.waiting, w)
 		sh.Unlock()
-		err := l.await(ctx, w.done, began)
-		sh = l.lock(k)
-		select {
-		case <-w.done:
-			err = w.fault // the answer was there first
-		default:
-			k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
-			w.failed = true
-		}
-		sh.Unlock()
-		if err != nil || !w.failed {
-			if err == nil {
-				l.tell(d, k, &q, &w.v)
-			}
+		switch err := l.waitFor(ctx, k, w, began); {
+		case err != nil:
 			return err
+		case !w.failed:
+			l.tell(d, k, &q, &w.v)
+			return nil
 		}
+	}
+}
+
+// waitFor returns when w has its answer, or has waited for long enough, and then has failed. It returns what is wrong with the
+// key, or with ctx.
+func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int64) error {
+	err := l.await(ctx, w.done, began)
+	sh := l.lock(k)
+	defer sh.Unlock()
+	select {
+	case <-w.done:
+		return w.fault // the answer was there first
+	default:
+		k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
+		w.failed = true
+		return err
 	}
 }
 
@@ -365,6 +365,14 @@ func (k *account) wait() chan struct{} {
 	return k.answered
 }
 
+// wake tells those who wait for the end of a message.
+func (k *account) wake() {
+	if k.answered != nil {
+		close(k.answered)
+		k.answered = nil
+	}
+}
+
 // await returns when done is closed, or the timeout since began is over; with an error if ctx ends before.
 func (l *limiter) await(ctx context.Context, done chan struct{}, began int64) error {
 	timeout := time.NewTimer(l.options.Timeout - time.Duration(l.now()-began))
@@ -384,22 +392,16 @@ func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, q *question,
 	switch l.options.OnFailure {
 	case redislimit.FailLocal:
 		var v lease.Verdict
-		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, l.dice(), q.record)
+		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, rand.Float64(), q.record)
 		remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
 	case redislimit.FailOpen:
 		if q.record {
 			k.Admit(&sh.Memory, &l.terms, c, now, n)
 		}
-		*d = trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: c, Remaining: window.Room(c, n), RemainingAfterWaiting: window.Room(c, n)}
+		*d = remote.Open(c, n)
 	default:
 		k.Touch(now)
-		*d = trypema.Decision{Outcome: l.denial, Limit: c, RetryAfter: l.options.RetryInterval}
-		if n > c {
-			d.RetryAfter = trypema.Never
-		}
-		if l.suppressed {
-			d.SuppressionFactor = 1
-		}
+		*d = remote.Closed(c, n, l.options.RetryInterval, l.denial)
 	}
 	d.Fallback = true
 }

@@ -23,7 +23,6 @@ package hybridlimit
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
@@ -54,8 +53,8 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	}
 	b, server := breaker.New(o.RetryInterval, tell), script.NewServer(c)
 	return &Provider{
-		absolute:   newLimiter(server, b, o, false, rand.Float64),
-		suppressed: newLimiter(server, b, o, true, rand.Float64),
+		absolute:   newLimiter(server, b, o, false),
+		suppressed: newLimiter(server, b, o, true),
 	}, nil
 }
 

@@ -171,7 +171,10 @@ func (l *limiter) onTick() {
 	}
 	s.running.Add(1)
 	s.advanceLocked(began / l.terms.Interval)
-	batch := s.takeLocked(&s.ready, lease.MaxBatch, l.mayAsk())
+	var batch []*account
+	if l.mayAsk() {
+		batch = takeLocked(&s.ready, lease.MaxBatch)
+	}
 	for _, k := range batch {
 		k.ready = false
 	}
@@ -199,10 +202,7 @@ func (l *limiter) mayAsk() bool {
 }
 
 // takeLocked takes up to n keys off a queue.
-func (s *settler) takeLocked(queue *[]*account, n int, may bool) []*account {
-	if !may {
-		return nil
-	}
+func takeLocked(queue *[]*account, n int) []*account {
 	n = min(n, len(*queue))
 	batch := slices.Clone((*queue)[:n])
 	*queue = slices.Delete(*queue, 0, n)
@@ -234,7 +234,7 @@ func (l *limiter) fly() {
 	defer s.running.Done()
 	for {
 		s.mu.Lock()
-		batch := s.takeLocked(&s.urgent, lease.MaxBatch/4, true)
+		batch := takeLocked(&s.urgent, lease.MaxBatch/4)
 		for _, k := range batch {
 			k.urged = false
 		}
@@ -255,6 +255,15 @@ type item struct {
 	ask     string
 	whole   bool
 	settled bool // heard, or lost
+}
+
+// end settles an item, under the lock of its key, unless that has happened already. It reports whether it did.
+func (i *item) end() bool {
+	if i.settled || !i.k.Asking() || i.k.Seq() != i.seq {
+		return false
+	}
+	i.settled = true
+	return true
 }
 
 // settle asks Redis about keys, unless a message of theirs is under way.
@@ -397,7 +406,7 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 	k := i.k
 	sh := l.lock(k)
 	now := l.now()
-	if i.settled || !k.Asking() || k.Seq() != i.seq {
+	if !i.end() {
 		sh.Unlock()
 		return nil
 	}
@@ -405,21 +414,17 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 	if k.gone {
 		groups = new(window.Groups)
 	}
-	i.settled = true
 	pace := l.pace.Load()
 	k.Hear(groups, &l.terms, pace, now, m)
 	k.fault = nil
-	more := false
+	more, due := false, now
 	if k.gone {
 		k.fail(nil) // they find another
 	} else {
 		more = l.serve(sh, k, now)
+		due = k.Due(groups, &l.terms, pace, now)
 	}
-	due := k.Due(groups, &l.terms, pace, now)
-	if k.gone {
-		due = now
-	}
-	l.wake(k)
+	k.wake()
 	sh.Unlock()
 	l.schedule(k, due)
 	if more {
@@ -432,11 +437,10 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 func (l *limiter) lost(i *item, err error) bool {
 	k := i.k
 	sh := l.lock(k)
-	if i.settled || !k.Asking() || k.Seq() != i.seq {
+	if !i.end() {
 		sh.Unlock()
 		return false
 	}
-	i.settled = true
 	k.Lost()
 	again := l.terms.Interval
 	if script.IsKeyFault(err) {
@@ -444,17 +448,10 @@ func (l *limiter) lost(i *item, err error) bool {
 		again = int64(l.options.RetryInterval)
 	}
 	k.fail(k.fault)
-	l.wake(k)
+	k.wake()
 	sh.Unlock()
 	l.schedule(k, l.now()+again)
 	return true
-}
-
-func (l *limiter) wake(k *account) {
-	if k.answered != nil {
-		close(k.answered)
-		k.answered = nil
-	}
 }
 
 // settled calls then under the lock of a key that has just settled, and if so wished given back its lease.
@@ -601,7 +598,7 @@ func (l *limiter) close() error {
 		for k := range active { // those who wait see that it is closed
 			sh := l.lock(k)
 			k.fail(nil)
-			l.wake(k)
+			k.wake()
 			sh.Unlock()
 		}
 		l.table.Close()

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/window"
+	"github.com/trypema/trypema/internal/remote"
 )
 
 // fallBack decides by the failure policy.
@@ -15,25 +15,13 @@ func (l *limiter) fallBack(ctx context.Context, key string, rate trypema.Rate, c
 	case FailLocal:
 		d, err = l.decideLocally(ctx, key, rate, n, record)
 	case FailOpen:
-		d = trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: window.Room(capacity, n), RemainingAfterWaiting: window.Room(capacity, n)}
+		d = remote.Open(capacity, n)
 	default:
-		d = l.deny()
-		if n > capacity {
-			d.RetryAfter = trypema.Never
-		}
+		d = remote.Closed(capacity, n, l.retry, l.denial)
 	}
 	d.Limit = capacity
 	d.Fallback = true
 	return d, err
-}
-
-// deny returns a denial until Redis is asked again.
-func (l *limiter) deny() trypema.Decision {
-	d := trypema.Decision{Outcome: l.denial, RetryAfter: l.retry}
-	if l.denial == trypema.OutcomeSuppressed {
-		d.SuppressionFactor = 1
-	}
-	return d
 }
 
 // decideLocally decides by what this instance has admitted, by its share of the rate.
@@ -49,7 +37,7 @@ func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Ra
 		d, err = l.local.Peek(ctx, key, share, n)
 	}
 	if errors.Is(err, trypema.ErrInvalidRate) { // less than one call in a window
-		d, err = l.deny(), nil
+		d, err = remote.Closed(0, 0, l.retry, l.denial), nil
 	}
 	return d, err
 }

@@ -68,6 +68,9 @@ func NewNames(prefix, letter string, window time.Duration) Names {
 // Of returns the name of the Redis key of a key.
 func (n Names) Of(key string) string { return n.before + key + n.after }
 
+// Key returns the key that a name was made of.
+func (n Names) Key(name string) string { return name[len(n.before) : len(name)-len(n.after)] }
+
 // Letter returns what the strategy is called in the names.
 func (n Names) Letter() string { return n.letter }
 
@@ -92,4 +95,22 @@ func Decide(d *trypema.Decision, capacity uint64, v *window.Verdict, unit time.D
 		d.RemainingAfterWaiting = window.Room(capacity, v.Then)
 	}
 	d.SuppressionFactor = v.Factor
+}
+
+// Open returns the decision of a limiter that can not ask, and admits.
+func Open(capacity, n uint64) trypema.Decision {
+	room := window.Room(capacity, n)
+	return trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: capacity, Remaining: room, RemainingAfterWaiting: room}
+}
+
+// Closed returns the decision of a limiter that can not ask, and says no until it asks again, after retry.
+func Closed(capacity, n uint64, retry time.Duration, denial trypema.Outcome) trypema.Decision {
+	d := trypema.Decision{Outcome: denial, Limit: capacity, RetryAfter: retry}
+	if n > capacity {
+		d.RetryAfter = trypema.Never
+	}
+	if denial == trypema.OutcomeSuppressed {
+		d.SuppressionFactor = 1
+	}
+	return d
 }

@@ -59,6 +59,11 @@ func TestNames(t *testing.T) {
 	if got, want := n.Of("user:42"), "{trypema:user:42}:a:10s"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	for _, key := range []string{"user:42", "trypema", "}:a:10s"} {
+		if got := n.Key(n.Of(key)); got != key {
+			t.Errorf("the key of %q: %q", key, got)
+		}
+	}
 	got := remote.SetArgs(trypema.Less(5), 7, trypema.KeepNewest, n.Letter())
 	if want := []string{"Less(5)", "7", "KeepNewest", "a"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
@@ -99,6 +104,25 @@ func TestDecide(t *testing.T) {
 		test.want.Limit = 100
 		if d != test.want {
 			t.Errorf("%s: %+v\nwant %+v", test.name, d, test.want)
+		}
+	}
+}
+
+func TestOpenAndClosed(t *testing.T) {
+	const retry = 5 * time.Second
+	for _, test := range []struct {
+		name string
+		got  trypema.Decision
+		want trypema.Decision
+	}{
+		{"open", remote.Open(10, 3), trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10, Remaining: 7, RemainingAfterWaiting: 7}},
+		{"open for more than fits", remote.Open(10, 11), trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10}},
+		{"closed", remote.Closed(10, 10, retry, trypema.OutcomeRejected), trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 10, RetryAfter: retry}},
+		{"closed for more than fits", remote.Closed(10, 11, retry, trypema.OutcomeRejected), trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 10, RetryAfter: trypema.Never}},
+		{"closed under Suppressed", remote.Closed(10, 1, retry, trypema.OutcomeSuppressed), trypema.Decision{Outcome: trypema.OutcomeSuppressed, Limit: 10, RetryAfter: retry, SuppressionFactor: 1}},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s: %+v, want %+v", test.name, test.got, test.want)
 		}
 	}
 }
