@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -15,7 +14,7 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/bench"
 	"github.com/trypema/trypema/cmd/trypema/internal/demo"
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
-	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/cmd/trypema/internal/report"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 	"github.com/trypema/trypema/cmd/trypema/internal/sim"
 )
@@ -28,9 +27,10 @@ const (
 )
 
 type commands struct {
-	Demo  demo.Command  `cmd:"" help:"Guard a real HTTP server with both strategies, offer it load, and judge the guarantees."`
-	Bench bench.Command `cmd:"" help:"Measure speed, latency, memory and accuracy, of this library and of others."`
-	Sim   sim.Command   `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`
+	Demo   demo.Command   `cmd:"" help:"Guard a real HTTP server with both strategies, offer it load, and judge the guarantees."`
+	Bench  bench.Command  `cmd:"" help:"Measure speed, latency, memory and accuracy, of this library and of others."`
+	Report report.Command `cmd:"" help:"Measure everything beside everybody, and write a page and a table of it."`
+	Sim    sim.Command    `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`
 }
 
 func main() {
@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	options := append(flags.Mappers(),
 		kong.Name("trypema"),
 		kong.Description("An exact sliding-window rate limiter at work, and measured."),
-		kong.Vars{"peers": strings.Join(peer.Names(), ", ")},
+		bench.Vars(),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }), // kong exits only after it has printed help
 		kong.WithHyphenPrefixedParameters(true),

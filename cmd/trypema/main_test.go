@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/peer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,6 +24,7 @@ func trypema(ctx context.Context, args ...string) (code int, stdout, stderr stri
 }
 
 func TestWrongFlags(t *testing.T) {
+	peers := strings.Join(peer.Names(), ", ")
 	tests := []struct{ args, message string }{
 		{"demo --window 0s", "--window is 0s; it must be at least 1ms"},
 		{"demo --window -5s", "--window is -5s; it must be at least 1ms"},
@@ -65,18 +68,18 @@ func TestWrongFlags(t *testing.T) {
 		{"demo more", "unexpected argument more"},
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"--json", "unknown flag --json"},
-		{"bench --peer governor", `--peer is "governor"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell`},
+		{"bench --peer nobody", `--peer is "nobody"; it must be one of ` + peers},
 		{"bench --compare ulule", "--compare is ulule; it must be at least two names with a comma between them"},
 		{"bench --compare ulule,ulule", "--compare is ulule,ulule; it must be a list without repetition"},
-		{"bench --compare trypema,x", `--compare is "x"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell, trypema-local, trypema-redis, trypema-hybrid`},
+		{"bench --compare trypema,x", `--compare is "x"; it must be one of ` + peers + `, trypema-local, trypema-redis, trypema-hybrid`},
 		{"bench --compare trypema,ulule --duration 50ms", "--duration is 50ms; it must be at least 10ms for each round"},
 		{"bench --peer redis_rate", "--peer is redis_rate; it must be left out unless --provider is redis"},
 		{"bench --compare trypema,redis_rate", "--compare is redis_rate; it must be left out unless --provider is redis or hybrid"},
-		{"bench --provider redis --peer ulule", "--peer is ulule; it must be one of trypema, redis_rate, redis-cell with --provider redis"},
+		{"bench --provider redis --peer ulule", "--peer is ulule; it must be one of trypema, redis_rate, redis-cell, rust-trypema-redis with --provider redis"},
 		{"bench --provider redis --peer redis_rate --client rueidis", "--client is rueidis; it must be left out with --peer redis_rate, which uses go-redis"},
 		{"bench --compare trypema,trypema-hybrid", "--compare is trypema-hybrid; it must be left out unless --provider is redis or hybrid"},
-		{"bench --peer trypema-local", `--peer is "trypema-local"; it must be one of trypema, xtime-syncmap, xtime-xsync, go-limiter, throttled, ulule, httprate, slidingwindow, redis_rate, redis-cell`},
-		{"bench --provider hybrid --peer redis_rate", "--peer is redis_rate; it must be trypema with --provider hybrid"},
+		{"bench --peer trypema-local", `--peer is "trypema-local"; it must be one of ` + peers},
+		{"bench --provider hybrid --peer redis_rate", "--peer is redis_rate; it must be one of trypema, rust-trypema-hybrid with --provider hybrid"},
 		{"bench --provider hybrid --instances 0", "--instances is 0; it must be from 1 to 64"},
 		{"bench --provider hybrid --instances 4 --workers 3", "--workers is 3; it must be at least one for each of --instances"},
 		{"bench --sync-interval 5ms", "--sync-interval is 5ms; it must be left out unless --provider is hybrid"},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	trapCapacity = 100
 	trapPace     = 50 * time.Microsecond
 	traps        = 3
+	trapKey      = "trap"
 )
 
 // trap is how calls are timed that come as a window ends.
@@ -34,17 +36,21 @@ var (
 	remoteTrap = trap{window: 500 * time.Millisecond, margin: 100 * time.Millisecond, attempts: 8}
 )
 
-// trapFor is the trap for limiters that run here, or on a server.
-func trapFor(remote bool) trap {
+// trapFor is the trap for a limiter, that runs here or on a server.
+func trapFor(name string, remote bool) trap {
+	t := localTrap
 	if remote {
-		return remoteTrap
+		t = remoteTrap
 	}
-	return localTrap
+	if peer.InWholeSeconds(name) {
+		t.window = time.Second
+	}
+	return t
 }
 
 func (t trap) String() string {
-	return fmt.Sprintf("measured apart, with C = %d in %v: a call as a window opens, none until\n"+
-		"   %v before it ends, then 2 C at once and more for a window; worst of %d", trapCapacity, t.window, t.margin, traps)
+	return fmt.Sprintf("measured apart, with C = %d in %v: a call as a window opens, one shortly\n"+
+		"   before it ends, 2 C at once %v before that, more for a window; worst of %d", trapCapacity, t.window, t.margin, traps)
 }
 
 // resized is the limit l with another capacity and window.
@@ -61,16 +67,16 @@ func resized(l peer.Limit, capacity uint64, window time.Duration) (peer.Limit, e
 //
 // Time is real. A call counts for a window only if it began and ended in it, so neither the clock of a server nor the way
 // to it can make the count too high.
-func (p plan) fullestWindow(ctx context.Context, name string, progress func(part float64)) (*int, error) {
+func (p plan) fullestWindow(ctx context.Context, name string, times int, progress func(part float64)) (*int, error) {
 	remote := p.limit.Server != nil
-	t := trapFor(remote)
+	t := trapFor(name, remote)
 	limit, err := resized(p.limit, trapCapacity, t.window)
 	if err != nil {
 		return nil, err
 	}
 	fullest, sprung := 0, 0
-	for attempt := 0; sprung < traps && attempt <= t.attempts; attempt++ {
-		progress(float64(sprung) / traps)
+	for attempt := 0; sprung < times && attempt <= t.attempts; attempt++ {
+		progress(float64(sprung) / float64(times))
 		n, inTime, err := t.spring(ctx, name, limit)
 		switch {
 		case err != nil:
@@ -90,7 +96,7 @@ func (p plan) fullestWindow(ctx context.Context, name string, progress func(part
 		return nil, fmt.Errorf("%d admitted in one window, which may hold %d", fullest, bound)
 	}
 	switch {
-	case sprung == traps:
+	case sprung == times:
 		return &fullest, nil
 	case remote:
 		return nil, nil
@@ -98,14 +104,15 @@ func (p plan) fullestWindow(ctx context.Context, name string, progress func(part
 	return nil, errors.New("the machine is too busy to call at the instants that the accuracy pass needs")
 }
 
-// spring asks at the worst time for a limiter that counts in fixed windows, weighs two of them, or refills a bucket.
+// spring asks at the worst time for a limiter that counts in fixed windows, weighs two of them, refills a bucket, or forgets what it
+// counted together by its first event.
 // Fixed windows begin at a multiple of their length, when the limiter is made, or at the first call of the key: here
 // these are the same instant. It reports whether the first burst came before the window ended; if it did not, the count
 // is as true as ever, but nothing was put to the test.
 func (t trap) spring(ctx context.Context, name string, limit peer.Limit) (fullest int, inTime bool, err error) {
 	opening := time.Now().Truncate(t.window).Add(t.window)
 	sleep(ctx, time.Until(opening)+time.Millisecond)
-	l, err := peer.Open(name, limit)
+	l, err := peer.Open(ctx, name, limit)
 	if err != nil {
 		return 0, false, err
 	}
@@ -117,29 +124,38 @@ func (t trap) spring(ctx context.Context, name string, limit peer.Limit) (fulles
 		windows = anywindow.New(t.window)
 		failed  error
 	)
-	verbs := l.Verbs()
-	call := func(i int) {
+	call := func(i int, keys ...string) {
 		before := time.Since(base)
-		ok, err := verbs[i%len(verbs)]("trap")
+		admitted, err := decide(ctx, l.Bound(i), keys)
 		mu.Lock()
 		defer mu.Unlock()
-		if ok {
-			windows.Add(before, time.Since(base))
+		after := time.Since(base)
+		for _, ok := range admitted {
+			if ok {
+				windows.Add(before, after)
+			}
 		}
 		failed = cmp.Or(failed, err)
 	}
-	call(0)
+	call(0, trapKey)
 	closing := opening.Add(t.window)
+	most := limit.Options.Bucket * 8 / 10
+	sleep(ctx, time.Until(closing.Add(-t.margin-most)))
+	call(0, trapKey) // begins a bucket, if there are any, that the burst will still find open
 	sleep(ctx, time.Until(closing.Add(-t.margin)))
 	var burst sync.WaitGroup
-	for i := range 2 * trapCapacity {
-		burst.Go(func() { call(i) })
+	if l.Process != nil { // which would take them one after the other
+		call(0, slices.Repeat([]string{trapKey}, 2*trapCapacity)...)
+	} else {
+		for i := range 2 * trapCapacity {
+			burst.Go(func() { call(i, trapKey) })
+		}
 	}
 	burst.Wait()
 	inTime = time.Now().Before(closing)
 	end := closing.Add(t.window + t.margin)
 	for i := 0; time.Now().Before(end) && failed == nil && ctx.Err() == nil; i++ {
-		call(i)
+		call(i, trapKey)
 		sleep(ctx, trapPace)
 	}
 	return windows.Max(), inTime, failed

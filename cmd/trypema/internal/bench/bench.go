@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
@@ -39,12 +42,26 @@ type Command struct {
 	QPS      *float64       `name:"qps" help:"With --mode target: calls per second, all workers together. Default: 100000."`
 	Burst    *int           `help:"With --mode target: calls that are due at the same instant. Default: 1."`
 	Workers  int            `help:"Goroutines that call. Default: one per processor, at least one per instance; 256 with --provider redis, where calls mostly wait."`
+	Procs    int            `help:"Processors that Go code may use at once, for limiters in this process; the default of --workers, too. Default: all."`
 	WarmUp   *time.Duration `help:"How long a limiter is called before that is timed. Default: 1.2 windows, at most 3s; then it holds what it will go on holding."`
 	Duration time.Duration  `default:"5s" help:"How long calls are timed, for each limiter."`
 
 	JSON bool `name:"json" help:"Print one JSON document."`
 	CSV  bool `name:"csv" help:"Print comma-separated values with a header line."`
 }
+
+// Parse returns the command that the arguments of trypema bench are.
+func Parse(args ...string) (*Command, error) {
+	c := new(Command)
+	parser, err := kong.New(c, append(flags.Mappers(), Vars())...)
+	if err == nil {
+		_, err = parser.Parse(args)
+	}
+	return c, err
+}
+
+// Vars is what the help of Command refers to.
+func Vars() kong.Option { return kong.Vars{"peers": strings.Join(peer.Names(), ", ")} }
 
 // Help is the text of trypema bench --help.
 func (Command) Help() string {
@@ -68,6 +85,7 @@ type plan struct {
 	work  *workload
 	qps   float64 // 0: as many as possible
 	burst int
+	procs int // 0: all
 
 	warmUp   time.Duration // before the timed calls
 	duration time.Duration // of the timed calls to each limiter
@@ -117,6 +135,7 @@ func (c *Command) resolve() (plan, []string, error) {
 		flags.Check(c.Burst == nil || (*c.Burst >= 1 && *c.Burst <= 1_000_000), "burst", deref(c.Burst), "from 1 to 1000000"),
 		flags.Check(c.Workers >= 0 && c.Workers <= 4096, "workers", c.Workers, "from 1 to 4096"),
 		flags.Check(c.Workers == 0 || c.Workers >= c.instances(), "workers", c.Workers, "at least one for each of --instances"),
+		flags.Check(c.Procs >= 0 && c.Procs <= 4096, "procs", c.Procs, "from 1 to 4096"),
 		flags.Check(c.WarmUp == nil || *c.WarmUp >= 0, "warm-up", deref(c.WarmUp), "at least 0s"),
 		flags.Check(c.Duration >= shortestRound*time.Duration(rounds), "duration", c.Duration, fmt.Sprintf("at least %v for each round", shortestRound)),
 		flags.Check(!c.JSON || !c.CSV, "csv", c.CSV, "left out with --json"),
@@ -127,6 +146,7 @@ func (c *Command) resolve() (plan, []string, error) {
 	p := plan{
 		limit:    peer.Limit{Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options},
 		burst:    1,
+		procs:    c.Procs,
 		warmUp:   min(maxWarmUp, c.Window*6/5),
 		duration: c.Duration,
 	}
@@ -144,7 +164,7 @@ func (c *Command) resolve() (plan, []string, error) {
 	}
 	workers := c.Workers
 	if workers == 0 {
-		workers = max(runtime.GOMAXPROCS(0), c.instances())
+		workers = max(cmp.Or(c.Procs, runtime.GOMAXPROCS(0)), c.instances())
 		if c.Provider == redisserver.Redis {
 			workers = remoteWorkers
 		}
@@ -175,13 +195,9 @@ func checkNames(value string, names []string) error {
 // checkHomes checks that the limiters can count where the provider says.
 func (c *Command) checkHomes(names []string) error {
 	if c.Compare == "" && c.Remote() {
-		there := peer.NamesIn(true)
-		rule := "one of " + strings.Join(there, ", ")
-		if c.Provider == redisserver.Hybrid {
-			there, rule = []string{peer.Ours}, peer.Ours
-		}
+		there := peer.NamesIn(c.Provider)
 		return flags.First(
-			flags.Check(slices.Contains(there, c.Peer), "peer", c.Peer, rule+" with --provider "+c.Provider),
+			flags.Check(slices.Contains(there, c.Peer), "peer", c.Peer, "one of "+strings.Join(there, ", ")+" with --provider "+c.Provider),
 			flags.Check(c.Client == nil || c.Peer == peer.Ours, "client", deref(c.Client), "left out with --peer "+c.Peer+", which uses "+redisserver.GoRedis),
 		)
 	}
@@ -215,43 +231,51 @@ var errInterrupted = errors.New("interrupted; a part of a measurement is not rep
 
 // Run measures and prints.
 func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
-	p, names, err := c.resolve()
-	if err != nil {
-		return err
-	}
-	p.limit.Server, err = c.Open(ctx, min(c.Window, remoteTrap.window))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
 	bar := screen.NewBar(out.Err)
 	defer bar.Clear()
 	var r printable
+	var failed []error
 	if c.Compare != "" {
-		r, err = p.compare(ctx, names, c.conditions(p), c.Rounds, bar, out.Complain)
-	} else {
-		r, err = p.single(ctx, names[0], c.conditions(p), bar)
-	}
-	if err != nil {
+		all, err := Compare(ctx, []Case{{"", c}}, bar.Set)
+		if err != nil {
+			return err
+		}
+		r, failed = all, all.Failures()
+		bar.Clear()
+		for _, why := range all.LeftOut {
+			out.Complain(errors.New("left out: " + why))
+		}
+	} else if r, err = c.single(ctx, bar); err != nil {
 		return err
 	}
 	bar.Clear()
 	switch {
 	case c.JSON:
-		return screen.JSON(out.Out, r)
+		err = screen.JSON(out.Out, r)
 	case c.CSV:
-		return r.csv(out.Out)
+		err = r.csv(out.Out)
 	default:
-		return r.table(out.Out)
+		err = r.table(out.Out)
 	}
+	return errors.Join(append(failed, err)...)
 }
 
 // single measures one limiter in every respect.
-func (p plan) single(ctx context.Context, name string, c conditions, bar *screen.Bar) (*result, error) {
+func (c *Command) single(ctx context.Context, bar *screen.Bar) (_ *result, err error) {
+	p, names, err := c.resolve()
+	if err != nil {
+		return nil, err
+	}
+	name := names[0]
+	p.limit.Server, err = c.Open(ctx, min(c.Window, remoteTrap.window))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
 	var foot footprint
 	weigh := func() (err error) {
 		bar.Set(0, "memory")
-		foot, err = p.footprint(ctx, name)
+		foot, err = p.footprint(ctx, name, func() {})
 		return err
 	}
 	remote := p.limit.Server != nil
@@ -265,7 +289,7 @@ func (p plan) single(ctx context.Context, name string, c conditions, bar *screen
 	if err != nil {
 		return nil, err
 	}
-	fullest, err := p.fullestWindow(ctx, name, func(part float64) { bar.Set(0.8+0.2*part, "accuracy") })
+	fullest, err := p.fullestWindow(ctx, name, traps, func(part float64) { bar.Set(0.8+0.2*part, "accuracy") })
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +302,7 @@ func (p plan) single(ctx context.Context, name string, c conditions, bar *screen
 			return nil, err
 		}
 	}
-	out := newResult(name, c, r, foot, fullest)
+	out := newResult(name, c.conditions(p), r, foot, fullest)
 	out.Settled = settled
 	return out, nil
 }

@@ -43,7 +43,12 @@ func small() Command {
 func measured(t *testing.T, c Command, v any) {
 	t.Helper()
 	var stdout bytes.Buffer
-	if err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: io.Discard}); err != nil {
+	err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: io.Discard})
+	var missing *peer.MissingError
+	if errors.As(err, &missing) {
+		t.Skip(missing)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(stdout.Bytes(), v); err != nil {
@@ -51,9 +56,11 @@ func measured(t *testing.T, c Command, v any) {
 	}
 }
 
+func isRust(name string) bool { return name == "governor" || peer.InWholeSeconds(name) }
+
 // One after the other: what memory a limiter takes shows only while nothing else comes and goes.
 func TestEveryPeer(t *testing.T) {
-	for _, name := range peer.NamesIn(false) {
+	for _, name := range peer.NamesIn(redisserver.Local) {
 		t.Run(name, func(t *testing.T) {
 			c := small()
 			c.Peer = name
@@ -62,14 +69,18 @@ func TestEveryPeer(t *testing.T) {
 			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied {
 				t.Errorf("%d calls, %d allowed, %d denied", r.Ops, r.Allowed, r.Denied)
 			}
-			if r.KeysTouched == 0 || r.P50 <= 0 || r.Max < r.P999 || r.OpsPerSecond <= 0 || *r.BytesPerKey <= 0 || r.AllocsPerOp == nil {
+			if r.KeysTouched == 0 || r.P50 <= 0 || r.Max < r.P999 || r.OpsPerSecond <= 0 || *r.BytesPerKey <= 0 || (r.AllocsPerOp == nil) != isRust(name) {
 				t.Errorf("unexpected result: %+v", r)
 			}
 			if r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > 1.2 {
 				t.Errorf("admitted ÷ limit is %.3f", r.AdmittedToLimit)
 			}
 			// The trap works on every algorithm but an exact one.
-			if low, high := 1.5, 2.0; name != peer.Ours && (*r.FullestRatio < low || *r.FullestRatio > high) {
+			low, high := 1.5, 2.0
+			if peer.InWholeSeconds(name) { // it has no fixed windows, and its buckets are only a tenth as long as the burst takes at worst
+				low = 1
+			}
+			if name != peer.Ours && (*r.FullestRatio < low || *r.FullestRatio > high) {
 				t.Errorf("fullest window is %.2f C, want %v to %v", *r.FullestRatio, low, high)
 			}
 			if name == peer.Ours && (*r.FullestRatio > 1 || *r.FullestRatio < 0.9) {
@@ -255,7 +266,7 @@ func TestCompareProviders(t *testing.T) {
 			c := remote(small(), provider)
 			c.Instances = ptr(2)
 			c.Compare, c.Rounds, c.Duration = "trypema,trypema-local,trypema-redis,trypema-hybrid,redis_rate", 2, 200*time.Millisecond
-			var r comparison
+			var r Comparison
 			measured(t, c, &r)
 			var got []string
 			for _, x := range r.Limiters {
@@ -282,10 +293,10 @@ func TestCompareInRedis(t *testing.T) {
 	if err := c.Run(t.Context(), screen.Streams{Out: &stdout, Err: &stderr}); err != nil {
 		t.Fatal(err)
 	}
-	if want := "trypema: left out: " + peer.ErrMissing.Error() + "\n"; stderr.String() != want {
+	if want := "trypema: left out: redis-cell: the server does not have this module, whose command is CL.THROTTLE\n"; stderr.String() != want {
 		t.Errorf("stderr is %q, want %q", &stderr, want)
 	}
-	var r comparison
+	var r Comparison
 	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
 		t.Fatalf("%v in %s", err, &stdout)
 	}
@@ -338,7 +349,7 @@ func TestCostOf(t *testing.T) {
 func TestFullestWindowOfSuppressed(t *testing.T) {
 	t.Parallel()
 	p := planFor(t, 10, true)
-	n, err := p.fullestWindow(t.Context(), peer.Ours, func(float64) {})
+	n, err := p.fullestWindow(t.Context(), peer.Ours, traps, func(float64) {})
 	if err != nil || *n < trapCapacity || *n > trapCapacity*3/2 {
 		t.Errorf("%v in the fullest window, %v", n, err)
 	}
@@ -388,7 +399,7 @@ func TestEveryKindOfRun(t *testing.T) {
 func TestCompare(t *testing.T) {
 	c := small()
 	c.Compare, c.Rounds, c.Duration = "trypema,ulule,xtime-xsync", 4, 120*time.Millisecond
-	var r comparison
+	var r Comparison
 	measured(t, c, &r)
 	if len(r.Limiters) != 3 || r.Rounds != 4 {
 		t.Fatalf("unexpected result: %+v", r)

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,111 +16,236 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
-// comparison is several limiters measured in turn.
-type comparison struct {
+// Comparison is several limiters measured in turn.
+type Comparison struct {
 	conditions
 	Rounds   int        `json:"rounds"`
-	Limiters []compared `json:"limiters"`
+	Limiters []Compared `json:"limiters"`
+	LeftOut  []string   `json:"left_out"` // limiters that can not be had here, each with the reason
 }
 
-// compared is one limiter among others. The ratios are to the first limiter in the same round.
-type compared struct {
+// Compared is one limiter among others. The ratios are to the first limiter in the same round.
+type Compared struct {
+	Case    string `json:"case"` // of several that were compared; empty for one
 	Limiter string `json:"limiter"`
 	redisserver.Where
+	Failed          string  `json:"failed"` // what of its run is wrong; then no number is to be trusted, and those of latency and rate may be 0
 	OpsPerSecond    float64 `json:"median_ops_per_second"`
 	Ratio           float64 `json:"median_ratio"`
 	RatioMin        float64 `json:"min_ratio"`
 	RatioMax        float64 `json:"max_ratio"`
 	RatioP25        float64 `json:"p25_ratio"`
 	RatioP75        float64 `json:"p75_ratio"`
+	Allowed         uint64  `json:"allowed"`
+	Denied          uint64  `json:"denied"`
+	Skipped         uint64  `json:"skipped"`
 	AdmittedToLimit float64 `json:"admitted_to_limit_ratio"`
 	latency.Percentiles
 	redisCost
+
+	Curve   []latency.Point `json:"latency_curve"` // of all rounds together
+	ByRound []Round         `json:"by_round"`
 }
 
-// compare measures the limiters in rounds, each round all of them shortly after one another, so that a machine that is
-// slow for a while is slow for all. Each round starts with another one, so that none always follows the same.
+// Round is what a limiter did in one of its turns.
+type Round struct {
+	OpsPerSecond float64 `json:"ops_per_second"`
+	Ratio        float64 `json:"ratio"`
+	latency.Percentiles
+}
+
+// Failures are the rows that failed, as errors.
+func (c *Comparison) Failures() (errs []error) {
+	for _, x := range c.Limiters {
+		if x.Failed != "" {
+			errs = append(errs, errors.New(x.Failed))
+		}
+	}
+	return errs
+}
+
+// Case is a command line with limiters to compare, which can take turns with other ones: with other keys, say.
+type Case struct {
+	Label   string
+	Command *Command
+}
+
+// Add takes the rounds of another run of the same, or of some of its limiters. Latencies over all rounds stay those of the first.
+func (c *Comparison) Add(o *Comparison) {
+	for i := range c.Limiters {
+		x := &c.Limiters[i]
+		for _, y := range o.Limiters {
+			if x.Limiter != y.Limiter || x.Case != y.Case {
+				continue
+			}
+			x.Failed = cmp.Or(x.Failed, y.Failed)
+			x.Allowed, x.Denied, x.Skipped = x.Allowed+y.Allowed, x.Denied+y.Denied, x.Skipped+y.Skipped
+			x.ByRound = append(x.ByRound, y.ByRound...)
+			x.summarize()
+		}
+	}
+}
+
+// summarize sets what is said of all rounds.
+func (x *Compared) summarize() {
+	var ops, ratios []float64
+	for _, r := range x.ByRound {
+		ops = append(ops, r.OpsPerSecond)
+		if r.Ratio > 0 {
+			ratios = append(ratios, r.Ratio)
+		}
+	}
+	x.OpsPerSecond = quantile(ops, 0.5)
+	x.Ratio, x.RatioMin, x.RatioMax = quantile(ratios, 0.5), quantile(ratios, 0), quantile(ratios, 1)
+	x.RatioP25, x.RatioP75 = quantile(ratios, 0.25), quantile(ratios, 0.75)
+}
+
+// contender is a limiter in a comparison.
+type contender struct {
+	*session // nil if it failed so early
+	label    string
+	name     string
+	failed   error
+	runs     []run // by round
+}
+
+// fails notes that something of the contender's run is wrong. What is wrong with the whole comparison is returned.
+func (c *contender) fails(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	c.failed = err
+	return nil
+}
+
+// Compare measures limiters in rounds, each round all of them shortly after one another, so that a machine that is
+// slow for a while is slow for all. Each round starts with another one, so that none always follows the same. One whose run
+// fails takes no further part, and its row says why.
 //
 // The keys of one that is hybrid settle while others have their turn, until they have been idle for a while. That takes
-// from the others what it should take from it. So it is warmed up again before each of its rounds.
+// time from the others.
 //
-// A limiter that needs what the server does not have is left out, with a complaint, unless it is the only one.
-func (p plan) compare(ctx context.Context, names []string, c conditions, rounds int, bar *screen.Bar, complain func(error)) (_ *comparison, err error) {
-	var sessions []*session
+// A limiter that needs what is not here is left out, unless it is the only one. The conditions of the result are those of the
+// first case, and the number of rounds, too.
+func Compare(ctx context.Context, cases []Case, progress func(part float64, doing string)) (_ *Comparison, err error) {
+	var all []*contender
+	var ends []func() error
 	defer func() {
-		for _, s := range sessions {
-			err = errors.Join(err, s.limiter.Close())
+		for _, end := range slices.Backward(ends) {
+			err = errors.Join(err, end())
 		}
 	}()
-	var missing error
-	for _, name := range names {
-		s, err := p.open(ctx, name)
-		if errors.Is(err, peer.ErrMissing) {
-			missing = err
-			continue
-		}
+	out := &Comparison{LeftOut: []string{}}
+	var missing *peer.MissingError
+	for i, c := range cases {
+		p, names, err := c.Command.resolve()
 		if err != nil {
 			return nil, err
 		}
-		sessions = append(sessions, s)
-		if err := s.warm(ctx, func(float64) { bar.Set(0, "warming up "+name) }); err != nil {
+		if p.limit.Server, err = c.Command.Open(ctx, c.Command.Window); err != nil {
 			return nil, err
 		}
-	}
-	if missing != nil {
-		if len(sessions) == 0 {
-			return nil, missing
+		ends = append(ends, p.limit.Server.Close)
+		if i == 0 {
+			out.conditions, out.Rounds = c.Command.conditions(p), c.Command.Rounds
 		}
-		bar.Clear()
-		complain(fmt.Errorf("left out: %w", missing))
+		for _, name := range names {
+			progress(0, "making "+name)
+			s, err := p.open(ctx, name)
+			if errors.As(err, &missing) {
+				out.LeftOut = append(out.LeftOut, missing.Error())
+				continue
+			}
+			one := &contender{session: s, label: c.Label, name: name}
+			all = append(all, one)
+			if err == nil {
+				ends = append(ends, s.limiter.Close)
+				progress(0, "warming up "+name)
+				err = s.warm(ctx, func(float64) {})
+			}
+			if err := one.fails(ctx, err); err != nil {
+				return nil, err
+			}
+		}
 	}
-	each := p.duration / time.Duration(rounds)
-	n := len(sessions)
-	runs := make([][]run, n) // of each limiter, by round
-	for i := range rounds * n {
-		round, which := i/n, (i/n+i)%n
-		if err := sessions[which].wake(ctx); err != nil {
+	n := len(all)
+	if n == 0 {
+		return nil, missing
+	}
+	for i := range out.Rounds * n {
+		c := all[(i/n+i)%n]
+		r, err := run{}, c.failed
+		if err == nil {
+			err = c.wake(ctx)
+		}
+		if err == nil {
+			r, err = c.drive(ctx, c.duration/time.Duration(out.Rounds), func(part float64) {
+				progress((float64(i)+part)/float64(out.Rounds*n), fmt.Sprintf("round %d of %d: %s", i/n+1, out.Rounds, c.name))
+			})
+		}
+		if err := c.fails(ctx, err); err != nil {
 			return nil, err
 		}
-		r, err := sessions[which].drive(ctx, each, func(part float64) {
-			bar.Set((float64(i)+part)/float64(rounds*n), fmt.Sprintf("round %d of %d: %s", round+1, rounds, sessions[which].name))
-		})
+		c.runs = append(c.runs, r)
+	}
+	for _, c := range all {
+		row, err := c.row(ctx, all[0])
 		if err != nil {
 			return nil, err
 		}
-		runs[which] = append(runs[which], r)
-	}
-
-	out := &comparison{conditions: c, Rounds: rounds}
-	for i, s := range sessions {
-		var ops, ratios []float64
-		for round, r := range runs[i] {
-			ops = append(ops, r.opsPerSecond())
-			ratios = append(ratios, r.opsPerSecond()/runs[0][round].opsPerSecond())
-		}
-		audit, err := s.verify(ctx)
-		if err != nil {
-			return nil, err
-		}
-		out.Limiters = append(out.Limiters, compared{
-			Limiter:         s.name,
-			Where:           s.where(),
-			OpsPerSecond:    quantile(ops, 0.5),
-			Ratio:           quantile(ratios, 0.5),
-			RatioMin:        slices.Min(ratios),
-			RatioMax:        slices.Max(ratios),
-			RatioP25:        quantile(ratios, 0.25),
-			RatioP75:        quantile(ratios, 0.75),
-			AdmittedToLimit: audit.admittedToLimit,
-			Percentiles:     s.sum().latency.Percentiles(),
-			redisCost:       costOf(runs[i]...),
-		})
+		out.Limiters = append(out.Limiters, row)
 	}
 	return out, nil
 }
 
-// quantile is the value at a part of the sorted values, between two of them in proportion.
+// row is what the contender did, beside the first of them.
+func (c *contender) row(ctx context.Context, first *contender) (Compared, error) {
+	var a audit
+	err := c.failed
+	if err == nil {
+		a, err = c.verify(ctx)
+	}
+	if err := c.fails(ctx, err); err != nil {
+		return Compared{}, err
+	}
+	if c.session == nil {
+		return Compared{Case: c.label, Limiter: c.name, Failed: c.failed.Error()}, nil
+	}
+	total := c.sum()
+	x := Compared{
+		Case:            c.label,
+		Limiter:         c.name,
+		Where:           c.where(),
+		Allowed:         total.allowed,
+		Denied:          total.denied,
+		Skipped:         total.skipped,
+		AdmittedToLimit: a.admittedToLimit,
+		Percentiles:     c.latency.Percentiles(),
+		Curve:           c.latency.Curve(),
+		redisCost:       costOf(c.runs...),
+	}
+	if c.failed != nil {
+		x.Failed = c.failed.Error()
+	}
+	for i, r := range c.runs {
+		if r.ops == 0 {
+			continue // it has failed by then
+		}
+		round := Round{OpsPerSecond: r.opsPerSecond(), Percentiles: r.latency.Percentiles()}
+		if to := first.runs[i]; to.ops > 0 {
+			round.Ratio = round.OpsPerSecond / to.opsPerSecond()
+		}
+		x.ByRound = append(x.ByRound, round)
+	}
+	x.summarize()
+	return x, nil
+}
+
+// quantile is the value at a part of the sorted values, between two of them in proportion; 0 if there are none.
 func quantile(values []float64, part float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
 	v := slices.Sorted(slices.Values(values))
 	at := part * float64(len(v)-1)
 	low := int(at)
@@ -136,7 +262,7 @@ func ratio(x float64) string {
 	return strconv.FormatFloat(x, 'f', decimals, 64)
 }
 
-func (c *comparison) table(w io.Writer) error {
+func (c *Comparison) table(w io.Writer) error {
 	shared := c.conditions
 	mixed := c.Client == redisserver.Rueidis // but for those that need the other
 	if mixed {
@@ -146,6 +272,10 @@ func (c *comparison) table(w io.Writer) error {
 	head := []string{"", "calls", "ratio", "min – max", "admitted ²"}
 	var rows, slow [][]string
 	for _, x := range c.Limiters {
+		if x.Failed != "" {
+			rows = append(rows, []string{c.label(x.Limiter, x.Where), "failed", "", "", ""})
+			continue
+		}
 		rows = append(rows, []string{
 			c.label(x.Limiter, x.Where),
 			screen.PerSecond(x.OpsPerSecond),
@@ -181,4 +311,4 @@ func (c *comparison) table(w io.Writer) error {
 	return err
 }
 
-func (c *comparison) csv(w io.Writer) error { return writeCSV(w, c.Limiters) }
+func (c *Comparison) csv(w io.Writer) error { return writeCSV(w, c.Limiters) }

@@ -1,10 +1,13 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
+	"slices"
 	"strconv"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
@@ -30,6 +33,7 @@ type conditions struct {
 	Window      float64 `json:"window_ms"`
 	Bucket      float64 `json:"bucket_ms"`
 	Workers     int     `json:"workers"`
+	Procs       int     `json:"procs"`
 	Mode        string  `json:"mode"`
 	Asked       float64 `json:"asked_ops_per_second"` // 0 in max mode
 	Burst       int     `json:"burst"`
@@ -48,6 +52,7 @@ func (c *Command) conditions(p plan) conditions {
 		Window:      screen.Milliseconds(p.limit.Options.Window),
 		Bucket:      screen.Milliseconds(p.limit.Options.Bucket),
 		Workers:     len(p.work.sequences),
+		Procs:       cmp.Or(p.procs, runtime.GOMAXPROCS(0)),
 		Mode:        c.Mode,
 		Asked:       p.qps,
 		Burst:       p.burst,
@@ -187,6 +192,9 @@ func (c conditions) label(name string, where redisserver.Where) string {
 	return name
 }
 
+// Label is the limiter of a row with what distinguishes it.
+func (c *Comparison) Label(x Compared) string { return c.label(x.Limiter, x.Where) }
+
 // number writes x, if it could be measured.
 func number(x *float64, write func(float64) string) string {
 	if x == nil {
@@ -240,7 +248,7 @@ func (r *result) table(w io.Writer) error {
 	if r.Skipped > r.Ops/50 {
 		fmt.Fprintf(w, " ! the workers could not keep up: %s calls that were due were never made\n", screen.Count(r.Skipped))
 	}
-	fmt.Fprintf(w, " ³ %s\n", trapFor(r.Server != ""))
+	fmt.Fprintf(w, " ³ %s\n", trapFor(r.Limiter, r.Server != ""))
 	fmt.Fprintf(w, " ⁴ of %s calls for known keys; of %s keys, without the caller's strings\n",
 		screen.Count(countedOps), screen.Count(uint64(r.KeySpace)))
 	if r.Server != "" {
@@ -259,11 +267,11 @@ func (r *result) csv(w io.Writer) error { return writeCSV(w, []result{*r}) }
 func writeCSV[T any](w io.Writer, rows []T) error {
 	out := csv.NewWriter(w)
 	var head []string
-	fields := reflect.VisibleFields(reflect.TypeFor[T]())
+	fields := slices.DeleteFunc(reflect.VisibleFields(reflect.TypeFor[T]()), func(f reflect.StructField) bool {
+		return f.Anonymous || f.Type.Kind() == reflect.Slice // which are no cells
+	})
 	for _, f := range fields {
-		if !f.Anonymous {
-			head = append(head, f.Tag.Get("json"))
-		}
+		head = append(head, f.Tag.Get("json"))
 	}
 	if err := out.Write(head); err != nil {
 		return err
@@ -271,9 +279,6 @@ func writeCSV[T any](w io.Writer, rows []T) error {
 	for _, row := range rows {
 		var cells []string
 		for _, f := range fields {
-			if f.Anonymous {
-				continue
-			}
 			v := reflect.ValueOf(row).FieldByIndex(f.Index)
 			if v.Kind() == reflect.Pointer {
 				if v.IsNil() {

@@ -15,6 +15,7 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
 	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/cmd/trypema/internal/rustpeer"
 )
 
 // sampleEvery is how many calls there are to one that is timed in max mode, where the two clock reads cost as much as
@@ -103,10 +104,10 @@ func (w *worker) onSchedule(stop *atomic.Bool, perSecond float64, burst int) {
 }
 
 // waitUntil returns at the instant due, or at once when that has passed; false when it was stopped. The operating
-// system wakes a sleeper a little late, so the last part of the wait is spent awake; but not by the many who call a server.
+// system wakes a sleeper a millisecond late, so the last part of the wait is spent awake; but not by the many who call a server.
 func (w *worker) waitUntil(due time.Duration, stop *atomic.Bool) bool {
 	const nap = 20 * time.Millisecond
-	awake := 200 * time.Microsecond
+	awake := 2 * time.Millisecond
 	if w.limiter.Waits() {
 		awake = 0
 	}
@@ -150,8 +151,9 @@ type session struct {
 	name    string
 	limiter peer.Limiter
 	workers []*worker
-	fills   uint64 // calls to each key by which it was made known
-	filled  uint64 // those that were allowed
+	latency latency.Histogram // of the timed calls in all
+	fills   uint64            // calls to each key by which it was made known
+	filled  uint64            // those that were allowed
 	began   time.Time
 	spans   []span // in which calls were made
 }
@@ -177,8 +179,19 @@ func (s *session) windows() (n uint64) {
 	return n
 }
 
+// openPeer returns a new limiter. One in another process knows the workload.
+func (p plan) openPeer(ctx context.Context, name string, limit peer.Limit) (peer.Limiter, error) {
+	l, err := peer.Open(ctx, name, limit)
+	if err == nil && l.Process != nil {
+		if err = l.Process.Workload(ctx, len(p.work.keys), p.work.sequences); err != nil {
+			err = errors.Join(fmt.Errorf("%s: %w", name, err), l.Close())
+		}
+	}
+	return l, err
+}
+
 func (p plan) open(ctx context.Context, name string) (*session, error) {
-	l, err := peer.Open(name, p.limit)
+	l, err := p.openPeer(ctx, name, p.limit)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +230,7 @@ func (s *session) fillOnce(ctx context.Context) error {
 }
 
 func (p plan) session(name string, l peer.Limiter) *session {
-	s := &session{plan: p, name: name, limiter: l, fills: 1, began: time.Now()}
+	s := &session{plan: p, name: name, limiter: l, latency: latency.NewHistogram(), fills: 1, began: time.Now()}
 	for i := range p.work.sequences {
 		s.workers = append(s.workers, newWorker(l, p.work, i))
 	}
@@ -250,18 +263,11 @@ func (s *session) warm(ctx context.Context, progress func(part float64)) error {
 	if s.warmUp == 0 {
 		return nil
 	}
-	var timed []latency.Histogram
-	for _, w := range s.workers {
-		timed = append(timed, w.latency)
-		w.latency = latency.NewHistogram()
-	}
 	_, err := s.drive(ctx, s.warmUp, progress)
 	if errors.Is(err, errIdle) { // at a low rate it may be too short for any
 		err = nil
 	}
-	for i, w := range s.workers {
-		w.latency = timed[i]
-	}
+	s.latency.Reset()
 	return err
 }
 
@@ -288,6 +294,13 @@ func fill(ctx context.Context, name string, l peer.Limiter, w *workload) (uint64
 	verbs, callers := l.Verbs(), len(w.sequences)
 	if l.Remote() {
 		callers = max(callers, remoteWorkers)
+	}
+	if l.Process != nil {
+		n, err := l.Process.Fill(ctx, callers)
+		if ctx.Err() != nil {
+			err = errInterrupted
+		}
+		return n, err
 	}
 	var allowed atomic.Uint64
 	err := share(callers, len(verbs)*len(w.keys), func(i int) error {
@@ -322,13 +335,61 @@ func share(goroutines, n int, do func(i int) error) error {
 
 // drive lets the workers loose for the duration, or until ctx ends.
 func (s *session) drive(ctx context.Context, duration time.Duration, progress func(part float64)) (run, error) {
+	if s.procs > 0 {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(s.procs))
+	}
 	runtime.GC() // each limiter starts without the garbage of the one before
 
 	before := s.sum()
+	for _, w := range s.workers {
+		w.latency.Reset()
+	}
 	work := func() *redisserver.Work { return nil }
 	if s.limiter.Remote() {
 		work = s.limit.Server.Watch(ctx)
 	}
+	began := time.Now()
+	var elapsed time.Duration
+	var err error
+	if s.limiter.Process != nil {
+		elapsed, err = s.driveThere(ctx, duration, progress)
+	} else {
+		elapsed = s.driveHere(ctx, duration, progress)
+	}
+	s.active(began)
+
+	r := s.sum()
+	s.latency.Merge(r.latency)
+	r.elapsed = elapsed
+	r.server = work()
+	r.ops -= before.ops
+	r.allowed -= before.allowed
+	r.denied -= before.denied
+	r.skipped -= before.skipped
+	switch {
+	case ctx.Err() != nil:
+		return r, errInterrupted
+	case err != nil:
+		return r, fmt.Errorf("%s: %w", s.name, err)
+	case r.ops == 0:
+		return r, fmt.Errorf("%s: %w", s.name, errIdle)
+	case r.ops != r.allowed+r.denied:
+		var failed uint64
+		var firstFail error
+		for _, w := range s.workers {
+			failed += w.failed
+			firstFail = cmp.Or(firstFail, w.firstFail)
+		}
+		if failed > 0 {
+			return r, fmt.Errorf("%s: %d of %d calls failed: %w", s.name, failed, r.ops, firstFail)
+		}
+		return r, fmt.Errorf("%s: %d calls, but %d allowed and %d denied", s.name, r.ops, r.allowed, r.denied)
+	}
+	return r, nil
+}
+
+// driveHere lets the workers loose in this process.
+func (s *session) driveHere(ctx context.Context, duration time.Duration, progress func(part float64)) time.Duration {
 	var (
 		stop  atomic.Bool
 		wg    sync.WaitGroup
@@ -351,37 +412,42 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	wait(ctx, duration, progress)
 	stop.Store(true)
 	wg.Wait()
-
-	s.active(began)
-
-	r := s.sum()
-	r.elapsed = time.Since(began)
-	r.server = work()
-	r.ops -= before.ops
-	r.allowed -= before.allowed
-	r.denied -= before.denied
-	r.skipped -= before.skipped
-	switch {
-	case ctx.Err() != nil:
-		return r, errInterrupted
-	case r.ops == 0:
-		return r, fmt.Errorf("%s: %w", s.name, errIdle)
-	case r.ops != r.allowed+r.denied:
-		var failed uint64
-		var firstFail error
-		for _, w := range s.workers {
-			failed += w.failed
-			firstFail = cmp.Or(firstFail, w.firstFail)
-		}
-		if failed > 0 {
-			return r, fmt.Errorf("%s: %d of %d calls failed: %w", s.name, failed, r.ops, firstFail)
-		}
-		return r, fmt.Errorf("%s: %d calls, but %d allowed and %d denied", s.name, r.ops, r.allowed, r.denied)
-	}
-	return r, nil
+	return time.Since(began)
 }
 
-// sum adds up what the workers have done since the session began; the latencies since it was warm.
+// driveThere has the limiter's own process let its workers loose, and notes what each of them has done.
+func (s *session) driveThere(ctx context.Context, duration time.Duration, progress func(part float64)) (time.Duration, error) {
+	watching, seen := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { wait(watching, duration, progress) })
+	pass := rustpeer.Pass{Duration: duration, SampleEvery: sampleEvery, QPS: s.qps, Burst: s.burst}
+	if s.limiter.Waits() {
+		pass.SampleEvery = sampleEveryRemote
+	}
+	r, err := s.limiter.Process.Drive(ctx, pass)
+	seen()
+	watcher.Wait()
+	if err == nil && len(r.Workers) != len(s.workers) {
+		err = fmt.Errorf("%d workers there, %d here", len(r.Workers), len(s.workers))
+	}
+	if err != nil {
+		return 0, err
+	}
+	for i, did := range r.Workers {
+		w := s.workers[i]
+		w.calls += did.Calls
+		w.allowed += did.Allowed
+		w.denied += did.Denied
+		w.skipped += did.Skipped
+		if w.failed += did.Failed; did.Failed > 0 {
+			w.firstFail = errors.New(did.FirstFail)
+		}
+	}
+	s.workers[0].latency.Merge(r.Latency)
+	return r.Elapsed, nil
+}
+
+// sum adds up what the workers have done since the session began; the latencies are those of the last drive.
 func (s *session) sum() run {
 	r := run{latency: latency.NewHistogram()}
 	for _, w := range s.workers {

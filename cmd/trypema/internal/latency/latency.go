@@ -44,3 +44,34 @@ func (h Histogram) Percentiles() Percentiles {
 		Max:  h.h.Max(),
 	}
 }
+
+// Decode reads a Histogram from the text that HdrHistogram libraries of all languages exchange, which must have the bounds of
+// NewHistogram.
+func Decode(text string) (Histogram, error) {
+	h, err := hdrhistogram.Decode([]byte(text))
+	return Histogram{h}, err
+}
+
+// Reset forgets everything.
+func (h Histogram) Reset() { h.h.Reset() }
+
+// Point is a quantile of a Histogram, and the latency that as many calls did not pass.
+type Point struct {
+	Quantile float64 `json:"quantile"`
+	Latency  int64   `json:"latency_ns"`
+}
+
+// curve are the quantiles that tell a distribution with a long tail.
+var curve = []float64{0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999, 1}
+
+// Curve reads the Histogram at many quantiles, none of which is so far out that fewer than ten latencies lie beyond, but the
+// maximum.
+func (h Histogram) Curve() (points []Point) {
+	n := float64(h.Count())
+	for _, q := range curve {
+		if q == 1 || n*(1-q) >= 10 {
+			points = append(points, Point{q, h.h.ValueAtPercentile(100 * q)})
+		}
+	}
+	return points
+}

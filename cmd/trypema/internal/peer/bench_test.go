@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 )
 
 // BenchmarkPeers is every limiter under the workloads that the design sets marks for, each warmed up for a window. For
@@ -27,9 +28,9 @@ func BenchmarkPeers(b *testing.B) {
 		for i := range keys {
 			keys[i] = "user:" + strconv.Itoa(i)
 		}
-		for _, name := range NamesIn(false) {
+		for _, name := range NamesIn(redisserver.Local) {
 			b.Run(workload.name+"/"+name, func(b *testing.B) {
-				l, err := Open(name, Limit{
+				l, err := Open(b.Context(), name, Limit{
 					Capacity: uint64(workload.rate),
 					Rate:     workload.rate,
 					Options:  trypema.Options{Window: time.Second, Bucket: 10 * time.Millisecond},

@@ -17,10 +17,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/RussellLuo/slidingwindow"
+	"github.com/didip/tollbooth/v8"
 	"github.com/go-chi/httprate"
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/puzpuzpuz/xsync/v4"
@@ -34,6 +36,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/cmd/trypema/internal/rustpeer"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -65,6 +68,10 @@ type Limiter struct {
 
 	// Provider is where the counts are kept: redisserver.Local, Redis or Hybrid.
 	Provider string
+
+	// Process is where the limiter is, if not in this one; nil for most. It can make the calls of a workload there, while Allow
+	// asks it for each.
+	Process *rustpeer.Process
 
 	// Close ends what the limiter runs in the background.
 	Close func() error
@@ -117,37 +124,53 @@ func NeedsServer(name string) bool {
 	if p := variants[name]; p != "" {
 		return p != redisserver.Local
 	}
-	return name != Ours && !slices.Contains(NamesIn(false), name)
+	return name != Ours && !slices.Contains(NamesIn(redisserver.Local), name)
 }
 
-// ErrMissing is the error of Open for redis-cell, if the server does not have that.
-var ErrMissing = errors.New("redis-cell: the server does not have this module, whose command is CL.THROTTLE")
+// InWholeSeconds reports whether the windows of a peer must be whole seconds.
+func InWholeSeconds(name string) bool { return strings.HasPrefix(name, "rust-trypema") }
+
+// MissingError is the error of Open for a limiter that can not be had here.
+type MissingError struct{ Name, Why string }
+
+func (e *MissingError) Error() string { return e.Name + ": " + e.Why }
 
 // others is the table of all limiters but ours, in the order in which they are listed.
 var others = []struct {
-	name   string
-	remote bool // it keeps its counts in Redis
-	open   func(Limit) (Limiter, error)
+	name     string
+	provider string // where it keeps its counts
+	open     func(context.Context, Limit) (Limiter, error)
 }{
-	{"xtime-syncmap", false, openXTimeSyncMap},
-	{"xtime-xsync", false, openXTimeXSync},
-	{"go-limiter", false, openGoLimiter},
-	{"throttled", false, openThrottled},
-	{"ulule", false, openUlule},
-	{"httprate", false, openHTTPRate},
-	{"slidingwindow", false, openSlidingWindow},
-	{"redis_rate", true, openRedisRate},
-	{"redis-cell", true, openRedisCell},
+	{"xtime-syncmap", redisserver.Local, openXTimeSyncMap},
+	{"xtime-xsync", redisserver.Local, openXTimeXSync},
+	{"go-limiter", redisserver.Local, openGoLimiter},
+	{"throttled", redisserver.Local, openThrottled},
+	{"ulule", redisserver.Local, openUlule},
+	{"httprate", redisserver.Local, openHTTPRate},
+	{"slidingwindow", redisserver.Local, openSlidingWindow},
+	{"tollbooth", redisserver.Local, openTollbooth},
+	{"governor", redisserver.Local, openRust("governor", redisserver.Local)},
+	{"rust-trypema", redisserver.Local, openRust("trypema", redisserver.Local)},
+	{"redis_rate", redisserver.Redis, openRedisRate},
+	{"redis-cell", redisserver.Redis, openRedisCell},
+	{"rust-trypema-redis", redisserver.Redis, openRust("trypema", redisserver.Redis)},
+	{"rust-trypema-hybrid", redisserver.Hybrid, openRust("trypema", redisserver.Hybrid)},
 }
 
 // Names lists the peers, ours first.
-func Names() []string { return append(NamesIn(false), NamesIn(true)[1:]...) }
-
-// NamesIn lists those that can keep their counts in Redis, or in this process, ours first.
-func NamesIn(remote bool) []string {
+func Names() []string {
 	names := []string{Ours}
 	for _, p := range others {
-		if p.remote == remote {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// NamesIn lists those that can keep their counts where a provider does, ours first.
+func NamesIn(provider string) []string {
+	names := []string{Ours}
+	for _, p := range others {
+		if p.provider == provider {
 			names = append(names, p.name)
 		}
 	}
@@ -155,8 +178,9 @@ func NamesIn(remote bool) []string {
 }
 
 // Open returns a new limiter without any state. The name is one of Names or Variants; for one that keeps its counts in Redis,
-// the limit has a Server.
-func Open(name string, l Limit) (Limiter, error) {
+// the limit has a Server. One that is written in Rust is built first, if it is not yet, which takes a minute or two. The error is
+// a *MissingError for a limiter that can not be had.
+func Open(ctx context.Context, name string, l Limit) (Limiter, error) {
 	if IsOurs(name) {
 		return openTrypema(cmp.Or(variants[name], l.Server.Provider()), l)
 	}
@@ -164,14 +188,11 @@ func Open(name string, l Limit) (Limiter, error) {
 		if p.name != name {
 			continue
 		}
-		limiter, err := p.open(l)
+		limiter, err := p.open(ctx, l)
 		if limiter.Close == nil {
 			limiter.Close = func() error { return nil }
 		}
-		limiter.Provider = redisserver.Local
-		if p.remote {
-			limiter.Provider = redisserver.Redis
-		}
+		limiter.Provider = p.provider
 		return limiter, err
 	}
 	return Limiter{}, fmt.Errorf("no peer is called %q", name)
@@ -249,12 +270,12 @@ func bucket(l Limit) *rate.Limiter { return rate.NewLimiter(rate.Limit(l.Rate), 
 
 // x/time/rate has no keys. The usual way to give it some is a sync.Map of limiters, looked up first, so that a known
 // key costs no allocation.
-func openXTimeSyncMap(l Limit) (Limiter, error) {
+func openXTimeSyncMap(_ context.Context, l Limit) (Limiter, error) {
 	return perKey(func() *rate.Limiter { return bucket(l) }), nil
 }
 
 // The same in a faster map.
-func openXTimeXSync(l Limit) (Limiter, error) {
+func openXTimeXSync(_ context.Context, l Limit) (Limiter, error) {
 	m := xsync.NewMap[string, *rate.Limiter]()
 	create := func() (*rate.Limiter, bool) { return bucket(l), false }
 	return Limiter{
@@ -285,7 +306,7 @@ func perKey[L interface{ Allow() bool }](create func() L) Limiter {
 }
 
 // go-limiter counts tokens per interval, which starts at the first call of a key.
-func openGoLimiter(l Limit) (Limiter, error) {
+func openGoLimiter(_ context.Context, l Limit) (Limiter, error) {
 	ctx := context.Background()
 	store, err := memorystore.New(&memorystore.Config{Tokens: l.Capacity, Interval: l.Options.Window})
 	if err != nil {
@@ -302,7 +323,7 @@ func openGoLimiter(l Limit) (Limiter, error) {
 
 // throttled is GCRA: the same limit is a rate of Capacity per Window with Capacity at once, which it calls a burst of
 // one less. Its store has no bound of keys here: the bound it can have is an LRU that would slow it down.
-func openThrottled(l Limit) (Limiter, error) {
+func openThrottled(_ context.Context, l Limit) (Limiter, error) {
 	ctx := context.Background()
 	store, err := memstore.NewCtx(0)
 	if err != nil {
@@ -324,7 +345,7 @@ func openThrottled(l Limit) (Limiter, error) {
 }
 
 // ulule counts in a fixed window, which starts at the first call of a key.
-func openUlule(l Limit) (Limiter, error) {
+func openUlule(_ context.Context, l Limit) (Limiter, error) {
 	ctx := context.Background()
 	u := limiter.New(memory.NewStore(), limiter.Rate{Period: l.Options.Window, Limit: int64(l.Capacity)})
 	return Limiter{Allow: func(key string) (bool, error) {
@@ -335,7 +356,7 @@ func openUlule(l Limit) (Limiter, error) {
 
 // httprate weighs the counts of two fixed windows. Its only verb that decides and records is OnLimit, made for a
 // handler; with empty names for its headers it leaves the response alone.
-func openHTTPRate(l Limit) (Limiter, error) {
+func openHTTPRate(_ context.Context, l Limit) (Limiter, error) {
 	h := httprate.NewRateLimiter(int(l.Capacity), l.Options.Window, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
 	request, err := http.NewRequest(http.MethodGet, "/", http.NoBody)
 	if err != nil {
@@ -347,13 +368,54 @@ func openHTTPRate(l Limit) (Limiter, error) {
 }
 
 // slidingwindow weighs the counts of two fixed windows, and has no keys.
-func openSlidingWindow(l Limit) (Limiter, error) {
+func openSlidingWindow(_ context.Context, l Limit) (Limiter, error) {
 	return perKey(func() *slidingwindow.Limiter {
 		s, _ := slidingwindow.NewLimiter(l.Options.Window, int64(l.Capacity), func() (slidingwindow.Window, slidingwindow.StopFunc) {
 			return slidingwindow.NewLocalWindow()
 		})
 		return s
 	}), nil
+}
+
+// tollbooth is a cache of buckets of x/time/rate, made for a handler. LimitReached is what decides there.
+func openTollbooth(_ context.Context, l Limit) (Limiter, error) {
+	t := tollbooth.NewLimiter(l.Rate, nil).SetBurst(int(l.Capacity))
+	return Limiter{Allow: func(key string) (bool, error) { return !t.LimitReached(key), nil }}, nil
+}
+
+// governor is GCRA in a concurrent map; rust-trypema is the library that first described what ours does, with the same
+// strategies and options. What they are set up with stands beside them, in bench/rust.
+func openRust(limiter, provider string) func(context.Context, Limit) (Limiter, error) {
+	return func(ctx context.Context, l Limit) (Limiter, error) {
+		settings := rustpeer.Settings{
+			Limiter: limiter, Provider: provider,
+			Capacity: l.Capacity, Rate: l.Rate, Suppressed: l.Suppressed && limiter == Ours,
+			Window: l.Options.Window, Bucket: l.Options.Bucket, HardLimitFactor: l.Options.HardLimitFactor,
+		}
+		if provider != redisserver.Local {
+			if l.Server.Instances() > 1 || l.Server.IsCluster() {
+				return Limiter{}, &MissingError{limiter + " in Rust", "it is measured as one instance, on one server"}
+			}
+			settings.Redis, settings.Prefix = l.Server.URL(), redisserver.Prefix()
+			settings.SyncInterval = l.Server.SyncInterval()
+		}
+		p, err := rustpeer.Open(ctx, settings)
+		var missing *rustpeer.MissingError
+		if errors.As(err, &missing) {
+			err = &MissingError{limiter + " in Rust", missing.Why}
+		}
+		if err != nil {
+			return Limiter{}, err
+		}
+		return Limiter{
+			Allow: func(key string) (bool, error) {
+				ok, err := p.Allow(context.Background(), key)
+				return err == nil && ok[0], err
+			},
+			Process: p,
+			Close:   p.Close,
+		}, nil
+	}
 }
 
 // clients makes a verb of each of as many clients as there are instances.
@@ -374,7 +436,7 @@ func clients(s *redisserver.Server, verb func(redis.UniversalClient) Verb) Limit
 }
 
 // redis_rate is GCRA in a script: the same limit is a rate of Capacity per Window with Capacity at once.
-func openRedisRate(l Limit) (Limiter, error) {
+func openRedisRate(_ context.Context, l Limit) (Limiter, error) {
 	ctx, prefix := context.Background(), redisserver.Prefix()
 	limit := redis_rate.Limit{Rate: int(l.Capacity), Burst: int(l.Capacity), Period: l.Options.Window}
 	return clients(l.Server, func(c redis.UniversalClient) Verb {
@@ -391,7 +453,7 @@ func openRedisRate(l Limit) (Limiter, error) {
 
 // redis-cell is GCRA in a module of the server. It takes a rate as a count in whole seconds, and a burst of one less than
 // may come at once.
-func openRedisCell(l Limit) (Limiter, error) {
+func openRedisCell(_ context.Context, l Limit) (Limiter, error) {
 	ctx, prefix := context.Background(), redisserver.Prefix()
 	count, seconds := inWholeSeconds(l.Capacity, l.Options.Window)
 	limiter := clients(l.Server, func(c redis.UniversalClient) Verb {
@@ -406,7 +468,7 @@ func openRedisCell(l Limit) (Limiter, error) {
 	})
 	if _, err := limiter.Allow(""); err != nil {
 		if redis.HasErrorPrefix(err, "unknown command") {
-			err = ErrMissing
+			err = &MissingError{"redis-cell", "the server does not have this module, whose command is CL.THROTTLE"}
 		}
 		return Limiter{}, errors.Join(err, limiter.Close())
 	}

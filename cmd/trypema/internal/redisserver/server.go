@@ -8,7 +8,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -94,6 +96,16 @@ func (s *Server) greet(ctx context.Context) error {
 	return nil
 }
 
+// Version is the name and version of the server at a URL that --redis takes.
+func Version(ctx context.Context, url string) (string, error) {
+	s, err := Flags{Provider: Redis, Redis: &url}.Open(ctx, time.Second)
+	if err != nil {
+		return "", err
+	}
+	_, version, _ := strings.Cut(s.name, ", ")
+	return version, s.Close()
+}
+
 // Provider is the one that the flags name.
 func (s *Server) Provider() string {
 	if s == nil {
@@ -109,6 +121,21 @@ func (s *Server) Instances() int {
 	}
 	return s.instances
 }
+
+// IsCluster reports whether the server is a Cluster.
+func (s *Server) IsCluster() bool { return len(s.address.hosts) > 1 }
+
+// URL is the address of a server that is no Cluster, for a client in another process: with user and password.
+func (s *Server) URL() string {
+	u := url.URL{Scheme: s.address.scheme, Host: s.address.hosts[0], Path: "/" + strconv.Itoa(s.address.database)}
+	if s.address.user != "" || s.address.password != "" {
+		u.User = url.UserPassword(s.address.user, s.address.password)
+	}
+	return u.String()
+}
+
+// SyncInterval is how often a Hybrid provider is to settle; 0 for its default.
+func (s *Server) SyncInterval() time.Duration { return s.interval }
 
 // Where is for reports: of limits of a provider with such a window.
 func (s *Server) Where(provider string, window time.Duration) Where {

@@ -68,18 +68,26 @@ func Table(w io.Writer, head []string, rows [][]string) error {
 	return err
 }
 
-// Bar is a progress bar in one line of a terminal. On anything else it stays silent.
+// Bar is a progress bar in one line of a terminal. On anything else it is not drawn.
 type Bar struct {
-	w     io.Writer
+	w     io.Writer // nil if it is not drawn
+	lines io.Writer
 	model progress.Model
 }
 
 // NewBar returns a bar that draws on w.
 func NewBar(w io.Writer) *Bar {
-	if !IsTerminal(w) {
-		return &Bar{}
+	b := &Bar{lines: w}
+	if IsTerminal(w) {
+		b.w, b.model = w, progress.New(progress.WithSolidFill("6"), progress.WithWidth(40))
 	}
-	return &Bar{w, progress.New(progress.WithSolidFill("6"), progress.WithWidth(40))}
+	return b
+}
+
+// Line writes a line that stays, above the bar or where none is drawn.
+func (b *Bar) Line(text string) {
+	b.Clear()
+	fmt.Fprintln(b.lines, text)
 }
 
 const eraseLine = "\r\x1b[2K"
