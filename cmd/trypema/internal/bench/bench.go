@@ -60,6 +60,12 @@ func Parse(args ...string) (*Command, error) {
 	return c, err
 }
 
+// Validate returns the first flag that is wrong, or nil. It asks no server.
+func (c *Command) Validate() error {
+	_, _, err := c.check()
+	return err
+}
+
 // Vars is what the help of Command refers to.
 func Vars() kong.Option { return kong.Vars{"peers": strings.Join(peer.Names(), ", ")} }
 
@@ -103,8 +109,26 @@ const (
 	maxWarmUp     = 3 * time.Second
 )
 
-// resolve checks the flags, and returns the names of the limiters to measure.
+// resolve checks the flags, makes the workload, and returns the names of the limiters to measure.
 func (c *Command) resolve() (plan, []string, error) {
+	p, names, err := c.check()
+	if err != nil {
+		return plan{}, nil, err
+	}
+	workers := c.Workers
+	if workers == 0 {
+		workers = max(cmp.Or(c.Procs, runtime.GOMAXPROCS(0)), c.instances())
+		if c.Provider == redisserver.Redis {
+			workers = remoteWorkers
+		}
+	}
+	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
+	p.work = newWorkload(c.KeySpace, workers, hot)
+	return p, names, nil
+}
+
+// check returns the first flag that is wrong, or the plan without its workload.
+func (c *Command) check() (plan, []string, error) {
 	names := []string{c.Peer}
 	if c.Compare != "" {
 		names = strings.Split(c.Compare, ",")
@@ -162,15 +186,6 @@ func (c *Command) resolve() (plan, []string, error) {
 			p.burst = *c.Burst
 		}
 	}
-	workers := c.Workers
-	if workers == 0 {
-		workers = max(cmp.Or(c.Procs, runtime.GOMAXPROCS(0)), c.instances())
-		if c.Provider == redisserver.Redis {
-			workers = remoteWorkers
-		}
-	}
-	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
-	p.work = newWorkload(c.KeySpace, workers, hot)
 	return p, names, nil
 }
 

@@ -145,8 +145,11 @@ func grid(p *plot.Plot) {
 	p.Add(g)
 }
 
-// logarithmic makes an axis count by factors.
+// logarithmic makes an axis count by factors. What it is to show must have been added, and be above 0.
 func logarithmic(a *plot.Axis, write func(float64) string) {
+	if a.Min == a.Max { // of which gonum would make a range that may reach 0
+		a.Min, a.Max = a.Min/2, a.Max*2
+	}
 	a.Scale = plot.LogScale{}
 	a.Tick.Marker = plot.TickerFunc(func(low, high float64) (ticks []plot.Tick) {
 		decades := math.Log10(high / low)
@@ -288,8 +291,8 @@ func latencyPlot(c *bench.Comparison) *plot.Plot {
 	if math.IsInf(low, 1) {
 		return nil
 	}
-	p.X.Min = 0
 	logarithmic(&p.Y, nanoseconds)
+	p.X.Min = 0
 	return p.Plot
 }
 
@@ -489,7 +492,7 @@ func reachPlot(f *bench.Floors) *plot.Plot {
 	p.add("one load after the other", points)
 	p.X.Scale = plot.LogScale{}
 	p.X.Tick.Marker = plot.TickerFunc(func(low, high float64) (ticks []plot.Tick) {
-		for x := 16 << 10; float64(x) <= high*1.01; x *= 4 {
+		for x := 16 << 10; float64(x) <= high*1.01; x *= 4 { // from the least on
 			ticks = append(ticks, plot.Tick{Value: float64(x), Label: binary(x)})
 		}
 		return ticks
