@@ -76,7 +76,7 @@ func (k *localKeys) init(o Options) {
 		Last: (*window.Window).Last,
 		Free: func(g *window.Groups, w *window.Window) { w.Clear(g) },
 		Move: func(from, to *window.Groups, w *window.Window) { w.Move(from, to) },
-		Add:  func(w *window.Window, last int64, n uint64) { w.Join(span, last, n) },
+		Add:  func(w *window.Window, last int64, n uint64) { w.Join(last, n) },
 	}, o.Window+o.Bucket, o.MaxKeys, func() int64 { return int64(time.Since(started)) })
 }
 

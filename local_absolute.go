@@ -29,8 +29,8 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	if err != nil {
 		return err
 	}
-	now := l.now()
 	hash := l.table.Hash(key)
+	now := l.now() // after what the hash had to wait for: see now
 	if f := l.table.Shard(hash).Hot(key); f != nil {
 		switch a, have, at, then := f.Take(c, now, n); a {
 		case table.Admitted:

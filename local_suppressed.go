@@ -33,8 +33,9 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 	if err != nil {
 		return err
 	}
+	hash := l.table.Hash(key)
 	now := l.now()
-	sh, h := l.table.Acquire(l.table.Hash(key), key, now)
+	sh, h := l.table.Acquire(hash, key, now)
 	var v window.Verdict
 	sh.State(h).Suppressed(&v, &sh.Memory, l.span, l.law(c), now, n, l.dice(), true)
 	sh.Unlock()

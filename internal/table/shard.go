@@ -33,24 +33,28 @@ type Shard[S, M any] struct {
 	keys   slab.Slab[byte] // keys too long for an entry
 	n      int             // keys
 	size   int             // entries, those that are not in use included
-	unused Handle          // entries that are not in use, linked by older
+	unused Handle          // entries that are not in use, linked by tag
 	hand   Handle          // where tidy goes on
 
+	links        []link        // of the list, one for each entry
 	newest, tail Handle        // of the list
 	oldest       *atomic.Int64 // when the tail was used
 	_            [64]byte
 }
 
-// entry is 128 bytes, two cache lines, with a state of 80; TestEntrySize holds that. The key and its length are at the two
+// entry is 128 bytes, two cache lines, with a state of 96; TestEntrySize holds that. The key and its length are at the two
 // ends: to compare them fetches both lines at once, and the state, which is wanted next, lies in both.
 type entry[S any] struct {
 	key    [inlineKey]byte
 	state  S
-	used   int64 // last use; with a bound on the number of keys only
-	newer  Handle
-	older  Handle // of an entry that is not in use: the next such
-	tag    uint32 // the low half of the hash
+	tag    uint32 // the low half of the hash; of an entry that is not in use: the next such
 	length int32  // of the key, or unusedEntry
+}
+
+// link is the place of a key in the list by last use.
+type link struct {
+	used         int64 // last use
+	newer, older Handle
 }
 
 const (
@@ -131,10 +135,13 @@ func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
 	if h == None {
 		h = sh.grow()
 	} else {
-		sh.unused = sh.entry(h).older
+		sh.unused = Handle(sh.entry(h).tag)
+	}
+	if sh.ordered {
+		sh.links[h] = link{newer: None, older: None}
 	}
 	e := sh.entry(h)
-	*e = entry[S]{tag: uint32(hash), newer: None, older: None}
+	*e = entry[S]{tag: uint32(hash)}
 	sh.setKey(e, key)
 	sh.insert(e.tag, h)
 	sh.n++
@@ -156,6 +163,9 @@ func (sh *Shard[S, M]) grow() Handle {
 		sh.pages[page] = longer
 	}
 	sh.size++
+	if sh.ordered {
+		sh.links = append(sh.links, link{})
+	}
 	return h
 }
 
@@ -190,7 +200,7 @@ func (sh *Shard[S, M]) Remove(h Handle) {
 	}
 	sh.unindex(e.tag, h)
 	e.length = unusedEntry
-	e.older = sh.unused
+	e.tag = uint32(sh.unused)
 	sh.unused = h
 	sh.n--
 	sh.table.count.Add(-1)
@@ -221,7 +231,7 @@ func (sh *Shard[S, M]) reset() {
 	sh.settle()
 	var none M
 	sh.Memory = none
-	sh.index, sh.pages, sh.keys = nil, nil, slab.Slab[byte]{}
+	sh.index, sh.pages, sh.links, sh.keys = nil, nil, nil, slab.Slab[byte]{}
 	sh.n, sh.size, sh.hand, sh.unused = 0, 0, 0, None
 	sh.newest, sh.tail = None, None
 	sh.publishOldest()
@@ -233,11 +243,11 @@ func (sh *Shard[S, M]) compact() {
 		return
 	}
 	sh.settle()
-	old, memory, keys := sh.pages, sh.Memory, sh.keys
-	from := Shard[S, M]{pages: old, keys: keys} // to read old entries by
+	memory := sh.Memory
+	from := Shard[S, M]{pages: sh.pages, links: sh.links, keys: sh.keys} // to read old entries by
 	order := make([]Handle, 0, sh.n)
 	if sh.ordered {
-		for h := sh.tail; h != None; h = from.entry(h).newer {
+		for h := sh.tail; h != None; h = from.links[h].newer {
 			order = append(order, h)
 		}
 	} else {
@@ -253,7 +263,9 @@ func (sh *Shard[S, M]) compact() {
 		to := sh.add(uint64(e.tag), string(from.keyOf(e)))
 		sh.entry(to).state = e.state
 		sh.table.kind.Move(&memory, &sh.Memory, sh.State(to))
-		sh.use(to, e.used)
+		if sh.ordered {
+			sh.use(to, from.links[h].used)
+		}
 	}
 }
 
@@ -286,7 +298,7 @@ func (sh *Shard[S, M]) use(h Handle, now int64) {
 	if !sh.ordered {
 		return
 	}
-	e := sh.entry(h)
+	e := &sh.links[h]
 	e.used = max(now, e.used)
 	if sh.newest == h {
 		if sh.tail == h {
@@ -296,7 +308,7 @@ func (sh *Shard[S, M]) use(h Handle, now int64) {
 	}
 	sh.unlink(h)
 	if e.older = sh.newest; e.older != None {
-		newest := sh.entry(e.older)
+		newest := &sh.links[e.older]
 		newest.newer = h
 		e.used = max(e.used, newest.used) // clocks of two callers may be read in another order
 	}
@@ -309,14 +321,17 @@ func (sh *Shard[S, M]) use(h Handle, now int64) {
 
 // unlink takes a key out of the list by last use, if it is in there.
 func (sh *Shard[S, M]) unlink(h Handle) {
-	e := sh.entry(h)
+	if !sh.ordered {
+		return
+	}
+	e := &sh.links[h]
 	if e.newer != None {
-		sh.entry(e.newer).older = e.older
+		sh.links[e.newer].older = e.older
 	} else if sh.newest == h {
 		sh.newest = e.older
 	}
 	if e.older != None {
-		sh.entry(e.older).newer = e.newer
+		sh.links[e.older].newer = e.newer
 	}
 	if sh.tail == h {
 		sh.tail = e.newer
@@ -331,7 +346,7 @@ func (sh *Shard[S, M]) publishOldest() {
 	}
 	at := int64(math.MaxInt64)
 	if sh.tail != None {
-		at = sh.entry(sh.tail).used
+		at = sh.links[sh.tail].used
 	}
 	sh.oldest.Store(at)
 }

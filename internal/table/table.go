@@ -131,7 +131,7 @@ func (t *Table[S, M]) evict() {
 	if sh.hot != None && sh.hot == sh.tail {
 		sh.settle() // perhaps it was used, and is not the tail
 	}
-	if h := sh.tail; h != None && sh.entry(h).used == when {
+	if h := sh.tail; h != None && sh.links[h].used == when {
 		sh.Remove(h)
 	}
 }

@@ -125,7 +125,7 @@ func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted 
 	before, _ := w.bounds(g, k)
 	at, admitted = w.last+s.Window, 0
 	if k < int(w.n) {
-		c := w.closed(g, k)
+		c := w.closedAt(g, k)
 		at, admitted = c.last+s.Window, w.upto.Admitted-c.upto.Admitted
 	}
 	// Before that expiry only the recent load can fall. Does that suffice?
@@ -138,7 +138,7 @@ func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted 
 	})
 	quiet := w.last
 	if j < int(w.n) {
-		quiet = w.closed(g, j).last
+		quiet = w.closedAt(g, j).last
 	}
 	if quiet += s.Recent(); quiet < at {
 		return quiet, left.Admitted

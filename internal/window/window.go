@@ -27,9 +27,6 @@ import (
 	"iter"
 	"math"
 	"math/bits"
-	"sort"
-
-	"github.com/trypema/trypema/internal/slab"
 )
 
 // Span is what the windows of one limiter have in common.
@@ -56,15 +53,6 @@ func (c Counts) Plus(d Counts) Counts {
 // maxObserved is where declined events are no longer counted. With capacities of at most that, sums stay below 2⁶⁴.
 const maxObserved = math.MaxInt64
 
-// group is a closed group: no event will join it.
-type group struct {
-	last int64  // its last event
-	upto Counts // running counts up to its end
-}
-
-// Groups is the memory in which windows keep their closed groups. Windows that share it share one lock.
-type Groups struct{ slab.Slab[group] }
-
 // Window holds the live events of one key. The zero value is empty. It contains no pointer; its closed groups, if it
 // has any, are in the Groups that every method must be given.
 type Window struct {
@@ -72,12 +60,7 @@ type Window struct {
 	first, last int64  // first and last event of the newest group
 	upto        Counts // running counts up to now
 	gone        Counts // the part of upto that has expired
-	expiry      int64  // when the oldest group expires; MaxInt64 when the window is empty
-
-	// The closed groups, oldest first, are a ring in a block.
-	block   slab.Ref
-	head, n uint32
-	class   uint8
+	closed             // the groups before the newest
 }
 
 // First returns the instant of the first event of the newest group.
@@ -105,7 +88,7 @@ func (w *Window) All(g *Groups) iter.Seq2[int64, Counts] {
 			before, end := w.bounds(g, i)
 			last := w.last
 			if i < int(w.n) {
-				last = w.closed(g, i).last
+				last = w.closedAt(g, i).last
 			}
 			if !yield(last, end.minus(before)) {
 				return
@@ -122,7 +105,7 @@ func (w *Window) empty() bool { return w.upto == w.gone }
 // It writes only when something expires: callers that are denied leave the cache line of the window to each other.
 func (w *Window) Advance(g *Groups, s Span, now int64) int64 {
 	now = max(now, w.now)
-	if now >= w.expiry {
+	if now-w.oldest() >= s.Window {
 		w.expire(g, s, now)
 	}
 	return now
@@ -130,7 +113,6 @@ func (w *Window) Advance(g *Groups, s Span, now int64) int64 {
 
 func (w *Window) expire(g *Groups, s Span, now int64) {
 	if w.empty() {
-		w.expiry = math.MaxInt64
 		return
 	}
 	w.now = now
@@ -138,41 +120,18 @@ func (w *Window) expire(g *Groups, s Span, now int64) {
 		w.Clear(g)
 		return
 	}
-	k := 1 // mostly one group expires at a time, and that is one look at the ring
-	if w.n > 1 && now-w.closed(g, 1).last >= s.Window {
+	k := 1 // mostly one group expires at a time, and that is one look
+	if w.n > 1 && now-w.closedAt(g, 1).last >= s.Window {
 		k = w.search(g, func(c group) bool { return now-c.last < s.Window })
 	}
-	w.gone = w.closed(g, k-1).upto
-	w.head += uint32(k)
-	w.n -= uint32(k)
-	w.setExpiry(g, s)
-	if w.class > 2 && w.n <= 1<<w.class/4 {
-		w.rehouse(g, g, slab.Class(int(w.n)+1))
-	}
+	w.gone = w.closedAt(g, k-1).upto
+	w.drop(g, k)
 }
 
 // Clear forgets everything and gives the memory back.
 func (w *Window) Clear(g *Groups) {
 	w.gone = w.upto
-	w.expiry = math.MaxInt64
 	w.release(g)
-}
-
-func (w *Window) release(g *Groups) {
-	if w.block != 0 {
-		g.Free(w.block, w.class)
-		w.block, w.class = 0, 0
-	}
-	w.head, w.n = 0, 0
-}
-
-// setExpiry finds the oldest group of a window that is not empty.
-func (w *Window) setExpiry(g *Groups, s Span) {
-	oldest := w.last
-	if w.n > 0 {
-		oldest = w.closed(g, 0).last
-	}
-	w.expiry = oldest + s.Window
 }
 
 // Record adds events at now, which must come from Advance. It does not judge. Declined events beyond maxObserved are not
@@ -189,14 +148,11 @@ func (w *Window) RecordGroup(g *Groups, s Span, first, last int64, c Counts) {
 	if w.empty() {
 		w.first = first
 	} else if last-w.first >= s.Bucket {
-		w.close(g)
+		w.close(g, s, last)
 		w.first = first
 	}
 	w.now, w.last = last, last
 	w.upto = w.upto.Plus(c)
-	if w.n == 0 {
-		w.expiry = last + s.Window
-	}
 }
 
 // Insert adds events that happened at an instant before the last one, which must be younger than a window: to the group
@@ -207,68 +163,14 @@ func (w *Window) Insert(g *Groups, at int64, c Counts) {
 	if at >= w.first || w.n == 0 {
 		return
 	}
-	ring := g.Block(w.block, w.class)
+	w.fit(g, Counts{w.Counts().Admitted, c.Declined})
 	for i := int(w.n) - 1; i >= 0; i-- {
-		e := &ring[(int(w.head)+i)&(len(ring)-1)]
+		e := w.closedAt(g, i)
 		if e.last < at {
 			return
 		}
 		e.upto = e.upto.Plus(c)
-	}
-}
-
-// close moves the newest group among the closed ones.
-func (w *Window) close(g *Groups) {
-	if w.block == 0 {
-		w.class = 2
-		w.block = g.Alloc(w.class)
-	} else if w.n == 1<<w.class {
-		w.rehouse(g, g, w.class+1)
-	}
-	ring := g.Block(w.block, w.class)
-	ring[(int(w.head)+int(w.n))&(len(ring)-1)] = group{w.last, w.upto}
-	w.n++
-}
-
-// closed returns the i-th oldest closed group.
-func (w *Window) closed(g *Groups, i int) group {
-	ring := g.Block(w.block, w.class)
-	return ring[(int(w.head)+i)&(len(ring)-1)]
-}
-
-// search returns the index of the first closed group, oldest first, for which found holds, or their number. found must
-// hold for all groups after one for which it holds. It looks at the oldest groups first, by doubling steps: the answer is
-// mostly there, and the ring of a key that is not in the cache is looked at in as few places as possible.
-func (w *Window) search(g *Groups, found func(c group) bool) int {
-	if w.n == 0 {
-		return 0
-	}
-	ring := g.Block(w.block, w.class)
-	at := func(i int) bool { return found(ring[(int(w.head)+i)&(len(ring)-1)]) }
-	low, high := 0, 1 // it holds for none below low
-	for high <= int(w.n) && !at(high-1) {
-		low, high = high, 2*high
-	}
-	high = min(high-1, int(w.n))
-	return low + sort.Search(high-low, func(i int) bool { return at(low + i) })
-}
-
-// rehouse moves the closed groups into a block of another class, possibly in other memory.
-func (w *Window) rehouse(from, to *Groups, class uint8) {
-	class = max(class, 2)
-	block := to.Alloc(class)
-	ring := to.Block(block, class)
-	for i := range int(w.n) {
-		ring[i] = w.closed(from, i)
-	}
-	from.Free(w.block, w.class)
-	w.block, w.class, w.head = block, class, 0
-}
-
-// Move takes the closed groups from one memory to another.
-func (w *Window) Move(from, to *Groups) {
-	if w.block != 0 {
-		w.rehouse(from, to, w.class)
+		w.pack(w.at(g, i), e)
 	}
 }
 
@@ -280,17 +182,15 @@ func (w *Window) Open(g *Groups, s Span) (closes, expires int64, oldest uint64) 
 	if w.n == 0 {
 		return closes, 0, 0
 	}
-	return min(closes, w.expiry), w.expiry, w.closed(g, 0).upto.Admitted - w.gone.Admitted
+	expires = w.oldest() + s.Window
+	return min(closes, expires), expires, w.closedAt(g, 0).upto.Admitted - w.gone.Admitted
 }
 
 // Join adds admitted events, the last of them at an instant before closing, to the newest group.
-func (w *Window) Join(s Span, last int64, admitted uint64) {
+func (w *Window) Join(last int64, admitted uint64) {
 	w.now = max(w.now, last)
 	w.last = max(w.last, last)
 	w.upto.Admitted += admitted
-	if w.n == 0 {
-		w.expiry = w.last + s.Window
-	}
 }
 
 // Fits reports when the admitted events will be at most limit, if nothing else happens, and how many are left then. They
@@ -301,7 +201,7 @@ func (w *Window) Fits(g *Groups, s Span, limit uint64) (at int64, admitted uint6
 	if i == int(w.n) {
 		return w.last + s.Window, 0
 	}
-	c := w.closed(g, i)
+	c := w.closedAt(g, i)
 	return c.last + s.Window, w.upto.Admitted - c.upto.Admitted
 }
 
@@ -330,13 +230,13 @@ func (w *Window) Resize(g *Groups, s Span, total uint64, keep Keep) {
 	case total >= have && keep == Newest:
 		w.upto.Admitted += total - have
 	case total >= have:
+		w.fit(g, Counts{Admitted: total})
 		w.gone.Admitted -= total - have
 	case keep == Newest:
 		w.dropOldest(g, have-total)
 	default:
 		w.dropNewest(g, s, total)
 	}
-	w.setExpiry(g, s)
 }
 
 func (w *Window) dropOldest(g *Groups, drop uint64) {
@@ -345,11 +245,11 @@ func (w *Window) dropOldest(g *Groups, drop uint64) {
 	before, end := w.bounds(g, i)
 	kept := cut(end.minus(before), end.minus(w.gone).Observed()-drop)
 	w.gone = end.minus(kept)
-	w.head += uint32(i)
-	w.n -= uint32(i)
-	if w.n == 0 {
+	if i == int(w.n) {
 		w.release(g)
+		return
 	}
+	w.drop(g, i)
 }
 
 func (w *Window) dropNewest(g *Groups, s Span, total uint64) {
@@ -358,24 +258,25 @@ func (w *Window) dropNewest(g *Groups, s Span, total uint64) {
 	before, end := w.bounds(g, i)
 	kept := cut(end.minus(before), total-before.minus(w.gone).Observed())
 	if i < int(w.n) {
-		w.last = w.closed(g, i).last
+		w.last = w.closedAt(g, i).last
 		w.first = w.last - s.Bucket // it was closed, and stays so
 	}
 	w.upto = Counts{before.Admitted + kept.Admitted, before.Declined + kept.Declined}
-	w.n = uint32(i)
-	if w.n == 0 {
+	if i == 0 {
 		w.release(g)
+		return
 	}
+	w.truncate(i)
 }
 
 // bounds returns the running counts before and at the end of group i; group n is the newest.
 func (w *Window) bounds(g *Groups, i int) (before, end Counts) {
 	before, end = w.gone, w.upto
 	if i > 0 {
-		before = w.closed(g, i-1).upto
+		before = w.closedAt(g, i-1).upto
 	}
 	if i < int(w.n) {
-		end = w.closed(g, i).upto
+		end = w.closedAt(g, i).upto
 	}
 	return before, end
 }
