@@ -11,7 +11,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench test check format lint tidy vulnerabilities fuzz cover benchmarks
+.PHONY: help demo bench report test check format lint tidy vulnerabilities fuzz cover benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ demo: ## guard a real HTTP server with both strategies, under load; ARGS='--load
 
 bench: ## measure speed, latency, memory and accuracy; ARGS='--compare a,b' for flags
 	@$(GO) run ./cmd/trypema bench $(ARGS)
+
+report: ## measure everything beside everybody, with pictures; ARGS='--quick' for five minutes of it
+	@$(GO) run ./cmd/trypema report $(ARGS)
 
 # The probe is the part of the race detector that needs a C compiler.
 test: ## every module's tests, against a real Redis, with the race detector where there is a C compiler
