@@ -48,7 +48,7 @@ type Process struct {
 	out     *bufio.Reader
 	stderr  bytes.Buffer
 	broken  error
-	ended   chan struct{}
+	wait    func() error // for its end, as often as one likes
 }
 
 // Open starts a process with a new limiter. The error is a *MissingError where there can be none.
@@ -57,7 +57,8 @@ func Open(ctx context.Context, s Settings) (_ *Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{command: exec.Command(filepath.Join(dir, program)), ended: make(chan struct{})}
+	p := &Process{command: exec.Command(filepath.Join(dir, program))}
+	p.wait = sync.OnceValue(p.command.Wait)
 	p.command.Stderr = &p.stderr
 	if p.in, err = p.command.StdinPipe(); err != nil {
 		return nil, err
@@ -97,6 +98,8 @@ func (p *Process) ask(ctx context.Context, request, answer any) error {
 		line, err = p.out.ReadBytes('\n')
 	}
 	if err != nil {
+		_ = p.command.Process.Kill() // it does not answer, or has ended
+		_ = p.wait()                 // after which all is there that it has said
 		if err = ctx.Err(); err == nil {
 			err = fmt.Errorf("%s ended early: %s", program, lastLines(p.stderr.Bytes()))
 		}
@@ -212,7 +215,7 @@ func (p *Process) Close() error {
 	err := p.in.Close()
 	timer := time.AfterFunc(endTime, func() { _ = p.command.Process.Kill() })
 	defer timer.Stop()
-	waited := p.command.Wait()
+	waited := p.wait()
 	var exit *exec.ExitError
 	if errors.As(waited, &exit) { // it was killed, or its end was reported before
 		waited = nil
