@@ -131,8 +131,8 @@ func blank(x, y string) *plot.Plot {
 	for _, f := range []*font.Font{&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font, &p.Title.TextStyle.Font} {
 		*f = sans
 	}
-	p.X.LineStyle.Color, p.Y.LineStyle.Color = grey, grey
-	p.X.Tick.LineStyle.Color, p.Y.Tick.LineStyle.Color = grey, grey
+	p.X.Color, p.Y.Color = grey, grey
+	p.X.Tick.Color, p.Y.Tick.Color = grey, grey
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Legend.Padding = vg.Points(1)
 	return p
@@ -271,7 +271,7 @@ func (c *curves) add(name string, points plotter.XYs) {
 func latencyPlot(c *bench.Comparison) *plot.Plot {
 	p := &curves{Plot: blank("calls that took longer", "")}
 	grid(p.Plot)
-	p.X.Tick.Marker = plot.TickerFunc(func(low, high float64) (ticks []plot.Tick) {
+	p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
 		for e := 0.0; e <= high+0.01; e++ {
 			ticks = append(ticks, plot.Tick{Value: e, Label: "one in " + short(math.Pow(10, e))})
 		}
@@ -384,7 +384,7 @@ func stepPlot(a bench.Accuracy) *plot.Plot {
 		if err != nil || n == 0 {
 			continue
 		}
-		box.Color, box.LineStyle.Width = grey, 0
+		box.Color, box.Width = grey, 0
 		if strings.HasPrefix(a.Limiter, "trypema") {
 			box.Color = colours[0]
 		}
@@ -491,7 +491,7 @@ func reachPlot(f *bench.Floors) *plot.Plot {
 	}
 	p.add("one load after the other", points)
 	p.X.Scale = plot.LogScale{}
-	p.X.Tick.Marker = plot.TickerFunc(func(low, high float64) (ticks []plot.Tick) {
+	p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
 		for x := 16 << 10; float64(x) <= high*1.01; x *= 4 { // from the least on
 			ticks = append(ticks, plot.Tick{Value: float64(x), Label: binary(x)})
 		}

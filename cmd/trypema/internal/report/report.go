@@ -286,14 +286,16 @@ func (r *runner) resume(m machine) (*document, error) {
 	fresh := &document{Effort: r.effort.Name, Machine: m, Began: time.Now()}
 	switch {
 	case d == nil || d.complete():
-		return fresh, fresh.save(r.Out) // which tells at once if nothing can be written
+		err := fresh.save(r.Out) // which tells at once if nothing can be written
+		return fresh, err
 	case d.Effort != r.effort.Name:
 		return nil, fmt.Errorf("%s holds a %s report that was interrupted; go on with that, or name another folder", r.Out, d.Effort)
 	case !reflect.DeepEqual(d.Machine, m):
 		return nil, fmt.Errorf("%s holds a report that was interrupted, of another machine or version (%v); go on there, or name another folder", r.Out, d.Machine)
 	}
 	d.Interrupt++
-	return d, d.save(r.Out)
+	err = d.save(r.Out)
+	return d, err
 }
 
 // measure takes the steps that are missing, one after the other.

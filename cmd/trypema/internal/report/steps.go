@@ -253,9 +253,9 @@ func (e effort) args(l line, k kind) []string {
 	switch {
 	case k != turns:
 	case l.hybrid():
-		args = append(args, "--warm-up", "300ms", "--rounds", fmt.Sprint(e.hybrid), "--duration", fmt.Sprint(time.Duration(e.hybrid)*time.Second))
+		args = append(args, "--warm-up", "300ms", "--rounds", fmt.Sprint(e.hybrid), "--duration", (time.Duration(e.hybrid) * time.Second).String())
 	default:
-		args = append(args, "--rounds", fmt.Sprint(e.Rounds), "--duration", fmt.Sprint(e.Each*time.Duration(e.Rounds)))
+		args = append(args, "--rounds", fmt.Sprint(e.Rounds), "--duration", (e.Each * time.Duration(e.Rounds)).String())
 	}
 	return args
 }
