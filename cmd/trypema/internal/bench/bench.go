@@ -60,8 +60,8 @@ func Parse(args ...string) (*Command, error) {
 	return c, err
 }
 
-// Validate returns the first flag that is wrong, or nil. It asks no server.
-func (c *Command) Validate() error {
+// Wrong returns the first flag that is wrong, or nil. It asks no server.
+func (c *Command) Wrong() error {
 	_, _, err := c.check()
 	return err
 }

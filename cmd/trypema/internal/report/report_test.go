@@ -40,7 +40,7 @@ func TestEveryStepIsACommand(t *testing.T) {
 			for _, l := range s.lines {
 				c, err := e.command(l, s.kind, "redis://localhost:1")
 				if err == nil && s.kind != floors {
-					err = c.Validate()
+					err = c.Wrong()
 				}
 				if err != nil {
 					t.Errorf("%s: %s: %v", e.Name, l.args, err)
