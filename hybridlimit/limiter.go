@@ -85,7 +85,7 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		Last: func(k **account) int64 { return (*k).Last() },
 		Free: func(g *window.Groups, k **account) { l.forget(g, *k); *k = nil },
 		Move: func(from, to *window.Groups, k **account) { (*k).Move(from, to) },
-		Add:  func(k **account, last int64, n uint64) { (*k).Join(&l.terms, last, n) },
+		Add:  func(k **account, last int64, n uint64) { (*k).Join(last, n) },
 	}, o.Window+o.Bucket+time.Duration(l.pace.Load().Far), o.MaxKeys, l.now)
 	return l
 }

@@ -184,7 +184,7 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 }
 
 // Join enters what callers without the lock have taken.
-func (a *Account) Join(_ *Terms, last int64, n uint64) {
+func (a *Account) Join(last int64, n uint64) {
 	a.view.Join(last, n)
 	p := &a.pending[len(a.pending)-1]
 	p.last = max(p.last, last)

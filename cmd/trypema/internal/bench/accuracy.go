@@ -170,3 +170,38 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	}
 }
+
+// FullestWindows measures, for each limiter that the command compares, what it lets through in the fullest window when callers come at the worst
+// time, of the capacity; the worst of so many times. It leaves out what can not be had here.
+func (c *Command) FullestWindows(ctx context.Context, times int, progress func(part float64, doing string)) (_ []Fullest, err error) {
+	p, names, err := c.prepare(ctx, remoteTrap.window)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
+	var out []Fullest
+	for i, name := range names {
+		n, err := p.fullestWindow(ctx, name, times, func(part float64) { progress((float64(i)+part)/float64(len(names)), name) })
+		if ctx.Err() != nil {
+			return nil, errInterrupted
+		}
+		f := Fullest{Limiter: name}
+		switch {
+		case isMissing(err):
+			continue
+		case err != nil:
+			f.Failed = err.Error()
+		case n != nil:
+			f.Ratio = ptr(float64(*n) / trapCapacity)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// Fullest is what a limiter let through in the fullest window.
+type Fullest struct {
+	Limiter string   `json:"limiter"`
+	Failed  string   `json:"failed"`
+	Ratio   *float64 `json:"largest_any_window_to_capacity_ratio"` // null where a server was too far away
+}

@@ -127,6 +127,15 @@ func (c *Command) resolve() (plan, []string, error) {
 	return p, names, nil
 }
 
+// prepare is resolve with a server, which forgets no key before the time shortest; it is for the caller to close.
+func (c *Command) prepare(ctx context.Context, shortest time.Duration) (plan, []string, error) {
+	p, names, err := c.resolve()
+	if err == nil {
+		p.limit.Server, err = c.Open(ctx, shortest)
+	}
+	return p, names, err
+}
+
 // check returns the first flag that is wrong, or the plan without its workload.
 func (c *Command) check() (plan, []string, error) {
 	names := []string{c.Peer}
@@ -277,16 +286,12 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 
 // single measures one limiter in every respect.
 func (c *Command) single(ctx context.Context, bar *screen.Bar) (_ *result, err error) {
-	p, names, err := c.resolve()
-	if err != nil {
-		return nil, err
-	}
-	name := names[0]
-	p.limit.Server, err = c.Open(ctx, min(c.Window, remoteTrap.window))
+	p, names, err := c.prepare(ctx, min(c.Window, remoteTrap.window))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
+	name := names[0]
 	var foot footprint
 	weigh := func() (err error) {
 		bar.Set(0, "memory")

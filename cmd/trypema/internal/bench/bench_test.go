@@ -16,18 +16,14 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.uber.org/goleak"
-
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/leak"
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
 	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
-func TestMain(m *testing.M) {
-	// ulule's store ends its cleaner when the garbage collector finds the store, which it need not do before the end.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/ulule/limiter/v3/drivers/store/memory.(*cleaner).Run"))
-}
+func TestMain(m *testing.M) { leak.Check(m) }
 
 // small is a command that takes a fraction of a second.
 func small() Command {

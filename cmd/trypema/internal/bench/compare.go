@@ -95,8 +95,8 @@ func (x *Compared) summarize() {
 			ratios = append(ratios, r.Ratio)
 		}
 	}
-	x.OpsPerSecond = quantile(ops, 0.5)
-	x.Ratio, x.RatioMin, x.RatioMax = quantile(ratios, 0.5), quantile(ratios, 0), quantile(ratios, 1)
+	x.OpsPerSecond = Median(ops)
+	x.Ratio, x.RatioMin, x.RatioMax = Median(ratios), quantile(ratios, 0), quantile(ratios, 1)
 	x.RatioP25, x.RatioP75 = quantile(ratios, 0.25), quantile(ratios, 0.75)
 }
 
@@ -138,11 +138,8 @@ func Compare(ctx context.Context, cases []Case, progress func(part float64, doin
 	out := &Comparison{LeftOut: []string{}}
 	var missing *peer.MissingError
 	for i, c := range cases {
-		p, names, err := c.Command.resolve()
+		p, names, err := c.Command.prepare(ctx, c.Command.Window)
 		if err != nil {
-			return nil, err
-		}
-		if p.limit.Server, err = c.Command.Open(ctx, c.Command.Window); err != nil {
 			return nil, err
 		}
 		ends = append(ends, p.limit.Server.Close)
@@ -241,6 +238,9 @@ func (c *contender) row(ctx context.Context, first *contender) (Compared, error)
 	return x, nil
 }
 
+// Median is the middle of the values, or between the two there; 0 if there are none.
+func Median(values []float64) float64 { return quantile(values, 0.5) }
+
 // quantile is the value at a part of the sorted values, between two of them in proportion; 0 if there are none.
 func quantile(values []float64, part float64) float64 {
 	if len(values) == 0 {
@@ -273,18 +273,18 @@ func (c *Comparison) table(w io.Writer) error {
 	var rows, slow [][]string
 	for _, x := range c.Limiters {
 		if x.Failed != "" {
-			rows = append(rows, []string{c.label(x.Limiter, x.Where), "failed", "", "", ""})
+			rows = append(rows, []string{c.Label(x), "failed", "", "", ""})
 			continue
 		}
 		rows = append(rows, []string{
-			c.label(x.Limiter, x.Where),
+			c.Label(x),
 			screen.PerSecond(x.OpsPerSecond),
 			ratio(x.Ratio),
 			ratio(x.RatioMin) + " – " + ratio(x.RatioMax),
 			fmt.Sprintf("%.3f", x.AdmittedToLimit),
 		})
 		slow = append(slow, []string{
-			c.label(x.Limiter, x.Where),
+			c.Label(x),
 			screen.Nanoseconds(x.P50), screen.Nanoseconds(x.P99), screen.Nanoseconds(x.P999), screen.Nanoseconds(x.Max),
 		})
 	}
@@ -293,7 +293,7 @@ func (c *Comparison) table(w io.Writer) error {
 		screen.Table(w, []string{"latency of a call ¹", "p50", "p99", "p99.9", "max"}, slow),
 	)
 	first := c.Limiters[0]
-	fmt.Fprintf(w, " medians of %d rounds; ratio: of the calls in a round to those of\n   %s\n", c.Rounds, c.label(first.Limiter, first.Where))
+	fmt.Fprintf(w, " medians of %d rounds; ratio: of the calls in a round to those of\n   %s\n", c.Rounds, c.Label(first))
 	c.footnotes(w)
 	rows = nil
 	if mixed {
@@ -301,7 +301,7 @@ func (c *Comparison) table(w io.Writer) error {
 	}
 	for _, x := range c.Limiters {
 		if x.RedisCommands != nil {
-			rows = append(rows, []string{c.label(x.Limiter, x.Where), number(x.RedisCommands, nanoseconds), number(x.RedisCPU, nanoseconds)})
+			rows = append(rows, []string{c.Label(x), number(x.RedisCommands, nanoseconds), number(x.RedisCPU, nanoseconds)})
 		}
 	}
 	if len(rows) > 0 {

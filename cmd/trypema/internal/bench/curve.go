@@ -153,6 +153,11 @@ func (o *observed) note(before, after time.Duration, ok bool) {
 	}
 }
 
+// longestPause is the longest time without an admission, that up to the end included, in milliseconds.
+func (o *observed) longestPause() float64 {
+	return screen.Milliseconds(max(o.pause, o.until-max(o.last, o.steps)))
+}
+
 // accuracy offers a new limiter calls of many keys at once, each with another load, in real time.
 func (p plan) accuracy(ctx context.Context, name string, windows int, maxLoad float64) (out Accuracy, err error) {
 	l, err := peer.Open(ctx, name, p.limit)
@@ -202,10 +207,10 @@ func (p plan) accuracy(ctx context.Context, name string, windows int, maxLoad fl
 			LeastToLimit: float64(slices.Min(o.byWindow)) / float64(p.limit.Capacity),
 			MostToLimit:  float64(slices.Max(o.byWindow)) / float64(p.limit.Capacity),
 			Fullest:      o.windows.Max(),
-			Pause:        screen.Milliseconds(max(o.pause, o.until-max(o.last, o.steps))),
+			Pause:        o.longestPause(),
 		})
 	}
-	step.line.Pause = screen.Milliseconds(max(step.pause, step.until-max(step.last, step.steps)))
+	step.line.Pause = step.longestPause()
 	out.Step = *step.line
 	out.Capacity, out.Window, out.Windows = p.limit.Capacity, screen.Milliseconds(w), windows
 	return out, nil
@@ -282,11 +287,8 @@ func decide(ctx context.Context, l peer.Limiter, keys []string) ([]bool, error) 
 // AccuracyOf measures the limiters that the command compares, all at the same time or one after the other. After one
 // window to settle it looks at so many, with loads up to maxLoad times the limit. It leaves out what can not be had here.
 func (c *Command) AccuracyOf(ctx context.Context, windows int, maxLoad float64, together bool, progress func(part float64, doing string)) (_ []Accuracy, err error) {
-	p, names, err := c.resolve()
+	p, names, err := c.prepare(ctx, min(c.Window, remoteTrap.window))
 	if err != nil {
-		return nil, err
-	}
-	if p.limit.Server, err = c.Open(ctx, min(c.Window, remoteTrap.window)); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
@@ -310,26 +312,20 @@ func (c *Command) AccuracyOf(ctx context.Context, windows int, maxLoad float64, 
 		return nil
 	}
 	took := time.Duration(windows+1) * c.Window
-	watching, stop := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watch := func(d time.Duration, from, part float64, doing string) {
-		watcher.Go(func() { wait(watching, d, func(x float64) { progress(from+part*x, doing) }) })
-	}
-	defer watcher.Wait()
-	defer stop()
-	if !together {
-		for i := range names {
-			watch(took, float64(i)/float64(len(names)), 1/float64(len(names)), names[i])
-			if err := one(i); err != nil {
-				return nil, err
-			}
-			watcher.Wait()
-		}
+	if together {
+		watched := watch(ctx, took, func(part float64) { progress(part, "all limiters at once") })
+		err = share(len(names), len(names), one)
+		watched()
 	} else {
-		watch(took, 0, 1, "all limiters at once")
-		if err := share(len(names), len(names), one); err != nil {
-			return nil, err
+		n := float64(len(names))
+		for i := 0; i < len(names) && err == nil; i++ {
+			watched := watch(ctx, took, func(part float64) { progress((float64(i)+part)/n, names[i]) })
+			err = one(i)
+			watched()
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	return slices.DeleteFunc(out, func(a Accuracy) bool { return a.Limiter == "" }), nil
 }
@@ -338,42 +334,4 @@ func (c *Command) AccuracyOf(ctx context.Context, windows int, maxLoad float64, 
 func isMissing(err error) bool {
 	var missing *peer.MissingError
 	return errors.As(err, &missing)
-}
-
-// FullestWindows measures, for each limiter that the command compares, what it lets through in the fullest window when callers come at the worst
-// time, of the capacity; the worst of so many times. It leaves out what can not be had here.
-func (c *Command) FullestWindows(ctx context.Context, times int, progress func(part float64, doing string)) (_ []Fullest, err error) {
-	p, names, err := c.resolve()
-	if err != nil {
-		return nil, err
-	}
-	if p.limit.Server, err = c.Open(ctx, remoteTrap.window); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
-	var out []Fullest
-	for i, name := range names {
-		n, err := p.fullestWindow(ctx, name, times, func(part float64) { progress((float64(i)+part)/float64(len(names)), name) })
-		if ctx.Err() != nil {
-			return nil, errInterrupted
-		}
-		f := Fullest{Limiter: name}
-		switch {
-		case isMissing(err):
-			continue
-		case err != nil:
-			f.Failed = err.Error()
-		case n != nil:
-			f.Ratio = ptr(float64(*n) / trapCapacity)
-		}
-		out = append(out, f)
-	}
-	return out, nil
-}
-
-// Fullest is what a limiter let through in the fullest window.
-type Fullest struct {
-	Limiter string   `json:"limiter"`
-	Failed  string   `json:"failed"`
-	Ratio   *float64 `json:"largest_any_window_to_capacity_ratio"` // null where a server was too far away
 }

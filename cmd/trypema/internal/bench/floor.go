@@ -36,7 +36,7 @@ const (
 	cacheLine = 64
 )
 
-// parts are timed as long as floorTime takes, by one goroutine, or by one on each processor.
+// floorParts are timed as long as floorTime takes, by one goroutine, or by one on each processor.
 func floorParts() []struct {
 	name string
 	all  bool
@@ -104,7 +104,7 @@ func (c *Command) Floors(ctx context.Context, times int, progress func(part floa
 	for bytes := 16 << 10; bytes <= 256<<20; bytes *= 2 {
 		out.Reaches = append(out.Reaches, Reach{Bytes: bytes})
 	}
-	chase := cycle(out.Reaches[len(out.Reaches)-1].Bytes / cacheLine)
+	chase := make(lines, out.Reaches[len(out.Reaches)-1].Bytes/cacheLine)
 	nobody := p.session("nobody", peer.Limiter{Allow: func(key string) (bool, error) { return key != "", nil }})
 	for k := range times {
 		progress(float64(k)/float64(times), "")
@@ -146,13 +146,11 @@ func timed(goroutines int, do func(g int)) float64 {
 		})
 	}
 	wg.Wait()
-	return quantile(costs, 0.5)
+	return Median(costs)
 }
 
 // lines is memory in which each cache line says where to go on.
 type lines [][cacheLine / 4]uint32
-
-func cycle(n int) lines { return make(lines, n) }
 
 // walk goes once through the first n lines in an order that no prefetcher guesses, so that they are where they would be, and then takes the
 // time of going on.

@@ -417,16 +417,13 @@ func (s *session) driveHere(ctx context.Context, duration time.Duration, progres
 
 // driveThere has the limiter's own process let its workers loose, and notes what each of them has done.
 func (s *session) driveThere(ctx context.Context, duration time.Duration, progress func(part float64)) (time.Duration, error) {
-	watching, seen := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watcher.Go(func() { wait(watching, duration, progress) })
 	pass := rustpeer.Pass{Duration: duration, SampleEvery: sampleEvery, QPS: s.qps, Burst: s.burst}
 	if s.limiter.Waits() {
 		pass.SampleEvery = sampleEveryRemote
 	}
+	watched := watch(ctx, duration, progress)
 	r, err := s.limiter.Process.Drive(ctx, pass)
-	seen()
-	watcher.Wait()
+	watched()
 	if err == nil && len(r.Workers) != len(s.workers) {
 		err = fmt.Errorf("%d workers there, %d here", len(r.Workers), len(s.workers))
 	}
@@ -458,6 +455,17 @@ func (s *session) sum() run {
 		r.latency.Merge(w.latency)
 	}
 	return r
+}
+
+// watch reports the progress of what the caller does meanwhile, which takes the duration, until the function that it returns is called.
+func watch(ctx context.Context, duration time.Duration, progress func(part float64)) (watched func()) {
+	ctx, stop := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { wait(ctx, duration, progress) })
+	return func() {
+		stop()
+		watcher.Wait()
+	}
 }
 
 // wait reports progress until the duration is over or ctx ends.

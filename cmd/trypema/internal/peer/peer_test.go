@@ -9,16 +9,12 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
-	"go.uber.org/goleak"
-
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/leak"
 	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 )
 
-func TestMain(m *testing.M) {
-	// ulule's store ends its cleaner when the garbage collector finds the store, which it need not do before the end.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/ulule/limiter/v3/drivers/store/memory.(*cleaner).Run"))
-}
+func TestMain(m *testing.M) { leak.Check(m) }
 
 // TestEveryPeerHasTheSameLimit: a burst of twice the capacity is admitted to one half, for each key apart.
 func TestEveryPeerHasTheSameLimit(t *testing.T) {

@@ -44,17 +44,7 @@ type result struct {
 }
 
 // partial reports whether something is missing that belongs to such a report.
-func (d *document) partial() bool {
-	if d.Done < d.Expected || len(d.Missing) > 0 {
-		return true
-	}
-	for _, r := range d.Steps {
-		if r.Failed != "" {
-			return true
-		}
-	}
-	return false
-}
+func (d *document) partial() bool { return len(d.why()) > 0 }
 
 // complete reports whether there is nothing to go on with.
 func (d *document) complete() bool { return d.Done >= d.Expected }

@@ -54,6 +54,14 @@ var (
 	faint = rgb(0xdd, 0xdd, 0xdd)
 )
 
+// colourOf makes ours stand out.
+func colourOf(limiter string) color.Color {
+	if ours(limiter) {
+		return colours[0]
+	}
+	return grey
+}
+
 // figures draws all there is to see.
 func (d *document) figures() (all []figure, err error) {
 	add := func(f figure, p *plot.Plot, height vg.Length) {
@@ -198,10 +206,7 @@ func barPlot(c *bench.Comparison) *plot.Plot {
 			return nil
 		}
 		bar.Horizontal, bar.XMin, bar.LineStyle.Width = true, float64(i), 0
-		bar.Color = grey
-		if strings.HasPrefix(x.Limiter, "trypema") {
-			bar.Color = colours[0]
-		}
+		bar.Color = colourOf(x.Limiter)
 		p.Add(bar)
 		if rounds := opsOf(x); len(rounds) > 0 {
 			low, high := slices.Min(rounds), slices.Max(rounds)
@@ -216,7 +221,6 @@ func barPlot(c *bench.Comparison) *plot.Plot {
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, max(1, most*1.05)
 	p.X.Tick.Marker = labelled{short}
-	p.Legend.Top = true
 	return p
 }
 
@@ -257,7 +261,7 @@ func (c *curves) add(name string, points plotter.XYs) {
 	colour := colours[c.n%len(colours)]
 	line.Color, line.Width = colour, vg.Points(1.2)
 	dots.Color, dots.Shape, dots.Radius = colour, draw.CircleGlyph{}, vg.Points(1.8)
-	if strings.HasPrefix(name, "trypema") {
+	if ours(name) {
 		line.Width = vg.Points(2.4)
 	}
 	if c.n >= len(colours)/2 {
@@ -266,6 +270,30 @@ func (c *curves) add(name string, points plotter.XYs) {
 	c.Add(line, dots)
 	c.Legend.Add(name, line)
 	c.n++
+}
+
+// series are the points of lines, in the order in which these were met.
+type series struct {
+	names  []string
+	points map[string]plotter.XYs
+}
+
+func (s *series) add(name string, x, y float64) {
+	if _, known := s.points[name]; !known {
+		s.names = append(s.names, name)
+	}
+	if s.points == nil {
+		s.points = make(map[string]plotter.XYs)
+	}
+	s.points[name] = append(s.points[name], plotter.XY{X: x, Y: y})
+}
+
+// draw adds a line for each; it reports whether there were any.
+func (c *curves) draw(s series) bool {
+	for _, name := range s.names {
+		c.add(name, s.points[name])
+	}
+	return len(s.names) > 0
 }
 
 func latencyPlot(c *bench.Comparison) *plot.Plot {
@@ -384,10 +412,7 @@ func stepPlot(a bench.Accuracy) *plot.Plot {
 		if err != nil || n == 0 {
 			continue
 		}
-		box.Color, box.Width = grey, 0
-		if strings.HasPrefix(a.Limiter, "trypema") {
-			box.Color = colours[0]
-		}
+		box.Color, box.Width = colourOf(a.Limiter), 0
 		p.Add(box)
 	}
 	end := float64(len(a.Step.Admitted)) * a.Step.Bin / a.Window
@@ -409,27 +434,20 @@ func scalingPlot(r *result) *plot.Plot {
 	}
 	p := &curves{Plot: blank(strings.ToLower(r.Title), y)}
 	grid(p.Plot)
-	var names []string
-	points := make(map[string]plotter.XYs)
+	var s series
 	for _, x := range r.Comparison.Limiters {
 		at, err := strconv.ParseFloat(x.Case, 64)
 		if err != nil || x.Failed != "" || x.OpsPerSecond == 0 {
 			continue
 		}
-		if _, known := points[x.Limiter]; !known {
-			names = append(names, x.Limiter)
-		}
 		value := 1e9 * float64(r.Comparison.Workers) / x.OpsPerSecond
 		if r.ID == "processors" {
 			value = x.OpsPerSecond
 		}
-		points[x.Limiter] = append(points[x.Limiter], plotter.XY{X: at, Y: value})
+		s.add(x.Limiter, at, value)
 	}
-	if len(names) == 0 {
+	if !p.draw(s) {
 		return nil
-	}
-	for _, name := range names {
-		p.add(name, points[name])
 	}
 	p.Y.Min = 0
 	if r.ID == "processors" {
@@ -454,25 +472,17 @@ func casesTicks(c *bench.Comparison) (ticks []plot.Tick) {
 func gridPlot(c *bench.Comparison) *plot.Plot {
 	p := &curves{Plot: blank("limit of a key, per second", "calls per second")}
 	grid(p.Plot)
-	var names []string
-	points := make(map[string]plotter.XYs)
+	var s series
 	for _, x := range c.Limiters {
 		keys, rate, _ := strings.Cut(x.Case, ", ")
 		at, err := strconv.ParseFloat(strings.TrimSuffix(rate, "/s"), 64)
 		if err != nil || x.Failed != "" || x.OpsPerSecond == 0 {
 			continue
 		}
-		name := x.Limiter + ", " + keys
-		if _, known := points[name]; !known {
-			names = append(names, name)
-		}
-		points[name] = append(points[name], plotter.XY{X: at, Y: x.OpsPerSecond})
+		s.add(x.Limiter+", "+keys, at, x.OpsPerSecond)
 	}
-	if len(names) == 0 {
+	if !p.draw(s) {
 		return nil
-	}
-	for _, name := range names {
-		p.add(name, points[name])
 	}
 	logarithmic(&p.X, short)
 	logarithmic(&p.Y, short)
@@ -484,7 +494,7 @@ func reachPlot(f *bench.Floors) *plot.Plot {
 	grid(p.Plot)
 	var points plotter.XYs
 	for _, r := range f.Reaches {
-		points = append(points, plotter.XY{X: float64(r.Bytes), Y: median(r.Cost)})
+		points = append(points, plotter.XY{X: float64(r.Bytes), Y: bench.Median(r.Cost)})
 	}
 	if len(points) == 0 {
 		return nil
@@ -513,29 +523,21 @@ func binary(bytes int) string {
 func (d *document) memoryPlot(unit string, of func(bench.Footprint) []float64, logY bool) *plot.Plot {
 	p := &curves{Plot: blank("keys", unit)}
 	grid(p.Plot)
-	var names []string
-	points := make(map[string]plotter.XYs)
+	var s series
 	for _, r := range d.Steps {
 		for _, f := range r.Memory {
 			values := of(f)
-			if f.Failed != "" || len(values) == 0 || median(values) <= 0 {
+			if f.Failed != "" || len(values) == 0 || bench.Median(values) <= 0 {
 				continue
 			}
-			name := cmp.Or(f.Limiter, "harness")
-			if _, known := points[name]; !known {
-				names = append(names, name)
-			}
-			points[name] = append(points[name], plotter.XY{X: float64(f.Keys), Y: median(values)})
+			s.add(cmp.Or(f.Limiter, "harness"), float64(f.Keys), bench.Median(values))
 		}
 	}
-	if len(names) == 0 {
-		return nil
-	}
-	slices.SortStableFunc(names, func(a, b string) int { // the harness last
+	slices.SortStableFunc(s.names, func(a, b string) int { // the harness last
 		return cmp.Compare(strings.Count(a, "harness"), strings.Count(b, "harness"))
 	})
-	for _, name := range names {
-		p.add(name, points[name])
+	if !p.draw(s) {
+		return nil
 	}
 	logarithmic(&p.X, short)
 	if logY {

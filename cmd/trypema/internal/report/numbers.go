@@ -3,13 +3,18 @@ package report
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/trypema/trypema/cmd/trypema/internal/bench"
+	"github.com/trypema/trypema/cmd/trypema/internal/peer"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
 func nanoseconds(x float64) string { return screen.Nanoseconds(int64(x)) }
-func perSecond(x float64) string   { return screen.PerSecond(x) }
+
+// ours reports whether a limiter, or what a row is called, is Trypema in Go.
+func ours(name string) bool { return strings.HasPrefix(name, peer.Ours) }
 
 // spread writes the median of values with the least and the greatest of them.
 func spread(values []float64, write func(float64) string) string {
@@ -20,7 +25,7 @@ func spread(values []float64, write func(float64) string) string {
 	if write(low) == write(high) {
 		return write(low)
 	}
-	return fmt.Sprintf("%s (%s – %s)", write(median(values)), write(low), write(high))
+	return fmt.Sprintf("%s (%s – %s)", write(bench.Median(values)), write(low), write(high))
 }
 
 func milliseconds(x float64) time.Duration { return time.Duration(x * float64(time.Millisecond)) }

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/bench"
@@ -16,7 +17,7 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// grid is a table of a report: its rows have a cell for each head.
+// sheet is a table of a report: its rows have a cell for each head.
 type sheet struct {
 	Head []string
 	Rows [][]string
@@ -44,7 +45,6 @@ type view struct {
 	LeftOut   []string
 	Promises  sheet
 	Sections  []section
-	Memory    []shown // which belong to several steps
 	Libraries sheet
 }
 
@@ -54,10 +54,7 @@ func (d *document) view(figures []figure) view {
 		When:     fmt.Sprintf("%s to %s", d.Began.UTC().Format("2006-01-02 15:04"), d.Ended.UTC().Format("15:04 MST")),
 		Partial:  d.why(),
 		LeftOut:  d.leftOut(),
-		Promises: sheet{Head: []string{"", "asked for", "measured", ""}},
-	}
-	for _, p := range d.promises() {
-		v.Promises.Rows = append(v.Promises.Rows, []string{p.What, p.Asked, p.Got(), p.Verdict()})
+		Promises: d.promised(),
 	}
 	for _, r := range d.Steps {
 		s := section{result: r, Sheets: r.sheets()}
@@ -290,11 +287,7 @@ type row struct {
 // Lines are the rows of a sheet.
 func (s sheet) Lines() (rows []row) {
 	for _, cells := range s.Rows {
-		ours := false
-		for _, c := range cells[:min(2, len(cells))] {
-			ours = ours || strings.HasPrefix(c, "trypema")
-		}
-		rows = append(rows, row{ours, cells})
+		rows = append(rows, row{slices.ContainsFunc(cells[:min(2, len(cells))], ours), cells})
 	}
 	return rows
 }

@@ -7,29 +7,25 @@ import (
 	"strings"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/bench"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
 // promise is a number that the design sets a mark for.
 type promise struct {
 	What  string
 	Asked string
-	step  string // where it comes from
 
 	atLeast, atMost float64 // one of them; 0 for none
 	values          []float64
 	write           func(float64) string
-	why             string // there are no values
 }
 
 // Got is what was measured: the median, with the least and the greatest.
 func (p promise) Got() string {
 	if len(p.values) == 0 {
-		return "not measured" + p.why
+		return "not measured"
 	}
-	if low, high := slices.Min(p.values), slices.Max(p.values); low < high {
-		return fmt.Sprintf("%s (%s – %s)", p.write(median(p.values)), p.write(low), p.write(high))
-	}
-	return p.write(p.values[0])
+	return spread(p.values, p.write)
 }
 
 // Verdict says whether the mark was reached.
@@ -37,18 +33,19 @@ func (p promise) Verdict() string {
 	switch {
 	case len(p.values) == 0:
 		return ""
-	case p.atLeast > 0 && median(p.values) < p.atLeast, p.atLeast == 0 && median(p.values) > p.atMost:
+	case p.atLeast > 0 && bench.Median(p.values) < p.atLeast, p.atLeast == 0 && bench.Median(p.values) > p.atMost:
 		return "missed"
 	}
 	return "✓"
 }
 
-func median(values []float64) float64 {
-	v := slices.Sorted(slices.Values(values))
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
+// promised is a sheet of all of them.
+func (d *document) promised() sheet {
+	s := sheet{Head: []string{"", "asked for", "measured", ""}}
+	for _, p := range d.promises() {
+		s.Rows = append(s.Rows, []string{p.What, p.Asked, p.Got(), p.Verdict()})
 	}
-	return v[len(v)/2]
+	return s
 }
 
 func times(x float64) string { return fmt.Sprintf("%.3g ×", x) }
@@ -63,7 +60,7 @@ func (d *document) promises() (all []promise) {
 	faster := func(step, what, limiter, peer string, mark float64) {
 		p := promise{
 			What:  fmt.Sprintf("%s ÷ %s", what, names[peer]),
-			Asked: fmt.Sprintf("≥ %g ×", mark), atLeast: mark, step: step, write: times,
+			Asked: fmt.Sprintf("≥ %g ×", mark), atLeast: mark, write: times,
 		}
 		a, b := d.row(step, "", limiter), d.row(step, "", peer)
 		if a != nil && b != nil {
@@ -81,7 +78,7 @@ func (d *document) promises() (all []promise) {
 	faster("uniform-100k", "100,000 keys alike", ours, "rust-trypema", 1.5)
 
 	slower := func(step, what, large, small, asked string, mark float64) {
-		p := promise{What: what, Asked: asked, atMost: mark, step: step, write: times}
+		p := promise{What: what, Asked: asked, atMost: mark, write: times}
 		a, b := d.row(step, large, ours), d.row(step, small, ours)
 		if a != nil && b != nil {
 			p.values = perRound(a, b, func(x, y bench.Round) float64 { return y.OpsPerSecond / x.OpsPerSecond })
@@ -91,14 +88,14 @@ func (d *document) promises() (all []promise) {
 	slower("growth", "time of a call, 1,000,000 keys ÷ 1,000 keys", "1000000", "1000", "≤ 3 ×", 3)
 	slower("buckets", "time of a call, 1,000 buckets ÷ 1 bucket", "1000", "1", "≤ 2 ×, whatever is finer", 2)
 
-	memory := promise{What: "bytes for a key that is seldom called, of 1,000,000", Asked: "≤ 160", atMost: 160, step: "memory-1m", write: whole}
-	allocations := promise{What: "allocations for a call to a known key", Asked: "0", atMost: 0.005, step: "memory-1k", write: hundredths}
-	collection := promise{What: "what 1,000,000 keys add to a garbage collection ÷ what they add with x/time/rate", Asked: "nothing: ≤ 0.02 ×", atMost: 0.02, step: "memory-1m", write: times}
+	memory := promise{What: "bytes for a key that is seldom called, of 1,000,000", Asked: "≤ 160", atMost: 160, write: whole}
+	allocations := promise{What: "allocations for a call to a known key", Asked: "0", atMost: 0.005, write: hundredths}
+	collection := promise{What: "what 1,000,000 keys add to a garbage collection ÷ what they add with x/time/rate", Asked: "nothing: ≤ 0.02 ×", atMost: 0.02, write: times}
 	if r := d.step("memory-1m"); r != nil {
 		memory.values = footprint(r, ours).BytesPerKey
 		alone, with, others := footprint(r, "").Collection, footprint(r, ours).Collection, footprint(r, syncmap).Collection
 		if len(alone) > 0 && len(with) > 0 && len(others) > 0 {
-			collection.values = []float64{max(0, median(with)-median(alone)) / (median(others) - median(alone))}
+			collection.values = []float64{max(0, bench.Median(with)-bench.Median(alone)) / (bench.Median(others) - bench.Median(alone))}
 		}
 	}
 	if r := d.step("memory-1k"); r != nil {
@@ -108,15 +105,15 @@ func (d *document) promises() (all []promise) {
 
 	faster("redis-hot", "Redis: hot key, 256 callers", ours, "redis-cell", 10)
 	faster("redis-10k", "Redis: 10,000 keys, 256 callers", ours, "redis_rate", 1.5)
-	cost := promise{What: "Redis: time of the server for a decision, a lone caller ÷ redis_rate", Asked: "≤ 1.1 ×", atMost: 1.1, step: "redis-alone", write: times}
+	cost := promise{What: "Redis: time of the server for a decision, a lone caller ÷ redis_rate", Asked: "≤ 1.1 ×", atMost: 1.1, write: times}
 	if a, b := d.row("redis-alone", "", ours), d.row("redis-alone", "", "redis_rate"); a != nil && b != nil && a.RedisCommands != nil && b.RedisCommands != nil {
 		cost.values = []float64{*a.RedisCommands / *b.RedisCommands}
 	}
 	all = append(all, cost)
 	for _, step := range []struct{ id, what string }{{"hybrid-hot", "Hybrid: hot key"}, {"hybrid-100k", "Hybrid: 100,000 keys alike"}} {
 		faster(step.id, step.what, "trypema-hybrid", "trypema-local", 0.8)
-		tail := promise{What: step.what + ", 99.9th percentile", Asked: "≤ 10 µs", atMost: 10_000, step: step.id, write: nanoseconds}
-		most := promise{What: step.what + ", maximum", Asked: "≤ 5 ms", atMost: 5e6, step: step.id, write: nanoseconds}
+		tail := promise{What: step.what + ", 99.9th percentile", Asked: "≤ 10 µs", atMost: 10_000, write: nanoseconds}
+		most := promise{What: step.what + ", maximum", Asked: "≤ 5 ms", atMost: 5e6, write: nanoseconds}
 		if x := d.row(step.id, "", "trypema-hybrid"); x != nil {
 			for _, round := range x.ByRound {
 				tail.values = append(tail.values, float64(round.P999))
@@ -125,7 +122,7 @@ func (d *document) promises() (all []promise) {
 		}
 		all = append(all, tail, most)
 	}
-	million := promise{What: "Hybrid, Suppressed: 10,000 keys at a limit of 1/s", Asked: "≥ 1,000,000/s", atLeast: 1e6, step: "hybrid-suppressed-10k", write: perSecond}
+	million := promise{What: "Hybrid, Suppressed: 10,000 keys at a limit of 1/s", Asked: "≥ 1,000,000/s", atLeast: 1e6, write: screen.PerSecond}
 	if x := d.row("hybrid-suppressed-10k", "", "trypema-hybrid"); x != nil {
 		for _, round := range x.ByRound {
 			million.values = append(million.values, round.OpsPerSecond)
@@ -141,7 +138,7 @@ func (d *document) exactness() (all []promise) {
 		{"Redis", "windows-redis", "accuracy-redis", "trypema"},
 		{"Hybrid", "windows-redis", "accuracy-hybrid", "trypema-hybrid"},
 	} {
-		bound := promise{What: of.what + ": most in any window ÷ C", Asked: "≤ 1", atMost: 1, step: of.windows, write: hundredths}
+		bound := promise{What: of.what + ": most in any window ÷ C", Asked: "≤ 1", atMost: 1, write: hundredths}
 		if r := d.step(of.windows); r != nil {
 			for _, f := range r.Fullest {
 				if f.Limiter == of.limiter && f.Ratio != nil {
@@ -149,7 +146,7 @@ func (d *document) exactness() (all []promise) {
 				}
 			}
 		}
-		near := promise{What: of.what + ": admitted ÷ by an exact log, 0.5 to 2 times the limit", step: of.accuracy, write: percent}
+		near := promise{What: of.what + ": admitted ÷ by an exact log, 0.5 to 2 times the limit", write: percent}
 		tolerance := 0.02
 		if of.what == "Hybrid" {
 			tolerance = 0.05

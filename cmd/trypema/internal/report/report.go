@@ -182,7 +182,7 @@ func (d *document) broken() error {
 	var errs []error
 	for _, r := range d.Steps {
 		for _, f := range r.failures() {
-			if strings.HasPrefix(f.limiter, "trypema") {
+			if ours(f.limiter) {
 				errs = append(errs, fmt.Errorf("%s: %s: %s", r.ID, f.limiter, f.why))
 			}
 		}
@@ -248,7 +248,8 @@ func (r *runner) run(ctx context.Context) (_ *document, err error) {
 	if r.Redis != nil {
 		r.server = *r.Redis
 	} else {
-		process, err := redisserver.StartProcess(ctx, rustpeer.Cell(built)...)
+		var process *redisserver.Process
+		process, err = redisserver.StartProcess(ctx, rustpeer.Cell(built)...)
 		switch {
 		case ctx.Err() != nil:
 			return nil, errInterrupted
@@ -390,14 +391,9 @@ func (e effort) together(s step) bool { return s.needs != redisserver.Redis || e
 
 // summary says in a few lines what came of it.
 func (d *document) summary(w io.Writer, dir string) error {
-	rows := [][]string{}
-	for _, p := range d.promises() {
-		rows = append(rows, []string{p.What, p.Asked, p.Got(), p.Verdict()})
-	}
-	if len(rows) > 0 {
-		if err := screen.Table(w, []string{"", "asked for", "measured", ""}, rows); err != nil {
-			return err
-		}
+	s := d.promised()
+	if err := screen.Table(w, s.Head, s.Rows); err != nil {
+		return err
 	}
 	_, err := fmt.Fprintf(w, " medians of rounds, and the least and the greatest of them\n %s\n", filepath.Join(dir, pageFile))
 	return err

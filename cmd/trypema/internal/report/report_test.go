@@ -13,17 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/trypema/trypema/cmd/trypema/internal/bench"
 	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/cmd/trypema/internal/leak"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
-func TestMain(m *testing.M) {
-	// ulule's store ends its cleaner when the garbage collector finds the store, which it need not do before the end.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/ulule/limiter/v3/drivers/store/memory.(*cleaner).Run"))
-}
+func TestMain(m *testing.M) { leak.Check(m) }
 
 func quiet(out io.Writer) screen.Streams { return screen.Streams{Out: out, Err: io.Discard} }
 

@@ -70,38 +70,34 @@ func Table(w io.Writer, head []string, rows [][]string) error {
 
 // Bar is a progress bar in one line of a terminal. On anything else it is not drawn.
 type Bar struct {
-	w     io.Writer // nil if it is not drawn
-	lines io.Writer
+	w     io.Writer
+	drawn bool
 	model progress.Model
 }
 
 // NewBar returns a bar that draws on w.
 func NewBar(w io.Writer) *Bar {
-	b := &Bar{lines: w}
-	if IsTerminal(w) {
-		b.w, b.model = w, progress.New(progress.WithSolidFill("6"), progress.WithWidth(40))
-	}
-	return b
+	return &Bar{w, IsTerminal(w), progress.New(progress.WithSolidFill("6"), progress.WithWidth(40))}
 }
 
 // Line writes a line that stays, above the bar or where none is drawn.
 func (b *Bar) Line(text string) {
 	b.Clear()
-	fmt.Fprintln(b.lines, text)
+	fmt.Fprintln(b.w, text)
 }
 
 const eraseLine = "\r\x1b[2K"
 
 // Set draws the bar at a part of 1, with what is being done behind it.
 func (b *Bar) Set(part float64, doing string) {
-	if b.w != nil {
+	if b.drawn {
 		fmt.Fprintf(b.w, "%s%s  %s", eraseLine, b.model.ViewAs(part), doing)
 	}
 }
 
 // Clear removes the bar.
 func (b *Bar) Clear() {
-	if b.w != nil {
+	if b.drawn {
 		fmt.Fprint(b.w, eraseLine)
 	}
 }
