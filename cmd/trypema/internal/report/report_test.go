@@ -52,8 +52,8 @@ func TestQuickIsShort(t *testing.T) {
 	for _, s := range quick.steps() {
 		total += s.took
 	}
-	if total > 290*time.Second {
-		t.Errorf("it takes about %v, want less than five minutes", total)
+	if total > 200*time.Second { // with a minute to build what is in Rust, and what an estimate is wrong by
+		t.Errorf("it takes about %v, want so little that five minutes are enough", total)
 	}
 }
 

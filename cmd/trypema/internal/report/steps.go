@@ -18,7 +18,7 @@ type effort struct {
 	Passes int           `json:"passes"`                // over what the design sets marks for, with everything else between them
 
 	hybrid   int  // rounds of Hybrid, which take a window each, as what it does depends on where in a window it is
-	matrix   bool // all key spaces and rates on Redis
+	matrix   bool // all key spaces and rates on Redis, and what is only for comparison
 	huge     bool // ten million keys, too
 	accuracy struct {
 		window  time.Duration
@@ -29,7 +29,7 @@ type effort struct {
 
 func efforts() (quick, standard, full effort) {
 	quick = effort{Name: "quick", Rounds: 6, Each: 50 * time.Millisecond, Times: 1, Passes: 2, hybrid: 3}
-	quick.accuracy.window, quick.accuracy.windows, quick.accuracy.remote = time.Second, 4, 10
+	quick.accuracy.window, quick.accuracy.windows, quick.accuracy.remote = time.Second, 3, 10
 	standard = effort{Name: "standard", Rounds: 10, Each: 200 * time.Millisecond, Times: 3, Passes: 2, hybrid: 5, matrix: true}
 	standard.accuracy.window, standard.accuracy.windows, standard.accuracy.remote = 2*time.Second, 5, 100
 	full = effort{Name: "full", Rounds: 20, Each: 300 * time.Millisecond, Times: 5, Passes: 3, hybrid: 10, matrix: true, huge: true}
@@ -73,6 +73,9 @@ const (
 	scaling   = "trypema,xtime-syncmap,governor"
 	onServer  = "trypema,redis_rate,redis-cell,rust-trypema-redis"
 	leasing   = "trypema-local,trypema-hybrid,rust-trypema-hybrid"
+
+	onlyGo      = "trypema,xtime-syncmap"
+	besideLocal = "trypema-local,trypema-hybrid"
 )
 
 // steps are all that an effort measures.
@@ -95,22 +98,16 @@ func (e effort) steps() []step {
 			lines: []line{{"", "--keys hot --key-space 1000 --rate 1e8 --warm-up 200ms --compare " + inProcess}}},
 		{ID: "uniform-100k", Title: "100,000 keys alike",
 			About: "Nothing of a key is in a cache when it is called; with Trypema every call also closes one group and forgets another.",
-			lines: []line{{"", "--keys uniform --key-space 100000 --compare " + inProcess}}},
-		{ID: "seldom-100k", Title: "100,000 keys alike, one group in a window",
-			About: "The same for keys that are called less than once in a bucket; other limiters have no buckets.",
-			lines: []line{{"", "--keys uniform --key-space 100000 --bucket 1s --compare " + fewer}}},
+			lines: []line{{"", "--keys uniform --key-space 100000 --compare " + some(inProcess, fewer)}}},
 		{ID: "uniform-1m", Title: "A million keys alike",
 			About: "More than fits into any cache.",
-			lines: []line{{"", "--keys uniform --key-space 1000000 --compare " + some(inProcess, "trypema,xtime-syncmap,governor")}}},
+			lines: []line{{"", "--keys uniform --key-space 1000000 --compare " + some(inProcess, onlyGo)}}},
 		{ID: "skewed", Title: "A fifth of the calls to one key, the rest to 100,000",
 			About: "The canonical workload of trypema bench.",
 			lines: []line{{"", "--compare " + some(inProcess, fewer)}}},
 		{ID: "suppressed-hot", Title: "Suppressed: one key, far over its limit",
 			About: "The strategy that declines a fraction, of both libraries that have it.",
 			lines: []line{{"", "--strategy suppressed --keys hot --key-space 1000 --warm-up 200ms --compare trypema,rust-trypema"}}},
-		{ID: "suppressed-100k", Title: "Suppressed: 100,000 keys alike",
-			About: "",
-			lines: []line{{"", "--strategy suppressed --keys uniform --key-space 100000 --compare trypema,rust-trypema"}}},
 		{ID: "tail", Title: "Latency at a given load, in bursts",
 			About: "100,000 calls a second in bursts of 50, of which each counts from the instant when it was due: being late because others were slow counts.",
 			lines: []line{{"", "--mode target --qps 100000 --burst 50 --compare " + some(inProcess, fewer)}}},
@@ -119,7 +116,7 @@ func (e effort) steps() []step {
 		e.processors(),
 		{ID: "memory-1k", Title: "Memory, 1,000 keys", kind: memory, lines: []line{{"", "--keys uniform --key-space 1000 --compare " + inProcess}}},
 		{ID: "memory-100k", Title: "Memory, 100,000 keys", kind: memory, lines: []line{{"", "--keys uniform --key-space 100000 --compare " + inProcess}}},
-		{ID: "memory-1m", Title: "Memory, a million keys", kind: memory, lines: []line{{"", "--keys uniform --key-space 1000000 --compare " + some(inProcess, fewer)}}},
+		{ID: "memory-1m", Title: "Memory, a million keys", kind: memory, lines: []line{{"", "--keys uniform --key-space 1000000 --compare " + some(inProcess, scaling)}}},
 		{ID: "windows", Title: "The fullest window", kind: fullest,
 			About: "A call as a window opens, one shortly before it ends, then twice the capacity at once: what came through in the fullest window, wherever it starts.",
 			lines: []line{{"", "--keys hot --compare " + inProcess}}},
@@ -127,6 +124,14 @@ func (e effort) steps() []step {
 			lines: []line{{"", e.accuracyArgs("absolute") + " --compare " + inProcess}}},
 		{ID: "accuracy-suppressed", Title: "Offered and admitted, Suppressed", kind: accuracy,
 			lines: []line{{"", e.accuracyArgs("suppressed") + " --compare trypema,rust-trypema"}}},
+	}
+	if e.matrix {
+		s = append(s,
+			step{ID: "seldom-100k", Title: "100,000 keys alike, one group in a window",
+				About: "The same for keys that are called less than once in a bucket; other limiters have no buckets.",
+				lines: []line{{"", "--keys uniform --key-space 100000 --bucket 1s --compare " + fewer}}},
+			step{ID: "suppressed-100k", Title: "Suppressed: 100,000 keys alike",
+				lines: []line{{"", "--strategy suppressed --keys uniform --key-space 100000 --compare trypema,rust-trypema"}}})
 	}
 	if e.huge {
 		s = append(s,
@@ -145,9 +150,9 @@ func (e effort) steps() []step {
 			About: "What a decision costs the server when nothing is shared, and what a caller waits.",
 			lines: []line{{"", "--provider redis --keys hot --key-space 1 --rate 1e6 --workers 1 --compare " + onServer}}},
 		step{ID: "hybrid-hot", Title: "Hybrid beside Local: one key", needs: redisserver.Hybrid,
-			lines: []line{{"", "--provider hybrid --keys hot --key-space 1 --compare " + leasing}}},
+			lines: []line{{"", "--provider hybrid --keys hot --key-space 1 --compare " + some(leasing, besideLocal)}}},
 		step{ID: "hybrid-100k", Title: "Hybrid beside Local: 100,000 keys alike", needs: redisserver.Hybrid,
-			lines: []line{{"", "--provider hybrid --keys uniform --key-space 100000 --compare " + some(leasing, "trypema-local,trypema-hybrid")}}},
+			lines: []line{{"", "--provider hybrid --keys uniform --key-space 100000 --compare " + some(leasing, besideLocal)}}},
 		step{ID: "hybrid-suppressed-10k", Title: "Hybrid, Suppressed: 10,000 keys at a limit of 1/s", needs: redisserver.Hybrid,
 			lines: []line{{"", "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 --rate 1 --compare trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "windows-redis", Title: "The fullest window, Redis", kind: fullest, needs: redisserver.Redis,
@@ -177,16 +182,17 @@ func (e effort) steps() []step {
 // marked are the limiters that the design sets a mark for, by step.
 var marked = map[string]string{
 	"hot-over": "trypema,xtime-syncmap,governor,rust-trypema", "hot-under": "trypema,xtime-syncmap,governor",
-	"uniform-100k": "trypema,xtime-syncmap,governor,rust-trypema", "growth": "trypema,xtime-syncmap",
+	"uniform-100k": "trypema,xtime-syncmap,governor,rust-trypema", "growth": onlyGo,
 	"redis-hot": "trypema,redis-cell", "redis-10k": "trypema,redis_rate", "redis-alone": "trypema,redis_rate",
-	"hybrid-hot": "trypema-local,trypema-hybrid", "hybrid-100k": "trypema-local,trypema-hybrid",
+	"hybrid-hot": besideLocal, "hybrid-100k": besideLocal,
 }
 
-// again are the steps of another pass: a machine that is shared has moods that last longer than a step.
+// again are the steps of another pass: a machine that is shared has moods that last longer than a step. A quick report has no time for the
+// longest of them.
 func (e effort) again(steps []step, pass int) (again []step) {
 	for _, s := range steps {
 		limiters, ok := marked[s.ID]
-		if !ok || s.pass > 1 {
+		if !ok || s.pass > 1 || !e.matrix && (s.ID == "growth" || s.ID == "hybrid-100k") {
 			continue
 		}
 		lines := s.lines
@@ -206,12 +212,16 @@ func (e effort) accuracyArgs(strategy string) string {
 }
 
 func (e effort) growth() step {
+	limiters := scaling
+	if !e.matrix {
+		limiters = onlyGo
+	}
 	s := step{ID: "growth", Title: "The number of keys", About: "Nanoseconds for a call to one of more and more keys alike."}
 	for _, keys := range []int{1000, 10_000, 100_000, 1_000_000} {
 		if !e.matrix && keys == 10_000 {
 			continue
 		}
-		s.lines = append(s.lines, line{fmt.Sprint(keys), fmt.Sprintf("--keys uniform --key-space %d --rate 1e5 --compare %s", keys, scaling)})
+		s.lines = append(s.lines, line{fmt.Sprint(keys), fmt.Sprintf("--keys uniform --key-space %d --rate 1e5 --compare %s", keys, limiters)})
 	}
 	return s
 }
@@ -219,7 +229,10 @@ func (e effort) growth() step {
 func (e effort) buckets() step {
 	s := step{ID: "buckets", Title: "Buckets in a window", About: "Nanoseconds for a call to one of 1,000 keys, with finer and finer buckets."}
 	for _, bucket := range []time.Duration{time.Second, 100 * time.Millisecond, 10 * time.Millisecond, time.Millisecond} {
-		s.lines = append(s.lines, line{fmt.Sprint(int(time.Second / bucket)), fmt.Sprintf("--keys uniform --key-space 1000 --rate 1e5 --bucket %v --compare trypema,xtime-syncmap", bucket)})
+		if !e.matrix && bucket == 100*time.Millisecond {
+			continue
+		}
+		s.lines = append(s.lines, line{fmt.Sprint(int(time.Second / bucket)), fmt.Sprintf("--keys uniform --key-space 1000 --rate 1e5 --bucket %v --compare %s", bucket, onlyGo)})
 	}
 	return s
 }
