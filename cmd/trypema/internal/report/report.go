@@ -26,7 +26,7 @@ import (
 type Command struct {
 	Out    string   `default:"trypema-report" placeholder:"DIR" help:"Folder to write to; it is made. If a report lies there that was interrupted, it goes on."`
 	Quick  bool     `help:"A shorter look, in a few minutes: fewer and shorter rounds, no grid of keys and rates."`
-	Full   bool     `help:"The long one, in an hour or two: more and longer rounds, ten million keys."`
+	Full   bool     `help:"The long one, in forty minutes or so: more and longer rounds, ten million keys."`
 	Redis  *string  `name:"redis" placeholder:"URL" help:"Server for the limiters that need one. Default: a redis-server of its own, which must be on PATH."`
 	Only   []string `placeholder:"STEP,…" help:"Measure these steps alone; --list names them."`
 	List   bool     `help:"List the steps with the commands that they stand for, and measure nothing."`
@@ -38,7 +38,7 @@ type Command struct {
 func (Command) Help() string {
 	return `It measures Trypema beside the limiters that its users would pick, in Go and in Rust, in this process and in Redis: throughput,
 latency, memory, and what they admit of what they are offered. Limiters take turns in short rounds, and every number comes with its
-spread. Without --quick and --full it takes about half an hour. Use the machine for nothing else meanwhile.
+spread. Without --quick and --full it takes about twenty minutes. Use the machine for nothing else meanwhile.
 
 DIR/report.html needs nothing but a browser; DIR/report.md is the same in tables; DIR/measurements.json is every number.
 

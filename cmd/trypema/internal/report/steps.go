@@ -32,7 +32,7 @@ func efforts() (quick, standard, full effort) {
 	quick.accuracy.window, quick.accuracy.windows, quick.accuracy.remote = time.Second, 3, 10
 	standard = effort{Name: "standard", Rounds: 10, Each: 200 * time.Millisecond, Times: 3, Passes: 2, hybrid: 5, matrix: true}
 	standard.accuracy.window, standard.accuracy.windows, standard.accuracy.remote = 2*time.Second, 5, 100
-	full = effort{Name: "full", Rounds: 20, Each: 300 * time.Millisecond, Times: 5, Passes: 3, hybrid: 10, matrix: true, huge: true}
+	full = effort{Name: "full", Rounds: 15, Each: 300 * time.Millisecond, Times: 5, Passes: 2, hybrid: 8, matrix: true, huge: true}
 	full.accuracy.window, full.accuracy.windows, full.accuracy.remote = 10*time.Second, 5, 100
 	return quick, standard, full
 }
@@ -54,6 +54,7 @@ type step struct {
 type line struct {
 	label string
 	args  string
+	few   bool // rounds, a third of them, as one of many lines
 }
 
 type kind int
@@ -89,80 +90,80 @@ func (e effort) steps() []step {
 	s := []step{
 		{ID: "floors", Title: "What nobody can do without", kind: floors,
 			About: "The parts of any decision, and how long memory takes to answer, on this machine.",
-			lines: []line{{"", "--keys uniform --key-space 100000"}}},
+			lines: []line{{args: "--keys uniform --key-space 100000"}}},
 		{ID: "hot-over", Title: "One key, far over its limit",
 			About: "An attack, or a client that retries without waiting: nearly all calls are denied.",
-			lines: []line{{"", "--keys hot --key-space 1000 --warm-up 200ms --compare " + inProcess}}},
+			lines: []line{{args: "--keys hot --key-space 1000 --warm-up 200ms --compare " + inProcess}}},
 		{ID: "hot-under", Title: "One key, under its limit",
 			About: "All calls are admitted, by all processors at once, on one counter.",
-			lines: []line{{"", "--keys hot --key-space 1000 --rate 1e8 --warm-up 200ms --compare " + inProcess}}},
+			lines: []line{{args: "--keys hot --key-space 1000 --rate 1e8 --warm-up 200ms --compare " + inProcess}}},
 		{ID: "uniform-100k", Title: "100,000 keys alike",
 			About: "Nothing of a key is in a cache when it is called; with Trypema every call also closes one group and forgets another.",
-			lines: []line{{"", "--keys uniform --key-space 100000 --compare " + some(inProcess, fewer)}}},
+			lines: []line{{args: "--keys uniform --key-space 100000 --compare " + some(inProcess, fewer)}}},
 		{ID: "uniform-1m", Title: "A million keys alike",
 			About: "More than fits into any cache.",
-			lines: []line{{"", "--keys uniform --key-space 1000000 --compare " + some(inProcess, onlyGo)}}},
+			lines: []line{{args: "--keys uniform --key-space 1000000 --compare " + some(inProcess, onlyGo)}}},
 		{ID: "skewed", Title: "A fifth of the calls to one key, the rest to 100,000",
 			About: "The canonical workload of trypema bench.",
-			lines: []line{{"", "--compare " + some(inProcess, fewer)}}},
+			lines: []line{{args: "--compare " + some(inProcess, fewer)}}},
 		{ID: "suppressed-hot", Title: "Suppressed: one key, far over its limit",
 			About: "The strategy that declines a fraction, of both libraries that have it.",
-			lines: []line{{"", "--strategy suppressed --keys hot --key-space 1000 --warm-up 200ms --compare trypema,rust-trypema"}}},
+			lines: []line{{args: "--strategy suppressed --keys hot --key-space 1000 --warm-up 200ms --compare trypema,rust-trypema"}}},
 		{ID: "tail", Title: "Latency at a given load, in bursts",
 			About: "100,000 calls a second in bursts of 50, of which each counts from the instant when it was due: being late because others were slow counts.",
-			lines: []line{{"", "--mode target --qps 100000 --burst 50 --compare " + some(inProcess, fewer)}}},
+			lines: []line{{args: "--mode target --qps 100000 --burst 50 --compare " + some(inProcess, fewer)}}},
 		e.growth(),
 		e.buckets(),
 		e.processors(),
-		{ID: "memory-1k", Title: "Memory, 1,000 keys", kind: memory, lines: []line{{"", "--keys uniform --key-space 1000 --compare " + inProcess}}},
-		{ID: "memory-100k", Title: "Memory, 100,000 keys", kind: memory, lines: []line{{"", "--keys uniform --key-space 100000 --compare " + inProcess}}},
-		{ID: "memory-1m", Title: "Memory, a million keys", kind: memory, lines: []line{{"", "--keys uniform --key-space 1000000 --compare " + some(inProcess, scaling)}}},
+		{ID: "memory-1k", Title: "Memory, 1,000 keys", kind: memory, lines: []line{{args: "--keys uniform --key-space 1000 --compare " + inProcess}}},
+		{ID: "memory-100k", Title: "Memory, 100,000 keys", kind: memory, lines: []line{{args: "--keys uniform --key-space 100000 --compare " + inProcess}}},
+		{ID: "memory-1m", Title: "Memory, a million keys", kind: memory, lines: []line{{args: "--keys uniform --key-space 1000000 --compare " + some(inProcess, scaling)}}},
 		{ID: "windows", Title: "The fullest window", kind: fullest,
 			About: "A call as a window opens, one shortly before it ends, then twice the capacity at once: what came through in the fullest window, wherever it starts.",
-			lines: []line{{"", "--keys hot --compare " + inProcess}}},
+			lines: []line{{args: "--keys hot --compare " + inProcess}}},
 		{ID: "accuracy", Title: "Offered and admitted", kind: accuracy,
-			lines: []line{{"", e.accuracyArgs("absolute") + " --compare " + inProcess}}},
+			lines: []line{{args: e.accuracyArgs("absolute") + " --compare " + inProcess}}},
 		{ID: "accuracy-suppressed", Title: "Offered and admitted, Suppressed", kind: accuracy,
-			lines: []line{{"", e.accuracyArgs("suppressed") + " --compare trypema,rust-trypema"}}},
+			lines: []line{{args: e.accuracyArgs("suppressed") + " --compare trypema,rust-trypema"}}},
 	}
 	if e.matrix {
 		s = append(s,
 			step{ID: "seldom-100k", Title: "100,000 keys alike, one group in a window",
 				About: "The same for keys that are called less than once in a bucket; other limiters have no buckets.",
-				lines: []line{{"", "--keys uniform --key-space 100000 --bucket 1s --compare " + fewer}}},
+				lines: []line{{args: "--keys uniform --key-space 100000 --bucket 1s --compare " + fewer}}},
 			step{ID: "suppressed-100k", Title: "Suppressed: 100,000 keys alike",
-				lines: []line{{"", "--strategy suppressed --keys uniform --key-space 100000 --compare trypema,rust-trypema"}}})
+				lines: []line{{args: "--strategy suppressed --keys uniform --key-space 100000 --compare trypema,rust-trypema"}}})
 	}
 	if e.huge {
 		s = append(s,
 			step{ID: "uniform-10m", Title: "Ten million keys alike",
-				lines: []line{{"", "--keys uniform --key-space 10000000 --compare trypema,xtime-syncmap"}}},
+				lines: []line{{args: "--keys uniform --key-space 10000000 --compare trypema,xtime-syncmap"}}},
 			step{ID: "memory-10m", Title: "Memory, ten million keys", kind: memory,
-				lines: []line{{"", "--keys uniform --key-space 10000000 --compare trypema,xtime-syncmap"}}})
+				lines: []line{{args: "--keys uniform --key-space 10000000 --compare trypema,xtime-syncmap"}}})
 	}
 	s = append(s,
 		step{ID: "redis-hot", Title: "Redis: one key, 256 callers", needs: redisserver.Redis,
 			About: "Server, clients and callers share this machine.",
-			lines: []line{{"", "--provider redis --keys hot --key-space 1 --compare " + onServer}}},
+			lines: []line{{args: "--provider redis --keys hot --key-space 1 --compare " + onServer}}},
 		step{ID: "redis-10k", Title: "Redis: 10,000 keys, 256 callers", needs: redisserver.Redis,
-			lines: []line{{"", "--provider redis --keys uniform --key-space 10000 --compare " + onServer}}},
+			lines: []line{{args: "--provider redis --keys uniform --key-space 10000 --compare " + onServer}}},
 		step{ID: "redis-alone", Title: "Redis: a lone caller", needs: redisserver.Redis,
 			About: "What a decision costs the server when nothing is shared, and what a caller waits.",
-			lines: []line{{"", "--provider redis --keys hot --key-space 1 --rate 1e6 --workers 1 --compare " + onServer}}},
+			lines: []line{{args: "--provider redis --keys hot --key-space 1 --rate 1e6 --workers 1 --compare " + onServer}}},
 		step{ID: "hybrid-hot", Title: "Hybrid beside Local: one key", needs: redisserver.Hybrid,
-			lines: []line{{"", "--provider hybrid --keys hot --key-space 1 --compare " + some(leasing, besideLocal)}}},
+			lines: []line{{args: "--provider hybrid --keys hot --key-space 1 --compare " + some(leasing, besideLocal)}}},
 		step{ID: "hybrid-100k", Title: "Hybrid beside Local: 100,000 keys alike", needs: redisserver.Hybrid,
-			lines: []line{{"", "--provider hybrid --keys uniform --key-space 100000 --compare " + some(leasing, besideLocal)}}},
+			lines: []line{{args: "--provider hybrid --keys uniform --key-space 100000 --compare " + some(leasing, besideLocal)}}},
 		step{ID: "hybrid-suppressed-10k", Title: "Hybrid, Suppressed: 10,000 keys at a limit of 1/s", needs: redisserver.Hybrid,
-			lines: []line{{"", "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 --rate 1 --compare trypema-hybrid,rust-trypema-hybrid"}}},
+			lines: []line{{args: "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 --rate 1 --compare trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "windows-redis", Title: "The fullest window, Redis", kind: fullest, needs: redisserver.Redis,
-			lines: []line{{"", "--provider redis --keys hot --compare " + onServer + ",trypema-hybrid,rust-trypema-hybrid"}}},
+			lines: []line{{args: "--provider redis --keys hot --compare " + onServer + ",trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "accuracy-redis", Title: "Offered and admitted, Redis", kind: accuracy, needs: redisserver.Redis,
-			lines: []line{{"", "--provider redis " + e.accuracyArgs("absolute") + " --compare " + onServer}}},
+			lines: []line{{args: "--provider redis " + e.accuracyArgs("absolute") + " --compare " + onServer}}},
 		step{ID: "accuracy-hybrid", Title: "Offered and admitted, Hybrid", kind: accuracy, needs: redisserver.Hybrid,
-			lines: []line{{"", "--provider hybrid " + e.accuracyArgs("absolute") + " --compare trypema-hybrid,rust-trypema-hybrid"}}},
+			lines: []line{{args: "--provider hybrid " + e.accuracyArgs("absolute") + " --compare trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "accuracy-hybrid-suppressed", Title: "Offered and admitted, Hybrid under Suppressed", kind: accuracy, needs: redisserver.Hybrid,
-			lines: []line{{"", "--provider hybrid " + e.accuracyArgs("suppressed") + " --compare trypema-hybrid,rust-trypema-hybrid"}}},
+			lines: []line{{args: "--provider hybrid " + e.accuracyArgs("suppressed") + " --compare trypema-hybrid,rust-trypema-hybrid"}}},
 	)
 	if e.matrix {
 		s = append(s, e.grid(redisserver.Redis, onServer), e.grid(redisserver.Hybrid, "trypema-hybrid,rust-trypema-hybrid"))
@@ -199,7 +200,7 @@ func (e effort) again(steps []step, pass int) (again []step) {
 		s.pass, s.lines = pass, nil
 		for _, l := range lines {
 			flags, _, _ := strings.Cut(l.args, compare)
-			s.lines = append(s.lines, line{l.label, flags + compare + limiters})
+			s.lines = append(s.lines, line{label: l.label, args: flags + compare + limiters})
 		}
 		again = append(again, s)
 	}
@@ -221,7 +222,7 @@ func (e effort) growth() step {
 		if !e.matrix && keys == 10_000 {
 			continue
 		}
-		s.lines = append(s.lines, line{fmt.Sprint(keys), fmt.Sprintf("--keys uniform --key-space %d --rate 1e5 --compare %s", keys, limiters)})
+		s.lines = append(s.lines, line{label: fmt.Sprint(keys), args: fmt.Sprintf("--keys uniform --key-space %d --rate 1e5 --compare %s", keys, limiters)})
 	}
 	return s
 }
@@ -232,7 +233,7 @@ func (e effort) buckets() step {
 		if !e.matrix && bucket == 100*time.Millisecond {
 			continue
 		}
-		s.lines = append(s.lines, line{fmt.Sprint(int(time.Second / bucket)), fmt.Sprintf("--keys uniform --key-space 1000 --rate 1e5 --bucket %v --compare %s", bucket, onlyGo)})
+		s.lines = append(s.lines, line{label: fmt.Sprint(int(time.Second / bucket)), args: fmt.Sprintf("--keys uniform --key-space 1000 --rate 1e5 --bucket %v --compare %s", bucket, onlyGo)})
 	}
 	return s
 }
@@ -240,7 +241,7 @@ func (e effort) buckets() step {
 func (e effort) processors() step {
 	s := step{ID: "processors", Title: "Processors", About: "Calls per second of all callers together, to one key over its limit, with more and more processors."}
 	for _, n := range processors() {
-		s.lines = append(s.lines, line{fmt.Sprint(n), fmt.Sprintf("--keys hot --key-space 1000 --warm-up 200ms --procs %d --compare %s", n, scaling)})
+		s.lines = append(s.lines, line{label: fmt.Sprint(n), args: fmt.Sprintf("--keys hot --key-space 1000 --warm-up 200ms --procs %d --compare %s", n, scaling)})
 	}
 	return s
 }
@@ -251,8 +252,8 @@ func (e effort) grid(provider, limiters string) step {
 		About: "Calls per second for key spaces of 10 to 10,000 and limits of 1/s to 100,000/s."}
 	for _, keys := range []int{10, 1000, 10_000} {
 		for _, rate := range []int{1, 10, 100, 1000, 10_000, 100_000} {
-			s.lines = append(s.lines, line{fmt.Sprintf("%d keys, %d/s", keys, rate),
-				fmt.Sprintf("--provider %s --keys uniform --key-space %d --rate %d --compare %s", provider, keys, rate, limiters)})
+			s.lines = append(s.lines, line{few: true, label: fmt.Sprintf("%d keys, %d/s", keys, rate),
+				args: fmt.Sprintf("--provider %s --keys uniform --key-space %d --rate %d --compare %s", provider, keys, rate, limiters)})
 		}
 	}
 	return s
@@ -263,14 +264,26 @@ const compare = "--compare "
 // args are those of a line, as measured with the effort.
 func (e effort) args(l line, k kind) []string {
 	args := strings.Fields(l.args)
-	switch {
-	case k != turns:
-	case l.hybrid():
-		args = append(args, "--warm-up", "300ms", "--rounds", fmt.Sprint(e.hybrid), "--duration", (time.Duration(e.hybrid) * time.Second).String())
-	default:
-		args = append(args, "--rounds", fmt.Sprint(e.Rounds), "--duration", (e.Each * time.Duration(e.Rounds)).String())
+	if k != turns {
+		return args
 	}
-	return args
+	rounds, each := e.rounds(l)
+	if l.hybrid() {
+		args = append(args, "--warm-up", "300ms")
+	}
+	return append(args, "--rounds", fmt.Sprint(rounds), "--duration", (time.Duration(rounds) * each).String())
+}
+
+// rounds is how many there are for a line, and how long each is.
+func (e effort) rounds(l line) (n int, each time.Duration) {
+	n, each = e.Rounds, e.Each
+	if l.hybrid() {
+		n, each = e.hybrid, time.Second
+	}
+	if l.few {
+		n = max(2, n/3)
+	}
+	return n, each
 }
 
 func (l line) hybrid() bool { return strings.Contains(l.args, "--provider "+redisserver.Hybrid) }
@@ -291,14 +304,15 @@ func (e effort) duration(s step) (d time.Duration) {
 			if strings.Contains(l.args, "--warm-up 200ms") {
 				warm = 200 * time.Millisecond
 			}
-			each := warm + time.Duration(e.Rounds)*(e.Each+10*time.Millisecond)
+			rounds, round := e.rounds(l)
+			each := warm + time.Duration(rounds)*(round+10*time.Millisecond)
 			switch {
 			case strings.Contains(l.args, "10000000"):
 				each += 20 * time.Second
 			case strings.Contains(l.args, "1000000 "):
 				each += 2 * time.Second
 			case l.hybrid():
-				each = time.Second + time.Duration(e.hybrid)*1400*time.Millisecond
+				each = time.Second + time.Duration(rounds)*1400*time.Millisecond
 			}
 			d += n * each
 		case accuracy:
