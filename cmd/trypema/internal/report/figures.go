@@ -1,7 +1,6 @@
 package report
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"image/color"
@@ -11,18 +10,17 @@ import (
 	"strings"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/bench"
+	"github.com/trypema/trypema/cmd/trypema/internal/figure"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
-// figure is a picture of what a step came to.
-type figure struct {
+// picture is what a step came to, drawn.
+type picture struct {
 	id      string
 	step    string
 	title   string
@@ -30,168 +28,66 @@ type figure struct {
 	svg     []byte
 }
 
-func picture(id, step, title, caption string) figure {
-	return figure{id: id, step: step, title: title, caption: caption}
+func newPicture(id, step, title, caption string) picture {
+	return picture{id: id, step: step, title: title, caption: caption}
 }
 
-func (f figure) file() string { return f.id + ".svg" }
-
-const (
-	width = 18 * vg.Centimeter
-	tall  = 9 * vg.Centimeter
-)
-
-// colours are told apart by those who see no red or no green, too. Ours is the first.
-var colours = []color.Color{
-	rgb(0x00, 0x72, 0xb2), rgb(0xd5, 0x5e, 0x00), rgb(0x00, 0x9e, 0x73), rgb(0xcc, 0x79, 0xa7), rgb(0xe6, 0x9f, 0x00),
-	rgb(0x56, 0xb4, 0xe9), rgb(0x6a, 0x3d, 0x9a), rgb(0x7f, 0x7f, 0x7f), rgb(0x8c, 0x56, 0x4b), rgb(0x2f, 0x4f, 0x4f), rgb(0xbc, 0xbd, 0x22),
-}
-
-func rgb(r, g, b uint8) color.Color { return color.RGBA{r, g, b, 0xff} }
-
-var (
-	grey  = rgb(0x9a, 0x9a, 0x9a)
-	faint = rgb(0xdd, 0xdd, 0xdd)
-)
+func (f picture) file() string { return f.id + ".svg" }
 
 // colourOf makes ours stand out.
 func colourOf(limiter string) color.Color {
 	if ours(limiter) {
-		return colours[0]
+		return figure.Colours[0]
 	}
-	return grey
+	return figure.Grey
 }
 
 // figures draws all there is to see.
-func (d *document) figures() (all []figure, err error) {
-	add := func(f figure, p *plot.Plot, height vg.Length) {
+func (d *document) figures() (all []picture, err error) {
+	add := func(f picture, p *plot.Plot, height vg.Length) {
 		if p == nil || err != nil {
 			return
 		}
-		f.svg, err = drawn(height, [][]*plot.Plot{{p}})
+		f.svg, err = figure.SVG(figure.Width, height, []*plot.Plot{p})
 		all = append(all, f)
 	}
 	for i := range d.Steps {
 		r := &d.Steps[i]
 		switch {
 		case r.Floors != nil:
-			add(picture(r.ID, r.ID, "How long memory takes", "A load that depends on the one before, at random places of so much memory."), reachPlot(r.Floors), tall)
+			add(newPicture(r.ID, r.ID, "How long memory takes", "A load that depends on the one before, at random places of so much memory."), reachPlot(r.Floors), figure.Tall)
 		case r.Accuracy != nil:
-			add(picture(r.ID, r.ID, r.Title, "The line at an angle is what comes in; at 1 it should turn. What is above the limit is admitted beyond it, what is below it is lost."), offeredPlot(r.Accuracy), tall)
+			add(newPicture(r.ID, r.ID, r.Title, "The line at an angle is what comes in; at 1 it should turn. What is above the limit is admitted beyond it, what is below it is lost."), offeredPlot(r.Accuracy), figure.Tall)
 			if len(r.Accuracy) > 0 && err == nil {
-				f := picture(r.ID+"-step", r.ID, "After a step to ten times the limit", stepCaption(r.Accuracy))
+				f := newPicture(r.ID+"-step", r.ID, "After a step to ten times the limit", stepCaption(r.Accuracy))
 				f.svg, err = stepPlots(r.Accuracy)
 				all = append(all, f)
 			}
 		case r.Comparison == nil:
 		case r.ID == "growth" || r.ID == "buckets" || r.ID == "processors":
-			add(picture(r.ID, r.ID, r.Title, r.About), scalingPlot(r), tall)
+			add(newPicture(r.ID, r.ID, r.Title, r.About), scalingPlot(r), figure.Tall)
 		case strings.HasSuffix(r.ID, "-grid"):
-			add(picture(r.ID, r.ID, r.Title, r.About), gridPlot(r.Comparison), tall)
+			add(newPicture(r.ID, r.ID, r.Title, r.About), gridPlot(r.Comparison), figure.Tall)
 		default:
 			rows := vg.Length(len(r.Comparison.Limiters))
-			add(picture(r.ID, r.ID, r.Title, "Calls per second: the median of rounds, from the least to the greatest."), barPlot(r.Comparison), (2.2+0.62*rows)*vg.Centimeter)
+			add(newPicture(r.ID, r.ID, r.Title, "Calls per second: the median of rounds, from the least to the greatest."), barPlot(r.Comparison), (2.2+0.62*rows)*vg.Centimeter)
 			if r.ID == "tail" || strings.HasPrefix(r.ID, "redis-") || strings.HasPrefix(r.ID, "hybrid-") {
-				add(picture(r.ID+"-latency", r.ID, "Latency: "+r.Title, "How long calls took, by how many took longer."), latencyPlot(r.Comparison), tall)
+				add(newPicture(r.ID+"-latency", r.ID, "Latency: "+r.Title, "How long calls took, by how many took longer."), latencyPlot(r.Comparison), figure.Tall)
 			}
 		}
 	}
-	add(picture("memory", "memory-100k", "Memory for a key", "All that a limiter holds, without the strings of the caller; those in Rust copy them."),
-		d.memoryPlot("bytes", func(f bench.Footprint) []float64 { return f.BytesPerKey }, true), tall)
-	add(picture("collection", "memory-100k", "A garbage collection", "How long it takes with all keys in place; \"harness\" is that of the keys' strings alone."),
-		d.memoryPlot("ms", func(f bench.Footprint) []float64 { return f.Collection }, true), tall)
-	add(picture("pause", "memory-100k", "The pause of a garbage collection", "How long it stops everything."),
-		d.memoryPlot("µs", func(f bench.Footprint) []float64 { return f.Pause }, false), tall)
+	add(newPicture("memory", "memory-100k", "Memory for a key", "All that a limiter holds, without the strings of the caller; those in Rust copy them."),
+		d.memoryPlot("bytes", func(f bench.Footprint) []float64 { return f.BytesPerKey }, true), figure.Tall)
+	add(newPicture("collection", "memory-100k", "A garbage collection", "How long it takes with all keys in place; \"harness\" is that of the keys' strings alone."),
+		d.memoryPlot("ms", func(f bench.Footprint) []float64 { return f.Collection }, true), figure.Tall)
+	add(newPicture("pause", "memory-100k", "The pause of a garbage collection", "How long it stops everything."),
+		d.memoryPlot("µs", func(f bench.Footprint) []float64 { return f.Pause }, false), figure.Tall)
 	return all, err
 }
 
-// drawn is a picture with one plot, or a grid of them.
-func drawn(height vg.Length, plots [][]*plot.Plot) ([]byte, error) {
-	canvas := vgsvg.New(width, height)
-	within := draw.New(canvas)
-	if len(plots) == 1 && len(plots[0]) == 1 {
-		plots[0][0].Draw(draw.Crop(within, 0, -0.4*vg.Centimeter, 0, -0.2*vg.Centimeter))
-	} else {
-		tiles := draw.Tiles{Rows: len(plots), Cols: len(plots[0]), PadX: 0.3 * vg.Centimeter, PadY: 0.3 * vg.Centimeter, PadRight: 0.3 * vg.Centimeter}
-		for y, row := range plot.Align(plots, tiles, within) {
-			for x, c := range row {
-				if plots[y][x] != nil {
-					plots[y][x].Draw(c)
-				}
-			}
-		}
-	}
-	var out bytes.Buffer
-	_, err := canvas.WriteTo(&out)
-	text := out.Bytes()
-	if at := bytes.Index(text, []byte("<svg")); at > 0 { // what comes before does not belong into a page
-		text = text[at:]
-	}
-	return text, err
-}
-
-// blank is an empty plot in our style.
-func blank(x, y string) *plot.Plot {
-	p := plot.New()
-	p.BackgroundColor = nil
-	p.X.Label.Text, p.Y.Label.Text = x, y
-	sans := font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(9)}
-	for _, f := range []*font.Font{&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font, &p.Title.TextStyle.Font} {
-		*f = sans
-	}
-	p.X.Color, p.Y.Color = grey, grey
-	p.X.Tick.Color, p.Y.Tick.Color = grey, grey
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Legend.Padding = vg.Points(1)
-	return p
-}
-
-// grid draws faint lines at the ticks.
-func grid(p *plot.Plot) {
-	g := plotter.NewGrid()
-	g.Vertical.Color, g.Horizontal.Color = faint, faint
-	p.Add(g)
-}
-
-// logarithmic makes an axis count by factors. What it is to show must have been added, and be above 0.
-func logarithmic(a *plot.Axis, write func(float64) string) {
-	if a.Min == a.Max { // of which gonum would make a range that may reach 0
-		a.Min, a.Max = a.Min/2, a.Max*2
-	}
-	a.Scale = plot.LogScale{}
-	a.Tick.Marker = plot.TickerFunc(func(low, high float64) (ticks []plot.Tick) {
-		decades := math.Log10(high / low)
-		for e := math.Floor(math.Log10(low)); e <= math.Ceil(math.Log10(high)); e++ {
-			for _, m := range []float64{1, 2, 5} {
-				if x := m * math.Pow(10, e); x >= low*0.999 && x <= high*1.001 {
-					t := plot.Tick{Value: x}
-					if m == 1 || decades < 2 {
-						t.Label = write(x)
-					}
-					ticks = append(ticks, t)
-				}
-			}
-		}
-		return ticks
-	})
-}
-
-// short writes a number with a unit of thousands.
-func short(x float64) string {
-	for _, u := range []struct {
-		unit string
-		size float64
-	}{{"G", 1e9}, {"M", 1e6}, {"k", 1e3}} {
-		if x >= u.size {
-			return strconv.FormatFloat(x/u.size, 'g', 3, 64) + u.unit
-		}
-	}
-	return strconv.FormatFloat(x, 'g', 3, 64)
-}
-
 func barPlot(c *bench.Comparison) *plot.Plot {
-	p := blank("calls per second", "")
-	grid(p)
+	p := figure.Blank("calls per second", "")
+	figure.Grid(p)
 	var names []string
 	most := 0.0
 	for i := range c.Limiters {
@@ -220,7 +116,7 @@ func barPlot(c *bench.Comparison) *plot.Plot {
 	}
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, max(1, most*1.05)
-	p.X.Tick.Marker = labelled{short}
+	p.X.Tick.Marker = labelled{figure.Short}
 	return p
 }
 
@@ -258,13 +154,13 @@ func (c *curves) add(name string, points plotter.XYs) {
 	if err != nil { // a number that is none
 		return
 	}
-	colour := colours[c.n%len(colours)]
+	colour := figure.Colours[c.n%len(figure.Colours)]
 	line.Color, line.Width = colour, vg.Points(1.2)
 	dots.Color, dots.Shape, dots.Radius = colour, draw.CircleGlyph{}, vg.Points(1.8)
 	if ours(name) {
 		line.Width = vg.Points(2.4)
 	}
-	if c.n >= len(colours)/2 {
+	if c.n >= len(figure.Colours)/2 {
 		line.Dashes = []vg.Length{vg.Points(5), vg.Points(2)}
 	}
 	c.Add(line, dots)
@@ -297,11 +193,11 @@ func (c *curves) draw(s series) bool {
 }
 
 func latencyPlot(c *bench.Comparison) *plot.Plot {
-	p := &curves{Plot: blank("calls that took longer", "")}
-	grid(p.Plot)
+	p := &curves{Plot: figure.Blank("calls that took longer", "")}
+	figure.Grid(p.Plot)
 	p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
 		for e := 0.0; e <= high+0.01; e++ {
-			ticks = append(ticks, plot.Tick{Value: e, Label: "one in " + short(math.Pow(10, e))})
+			ticks = append(ticks, plot.Tick{Value: e, Label: "one in " + figure.Short(math.Pow(10, e))})
 		}
 		return ticks
 	})
@@ -319,14 +215,14 @@ func latencyPlot(c *bench.Comparison) *plot.Plot {
 	if math.IsInf(low, 1) {
 		return nil
 	}
-	logarithmic(&p.Y, nanoseconds)
+	figure.Logarithmic(&p.Y, nanoseconds)
 	p.X.Min = 0
 	return p.Plot
 }
 
 func offeredPlot(all []bench.Accuracy) *plot.Plot {
-	p := &curves{Plot: blank("offered ÷ limit", "admitted ÷ limit")}
-	grid(p.Plot)
+	p := &curves{Plot: figure.Blank("offered ÷ limit", "admitted ÷ limit")}
+	figure.Grid(p.Plot)
 	var ideal plotter.XYs
 	for x := 0.1; x < 100; x *= 1.05 { // a line on this scale is none on a logarithmic one
 		ideal = append(ideal, plotter.XY{X: x, Y: min(x, 1)})
@@ -335,7 +231,7 @@ func offeredPlot(all []bench.Accuracy) *plot.Plot {
 	if err != nil {
 		return nil
 	}
-	line.Color, line.Width = grey, vg.Points(4)
+	line.Color, line.Width = figure.Grey, vg.Points(4)
 	p.Add(line)
 	p.Legend.Add("as it should be", line)
 	for _, a := range all {
@@ -346,7 +242,7 @@ func offeredPlot(all []bench.Accuracy) *plot.Plot {
 		slices.SortFunc(points, func(a, b plotter.XY) int { return cmp.Compare(a.X, b.X) })
 		p.add(title(a), points)
 	}
-	logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) })
+	figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) })
 	p.Y.Min, p.Y.Max = 0, max(1.45, p.Y.Max)
 	p.Legend.Left = false
 	p.Legend.Top = false
@@ -394,14 +290,14 @@ func stepPlots(all []bench.Accuracy) ([]byte, error) {
 		p.BackgroundColor = nil
 		rows[i/columns][i%columns] = p
 	}
-	return drawn(vg.Length(len(rows))*4.2*vg.Centimeter, rows)
+	return figure.SVG(figure.Width, vg.Length(len(rows))*4.2*vg.Centimeter, rows...)
 }
 
 // stepTop is how much of a step is shown: all that can come in, which is ten times the limit, and what is a bit more by chance.
 const stepTop = 12
 
 func stepPlot(a bench.Accuracy) *plot.Plot {
-	p := blank("", "")
+	p := figure.Blank("", "")
 	p.Title.Text = title(a)
 	p.X.Tick.Label.Font.Size, p.Y.Tick.Label.Font.Size = vg.Points(7), vg.Points(7)
 	perBin := float64(a.Capacity) * a.Step.Bin / a.Window
@@ -417,7 +313,7 @@ func stepPlot(a bench.Accuracy) *plot.Plot {
 	}
 	end := float64(len(a.Step.Admitted)) * a.Step.Bin / a.Window
 	if line, err := plotter.NewLine(plotter.XYs{{X: 0, Y: 1}, {X: end, Y: 1}}); err == nil {
-		line.Color, line.Width = colours[1], vg.Points(1)
+		line.Color, line.Width = figure.Colours[1], vg.Points(1)
 		p.Add(line)
 	}
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, end, 0, stepTop
@@ -432,8 +328,8 @@ func scalingPlot(r *result) *plot.Plot {
 	if r.ID == "processors" {
 		y = "calls per second"
 	}
-	p := &curves{Plot: blank(strings.ToLower(r.Title), y)}
-	grid(p.Plot)
+	p := &curves{Plot: figure.Blank(strings.ToLower(r.Title), y)}
+	figure.Grid(p.Plot)
 	var s series
 	for _, x := range r.Comparison.Limiters {
 		at, err := strconv.ParseFloat(x.Case, 64)
@@ -452,9 +348,9 @@ func scalingPlot(r *result) *plot.Plot {
 	p.Y.Min = 0
 	if r.ID == "processors" {
 		p.X.Tick.Marker = plot.ConstantTicks(casesTicks(r.Comparison))
-		p.Y.Tick.Marker = labelled{short}
+		p.Y.Tick.Marker = labelled{figure.Short}
 	} else {
-		logarithmic(&p.X, short)
+		figure.Logarithmic(&p.X, figure.Short)
 	}
 	return p.Plot
 }
@@ -470,8 +366,8 @@ func casesTicks(c *bench.Comparison) (ticks []plot.Tick) {
 
 // gridPlot shows calls per second by rate, a line for each limiter and key space.
 func gridPlot(c *bench.Comparison) *plot.Plot {
-	p := &curves{Plot: blank("limit of a key, per second", "calls per second")}
-	grid(p.Plot)
+	p := &curves{Plot: figure.Blank("limit of a key, per second", "calls per second")}
+	figure.Grid(p.Plot)
 	var s series
 	for _, x := range c.Limiters {
 		keys, rate, _ := strings.Cut(x.Case, ", ")
@@ -484,14 +380,14 @@ func gridPlot(c *bench.Comparison) *plot.Plot {
 	if !p.draw(s) {
 		return nil
 	}
-	logarithmic(&p.X, short)
-	logarithmic(&p.Y, short)
+	figure.Logarithmic(&p.X, figure.Short)
+	figure.Logarithmic(&p.Y, figure.Short)
 	return p.Plot
 }
 
 func reachPlot(f *bench.Floors) *plot.Plot {
-	p := &curves{Plot: blank("memory", "ns for a load")}
-	grid(p.Plot)
+	p := &curves{Plot: figure.Blank("memory", "ns for a load")}
+	figure.Grid(p.Plot)
 	var points plotter.XYs
 	for _, r := range f.Reaches {
 		points = append(points, plotter.XY{X: float64(r.Bytes), Y: bench.Median(r.Cost)})
@@ -521,8 +417,8 @@ func binary(bytes int) string {
 
 // memoryPlot shows something of the footprints by the number of keys.
 func (d *document) memoryPlot(unit string, of func(bench.Footprint) []float64, logY bool) *plot.Plot {
-	p := &curves{Plot: blank("keys", unit)}
-	grid(p.Plot)
+	p := &curves{Plot: figure.Blank("keys", unit)}
+	figure.Grid(p.Plot)
 	var s series
 	for _, r := range d.Steps {
 		for _, f := range r.Memory {
@@ -539,9 +435,9 @@ func (d *document) memoryPlot(unit string, of func(bench.Footprint) []float64, l
 	if !p.draw(s) {
 		return nil
 	}
-	logarithmic(&p.X, short)
+	figure.Logarithmic(&p.X, figure.Short)
 	if logY {
-		logarithmic(&p.Y, short)
+		figure.Logarithmic(&p.Y, figure.Short)
 	}
 	return p.Plot
 }

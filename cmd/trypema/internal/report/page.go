@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/bench"
+	"github.com/trypema/trypema/cmd/trypema/internal/figure"
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -48,7 +49,7 @@ type view struct {
 	Libraries sheet
 }
 
-func (d *document) view(figures []figure) view {
+func (d *document) view(figures []picture) view {
 	v := view{
 		document: d,
 		When:     fmt.Sprintf("%s to %s", d.Began.UTC().Format("2006-01-02 15:04"), d.Ended.UTC().Format("15:04 MST")),
@@ -175,7 +176,7 @@ func comparisonSheets(c *bench.Comparison) []sheet {
 				return spread(values, write)
 			}
 			row = append(row,
-				of(func(r bench.Round) float64 { return r.OpsPerSecond }, short),
+				of(func(r bench.Round) float64 { return r.OpsPerSecond }, figure.Short),
 				of(func(r bench.Round) float64 { return r.Ratio }, hundredths),
 				of(func(r bench.Round) float64 { return float64(r.P50) }, nanoseconds),
 				of(func(r bench.Round) float64 { return float64(r.P99) }, nanoseconds),
@@ -269,7 +270,7 @@ func memorySheet(all []bench.Footprint) sheet {
 }
 
 // page is the report as one file that a browser shows.
-func (d *document) page(figures []figure) ([]byte, error) {
+func (d *document) page(figures []picture) ([]byte, error) {
 	var out bytes.Buffer
 	err := pageTemplate.Execute(&out, d.view(figures))
 	return out.Bytes(), err

@@ -7,7 +7,7 @@ import (
 )
 
 // table is the report in Markdown.
-func (d *document) table(figures []figure) []byte {
+func (d *document) table(figures []picture) []byte {
 	v := d.view(figures)
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# Trypema beside its peers\n\n%s. Trypema %s. %s, %s report.\n\n", d.Machine, d.Machine.Trypema, v.When, d.Effort)

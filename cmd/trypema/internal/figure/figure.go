@@ -1,0 +1,121 @@
+// Package figure draws plots in one style, as SVG that can stand in a page or alone.
+package figure
+
+import (
+	"bytes"
+	"image/color"
+	"math"
+	"strconv"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// A picture that fills a column of text.
+const (
+	Width = 18 * vg.Centimeter
+	Tall  = 9 * vg.Centimeter
+)
+
+// Colours are told apart by those who see no red or no green, too. Ours is the first.
+var Colours = []color.Color{
+	RGB(0x00, 0x72, 0xb2), RGB(0xd5, 0x5e, 0x00), RGB(0x00, 0x9e, 0x73), RGB(0xcc, 0x79, 0xa7), RGB(0xe6, 0x9f, 0x00),
+	RGB(0x56, 0xb4, 0xe9), RGB(0x6a, 0x3d, 0x9a), RGB(0x7f, 0x7f, 0x7f), RGB(0x8c, 0x56, 0x4b), RGB(0x2f, 0x4f, 0x4f), RGB(0xbc, 0xbd, 0x22),
+}
+
+// RGB is the colour.
+func RGB(r, g, b uint8) color.Color { return color.RGBA{r, g, b, 0xff} }
+
+// What is not to stand out.
+var (
+	Grey  = RGB(0x9a, 0x9a, 0x9a)
+	Faint = RGB(0xdd, 0xdd, 0xdd)
+)
+
+// SVG is a picture so wide and high with one plot, or a grid of them.
+func SVG(width, height vg.Length, plots ...[]*plot.Plot) ([]byte, error) {
+	canvas := vgsvg.New(width, height)
+	within := draw.New(canvas)
+	if len(plots) == 1 && len(plots[0]) == 1 {
+		plots[0][0].Draw(draw.Crop(within, 0, -0.4*vg.Centimeter, 0, -0.2*vg.Centimeter))
+	} else {
+		tiles := draw.Tiles{Rows: len(plots), Cols: len(plots[0]), PadX: 0.3 * vg.Centimeter, PadY: 0.3 * vg.Centimeter, PadRight: 0.3 * vg.Centimeter}
+		for y, row := range plot.Align(plots, tiles, within) {
+			for x, c := range row {
+				if plots[y][x] != nil {
+					plots[y][x].Draw(c)
+				}
+			}
+		}
+	}
+	var out bytes.Buffer
+	_, err := canvas.WriteTo(&out)
+	text := out.Bytes()
+	if at := bytes.Index(text, []byte("<svg")); at > 0 { // what comes before does not belong into a page
+		text = text[at:]
+	}
+	return text, err
+}
+
+// Blank is an empty plot in our style.
+func Blank(x, y string) *plot.Plot {
+	p := plot.New()
+	p.BackgroundColor = nil
+	p.X.Label.Text, p.Y.Label.Text = x, y
+	sans := font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(9)}
+	for _, f := range []*font.Font{&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font, &p.Title.TextStyle.Font} {
+		*f = sans
+	}
+	p.X.Color, p.Y.Color = Grey, Grey
+	p.X.Tick.Color, p.Y.Tick.Color = Grey, Grey
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.Padding = vg.Points(1)
+	return p
+}
+
+// Grid draws faint lines at the ticks.
+func Grid(p *plot.Plot) {
+	g := plotter.NewGrid()
+	g.Vertical.Color, g.Horizontal.Color = Faint, Faint
+	p.Add(g)
+}
+
+// Logarithmic makes an axis count by factors. What it is to show must have been added, and be above 0.
+func Logarithmic(a *plot.Axis, write func(float64) string) {
+	if a.Min == a.Max { // of which gonum would make a range that may reach 0
+		a.Min, a.Max = a.Min/2, a.Max*2
+	}
+	a.Scale = plot.LogScale{}
+	a.Tick.Marker = plot.TickerFunc(func(low, high float64) (ticks []plot.Tick) {
+		decades := math.Log10(high / low)
+		for e := math.Floor(math.Log10(low)); e <= math.Ceil(math.Log10(high)); e++ {
+			for _, m := range []float64{1, 2, 5} {
+				if x := m * math.Pow(10, e); x >= low*0.999 && x <= high*1.001 {
+					t := plot.Tick{Value: x}
+					if m == 1 || decades < 2 {
+						t.Label = write(x)
+					}
+					ticks = append(ticks, t)
+				}
+			}
+		}
+		return ticks
+	})
+}
+
+// Short writes a number with a unit of thousands.
+func Short(x float64) string {
+	for _, u := range []struct {
+		unit string
+		size float64
+	}{{"G", 1e9}, {"M", 1e6}, {"k", 1e3}} {
+		if x >= u.size {
+			return strconv.FormatFloat(x/u.size, 'g', 3, 64) + u.unit
+		}
+	}
+	return strconv.FormatFloat(x, 'g', 3, 64)
+}
