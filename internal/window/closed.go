@@ -249,7 +249,7 @@ func (q *closed) drop(g *Groups, k int) {
 		q.front, q.back = q.back-uint8(k-skipped), 0
 		copy(q.hand[:], left)
 	}
-	if words := q.ring() * q.size(); q.class > leastClass && words <= 1<<q.class/4 {
+	if words := q.ring() * q.size(); q.class > leastClass && words < 1<<q.class/4 {
 		q.rehouse(g, g, max(leastClass, slab.Class(words+wide)))
 	}
 }
