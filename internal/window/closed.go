@@ -160,10 +160,10 @@ func (w *Window) widen(g *Groups) {
 
 // close moves the newest group among the closed ones. An event at next has followed it.
 func (w *Window) close(g *Groups, s Span, next int64) {
-	switch {
-	case w.n == 0:
+	if w.n == 0 {
 		w.short = uint8(bits.LeadingZeros64(uint64(s.Window))) - 1
-	case w.short > 0 && next-w.oldest() >= s.Window: // it was not seen to that what has expired is gone
+	}
+	if w.short > 0 && next-w.oldest() >= s.Window { // it was not seen to that what has expired is gone
 		w.widen(g)
 	}
 	w.fit(g, w.Counts())
@@ -249,7 +249,7 @@ func (q *closed) drop(g *Groups, k int) {
 		q.front, q.back = q.back-uint8(k-skipped), 0
 		copy(q.hand[:], left)
 	}
-	if words := q.ring() * q.size(); q.class > leastClass && words <= 1<<q.class/4 {
+	if words := q.ring() * q.size(); q.class > leastClass && words < 1<<q.class/4 {
 		q.rehouse(g, g, max(leastClass, slab.Class(words+wide)))
 	}
 }

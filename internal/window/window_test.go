@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/trypema/trypema/internal/slab"
 )
 
 // sizes returns the observed count of each group, oldest first.
@@ -134,6 +136,27 @@ func TestBlocksShrink(t *testing.T) {
 	w.Record(&g, s, w.Advance(&g, s, 1990), Counts{Admitted: 1})
 	if w.class > 5 {
 		t.Errorf("%d closed groups in a block of %d", w.n, 1<<w.class)
+	}
+}
+
+// Where as many groups come as go, no block is exchanged for another.
+func TestBlocksStay(t *testing.T) {
+	for _, c := range []Counts{{Admitted: 1}, {Declined: 1}} {
+		for groups := range int64(300) {
+			s := Span{Window: 10 * (groups + 1), Bucket: 10}
+			var g Groups
+			var w Window
+			var block slab.Ref
+			for i := range 10 * groups {
+				w.Record(&g, s, w.Advance(&g, s, 10*i), c)
+				if i == 5*groups {
+					block = w.block
+				}
+				if i > 5*groups && w.block != block {
+					t.Fatalf("%d groups of %+v: another block of %d words at event %d", groups, c, 1<<w.class, i)
+				}
+			}
+		}
 	}
 }
 
