@@ -14,8 +14,9 @@ type Options struct {
 
 	// Bucket is B: calls closer together than this may share one counter, which expires when the last of them is a
 	// Window old. A smaller bucket gives room back sooner (a caller that always wants more gets at least 1 − B/W of
-	// its capacity) and costs memory: at most W/B + 2 counters of 24 bytes for a key that is always in use, which
-	// TestWindowHoldsBoundedGroups holds. Default Window/100, at least 1ms; from 1ms to Window.
+	// its capacity) and costs memory: at most W/B + 2 counters for a key that is always in use, which
+	// TestWindowHoldsBoundedGroups holds; of 8 bytes each, or of 24 where Suppressed declines or a window is long and admits
+	// much (2¹⁶ in a day). Default Window/100, at least 1ms; from 1ms to Window.
 	Bucket time.Duration
 
 	// HardLimitFactor is used by Suppressed only: H × capacity is never passed in any window. 1 leaves no room to

@@ -3,7 +3,6 @@ package table
 import (
 	"math"
 	"sync"
-
 	"sync/atomic"
 
 	"github.com/trypema/trypema/internal/slab"
