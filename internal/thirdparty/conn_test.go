@@ -21,6 +21,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
@@ -40,13 +41,13 @@ var (
 type site struct {
 	kind    string // "single", "cluster" or "ring"
 	nodes   []*redisserver.Server
-	cluster *redisserver.Cluster          // if it is one
-	proxies map[string]*redisserver.Proxy // by the address of the server
-	admin   redis.UniversalClient         // which does not go through them
+	cluster *redisserver.Cluster    // if it is one
+	proxies map[string]*proxy.Proxy // by the address of the server
+	admin   redis.UniversalClient   // which does not go through them
 }
 
 func newSite(t *testing.T, kind string) *site {
-	s := &site{kind: kind, proxies: make(map[string]*redisserver.Proxy)}
+	s := &site{kind: kind, proxies: make(map[string]*proxy.Proxy)}
 	switch kind {
 	case "single":
 		s.nodes = []*redisserver.Server{redisserver.Start(t)}

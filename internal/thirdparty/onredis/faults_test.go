@@ -12,6 +12,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -20,7 +21,7 @@ import (
 type victim struct {
 	*testing.T
 	server *redisserver.Server
-	proxy  *redisserver.Proxy
+	proxy  *proxy.Proxy
 	client *redis.Client
 	admin  *redis.Client // not by way of the proxy
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -243,12 +244,12 @@ func TestHybridBadNetwork(t *testing.T) {
 	var all sync.WaitGroup
 	for _, test := range []struct {
 		name       string
-		start, end func(*redisserver.Proxy)
+		start, end func(*proxy.Proxy)
 	}{
-		{"replies lost", func(p *redisserver.Proxy) { p.DropReplies(true) }, func(p *redisserver.Proxy) { p.DropReplies(false); p.Reset() }},
-		{"slow", func(p *redisserver.Proxy) { p.SetDelay(40 * time.Millisecond) }, func(p *redisserver.Proxy) { p.SetDelay(0) }},
-		{"black hole", func(p *redisserver.Proxy) { p.Blackhole(true) }, func(p *redisserver.Proxy) { p.Blackhole(false) }},
-		{"cut", func(p *redisserver.Proxy) { p.Reset() }, func(p *redisserver.Proxy) { p.Reset() }},
+		{"replies lost", func(p *proxy.Proxy) { p.DropReplies(true) }, func(p *proxy.Proxy) { p.DropReplies(false); p.Reset() }},
+		{"slow", func(p *proxy.Proxy) { p.SetDelay(40 * time.Millisecond) }, func(p *proxy.Proxy) { p.SetDelay(0) }},
+		{"black hole", func(p *proxy.Proxy) { p.Blackhole(true) }, func(p *proxy.Proxy) { p.Blackhole(false) }},
+		{"cut", func(p *proxy.Proxy) { p.Reset() }, func(p *proxy.Proxy) { p.Reset() }},
 	} {
 		all.Go(func() {
 			t.Run(test.name, func(t *testing.T) {
