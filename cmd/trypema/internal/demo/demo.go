@@ -1,5 +1,6 @@
-// Package demo runs the main job of the library on real traffic: an HTTP server whose routes are guarded by both
-// strategies, clients that ask for more than the limit, and a judge that looks for a broken guarantee.
+// Package demo runs the main job of the library on real traffic: HTTP servers that are guarded by limiters, clients that ask for more
+// than the limit, and a judge that looks for a broken guarantee. It shows all six limiters on a page, where people turn the knobs, or
+// lets one provider run for a while and reports.
 package demo
 
 import (
@@ -28,15 +29,21 @@ type Command struct {
 	HardLimitFactor float64        `default:"1.5" help:"Suppressed never passes this multiple of the capacity in any window."`
 	Duration        time.Duration  `default:"20s" help:"How long load is offered."`
 	Clients         int            `default:"32" help:"HTTP clients per route, each with at most one request in flight."`
-	Headless        bool           `help:"No live view: progress on standard error, one final table on standard output. Also when standard output is no terminal."`
+	Headless        bool           `help:"No page: progress on standard error, one final table on standard output. Also when standard output is no terminal and --addr is not given."`
 	JSON            bool           `name:"json" help:"Like --headless, with one JSON document instead of the table."`
+	Addr            *string        `placeholder:"HOST:PORT" help:"Where to serve the page. Default: 127.0.0.1:8080, or another port where that is taken."`
+	Open            bool           `default:"true" negatable:"" help:"Open the page in a browser, when there is one."`
 
 	open func(trypema.Options) ([]instance, error)
 }
 
 // Help is the text of trypema demo --help.
 func (Command) Help() string {
-	return `Starts an HTTP server on a free loopback port. One route is guarded by Absolute, one by Suppressed, with the same
+	return `Serves a page on which all six limiters stand side by side, under the same HTTP traffic, until Ctrl-C: sliders for the load and the
+limits, buttons that kill Redis or pause an instance, live charts of what is admitted and declined. --rate, --load, --window, --bucket,
+--hard-limit-factor and --instances are what the sliders begin with. Without --redis there is an embedded miniredis.
+
+With --headless it starts an HTTP server on a free loopback port. One route is guarded by Absolute, one by Suppressed, with the same
 limit. Clients offer Poisson load to both, independently of the answers as far as they can keep up.
 
 With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their time to
@@ -87,6 +94,7 @@ func (c *Command) resolve() (setup, error) {
 	options, capacity, err := limit.Resolve()
 	err = flags.First(
 		c.Check(),
+		flags.Check(c.Addr == nil, "addr", c.addr(), "left out with --headless and --json"),
 		flags.Check(c.Duration > 0, "duration", c.Duration, "above 0s"),
 		err,
 		c.CheckFor(window),
@@ -109,11 +117,14 @@ func (c *Command) resolve() (setup, error) {
 
 // Run offers the load, shows it, and returns an error for each guarantee that was broken.
 func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
+	if !c.Headless && !c.JSON && (c.Addr != nil || screen.IsTerminal(out.Out)) {
+		return c.show(ctx, out)
+	}
 	s, err := c.resolve()
 	if err != nil {
 		return err
 	}
-	server, err := c.Open(ctx, s.options.Window)
+	server, err := c.Flags.Open(ctx, s.options.Window)
 	if err != nil {
 		return err
 	}
@@ -129,16 +140,7 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	if err != nil {
 		return err
 	}
-	live := !c.Headless && !c.JSON && screen.IsTerminal(out.Out)
-	if live {
-		if err := run.watch(out.Out); err != nil {
-			out.Complain(fmt.Errorf("no live view: %w", err))
-			live = false
-		}
-	}
-	if !live {
-		run.log(out.Err)
-	}
+	run.log(out.Err)
 	if err := run.stop(); err != nil {
 		return err
 	}

@@ -25,7 +25,11 @@ type meter struct {
 	asked  float64       // calls per second that the clients try to make
 	start  time.Time
 
+	// Where a limit that a server keeps is judged apart from what was decided without it, which the server does not know.
+	apart bool
+
 	mu        sync.Mutex // guards the fields below
+	judged    judged
 	fullest   *anywindow.Counter
 	latency   latency.Histogram
 	total     tally
@@ -42,6 +46,12 @@ type meter struct {
 
 	history [historyBins]tally
 	newest  int // index of the newest bin, counted from the start
+}
+
+// judged is since when the limit and the load are what they are, and how much was offered before.
+type judged struct {
+	since   time.Duration
+	offered uint64
 }
 
 // tally counts decisions.
@@ -96,16 +106,29 @@ func (m *meter) decided(before, took time.Duration, allowed, fallback bool) {
 		m.refused++
 		return
 	}
-	m.fullest.Add(before, now)
+	if before >= m.judged.since && !(fallback && m.apart) {
+		m.fullest.Add(before, now)
+	}
 	m.longestPause = m.pauseAt(now)
 	m.lastAdmitted, m.refused = now, 0
+}
+
+// judgeAnew forgets the fullest window and the longest pause, after the limit or the load has changed. Who calls has the new limit
+// in force: what began before this may have been decided by the old one, and is in no window from now on.
+func (m *meter) judgeAnew() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clock()
+	m.judged = judged{now, m.total.offered()}
+	m.fullest = anywindow.New(m.window)
+	m.longestPause, m.lastAdmitted, m.refused = 0, now, 0
 }
 
 // pauseAt is the longest pause if the one that runs now ended at now. A gap is a pause only if callers were turned away
 // in it, at no less than half the pace of the whole run: where nobody called, the limiter did not pause.
 func (m *meter) pauseAt(now time.Duration) time.Duration {
 	gap := now - m.lastAdmitted
-	expected := float64(m.total.offered()) * gap.Seconds() / now.Seconds()
+	expected := float64(m.total.offered()-m.judged.offered) * gap.Seconds() / (now - m.judged.since).Seconds()
 	if m.refused > 0 && float64(m.refused) >= expected/2 {
 		return max(m.longestPause, gap)
 	}

@@ -86,15 +86,20 @@ func guard(l trypema.Limiter, rate trypema.Rate, m *meter) http.HandlerFunc {
 			return
 		}
 		m.decided(before, took, d.Allowed, d.Fallback)
-		if !d.Allowed {
-			if d.RetryAfter != trypema.Never {
-				w.Header().Set("Retry-After", strconv.FormatInt(retryAfterSeconds(d.RetryAfter), 10))
-			}
-			http.Error(w, d.Outcome.String(), http.StatusTooManyRequests)
-			return
-		}
-		_, _ = io.WriteString(w, "ok\n") // a client that has gone is no concern of the limiter
+		reply(w, d)
 	}
+}
+
+// reply tells the client of a decision. One that has gone is no concern of the limiter.
+func reply(w http.ResponseWriter, d trypema.Decision) {
+	if d.Allowed {
+		_, _ = io.WriteString(w, "ok\n")
+		return
+	}
+	if d.RetryAfter != trypema.Never {
+		w.Header().Set("Retry-After", strconv.FormatInt(retryAfterSeconds(d.RetryAfter), 10))
+	}
+	http.Error(w, d.Outcome.String(), http.StatusTooManyRequests)
 }
 
 // retryAfterSeconds rounds up: a client that waits whole seconds must not come too early.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ const (
 // live in this process.
 type Server struct {
 	address  address
+	host     string // that a certificate names; empty for that of the address
 	provider string // Redis or Hybrid
 	client   string
 	name     string
@@ -184,7 +186,7 @@ func (s *Server) tls() *tls.Config {
 	if s.address.scheme != "rediss" {
 		return nil
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12}
+	return &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.host}
 }
 
 // Errors are returned, so nobody needs to read of them on standard error.
@@ -238,12 +240,31 @@ type Limits struct {
 	clients   []func() error // end them
 }
 
+// Addr is where the server is reached, that is no Cluster, as host:port.
+func (s *Server) Addr() string { return s.address.hosts[0] }
+
 // Limits returns new instances of a provider, Redis or Hybrid, as many as the flags say and with the client that they name,
 // and with keys that no run has used before.
 func (s *Server) Limits(provider string, o redislimit.Options) (*Limits, error) {
-	o.Prefix, o.Instances = Prefix(), s.instances
+	return newLimits(slices.Repeat([]*Server{s}, s.instances), provider, o)
+}
+
+// LimitsBy are Limits of instances that reach the server, which is no Cluster, each by a proxy at an address of its own.
+func (s *Server) LimitsBy(addrs []string, provider string, o redislimit.Options) (*Limits, error) {
+	var roads []*Server
+	for _, addr := range addrs {
+		road := *s
+		road.host, _, _ = net.SplitHostPort(s.Addr())
+		road.address.hosts = []string{addr}
+		roads = append(roads, &road)
+	}
+	return newLimits(roads, provider, o)
+}
+
+func newLimits(roads []*Server, provider string, o redislimit.Options) (*Limits, error) {
+	o.Prefix, o.Instances = Prefix(), len(roads)
 	l := new(Limits)
-	for range s.instances {
+	for _, s := range roads {
 		if err := l.add(s, provider, o); err != nil {
 			return nil, errors.Join(err, l.Close())
 		}

@@ -5,8 +5,6 @@ import (
 	"io"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
-
 	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 )
 
@@ -54,20 +52,4 @@ func (m reading) recent(n uint64) float64 {
 // title says in one line what is being run.
 func (s setup) title() string {
 	return fmt.Sprintf("limit %.5g/s per route in %v, load %.4g×", float64(s.rate), s.options.Window, s.load)
-}
-
-// watch shows the run on a terminal until the clients have ended or the user has had enough.
-func (t *traffic) watch(w io.Writer) error {
-	p := tea.NewProgram(newView(t), tea.WithOutput(w), tea.WithAltScreen(), tea.WithoutSignalHandler())
-	over := make(chan struct{})
-	go func() {
-		select {
-		case <-t.done:
-			p.Quit()
-		case <-over:
-		}
-	}()
-	_, err := p.Run()
-	close(over)
-	return err
 }

@@ -1,0 +1,123 @@
+package demo
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/internal/proxy"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// fleet is the providers with their options, and the servers that they guard: one for each instance of Redis and Hybrid, which
+// reach Redis by a proxy that can be slow or cut off, and one for Local.
+type fleet struct {
+	instances int
+	paused    atomic.Int64 // the number of one, or 0
+	servers   servers
+	local     *server
+	proxies   []*proxy.Proxy
+	ends      []func() error
+}
+
+// newFleet makes one, with a guard for each of the lanes.
+func newFleet(k knobs, redis *redisserver.Server, lanes []*lane) (_ *fleet, err error) {
+	f := &fleet{instances: k.Instances}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.close())
+		}
+	}()
+	var addrs []string
+	for range k.Instances {
+		p, err := proxy.Start(redis.Addr())
+		if err != nil {
+			return nil, err
+		}
+		f.proxies = append(f.proxies, p)
+		f.ends = append(f.ends, p.Close)
+		addrs = append(addrs, p.Addr())
+	}
+	f.set(k)
+	local, err := trypema.NewLocal(k.options())
+	if err != nil {
+		return nil, err
+	}
+	f.ends = append(f.ends, local.Close)
+	byProvider := map[string][]instance{redisserver.Local: {local}}
+	for _, provider := range []string{redisserver.Redis, redisserver.Hybrid} {
+		limits, err := redis.LimitsBy(addrs, provider, redislimit.Options{Options: k.options()})
+		if err != nil {
+			return nil, err
+		}
+		f.ends = append(f.ends, limits.Close)
+		byProvider[provider] = limits.Instances
+	}
+	for i := range k.Instances + 1 {
+		mux := http.NewServeMux()
+		for _, l := range lanes {
+			if all := byProvider[l.provider]; l.remote() != (i == k.Instances) {
+				mux.Handle("/"+l.id(), l.guard(l.limiter(all[i%k.Instances])))
+			}
+		}
+		s, err := serve(mux)
+		if err != nil {
+			return nil, err
+		}
+		f.servers = append(f.servers, s)
+	}
+	f.local = f.servers[k.Instances]
+	f.servers = f.servers[:k.Instances]
+	return f, nil
+}
+
+// limiter is the one of an instance that the lane is about.
+func (l *lane) limiter(i instance) trypema.Limiter {
+	if l.strategy == suppressed {
+		return i.Suppressed()
+	}
+	return i.Absolute()
+}
+
+// set does what knobs say of Redis and the ways to it.
+func (f *fleet) set(k knobs) {
+	f.paused.Store(int64(k.Paused))
+	for i, p := range f.proxies {
+		p.SetDelay(time.Duration(k.Delay * float64(time.Millisecond)))
+		p.Refuse(!k.Redis)
+		p.Blackhole(i+1 == k.Paused)
+	}
+}
+
+// url is where a call for a lane goes: to one of the instances that are not paused, or to that of Local. They are numbered from 1 on.
+func (f *fleet) url(l *lane) (url string, number int) {
+	if !l.remote() {
+		return f.local.url + "/" + l.id(), 1
+	}
+	i := rand.IntN(f.instances)
+	if i+1 == int(f.paused.Load()) {
+		i = (i + 1) % f.instances
+	}
+	return f.servers[i].url + "/" + l.id(), i + 1
+}
+
+// close ends all of it, after the calls that are under way. A provider that waits for Redis is let through to it, or told that it is gone.
+func (f *fleet) close() error {
+	all := f.servers
+	if f.local != nil {
+		all = append(all[:len(all):len(all)], f.local)
+	}
+	err := all.close()
+	for _, p := range f.proxies {
+		p.SetDelay(0)
+		p.Blackhole(false)
+	}
+	for i := range f.ends { // the newest first
+		err = errors.Join(err, f.ends[len(f.ends)-1-i]())
+	}
+	return err
+}

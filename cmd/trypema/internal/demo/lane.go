@@ -1,0 +1,248 @@
+package demo
+
+import (
+	"context"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+)
+
+const (
+	absolute   = "absolute"
+	suppressed = "suppressed"
+
+	laneWorkers = 48  // requests to a limiter that are in flight at most
+	laneQueue   = 256 // and that wait for a worker; what is due beyond is skipped
+	lastAnswers = 2   // that are shown
+)
+
+// lane is one of the limiters, under load: a path that it guards on each of its servers, the clients that ask for the path, and the
+// accounts of both sides.
+type lane struct {
+	provider, strategy string
+	rate               *atomic.Uint64 // bits of the limit per second
+	due                chan int       // who is to make a call
+
+	mu      sync.Mutex // guards the fields below
+	meter   *meter     // of the limiter as it is since it was made
+	factor  float64    // at the last decision
+	room    uint64
+	recent  latency.Histogram // since the last sample
+	clients []asked           // since the load or the limit has changed
+	answers []answer
+	sent    sent
+	counted counted // at the last sample
+	before  counted // of limiters that are no more
+}
+
+// counted is what a lane has seen.
+type counted struct{ admitted, declined, fallback, failed, skipped uint64 }
+
+func (c counted) minus(o counted) counted {
+	return counted{c.admitted - o.admitted, c.declined - o.declined, c.fallback - o.fallback, c.failed - o.failed, c.skipped - o.skipped}
+}
+
+func (c counted) plus(o counted) counted {
+	return counted{c.admitted + o.admitted, c.declined + o.declined, c.fallback + o.fallback, c.failed + o.failed, c.skipped + o.skipped}
+}
+
+// asked is how much a client has asked for, and got.
+type asked struct {
+	Client   string `json:"client"`
+	Asked    uint64 `json:"asked"`
+	Admitted uint64 `json:"admitted"`
+}
+
+// answer is what a client was told.
+type answer struct {
+	At       string `json:"at"`
+	Client   string `json:"client"`
+	Instance int    `json:"instance"`
+	Status   string `json:"status"`
+	Headers  string `json:"headers"`
+}
+
+func newLane(provider, strategy string, rate *atomic.Uint64) *lane {
+	l := &lane{provider: provider, strategy: strategy, rate: rate, due: make(chan int, laneQueue), recent: latency.NewHistogram()}
+	l.forget()
+	return l
+}
+
+// id is the path of the lane without its slash, and its name in the page.
+func (l *lane) id() string { return l.provider + "-" + l.strategy }
+
+func (l *lane) remote() bool { return l.provider != redisserver.Local }
+
+// forget empties the accounts of the clients. The caller holds mu, or is the only one.
+func (l *lane) forget() {
+	l.clients = make([]asked, len(callers))
+	for i, name := range callers {
+		l.clients[i].Client = name
+	}
+}
+
+// renew begins with the meter of a new limiter.
+func (l *lane) renew(window time.Duration, perSecond float64) {
+	m := newMeter(window, perSecond)
+	m.apart = l.remote()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.before = l.countLocked()
+	l.meter = m
+	l.forget()
+}
+
+// judgeAnew is for another limit or load, which is in force.
+func (l *lane) judgeAnew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.meter.judgeAnew()
+	l.forget()
+}
+
+// guard is the handler of the path: it asks the limiter, keeps account, and answers.
+func (l *lane) guard(limiter trypema.Limiter) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		l.mu.Lock()
+		m := l.meter
+		l.mu.Unlock()
+		before := m.clock()
+		d, err := limiter.Allow(r.Context(), "everyone", trypema.Rate(math.Float64frombits(l.rate.Load())))
+		took := m.clock() - before
+		if err != nil {
+			m.errored(err)
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		m.decided(before, took, d.Allowed, d.Fallback)
+		l.mu.Lock()
+		l.factor, l.room = d.SuppressionFactor, d.Remaining
+		l.recent.Record(took)
+		l.mu.Unlock()
+		h := w.Header()
+		h.Set("X-RateLimit-Limit", strconv.FormatUint(d.Limit, 10))
+		h.Set("X-RateLimit-Remaining", strconv.FormatUint(d.Remaining, 10))
+		reply(w, d)
+	}
+}
+
+// offer hands a call of a client to a worker, or counts it as skipped.
+func (l *lane) offer(who int) {
+	select {
+	case l.due <- who:
+	default:
+		l.mu.Lock()
+		l.sent.skipped++
+		l.mu.Unlock()
+	}
+}
+
+// work makes calls until ctx ends.
+func (l *lane) work(ctx context.Context, s *stage, client *http.Client) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case who := <-l.due:
+			l.call(s, client, who)
+		}
+	}
+}
+
+// call makes one. The providers and servers do not change while it is under way.
+func (l *lane) call(s *stage, client *http.Client, who int) {
+	s.calling.RLock()
+	defer s.calling.RUnlock()
+	if s.fleet == nil { // it could not be made anew, and the show is over
+		return
+	}
+	url, instance := s.fleet.url(l)
+	status, header := 0, http.Header(nil)
+	response, err := client.Get(url)
+	if err == nil {
+		status, header = response.StatusCode, response.Header
+		_, err = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close() // what matters was read
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := &l.clients[who]
+	switch {
+	case err == nil && status == http.StatusOK:
+		l.sent.admitted++
+		a.Admitted++
+	case err == nil && status == http.StatusTooManyRequests:
+		l.sent.declined++
+	default:
+		l.sent.failed++
+	}
+	a.Asked++
+	shown := answer{At: time.Now().Format("15:04:05.000"), Client: a.Client, Instance: instance, Status: http.StatusText(status)}
+	if err != nil {
+		shown.Status = err.Error()
+	} else {
+		shown.Status = strconv.Itoa(status) + " " + shown.Status
+	}
+	for _, name := range []string{"X-RateLimit-Limit", "X-RateLimit-Remaining", "Retry-After"} {
+		if v := header.Get(name); v != "" {
+			shown.Headers += name + ": " + v + "  "
+		}
+	}
+	l.answers = append(l.answers, shown)
+	l.answers = l.answers[max(0, len(l.answers)-lastAnswers):]
+}
+
+// countLocked is all that the lane has seen.
+func (l *lane) countLocked() counted {
+	if l.meter == nil {
+		return l.before
+	}
+	m := l.meter.read()
+	c := l.before.plus(counted{m.total.admitted, m.total.declined, m.fallback, m.failed, 0})
+	c.skipped = l.sent.skipped
+	return c
+}
+
+// sample is what happened in a lane between two ticks.
+type sample struct {
+	counted
+	took   time.Duration
+	factor float64
+	room   float64 // of the capacity
+	p50    time.Duration
+	p99    time.Duration
+	limit  float64 // per second
+	hard   float64 // NaN where there is none
+}
+
+// sample is what happened since the last one, so long ago.
+func (l *lane) sample(took time.Duration, k knobs) sample {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.countLocked()
+	p := l.recent.Percentiles()
+	l.recent.Reset()
+	s := sample{
+		counted: now.minus(l.counted),
+		took:    took,
+		factor:  l.factor,
+		room:    min(1, float64(l.room)/float64(k.bound(absolute))),
+		p50:     time.Duration(p.P50),
+		p99:     time.Duration(p.P99),
+		limit:   k.Limit,
+		hard:    math.NaN(),
+	}
+	if l.strategy == suppressed {
+		s.hard = k.Limit * k.HardLimitFactor
+	}
+	l.counted = now
+	return s
+}

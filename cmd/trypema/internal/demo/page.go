@@ -1,0 +1,235 @@
+package demo
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/cli/browser"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+const (
+	defaultAddr = "127.0.0.1:8080"
+	maxBody     = 4 << 10
+)
+
+var (
+	//go:embed page.html
+	pageText string
+	//go:embed page.css
+	pageStyle []byte
+	//go:embed page.js
+	pageScript []byte
+
+	pageTemplate = template.Must(template.New("page").Parse(pageText))
+)
+
+// show serves the page until ctx ends, and says what came of it.
+func (c *Command) show(ctx context.Context, out screen.Streams) (err error) {
+	k, err := c.knobs()
+	err = flags.First(
+		flags.Check(c.Provider == redisserver.Local, "provider", c.Provider, "left out without --headless: the page shows all of them"),
+		err,
+	)
+	if err != nil {
+		return err
+	}
+	f := c.Flags
+	f.Provider, f.Instances = redisserver.Hybrid, nil
+	redis, err := f.Open(ctx, time.Second)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, redis.Close()) }()
+	if redis.IsCluster() {
+		return flags.Check(false, "redis", "a Cluster", "one server, for the page: it puts a proxy before it")
+	}
+	l, err := c.listen(out)
+	if err != nil {
+		return err
+	}
+	s, err := newStage(redis, k, func(text string) { fmt.Fprintln(out.Err, text) })
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pages := http.Server{Handler: s.handler(ctx, redis.Where(redisserver.Redis, 0).Server), ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() {
+		err := pages.Serve(l)
+		cancel()
+		served <- err
+	}()
+	url := "http://" + l.Addr().String()
+	fmt.Fprintf(out.Err, "%s shows all six limiters under the same traffic. Ctrl-C ends it.\n", url)
+	if c.Open && screen.IsTerminal(out.Out) && hasBrowser() {
+		browser.Stdout, browser.Stderr = io.Discard, io.Discard
+		_ = browser.OpenURL(url) // the address stands above
+	}
+	err = s.run(ctx)
+	cancel() // which ends the streams of the watchers
+	closing, stop := context.WithTimeout(context.Background(), requestTimeout)
+	defer stop()
+	err = errors.Join(err, pages.Shutdown(closing))
+	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
+	return errors.Join(err, s.table(out.Out), s.judge())
+}
+
+// hasBrowser reports whether there is a screen on which one could open.
+func hasBrowser() bool {
+	return runtime.GOOS == "windows" || runtime.GOOS == "darwin" || os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != ""
+}
+
+// listen returns where the page is served: at the address that the flags name, or else at the default one, or, where that is taken,
+// at a free port.
+func (c *Command) listen(out screen.Streams) (net.Listener, error) {
+	addr := c.addr()
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		return l, nil
+	}
+	if c.Addr != nil {
+		return nil, &flags.Error{Name: "addr", Value: addr, Rule: fmt.Sprintf("an address to listen on that is free (%v)", err)}
+	}
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
+		fmt.Fprintf(out.Err, "%s is taken; another port it is\n", addr)
+		return net.Listen("tcp", "127.0.0.1:0")
+	}
+	return nil, err
+}
+
+func (c *Command) addr() string {
+	if c.Addr == nil {
+		return defaultAddr
+	}
+	return *c.Addr
+}
+
+// handler serves the page, what it needs, the stream of what there is to see, and the knobs.
+func (s *stage) handler(ctx context.Context, server string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_ = pageTemplate.Execute(w, map[string]any{"Sliders": sliders, "Shapes": shapes, "Knobs": s.now(), "Lanes": s.about(), "Server": server})
+	})
+	for path, asset := range map[string]struct {
+		kind string
+		body []byte
+	}{"/page.css": {"text/css", pageStyle}, "/page.js": {"text/javascript", pageScript}} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", asset.kind+"; charset=utf-8")
+			_, _ = w.Write(asset.body)
+		})
+	}
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { s.stream(ctx, w, r) })
+	mux.HandleFunc("POST /knobs", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			answerJSON(w, http.StatusRequestEntityTooLarge, knobError{"", fmt.Sprintf("that is longer than %d bytes", maxBody)})
+			return
+		}
+		k, wrong := s.turn(body)
+		if wrong != nil {
+			answerJSON(w, http.StatusBadRequest, wrong)
+			return
+		}
+		answerJSON(w, http.StatusOK, k)
+	})
+	own := http.NewCrossOriginProtection().Handler(mux) // pages of others do not turn knobs
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:") // SVG has styles in it
+		h.Set("Cache-Control", "no-store")
+		own.ServeHTTP(w, r)
+	})
+}
+
+func answerJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// stream sends what there is to see, until the watcher goes or the show ends.
+func (s *stage) stream(ctx context.Context, w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	out := http.NewResponseController(w)
+	messages, end := s.watch()
+	defer end()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.Context().Done():
+			return
+		case m := <-messages:
+			_, err := fmt.Fprintf(w, "data: %s\n\n", m)
+			if errors.Join(err, out.Flush()) != nil {
+				return
+			}
+		}
+	}
+}
+
+// laneAbout is what the page says of a lane.
+type laneAbout struct{ ID, Provider, Strategy, Text string }
+
+func (s *stage) about() (all []laneAbout) {
+	for _, l := range s.lanes {
+		all = append(all, laneAbout{l.id(), title(l.provider), title(l.strategy), map[string]string{
+			redisserver.Local:  "in one process",
+			redisserver.Redis:  "Redis decides each",
+			redisserver.Hybrid: "a part is on lease here",
+		}[l.provider]})
+	}
+	return all
+}
+
+func title(word string) string { return string(word[0]-'a'+'A') + word[1:] }
+
+// table writes what all lanes have done.
+func (s *stage) table(w io.Writer) error {
+	var rows [][]string
+	for _, l := range s.lanes {
+		l.mu.Lock()
+		all := l.countLocked()
+		m := l.meter.read()
+		l.mu.Unlock()
+		rows = append(rows, []string{
+			l.provider + " " + l.strategy, screen.Count(all.admitted), screen.Count(all.declined), screen.Count(all.fallback), screen.Count(all.failed),
+			fmt.Sprintf("%d of %d", m.fullest, s.now().bound(l.strategy)), screen.Duration(m.longestPause.Round(time.Millisecond)), screen.Nanoseconds(m.latency.P99),
+		})
+	}
+	defer fmt.Fprintln(w, " ¹ since the limit or the load was changed last; of what was decided with Redis, where it is needed")
+	return screen.Table(w, []string{"", "admitted", "declined", "fallback", "errors", "most in any window ¹", "longest pause ¹", "p99"}, rows)
+}
+
+// judge returns an error for each guarantee that was broken.
+func (s *stage) judge() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, l := range s.lanes {
+		if text, ok := s.broken[l.id()]; ok {
+			errs = append(errs, errors.New(text))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,346 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+)
+
+const (
+	tick        = 250 * time.Millisecond
+	shown       = 30 * time.Second // in the charts
+	rateOver    = 4                // ticks that a rate is the mean of
+	restAfter   = 10 * time.Second // without anybody who looks
+	worstWindow = "%s, %s: %d in the fullest window of %vs, at most %d allowed"
+)
+
+// stage is the six limiters under the same load, for people who look at the page and turn its knobs.
+type stage struct {
+	redis *redisserver.Server
+	lanes []*lane
+	rate  atomic.Uint64 // bits of the limit per second
+	say   func(string)  // to who has started it
+	end   func()        // the show
+
+	// Calls hold it for reading: who has it for writing can change the fleet.
+	calling sync.RWMutex
+	fleet   *fleet
+
+	turning sync.Mutex // held by who turns a knob, one after the other
+
+	mu       sync.Mutex // guards the fields below
+	knobs    knobs
+	turned   time.Time // when shape, load or limit were
+	failed   error     // what has ended the show
+	series   [][]sample
+	broken   map[string]string // guarantees, by lane
+	watchers map[chan []byte]bool
+	lonely   time.Time // since when there is no watcher
+}
+
+func newStage(redis *redisserver.Server, k knobs, say func(string)) (*stage, error) {
+	s := &stage{
+		redis: redis, knobs: k, say: say, turned: time.Now(), lonely: time.Now(),
+		broken: make(map[string]string), watchers: make(map[chan []byte]bool),
+	}
+	for _, strategy := range []string{absolute, suppressed} {
+		for _, provider := range []string{redisserver.Local, redisserver.Redis, redisserver.Hybrid} {
+			s.lanes = append(s.lanes, newLane(provider, strategy, &s.rate))
+		}
+	}
+	s.series = make([][]sample, len(s.lanes))
+	return s, s.build(k)
+}
+
+// build replaces the fleet. The caller has calling for writing, or is the only one.
+func (s *stage) build(k knobs) error {
+	s.rate.Store(math.Float64bits(k.Limit))
+	for _, l := range s.lanes {
+		l.renew(k.options().Window, k.Limit*k.Load)
+	}
+	f, err := newFleet(k, s.redis, s.lanes)
+	s.fleet = f
+	return err
+}
+
+// turn sets knobs, as a body in JSON says, or says which of them is wrong, and then changes nothing.
+func (s *stage) turn(body []byte) (knobs, *knobError) {
+	s.turning.Lock()
+	defer s.turning.Unlock()
+	was := s.now()
+	k, wrong := was.change(body)
+	if wrong != nil || k == was {
+		return was, wrong
+	}
+	if k.rebuilds(was) {
+		if err := s.rebuild(k); err != nil {
+			s.fail(err)
+			return was, &knobError{"", err.Error()}
+		}
+	} else {
+		s.rate.Store(math.Float64bits(k.Limit))
+		s.calling.RLock()
+		s.fleet.set(k)
+		s.calling.RUnlock()
+		if k.Limit != was.Limit || k.Load != was.Load || k.Shape != was.Shape {
+			for _, l := range s.lanes {
+				l.judgeAnew()
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.knobs = k
+	if k.Limit != was.Limit || k.Load != was.Load || k.Shape != was.Shape {
+		s.turned = time.Now()
+	}
+	return k, nil
+}
+
+// rebuild ends the fleet and makes another one, while no call is under way.
+func (s *stage) rebuild(k knobs) error {
+	s.calling.Lock()
+	defer s.calling.Unlock()
+	return errors.Join(s.fleet.close(), s.build(k))
+}
+
+func (s *stage) now() knobs {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.knobs
+}
+
+// fail ends the show.
+func (s *stage) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = errors.Join(s.failed, err)
+	s.end()
+}
+
+// run offers load and tells the watchers, until ctx ends, and returns what went wrong.
+func (s *stage) run(ctx context.Context) error {
+	transport := &http.Transport{MaxIdleConnsPerHost: len(s.lanes) * laneWorkers}
+	client := &http.Client{Transport: transport, Timeout: requestTimeout}
+	ctx, s.end = context.WithCancel(ctx)
+	defer s.end()
+	var all sync.WaitGroup
+	for _, l := range s.lanes {
+		for range laneWorkers {
+			all.Go(func() { l.work(ctx, s, client) })
+		}
+	}
+	all.Go(func() { s.offer(ctx) })
+	all.Go(func() { s.tell(ctx) })
+	all.Wait()
+	transport.CloseIdleConnections()
+	var err error
+	if s.fleet != nil {
+		err = s.fleet.close()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.failed, err)
+}
+
+// offer makes calls due, the same ones for each lane, as a Poisson process whose rate changes.
+func (s *stage) offer(ctx context.Context) {
+	const pause = 2 * time.Millisecond
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	last := time.Now()
+	for resting := false; ; {
+		timer.Reset(pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		s.mu.Lock()
+		k, since := s.knobs, time.Since(s.turned)
+		rests := len(s.watchers) == 0 && time.Since(s.lonely) > restAfter
+		s.mu.Unlock()
+		if rests != resting {
+			if resting = rests; resting {
+				s.say("nobody looks at the page: no calls are made")
+			} else {
+				s.say("somebody looks at the page")
+			}
+		}
+		now := time.Now()
+		load := loadAt(k.Shape, since, k.Load)
+		mean := load * k.Limit * min(now.Sub(last), patience).Seconds()
+		last = now
+		if resting {
+			continue
+		}
+		for due := rand.ExpFloat64(); due < mean; due += rand.ExpFloat64() {
+			who := caller(k.Shape, load, rand.Float64())
+			for _, l := range s.lanes {
+				l.offer(who)
+			}
+		}
+	}
+}
+
+// tell takes a sample at each tick, and tells the watchers.
+func (s *stage) tell(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := time.Now()
+		s.mu.Lock()
+		k := s.knobs
+		for i, l := range s.lanes {
+			s.series[i] = append(s.series[i], l.sample(now.Sub(last), k))
+			s.series[i] = s.series[i][max(0, len(s.series[i])-int(shown/tick)-rateOver):]
+		}
+		last = now
+		watched := len(s.watchers) > 0
+		s.mu.Unlock()
+		message, err := json.Marshal(s.view(k, watched))
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		s.mu.Lock()
+		for w := range s.watchers {
+			select {
+			case w <- message:
+			default: // it is slow; the next one is newer
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// watch returns what the watchers are told from now on, and what ends it.
+func (s *stage) watch() (messages <-chan []byte, end func()) {
+	c := make(chan []byte, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watchers[c] = true
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.watchers, c)
+		s.lonely = time.Now()
+	}
+}
+
+// stageView is what the page shows.
+type stageView struct {
+	Knobs knobs      `json:"knobs"`
+	Lanes []laneView `json:"lanes"`
+}
+
+type laneView struct {
+	ID         string   `json:"id"`
+	Offered    float64  `json:"offered_per_second"`
+	Admitted   float64  `json:"admitted_per_second"`
+	Declined   float64  `json:"declined_per_second"`
+	Factor     float64  `json:"suppression_factor"`
+	Room       float64  `json:"room_ratio"`
+	P50        string   `json:"p50"`
+	P99        string   `json:"p99"`
+	Pause      string   `json:"longest_pause"`
+	Fullest    int      `json:"largest_any_window"`
+	Capacity   uint64   `json:"capacity"`
+	Bound      uint64   `json:"bound"`
+	Held       bool     `json:"held"`
+	Fallback   uint64   `json:"fallback"`
+	Failed     uint64   `json:"failed"`
+	Skipped    uint64   `json:"skipped"`
+	FirstError string   `json:"first_error"`
+	Clients    []asked  `json:"clients"`
+	Answers    []answer `json:"answers"`
+	Charts     charts   `json:"charts"`
+	Summary    string   `json:"summary"` // of the charts, for who does not see them
+}
+
+// view is what there is to see, with charts if somebody looks. It notes which guarantees are broken.
+func (s *stage) view(k knobs, drawn bool) stageView {
+	v := stageView{Knobs: k}
+	for i, l := range s.lanes {
+		s.mu.Lock()
+		series := s.series[i]
+		s.mu.Unlock()
+		x := l.view(k, series)
+		if !x.Held {
+			s.mu.Lock()
+			s.broken[x.ID] = fmt.Sprintf(worstWindow, l.provider, l.strategy, x.Fullest, k.Window, x.Bound)
+			s.mu.Unlock()
+		}
+		if drawn {
+			x.Charts = draw(series, k)
+		}
+		v.Lanes = append(v.Lanes, x)
+	}
+	return v
+}
+
+func (l *lane) view(k knobs, series []sample) laneView {
+	l.mu.Lock()
+	m := l.meter.read()
+	clients := append([]asked(nil), l.clients...)
+	answers := append([]answer(nil), l.answers...)
+	all := l.countLocked()
+	l.mu.Unlock()
+	x := laneView{
+		ID:       l.id(),
+		Pause:    screen.Duration(m.longestPause.Round(time.Millisecond)),
+		Fullest:  m.fullest,
+		Capacity: k.bound(absolute),
+		Bound:    k.bound(l.strategy),
+		Fallback: all.fallback,
+		Failed:   all.failed,
+		Skipped:  all.skipped,
+		Clients:  clients,
+		Answers:  answers,
+	}
+	x.Held = uint64(x.Fullest) <= x.Bound
+	if m.firstFail != nil {
+		x.FirstError = m.firstFail.Error()
+	}
+	if len(series) > 0 {
+		now := mean(series)
+		x.Offered, x.Admitted, x.Declined = now.perSecond(now.admitted+now.declined), now.perSecond(now.admitted), now.perSecond(now.declined)
+		x.Factor, x.Room = now.factor, now.room
+		x.P50, x.P99 = screen.Nanoseconds(int64(now.p50)), screen.Nanoseconds(int64(now.p99))
+	}
+	x.Summary = fmt.Sprintf("%s, %s: %.0f per second offered, %.0f admitted, %.0f declined, of a limit of %g; %.0f %% of the window is free",
+		l.provider, l.strategy, x.Offered, x.Admitted, x.Declined, k.Limit, 100*x.Room)
+	return x
+}
+
+// mean is the last of the samples with the counts of some more.
+func mean(series []sample) sample {
+	x := series[len(series)-1]
+	for _, o := range series[max(0, len(series)-rateOver) : len(series)-1] {
+		x.counted = x.plus(o.counted)
+		x.took += o.took
+	}
+	return x
+}
+
+func (s sample) perSecond(n uint64) float64 {
+	if s.took <= 0 {
+		return 0
+	}
+	return float64(n) / s.took.Seconds()
+}
