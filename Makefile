@@ -11,12 +11,12 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test check format lint tidy vulnerabilities fuzz cover benchmarks
+.PHONY: help demo bench report test test-page check format lint tidy vulnerabilities fuzz cover benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-demo: ## guard a real HTTP server with both strategies, under load; ARGS='--load 3' for flags
+demo: ## a page with all six limiters under the same load; ARGS=--headless for a run of 20 seconds with a verdict
 	@$(GO) run ./cmd/trypema demo $(ARGS)
 
 bench: ## measure speed, latency, memory and accuracy; ARGS='--compare a,b' for flags
@@ -27,7 +27,7 @@ report: ## measure everything beside everybody, with pictures; ARGS='--quick' fo
 
 # The probe is the part of the race detector that needs a C compiler.
 test: ## every module's tests, against a real Redis, with the race detector where there is a C compiler
-	@./internal/thirdparty/redisserver/install.sh
+	@[ -n "$$REDIS_SERVER" ] || ./scripts/install.sh redis-server redis-server valkey-server
 	@race=-race; \
 	if ! why=$$($(GO) build -race runtime/cgo 2>&1); then \
 		race=; \
@@ -39,7 +39,12 @@ test: ## every module's tests, against a real Redis, with the race detector wher
 		echo "== module $$m"; \
 		$(GO) test $$race $$m/... || failed=1; \
 	done; \
+	echo "== pages"; \
+	./pagetest/run.sh || failed=1; \
 	exit $$failed
+
+test-page: ## the pages in a headless Chromium, where it is or can be installed; REPORT=DIR for the page of a report of yours
+	@./pagetest/run.sh
 
 check: format lint tidy vulnerabilities ## all that follows, up to vulnerabilities
 
