@@ -76,6 +76,7 @@ func (d *document) figures() (all []picture, err error) {
 			}
 		}
 	}
+	add(newPicture("step", "accuracy-suppressed", "Absolute and Suppressed", "The same calls, half of the limit at first and ten times the limit from one instant on."), d.strategiesPlot(), figure.Tall)
 	add(newPicture("memory", "memory-100k", "Memory for a key", "All that a limiter holds, without the strings of the caller; those in Rust copy them."),
 		d.memoryPlot("bytes", func(f bench.Footprint) []float64 { return f.BytesPerKey }, true), figure.Tall)
 	add(newPicture("collection", "memory-100k", "A garbage collection", "How long it takes with all keys in place; \"harness\" is that of the keys' strings alone."),
@@ -320,6 +321,33 @@ func stepPlot(a bench.Accuracy) *plot.Plot {
 	p.X.Label.Text, p.Y.Label.Text = "windows", "÷ limit"
 	p.X.Label.TextStyle.Font.Size, p.Y.Label.TextStyle.Font.Size = vg.Points(7), vg.Points(7)
 	return p
+}
+
+// strategiesPlot shows a step to ten times the limit under both strategies of ours; nil if either was not measured.
+func (d *document) strategiesPlot() *plot.Plot {
+	p := &curves{Plot: figure.Blank("windows", "admitted ÷ limit")}
+	figure.Grid(p.Plot)
+	var s series
+	for _, strategy := range []string{"absolute", "suppressed"} {
+		id := map[string]string{"absolute": "accuracy", "suppressed": "accuracy-suppressed"}[strategy]
+		r := d.step(id)
+		if r == nil {
+			return nil
+		}
+		i := slices.IndexFunc(r.Accuracy, func(a bench.Accuracy) bool { return a.Limiter == "trypema" && a.Failed == "" })
+		if i < 0 {
+			return nil
+		}
+		line := r.Accuracy[i].Step
+		for at, n := range line.Admitted {
+			s.add(strategy, (float64(at)+0.5)*line.Bin/r.Accuracy[i].Window, float64(n)/(float64(r.Accuracy[i].Capacity)*line.Bin/r.Accuracy[i].Window))
+		}
+	}
+	if !p.draw(s) {
+		return nil
+	}
+	p.Y.Min = 0
+	return p.Plot
 }
 
 // scalingPlot shows what a limiter does as something grows that the labels of the cases say.
