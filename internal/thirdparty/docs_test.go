@@ -1,0 +1,379 @@
+package thirdparty
+
+// The documents keep their word: every block of Go in README.md and docs compiles, against the libraries of others, too; the
+// programs of the quickstart print what stands below them, on a real server; the law that docs/concepts.md writes down is the
+// one that decides; and what is linked to is there.
+//
+// A block that begins with "package" is a file by itself. Another one is wrapped: declarations into a package, statements into
+// a function that returns an error. What it takes for granted is declared, and imported, by the tables below; or else by Go
+// in a comment before it, which readers do not see:
+//
+//	<!-- go
+//	var users map[string]User
+//	-->
+//
+// An ellipsis in a block stands for code that is the reader's.
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+)
+
+// packages are those that a block needs not import.
+var packages = map[string]string{
+	"trypema":     "github.com/trypema/trypema",
+	"redislimit":  "github.com/trypema/trypema/redislimit",
+	"hybridlimit": "github.com/trypema/trypema/hybridlimit",
+	"goredisconn": "github.com/trypema/trypema/goredisconn",
+	"rueidisconn": "github.com/trypema/trypema/rueidisconn",
+	"limittest":   "github.com/trypema/trypema/limittest",
+	"redis":       "github.com/redis/go-redis/v9",
+	"rueidis":     "github.com/redis/rueidis",
+}
+
+func init() {
+	for _, path := range strings.Fields("cmp context errors expvar fmt io log log/slog math net net/http net/netip os strconv strings sync testing time") {
+		packages[path[strings.LastIndex(path, "/")+1:]] = path
+	}
+}
+
+// given is what a block needs not declare.
+var given = map[string]string{
+	"ctx":     "var ctx = context.Background()",
+	"key":     `var key = "user:42"`,
+	"rate":    "var rate = trypema.PerMinute(100)",
+	"limits":  "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter }",
+	"limiter": "var limiter trypema.Limiter",
+	"client":  "var client redis.UniversalClient",
+	"conn":    "var conn redislimit.Conn",
+	"next":    "var next http.Handler",
+	"w":       "var w http.ResponseWriter",
+	"r":       "var r *http.Request",
+}
+
+// block is one block of code in a document.
+type block struct {
+	file     string // its document
+	line     int    // of its first line there
+	language string
+	hidden   string // what a comment before it says
+	code     string
+}
+
+func (b block) String() string { return fmt.Sprintf("%s:%d", b.file, b.line) }
+
+var fence = regexp.MustCompile("(?ms)^(?:<!-- go\n(.*?)-->\n+)?```(\\w*)\n(.*?)^```$")
+
+// blocksOf returns the blocks of a document of the repository.
+func blocksOf(t *testing.T, file string) (blocks []block) {
+	t.Helper()
+	for _, at := range fence.FindAllStringSubmatchIndex(document(t, file), -1) {
+		text := document(t, file)
+		b := block{file: file, line: 1 + strings.Count(text[:at[6]], "\n"), language: text[at[4]:at[5]], code: text[at[6]:at[7]]}
+		if at[2] >= 0 {
+			b.hidden = text[at[2]:at[3]]
+		}
+		blocks = append(blocks, b)
+	}
+	return blocks
+}
+
+const root = "../.."
+
+func document(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// documents are those of the repository, by their paths in it.
+func documents(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(files) < 10 {
+		t.Fatalf("found %d documents, %v", len(files), err)
+	}
+	for i, file := range files {
+		files[i] = "docs/" + filepath.Base(file)
+	}
+	return append(files, "README.md")
+}
+
+// source returns the block as a file that compiles.
+func (b block) source() (string, error) {
+	line := fmt.Sprintf("//line %s:%d\n", b.file, b.line)
+	code := strings.ReplaceAll(b.code, "…", "")
+	if strings.HasPrefix(code, "package ") {
+		return line + code, nil
+	}
+	var body string
+	if _, err := parser.ParseFile(token.NewFileSet(), "", "package p\n"+code, parser.SkipObjectResolution); err == nil {
+		body = line + code
+	} else {
+		unused, err := variables(code)
+		if err != nil {
+			return "", fmt.Errorf("%v: %w", b, err)
+		}
+		for _, name := range unused {
+			code += "_ = " + name + "\n"
+		}
+		body = "func _() error {\n" + line + code + "return nil\n}\n"
+	}
+	imports := ""
+	body = b.hidden + "\n" + body
+	for declared := make(map[string]bool); ; {
+		file, err := parser.ParseFile(token.NewFileSet(), "", "package p\n"+imports+body, 0)
+		if err != nil {
+			return "", fmt.Errorf("%v: %w", b, err)
+		}
+		known := len(declared)
+		for _, name := range file.Unresolved {
+			switch path, declaration := packages[name.Name], given[name.Name]; {
+			case declared[name.Name] || imported(file, name.Name):
+			case declaration != "":
+				body += declaration + "\n"
+				declared[name.Name] = true
+			case path != "":
+				imports += fmt.Sprintf("import %q\n", path)
+				declared[name.Name] = true
+			}
+		}
+		if len(declared) == known {
+			return "package p\n" + imports + body, nil
+		}
+	}
+}
+
+func imported(file *ast.File, name string) bool {
+	return slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool {
+		path := strings.Trim(i.Path.Value, `"`)
+		return i.Name != nil && i.Name.Name == name || path[strings.LastIndex(path, "/")+1:] == name
+	})
+}
+
+// variables returns those that statements declare for what might follow.
+func variables(statements string) (names []string, err error) {
+	file, err := parser.ParseFile(token.NewFileSet(), "", "package p\nfunc _() error {\n"+statements+"\nreturn nil\n}", parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	add := func(e ast.Expr) {
+		if name, ok := e.(*ast.Ident); ok && name.Name != "_" && !slices.Contains(names, name.Name) {
+			names = append(names, name.Name)
+		}
+	}
+	for _, s := range file.Decls[0].(*ast.FuncDecl).Body.List {
+		switch s := s.(type) {
+		case *ast.AssignStmt:
+			if s.Tok == token.DEFINE {
+				for _, e := range s.Lhs {
+					add(e)
+				}
+			}
+		case *ast.DeclStmt:
+			for _, spec := range s.Decl.(*ast.GenDecl).Specs {
+				if v, ok := spec.(*ast.ValueSpec); ok {
+					for _, name := range v.Names {
+						add(name)
+					}
+				}
+			}
+		}
+	}
+	return names, nil
+}
+
+// compile builds files, each in a package of its own, as if they were in this module. Of programs it returns the paths.
+func compile(t *testing.T, sources map[string]string) map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	replaced := make(map[string]string)
+	args := []string{"build", "-o", dir + "/", "-overlay", filepath.Join(dir, "overlay.json")}
+	programs := make(map[string]string)
+	for name, source := range sources {
+		file := filepath.Join(dir, name+".go")
+		if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		here, err := filepath.Abs(filepath.Join("snippets", name, "snippet.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		replaced[here] = file
+		args = append(args, "./snippets/"+name)
+		programs[name] = filepath.Join(dir, name)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replaced})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(args[5:])
+	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return programs
+}
+
+// Every block of Go in a document compiles.
+func TestDocumentsCompile(t *testing.T) {
+	sources := make(map[string]string)
+	for _, file := range documents(t) {
+		for _, b := range blocksOf(t, file) {
+			if b.language != "go" {
+				continue
+			}
+			source, err := b.source()
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			name := fmt.Sprintf("%s_%d", strings.TrimSuffix(filepath.Base(file), ".md"), b.line)
+			sources[strings.ToLower(name)] = source
+		}
+	}
+	if len(sources) < 30 {
+		t.Errorf("%d blocks of Go, want more", len(sources))
+	}
+	compile(t, sources)
+}
+
+// The programs of the quickstart print what it says. Those that need Redis get a server.
+func TestQuickstart(t *testing.T) {
+	const address = "localhost:6379"
+	var sources, want = make(map[string]string), make(map[string]string)
+	var names []string
+	server := redisserver.Start(t)
+	for _, b := range blocksOf(t, "docs/quickstart.md") {
+		switch {
+		case b.language == "go" && strings.HasPrefix(b.code, "package main"):
+			names = append(names, fmt.Sprintf("quickstart_%d", b.line))
+			sources[names[len(names)-1]] = strings.ReplaceAll(b.code, address, server.Addr())
+		case b.language == "text" && len(names) > 0 && want[names[len(names)-1]] == "":
+			want[names[len(names)-1]] = b.code
+		}
+	}
+	if len(names) != 3 || len(want) != 3 {
+		t.Fatalf("%d programs with %d outputs, want 3: Local, Redis, Hybrid", len(names), len(want))
+	}
+	programs := compile(t, sources)
+	for _, name := range names {
+		if out, err := exec.CommandContext(t.Context(), programs[name]).CombinedOutput(); err != nil || string(out) != want[name] {
+			t.Errorf("%s: %v\n%s\nwant\n%s", name, err, out, want[name])
+		}
+	}
+}
+
+// The function that docs/concepts.md explains suppression by returns what the law does.
+func TestDocumentedLaw(t *testing.T) {
+	blocks := blocksOf(t, "docs/concepts.md")
+	i := slices.IndexFunc(blocks, func(b block) bool { return strings.Contains(b.code, "func factor(") })
+	if i < 0 {
+		t.Fatal("no function factor")
+	}
+	program := `package main
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+
+	"github.com/trypema/trypema/internal/window"
+)
+
+func main() {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	declined := 0
+	for range 1_000_000 {
+		s := window.Span{Window: 10_000, Bucket: 1 + rng.Int64N(1_000)}
+		capacity := uint64(math.Exp(rng.Float64() * 15))
+		h := []float64{1, 1.1, 1.5, 2, 10}[rng.IntN(5)]
+		l := window.NewLaw(s, capacity, h)
+		admitted := rng.Uint64N(l.Hard + 2)
+		observed := admitted + uint64(rng.ExpFloat64()*float64(capacity))
+		recent := rng.Uint64N(observed + 1)
+		n := 1 + rng.Uint64N(1+capacity/50)
+		want := l.Factor(window.Counts{Admitted: admitted, Declined: observed - admitted}, recent, n)
+		got := factor(float64(admitted), float64(observed), float64(recent), float64(n), float64(capacity), h, 10_000, float64(s.Bucket))
+		if math.Abs(got-want) > 1e-9 {
+			fmt.Println("seed", seed, "capacity", capacity, "H", h, "admitted", admitted, "observed", observed, "recent", recent, "n", n, "is", got, "want", want)
+			os.Exit(1)
+		}
+		if want > 0 && want < 1 {
+			declined++
+		}
+	}
+	if declined < 100_000 {
+		fmt.Println("only", declined, "were between 0 and 1")
+		os.Exit(1)
+	}
+}
+` + blocks[i].code
+	programs := compile(t, map[string]string{"law": program})
+	if out, err := exec.CommandContext(t.Context(), programs["law"]).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// What a document of the repository links to in it is there, headings included.
+func TestDocumentLinks(t *testing.T) {
+	for _, file := range documents(t) {
+		for _, found := range link.FindAllStringSubmatch(document(t, file), -1) {
+			path, anchor, _ := strings.Cut(found[1], "#")
+			if strings.Contains(path, "://") {
+				continue
+			}
+			target := file
+			if path != "" {
+				target = filepath.Join(filepath.Dir(file), path)
+			}
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+				t.Errorf("%s: %v", file, err)
+				continue
+			}
+			if anchor != "" && !slices.Contains(anchors(document(t, target)), anchor) {
+				t.Errorf("%s: %s has no heading %q", file, target, anchor)
+			}
+		}
+	}
+}
+
+var heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+
+// anchors returns the names by which headings can be linked to.
+func anchors(text string) (names []string) {
+	for _, h := range heading.FindAllStringSubmatch(text, -1) {
+		name := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case strings.ContainsRune("`,.:;?!()'’÷/", r):
+				return -1
+			}
+			return r
+		}, strings.ToLower(h[1]))
+		names = append(names, name)
+	}
+	return names
+}
