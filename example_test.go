@@ -2,7 +2,9 @@ package trypema_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -110,4 +112,169 @@ func ExampleLimiter_usage() {
 	u, _ := limits.Suppressed().Usage(ctx, "feed", 100)
 	fmt.Println(u.Total, u.Declined, u.Limit, u.Remaining)
 	// Output: 900 0 1000 100
+}
+
+// A client waits as long as it is told, and then passes.
+func ExampleLimiter_allow() {
+	limits, _ := trypema.NewLocal(trypema.Options{Window: 50 * time.Millisecond})
+	defer limits.Close()
+
+	for _, message := range []string{"one", "two", "three"} {
+		for {
+			d, err := limits.Absolute().Allow(context.Background(), "sms", trypema.Per(2, 50*time.Millisecond))
+			if err != nil {
+				panic(err)
+			}
+			if d.Allowed {
+				break
+			}
+			time.Sleep(d.RetryAfter)
+		}
+		fmt.Println("sent", message)
+	}
+	// Output:
+	// sent one
+	// sent two
+	// sent three
+}
+
+// Support lets a customer in again who has used up an hour's password resets.
+func ExampleLimiter_delete() {
+	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Hour})
+	defer limits.Close()
+	resets, ctx := limits.Absolute(), context.Background()
+
+	for range 2 {
+		d, _ := resets.Allow(ctx, "ada", trypema.PerHour(1))
+		fmt.Println(d.Outcome)
+	}
+	if err := resets.Delete(ctx, "ada"); err != nil {
+		panic(err)
+	}
+	d, _ := resets.Allow(ctx, "ada", trypema.PerHour(1))
+	fmt.Println(d.Outcome)
+	// Output:
+	// allowed
+	// rejected
+	// allowed
+}
+
+// What a web server makes of a decision.
+func ExampleDecision() {
+	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Minute})
+	defer limits.Close()
+
+	for _, rows := range []uint64{60, 60, 600} {
+		d, err := limits.Absolute().AllowN(context.Background(), "tenant", trypema.PerMinute(100), rows)
+		switch {
+		case err != nil:
+			fmt.Println(500, err)
+		case d.Allowed:
+			fmt.Println(200, d.Remaining, "left")
+		case d.RetryAfter == trypema.Never:
+			fmt.Println(413, "at most", d.Limit, "at once")
+		default:
+			fmt.Println(429, "Retry-After:", math.Ceil(d.RetryAfter.Seconds()))
+		}
+	}
+	// Output:
+	// 200 40 left
+	// 429 Retry-After: 60
+	// 413 at most 100 at once
+}
+
+// Errors say what is wrong in words, and errors.Is says which kind it is.
+func Example_errors() {
+	limits, _ := trypema.NewLocal(trypema.Options{})
+	exports, ctx := limits.Absolute(), context.Background()
+
+	_, err := exports.Allow(ctx, "tenant", trypema.PerMinute(3))
+	fmt.Println(errors.Is(err, trypema.ErrInvalidRate), err)
+	_, err = exports.AllowN(ctx, "tenant", trypema.PerMinute(60), 0)
+	fmt.Println(errors.Is(err, trypema.ErrInvalidCost), err)
+	limits.Close()
+	_, err = exports.Allow(ctx, "tenant", trypema.PerMinute(60))
+	fmt.Println(errors.Is(err, trypema.ErrClosed), err)
+	// Output:
+	// true trypema: rate is 0.05 per second, less than one event in a window of 10s; raise the rate or lengthen Options.Window
+	// true trypema: cost is 0; it must be at least 1 (Peek takes 0)
+	// true trypema: closed
+}
+
+func ExampleNewLocal() {
+	_, err := trypema.NewLocal(trypema.Options{Window: time.Second, Bucket: 2 * time.Second})
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, trypema.ErrInvalidOptions))
+	// Output:
+	// trypema: Options.Bucket is 2s, longer than Options.Window (1s)
+	// true
+}
+
+// A quota that is never passed.
+func ExampleLocal_Absolute() {
+	limits, _ := trypema.NewLocal(trypema.Options{Window: 24 * time.Hour})
+	defer limits.Close()
+
+	var admitted int
+	for range 50 {
+		if d, _ := limits.Absolute().Allow(context.Background(), "exports of ada", trypema.PerDay(20)); d.Allowed {
+			admitted++
+		}
+	}
+	fmt.Println(admitted)
+	// Output: 20
+}
+
+// Of a burst, Suppressed lets some pass beyond the limit, but never more than HardLimitFactor times as many in any window.
+// It counts the calls that it declines, too.
+func ExampleLocal_Suppressed() {
+	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Minute, HardLimitFactor: 1.5})
+	defer limits.Close()
+	feed, ctx, rate := limits.Suppressed(), context.Background(), trypema.PerMinute(100)
+
+	for range 5000 {
+		if _, err := feed.Allow(ctx, "feed", rate); err != nil {
+			panic(err)
+		}
+	}
+	u, _ := feed.Usage(ctx, "feed", rate)
+	fmt.Println(u.Total, u.Total-u.Declined <= 150)
+	// Output: 5000 true
+}
+
+// Whoever sends a new key each time does not fill the memory.
+func ExampleLocal_Len() {
+	limits, _ := trypema.NewLocal(trypema.Options{MaxKeys: 100})
+	defer limits.Close()
+
+	for i := range 5000 {
+		if _, err := limits.Absolute().Allow(context.Background(), fmt.Sprint("visitor ", i), trypema.PerSecond(10)); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println(limits.Len())
+	// Output: 100
+}
+
+func ExampleLocal_Close() {
+	limits, _ := trypema.NewLocal(trypema.Options{})
+	limits.Close()
+
+	_, err := limits.Absolute().Allow(context.Background(), "user:42", 5)
+	fmt.Println(err, limits.Len())
+	// Output: trypema: closed 0
+}
+
+func ExampleOptions_WithDefaults() {
+	o, err := trypema.Options{Window: time.Minute}.WithDefaults()
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(o.Bucket, o.HardLimitFactor)
+	// Output: 600ms 1.5
+}
+
+func ExampleOutcome_String() {
+	fmt.Println(trypema.OutcomeAllowed, trypema.OutcomeRejected, trypema.OutcomeSuppressed)
+	// Output: allowed rejected suppressed
 }

@@ -33,15 +33,24 @@ func open(t *testing.T, f *fakeredis.Server, o redislimit.Options) *redislimit.P
 	return p
 }
 
-// The suite in virtual time, for the strategy that the fake knows.
-func TestAbsoluteOnTheFake(t *testing.T) {
-	limittest.Run(t, limittest.Subject{
-		New: func(t *testing.T, o trypema.Options) trypema.Limiter {
-			return open(t, fakeredis.New(), redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}).Absolute()
-		},
-		In:         synctest.Test,
-		Resolution: time.Microsecond,
-	})
+// The suite in virtual time.
+func TestConformance(t *testing.T) {
+	for _, suppressed := range []bool{false, true} {
+		t.Run(map[bool]string{false: "Absolute", true: "Suppressed"}[suppressed], func(t *testing.T) {
+			limittest.Run(t, limittest.Subject{
+				New: func(t *testing.T, o trypema.Options) trypema.Limiter {
+					p := open(t, fakeredis.New(), redislimit.Options{Options: o, OnFailure: redislimit.FailClosed})
+					if suppressed {
+						return p.Suppressed()
+					}
+					return p.Absolute()
+				},
+				Suppressed: suppressed,
+				In:         synctest.Test,
+				Resolution: time.Microsecond,
+			})
+		})
+	}
 }
 
 // Calls for one key that come while others are under way travel together, and each is answered as if it had come in turn.

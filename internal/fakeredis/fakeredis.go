@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
 )
 
-// Server is a redislimit.Conn to a server. It does what absolute.lua and set.lua say, by package window, and settle.lua, by
-// package lease. That the scripts do the same, and all else that takes Lua, is tested on real servers, in internal/thirdparty.
+// Server is a redislimit.Conn to a server. It does what absolute.lua, suppressed.lua and set.lua say, by package window,
+// and settle.lua, by package lease. That the scripts do the same, and all else that takes Lua, is tested on real servers, in internal/thirdparty.
 type Server struct {
 	mu      sync.Mutex
 	groups  window.Groups
@@ -97,7 +98,7 @@ func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]strin
 		for k, key := range keys[i] {
 			if errs[i] == nil {
 				var reply []any
-				reply, errs[i] = f.eval(source, key, k, args[i])
+				reply, errs[i] = f.eval(source, key, k, len(keys[i]), args[i])
 				replies[i] = append(replies[i], reply...)
 			}
 		}
@@ -111,7 +112,8 @@ func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]strin
 	}
 }
 
-func (f *Server) eval(source, key string, k int, args []string) ([]any, error) {
+// eval runs a script for the key that is number k of a number of keys.
+func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.Fault != nil {
@@ -135,10 +137,13 @@ func (f *Server) eval(source, key string, k int, args []string) ([]any, error) {
 	switch {
 	case strings.HasPrefix(source, "-- Decides calls under Absolute"):
 		return f.absolute(w, s, now, args[2:]), nil
+	case strings.HasPrefix(source, "-- Decides calls under Suppressed"):
+		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
+		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
 	case strings.HasPrefix(source, "-- Makes the total"):
 		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
 	}
-	return nil, errors.New("ERR the fake does not know Suppressed")
+	return nil, errors.New("ERR the fake does not know the script")
 }
 
 func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []string) (reply []any) {
@@ -165,6 +170,57 @@ func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []str
 		}
 	}
 	return reply
+}
+
+func (f *Server) suppressed(w *window.Window, s window.Span, now int64, factor, dice string, runs []string) (reply []any) {
+	h, err := strconv.ParseFloat(factor, 64)
+	if err != nil {
+		panic(err)
+	}
+	wanted := false
+	for ; len(runs) > 0; runs = runs[min(3, len(runs)):] {
+		capacity, cost, count := run(runs)
+		law := window.NewLaw(s, capacity, h)
+		law.Hard = min(law.Hard, remote.Most)
+		before, recent := w.Counts(), w.Since(&f.groups, now-s.Recent())
+		joined, bits := recent, []any{}
+		wanted = wanted || count == 0
+		for i := range count {
+			// As much as is declined must be a number that the script can count with.
+			n := min(cost, remote.Most-min(remote.Most, w.Counts().Observed()))
+			if cost <= capacity {
+				n = cost
+			}
+			thrown := (float64(uint32(dice[0])<<16|uint32(dice[1])<<8|uint32(dice[2])) + 0.5) / (1 << 24)
+			dice = dice[3:]
+			var v window.Verdict
+			if cost > capacity {
+				w.Record(&f.groups, s, now, window.Counts{Declined: n})
+			} else {
+				w.Suppressed(&v, &f.groups, s, law, now, n, thrown, true)
+			}
+			wanted = wanted || !v.Allowed
+			if i == 0 {
+				joined = w.Since(&f.groups, now-s.Recent()) - n
+			}
+			if i%32 == 0 {
+				bits = append(bits, int64(0))
+			}
+			if v.Allowed {
+				bits[len(bits)-1] = bits[len(bits)-1].(int64) | 1<<(i%32)
+			}
+		}
+		reply = append(reply, int64(before.Admitted), int64(before.Declined), int64(recent), int64(joined))
+		reply = append(reply, bits...)
+	}
+	if !wanted || w.Counts() == (window.Counts{}) {
+		return append(reply, int64(0))
+	}
+	var groups []lease.Group
+	for last, counts := range w.All(&f.groups) {
+		groups = append(groups, lease.Group{Age: now - last, Counts: counts})
+	}
+	return append(reply, now, int64(0), int64(0), script.Log(now, groups))
 }
 
 func (f *Server) set(w *window.Window, s window.Span, now int64, when string, total uint64, keep string) []any {

@@ -1,0 +1,169 @@
+// Command api is an HTTP API with plans: who is on the plan "free" may call it less often than who is on "pro", each by an
+// API key of their own.
+//
+//	go run ./examples/api
+//	go run ./examples/api --free 3 --pro 30 --window 10s
+//
+//	curl -i -H 'X-API-Key: ada' localhost:8080/quote     costs 1
+//	curl -i -H 'X-API-Key: bob' localhost:8080/report    costs 5
+//
+// Ada is on the plan pro, Bob on free. A call too many is answered with 429 and a Retry-After that is true. Ctrl-C ends it.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/trypema/trypema"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the end
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program but for the process around it. It returns the exit status: 2 if the command line is wrong, 1 if
+// something failed.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("api", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	addr := flags.String("addr", "localhost:8080", "where to listen")
+	free := flags.Int("free", 10, "calls in a window on the plan free")
+	pro := flags.Int("pro", 100, "calls in a window on the plan pro")
+	window := flags.Duration("window", time.Minute, "the length of the window")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil { // which flags has told
+		return 2
+	}
+	err := cmp.Or(
+		check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)),
+		check(*free >= 1, "--free is %d; it must be at least 1", *free),
+		check(*pro >= *free, "--pro is %d; it must be at least --free (%d)", *pro, *free),
+		check(*window >= time.Millisecond, "--window is %v; it must be at least 1ms", *window),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "api:", err)
+		return 2
+	}
+
+	limits, err := trypema.NewLocal(trypema.Options{Window: *window})
+	if err != nil {
+		fmt.Fprintln(stderr, "api:", err)
+		return 2
+	}
+	defer limits.Close()
+	a := &api{
+		limiter: limits.Absolute(),
+		window:  *window,
+		customers: map[string]plan{
+			"ada": {"pro", trypema.Per(float64(*pro), *window)},
+			"bob": {"free", trypema.Per(float64(*free), *window)},
+		},
+	}
+	if err := serve(ctx, *addr, a.handler(), stdout); err != nil {
+		fmt.Fprintln(stderr, "api:", err)
+		return 1
+	}
+	return 0
+}
+
+// check returns an error that says what is wrong, unless all is well.
+func check(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+// serve serves until ctx ends, and then lets the calls that are under way come to their end.
+func serve(ctx context.Context, addr string, h http.Handler, stdout io.Writer) error {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
+
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err = server.Shutdown(grace)
+	<-ended
+	return err
+}
+
+// plan is what a customer pays for.
+type plan struct {
+	name string
+	rate trypema.Rate
+}
+
+// api knows the customers by their API keys, and limits each.
+type api struct {
+	limiter   trypema.Limiter
+	window    time.Duration
+	customers map[string]plan
+}
+
+func (a *api) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /quote", a.limit(1, say("Festina lente.\n")))
+	mux.Handle("GET /report", a.limit(5, say("All quotes are true.\n")))
+	return mux
+}
+
+func say(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) })
+}
+
+// limit lets a call through to next if its customer has as much left as it costs. Only the keys of customers reach the
+// limiter, so nobody fills it with keys that they make up.
+func (a *api) limit(cost uint64, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key := r.Header.Get("X-API-Key")
+		p, known := a.customers[key]
+		if !known {
+			http.Error(w, "X-API-Key must be the key of a customer", http.StatusUnauthorized)
+			return
+		}
+		d, err := a.limiter.AllowN(r.Context(), key, p.rate, cost)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%.0f", p.name, d.Limit, math.Ceil(a.window.Seconds())))
+		w.Header().Set("RateLimit", fmt.Sprintf("%q;r=%d", p.name, d.Remaining))
+		switch {
+		case d.Allowed:
+			next.ServeHTTP(w, r)
+		case d.RetryAfter == trypema.Never:
+			http.Error(w, fmt.Sprintf("the plan %s has %d for a window, this costs %d", p.name, d.Limit, cost), http.StatusForbidden)
+		default:
+			w.Header().Set("Retry-After", strconv.Itoa(seconds(d.RetryAfter)))
+			http.Error(w, "too many calls, retry in "+d.RetryAfter.String(), http.StatusTooManyRequests)
+		}
+	})
+}
+
+// seconds is a time to wait as Retry-After has it: in whole seconds, rounded up, as a call that comes earlier is in vain.
+func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }

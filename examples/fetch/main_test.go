@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// hosts is a network in virtual time. It keeps when each host was asked.
+type hosts struct {
+	answer func(r *http.Request) *http.Response
+	asked  map[string][]time.Time
+}
+
+func (h *hosts) RoundTrip(r *http.Request) (*http.Response, error) {
+	h.asked[r.URL.Host] = append(h.asked[r.URL.Host], time.Now())
+	return h.answer(r), nil
+}
+
+func ok() *http.Response {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("hello"))}
+}
+
+// open returns a fetcher that gives each host 5 calls in a window of 10 s.
+func open(t *testing.T, h *hosts) *fetcher {
+	t.Helper()
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { limits.Close() })
+	h.asked = make(map[string][]time.Time)
+	return &fetcher{&http.Client{Transport: &polite{h, limits.Absolute(), trypema.Per(5, 10*time.Second)}}, 3}
+}
+
+// fullest returns the most instants that lie in one half-open interval of length w.
+func fullest(instants []time.Time, w time.Duration) (most int) {
+	for first := range instants {
+		n := 0
+		for n < len(instants)-first && instants[first+n].Sub(instants[first]) < w {
+			n++
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+// However long the answers take: never more than 5 in any 10 s to a host, and not much less than that.
+func TestNeverTooOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		h := &hosts{answer: func(*http.Request) *http.Response {
+			time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
+			return ok()
+		}}
+		f := open(t, h)
+		began := time.Now()
+		for i := range 100 {
+			if a, err := f.fetch(t.Context(), fmt.Sprintf("http://api.test/%d", i)); err != nil || a.status != http.StatusOK || a.size != 5 {
+				t.Fatal(a, err)
+			}
+		}
+		asked := h.asked["api.test"]
+		if got := fullest(asked, 10*time.Second); len(asked) != 100 || got != 5 {
+			t.Errorf("%d calls, %d in some window, want 100 and 5", len(asked), got)
+		}
+		if took := time.Since(began); took > 205*time.Second { // 19 windows and what is left of the last
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestHostsAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hosts{answer: func(*http.Request) *http.Response { return ok() }}
+		f := open(t, h)
+		began := time.Now()
+		for i := range 10 {
+			if _, err := f.fetch(t.Context(), fmt.Sprintf("http://host%d.test/", i%2)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("5 calls to each of two hosts took %v", took)
+		}
+	})
+}
+
+// Where the client follows a redirect, that is a call, too.
+func TestRedirectsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hosts{answer: func(r *http.Request) *http.Response {
+			response := ok()
+			if r.URL.Path == "/old" {
+				response.StatusCode = http.StatusFound
+				response.Header.Set("Location", "/new")
+			}
+			return response
+		}}
+		f := open(t, h)
+		for range 20 {
+			if a, err := f.fetch(t.Context(), "http://api.test/old"); err != nil || a.status != http.StatusOK {
+				t.Fatal(a, err)
+			}
+		}
+		if asked := h.asked["api.test"]; len(asked) != 40 || fullest(asked, 10*time.Second) != 5 {
+			t.Errorf("%d calls, %d in some window, want 40 and 5", len(asked), fullest(asked, 10*time.Second))
+		}
+	})
+}
+
+func TestBusyHosts(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		status     int
+		retryAfter func() string
+		busy       int // how many times
+		want       int
+		asked      int
+		took       time.Duration
+	}{
+		{"in seconds", 429, func() string { return "7" }, 1, 200, 2, 7 * time.Second},
+		{"as a date", 503, func() string { return time.Now().Add(9 * time.Second).UTC().Format(http.TimeFormat) }, 2, 200, 3, 18 * time.Second},
+		{"too often", 429, func() string { return "1" }, 9, 429, 3, 2 * time.Second},
+		{"does not say when", 503, func() string { return "" }, 1, 503, 1, 0},
+		{"something else", 404, func() string { return "1" }, 1, 404, 1, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				busy := test.busy
+				h := &hosts{answer: func(*http.Request) *http.Response {
+					response := ok()
+					if busy > 0 {
+						busy--
+						response.StatusCode = test.status
+						response.Header.Set("Retry-After", test.retryAfter())
+					}
+					return response
+				}}
+				f := open(t, h)
+				began := time.Now()
+				a, err := f.fetch(t.Context(), "http://api.test/")
+				if err != nil || a.status != test.want || len(h.asked["api.test"]) != test.asked || time.Since(began) != test.took {
+					t.Errorf("%+v, %v after %v and %d calls; want %d after %v and %d",
+						a, err, time.Since(began), len(h.asked["api.test"]), test.want, test.took, test.asked)
+				}
+			})
+		})
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hosts{answer: func(*http.Request) *http.Response { return ok() }}
+		f := open(t, h)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		began := time.Now()
+		var err error
+		for err == nil {
+			_, err = f.fetch(ctx, "http://api.test/")
+		}
+		if took := time.Since(began); took != 3*time.Second || len(h.asked["api.test"]) != 5 {
+			t.Errorf("%v after %v and %d calls", err, took, len(h.asked["api.test"]))
+		}
+	})
+}
+
+// The program, on a real server that counts for itself.
+func TestProgram(t *testing.T) {
+	var mu sync.Mutex
+	var asked []time.Time
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked = append(asked, time.Now())
+		mu.Unlock()
+		if r.URL.Path == "/none" {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, "hello")
+	}))
+	defer server.Close()
+
+	args := []string{"--calls", "4", "--per", "200ms", "--slack", "400ms"}
+	for i := range 11 {
+		args = append(args, fmt.Sprint(server.URL, "/", i))
+	}
+	args = append(args, server.URL+"/none")
+	var stdout, stderr bytes.Buffer
+	if status := run(t.Context(), args, &stdout, &stderr); status != 1 || stderr.Len() > 0 {
+		t.Errorf("exit status %d, want 1 as one is missing: %s", status, stderr.String())
+	}
+	if lines := strings.Split(strings.TrimSpace(stdout.String()), "\n"); len(lines) != 12 ||
+		!strings.HasPrefix(lines[0], "200        5 bytes") || !strings.HasPrefix(lines[11], "404") {
+		t.Errorf("it says:\n%s", stdout.String())
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got := fullest(asked, 200*time.Millisecond); len(asked) != 12 || got > 4 {
+		t.Errorf("%d calls, %d in some 200ms, want 12 and at most 4", len(asked), got)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, test := range []struct {
+		args   string
+		status int
+		says   string
+	}{
+		{"", 2, "fetch: no URL to fetch"},
+		{"--calls 0 http://a.test", 2, "fetch: --calls is 0; it must be at least 1"},
+		{"--per 0s http://a.test", 2, "fetch: --per is 0s; it must be at least 1ms"},
+		{"--slack -1s http://a.test", 2, "fetch: --slack is -1s; it must be at least 0s"},
+		{"--tries 0 http://a.test", 2, "fetch: --tries is 0; it must be at least 1"},
+		{"--timeout 0s http://a.test", 2, "fetch: --timeout is 0s; it must be above 0s"},
+		{"--calls many http://a.test", 2, `invalid value "many" for flag -calls`},
+		{"a.test", 1, `fetch: Get "a.test": unsupported protocol scheme ""`},
+		{"--help", 0, "how many calls a host gets"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if got := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); got != test.status {
+			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
+		}
+		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
+			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/goredisconn"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// admissions are the jobs of all workers. Each was admitted at some instant between when its worker asked and when it began.
+type admissions struct {
+	mu   sync.Mutex
+	jobs []admission
+}
+
+type admission struct{ asked, began time.Time }
+
+func (a *admissions) add(_ context.Context, asked time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.jobs = append(a.jobs, admission{asked, time.Now()})
+}
+
+// fullest returns the most jobs that were certainly admitted in one half-open interval of length w.
+func (a *admissions) fullest(w time.Duration) (most int) {
+	slices.SortFunc(a.jobs, func(x, y admission) int { return x.asked.Compare(y.asked) })
+	for i, first := range a.jobs {
+		n := 0
+		for _, job := range a.jobs[i:] {
+			if job.asked.Sub(first.asked) >= w {
+				break
+			}
+			if job.began.Sub(first.asked) < w {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+// Two processes, with a client and three workers each, together never do more than the limit.
+func TestLimitIsKeptOverAll(t *testing.T) {
+	const window, rate, capacity = 500 * time.Millisecond, 120, 60
+	server := miniredis.RunT(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*window)
+	defer cancel()
+	var done admissions
+	var mu sync.Mutex
+	reports := 0
+	var processes sync.WaitGroup
+	for range 2 {
+		processes.Go(func() {
+			client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+			defer func() { _ = client.Close() }()
+			f := &fleet{
+				conn: goredisconn.New(client), workers: 3, rate: rate, window: window, job: done.add,
+				report: func(_ uint64, all trypema.Usage) {
+					mu.Lock()
+					defer mu.Unlock()
+					reports++
+					if all.Total > capacity || all.Limit != capacity {
+						t.Errorf("%+v, though the limit is %d", all, capacity)
+					}
+				},
+			}
+			if err := f.run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	processes.Wait()
+	if got := done.fullest(window); got > capacity {
+		t.Errorf("%d jobs in some %v, the limit is %d", got, window, capacity)
+	}
+	if len(done.jobs) < 3*capacity || reports == 0 {
+		t.Errorf("only %d jobs in six windows of %d, and %d reports", len(done.jobs), capacity, reports)
+	}
+	t.Logf("%d jobs in six windows of %d", len(done.jobs), capacity)
+}
+
+// A process that ends gives back what it did not use: the next one has all the rest at once.
+func TestEndGivesBack(t *testing.T) {
+	const window, capacity = time.Minute, 60
+	server := miniredis.RunT(t)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer func() { _ = client.Close() }()
+
+	work := func(enough int) int {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		jobs := 0
+		f := &fleet{conn: goredisconn.New(client), workers: 1, rate: trypema.Per(capacity, window), window: window,
+			job: func(context.Context, time.Time) {
+				if jobs++; jobs == enough {
+					cancel()
+				}
+			},
+			report: func(uint64, trypema.Usage) {},
+		}
+		if err := f.run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return jobs
+	}
+	if first, second := work(5), work(capacity-5); first != 5 || second != capacity-5 {
+		t.Errorf("%d jobs, then %d, want 5 and %d", first, second, capacity-5)
+	}
+}
+
+func TestProgram(t *testing.T) {
+	server := miniredis.RunT(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	out, in := io.Pipe()
+	var stderr bytes.Buffer
+	status := make(chan int, 1)
+	go func() {
+		environment := func(name string) string { return map[string]string{"REDIS_URL": "redis://" + server.Addr()}[name] }
+		status <- run(ctx, []string{"--workers", "2", "--rate", "50"}, environment, in, &stderr)
+		in.Close()
+	}()
+
+	var workers, limit, jobs, all int
+	if _, err := fmt.Fscanf(out, "%d workers here, and at most %d jobs in any 1s by all\n", &workers, &limit); err != nil || workers != 2 || limit != 50 {
+		t.Fatal(workers, limit, err)
+	}
+	if _, err := fmt.Fscanf(out, "%d jobs here in the last second; by all, %d of %d in the last 1s\n", &jobs, &all, &limit); err != nil || all > 50 || jobs == 0 {
+		t.Fatal(jobs, all, limit, err)
+	}
+	interrupt()
+	rest, err := io.ReadAll(out)
+	if err != nil || !strings.HasSuffix(string(rest), " jobs done here\n") {
+		t.Errorf("at the end it says %q, %v", rest, err)
+	}
+	if got := <-status; got != 0 || stderr.Len() > 0 {
+		t.Errorf("exit status %d: %s", got, stderr.String())
+	}
+}
+
+// Without a Redis, the program says so at once.
+func TestNoRedis(t *testing.T) {
+	server := miniredis.RunT(t)
+	addr := server.Addr()
+	server.Close()
+	var stdout, stderr bytes.Buffer
+	status := run(t.Context(), []string{"--redis", "redis://ada:secret@" + addr}, func(string) string { return "" }, &stdout, &stderr)
+	if want := "workers: no Redis at " + addr + ", name one with --redis or REDIS_URL: "; status != 1 || !strings.HasPrefix(stderr.String(), want) {
+		t.Errorf("exit status %d: %q, want 1 and %q", status, stderr.String(), want)
+	}
+	if strings.Contains(stderr.String(), "secret") {
+		t.Error("it shows the password")
+	}
+}
+
+// What ends one worker ends all.
+func TestErrorEndsAll(t *testing.T) {
+	f := &fleet{
+		conn: brokenKey{}, workers: 3, rate: 100, window: time.Second,
+		job: func(context.Context, time.Time) {}, report: func(uint64, trypema.Usage) {},
+	}
+	if err := f.run(t.Context()); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") {
+		t.Errorf("%v, want what is wrong with the key", err)
+	}
+}
+
+// brokenKey is a server whose key holds something else.
+type brokenKey struct{}
+
+func (brokenKey) OneServer() bool { return true }
+
+func (brokenKey) Run(_ context.Context, _, _ string, keys, _ [][]string, answer func(i int, reply []any, err error)) {
+	for i := range keys {
+		answer(i, nil, errors.New("WRONGTYPE Operation against a key holding the wrong kind of value"))
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, test := range []struct {
+		args   string
+		status int
+		says   string
+	}{
+		{"--workers 0", 2, "workers: --workers is 0; it must be from 1 to 1000"},
+		{"--rate 0", 2, "workers: --rate is 0; it must be a number above 0, and at least one job in --window (1s)"},
+		{"--rate 0.5", 2, "workers: --rate is 0.5; it must be a number above 0, and at least one job in --window (1s)"},
+		{"--rate NaN", 2, "workers: --rate is NaN; it must be a number above 0, and at least one job in --window (1s)"},
+		{"--window 1ms", 2, "workers: --window is 1ms; it must be at least 100ms"},
+		{"--job 0s", 2, "workers: --job is 0s; it must be above 0s"},
+		{"--duration -1s", 2, "workers: --duration is -1s; it must be at least 0s"},
+		{"--redis redis://ada:secret@host:port", 2, "workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: it is no URL"},
+		{"--redis http://ada:secret@host", 2, "workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: redis: invalid URL scheme: http"},
+		{"--workers many", 2, `invalid value "many" for flag -workers`},
+		{"more", 2, `workers: unexpected argument "more"`},
+		{"--help", 0, "$REDIS_URL"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if got := run(t.Context(), strings.Fields(test.args), func(string) string { return "" }, &stdout, &stderr); got != test.status {
+			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
+		}
+		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
+			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
+		}
+		if strings.Contains(stderr.String(), "secret") {
+			t.Errorf("%s: shows the password: %q", test.args, stderr.String())
+		}
+	}
+}

@@ -1,0 +1,47 @@
+package goredisconn_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema/goredisconn"
+)
+
+// The client stays yours, with all that is set about it. Nothing is asked of the server yet.
+func ExampleNew() {
+	client := redis.NewClient(&redis.Options{
+		Addr:                  "localhost:6379",
+		ContextTimeoutEnabled: true, // an exchange ends when the Timeout of the limiter has passed
+	})
+	defer client.Close()
+
+	conn := goredisconn.New(client)
+	// limits, err := redislimit.New(conn, redislimit.Options{})
+	// limits, err := hybridlimit.New(conn, hybridlimit.Options{})
+	fmt.Println(conn.OneServer())
+	// Output: true
+}
+
+// The configuration says whether it is one server, a Cluster or Sentinel.
+func ExampleNew_universal() {
+	client := redis.NewUniversalClient(&redis.UniversalOptions{
+		Addrs:       []string{"redis-1:6379", "redis-2:6379", "redis-3:6379"},
+		DialTimeout: 200 * time.Millisecond,
+	})
+	defer client.Close()
+
+	conn := goredisconn.New(client)
+	fmt.Println(conn.OneServer())
+	// Output: false
+}
+
+// On many servers, each run of a script has one key.
+func ExampleConn_OneServer() {
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"redis-1:6379"}})
+	defer client.Close()
+
+	fmt.Println(goredisconn.New(client).OneServer())
+	// Output: false
+}

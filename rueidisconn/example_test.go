@@ -1,0 +1,37 @@
+package rueidisconn_test
+
+import (
+	"fmt"
+
+	"github.com/redis/rueidis"
+
+	"github.com/trypema/trypema/rueidisconn"
+)
+
+// The client stays yours, with all that is set about it.
+func ExampleNew() {
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress:  []string{"localhost:6379"},
+		DisableCache: true, // a limiter caches nothing
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close()
+
+	conn := rueidisconn.New(client)
+	// limits, err := redislimit.New(conn, redislimit.Options{})
+	// limits, err := hybridlimit.New(conn, hybridlimit.Options{})
+	_ = conn
+}
+
+// On one server, a run of a script may have several keys; on a Cluster it has one.
+func ExampleConn_OneServer() {
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"localhost:6379"}})
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close()
+
+	fmt.Println(rueidisconn.New(client).OneServer())
+}
