@@ -32,9 +32,7 @@ func ExampleNew() {
 	}
 	defer client.Close()
 
-	conn := rueidisconn.New(client)
-	// limits, err := redislimit.New(conn, redislimit.Options{})
-	// limits, err := hybridlimit.New(conn, hybridlimit.Options{})
+	conn := rueidisconn.New(client) // which redislimit.New and hybridlimit.New take
 	fmt.Println(conn.OneServer())
 	// Output: true
 }
