@@ -112,16 +112,16 @@ func ExampleHistory() {
 		}
 	}
 
-	longest := time.Duration(trypema.Never)
+	var waits []time.Duration
 	for _, keep := range keeps {
 		d, _ := rows.Peek(ctx, keep.String(), rate, 300)
-		fmt.Println(keep, d.Outcome, "earlier:", d.RetryAfter < longest)
-		longest = d.RetryAfter
+		waits = append(waits, d.RetryAfter)
 	}
+	fmt.Println("Replace waits longer than KeepNewest:", waits[0] > waits[1])
+	fmt.Println("KeepNewest waits longer than KeepOldest:", waits[1] > waits[2])
 	// Output:
-	// Replace rejected earlier: true
-	// KeepNewest rejected earlier: true
-	// KeepOldest rejected earlier: true
+	// Replace waits longer than KeepNewest: true
+	// KeepNewest waits longer than KeepOldest: true
 }
 
 func ExampleHistory_String() {

@@ -17,9 +17,7 @@ func ExampleNew() {
 	})
 	defer client.Close()
 
-	conn := goredisconn.New(client)
-	// limits, err := redislimit.New(conn, redislimit.Options{})
-	// limits, err := hybridlimit.New(conn, hybridlimit.Options{})
+	conn := goredisconn.New(client) // which redislimit.New and hybridlimit.New take
 	fmt.Println(conn.OneServer())
 	// Output: true
 }

@@ -3,6 +3,8 @@ package hybridlimit_test
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -16,8 +18,8 @@ func Example() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	options := hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: time.Minute}}}
 
-	var admitted int
-	for range 2 {
+	var admitted atomic.Int64
+	serve := func() {
 		limits, err := hybridlimit.New(conn, options)
 		if err != nil {
 			panic(err)
@@ -30,11 +32,15 @@ func Example() {
 				panic(err)
 			}
 			if d.Allowed {
-				admitted++
+				admitted.Add(1)
 			}
 		}
 	}
-	fmt.Println(admitted <= 100)
+	var servers sync.WaitGroup
+	servers.Go(serve)
+	servers.Go(serve)
+	servers.Wait()
+	fmt.Println(admitted.Load() <= 100)
 	// Output: true
 }
 
@@ -58,7 +64,7 @@ func ExampleNew() {
 	// Output: allowed 100 <nil>
 }
 
-// Where no call may wait, not even the first for a key, it is denied instead. One that comes a moment later has an answer.
+// Where no call may wait, not even the first for a key, that is denied instead. Those that come a moment later are answered.
 func ExampleEmptyPolicy() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	limits, err := hybridlimit.New(conn, hybridlimit.Options{OnEmpty: hybridlimit.EmptyReject})
@@ -67,17 +73,15 @@ func ExampleEmptyPolicy() {
 	}
 	defer limits.Close()
 
-	for {
-		d, err := limits.Absolute().Allow(context.Background(), "user:42", trypema.PerSecond(10))
-		if err != nil {
-			panic(err)
-		}
-		fmt.Println(d.Outcome)
-		if d.Allowed {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
+	jobs, ctx, rate := limits.Absolute(), context.Background(), trypema.PerSecond(10)
+
+	d, _ := jobs.Allow(ctx, "user:42", rate)
+	fmt.Println(d.Outcome)
+	for !d.Allowed {
+		time.Sleep(10 * time.Millisecond)
+		d, _ = jobs.Allow(ctx, "user:42", rate)
 	}
+	fmt.Println(d.Outcome)
 	// Output:
 	// rejected
 	// allowed

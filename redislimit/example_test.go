@@ -16,7 +16,7 @@ func Example() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	options := redislimit.Options{Options: trypema.Options{Window: time.Minute}}
 
-	for _, server := range []string{"server 1", "server 2"} {
+	serve := func(name string) {
 		limits, err := redislimit.New(conn, options)
 		if err != nil {
 			panic(err)
@@ -28,9 +28,11 @@ func Example() {
 			if err != nil {
 				panic(err)
 			}
-			fmt.Println(server, d.Outcome, d.Remaining)
+			fmt.Println(name, d.Outcome, d.Remaining)
 		}
 	}
+	serve("server 1")
+	serve("server 2")
 	// Output:
 	// server 1 allowed 2
 	// server 1 allowed 1
@@ -38,14 +40,14 @@ func Example() {
 	// server 2 rejected 0
 }
 
-// Applications that share a Redis have a prefix each, and four instances of which each enforces a quarter while Redis is gone
-// admit no more than one limit then.
+// Applications that share a Redis have a prefix each. Of four instances, each enforces a quarter of the limit while Redis is
+// gone.
 func ExampleNew() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	limits, err := redislimit.New(conn, redislimit.Options{
 		Options:   trypema.Options{Window: time.Minute},
 		Prefix:    "shop",
-		Timeout:   50 * time.Millisecond,
+		Timeout:   time.Second,
 		OnFailure: redislimit.FailLocal,
 		Instances: 4,
 	})
@@ -143,7 +145,8 @@ func ExampleOptions_WithDefaults() {
 	// trypema: redislimit.Options.Prefix is "{shop}"; it must not contain a brace, which Redis Cluster gives a meaning
 }
 
-// A supplier counts the orders of the whole company, and closes the account of who sends more.
+// A supplier takes 100 lines a day from all servers together, and closes the account of whoever sends more. So none are sent
+// while Redis is gone.
 func ExampleProvider_Absolute() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	limits, err := redislimit.New(conn, redislimit.Options{

@@ -108,7 +108,9 @@ func serve(ctx context.Context, addr string, h http.Handler, stdout io.Writer) e
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err = server.Shutdown(grace)
-	<-ended
+	if cause := <-ended; !errors.Is(cause, http.ErrServerClosed) {
+		err = errors.Join(err, cause)
+	}
 	return err
 }
 

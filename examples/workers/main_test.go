@@ -133,7 +133,7 @@ func TestProgram(t *testing.T) {
 	go func() {
 		environment := func(name string) string { return map[string]string{"REDIS_URL": "redis://" + server.Addr()}[name] }
 		status <- run(ctx, []string{"--workers", "2", "--rate", "50"}, environment, in, &stderr)
-		in.Close()
+		_ = in.Close()
 	}()
 
 	var workers, limit, jobs, all int
