@@ -19,10 +19,7 @@ func ExampleNew() {
 	}
 	defer client.Close()
 
-	conn := rueidisconn.New(client)
-	// limits, err := redislimit.New(conn, redislimit.Options{})
-	// limits, err := hybridlimit.New(conn, hybridlimit.Options{})
-	_ = conn
+	_ = rueidisconn.New(client) // which redislimit.New and hybridlimit.New take
 }
 
 // On one server, a run of a script may have several keys; on a Cluster it has one.

@@ -15,11 +15,14 @@ package thirdparty
 // An ellipsis in a block stands for code that is the reader's.
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +30,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/zip"
 
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
@@ -38,6 +44,7 @@ var packages = map[string]string{
 	"hybridlimit": "github.com/trypema/trypema/hybridlimit",
 	"goredisconn": "github.com/trypema/trypema/goredisconn",
 	"rueidisconn": "github.com/trypema/trypema/rueidisconn",
+	"httplimit":   "github.com/trypema/trypema/httplimit",
 	"limittest":   "github.com/trypema/trypema/limittest",
 	"redis":       "github.com/redis/go-redis/v9",
 	"rueidis":     "github.com/redis/rueidis",
@@ -255,30 +262,98 @@ func TestDocumentsCompile(t *testing.T) {
 	compile(t, sources)
 }
 
-// The programs of the quickstart print what it says. Those that need Redis get a server.
+// The quickstart, followed word for word in empty folders, prints what it says: the programs as main.go, and the commands below them, with
+// the modules as they would be published. The programs that need Redis get a server.
 func TestQuickstart(t *testing.T) {
-	const address = "localhost:6379"
-	var sources, want = make(map[string]string), make(map[string]string)
-	var names []string
+	const file, address = "docs/quickstart.md", "localhost:6379"
 	server := redisserver.Start(t)
-	for _, b := range blocksOf(t, "docs/quickstart.md") {
+	env := append(os.Environ(), published(t)...)
+	followed := 0
+	for _, part := range strings.Split(document(t, file), "\n## ") {
+		at := regexp.MustCompile("(?s)```go\n(package main\n.*?)```\n.*?\n((?:    [^\n]+\n)+)\nIt prints\n\n```text\n(.*?)```").FindStringSubmatch(part)
+		if at == nil {
+			continue
+		}
+		program, commands, want := at[1], at[2], at[3]
+		followed++
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(strings.ReplaceAll(program, address, server.Addr())), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sh := exec.CommandContext(t.Context(), "sh", "-e")
+		sh.Dir, sh.Env, sh.Stdin = dir, env, strings.NewReader(commands)
+		var said strings.Builder
+		sh.Stderr = &said
+		if out, err := sh.Output(); err != nil || string(out) != want {
+			t.Errorf("%s: %v\n%s\nsaid\n%s\nwant\n%s", strings.SplitN(part, "\n", 2)[0], err, &said, out, want)
+		}
+	}
+	if followed != 3 {
+		t.Errorf("%d programs with commands and output, want 3: Local, Redis, Hybrid", followed)
+	}
+}
+
+// published puts the modules that the quickstart gets, as they are here, where the go command finds them, and returns the environment for
+// that. It has a cache of modules of its own, in which they do not outlive the test; other modules come from the usual one, if they are there.
+func published(t *testing.T) (env []string) {
+	t.Helper()
+	cache, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE", "GOPROXY").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	usual := strings.Split(string(cache), "\n")
+	proxy := t.TempDir()
+	for _, folder := range []string{".", "goredisconn", "rueidisconn"} {
+		m := module.Version{Path: strings.TrimSuffix("github.com/trypema/trypema/"+folder, "/."), Version: "v0.1.0"}
+		at := filepath.Join(proxy, m.Path, "@v")
+		if err := os.MkdirAll(at, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		mod := document(t, filepath.Join(folder, "go.mod"))
+		var zipped bytes.Buffer
+		if err := zip.Create(&zipped, m, moduleFiles(t, filepath.Join(root, folder))); err != nil {
+			t.Fatal(err)
+		}
+		for name, content := range map[string]string{"info": `{"Version": "v0.1.0"}`, "mod": mod, "zip": zipped.String()} {
+			if err := os.WriteFile(filepath.Join(at, "v0.1.0."+name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return []string{
+		"GOPROXY=file://" + filepath.ToSlash(proxy) + ",file://" + filepath.ToSlash(filepath.Join(usual[0], "cache", "download")) + "," + usual[1],
+		"GOMODCACHE=" + t.TempDir(), "GOFLAGS=-modcacherw", "GONOSUMDB=github.com/trypema/*", "GOWORK=off",
+	}
+}
+
+// moduleFile is a file of a module, to be published.
+type moduleFile struct{ path, file string }
+
+func (f moduleFile) Path() string                 { return f.path }
+func (f moduleFile) Lstat() (os.FileInfo, error)  { return os.Lstat(f.file) }
+func (f moduleFile) Open() (io.ReadCloser, error) { return os.Open(f.file) }
+
+// moduleFiles are those of the module in a folder that others need.
+func moduleFiles(t *testing.T, dir string) (files []zip.File) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		path, _ := filepath.Rel(dir, file)
+		_, nested := os.Stat(filepath.Join(file, "go.mod"))
 		switch {
-		case b.language == "go" && strings.HasPrefix(b.code, "package main"):
-			names = append(names, fmt.Sprintf("quickstart_%d", b.line))
-			sources[names[len(names)-1]] = strings.ReplaceAll(b.code, address, server.Addr())
-		case b.language == "text" && len(names) > 0 && want[names[len(names)-1]] == "":
-			want[names[len(names)-1]] = b.code
+		case entry.IsDir() && file != dir && (nested == nil || strings.HasPrefix(entry.Name(), ".") || entry.Name() == "bench" || entry.Name() == "pagetest"):
+			return fs.SkipDir
+		case slices.Contains([]string{".go", ".lua", ".mod", ""}, filepath.Ext(file)) && entry.Type().IsRegular():
+			files = append(files, moduleFile{filepath.ToSlash(path), file})
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if len(names) != 3 || len(want) != 3 {
-		t.Fatalf("%d programs with %d outputs, want 3: Local, Redis, Hybrid", len(names), len(want))
-	}
-	programs := compile(t, sources)
-	for _, name := range names {
-		if out, err := exec.CommandContext(t.Context(), programs[name]).CombinedOutput(); err != nil || string(out) != want[name] {
-			t.Errorf("%s: %v\n%s\nwant\n%s", name, err, out, want[name])
-		}
-	}
+	return files
 }
 
 // The function that docs/concepts.md explains suppression by returns what the law does.

@@ -61,6 +61,11 @@ func SVG(width, height vg.Length, plots ...[]*plot.Plot) ([]byte, error) {
 	return text, err
 }
 
+// Alone is a picture that stands alone, on white, whatever is around it.
+func Alone(svg []byte) []byte {
+	return bytes.Replace(svg, []byte("<g "), []byte(`<rect width="100%" height="100%" fill="#fff"/>`+"\n<g "), 1)
+}
+
 // Blank is an empty plot in our style.
 func Blank(x, y string) *plot.Plot {
 	p := plot.New()

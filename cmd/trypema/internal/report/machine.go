@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,7 +38,7 @@ func thisMachine(redis string) machine {
 		Go:         runtime.Version(),
 		Rust:       output("rustc", "--version"),
 		Redis:      redis,
-		Trypema:    "unknown",
+		Trypema:    cmp.Or(output("git", "describe", "--always", "--dirty"), "unknown"), // which go run does not note in the program
 		Modules:    make(map[string]string),
 	}
 	info, ok := debug.ReadBuildInfo()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/bench"
+	"github.com/trypema/trypema/cmd/trypema/internal/figure"
 	"github.com/trypema/trypema/cmd/trypema/internal/flags"
 	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/cmd/trypema/internal/rustpeer"
@@ -161,7 +162,7 @@ func (c *Command) publish(d *document, out screen.Streams) error {
 	}
 	err = errors.Join(write(c.Out, pageFile, page), write(c.Out, tableFile, d.table(figures)))
 	for _, f := range figures {
-		err = errors.Join(err, write(c.Out, f.file(), f.svg))
+		err = errors.Join(err, write(c.Out, f.file(), figure.Alone(f.svg)))
 	}
 	if err != nil {
 		return err
