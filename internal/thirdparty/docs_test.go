@@ -17,10 +17,12 @@ package thirdparty
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io"
 	"io/fs"
 	"os"
@@ -51,7 +53,7 @@ var packages = map[string]string{
 }
 
 func init() {
-	for _, path := range strings.Fields("cmp context errors expvar fmt io log log/slog math net net/http net/netip os strconv strings sync testing time") {
+	for _, path := range strings.Fields("cmp context errors expvar fmt io log log/slog math net net/http net/netip os strconv strings sync testing testing/synctest time") {
 		packages[path[strings.LastIndex(path, "/")+1:]] = path
 	}
 }
@@ -81,13 +83,13 @@ type block struct {
 
 func (b block) String() string { return fmt.Sprintf("%s:%d", b.file, b.line) }
 
-var fence = regexp.MustCompile("(?ms)^(?:<!-- go\n(.*?)-->\n+)?```(\\w*)\n(.*?)^```$")
+var fence = regexp.MustCompile("(?m)^(?:<!-- go\n((?:.*\n)*?)-->\n+)?```(\\w*)\n((?:.*\n)*?)```\n")
 
 // blocksOf returns the blocks of a document of the repository.
 func blocksOf(t *testing.T, file string) (blocks []block) {
 	t.Helper()
-	for _, at := range fence.FindAllStringSubmatchIndex(document(t, file), -1) {
-		text := document(t, file)
+	text := document(t, file)
+	for _, at := range fence.FindAllStringSubmatchIndex(text, -1) {
 		b := block{file: file, line: 1 + strings.Count(text[:at[6]], "\n"), language: text[at[4]:at[5]], code: text[at[6]:at[7]]}
 		if at[2] >= 0 {
 			b.hidden = text[at[2]:at[3]]
@@ -143,34 +145,46 @@ func (b block) source() (string, error) {
 	}
 	imports := ""
 	body = b.hidden + "\n" + body
-	for declared := make(map[string]bool); ; {
-		file, err := parser.ParseFile(token.NewFileSet(), "", "package p\n"+imports+body, 0)
+	for known := make(map[string]bool); ; {
+		names, err := undefined("package p\n" + imports + body)
 		if err != nil {
 			return "", fmt.Errorf("%v: %w", b, err)
 		}
-		known := len(declared)
-		for _, name := range file.Unresolved {
-			switch path, declaration := packages[name.Name], given[name.Name]; {
-			case declared[name.Name] || imported(file, name.Name):
+		before := len(known)
+		for _, name := range names {
+			switch path, declaration := packages[name], given[name]; {
+			case known[name]:
 			case declaration != "":
 				body += declaration + "\n"
-				declared[name.Name] = true
+				known[name] = true
 			case path != "":
 				imports += fmt.Sprintf("import %q\n", path)
-				declared[name.Name] = true
+				known[name] = true
 			}
 		}
-		if len(declared) == known {
+		if len(known) == before {
 			return "package p\n" + imports + body, nil
 		}
 	}
 }
 
-func imported(file *ast.File, name string) bool {
-	return slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool {
-		path := strings.Trim(i.Path.Value, `"`)
-		return i.Name != nil && i.Name.Name == name || path[strings.LastIndex(path, "/")+1:] == name
-	})
+// undefined returns the names that a file does not declare. Imports are taken to have the last part of their path for a name.
+func undefined(source string) (names []string, err error) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "", source, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	config := types.Config{Error: func(err error) {
+		var wrong types.Error
+		if errors.As(err, &wrong) {
+			if name, ok := strings.CutPrefix(wrong.Msg, "undefined: "); ok {
+				names = append(names, name)
+			}
+		}
+	}}
+	_, _ = config.Check("p", fset, []*ast.File{file}, nil) // whatever else is wrong is for the compiler to say
+	return names, nil
 }
 
 // variables returns those that statements declare for what might follow.
@@ -205,12 +219,16 @@ func variables(statements string) (names []string, err error) {
 	return names, nil
 }
 
-// compile builds files, each in a package of its own, as if they were in this module. Of programs it returns the paths.
-func compile(t *testing.T, sources map[string]string) map[string]string {
+// compile builds files, each in a package of its own, as if they were in this module. If they are programs to be run, it returns
+// their paths. What go build writes are programs only, and it does not so much as compile the rest then.
+func compile(t *testing.T, sources map[string]string, run bool) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	replaced := make(map[string]string)
-	args := []string{"build", "-o", dir + "/", "-overlay", filepath.Join(dir, "overlay.json")}
+	args := []string{"build", "-overlay", filepath.Join(dir, "overlay.json")}
+	if run {
+		args = append(args, "-o", dir+"/")
+	}
 	programs := make(map[string]string)
 	for name, source := range sources {
 		file := filepath.Join(dir, name+".go")
@@ -232,7 +250,6 @@ func compile(t *testing.T, sources map[string]string) map[string]string {
 	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(args[5:])
 	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -259,7 +276,7 @@ func TestDocumentsCompile(t *testing.T) {
 	if len(sources) < 30 {
 		t.Errorf("%d blocks of Go, want more", len(sources))
 	}
-	compile(t, sources)
+	compile(t, sources, false)
 }
 
 // The quickstart, followed word for word in empty folders, prints what it says: the programs as main.go, and the commands below them, with
@@ -403,7 +420,7 @@ func main() {
 	}
 }
 ` + blocks[i].code
-	programs := compile(t, map[string]string{"law": program})
+	programs := compile(t, map[string]string{"law": program}, true)
 	if out, err := exec.CommandContext(t.Context(), programs["law"]).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
