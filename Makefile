@@ -83,6 +83,7 @@ vulnerabilities: ## govulncheck knows of nothing that is reached
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	$(GO) test -run '^$$' -fuzz '^FuzzTwin$$' -fuzztime $(FUZZTIME) ./internal/window
 	$(GO) test -run '^$$' -fuzz '^FuzzLocal$$' -fuzztime $(FUZZTIME) .
+	$(GO) test -run '^$$' -fuzz '^FuzzForwarded$$' -fuzztime $(FUZZTIME) ./httplimit
 
 cover: ## what the root module's tests do not cover, and the total
 	@$(GO) test -coverpkg ./... -coverprofile cover.out ./...

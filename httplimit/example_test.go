@@ -1,0 +1,173 @@
+package httplimit_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/httplimit"
+)
+
+func Example() {
+	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
+	if err != nil {
+		panic(err)
+	}
+	defer limits.Close()
+	limit, err := httplimit.New(httplimit.Options{Limiter: limits.Absolute(), Rate: trypema.PerMinute(2), Window: time.Minute})
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /hello", limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })))
+
+	for range 3 {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/hello", nil))
+		fmt.Println(w.Code, w.Header().Get("RateLimit-Policy"), w.Header().Get("RateLimit"))
+	}
+	// Output:
+	// 200 "default";q=2;w=60 "default";r=1
+	// 200 "default";q=2;w=60 "default";r=0
+	// 429 "default";q=2;w=60 "default";r=0;t=60
+}
+
+// Plans have rates of their own, and writing costs more than reading.
+func ExampleNew() {
+	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Minute})
+	defer limits.Close()
+	limit, err := httplimit.New(httplimit.Options{
+		Limiter: limits.Absolute(),
+		Key:     httplimit.ByHashedHeader("X-API-Key"),
+		RateOf: func(r *http.Request) trypema.Rate {
+			if r.Header.Get("X-Plan") == "pro" { // which a gateway has set
+				return trypema.PerMinute(1000)
+			}
+			return trypema.PerMinute(10)
+		},
+		Cost: func(r *http.Request) uint64 {
+			if r.Method == http.MethodGet {
+				return 1
+			}
+			return 5
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for _, plan := range []string{"free", "free", "free", "pro"} {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		r.Header.Set("X-API-Key", "secret")
+		r.Header.Set("X-Plan", plan)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		fmt.Println(plan, w.Code, w.Header().Get("RateLimit-Policy"))
+	}
+	// Output:
+	// free 200 "default";q=10
+	// free 200 "default";q=10
+	// free 429 "default";q=10
+	// pro 200 "default";q=1000
+}
+
+func request(remote string, headers ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/users/7", nil)
+	r.RemoteAddr = remote
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	return r
+}
+
+func ExampleByIP() {
+	key := httplimit.ByIP()
+	fmt.Println(key(request("192.0.2.7:4711")))
+	fmt.Println(key(request("[2001:db8:1:2:3:4:5:6]:4711"))) // a customer has a whole network
+	fmt.Println(key(request("192.0.2.7:4711", "X-Forwarded-For", "198.51.100.1")))
+	// Output:
+	// 192.0.2.7 true
+	// 2001:db8:1:2::/64 true
+	// 192.0.2.7 true
+}
+
+func ExampleByForwardedIP() {
+	key, err := httplimit.ByForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(key(request("10.0.0.1:80", "X-Forwarded-For", "203.0.113.9, 198.51.100.1"))) // the first one wrote the client
+	fmt.Println(key(request("192.0.2.7:80", "X-Forwarded-For", "198.51.100.1")))             // no proxy of ours
+	// Output:
+	// 198.51.100.1 true
+	// 192.0.2.7 true
+}
+
+func ExampleByHeader() {
+	key := httplimit.ByHeader("X-Tenant")
+	fmt.Println(key(request("192.0.2.7:80", "X-Tenant", "acme")))
+	fmt.Println(key(request("192.0.2.7:80")))
+	// Output:
+	// acme true
+	//  false
+}
+
+func ExampleByHashedHeader() {
+	key := httplimit.ByHashedHeader("Authorization")
+	fmt.Println(key(request("192.0.2.7:80", "Authorization", "secret")))
+	// Output: 2bb80d537b1da3e38bd30361aa855686 true
+}
+
+func ExampleByPattern() {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /users/{id}", func(http.ResponseWriter, *http.Request) {})
+	fmt.Println(httplimit.ByPattern(mux)(request("192.0.2.7:80")))
+	// Output: GET /users/{id} true
+}
+
+// Each client has a limit of its own for each route.
+func ExampleCombine() {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /users/{id}", func(http.ResponseWriter, *http.Request) {})
+	key := httplimit.Combine(httplimit.ByIP(), httplimit.ByPattern(mux))
+	fmt.Println(key(request("192.0.2.7:80")))
+	// Output: 9:192.0.2.715:GET /users/{id} true
+}
+
+func ExampleNewTransport() {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Hour})
+	defer limits.Close()
+	transport, err := httplimit.NewTransport(httplimit.TransportOptions{
+		Limiter: limits.Absolute(),
+		Rate:    trypema.PerHour(2),
+		MaxWait: time.Second,
+		Base:    server.Client().Transport,
+	})
+	if err != nil {
+		panic(err)
+	}
+	client := &http.Client{Transport: transport}
+	for range 3 {
+		response, err := client.Get(server.URL)
+		var denied *httplimit.DeniedError
+		switch {
+		case errors.As(err, &denied):
+			fmt.Println(denied.Outcome, "for", denied.RetryAfter.Round(time.Minute))
+		case err != nil:
+			panic(err)
+		default:
+			fmt.Println(response.Status)
+			_ = response.Body.Close()
+		}
+	}
+	// Output:
+	// 200 OK
+	// 200 OK
+	// rejected for 1h0m0s
+}

@@ -1,0 +1,264 @@
+package onhttp
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dunglas/httpsfv"
+	"github.com/gin-gonic/gin"
+	"github.com/go-chi/chi/v5"
+	"github.com/labstack/echo/v4"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/redislimit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func middleware(t *testing.T, o httplimit.Options) func(http.Handler) http.Handler {
+	t.Helper()
+	limit, err := httplimit.New(o)
+	check(t, err)
+	return limit
+}
+
+func local(t *testing.T) *trypema.Local {
+	t.Helper()
+	l, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
+	check(t, err)
+	t.Cleanup(func() { check(t, l.Close()) })
+	return l
+}
+
+// TestRouters: in each of them, two of three requests pass, and the third is answered by the limit.
+func TestRouters(t *testing.T) {
+	gin.SetMode(gin.ReleaseMode)
+	for name, router := range map[string]func(limit func(http.Handler) http.Handler) http.Handler{
+		"net/http": func(limit func(http.Handler) http.Handler) http.Handler {
+			mux := http.NewServeMux()
+			mux.Handle("GET /users/{id}", limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.PathValue("id")) })))
+			return mux
+		},
+		"chi": func(limit func(http.Handler) http.Handler) http.Handler {
+			r := chi.NewRouter()
+			r.Use(limit)
+			r.Get("/users/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, chi.URLParam(r, "id")) })
+			return r
+		},
+		"echo": func(limit func(http.Handler) http.Handler) http.Handler {
+			e := echo.New()
+			e.Use(echo.WrapMiddleware(limit))
+			e.GET("/users/:id", func(c echo.Context) error { return c.String(http.StatusOK, c.Param("id")) })
+			return e
+		},
+		"gin": func(limit func(http.Handler) http.Handler) http.Handler {
+			g := gin.New()
+			g.Use(func(c *gin.Context) {
+				passed := false
+				limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { passed = true })).ServeHTTP(c.Writer, c.Request)
+				if !passed {
+					c.Abort()
+				}
+			})
+			g.GET("/users/:id", func(c *gin.Context) { c.String(http.StatusOK, c.Param("id")) })
+			return g
+		},
+		"gin, all of it": func(limit func(http.Handler) http.Handler) http.Handler {
+			g := gin.New()
+			g.GET("/users/:id", func(c *gin.Context) { c.String(http.StatusOK, c.Param("id")) })
+			return limit(g)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := router(middleware(t, httplimit.Options{Limiter: local(t).Absolute(), Rate: trypema.PerMinute(2), Window: time.Minute}))
+			for i, want := range []int{200, 200, 429} {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/7", nil))
+				body := w.Body.String()
+				if w.Code != want || (want == 200) != (body == "7") {
+					t.Errorf("request %d: %d, %s", i, w.Code, body)
+				}
+				fields(t, w.Header(), want == 429)
+			}
+		})
+	}
+}
+
+// fields reads RateLimit and RateLimit-Policy as structured fields, and checks that they are what the draft asks for.
+func fields(t *testing.T, h http.Header, denied bool) {
+	t.Helper()
+	item := func(name string) httpsfv.Item {
+		list, err := httpsfv.UnmarshalList(h.Values(name))
+		if err != nil || len(list) != 1 {
+			t.Errorf("%s is %q: %v", name, h.Values(name), err)
+			return httpsfv.NewItem("")
+		}
+		return list[0].(httpsfv.Item)
+	}
+	number := func(i httpsfv.Item, name string) int64 {
+		v, _ := i.Params.Get(name)
+		n, ok := v.(int64)
+		if !ok {
+			return -1
+		}
+		return n
+	}
+	policy, limit := item("RateLimit-Policy"), item("RateLimit")
+	if policy.Value != "default" || limit.Value != "default" {
+		t.Errorf("policies %v and %v", policy.Value, limit.Value)
+	}
+	q, w, r, at := number(policy, "q"), number(policy, "w"), number(limit, "r"), number(limit, "t")
+	if q < 1 || w < 1 || r < 0 || r > q || (at >= 0) != denied {
+		t.Errorf("q=%d, w=%d, r=%d, t=%d, denied %v", q, w, r, at, denied)
+	}
+	if retry := h.Get("Retry-After"); denied && retry != strconv.FormatInt(at, 10) || !denied && retry != "" {
+		t.Errorf("Retry-After is %q, t is %d", retry, at)
+	}
+}
+
+// TestLoad: callers ask a real server as fast as they can, on each provider and strategy. Every answer has the headers of the draft, and no
+// window has more admissions than it may.
+func TestLoad(t *testing.T) {
+	const (
+		window   = time.Second
+		rate     = 200
+		length   = 2500 * time.Millisecond
+		callers  = 16
+		hardness = 1.5
+	)
+	server := redisserver.Start(t)
+	type provider interface {
+		Absolute() trypema.Limiter
+		Suppressed() trypema.Limiter
+		Close() error
+	}
+	conn := func(t *testing.T) redislimit.Conn {
+		client := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true})
+		t.Cleanup(func() { check(t, client.Close()) })
+		return goredisconn.New(client)
+	}
+	options := trypema.Options{Window: window, HardLimitFactor: hardness}
+	for name, instances := range map[string]func(t *testing.T) []provider{
+		"Local": func(t *testing.T) []provider {
+			l, err := trypema.NewLocal(options)
+			check(t, err)
+			return []provider{l}
+		},
+		"Redis": func(t *testing.T) (all []provider) {
+			for range 2 {
+				p, err := redislimit.New(conn(t), redislimit.Options{Options: options, Prefix: t.Name(), Timeout: 5 * time.Second})
+				check(t, err)
+				all = append(all, p)
+			}
+			return all
+		},
+		"Hybrid": func(t *testing.T) (all []provider) {
+			for range 2 {
+				p, err := hybridlimit.New(conn(t), hybridlimit.Options{Options: redislimit.Options{Options: options, Prefix: t.Name(), Timeout: 5 * time.Second}})
+				check(t, err)
+				all = append(all, p)
+			}
+			return all
+		},
+	} {
+		for _, suppressed := range []bool{false, true} {
+			t.Run(name+map[bool]string{false: " Absolute", true: " Suppressed"}[suppressed], func(t *testing.T) {
+				var urls []string
+				for _, p := range instances(t) {
+					limiter, bound := p.Absolute(), p.Close
+					if suppressed {
+						limiter = p.Suppressed()
+					}
+					limit := middleware(t, httplimit.Options{Limiter: limiter, Rate: rate, Window: window})
+					s := httptest.NewServer(limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") })))
+					t.Cleanup(func() { s.Close(); check(t, bound()) })
+					urls = append(urls, s.URL)
+				}
+				admitted, denied := load(t, urls, callers, length)
+				most := rate
+				if suppressed {
+					most = int(rate * hardness)
+				}
+				if n := fullest(admitted, window); n > most {
+					t.Errorf("%d admitted in a window, of at most %d", n, most)
+				}
+				if least := int(1.5 * rate * length.Seconds() / 2); len(admitted) < least || denied == 0 {
+					t.Errorf("%d admitted and %d denied, want at least %d admitted", len(admitted), denied, least)
+				}
+			})
+		}
+	}
+}
+
+// span is when a request was under way that was admitted.
+type span struct{ from, to time.Duration }
+
+func load(t *testing.T, urls []string, callers int, length time.Duration) (admitted []span, denied int) {
+	transport := &http.Transport{MaxIdleConnsPerHost: callers}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	began := time.Now()
+	for i := range callers {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				from := time.Since(began)
+				response, err := client.Get(urls[i%len(urls)])
+				to := time.Since(began)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+				fields(t, response.Header, response.StatusCode == http.StatusTooManyRequests)
+				mu.Lock()
+				if response.StatusCode == http.StatusOK {
+					admitted = append(admitted, span{from, to})
+				} else {
+					denied++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return admitted, denied
+}
+
+// fullest is the number of admissions that lie in one window for certain: they began and ended in it.
+func fullest(all []span, window time.Duration) (most int) {
+	slices.SortFunc(all, func(a, b span) int { return int(a.to - b.to) })
+	var starts []time.Duration // sorted, of those that ended by then and may lie in a window with it
+	for _, s := range all {
+		at, _ := slices.BinarySearch(starts, s.from)
+		starts = slices.Insert(starts, at, s.from)
+		first, _ := slices.BinarySearch(starts, s.to-window+1)
+		starts = starts[first:]
+		most = max(most, len(starts))
+	}
+	return most
+}
