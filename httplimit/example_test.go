@@ -27,7 +27,7 @@ func Example() {
 
 	for range 3 {
 		w := httptest.NewRecorder()
-		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/hello", nil))
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/hello", http.NoBody))
 		fmt.Println(w.Code, w.Header().Get("RateLimit-Policy"), w.Header().Get("RateLimit"))
 	}
 	// Output:
@@ -61,7 +61,7 @@ func ExampleNew() {
 	}
 	h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for _, plan := range []string{"free", "free", "free", "pro"} {
-		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		r := httptest.NewRequest(http.MethodPost, "/", http.NoBody)
 		r.Header.Set("X-API-Key", "secret")
 		r.Header.Set("X-Plan", plan)
 		w := httptest.NewRecorder()
@@ -76,7 +76,7 @@ func ExampleNew() {
 }
 
 func request(remote string, headers ...string) *http.Request {
-	r := httptest.NewRequest(http.MethodGet, "/users/7", nil)
+	r := httptest.NewRequest(http.MethodGet, "/users/7", http.NoBody)
 	r.RemoteAddr = remote
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])

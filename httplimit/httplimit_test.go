@@ -56,11 +56,8 @@ func handler(t testing.TB, o httplimit.Options) http.Handler {
 	return limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") }))
 }
 
-func get(h http.Handler, change ...func(*http.Request)) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	for _, f := range change {
-		f(r)
-	}
+func get(h http.Handler) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w
@@ -172,7 +169,7 @@ func TestIPs(t *testing.T) {
 		{"commas", "10.0.0.1:1", forwarded, []string{",,,"}, "10.0.0.1"},
 		{"as many hops as there can not be", "10.0.0.1:1", forwarded, []string{"198.51.100.1, " + long + "10.0.0.2"}, "10.0.0.2"},
 	} {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = tt.remote
 		r.Header["X-Forwarded-For"] = tt.list
 		got, ok := tt.key(r)
@@ -195,7 +192,7 @@ func FuzzForwarded(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, one, two string) {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header["X-Forwarded-For"] = []string{one, two}
 		r.RemoteAddr = "192.0.2.7:1"
 		if key, ok := forwarded(r); key != "192.0.2.7" || !ok {
@@ -231,7 +228,7 @@ func TestKeys(t *testing.T) {
 		{"combined, one missing", httplimit.Combine(httplimit.ByIP(), httplimit.ByHeader("a")), func(*http.Request) {}, "none"},
 		{"nothing combined", httplimit.Combine(), func(*http.Request) {}, "none"},
 	} {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = "192.0.2.1:1"
 		tt.change(r)
 		got, ok := tt.key(r)
@@ -295,7 +292,7 @@ func TestShadowSkipAndCost(t *testing.T) {
 	if w := get(handler(t, o)); w.Code != http.StatusTooManyRequests || cost != 0 {
 		t.Errorf("cost %d is judged: %d", cost, w.Code)
 	}
-	o.Denied = func(w http.ResponseWriter, _ *http.Request, d trypema.Decision) { w.WriteHeader(http.StatusTeapot) }
+	o.Denied = func(w http.ResponseWriter, _ *http.Request, _ trypema.Decision) { w.WriteHeader(http.StatusTeapot) }
 	if w := get(handler(t, o)); w.Code != http.StatusTeapot || w.Header().Get("Retry-After") != "2" {
 		t.Errorf("an answer of one's own: %d, %v", w.Code, w.Header())
 	}
@@ -348,6 +345,23 @@ func TestWrongOptions(t *testing.T) {
 	}
 }
 
+func to(ctx context.Context, url string) *http.Request {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// ask makes a request, and closes its answer.
+func ask(c *http.Client, r *http.Request) error {
+	response, err := c.Do(r)
+	if err == nil {
+		_ = response.Body.Close()
+	}
+	return err
+}
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -381,40 +395,36 @@ func TestTransport(t *testing.T) {
 		began := time.Now()
 		patient := transport(time.Minute)
 		for range 5 { // 2 at once, 2 after a second, 1 after another
-			response, err := patient.Get("http://example.com/")
-			if err != nil {
+			if err := ask(patient, to(t.Context(), "http://example.com/")); err != nil {
 				t.Fatal(err)
 			}
-			_ = response.Body.Close()
 		}
 		if took := time.Since(began); took != 2*time.Second || made != 5 {
 			t.Errorf("%d made in %v", made, took)
 		}
-		if _, err := patient.Get("http://other.example/"); err != nil || time.Since(began) != 2*time.Second {
+		if err := ask(patient, to(t.Context(), "http://other.example/")); err != nil || time.Since(began) != 2*time.Second {
 			t.Errorf("another host has a limit of its own: %v", err)
 		}
 
-		if _, err := patient.Get("http://example.com/"); err != nil { // fills the window
+		if err := ask(patient, to(t.Context(), "http://example.com/")); err != nil { // fills the window
 			t.Error(err)
 		}
 		sent := new(body)
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://example.com/", sent)
-		_, err = transport(time.Second / 2).Transport.RoundTrip(request)
+		err = ask(transport(time.Second/2), request)
 		var denied *httplimit.DeniedError
 		if !errors.As(err, &denied) || denied.RetryAfter != time.Second || !sent.closed {
 			t.Errorf("too long to wait: %v, closed %v", err, sent.closed)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
-		request, _ = http.NewRequestWithContext(ctx, http.MethodGet, "http://example.com/", nil)
 		before := time.Now()
-		if _, err = patient.Do(request); !errors.As(err, &denied) || time.Since(before) != 0 {
+		if err = ask(patient, to(ctx, "http://example.com/")); !errors.As(err, &denied) || time.Since(before) != 0 {
 			t.Errorf("beyond the deadline: %v", err)
 		}
 		ctx, cancel = context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/4, cancel)
-		request, _ = http.NewRequestWithContext(ctx, http.MethodGet, "http://example.com/", nil)
-		if _, err = patient.Do(request); !errors.Is(err, context.Canceled) || time.Since(before) != time.Second/4 {
+		if err = ask(patient, to(ctx, "http://example.com/")); !errors.Is(err, context.Canceled) || time.Since(before) != time.Second/4 {
 			t.Errorf("canceled: %v after %v", err, time.Since(before))
 		}
 	})
@@ -437,7 +447,7 @@ func TestAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header.Set("X-Tenant", "ada")
 		w := &discard{h: make(http.Header)}
 		if n := testing.AllocsPerRun(1000, func() { clear(w.h); h.ServeHTTP(w, r) }); n > 2 {
@@ -460,7 +470,7 @@ func BenchmarkHandler(b *testing.B) {
 	}
 	defer limits.Close()
 	h := handler(b, httplimit.Options{Limiter: limits.Absolute(), Rate: trypema.Unlimited})
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	w := &discard{h: make(http.Header)}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -93,7 +93,7 @@ func TestRouters(t *testing.T) {
 			h := router(middleware(t, httplimit.Options{Limiter: local(t).Absolute(), Rate: trypema.PerMinute(2), Window: time.Minute}))
 			for i, want := range []int{200, 200, 429} {
 				w := httptest.NewRecorder()
-				h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/7", nil))
+				h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/7", http.NoBody))
 				body := w.Body.String()
 				if w.Code != want || (want == 200) != (body == "7") {
 					t.Errorf("request %d: %d, %s", i, w.Code, body)

@@ -106,7 +106,7 @@ func (m *meter) decided(before, took time.Duration, allowed, fallback bool) {
 		m.refused++
 		return
 	}
-	if before >= m.judged.since && !(fallback && m.apart) {
+	if before >= m.judged.since && (!fallback || !m.apart) {
 		m.fullest.Add(before, now)
 	}
 	m.longestPause = m.pauseAt(now)

@@ -59,7 +59,8 @@ func newStage(redis *redisserver.Server, k knobs, say func(string)) (*stage, err
 		}
 	}
 	s.series = make([][]sample, len(s.lanes))
-	return s, s.build(k)
+	err := s.build(k)
+	return s, err
 }
 
 // build replaces the fleet. The caller has calling for writing, or is the only one.

@@ -113,7 +113,7 @@ type page struct {
 func open(t *testing.T, c Command) page {
 	t.Helper()
 	free := "127.0.0.1:0"
-	c.Flags.Provider, c.Addr = redisserver.Local, &free
+	c.Provider, c.Addr = redisserver.Local, &free
 	c.Rate, c.Load, c.HardLimitFactor = 100, 3, 1.5
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -137,14 +137,13 @@ func open(t *testing.T, c Command) page {
 }
 
 // turn sends knobs, and returns the status and what was said.
-func (p page) turn(body string) (int, map[string]any) {
+func (p page) turn(body string) (status int, said map[string]any) {
 	p.Helper()
 	response, err := http.Post(p.url+"/knobs", "application/json", strings.NewReader(body))
 	if err != nil {
 		p.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	var said map[string]any
 	if err := json.NewDecoder(response.Body).Decode(&said); err != nil {
 		p.Fatal(err)
 	}
@@ -156,7 +155,7 @@ func (p page) until(what string, ok func(v stageView) bool) stageView {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(p.Context(), 20*time.Second)
 	defer cancel()
-	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/events", nil)
+	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/events", http.NoBody)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		p.Fatal(err)
@@ -271,8 +270,12 @@ func TestPage(t *testing.T) {
 	}
 	foreign, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/knobs", strings.NewReader(`{"limit": 50}`))
 	foreign.Header.Set("Sec-Fetch-Site", "cross-site")
-	if response, err := http.DefaultClient.Do(foreign); err != nil || response.StatusCode != http.StatusForbidden {
-		t.Errorf("another page's: %v, %v", response, err)
+	response, err := http.DefaultClient.Do(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = response.Body.Close(); response.StatusCode != http.StatusForbidden {
+		t.Errorf("another page's: %s", response.Status)
 	}
 
 	if err := p.stop(); err != nil {
