@@ -230,6 +230,7 @@ func TestEightInstances(t *testing.T) {
 				const windows = 5
 				f := newFleet(t, 8, test.capacity, test.suppressed, redislimit.Options{})
 				f.offer(test.load, test.first, windows*fleetWindow)
+				synctest.Wait() // for exchanges, which count themselves
 				most, bound := f.fullest(-1), int(test.capacity)
 				if test.suppressed {
 					bound = bound * 3 / 2

@@ -9,20 +9,22 @@ import { after, before, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { launch, looks, open, overflow, repository, screenshot } from './browser.js'
 
-let browser, folder
+let browser, folder, made
 
 before(async () => {
   folder = process.env.REPORT
   if (!folder) {
-    folder = mkdtempSync(join(tmpdir(), 'trypema-report-'))
-    after(() => rmSync(folder, { recursive: true }))
+    folder = made = mkdtempSync(join(tmpdir(), 'trypema-report-'))
     cpSync(join(repository, 'docs', 'benchmarks', 'measurements.json'), join(folder, 'measurements.json'))
     execFileSync('go', ['run', './cmd/trypema', 'report', '--redraw', '--out', folder], { cwd: repository })
   }
   browser = await launch()
 })
 
-after(() => browser?.close())
+after(async () => {
+  await browser?.close()
+  if (made) rmSync(made, { recursive: true })
+})
 
 /** What a picture shows, by rendering it alone: the part of its pixels that are not its background, and how many colours they have. */
 const drawn = (svg) =>

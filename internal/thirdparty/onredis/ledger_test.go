@@ -91,8 +91,11 @@ func TestLedger(t *testing.T) {
 			if testing.Short() || name == "miniredis" {
 				runs = 10
 			}
+			seeds := []uint64{15882379513984314242} // that have found something: a repeated message after a Set to 0
 			for range runs {
-				seed := rand.Uint64()
+				seeds = append(seeds, rand.Uint64())
+			}
+			for _, seed := range seeds {
 				if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { ledgersAgree(t, client, seed) }) {
 					return
 				}
