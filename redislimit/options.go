@@ -28,8 +28,9 @@ type Options struct {
 	// OnFailure says who decides while Redis does not. Default FailLocal.
 	OnFailure FailurePolicy
 
-	// Instances is how many instances share the limit, for FailLocal: each then enforces its share of the rate, so that
-	// together they admit no more than one limit. Default 1: each enforces the whole.
+	// Instances is how many instances share the limit, for FailLocal: each then enforces its share of the rate, so that what
+	// they admit without Redis is no more than one limit together. A window in which Redis goes or comes back may hold that
+	// besides what Redis admitted. Default 1: each enforces the whole.
 	Instances int
 
 	// RetryInterval is how often Redis is asked again once it is taken for gone, while no call waits for it. Default
