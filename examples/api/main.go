@@ -17,16 +17,15 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/httplimit"
 )
 
 func main() {
@@ -74,7 +73,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			"bob": {"free", trypema.Per(float64(*free), *window)},
 		},
 	}
-	if err := serve(ctx, *addr, a.handler(), stdout); err != nil {
+	h, err := a.handler()
+	if err == nil {
+		err = serve(ctx, *addr, h, stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "api:", err)
 		return 1
 	}
@@ -127,45 +130,66 @@ type api struct {
 	customers map[string]plan
 }
 
-func (a *api) handler() http.Handler {
+func (a *api) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
-	mux.Handle("GET /quote", a.limit(1, say("Festina lente.\n")))
-	mux.Handle("GET /report", a.limit(5, say("All quotes are true.\n")))
-	return mux
+	for _, route := range []struct {
+		pattern string
+		cost    uint64
+		text    string
+	}{
+		{"GET /quote", 1, "Festina lente.\n"},
+		{"GET /report", 5, "All quotes are true.\n"},
+	} {
+		limit, err := a.limit(route.cost)
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle(route.pattern, a.customersOnly(limit(say(route.text))))
+	}
+	return mux, nil
 }
 
 func say(text string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) })
 }
 
-// limit lets a call through to next if its customer has as much left as it costs. Only the keys of customers reach the
-// limiter, so nobody fills it with keys that they make up.
-func (a *api) limit(cost uint64, next http.Handler) http.Handler {
+const apiKey = "X-API-Key"
+
+func (a *api) planOf(r *http.Request) (plan, bool) {
+	p, known := a.customers[r.Header.Get(apiKey)]
+	return p, known
+}
+
+// customersOnly stands before the limit, so that nobody fills it with keys that they make up.
+func (a *api) customersOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		key := r.Header.Get("X-API-Key")
-		p, known := a.customers[key]
-		if !known {
-			http.Error(w, "X-API-Key must be the key of a customer", http.StatusUnauthorized)
+		if _, known := a.planOf(r); !known {
+			http.Error(w, apiKey+" must be the key of a customer", http.StatusUnauthorized)
 			return
 		}
-		d, err := a.limiter.AllowN(r.Context(), key, p.rate, cost)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%.0f", p.name, d.Limit, math.Ceil(a.window.Seconds())))
-		w.Header().Set("RateLimit", fmt.Sprintf("%q;r=%d", p.name, d.Remaining))
-		switch {
-		case d.Allowed:
-			next.ServeHTTP(w, r)
-		case d.RetryAfter == trypema.Never:
-			http.Error(w, fmt.Sprintf("the plan %s has %d for a window, this costs %d", p.name, d.Limit, cost), http.StatusForbidden)
-		default:
-			w.Header().Set("Retry-After", strconv.Itoa(seconds(d.RetryAfter)))
-			http.Error(w, "too many calls, retry in "+d.RetryAfter.String(), http.StatusTooManyRequests)
-		}
+		next.ServeHTTP(w, r)
 	})
 }
 
-// seconds is a time to wait as Retry-After has it: in whole seconds, rounded up, as a call that comes earlier is in vain.
-func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
+// limit lets a call through if its customer has as much left as it costs.
+func (a *api) limit(cost uint64) (func(http.Handler) http.Handler, error) {
+	return httplimit.New(httplimit.Options{
+		Limiter: a.limiter,
+		Window:  a.window,
+		Name:    "plan",
+		Key:     httplimit.ByHeader(apiKey),
+		RateOf: func(r *http.Request) trypema.Rate {
+			p, _ := a.planOf(r)
+			return p.rate
+		},
+		Cost: func(*http.Request) uint64 { return cost },
+		Denied: func(w http.ResponseWriter, r *http.Request, d trypema.Decision) {
+			if d.RetryAfter == trypema.Never {
+				p, _ := a.planOf(r)
+				http.Error(w, fmt.Sprintf("the plan %s has %d for a window, this costs %d", p.name, d.Limit, cost), http.StatusForbidden)
+				return
+			}
+			http.Error(w, "too many calls, retry in "+d.RetryAfter.String(), http.StatusTooManyRequests)
+		},
+	})
+}

@@ -114,15 +114,10 @@ func (l *lane) guard(limiter trypema.Limiter) http.HandlerFunc {
 		l.mu.Lock()
 		m := l.meter
 		l.mu.Unlock()
-		before := m.clock()
-		d, err := limiter.Allow(r.Context(), "everyone", trypema.Rate(math.Float64frombits(l.rate.Load())))
-		took := m.clock() - before
-		if err != nil {
-			m.errored(err)
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		d, took, ok := m.ask(w, r, limiter, "everyone", func() trypema.Rate { return trypema.Rate(math.Float64frombits(l.rate.Load())) })
+		if !ok {
 			return
 		}
-		m.decided(before, took, d.Allowed, d.Fallback)
 		l.mu.Lock()
 		l.factor, l.room = d.SuppressionFactor, d.Remaining
 		l.recent.Record(took)

@@ -77,17 +77,24 @@ func (all servers) close() error {
 // guard is a handler whose calls all share one key and one limit, and that keeps account of each decision.
 func guard(l trypema.Limiter, rate trypema.Rate, m *meter) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		before := m.clock()
-		d, err := l.Allow(r.Context(), r.URL.Path, rate)
-		took := m.clock() - before
-		if err != nil {
-			m.errored(err)
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
+		if d, _, ok := m.ask(w, r, l, r.URL.Path, func() trypema.Rate { return rate }); ok {
+			reply(w, d)
 		}
-		m.decided(before, took, d.Allowed, d.Fallback)
-		reply(w, d)
 	}
+}
+
+// ask has a limiter decide, which takes so long, and keeps account; or answers that it could not. The rate is read after the call has begun.
+func (m *meter) ask(w http.ResponseWriter, r *http.Request, l trypema.Limiter, key string, rate func() trypema.Rate) (d trypema.Decision, took time.Duration, ok bool) {
+	before := m.clock()
+	d, err := l.Allow(r.Context(), key, rate())
+	took = m.clock() - before
+	if err != nil {
+		m.errored(err)
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return d, took, false
+	}
+	m.decided(before, took, d.Allowed, d.Fallback)
+	return d, took, true
 }
 
 // reply tells the client of a decision. One that has gone is no concern of the limiter.
