@@ -27,7 +27,7 @@ const (
 )
 
 type commands struct {
-	Demo   demo.Command   `cmd:"" help:"Guard a real HTTP server with both strategies, offer it load, and judge the guarantees."`
+	Demo   demo.Command   `cmd:"" help:"Show all six limiters under the same HTTP traffic, on a page; or judge the guarantees of one provider, with --headless."`
 	Bench  bench.Command  `cmd:"" help:"Measure speed, latency, memory and accuracy, of this library and of others."`
 	Report report.Command `cmd:"" help:"Measure everything beside everybody, and write a page and a table of it."`
 	Sim    sim.Command    `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`

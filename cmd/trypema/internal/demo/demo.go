@@ -41,7 +41,8 @@ type Command struct {
 func (Command) Help() string {
 	return `Serves a page on which all six limiters stand side by side, under the same HTTP traffic, until Ctrl-C: sliders for the load and the
 limits, buttons that kill Redis or pause an instance, live charts of what is admitted and declined. --rate, --load, --window, --bucket,
---hard-limit-factor and --instances are what the sliders begin with. Without --redis there is an embedded miniredis.
+--hard-limit-factor and --instances are what the sliders begin with; --provider, --duration and --clients are for --headless. Without
+--redis there is an embedded miniredis.
 
 With --headless it starts an HTTP server on a free loopback port. One route is guarded by Absolute, one by Suppressed, with the same
 limit. Clients offer Poisson load to both, independently of the answers as far as they can keep up.

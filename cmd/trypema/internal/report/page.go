@@ -124,7 +124,7 @@ func (r *result) sheets() []sheet {
 			case f.Ratio != nil:
 				cell = hundredths(*f.Ratio)
 			case f.Failed == "":
-				cell = "not measured"
+				cell = notMeasured
 			}
 			s.Rows = append(s.Rows, []string{f.Limiter, cell})
 		}

@@ -23,7 +23,7 @@ type promise struct {
 // Got is what was measured: the median, with the least and the greatest.
 func (p promise) Got() string {
 	if len(p.values) == 0 {
-		return "not measured"
+		return notMeasured
 	}
 	return spread(p.values, p.write)
 }
@@ -38,6 +38,9 @@ func (p promise) Verdict() string {
 	}
 	return "✓"
 }
+
+// notMeasured stands where a number is missing.
+const notMeasured = "not measured"
 
 // promised is a sheet of all of them.
 func (d *document) promised() sheet {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,7 +171,7 @@ func (c *Command) publish(d *document, out screen.Streams) error {
 	if c.JSON {
 		err = screen.JSON(out.Out, d)
 	} else {
-		err = d.summary(out.Out, c.Out)
+		err = d.summary(out.Out, c.Out, len(c.Only) > 0)
 	}
 	if d.partial() {
 		err = errors.Join(err, errPartial)
@@ -390,9 +391,12 @@ func (e effort) mostLoad(s step) float64 {
 // together reports whether all limiters of an accuracy step can be offered their loads at the same time.
 func (e effort) together(s step) bool { return s.needs != redisserver.Redis || e.accuracy.remote <= 10 }
 
-// summary says in a few lines what came of it.
-func (d *document) summary(w io.Writer, dir string) error {
+// summary says in a few lines what came of it; of some steps, only that.
+func (d *document) summary(w io.Writer, dir string, some bool) error {
 	s := d.promised()
+	if some {
+		s.Rows = slices.DeleteFunc(s.Rows, func(row []string) bool { return slices.Contains(row, notMeasured) })
+	}
 	if err := screen.Table(w, s.Head, s.Rows); err != nil {
 		return err
 	}
