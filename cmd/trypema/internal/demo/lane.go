@@ -33,6 +33,7 @@ type lane struct {
 
 	mu      sync.Mutex // guards the fields below
 	meter   *meter     // of the limiter as it is since it was made
+	bound   uint64     // the most that any window may hold, of those that the meter judges
 	factor  float64    // at the last decision
 	room    uint64
 	recent  latency.Histogram // since the last sample
@@ -90,21 +91,22 @@ func (l *lane) forget() {
 }
 
 // renew begins with the meter of a new limiter.
-func (l *lane) renew(window time.Duration, perSecond float64) {
-	m := newMeter(window, perSecond)
+func (l *lane) renew(k knobs) {
+	m := newMeter(k.options().Window, k.Limit*k.Load)
 	m.apart = l.remote()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.before = l.countLocked()
-	l.meter = m
+	l.meter, l.bound = m, k.bound(l.strategy)
 	l.forget()
 }
 
 // judgeAnew is for another limit or load, which is in force.
-func (l *lane) judgeAnew() {
+func (l *lane) judgeAnew(k knobs) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.meter.judgeAnew()
+	l.bound = k.bound(l.strategy)
 	l.forget()
 }
 

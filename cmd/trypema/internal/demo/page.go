@@ -210,11 +210,11 @@ func (s *stage) table(w io.Writer) error {
 	for _, l := range s.lanes {
 		l.mu.Lock()
 		all := l.countLocked()
-		m := l.meter.read()
+		m, bound := l.meter.read(), l.bound
 		l.mu.Unlock()
 		rows = append(rows, []string{
 			l.provider + " " + l.strategy, screen.Count(all.admitted), screen.Count(all.declined), screen.Count(all.fallback), screen.Count(all.failed),
-			fmt.Sprintf("%d of %d", m.fullest, s.now().bound(l.strategy)), screen.Duration(m.longestPause.Round(time.Millisecond)), screen.Nanoseconds(m.latency.P99),
+			fmt.Sprintf("%d of %d", m.fullest, bound), screen.Duration(m.longestPause.Round(time.Millisecond)), screen.Nanoseconds(m.latency.P99),
 		})
 	}
 	defer fmt.Fprintln(w, " ¹ since the limit or the load was changed last; of what was decided with Redis, where it is needed")

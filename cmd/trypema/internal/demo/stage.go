@@ -30,7 +30,7 @@ type stage struct {
 	lanes []*lane
 	rate  atomic.Uint64 // bits of the limit per second
 	say   func(string)  // to who has started it
-	end   func()        // the show
+	over  chan struct{} // closed when something has failed that ends the show
 
 	// Calls hold it for reading: who has it for writing can change the fleet.
 	calling sync.RWMutex
@@ -50,7 +50,7 @@ type stage struct {
 
 func newStage(redis *redisserver.Server, k knobs, say func(string)) (*stage, error) {
 	s := &stage{
-		redis: redis, knobs: k, say: say, turned: time.Now(), lonely: time.Now(),
+		redis: redis, knobs: k, say: say, over: make(chan struct{}), turned: time.Now(), lonely: time.Now(),
 		broken: make(map[string]string), watchers: make(map[chan []byte]bool),
 	}
 	for _, strategy := range []string{absolute, suppressed} {
@@ -67,7 +67,7 @@ func newStage(redis *redisserver.Server, k knobs, say func(string)) (*stage, err
 func (s *stage) build(k knobs) error {
 	s.rate.Store(math.Float64bits(k.Limit))
 	for _, l := range s.lanes {
-		l.renew(k.options().Window, k.Limit*k.Load)
+		l.renew(k)
 	}
 	f, err := newFleet(k, s.redis, s.lanes)
 	s.fleet = f
@@ -91,11 +91,13 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 	} else {
 		s.rate.Store(math.Float64bits(k.Limit))
 		s.calling.RLock()
-		s.fleet.set(k)
+		if s.fleet != nil {
+			s.fleet.set(k)
+		}
 		s.calling.RUnlock()
 		if k.Limit != was.Limit || k.Load != was.Load || k.Shape != was.Shape {
 			for _, l := range s.lanes {
-				l.judgeAnew()
+				l.judgeAnew(k)
 			}
 		}
 	}
@@ -125,17 +127,26 @@ func (s *stage) now() knobs {
 func (s *stage) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.failed == nil {
+		close(s.over)
+	}
 	s.failed = errors.Join(s.failed, err)
-	s.end()
 }
 
 // run offers load and tells the watchers, until ctx ends, and returns what went wrong.
 func (s *stage) run(ctx context.Context) error {
 	transport := &http.Transport{MaxIdleConnsPerHost: len(s.lanes) * laneWorkers}
 	client := &http.Client{Transport: transport, Timeout: requestTimeout}
-	ctx, s.end = context.WithCancel(ctx)
-	defer s.end()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var all sync.WaitGroup
+	all.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-s.over:
+			cancel()
+		}
+	})
 	for _, l := range s.lanes {
 		for range laneWorkers {
 			all.Go(func() { l.work(ctx, s, client) })
@@ -297,7 +308,7 @@ func (s *stage) view(k knobs, drawn bool) stageView {
 
 func (l *lane) view(k knobs, series []sample) laneView {
 	l.mu.Lock()
-	m := l.meter.read()
+	m, bound := l.meter.read(), l.bound
 	clients := append([]asked(nil), l.clients...)
 	answers := append([]answer(nil), l.answers...)
 	all := l.countLocked()
@@ -307,7 +318,7 @@ func (l *lane) view(k knobs, series []sample) laneView {
 		Pause:    screen.Duration(m.longestPause.Round(time.Millisecond)),
 		Fullest:  m.fullest,
 		Capacity: k.bound(absolute),
-		Bound:    k.bound(l.strategy),
+		Bound:    bound,
 		Fallback: all.fallback,
 		Failed:   all.failed,
 		Skipped:  all.skipped,

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -283,6 +284,35 @@ func TestPage(t *testing.T) {
 	}
 	if !strings.Contains(p.stdout.String(), "hybrid suppressed") {
 		t.Errorf("no summary: %s", p.stdout)
+	}
+}
+
+// TestBrokenBound: a limiter that admits one too many is found out, and ends the program with an error; what was decided without Redis is
+// no concern of the bound, nor what began before the limit was changed.
+func TestBrokenBound(t *testing.T) {
+	l := newLane(redisserver.Redis, absolute, new(atomic.Uint64))
+	s := &stage{lanes: []*lane{l}, series: make([][]sample, 1), broken: make(map[string]string)}
+	l.renew(plain)
+	before := l.meter.clock()
+	for range 200 {
+		l.meter.decided(before, 0, true, false)
+		l.meter.decided(before, 0, true, true)
+	}
+	if v := s.view(plain, false); !v.Lanes[0].Held || v.Lanes[0].Fullest != 200 || s.judge() != nil {
+		t.Errorf("%+v, %v", v.Lanes[0], s.judge())
+	}
+	less := plain
+	less.Limit = 50
+	l.judgeAnew(less)
+	l.meter.decided(before, 0, true, false)
+	for range 101 {
+		if v := s.view(less, false); !v.Lanes[0].Held || s.judge() != nil {
+			t.Fatalf("%+v, %v", v.Lanes[0], s.judge())
+		}
+		l.meter.decided(l.meter.clock(), 0, true, false)
+	}
+	if v := s.view(less, false); v.Lanes[0].Held || s.judge() == nil || s.judge().Error() != "redis, absolute: 101 in the fullest window of 2s, at most 100 allowed" {
+		t.Errorf("%+v, %v", v.Lanes[0], s.judge())
 	}
 }
 
