@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/address"
 	"github.com/trypema/trypema/internal/invalid"
 )
 
@@ -31,7 +32,7 @@ func ByIP() KeyFunc {
 		if !ok {
 			return "", false
 		}
-		return ipKey(addr), true
+		return address.Key(addr), true
 	}
 }
 
@@ -79,44 +80,19 @@ func ByForwardedIP(header string, proxies ...netip.Prefix) (KeyFunc, error) {
 				at := strings.LastIndexByte(rest, ',')
 				item, more = rest[at+1:], at >= 0
 				rest = rest[:max(at, 0)]
-				hop, valid := parseIP(strings.TrimSpace(item))
+				hop, valid := address.Parse(strings.TrimSpace(item))
 				if hops++; !valid || hops > maxHops {
-					return ipKey(ip), true
+					return address.Key(ip), true
 				}
 				ip = hop
 			}
 		}
-		return ipKey(ip), true
+		return address.Key(ip), true
 	}, nil
 }
 
 // remoteIP is the address at the other end of the connection.
-func remoteIP(r *http.Request) (netip.Addr, bool) { return parseIP(r.RemoteAddr) }
-
-// parseIP reads an address that may have a port, or stand in brackets.
-func parseIP(s string) (netip.Addr, bool) {
-	if ip, err := netip.ParseAddrPort(s); err == nil {
-		return clean(ip.Addr()), true
-	}
-	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
-		s = s[1 : len(s)-1]
-	}
-	ip, err := netip.ParseAddr(s)
-	return clean(ip), err == nil
-}
-
-func clean(ip netip.Addr) netip.Addr { return ip.Unmap().WithZone("") }
-
-// ipKey is the address, or the network of 64 bits of one that is IPv6.
-func ipKey(ip netip.Addr) string {
-	if ip.Is6() {
-		p, err := ip.Prefix(64)
-		if err == nil {
-			return p.String()
-		}
-	}
-	return ip.String()
-}
+func remoteIP(r *http.Request) (netip.Addr, bool) { return address.Parse(r.RemoteAddr) }
 
 // ByHeader is the value of a header, such as the name of a tenant that a gateway has set. Whoever can reach the server can send any
 // value: it must be set by somebody who is trusted, or be checked before. Of a value longer than 128 bytes it is the hash.

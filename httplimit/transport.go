@@ -7,6 +7,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/patience"
 )
 
 // TransportOptions say what a Transport limits. Limiter and Rate are required.
@@ -81,27 +82,9 @@ func (t *Transport) wait(r *http.Request) error {
 	if !ok {
 		key = sharedKey
 	}
-	ctx := r.Context()
-	until := time.Now().Add(t.o.MaxWait)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
-		until = deadline
+	d, err := patience.Allow(r.Context(), t.o.Limiter, key, t.o.Rate, 1, t.o.MaxWait)
+	if err == nil && !d.Allowed {
+		err = &DeniedError{d}
 	}
-	for {
-		d, err := t.o.Limiter.Allow(ctx, key, t.o.Rate)
-		switch {
-		case err != nil:
-			return err
-		case d.Allowed:
-			return nil
-		case d.RetryAfter > time.Until(until): // Never included
-			return &DeniedError{d}
-		}
-		timer := time.NewTimer(max(d.RetryAfter, time.Millisecond)) // Suppressed may ask to come again at once
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		}
-	}
+	return err
 }

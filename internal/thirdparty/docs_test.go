@@ -47,6 +47,8 @@ var packages = map[string]string{
 	"goredisconn": "github.com/trypema/trypema/goredisconn",
 	"rueidisconn": "github.com/trypema/trypema/rueidisconn",
 	"httplimit":   "github.com/trypema/trypema/httplimit",
+	"grpclimit":   "github.com/trypema/trypema/grpclimit",
+	"grpc":        "google.golang.org/grpc",
 	"limittest":   "github.com/trypema/trypema/limittest",
 	"redis":       "github.com/redis/go-redis/v9",
 	"rueidis":     "github.com/redis/rueidis",

@@ -1,0 +1,67 @@
+package grpclimit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/trypema/trypema/internal/address"
+)
+
+// KeyFunc says who shares a limit: calls with the same key do. ok is false for a call that has none. It is called by many goroutines.
+type KeyFunc func(ctx context.Context, method string) (key string, ok bool)
+
+// ByPeer is the address at the other end of the connection; of IPv6 the network of 64 bits, which is what a customer has.
+func ByPeer() KeyFunc {
+	return func(ctx context.Context, _ string) (string, bool) {
+		p, ok := peer.FromContext(ctx)
+		if !ok || p.Addr == nil {
+			return "", false
+		}
+		ip, ok := address.Parse(p.Addr.String())
+		if !ok {
+			return "", false
+		}
+		return address.Key(ip), true
+	}
+}
+
+// ByMethod is the method, so that all callers of it share a limit.
+func ByMethod() KeyFunc {
+	return func(_ context.Context, method string) (string, bool) { return method, method != "" }
+}
+
+// ByMetadata is the hash of the first value of incoming metadata, such as a token, which so does not stand in Redis. Whoever can reach the
+// server can send any value: it must be checked before.
+func ByMetadata(name string) KeyFunc {
+	return func(ctx context.Context, _ string) (string, bool) {
+		values := metadata.ValueFromIncomingContext(ctx, name)
+		if len(values) == 0 || values[0] == "" {
+			return "", false
+		}
+		sum := sha256.Sum256([]byte(values[0]))
+		return hex.EncodeToString(sum[:16]), true
+	}
+}
+
+// Combine is the keys of several functions together, such as of the peer and the method. A call has no key unless all of them find one.
+func Combine(all ...KeyFunc) KeyFunc {
+	return func(ctx context.Context, method string) (string, bool) {
+		var b strings.Builder
+		for _, f := range all {
+			key, ok := f(ctx, method)
+			if !ok {
+				return "", false
+			}
+			b.WriteString(strconv.Itoa(len(key))) // so that no two lists of keys look alike
+			b.WriteByte(':')
+			b.WriteString(key)
+		}
+		return b.String(), len(all) > 0
+	}
+}

@@ -1,0 +1,31 @@
+// Package patience waits for a limiter.
+package patience
+
+import (
+	"context"
+	"time"
+
+	"github.com/trypema/trypema"
+)
+
+// Allow asks a limiter until it allows a call of cost n, waiting in between as long as it says, and most in all. If the call would have to
+// wait longer, or beyond the deadline of the context, it returns the denial at once. While it waits it may be overtaken.
+func Allow(ctx context.Context, l trypema.Limiter, key string, rate trypema.Rate, n uint64, most time.Duration) (trypema.Decision, error) {
+	until := time.Now().Add(most)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
+		until = deadline
+	}
+	for {
+		d, err := l.AllowN(ctx, key, rate, n)
+		if err != nil || d.Allowed || d.RetryAfter > time.Until(until) { // Never included
+			return d, err
+		}
+		timer := time.NewTimer(max(d.RetryAfter, time.Millisecond)) // Suppressed may ask to come again at once
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return d, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
