@@ -17,8 +17,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/invalid"
-	"github.com/trypema/trypema/internal/patience"
 )
 
 // Options say what New limits, and how. Limiter and one of Rate and RateOf are required; all else has a default. A method is named in
@@ -66,29 +66,17 @@ type Limit struct{ o Options }
 
 // New returns a Limit, or an error that wraps trypema.ErrInvalidOptions and names the field.
 func New(o Options) (*Limit, error) {
-	bad := func(format string, args ...any) (*Limit, error) {
-		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "grpclimit.Options."+format, args...)
+	if err := front.Check("grpclimit.Options", o.Limiter, o.Rate, o.RateOf != nil); err != nil {
+		return nil, err
 	}
-	switch {
-	case o.Limiter == nil:
-		return bad("Limiter is nil; it must be the limiter that decides")
-	case o.Rate == 0 && o.RateOf == nil:
-		return bad("Rate is 0 and RateOf is nil; one of them must be set")
-	case o.Rate != 0 && o.RateOf != nil:
-		return bad("Rate is %v and RateOf is set; one of them must be left out", float64(o.Rate))
-	case !(o.Rate >= 0):
-		return bad("Rate is %v; it must be above 0", float64(o.Rate))
-	case o.MaxWait < 0:
-		return bad("MaxWait is %v; it must be at least 0", o.MaxWait)
+	if o.MaxWait < 0 {
+		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "grpclimit.Options.MaxWait is %v; it must be at least 0", o.MaxWait)
 	}
 	if o.Name == "" {
 		o.Name = "default"
 	}
 	return &Limit{o}, nil
 }
-
-// sharedKey is that of calls without one. No KeyFunc of this package returns it.
-const sharedKey = "\x00keyless"
 
 // admit returns nil for a call that may pass, after waiting for it at most so long.
 func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time.Duration) error {
@@ -100,7 +88,7 @@ func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time
 	}
 	k, ok := key(ctx, method)
 	if !ok {
-		k = sharedKey
+		k = front.Keyless
 	}
 	rate, cost := l.o.Rate, uint64(1)
 	if l.o.RateOf != nil {
@@ -112,7 +100,7 @@ func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time
 	if l.o.Shadow {
 		wait = 0
 	}
-	d, err := patience.Allow(ctx, l.o.Limiter, k, rate, cost, wait)
+	d, err := front.Allow(ctx, l.o.Limiter, k, rate, cost, wait)
 	if l.o.Seen != nil {
 		l.o.Seen(ctx, method, d, err)
 	}

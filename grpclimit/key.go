@@ -2,15 +2,11 @@ package grpclimit
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
-	"github.com/trypema/trypema/internal/address"
+	"github.com/trypema/trypema/internal/front"
 )
 
 // KeyFunc says who shares a limit: calls with the same key do. ok is false for a call that has none. It is called by many goroutines.
@@ -23,11 +19,11 @@ func ByPeer() KeyFunc {
 		if !ok || p.Addr == nil {
 			return "", false
 		}
-		ip, ok := address.Parse(p.Addr.String())
+		ip, ok := front.ParseIP(p.Addr.String())
 		if !ok {
 			return "", false
 		}
-		return address.Key(ip), true
+		return front.IPKey(ip), true
 	}
 }
 
@@ -44,24 +40,13 @@ func ByMetadata(name string) KeyFunc {
 		if len(values) == 0 || values[0] == "" {
 			return "", false
 		}
-		sum := sha256.Sum256([]byte(values[0]))
-		return hex.EncodeToString(sum[:16]), true
+		return front.Hash(values[0]), true
 	}
 }
 
 // Combine is the keys of several functions together, such as of the peer and the method. A call has no key unless all of them find one.
 func Combine(all ...KeyFunc) KeyFunc {
 	return func(ctx context.Context, method string) (string, bool) {
-		var b strings.Builder
-		for _, f := range all {
-			key, ok := f(ctx, method)
-			if !ok {
-				return "", false
-			}
-			b.WriteString(strconv.Itoa(len(key))) // so that no two lists of keys look alike
-			b.WriteByte(':')
-			b.WriteString(key)
-		}
-		return b.String(), len(all) > 0
+		return front.Join(len(all), func(i int) (string, bool) { return all[i](ctx, method) })
 	}
 }

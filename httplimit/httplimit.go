@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/invalid"
 )
 
@@ -80,9 +81,6 @@ const (
 	KeylessPass
 )
 
-// sharedKey is that of requests without one. No KeyFunc of this package returns it.
-const sharedKey = "\x00keyless"
-
 // maxInteger is what a structured field can say.
 const maxInteger = 999_999_999_999_999
 
@@ -94,15 +92,10 @@ func New(o Options) (func(http.Handler) http.Handler, error) {
 	if o.Name == "" {
 		o.Name = "default"
 	}
+	if err := front.Check("httplimit.Options", o.Limiter, o.Rate, o.RateOf != nil); err != nil {
+		return nil, err
+	}
 	switch {
-	case o.Limiter == nil:
-		return bad("Limiter is nil; it must be the limiter that decides")
-	case o.Rate == 0 && o.RateOf == nil:
-		return bad("Rate is 0 and RateOf is nil; one of them must be set")
-	case o.Rate != 0 && o.RateOf != nil:
-		return bad("Rate is %v and RateOf is set; one of them must be left out", float64(o.Rate))
-	case !(o.Rate >= 0):
-		return bad("Rate is %v; it must be above 0", float64(o.Rate))
 	case o.Keyless > KeylessPass:
 		return bad("Keyless is %d; it must be KeylessShare, KeylessDeny or KeylessPass", o.Keyless)
 	case o.Headers > NoHeaders:
@@ -157,7 +150,7 @@ func (m *middleware) admits(w http.ResponseWriter, r *http.Request) bool {
 			writeProblem(w, http.StatusBadRequest, problem{Type: "about:blank", Title: "The request does not say who makes it."})
 			return false
 		}
-		key = sharedKey
+		key = front.Keyless
 	}
 	d, err := m.decide(r, key)
 	if m.Seen != nil {

@@ -1,15 +1,12 @@
 package httplimit
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/address"
+	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/invalid"
 )
 
@@ -32,7 +29,7 @@ func ByIP() KeyFunc {
 		if !ok {
 			return "", false
 		}
-		return address.Key(addr), true
+		return front.IPKey(addr), true
 	}
 }
 
@@ -80,19 +77,19 @@ func ByForwardedIP(header string, proxies ...netip.Prefix) (KeyFunc, error) {
 				at := strings.LastIndexByte(rest, ',')
 				item, more = rest[at+1:], at >= 0
 				rest = rest[:max(at, 0)]
-				hop, valid := address.Parse(strings.TrimSpace(item))
+				hop, valid := front.ParseIP(strings.TrimSpace(item))
 				if hops++; !valid || hops > maxHops {
-					return address.Key(ip), true
+					return front.IPKey(ip), true
 				}
 				ip = hop
 			}
 		}
-		return address.Key(ip), true
+		return front.IPKey(ip), true
 	}, nil
 }
 
 // remoteIP is the address at the other end of the connection.
-func remoteIP(r *http.Request) (netip.Addr, bool) { return address.Parse(r.RemoteAddr) }
+func remoteIP(r *http.Request) (netip.Addr, bool) { return front.ParseIP(r.RemoteAddr) }
 
 // ByHeader is the value of a header, such as the name of a tenant that a gateway has set. Whoever can reach the server can send any
 // value: it must be set by somebody who is trusted, or be checked before. Of a value longer than 128 bytes it is the hash.
@@ -101,7 +98,7 @@ func ByHeader(name string) KeyFunc {
 	return func(r *http.Request) (string, bool) {
 		v, ok := headerValue(r, name)
 		if len(v) > longKey {
-			v = hashed(v)
+			v = front.Hash(v)
 		}
 		return v, ok
 	}
@@ -115,7 +112,7 @@ func ByHashedHeader(name string) KeyFunc {
 		if !ok {
 			return "", false
 		}
-		return hashed(v), true
+		return front.Hash(v), true
 	}
 }
 
@@ -127,11 +124,6 @@ func headerValue(r *http.Request, name string) (string, bool) {
 	}
 	v := strings.TrimSpace(values[0])
 	return v, v != ""
-}
-
-func hashed(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:16])
 }
 
 // ByPattern is the pattern by which mux routes the request, such as "GET /users/{id}": all users share it. Where the middleware is
@@ -150,16 +142,6 @@ func ByPattern(mux *http.ServeMux) KeyFunc {
 // them find one.
 func Combine(all ...KeyFunc) KeyFunc {
 	return func(r *http.Request) (string, bool) {
-		var b strings.Builder
-		for _, f := range all {
-			key, ok := f(r)
-			if !ok {
-				return "", false
-			}
-			b.WriteString(strconv.Itoa(len(key))) // so that no two lists of keys look alike
-			b.WriteByte(':')
-			b.WriteString(key)
-		}
-		return b.String(), len(all) > 0
+		return front.Join(len(all), func(i int) (string, bool) { return all[i](r) })
 	}
 }

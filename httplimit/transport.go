@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/invalid"
-	"github.com/trypema/trypema/internal/patience"
 )
 
 // TransportOptions say what a Transport limits. Limiter and Rate are required.
@@ -80,9 +80,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) wait(r *http.Request) error {
 	key, ok := t.o.Key(r)
 	if !ok {
-		key = sharedKey
+		key = front.Keyless
 	}
-	d, err := patience.Allow(r.Context(), t.o.Limiter, key, t.o.Rate, 1, t.o.MaxWait)
+	d, err := front.Allow(r.Context(), t.o.Limiter, key, t.o.Rate, 1, t.o.MaxWait)
 	if err == nil && !d.Allowed {
 		err = &DeniedError{d}
 	}

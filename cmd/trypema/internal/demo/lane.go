@@ -202,7 +202,11 @@ func (l *lane) countLocked() counted {
 	if l.meter == nil {
 		return l.before
 	}
-	m := l.meter.read()
+	return l.countedLocked(l.meter.read())
+}
+
+// countedLocked is countLocked where the meter has been read.
+func (l *lane) countedLocked(m reading) counted {
 	c := l.before.plus(counted{m.total.admitted, m.total.declined, m.fallback, m.failed, 0})
 	c.skipped = l.sent.skipped
 	return c

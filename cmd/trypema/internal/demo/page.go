@@ -209,8 +209,8 @@ func (s *stage) table(w io.Writer) error {
 	var rows [][]string
 	for _, l := range s.lanes {
 		l.mu.Lock()
-		all := l.countLocked()
 		m, bound := l.meter.read(), l.bound
+		all := l.countedLocked(m)
 		l.mu.Unlock()
 		rows = append(rows, []string{
 			l.provider + " " + l.strategy, screen.Count(all.admitted), screen.Count(all.declined), screen.Count(all.fallback), screen.Count(all.failed),

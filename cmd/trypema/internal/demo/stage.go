@@ -79,10 +79,14 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 	s.turning.Lock()
 	defer s.turning.Unlock()
 	was := s.now()
+	if s.fleet == nil { // it could not be made anew, and the show is over
+		return was, &knobError{"", "the program is about to end"}
+	}
 	k, wrong := was.change(body)
 	if wrong != nil || k == was {
 		return was, wrong
 	}
+	another := k.Limit != was.Limit || k.Load != was.Load || k.Shape != was.Shape
 	if k.rebuilds(was) {
 		if err := s.rebuild(k); err != nil {
 			s.fail(err)
@@ -91,11 +95,9 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 	} else {
 		s.rate.Store(math.Float64bits(k.Limit))
 		s.calling.RLock()
-		if s.fleet != nil {
-			s.fleet.set(k)
-		}
+		s.fleet.set(k)
 		s.calling.RUnlock()
-		if k.Limit != was.Limit || k.Load != was.Load || k.Shape != was.Shape {
+		if another {
 			for _, l := range s.lanes {
 				l.judgeAnew(k)
 			}
@@ -104,7 +106,7 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.knobs = k
-	if k.Limit != was.Limit || k.Load != was.Load || k.Shape != was.Shape {
+	if another {
 		s.turned = time.Now()
 	}
 	return k, nil
@@ -311,7 +313,7 @@ func (l *lane) view(k knobs, series []sample) laneView {
 	m, bound := l.meter.read(), l.bound
 	clients := append([]asked(nil), l.clients...)
 	answers := append([]answer(nil), l.answers...)
-	all := l.countLocked()
+	all := l.countedLocked(m)
 	l.mu.Unlock()
 	x := laneView{
 		ID:       l.id(),

@@ -1,5 +1,4 @@
-// Package patience waits for a limiter.
-package patience
+package front
 
 import (
 	"context"
