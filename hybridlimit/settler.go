@@ -37,7 +37,7 @@ type settler struct {
 	flights int            // of urgent keys
 	running sync.WaitGroup // ticks and flights
 
-	rtt    float64 // ns of an exchange, on average
+	rtt    float64 // ns of an exchange, on average; 0 until one was measured
 	load   lease.Load
 	before int64 // when the last tick began
 	spent  int64 // in exchanges since then, all together
@@ -52,17 +52,34 @@ type entry struct {
 const (
 	wheelLen = 1024
 	maxKeys  = 64 // in one run of the script
+
+	assumedTrip = float64(time.Millisecond) // of an exchange, until one was measured
 )
 
 func (s *settler) init(l *limiter) {
 	s.active = make(map[*account]struct{})
-	s.rtt = float64(time.Millisecond)
+	l.setPace(l.terms.Interval)
+}
+
+// measured takes how long an exchange took, under the lock. The first is believed at once: who is told when to come again reckons
+// with it, and must not be told of a later instant once it is known better.
+func (l *limiter) measured(took float64) {
+	s := &l.settler
+	if s.rtt > 0 {
+		s.rtt += (took - s.rtt) / 8
+		return
+	}
+	s.rtt = max(took, 1)
 	l.setPace(l.terms.Interval)
 }
 
 // setPace decides how fast settling is from now on.
 func (l *limiter) setPace(interval int64) {
-	l.pace.Store(lease.NewPace(&l.terms, int64(l.settler.rtt), interval, len(l.settler.active)))
+	rtt := l.settler.rtt
+	if rtt == 0 {
+		rtt = assumedTrip
+	}
+	l.pace.Store(lease.NewPace(&l.terms, int64(rtt), interval, len(l.settler.active)))
 }
 
 // schedule has a key settle at an instant, or earlier if it is due earlier.
@@ -373,7 +390,7 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 		took := l.now() - began
 		l.settler.mu.Lock()
 		if len(items) <= maxKeys { // larger ones say more of themselves than of the way
-			l.settler.rtt += (float64(took) - l.settler.rtt) / 8
+			l.measured(float64(took))
 		}
 		l.settler.spent += took
 		l.settler.mu.Unlock()

@@ -40,6 +40,7 @@ type Account struct {
 	soon     uint64 // what is enough for an interval
 	spare    uint64 // of the capacity, what was left for all
 	full     int64  // until then there is nothing to be had, as the ledger has refused a part of what was wanted
+	told     int64  // the first instant, of those ahead, at which a caller was told to come again
 	sent     int    // groups of pending in the message under way
 
 	// view is the window as far as it is known: what the ledger said, what others have settled since, recorded when it was
@@ -232,6 +233,9 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capa
 		a.refuse(now)
 		at += a.lag(t, p, now)
 		v.Wait, v.Then, v.Due = at+p.Slack-now, then, at
+		if now >= a.told || at+p.Slack < a.told {
+			a.told = at + p.Slack
+		}
 	case a.refused(now, capacity):
 		a.refuse(now)
 		v.Wait, v.Then = a.full-now, min(have, capacity-n)
@@ -608,9 +612,17 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	}
 	// Where there are no others and still less than there should be, the ledger has only not seen it yet.
 	if m.Grant < wanted && !a.distant && (now < a.mixed || a.view.Counts().Admitted+a.budget >= a.asked) {
-		a.full = now + p.Slack
+		a.fullUntil(now+p.Slack, now)
 	}
 	a.used, a.grantedAt, a.emptyAt = 0, now, 0
+}
+
+// fullUntil notes until when there is nothing to be had: not beyond what a caller was told, unless others may have changed that.
+func (a *Account) fullUntil(at, now int64) {
+	a.full = at
+	if now < a.told && now >= a.mixed {
+		a.full = min(at, a.told)
+	}
 }
 
 // drifted reports whether the view differs from the window by more than what was heard late explains.
@@ -635,7 +647,7 @@ func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
 			at, _ := a.view.Fits(g, t.Span, a.capacity-1)
 			at += a.lag(t, p, now)
-			a.full = max(a.full, at+p.Slack)
+			a.fullUntil(max(a.full, at+p.Slack), now)
 			return max(next, at)
 		}
 	}
