@@ -27,6 +27,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -52,10 +53,13 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
 	b, server := breaker.New(o.RetryInterval, tell), script.NewServer(c)
-	return &Provider{
+	p := &Provider{
 		absolute:   newLimiter(server, b, o, false),
 		suppressed: newLimiter(server, b, o, true),
-	}, nil
+	}
+	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", p.absolute, (*limiter).gauges)
+	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", p.suppressed, (*limiter).gauges)
+	return p, nil
 }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.

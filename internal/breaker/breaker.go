@@ -21,6 +21,7 @@ type Breaker struct {
 	again    time.Time // when to ask it again
 	back     time.Time // when it came back last
 	changes  []error   // causes, or nil, that nobody was told of yet
+	outages  uint64
 
 	telling sync.Mutex // keeps them in order
 }
@@ -53,6 +54,13 @@ func (b *Breaker) Back() time.Time {
 	return b.back
 }
 
+// Outages returns how often Redis was taken for gone.
+func (b *Breaker) Outages() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.outages
+}
+
 // Down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is back.
 func (b *Breaker) Down() (probe bool, cause error) {
 	if !b.Gone() {
@@ -76,6 +84,7 @@ func (b *Breaker) Failure(err error) {
 	if changed {
 		b.cause, b.again = err, time.Now().Add(b.retry)
 		b.gone.Store(true)
+		b.outages++
 		b.changes = append(b.changes, err)
 	}
 	b.mu.Unlock()
