@@ -57,16 +57,14 @@ type Stats struct {
 	SettlingLag time.Duration
 	// RedisErr is why Redis is taken for gone. It is nil while it is not, and after Close.
 	RedisErr error
-	// Outages is how often Redis was taken for gone, until Close. The two strategies of a provider tell the same.
-	Outages uint64
 
 	// Ended reports that the provider has been collected, so that nothing will change any more. An Observer may then forget
 	// the Meter.
 	Ended bool
 }
 
-// Counters is what a [Meter] has counted since the provider was made: calls, whatever their cost, of Allow and AllowN. The other
-// verbs decide nothing.
+// Counters is what a [Meter] has counted since the provider was made. Calls are those of Allow and AllowN, whatever their cost; the
+// other verbs decide nothing.
 type Counters struct {
 	Allowed    uint64 // calls that were admitted
 	Rejected   uint64 // calls that Absolute denied
@@ -75,6 +73,7 @@ type Counters struct {
 
 	Fallbacks uint64 // decisions by the failure policy; each is counted as allowed, rejected or suppressed besides
 	Waited    uint64 // calls to Hybrid that waited for Redis, because nothing was on lease
+	Outages   uint64 // times that Redis was taken for gone; the two strategies of a provider tell the same
 
 	// Latency says how long calls took: Latency[i] is the number of those that took less than 2^i ns, and are not in a bucket
 	// before it; the last is for all that took longer. Every call to Redis is measured. Of the other providers the first calls
@@ -93,6 +92,7 @@ func (c *Counters) add(o *Counters) {
 	c.Errors += o.Errors
 	c.Fallbacks += o.Fallbacks
 	c.Waited += o.Waited
+	c.Outages += o.Outages
 	for i, n := range o.Latency {
 		c.Latency[i] += n
 	}
@@ -106,7 +106,6 @@ func (s *Stats) add(o *Stats) {
 	s.ActiveKeys += o.ActiveKeys
 	s.Leased += o.Leased
 	s.SettlingLag = max(s.SettlingLag, o.SettlingLag)
-	s.Outages += o.Outages
 	if s.RedisErr == nil {
 		s.RedisErr = o.RedisErr
 	}

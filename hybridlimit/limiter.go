@@ -214,11 +214,10 @@ func (l *limiter) sample(cell tally.Cell, n uint64, key string, began int64) {
 
 // gauges tells how the limiter stands.
 func (l *limiter) gauges(s *trypema.Stats) {
-	closed := l.closed.Load()
-	remote.Health(l.breaker, closed, s)
-	if closed {
+	if l.closed.Load() {
 		return
 	}
+	s.RedisErr = l.breaker.Cause()
 	s.Keys = l.table.Len()
 	s.Leased = uint64(max(0, l.leased.Load()))
 	now := l.now()

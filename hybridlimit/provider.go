@@ -57,8 +57,8 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 		absolute:   newLimiter(server, b, o, false),
 		suppressed: newLimiter(server, b, o, true),
 	}
-	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", p.absolute, (*limiter).gauges)
-	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", p.suppressed, (*limiter).gauges)
+	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).gauges)
+	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).gauges)
 	return p, nil
 }
 

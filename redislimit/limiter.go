@@ -95,6 +95,17 @@ func (l *limiter) count(key string, d *trypema.Decision, err error, began time.T
 	}
 }
 
+// gauges tells how the limiter stands.
+func (l *limiter) gauges(s *trypema.Stats) {
+	x := l.exchange
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.closed {
+		s.ActiveKeys = len(x.lanes)
+		s.RedisErr = x.breaker.Cause()
+	}
+}
+
 // Peek implements trypema.Limiter.
 func (l *limiter) Peek(ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error) {
 	return l.judge(ctx, key, rate, max(n, 1), false)

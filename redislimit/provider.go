@@ -77,19 +77,9 @@ func New(c Conn, o Options) (*Provider, error) {
 	if p.local != nil {
 		p.absolute.local, p.suppressed.local = p.local.Absolute(), p.local.Suppressed()
 	}
-	p.absolute.tally = remote.Observe(o.Options, "redis", "absolute", p.absolute, gauges)
-	p.suppressed.tally = remote.Observe(o.Options, "redis", "suppressed", p.suppressed, gauges)
+	p.absolute.tally = remote.Observe(o.Options, "redis", "absolute", b, p.absolute, (*limiter).gauges)
+	p.suppressed.tally = remote.Observe(o.Options, "redis", "suppressed", b, p.suppressed, (*limiter).gauges)
 	return p, nil
-}
-
-// gauges tells how a limiter stands.
-func gauges(l *limiter, s *trypema.Stats) {
-	x := l.exchange
-	x.mu.Lock()
-	s.ActiveKeys = len(x.lanes)
-	closed := x.closed
-	x.mu.Unlock()
-	remote.Health(x.breaker, closed, s)
 }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.

@@ -10,18 +10,18 @@ import (
 
 // Observe has the Observer of a provider, if there is one, told of a strategy, and returns what to count in, or nil. The
 // gauges are asked of the limiter, which the meter does not keep alive.
-func Observe[L any](o trypema.Options, provider, strategy string, l *L, gauges func(l *L, s *trypema.Stats)) *tally.Tally {
+func Observe[L any](o trypema.Options, provider, strategy string, b *breaker.Breaker, l *L, gauges func(*L, *trypema.Stats)) *tally.Tally {
 	if o.Observer == nil {
 		return nil
 	}
-	t := tally.New()
-	limiter := weak.Make(l)
+	t, outages, limiter := tally.New(), b.Outages(), weak.Make(l)
 	o.Observer.Observe(trypema.Meter{
 		Provider: provider,
 		Policy:   o.Name,
 		Strategy: strategy,
 		Read: func() trypema.Stats {
 			s := trypema.Stats{Counters: trypema.Counters(t.Read(strategy == "suppressed"))}
+			s.Outages = outages.Load()
 			if l := limiter.Value(); l != nil {
 				gauges(l, &s)
 			} else {
@@ -32,12 +32,4 @@ func Observe[L any](o trypema.Options, provider, strategy string, l *L, gauges f
 		TopLimited: t.TopDenied,
 	})
 	return t
-}
-
-// Health tells of Redis in s, for a limiter that may be closed.
-func Health(b *breaker.Breaker, closed bool, s *trypema.Stats) {
-	s.Outages = b.Outages()
-	if !closed {
-		s.RedisErr = b.Cause()
-	}
 }

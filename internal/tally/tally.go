@@ -111,6 +111,7 @@ type Counters struct {
 	Errors     uint64
 	Fallbacks  uint64
 	Waited     uint64
+	Outages    uint64 // not counted here
 	Latency    [Buckets]uint64
 	LatencySum time.Duration
 }
@@ -133,6 +134,33 @@ func (t *Tally) Read(suppressed bool) Counters {
 		c.Latency[i] = t.latency[i].Load()
 	}
 	return c
+}
+
+// The bounds that metrics tell apart: 2^i ns, from 32 ns to 8.6 s.
+const (
+	firstBound = 5
+	lastBound  = 33
+)
+
+// Below yields how many calls took less than each bound, in seconds.
+func Below(latency *[Buckets]uint64) iter.Seq2[float64, uint64] {
+	return func(yield func(float64, uint64) bool) {
+		n := uint64(0)
+		for i, more := range latency[:lastBound+1] {
+			n += more
+			if i >= firstBound && !yield((time.Duration(1)<<i).Seconds(), n) {
+				return
+			}
+		}
+	}
+}
+
+// Measured returns how many calls there are in all buckets.
+func Measured(latency *[Buckets]uint64) (n uint64) {
+	for _, more := range latency {
+		n += more
+	}
+	return n
 }
 
 // sum returns a cell of all stripes together.
