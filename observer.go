@@ -146,7 +146,7 @@ func (m *Meters) Observe(one Meter) {
 	name := meterName{one.Policy, one.Provider, one.Strategy}
 	sum := m.sums[name]
 	if sum == nil {
-		sum = new(meterSum)
+		sum = &meterSum{many: 8}
 		if m.sums == nil {
 			m.sums = make(map[meterName]*meterSum)
 		}
@@ -155,7 +155,7 @@ func (m *Meters) Observe(one Meter) {
 	sum.meters = append(sum.meters, one)
 	if len(sum.meters) > sum.many { // a provider for each of many tasks must not leave a meter for each
 		sum.readLocked()
-		sum.many = 2*len(sum.meters) + 8
+		sum.many = max(8, 2*len(sum.meters))
 	}
 }
 
