@@ -22,7 +22,7 @@ type Observer interface {
 
 // Meter is how one strategy of a provider is observed. It does not keep the provider from being collected.
 //
-// With it, a call costs one atomic add more, which [docs/metrics.md] puts a figure to, and Redis calls two readings of the clock.
+// With it, a call costs one atomic add more, and to Redis two readings of the clock: see [docs/metrics.md].
 //
 // [docs/metrics.md]: https://github.com/trypema/trypema/blob/main/docs/metrics.md
 type Meter struct {
@@ -36,7 +36,7 @@ type Meter struct {
 	// TopLimited yields the keys that were denied most of late, and how often at least, beginning with the one that was
 	// denied most: at most n, and at most 128. A denial counts half after a minute, a quarter after two, and so on.
 	//
-	// It is an estimate. The first denials count one by one, later ones are sampled, 1 in 256. A key with less than 1/128 of
+	// It is an estimate. The first denials count one by one, later ones are sampled, 1 in 1024. A key with less than 1/128 of
 	// the denials may be missing. Of keys longer than 256 bytes the first 256 are kept.
 	TopLimited func(n int) iter.Seq2[string, uint64]
 }
@@ -77,7 +77,7 @@ type Counters struct {
 
 	// Latency says how long calls took: Latency[i] is the number of those that took less than 2^i ns, and are not in a bucket
 	// before it; the last is for all that took longer. Every call to Redis is measured. Of the other providers the first calls
-	// are, then 1 in 256, so that there are fewer than decisions.
+	// are, then 1 in 1024, so that there are fewer than decisions.
 	Latency    [LatencyBuckets]uint64
 	LatencySum time.Duration // of the calls in Latency together
 }

@@ -103,7 +103,6 @@ func (l *limiter) now() int64 { return int64(time.Since(l.started)) }
 func (l *limiter) forget(g *window.Groups, k *account) {
 	k.Clear(g)
 	k.gone = true
-	l.noteLease(k)
 	if k.Unsettled() || k.Leased() > 0 {
 		l.schedule(k, 0)
 	}
@@ -232,9 +231,8 @@ func (l *limiter) gauges(s *trypema.Stats) {
 	}
 }
 
-// noteLease takes what a key has on lease into the sum, under the lock.
-func (l *limiter) noteLease(k *account) {
-	leased := int64(k.Leased())
+// noteLease takes into the sum what a key has on lease, under the lock.
+func (l *limiter) noteLease(k *account, leased int64) {
 	l.leased.Add(leased - k.noted)
 	k.noted = leased
 }

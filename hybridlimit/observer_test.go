@@ -113,6 +113,17 @@ func TestObserverKnowsWhatIsOnLease(t *testing.T) {
 		if s := meters.All()[0].Read(); s.Leased != 0 || s.ActiveKeys != 0 {
 			t.Errorf("%d on lease by %d idle keys", s.Leased, s.ActiveKeys)
 		}
+		// A key that Redis can not use keeps its lease, until it is given up.
+		p.Absolute().Allow(ctx, "bad", 1000)
+		if s := meters.All()[0].Read(); s.Leased == 0 {
+			t.Error("nothing on lease")
+		}
+		f.Fault = func(string) ([]any, error) { return []any{fakeredis.ErrKey.Error()}, nil }
+		p.Absolute().Allow(ctx, "bad", 1000)
+		time.Sleep(10 * time.Minute)
+		if s := meters.All()[0].Read(); s.Leased != 0 || s.ActiveKeys != 0 {
+			t.Errorf("%d on lease by %d keys that Redis can not use", s.Leased, s.ActiveKeys)
+		}
 	})
 }
 

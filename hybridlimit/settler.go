@@ -294,7 +294,7 @@ func (l *limiter) settle(batch []*account) error {
 		switch {
 		case k.Asking():
 		case idle && (!k.Unsettled() && k.Leased() == 0 || k.fault != nil):
-			l.noteLease(k)
+			l.noteLease(k, 0)
 			done = append(done, k)
 		default:
 			items = append(items, l.message(k, now, idle))
@@ -436,7 +436,7 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 	}
 	pace := l.pace.Load()
 	k.Hear(groups, &l.terms, pace, now, m)
-	l.noteLease(k)
+	l.noteLease(k, int64(k.Leased()))
 	k.fault = nil
 	more, due := false, now
 	if k.gone {

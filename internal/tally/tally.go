@@ -61,12 +61,12 @@ const (
 
 	golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
 	// SampleEvery is one in how many calls is sampled, once a stripe has had that many.
-	SampleEvery = 256
+	SampleEvery = 1024
 )
 
 // Count adds a call to a cell. It returns how many calls this one stands for if it is sampled, else 0: the first calls of a stripe
 // are, then one in SampleEvery. The product with the golden ratio spreads those evenly over any pattern of calls, where each
-// 256th call might always be of the same key.
+// 1024th call might always be of the same key.
 //
 // The stripe is picked by where the stack of the goroutine is, which is the cheapest thing that differs between goroutines. The
 // address is used as a number only: that a stack may move does not matter.
