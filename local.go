@@ -2,7 +2,10 @@ package trypema
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +24,17 @@ import (
 type Local struct {
 	absolute   localAbsolute
 	suppressed localSuppressed
+	options    Options
+
+	mu     sync.Mutex               // guards what is made for a MultiLimiter:
+	others map[otherKeys]*localKeys // with other windows
+	closed bool
+}
+
+// otherKeys says which keys of a provider are meant.
+type otherKeys struct {
+	strategy Strategy
+	window   time.Duration
 }
 
 // NewLocal returns a Local provider, or an ErrInvalidOptions that names the field. It starts no goroutine.
@@ -29,9 +43,10 @@ func NewLocal(o Options) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := new(Local)
-	l.absolute.init(o)
-	l.suppressed.init(o)
+	l := &Local{options: o, others: make(map[otherKeys]*localKeys)}
+	started := time.Now()
+	l.absolute.init(o, started)
+	l.suppressed.init(o, started)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
 	return l, nil
 }
@@ -43,13 +58,52 @@ func (l *Local) Absolute() Limiter { return &l.absolute }
 // with Absolute.
 func (l *Local) Suppressed() Limiter { return &l.suppressed }
 
-// Len returns the number of keys held for both strategies, idle ones that have not been removed yet included.
-func (l *Local) Len() int { return l.absolute.table.Len() + l.suppressed.table.Len() }
+// Len returns the number of keys held for both strategies, idle ones that have not been removed yet included. A key of a
+// MultiLimiter counts once for each of its windows.
+func (l *Local) Len() (n int) {
+	for _, k := range l.all() {
+		n += k.table.Len()
+	}
+	return n
+}
+
+// all returns the keys of all strategies and windows.
+func (l *Local) all() []*localKeys {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]*localKeys{&l.absolute.localKeys, &l.suppressed.localKeys}, slices.Collect(maps.Values(l.others))...)
+}
+
+// keysOf returns the keys of a strategy with windows of a length.
+func (l *Local) keysOf(s Strategy, w time.Duration) *localKeys {
+	switch {
+	case w == l.options.Window && s == StrategyAbsolute:
+		return &l.absolute.localKeys
+	case w == l.options.Window:
+		return &l.suppressed.localKeys
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.others[otherKeys{s, w}]
+	if k == nil {
+		k = new(localKeys)
+		o := l.options
+		o.Bucket = o.BucketOf(w)
+		o.Window = w
+		k.init(o, l.absolute.started)
+		k.closed.Store(l.closed)
+		l.others[otherKeys{s, w}] = k
+	}
+	return k
+}
 
 // Close forgets all keys and ends the cleanup; when it returns, nothing of the provider runs. Calls made after it return
 // ErrClosed. It may be called again, and always returns nil.
 func (l *Local) Close() error {
-	for _, k := range []*localKeys{&l.absolute.localKeys, &l.suppressed.localKeys} {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	for _, k := range l.all() {
 		k.closed.Store(true)
 		k.table.Close()
 	}
@@ -67,9 +121,8 @@ type localKeys struct {
 
 type localShard = table.Shard[window.Window, window.Groups]
 
-func (k *localKeys) init(o Options) {
+func (k *localKeys) init(o Options, started time.Time) {
 	span := window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}
-	started := time.Now()
 	k.span, k.seconds, k.started = span, o.Window.Seconds(), started
 	// What the table calls must not know k: it would keep a table that is dropped alive.
 	k.table = table.New(table.Kind[window.Window, window.Groups]{

@@ -32,7 +32,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	hash := l.table.Hash(key)
 	now := l.now() // after what the hash had to wait for: see now
 	if f := l.table.Shard(hash).Hot(key); f != nil {
-		switch a, have, at, then := f.Take(c, now, n); a {
+		switch a, have, at, then := f.Take(c, now, n, true); a {
 		case table.Admitted:
 			d.Allowed = true
 			d.Outcome = OutcomeAllowed
@@ -65,7 +65,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 }
 
 // open makes a key the hot one of its shard.
-func (l *localAbsolute) open(sh *localShard, h table.Handle, w *window.Window) {
+func (l *localKeys) open(sh *localShard, h table.Handle, w *window.Window) {
 	now := w.Now()
 	closes, expires, oldest := w.Open(&sh.Memory, l.span)
 	sh.Open(h, &table.Hot{

@@ -152,7 +152,7 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 	hash := l.table.Hash(key)
 	if !l.suppressed && record {
 		if f := l.table.Shard(hash).Hot(key); f != nil && !l.breaker.Gone() {
-			switch a, have, at, then := f.Take(c, now, n); a {
+			switch a, have, at, then := f.Take(c, now, n, true); a {
 			case table.Admitted:
 				d.Allowed = true
 				d.Outcome = trypema.OutcomeAllowed
