@@ -97,7 +97,7 @@ func (m *localMulti) decide(d *Decision, key string, n uint64, record bool, at *
 		return nil
 	}
 	var all [MaxLimits]held
-	var t tally
+	var t window.Tally
 	dice := 0.
 	if m.strategy == StrategySuppressed {
 		dice = m.dice()
@@ -122,10 +122,10 @@ func (m *localMulti) decide(d *Decision, key string, n uint64, record bool, at *
 			v.Now += n
 			v.Then = v.Now
 		}
-		t.add(l, &v)
+		t.Add(i, l.capacity, &v)
 	}
 	counts := window.Counts{Admitted: n}
-	if t.denied {
+	if !t.Allowed {
 		counts = window.Counts{}
 		if m.strategy == StrategySuppressed {
 			counts.Declined = n
@@ -140,7 +140,7 @@ func (m *localMulti) decide(d *Decision, key string, n uint64, record bool, at *
 		if at != nil {
 			at[i] = h.Last()
 		}
-		if t.denied && asks && l.law == nil && h.Asked(h.at) {
+		if !t.Allowed && asks && l.law == nil && h.Asked(h.at) {
 			l.open(h.localShard, h.at, h.Window)
 		}
 		h.Unlock()
@@ -152,7 +152,7 @@ func (m *localMulti) decide(d *Decision, key string, n uint64, record bool, at *
 // denied reports whether a call is denied by what is known without any lock: all windows are those of the hot keys of their
 // shards, and one has no room. It then makes d.
 func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
-	var t tally
+	var t window.Tally
 	for i := range m.limits {
 		l := &m.limits[i]
 		f := l.table.Shard(l.table.Hash(key)).Hot(key)
@@ -167,41 +167,21 @@ func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
 		if !v.Allowed {
 			v.Wait = at - now
 		}
-		t.add(l, &v)
+		t.Add(i, l.capacity, &v)
 	}
-	if t.denied {
+	if !t.Allowed {
 		m.tell(d, &t)
 	}
-	return t.denied
+	return !t.Allowed
 }
 
 // tell makes d what a tally means.
-func (m *localMulti) tell(d *Decision, t *tally) {
-	d.set(t.limit.capacity, &t.Verdict, m.denial)
-	d.SuppressionFactor = t.factor
-	if t.denied {
-		d.RefusedBy = t.limit.label
+func (m *localMulti) tell(d *Decision, t *window.Tally) {
+	d.set(t.Capacity, &t.Verdict, m.denial)
+	d.SuppressionFactor = t.Most
+	if !t.Allowed {
+		d.RefusedBy = m.limits[t.Limit].label
 	}
-}
-
-// tally is the verdict of several limits so far: that of the one that refuses for longest, or else has the least room.
-type tally struct {
-	window.Verdict
-	limit  *localLimit
-	denied bool
-	factor float64 // the largest
-}
-
-func (t *tally) add(l *localLimit, v *window.Verdict) {
-	t.factor = max(t.factor, v.Factor)
-	switch {
-	case !v.Allowed && (!t.denied || v.Wait > t.Wait):
-		t.denied = true
-	case v.Allowed && !t.denied && (t.limit == nil || window.Room(l.capacity, v.Now) < window.Room(t.limit.capacity, t.Now)):
-	default:
-		return
-	}
-	t.Verdict, t.limit = *v, l
 }
 
 func (m *localMulti) Reserve(_ context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error) {
