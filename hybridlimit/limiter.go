@@ -64,7 +64,7 @@ type account struct {
 	urged  bool // for the next flight
 }
 
-func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool) *limiter {
+func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool, started time.Time) *limiter {
 	l := &limiter{
 		options:    o,
 		terms:      lease.Terms{Span: window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}, Micro: int64(time.Microsecond), Interval: int64(o.SyncInterval)},
@@ -72,7 +72,7 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		suppressed: suppressed,
 		denial:     trypema.OutcomeRejected,
 		names:      remote.NewNames(o.Prefix, "ha", o.Window),
-		started:    time.Now().Add(-1), // so that no instant is 0
+		started:    started,
 		server:     s,
 		breaker:    b,
 	}
@@ -217,15 +217,24 @@ type waiter struct {
 type question struct {
 	capacity, cost uint64
 	law            window.Law // of Suppressed
-	record         bool
+	mode           lease.Mode
 }
 
 // put asks an account, under the lock.
 func (l *limiter) put(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
+	dice := 0.
 	if l.suppressed {
-		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, rand.Float64(), q.record)
+		dice = rand.Float64()
+	}
+	l.throw(v, q, sh, k, now, dice, q.mode)
+}
+
+// throw is put with dice and a mode.
+func (l *limiter) throw(v *lease.Verdict, q *question, sh *shard, k *account, now int64, dice float64, mode lease.Mode) {
+	if l.suppressed {
+		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, dice, mode)
 	} else {
-		k.Absolute(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, now, q.cost, q.record)
+		k.Absolute(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, now, q.cost, mode)
 	}
 }
 
@@ -238,12 +247,15 @@ func (q *question) lawOf(l *limiter) *window.Law {
 }
 
 func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
-	k.Deny(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.record)
+	k.Deny(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.mode == lease.Record)
 }
 
 // decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
 func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash uint64, began int64, c, n uint64, record bool) error {
-	q := question{capacity: c, cost: n, law: l.law(c), record: record}
+	q := question{capacity: c, cost: n, law: l.law(c), mode: lease.Peek}
+	if record {
+		q.mode = lease.Record
+	}
 	for now := began; ; now = l.now() {
 		sh, h, k := l.acquire(hash, name, now)
 		if l.closed.Load() {
@@ -392,10 +404,10 @@ func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, q *question,
 	switch l.options.OnFailure {
 	case redislimit.FailLocal:
 		var v lease.Verdict
-		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, rand.Float64(), q.record)
+		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, rand.Float64(), q.mode == lease.Record)
 		remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
 	case redislimit.FailOpen:
-		if q.record {
+		if q.mode == lease.Record {
 			k.Admit(&sh.Memory, &l.terms, c, now, n)
 		}
 		*d = remote.Open(c, n)

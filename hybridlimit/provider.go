@@ -23,6 +23,10 @@ package hybridlimit
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
@@ -35,6 +39,18 @@ import (
 // any other value, and what it had on lease counts as used.
 type Provider struct {
 	absolute, suppressed *limiter
+	options              Options
+	started              time.Time
+
+	mu     sync.Mutex // guards what is made for a trypema.MultiLimiter:
+	others map[other]*limiter
+	closed bool
+}
+
+// other says which limiter of a provider is meant, by its strategy and its window.
+type other struct {
+	suppressed bool
+	window     time.Duration
 }
 
 // New returns a hybrid provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether Redis answers
@@ -52,10 +68,46 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
 	b, server := breaker.New(o.RetryInterval, tell), script.NewServer(c)
+	started := time.Now().Add(-1) // so that no instant is 0
 	return &Provider{
-		absolute:   newLimiter(server, b, o, false),
-		suppressed: newLimiter(server, b, o, true),
+		absolute:   newLimiter(server, b, o, false, started),
+		suppressed: newLimiter(server, b, o, true, started),
+		options:    o,
+		started:    started,
+		others:     make(map[other]*limiter),
 	}, nil
+}
+
+// limiter returns the limiter of a strategy with windows of a length.
+func (p *Provider) limiter(suppressed bool, w time.Duration) *limiter {
+	switch {
+	case w == p.options.Window && !suppressed:
+		return p.absolute
+	case w == p.options.Window:
+		return p.suppressed
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.others[other{suppressed, w}]
+	if l == nil {
+		o := p.options
+		o.Window, o.Bucket = w, o.BucketOf(w)
+		share := float64(o.SyncInterval) / float64(intervalOf(p.options.Window))
+		o.SyncInterval = min(max(time.Duration(share*float64(intervalOf(w))), time.Millisecond), w)
+		l = newLimiter(p.absolute.server, p.absolute.breaker, o, suppressed, p.started)
+		if p.closed {
+			_ = l.close() // it has nothing to settle
+		}
+		p.others[other{suppressed, w}] = l
+	}
+	return l
+}
+
+// all returns the limiters of all strategies and windows.
+func (p *Provider) all() []*limiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]*limiter{p.absolute, p.suppressed}, slices.Collect(maps.Values(p.others))...)
 }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
@@ -65,13 +117,22 @@ func (p *Provider) Absolute() trypema.Limiter { return p.absolute }
 // together have observed. It shares no state with Absolute.
 func (p *Provider) Suppressed() trypema.Limiter { return p.suppressed }
 
-// Len returns the number of keys held for both strategies.
-func (p *Provider) Len() int { return p.absolute.table.Len() + p.suppressed.table.Len() }
+// Len returns the number of keys held for both strategies. A key of a trypema.MultiLimiter counts once for each of its windows.
+func (p *Provider) Len() (n int) {
+	for _, l := range p.all() {
+		n += l.table.Len()
+	}
+	return n
+}
 
 // Flush settles all that was admitted and declined before it was called, and returns when Redis has it, or ctx has ended, or
 // with what is wrong with Redis. What is on lease stays so.
 func (p *Provider) Flush(ctx context.Context) error {
-	return errors.Join(p.absolute.flush(ctx, false), p.suppressed.flush(ctx, false))
+	var err error
+	for _, l := range p.all() {
+		err = errors.Join(err, l.flush(ctx, false))
+	}
+	return err
 }
 
 // Close settles everything, gives back what is on lease, and returns when nothing of the provider runs any more. Calls that
@@ -79,5 +140,12 @@ func (p *Provider) Flush(ctx context.Context) error {
 //
 // It returns an error if Redis could not be told; what was on lease then counts as used until it has aged out.
 func (p *Provider) Close() error {
-	return errors.Join(p.absolute.close(), p.suppressed.close())
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	var err error
+	for _, l := range p.all() {
+		err = errors.Join(err, l.close())
+	}
+	return err
 }
