@@ -80,7 +80,7 @@ type party struct {
 	sh    *shard
 	k     *account
 	v     lease.Verdict
-	asked bool // the ledger was asked for this call, and had its say
+	asked bool // the ledger was asked for this call, and had its say; unless its lease is over since
 }
 
 // judge makes d, and tells where it was recorded if that is wanted.
@@ -172,7 +172,7 @@ func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, no
 		q := m.question(i, n, min(mode, lease.Try))
 		p.v = lease.Verdict{}
 		l.throw(&p.v, &q, p.sh, p.k, now, dice, q.mode)
-		if p.v.Ask && (p.asked || l.options.OnEmpty == EmptyReject) {
+		if p.v.Ask && (p.asked && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) {
 			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
 		}
 		ask = ask || p.v.Ask
