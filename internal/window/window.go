@@ -192,16 +192,18 @@ func (w *Window) Settle(g *Groups, s Span, now, at int64, was, is uint64) bool {
 	if last-at >= s.Bucket { // none so early is in this group: the events were deleted
 		return false
 	}
-	if is > was {
-		w.Insert(g, at, Counts{Admitted: min(is-was, maxObserved-min(w.Counts().Observed(), maxObserved))})
-		return true
-	}
 	before, end := w.bounds(g, i)
-	less := min(was-is, end.Admitted-before.Admitted)
-	w.upto.Admitted -= less
+	var more uint64 // modulo 2⁶⁴
+	if is > was {
+		more = min(is-was, maxObserved-min(w.Counts().Observed(), maxObserved))
+		w.fit(g, Counts{Admitted: w.Counts().Admitted + more})
+	} else {
+		more = -min(was-is, end.Admitted-before.Admitted)
+	}
+	w.upto.Admitted += more
 	for ; i < int(w.n); i++ {
 		e := w.closedAt(g, i)
-		e.upto.Admitted -= less
+		e.upto.Admitted += more
 		w.pack(w.at(g, i), e)
 	}
 	if w.empty() {

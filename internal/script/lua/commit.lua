@@ -53,9 +53,13 @@ for k = 1, #KEYS do
         if i < recent then recent_before = recent_before + more end
       end
       admitted = admitted + more
-      if not ledger and admitted == gone and declined == gone_declined then
+      local empty = admitted == gone and declined == gone_declined
+      if empty and not ledger then
         call('DEL', key)
       else
+        if empty then -- as if all had expired
+          head, oldest, first, last = size, NONE, 0, 0
+        end
 -- include save.lua
       end
       reply[k] = 1
