@@ -15,7 +15,7 @@ func ExampleLocal_Multi() {
 		fmt.Println(err)
 		return
 	}
-	defer limits.Close() //nolint:errcheck // it returns nil
+	defer limits.Close()
 
 	both, err := limits.Multi(trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: trypema.PerSecond(10), Window: time.Second},
@@ -40,7 +40,7 @@ func ExampleReservation_Commit() {
 		fmt.Println(err)
 		return
 	}
-	defer limits.Close() //nolint:errcheck // it returns nil
+	defer limits.Close()
 
 	tokens, err := limits.Multi(trypema.StrategyAbsolute,
 		trypema.Limit{Name: "minute", Rate: trypema.PerMinute(10_000), Window: time.Minute},
@@ -75,7 +75,7 @@ func ExampleReservation_Refund() {
 		fmt.Println(err)
 		return
 	}
-	defer limits.Close() //nolint:errcheck // it returns nil
+	defer limits.Close()
 
 	logins, err := limits.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.PerMinute(5), Window: time.Minute})
 	if err != nil {
@@ -143,12 +143,12 @@ func ExampleOptions_BucketOf() {
 }
 
 // perSecondAndHour is what the examples below are about: 10 in a second, and 30 in an hour.
-func perSecondAndHour() (trypema.MultiLimiter, func() error) {
+func perSecondAndHour() (both trypema.MultiLimiter, done func() error) {
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
 		panic(err)
 	}
-	both, err := limits.Multi(trypema.StrategyAbsolute,
+	both, err = limits.Multi(trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: trypema.PerSecond(10), Window: time.Second},
 		trypema.Limit{Name: "hour", Rate: trypema.PerHour(30), Window: time.Hour})
 	if err != nil {

@@ -178,6 +178,21 @@ func (k *localKeys) find(key string) (sh *localShard, h table.Handle, w *window.
 	return sh, h, w, now
 }
 
+// open makes a key the hot one of its shard.
+func (k *localKeys) open(sh *localShard, h table.Handle, w *window.Window) {
+	now := w.Now()
+	closes, expires, oldest := w.Open(&sh.Memory, k.span)
+	sh.Open(h, &table.Hot{
+		Window:   k.span.Window,
+		Opened:   now,
+		Closes:   min(closes, now+table.MaxOpen),
+		Last:     w.Last(),
+		Admitted: w.Counts().Admitted,
+		Expires:  expires,
+		Oldest:   oldest,
+	})
+}
+
 // Set reads the clock once and takes one lock.
 func (k *localKeys) Set(_ context.Context, key string, when Condition, total uint64, keep History) (SetResult, error) {
 	if keep > KeepOldest {

@@ -64,21 +64,6 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	return nil
 }
 
-// open makes a key the hot one of its shard.
-func (l *localKeys) open(sh *localShard, h table.Handle, w *window.Window) {
-	now := w.Now()
-	closes, expires, oldest := w.Open(&sh.Memory, l.span)
-	sh.Open(h, &table.Hot{
-		Window:   l.span.Window,
-		Opened:   now,
-		Closes:   min(closes, now+table.MaxOpen),
-		Last:     w.Last(),
-		Admitted: w.Counts().Admitted,
-		Expires:  expires,
-		Oldest:   oldest,
-	})
-}
-
 func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
 	c, err := l.capacity(key, rate)
 	if err != nil {

@@ -2,6 +2,7 @@ package trypema_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,14 +46,14 @@ func TestMultiSharesTheWindowOfTheProvider(t *testing.T) {
 		t.Errorf("%d keys, want one for each window", n)
 	}
 	l.Close()
-	if _, err := m.Allow(ctx, "k"); err != trypema.ErrClosed {
+	if _, err := m.Allow(ctx, "k"); !errors.Is(err, trypema.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 	late, err := l.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: 1, Window: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := late.Allow(ctx, "k"); err != trypema.ErrClosed {
+	if _, err := late.Allow(ctx, "k"); !errors.Is(err, trypema.ErrClosed) {
 		t.Errorf("made after Close: %v", err)
 	}
 }

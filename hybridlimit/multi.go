@@ -375,7 +375,7 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 	all := make([]trypema.Usage, len(m.limits))
 	for i := range m.limits {
 		l := &m.limits[i]
-		u, err := l.limiter.Usage(ctx, key, l.rate)
+		u, err := l.Usage(ctx, key, l.rate)
 		if err != nil {
 			return nil, err
 		}
@@ -387,7 +387,7 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 // Delete implements trypema.MultiLimiter. It takes two round trips for each limit.
 func (m *multi) Delete(ctx context.Context, key string) error {
 	for i := range m.limits {
-		if err := m.limits[i].limiter.Delete(ctx, key); err != nil {
+		if err := m.limits[i].Delete(ctx, key); err != nil {
 			return err
 		}
 	}

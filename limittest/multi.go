@@ -128,7 +128,7 @@ type multiSubject struct {
 }
 
 // limits returns a limiter of c in a window, and of more in a longer one.
-func (m *multiSubject) limits(c uint64, more uint64, times int) trypema.MultiLimiter {
+func (m *multiSubject) limits(c, more uint64, times int) trypema.MultiLimiter {
 	m.Helper()
 	l, err := m.p.Multi(m.s.kind(),
 		trypema.Limit{Name: "long", Rate: trypema.Per(float64(more), time.Duration(times)*m.s.Window), Window: time.Duration(times) * m.s.Window},
@@ -323,7 +323,7 @@ func (m *multiSubject) settles() {
 	}
 	m.check("at more, as estimated, and refunded", l, 37+50+5)
 	// What was settled leaves with the group in which it was recorded.
-	time.Sleep(m.s.Window - m.s.Window/4 + m.s.Jitter - time.Duration(m.s.Jitter)/2)
+	time.Sleep(m.s.Window - m.s.Window/4 + m.s.Jitter/2)
 	time.Sleep(m.s.Window / 50)
 	if u := m.used(l); u != [2]uint64{92, 62} {
 		m.Errorf("%d used once the first has left the short window, want 92 and 62", u)

@@ -145,6 +145,10 @@ func (m *multi) args(hardFactor string) func(batches []*batch) []string {
 
 // read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that means together.
 func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
+	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
+	for i := range answers {
+		pointers[i] = &answers[i]
+	}
 	alone := make([][]*call, len(m.limits))
 	for i := range m.limits {
 		l := &m.limits[i]
@@ -154,8 +158,11 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 			run.capacity = l.capacity
 			mine[j] = run
 		}
+		alone[i] = pointers[i*len(calls):][:len(calls)]
+		if calls == nil {
+			alone[i] = nil
+		}
 		for j := range calls {
-			alone[i] = append(alone[i], new(call))
 			if each := calls[j].each; each != nil {
 				each[i].at = at
 			}

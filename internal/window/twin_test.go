@@ -65,7 +65,8 @@ func agree(t *testing.T, data []byte) {
 		now = max(now, 1)
 		capacity := count(&in)%math.MaxInt64 + 1
 		op, n, record := in.Next(), count(&in), in.Next()%4 > 0
-		if op < 220 {
+		switch {
+		case op < 220:
 			var got, want window.Verdict
 			if op < 110 {
 				w.Absolute(&got, &g, s, capacity, now, n, record)
@@ -82,7 +83,7 @@ func agree(t *testing.T, data []byte) {
 			if got.Allowed && record {
 				events = append(events, event{w.Last(), n})
 			}
-		} else if len(events) > 0 && in.Next() < 160 {
+		case len(events) > 0 && in.Next() < 160:
 			i := int(in.Next()) % len(events)
 			e := &events[max(0, len(events)-1-i)]
 			is := model.Pick(&in, 0, e.n/2, e.n, n)
@@ -93,7 +94,7 @@ func agree(t *testing.T, data []byte) {
 			if e.n = is; is == 0 {
 				events = slices.DeleteFunc(events, func(e event) bool { return e.n == 0 })
 			}
-		} else {
+		default:
 			at := w.Advance(&g, s, now)
 			events = nil
 			switch empty := w.Counts() == (window.Counts{}); {
