@@ -65,7 +65,7 @@ var given = map[string]string{
 	"ctx":     "var ctx = context.Background()",
 	"key":     `var key = "user:42"`,
 	"rate":    "var rate = trypema.PerMinute(100)",
-	"limits":  "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter }",
+	"limits":  "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter; Multi(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error) }",
 	"limiter": "var limiter trypema.Limiter",
 	"client":  "var client redis.UniversalClient",
 	"conn":    "var conn redislimit.Conn",
