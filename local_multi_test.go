@@ -3,6 +3,8 @@ package trypema_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +57,54 @@ func TestMultiSharesTheWindowOfTheProvider(t *testing.T) {
 	}
 	if _, err := late.Allow(ctx, "k"); !errors.Is(err, trypema.ErrClosed) {
 		t.Errorf("made after Close: %v", err)
+	}
+}
+
+// Limiters that share windows, given in other orders, with room for a few keys only, while keys are deleted and reservations
+// settled: nobody waits in a circle, nothing wraps, and what is left when all has expired is nothing.
+func TestMultiUnderStress(t *testing.T) {
+	ctx := context.Background()
+	l := newLocal(t, trypema.Options{Window: 20 * time.Millisecond, MaxKeys: 8})
+	windows := []time.Duration{20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond}
+	var all sync.WaitGroup
+	for g := range 8 {
+		rng := rand.New(rand.NewPCG(uint64(g), 5))
+		var limits []trypema.Limit
+		for _, i := range rng.Perm(3)[:1+g%3] {
+			limits = append(limits, trypema.Limit{Rate: trypema.Per(1000, windows[i]), Window: windows[i]})
+		}
+		m, err := l.Multi(trypema.StrategyAbsolute, limits...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			for range 20_000 {
+				key := string(rune('a' + rng.IntN(20)))
+				switch rng.IntN(20) {
+				case 0:
+					_ = m.Delete(ctx, key)
+				case 1:
+					if r, err := m.Reserve(ctx, key, 1+rng.Uint64N(20), 0); err == nil && r.Allowed {
+						_ = r.Commit(ctx, rng.Uint64N(40))
+					}
+				case 2:
+					_, _ = l.Absolute().AllowN(ctx, key, trypema.Per(1000, 20*time.Millisecond), 3)
+				default:
+					if d, err := m.AllowN(ctx, key, 1+rng.Uint64N(5)); err != nil || d.Remaining > d.Limit {
+						t.Errorf("%+v, %v", d, err)
+						return
+					}
+				}
+				if all, err := m.Usage(ctx, key); err != nil || all[0].Total > 10_000 {
+					t.Errorf("%+v, %v", all, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n := l.Len(); n > 3*8 {
+		t.Errorf("%d keys in three windows of at most 8", n)
 	}
 }
 
