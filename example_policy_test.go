@@ -62,7 +62,7 @@ func ExamplePolicy_Check() {
 		Limits: []trypema.Limit{{Name: "hour", Rate: trypema.PerHour(10), Window: time.Hour}},
 		Cost:   25,
 	}.Check())
-	// Output: trypema: policy "export": Cost is 25; it must be at most 10, which is all that limit "hour" can hold
+	// Output: trypema: policy "export": cost is 25; it must be at most 10, which is all that limit "hour" can hold
 }
 
 // A call costs what the policy says.

@@ -24,7 +24,7 @@ type Policy struct {
 	Strategy Strategy
 	// Limits are kept at once, all or nothing: from 1 to MaxLimits.
 	Limits []Limit
-	// Cost is that of one call. Default 1; at most what each of the limits can hold, or no call would ever pass.
+	// cost is that of one call. Default 1; at most what each of the limits can hold, or no call would ever pass.
 	Cost uint64
 }
 
@@ -35,11 +35,11 @@ const maxPolicyName = 64
 func (p Policy) Check() error {
 	switch {
 	case p.Name == "":
-		return invalid.Errorf(ErrInvalidOptions, "Policy.Name is empty; it must have from 1 to %d bytes", maxPolicyName)
+		return invalid.Errorf(ErrInvalidOptions, "the name of a policy is empty; it must have from 1 to %d bytes", maxPolicyName)
 	case len(p.Name) > maxPolicyName:
-		return invalid.Errorf(ErrInvalidOptions, "policy %.32q…: Name has %d bytes; it must have from 1 to %d", p.Name, len(p.Name), maxPolicyName)
+		return invalid.Errorf(ErrInvalidOptions, "policy %.32q…: the name has %d bytes; it must have from 1 to %d", p.Name, len(p.Name), maxPolicyName)
 	case strings.Contains(p.Name, ":"):
-		return invalid.Errorf(ErrInvalidOptions, "policy %q: Name has a colon; it must have none", p.Name)
+		return invalid.Errorf(ErrInvalidOptions, "policy %q: the name has a colon; it must have none", p.Name)
 	}
 	if err := CheckLimits(p.Strategy, p.Limits); err != nil {
 		kind := ErrInvalidOptions
@@ -50,7 +50,7 @@ func (p Policy) Check() error {
 	}
 	for _, l := range p.Limits {
 		if c, _ := l.Rate.Capacity(l.Window); p.Cost > c { // the limit was checked
-			return invalid.Errorf(ErrInvalidOptions, "policy %q: Cost is %d; it must be at most %d, which is all that limit %q can hold", p.Name, p.Cost, c, l.Label())
+			return invalid.Errorf(ErrInvalidOptions, "policy %q: cost is %d; it must be at most %d, which is all that limit %q can hold", p.Name, p.Cost, c, l.Label())
 		}
 	}
 	return nil
