@@ -29,7 +29,7 @@ func tiers() (*trypema.Policies, func() error) {
 	return p, limits.Close
 }
 
-// What a customer may do is a matter of the plan; what has been used, of the plan and the customer.
+// What a customer may do is a matter of the plan. What has been used is one of the customer, as the plans are of one group.
 func ExampleNewPolicies() {
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
@@ -39,8 +39,8 @@ func ExampleNewPolicies() {
 	defer limits.Close()
 
 	plans, err := trypema.NewPolicies(limits,
-		trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: trypema.PerMinute(20), Window: time.Minute}}},
-		trypema.Policy{Name: "pro", Limits: []trypema.Limit{{Rate: trypema.PerMinute(600), Window: time.Minute}}})
+		trypema.Policy{Name: "free", Group: "plans", Limits: []trypema.Limit{{Rate: trypema.PerMinute(20), Window: time.Minute}}},
+		trypema.Policy{Name: "pro", Group: "plans", Limits: []trypema.Limit{{Rate: trypema.PerMinute(600), Window: time.Minute}}})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -52,7 +52,7 @@ func ExampleNewPolicies() {
 	}
 	// Output:
 	// true 19 false
-	// true 599 false
+	// true 598 false
 	// false 0 true
 }
 

@@ -1,6 +1,7 @@
 package trypema
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -17,9 +18,12 @@ var ErrUnknownPolicy = errors.New("trypema: unknown policy")
 // Policy says how calls are limited, under a name: that of a plan, a tier, or an endpoint. Package policyfile reads policies
 // from a file.
 type Policy struct {
-	// Name is what callers ask for, and how what a key has used by this policy is told from what it has used by others. It
-	// has from 1 to 64 bytes, none of them a colon.
+	// Name is what callers ask for. It has from 1 to 64 bytes, none of them a colon.
 	Name string
+	// Group is what counts are kept under, by rules as those of Name. Policies of one group share what a key has used, in windows
+	// of the same length and by the same strategy: a customer who goes from one plan to another does not begin anew. Default
+	// Name, so that each policy counts by itself.
+	Group string
 	// Strategy is that of all limits. The zero value is StrategyAbsolute.
 	Strategy Strategy
 	// Limits are kept at once, all or nothing: from 1 to MaxLimits.
@@ -33,13 +37,16 @@ const maxPolicyName = 64
 // Check returns what is wrong with the policy, as an ErrInvalidOptions or ErrInvalidRate that names the policy, the field, its
 // value and the rule, or nil. NewPolicies and Swap call it; programs need it only to check what they have read from somewhere.
 func (p Policy) Check() error {
-	switch {
-	case p.Name == "":
+	if p.Name == "" {
 		return invalid.Errorf(ErrInvalidOptions, "the name of a policy is empty; it must have from 1 to %d bytes", maxPolicyName)
-	case len(p.Name) > maxPolicyName:
-		return invalid.Errorf(ErrInvalidOptions, "policy %.32q…: the name has %d bytes; it must have from 1 to %d", p.Name, len(p.Name), maxPolicyName)
-	case strings.Contains(p.Name, ":"):
-		return invalid.Errorf(ErrInvalidOptions, "policy %q: the name has a colon; it must have none", p.Name)
+	}
+	for _, f := range []struct{ field, value string }{{"name", p.Name}, {"group", p.Group}} {
+		switch {
+		case len(f.value) > maxPolicyName:
+			return invalid.Errorf(ErrInvalidOptions, "policy %.32q: the %s has %d bytes; it must have from 1 to %d", p.Name, f.field, len(f.value), maxPolicyName)
+		case strings.Contains(f.value, ":"):
+			return invalid.Errorf(ErrInvalidOptions, "policy %q: the %s is %q; it must have no colon", p.Name, f.field, f.value)
+		}
 	}
 	if err := CheckLimits(p.Strategy, p.Limits); err != nil {
 		kind := ErrInvalidOptions
@@ -65,9 +72,9 @@ type MultiProvider interface {
 // Policies are limits by name, on one provider, which can be changed while they are in use. They are made by NewPolicies, and
 // are safe for concurrent use.
 //
-// A key has a usage of its own by each policy: policies do not share counts, with each other or with other limiters of the
-// provider. The provider has it under the name of the policy, a colon and the key. Making that string is one allocation; it is
-// all that a call costs beyond that of the MultiLimiter. An empty key is one as any other.
+// A key has a usage of its own by each policy, or by each group of them, which is not that of other limiters of the provider.
+// The provider has it under the name of the group, a colon and the key. Making that string is one allocation; it is all that a
+// call allocates beyond what the MultiLimiter does. An empty key is one as any other.
 //
 // A policy that is not there is ErrUnknownPolicy; no verb admits anything then.
 type Policies struct {
@@ -103,9 +110,9 @@ func NewPolicies(p MultiProvider, list ...Policy) (*Policies, error) {
 // Swap puts other policies in the place of all that are there. If one of them is wrong it says so, and nothing changes. Calls
 // that are made meanwhile are judged by the old policy or the new one, never by a part of each.
 //
-// Usage is not lost. What a key has used belongs to the name of the policy, its strategy, and the length of a window; so where these
+// Usage is not lost. What a key has used belongs to the group of the policy, its strategy, and the length of a window; so where these
 // stay, a new rate judges at once what the key has used already. A window that is new begins empty, and so does a policy of a
-// new name or strategy. What a policy has counted that is no longer there leaves its windows in time, and still counts if the
+// new group or strategy. What a policy has counted that is no longer there leaves its windows in time, and still counts if the
 // policy comes back before.
 //
 // The provider keeps some memory for each length of window that it was ever given, until it is closed: choose from a few.
@@ -123,6 +130,7 @@ func (p *Policies) Swap(list ...Policy) error {
 		}
 		policy.Limits = slices.Clone(policy.Limits)
 		policy.Cost = max(policy.Cost, 1)
+		policy.Group = cmp.Or(policy.Group, policy.Name)
 		set.names = append(set.names, policy.Name)
 		set.byName[policy.Name] = &boundPolicy{Policy: policy}
 	}
@@ -162,7 +170,7 @@ func (p *Policies) find(name string) (*boundPolicy, error) {
 }
 
 // key is the name under which the provider has a key.
-func (b *boundPolicy) key(key string) string { return b.Name + ":" + key }
+func (b *boundPolicy) key(key string) string { return b.Group + ":" + key }
 
 // Allow decides whether a call may pass now by a policy, and records it, in one step. It costs what the policy says.
 func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, error) {

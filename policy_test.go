@@ -48,8 +48,11 @@ func TestWrongPolicies(t *testing.T) {
 		{nil, trypema.ErrInvalidOptions, `trypema: there are no policies; there must be at least 1`},
 		{policy(func(p *trypema.Policy) { p.Name = "" }), trypema.ErrInvalidOptions, `trypema: the name of a policy is empty; it must have from 1 to 64 bytes`},
 		{policy(func(p *trypema.Policy) { p.Name = strings.Repeat("n", 65) }), trypema.ErrInvalidOptions,
-			`trypema: policy "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"…: the name has 65 bytes; it must have from 1 to 64`},
-		{policy(func(p *trypema.Policy) { p.Name = "a:b" }), trypema.ErrInvalidOptions, `trypema: policy "a:b": the name has a colon; it must have none`},
+			`trypema: policy "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn": the name has 65 bytes; it must have from 1 to 64`},
+		{policy(func(p *trypema.Policy) { p.Name = "a:b" }), trypema.ErrInvalidOptions, `trypema: policy "a:b": the name is "a:b"; it must have no colon`},
+		{policy(func(p *trypema.Policy) { p.Group = strings.Repeat("n", 65) }), trypema.ErrInvalidOptions,
+			`trypema: policy "api": the group has 65 bytes; it must have from 1 to 64`},
+		{policy(func(p *trypema.Policy) { p.Group = "a:b" }), trypema.ErrInvalidOptions, `trypema: policy "api": the group is "a:b"; it must have no colon`},
 		{policy(func(p *trypema.Policy) { p.Name = "other" }), trypema.ErrInvalidOptions, `trypema: two policies have the name "other"; each must have its own`},
 		{policy(func(p *trypema.Policy) { p.Strategy = 2 }), trypema.ErrInvalidOptions,
 			`trypema: policy "api": strategy is Strategy(2); it must be StrategyAbsolute or StrategySuppressed`},
@@ -165,6 +168,28 @@ func TestPoliciesCountApart(t *testing.T) {
 		if u, err := provider.Absolute().Usage(t.Context(), key, 1); err != nil || u.Total != 0 {
 			t.Errorf("%q of the provider: %+v, %v", key, u, err)
 		}
+	}
+}
+
+// A customer who goes from one plan to another goes on with what has been used, if the plans are of one group.
+func TestPoliciesOfAGroup(t *testing.T) {
+	free, pro, other := perMinute("free", 10), perMinute("pro", 100), perMinute("other", 100)
+	free.Group, pro.Group = "plans", "plans"
+	suppressed := perMinute("suppressed", 100)
+	suppressed.Group, suppressed.Strategy = "plans", trypema.StrategySuppressed
+	p := newPolicies(t, free, pro, other, suppressed)
+	for _, call := range []struct {
+		policy    string
+		n         uint64
+		allowed   bool
+		remaining uint64
+	}{{"free", 10, true, 0}, {"pro", 50, true, 40}, {"free", 1, false, 0}, {"pro", 40, true, 0}, {"other", 1, true, 99}, {"suppressed", 1, true, 99}} {
+		if d, err := p.AllowN(t.Context(), call.policy, "k", call.n); err != nil || d.Allowed != call.allowed || d.Remaining != call.remaining {
+			t.Errorf("%+v: %+v, %v", call, d, err)
+		}
+	}
+	if got, _ := p.Get("other"); got.Group != "other" {
+		t.Errorf("%+v", got)
 	}
 }
 

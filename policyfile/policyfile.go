@@ -13,7 +13,7 @@
 //	      - {rate: unlimited, window: 1h}
 //
 // Of a policy, name and limits are required. The strategy is absolute, the default, or suppressed. The cost is that of one call, 1 by
-// default.
+// default. Policies of one group share what a key has used; by default each is a group by itself.
 //
 // Of a limit, the rate is required: a number per time, as in 10/s, 0.5/m, 1000/h, 5000/d or 5/15m; or unlimited, which is counted and
 // never refused. The window is a duration, as in 500ms, 1h30m or 7d; by default it is the time of the rate. The name is that which a

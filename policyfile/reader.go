@@ -2,6 +2,7 @@ package policyfile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +62,7 @@ func shown(n *yaml.Node) string {
 		return "null"
 	case len(n.Value) > 40:
 		return fmt.Sprintf("%.40q…", n.Value)
-	case n.Tag == "!!str":
+	case n.Tag == "!!str" || strings.ContainsAny(n.Value, "\r\n"):
 		return strconv.Quote(n.Value)
 	}
 	return n.Value
@@ -190,18 +191,18 @@ func (r *reader) policies(data []byte) (list []trypema.Policy) {
 }
 
 func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
-	fields := r.fields(n, what, "name", "strategy", "cost", "limits")
+	fields := r.fields(n, what, "name", "group", "strategy", "cost", "limits")
 	if fields == nil {
 		return p
 	}
 	before := r.wrong
 	if n, ok := r.required(n, fields, what, "name"); ok {
-		p.Name, _ = r.text(n, what+": name", "a text, which is not empty")
-		// What is said of it with a limit that is right is said of the name.
-		right := trypema.Policy{Name: p.Name, Limits: []trypema.Limit{{Rate: 1, Window: time.Second}}}
-		if err := right.Check(); err != nil && p.Name != "" {
-			r.errorf(n, "%s", said(err))
-		}
+		p.Name = r.label(n, what+": name", func(name string) trypema.Policy { return trypema.Policy{Name: name} })
+	}
+	if n := fields["group"]; n != nil {
+		p.Group = r.label(n, what+": group", func(group string) trypema.Policy {
+			return trypema.Policy{Name: cmp.Or(p.Name, "?"), Group: group}
+		})
 	}
 	if n := fields["strategy"]; n != nil {
 		p.Strategy = r.strategy(n, what)
@@ -222,6 +223,21 @@ func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
 		r.errorf(n, "%s", said(err))
 	}
 	return p
+}
+
+// label returns a text by which a policy is called, if one that is right in all else would be a policy with it.
+func (r *reader) label(n *yaml.Node, what string, of func(string) trypema.Policy) string {
+	s, ok := r.text(n, what, "a text, which is not empty")
+	if !ok {
+		return ""
+	}
+	p := of(s)
+	p.Limits = []trypema.Limit{{Rate: 1, Window: time.Second}}
+	if err := p.Check(); err != nil {
+		r.errorf(n, "%s", said(err))
+		return ""
+	}
+	return s
 }
 
 func (r *reader) required(of *yaml.Node, fields map[string]*yaml.Node, what, field string) (n *yaml.Node, ok bool) {
