@@ -10,7 +10,7 @@ import (
 )
 
 // tiers are the plans that the examples below are about.
-func tiers() (*trypema.Policies, func() error) {
+func tiers() (plans *trypema.Policies, done func() error) {
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
 		panic(err)

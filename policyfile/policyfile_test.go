@@ -191,7 +191,7 @@ func TestWrongFiles(t *testing.T) {
 // What is wrong can be had one by one, and not without end.
 func TestErrors(t *testing.T) {
 	_, err := policyfile.Parse("p.yaml", []byte("policies: ["+strings.Repeat("api,\n", 1000)+"]"))
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // it is this that is asked
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // it is this that is asked
+		joined, ok := err.(interface{ Unwrap() []error })
 		if !ok || len(joined.Unwrap()) == 0 || list != nil {
 			t.Fatal(list, err)
 		}
