@@ -28,7 +28,7 @@ type Policy struct {
 	Strategy Strategy
 	// Limits are kept at once, all or nothing: from 1 to MaxLimits.
 	Limits []Limit
-	// cost is that of one call. Default 1; at most what each of the limits can hold, or no call would ever pass.
+	// Cost is that of one call. Default 1; at most what each of the limits can hold, or no call would ever pass.
 	Cost uint64
 }
 

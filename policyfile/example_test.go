@@ -111,10 +111,10 @@ func ExampleWatch() {
 		return
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
 	policyfile.Watch(ctx, "no such file", time.Second, p.Swap, func(err error) {
 		fmt.Println("the policies stay as they are:", os.IsNotExist(err), p.Names())
+		cancel()
 	})
 	// Output: the policies stay as they are: true [free pro]
 }

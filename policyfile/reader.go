@@ -197,12 +197,14 @@ func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
 	}
 	before := r.wrong
 	if n, ok := r.required(n, fields, what, "name"); ok {
-		p.Name = r.label(n, what+": name", func(name string) trypema.Policy { return trypema.Policy{Name: name} })
+		if s, ok := r.text(n, what+": name", textRule); ok && r.right(n, trypema.Policy{Name: s}) {
+			p.Name = s
+		}
 	}
 	if n := fields["group"]; n != nil {
-		p.Group = r.label(n, what+": group", func(group string) trypema.Policy {
-			return trypema.Policy{Name: cmp.Or(p.Name, "?"), Group: group}
-		})
+		if s, ok := r.text(n, what+": group", textRule); ok && r.right(n, trypema.Policy{Name: cmp.Or(p.Name, "?"), Group: s}) {
+			p.Group = s
+		}
 	}
 	if n := fields["strategy"]; n != nil {
 		p.Strategy = r.strategy(n, what)
@@ -225,19 +227,14 @@ func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
 	return p
 }
 
-// label returns a text by which a policy is called, if one that is right in all else would be a policy with it.
-func (r *reader) label(n *yaml.Node, what string, of func(string) trypema.Policy) string {
-	s, ok := r.text(n, what, "a text, which is not empty")
-	if !ok {
-		return ""
-	}
-	p := of(s)
+// right reports whether a policy without limits is right in all else.
+func (r *reader) right(n *yaml.Node, p trypema.Policy) bool {
 	p.Limits = []trypema.Limit{{Rate: 1, Window: time.Second}}
-	if err := p.Check(); err != nil {
+	err := p.Check()
+	if err != nil {
 		r.errorf(n, "%s", said(err))
-		return ""
 	}
-	return s
+	return err == nil
 }
 
 func (r *reader) required(of *yaml.Node, fields map[string]*yaml.Node, what, field string) (n *yaml.Node, ok bool) {
@@ -292,7 +289,7 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 		return l, false
 	}
 	if n := fields["name"]; n != nil {
-		l.Name, _ = r.text(n, what+": name", "a text, which is not empty")
+		l.Name, _ = r.text(n, what+": name", textRule)
 	}
 	rate, ok := r.required(n, fields, what, "rate")
 	if ok {
@@ -328,8 +325,10 @@ func (r *reader) rate(n *yaml.Node, what string) (rate trypema.Rate, per time.Du
 	}
 	per, ok = duration(unit)
 	whole, part, dot := strings.Cut(number, ".")
-	if f, err := strconv.ParseFloat(number, 64); ok && err == nil && f > 0 && digits(whole) && (digits(part) || !dot) {
-		return trypema.Per(f, per), per, true
+	f, err := strconv.ParseFloat(number, 64)
+	rate = trypema.Per(f, per)
+	if ok && err == nil && rate > 0 && rate <= trypema.Unlimited && digits(whole) && (digits(part) || !dot) {
+		return rate, per, true
 	}
 	r.errorf(n, "%s: rate is %s; it must be %s", what, shown(n), rateRule)
 	return 0, 0, false
@@ -346,6 +345,7 @@ func (r *reader) window(n *yaml.Node, what string) time.Duration {
 }
 
 const (
+	textRule   = "a text, which is not empty"
 	rateRule   = "a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited"
 	windowRule = "a duration from 1ms to 36500d, as in 500ms, 1h30m or 7d"
 	day        = 24 * time.Hour
