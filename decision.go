@@ -81,9 +81,6 @@ type Usage struct {
 	Limit uint64
 	// Remaining is the cost that still fits below Limit.
 	Remaining uint64
-	// RefusedBy names the limit that refused, where a call had several to keep: see MultiLimiter. It is empty otherwise.
-	RefusedBy string
-
 	// SuppressionFactor is the probability with which a call of cost 1 would be declined now; 0 under Absolute.
 	SuppressionFactor float64
 }
