@@ -13,9 +13,9 @@ import (
 // MultiProvider is a provider whose limiters can be had one by one, and several limits together. What a key has used in a
 // window must be the same for both.
 type MultiProvider interface {
+	trypema.MultiProvider
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
-	Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error)
 }
 
 // RunMulti runs the suite of [Run] on a MultiLimiter whose other limit is so far away that it has no say, and then what
