@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 ARGS     ?=
 
-MODULES  := . ./goredisconn ./grpclimit ./policyfile ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
+MODULES  := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
 PACKAGES := $(MODULES:%=%/...)
 
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2

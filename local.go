@@ -8,9 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -48,6 +50,8 @@ func NewLocal(o Options) (*Local, error) {
 	l.absolute.init(o, started)
 	l.suppressed.init(o, started)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
+	l.absolute.observe(o, "absolute")
+	l.suppressed.observe(o, "suppressed")
 	return l, nil
 }
 
@@ -117,6 +121,7 @@ type localKeys struct {
 	seconds float64 // of the window
 	started time.Time
 	closed  atomic.Bool
+	tally   *tally.Tally // nil without an Observer
 }
 
 type localShard = table.Shard[window.Window, window.Groups]
@@ -135,6 +140,47 @@ func (k *localKeys) init(o Options, started time.Time) {
 
 // now is the only place where the clock is read: monotonic, in nanoseconds since the start.
 func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
+
+// observe has the Observer, if there is one, told of a strategy, whose calls are counted from then on.
+func (k *localKeys) observe(o Options, strategy string) {
+	if o.Observer == nil {
+		return
+	}
+	t := tally.New()
+	k.tally = t
+	keys := weak.Make(k)
+	o.Observer.Observe(Meter{
+		Provider: "local",
+		Policy:   o.Name,
+		Strategy: strategy,
+		Read: func() Stats {
+			s := Stats{Counters: Counters(t.Read(strategy == "suppressed"))}
+			if k := keys.Value(); k != nil {
+				s.Keys = k.table.Len()
+			} else {
+				s.Ended = true
+			}
+			return s
+		},
+		TopLimited: t.TopDenied,
+	})
+}
+
+// count counts a decision on a call that began at an instant.
+func (k *localKeys) count(allowed bool, key string, began int64) {
+	cell := tally.Judged(allowed)
+	if n := k.tally.Count(cell); n > 0 {
+		k.sample(cell, n, key, began)
+	}
+}
+
+// sample measures a call, and notes the key of a denial. It stands for n calls.
+func (k *localKeys) sample(cell tally.Cell, n uint64, key string, began int64) {
+	k.tally.Took(time.Duration(k.now() - began))
+	if cell == tally.Denied {
+		k.tally.Denied(key, n)
+	}
+}
 
 // capacity returns the capacity of a window at a rate, if the rate is valid, the key can be stored, and the provider is
 // open.
@@ -162,6 +208,15 @@ func (k *localKeys) refuse(key string, rate Rate) error {
 }
 
 var errZeroCost = invalid.Errorf(ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
+
+// failed counts a call that is not decided, and returns why.
+func (k *localKeys) failed(n uint64, err error) error {
+	k.tally.Count(tally.Failed)
+	if n == 0 {
+		return errZeroCost
+	}
+	return err
+}
 
 // find locks the shard of a key and returns its window, live at the instant that it returns too. A key that is not there
 // has an empty window that belongs to nobody.

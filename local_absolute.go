@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -17,23 +18,23 @@ func (l *localAbsolute) Allow(_ context.Context, key string, rate Rate) (d Decis
 }
 
 func (l *localAbsolute) AllowN(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
-	if n == 0 {
-		return d, errZeroCost
-	}
 	err = l.take(&d, key, rate, n)
 	return d, err
 }
 
 func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error {
 	c, err := l.capacity(key, rate)
-	if err != nil {
-		return err
+	if err != nil || n == 0 {
+		return l.failed(n, err)
 	}
 	hash := l.table.Hash(key)
 	now := l.now() // after what the hash had to wait for: see now
 	if f := l.table.Shard(hash).Hot(key); f != nil {
 		switch a, have, at, then := f.Take(c, now, n, true); a {
 		case table.Admitted:
+			if stands := l.tally.Count(tally.Allowed); stands > 0 {
+				l.sample(tally.Allowed, stands, key, now)
+			}
 			d.Allowed = true
 			d.Outcome = OutcomeAllowed
 			d.Limit = c
@@ -41,6 +42,9 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 			d.RemainingAfterWaiting = c - have
 			return nil
 		case table.Denied:
+			if stands := l.tally.Count(tally.Denied); stands > 0 {
+				l.sample(tally.Denied, stands, key, now)
+			}
 			d.Limit = c
 			d.Remaining = window.Room(c, have)
 			d.RetryAfter = time.Duration(at - now)
@@ -50,6 +54,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	}
 	if n > c { // it records nothing, so it must not make a key either
 		l.peek(d, key, c, n)
+		l.count(false, key, now)
 		return nil
 	}
 	sh, h := l.table.Acquire(hash, key, now)
@@ -61,6 +66,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	}
 	sh.Unlock()
 	d.set(c, &v, OutcomeRejected)
+	l.count(v.Allowed, key, now)
 	return nil
 }
 

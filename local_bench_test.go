@@ -36,16 +36,23 @@ func BenchmarkLocal(b *testing.B) {
 		rate     trypema.Rate
 		suppress bool
 		share    func(admitted float64) bool
+		observed bool
 	}{
-		{"hot-over", 1, 100, false, func(a float64) bool { return a < .1 }},
-		{"hot-under", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }},
-		{"uniform-100k", 100_000, 1000, false, func(a float64) bool { return a > .5 }},
-		{"uniform-1M", 1_000_000, 1000, false, func(a float64) bool { return a == 1 }},
-		{"suppressed-hot-over", 1, 100, true, func(a float64) bool { return a < .1 }},
-		{"suppressed-uniform-100k", 100_000, 1000, true, func(a float64) bool { return a > .5 }},
+		{"hot-over", 1, 100, false, func(a float64) bool { return a < .1 }, false},
+		{"hot-over-observed", 1, 100, false, func(a float64) bool { return a < .1 }, true},
+		{"hot-under", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }, false},
+		{"hot-under-observed", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }, true},
+		{"uniform-100k", 100_000, 1000, false, func(a float64) bool { return a > .5 }, false},
+		{"uniform-1M", 1_000_000, 1000, false, func(a float64) bool { return a == 1 }, false},
+		{"suppressed-hot-over", 1, 100, true, func(a float64) bool { return a < .1 }, false},
+		{"suppressed-uniform-100k", 100_000, 1000, true, func(a float64) bool { return a > .5 }, false},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			local := newLocal(b, trypema.Options{Window: time.Second})
+			o := trypema.Options{Window: time.Second}
+			if bench.observed {
+				o.Observer = new(trypema.Meters)
+			}
+			local := newLocal(b, o)
 			limiter := local.Absolute()
 			if bench.suppress {
 				limiter = local.Suppressed()

@@ -21,17 +21,14 @@ func (l *localSuppressed) Allow(_ context.Context, key string, rate Rate) (d Dec
 }
 
 func (l *localSuppressed) AllowN(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
-	if n == 0 {
-		return d, errZeroCost
-	}
 	err = l.take(&d, key, rate, n)
 	return d, err
 }
 
 func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) error {
 	c, err := l.capacity(key, rate)
-	if err != nil {
-		return err
+	if err != nil || n == 0 {
+		return l.failed(n, err)
 	}
 	hash := l.table.Hash(key)
 	now := l.now()
@@ -40,6 +37,7 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 	sh.State(h).Suppressed(&v, &sh.Memory, l.span, l.law(c), now, n, l.dice(), true)
 	sh.Unlock()
 	d.set(c, &v, OutcomeSuppressed)
+	l.count(v.Allowed, key, now)
 	return nil
 }
 

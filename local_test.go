@@ -310,7 +310,12 @@ func TestDroppedLocalIsCollected(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	l := newLocal(t, trypema.Options{})
+	t.Run("observed", func(t *testing.T) { noAllocations(t, trypema.Options{Observer: new(trypema.Meters)}) })
+	t.Run("not observed", func(t *testing.T) { noAllocations(t, trypema.Options{}) })
+}
+
+func noAllocations(t *testing.T, o trypema.Options) {
+	l := newLocal(t, o)
 	names := keys(1000)
 	for name, limiter := range each(l) {
 		for _, test := range []struct {

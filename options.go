@@ -27,6 +27,14 @@ type Options struct {
 	// longest ago is forgotten, with its count, for each new one. Default 0: no bound but cleanup, which forgets a
 	// key once its last event is older than Window + Bucket.
 	MaxKeys int
+
+	// Observer is told of the provider, and can then read what it counts; see [Meters]. Without one nothing is counted. Default
+	// nil.
+	Observer Observer
+
+	// Name is what the Observer calls the provider: its policy, as "login" or "api", in metrics. Providers of one name are
+	// added up. Default "".
+	Name string
 }
 
 const (

@@ -1,6 +1,7 @@
 package hybridlimit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -16,6 +17,7 @@ import (
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -37,6 +39,9 @@ type limiter struct {
 	closing sync.Once
 	holders atomic.Uint64
 	lapsed  atomic.Int64 // calls since the last tick that found a lease that had ended
+	leased  atomic.Int64 // by all accounts, as their last messages left them
+	failing atomic.Int64 // since when every exchange has failed; 0 if the last one did not
+	tally   *tally.Tally // nil without an Observer
 
 	server  *script.Server
 	breaker *breaker.Breaker
@@ -53,12 +58,13 @@ type account struct {
 	lease.Account
 	gone  bool  // it is not in the table any more
 	fault error // what Redis said of what it holds, when it was asked last
+	noted int64 // what of its lease is in the limiter's leased
 
 	waiting  []*waiter     // in the order in which they came
 	answered chan struct{} // closed at the end of the message that is under way, or else of the next; nil if nobody wants to know
 
 	// Guarded by the lock of the settler.
-	due    int64
+	due    int64 // the tick, of the wheel or since when it is ready
 	active bool
 	ready  bool // for the next tick
 	urged  bool // for the next flight
@@ -97,6 +103,7 @@ func (l *limiter) now() int64 { return int64(time.Since(l.started)) }
 func (l *limiter) forget(g *window.Groups, k *account) {
 	k.Clear(g)
 	k.gone = true
+	l.noteLease(k)
 	if k.Unsettled() || k.Leased() > 0 {
 		l.schedule(k, 0)
 	}
@@ -110,9 +117,6 @@ func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d t
 
 // AllowN implements trypema.Limiter.
 func (l *limiter) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
-	if n == 0 {
-		return d, remote.ErrZeroCost
-	}
 	err = l.judge(ctx, &d, key, rate, n, true)
 	return d, err
 }
@@ -145,8 +149,11 @@ func (l *limiter) refuse(key string, rate trypema.Rate) error {
 
 func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, record bool) error {
 	c, err := l.check(key, rate)
-	if err != nil {
-		return err
+	if err != nil || n == 0 {
+		if record {
+			l.tally.Count(tally.Failed)
+		}
+		return cmp.Or(err, remote.ErrZeroCost)
 	}
 	now := l.now()
 	hash := l.table.Hash(key)
@@ -154,6 +161,9 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 		if f := l.table.Shard(hash).Hot(key); f != nil && !l.breaker.Gone() {
 			switch a, have, at, then := f.Take(c, now, n, true); a {
 			case table.Admitted:
+				if stands := l.tally.Count(tally.Allowed); stands > 0 {
+					l.sample(tally.Allowed, stands, key, now)
+				}
 				d.Allowed = true
 				d.Outcome = trypema.OutcomeAllowed
 				d.Limit = c
@@ -161,6 +171,9 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 				d.RemainingAfterWaiting = c - have
 				return nil
 			case table.Denied:
+				if stands := l.tally.Count(tally.Denied); stands > 0 {
+					l.sample(tally.Denied, stands, key, now)
+				}
 				d.Limit = c
 				d.Remaining = window.Room(c, have)
 				d.RetryAfter = time.Duration(at - now)
@@ -169,7 +182,61 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 			}
 		}
 	}
-	return l.decide(ctx, d, key, hash, now, c, n, record)
+	err = l.decide(ctx, d, key, hash, now, c, n, record)
+	if record && l.tally != nil {
+		l.count(key, d, err, now)
+	}
+	return err
+}
+
+// count counts a call that began at an instant.
+func (l *limiter) count(key string, d *trypema.Decision, err error, began int64) {
+	if err != nil {
+		l.tally.Count(tally.Failed)
+		return
+	}
+	if d.Fallback {
+		l.tally.Count(tally.Fallback)
+	}
+	cell := tally.Judged(d.Allowed)
+	if n := l.tally.Count(cell); n > 0 {
+		l.sample(cell, n, key, began)
+	}
+}
+
+// sample measures a call, and notes the key of a denial. It stands for n calls.
+func (l *limiter) sample(cell tally.Cell, n uint64, key string, began int64) {
+	l.tally.Took(time.Duration(l.now() - began))
+	if cell == tally.Denied {
+		l.tally.Denied(key, n)
+	}
+}
+
+// gauges tells how the limiter stands.
+func (l *limiter) gauges(s *trypema.Stats) {
+	if l.closed.Load() {
+		return
+	}
+	s.RedisErr = l.breaker.Cause()
+	s.Keys = l.table.Len()
+	s.Leased = uint64(max(0, l.leased.Load()))
+	now := l.now()
+	l.settler.mu.Lock()
+	defer l.settler.mu.Unlock()
+	s.ActiveKeys = len(l.settler.active)
+	if ready := l.settler.ready; len(ready) > 0 {
+		s.SettlingLag = time.Duration(max(0, now-ready[0].due*l.terms.Interval))
+	}
+	if since := l.failing.Load(); since > 0 {
+		s.SettlingLag = max(s.SettlingLag, time.Duration(now-since))
+	}
+}
+
+// noteLease takes what a key has on lease into the sum, under the lock.
+func (l *limiter) noteLease(k *account) {
+	leased := int64(k.Leased())
+	l.leased.Add(leased - k.noted)
+	k.noted = leased
 }
 
 // law is that of Suppressed at a capacity; none under Absolute.
@@ -256,6 +323,7 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 	if record {
 		q.mode = lease.Record
 	}
+	waited := false
 	for now := began; ; now = l.now() {
 		sh, h, k := l.acquire(hash, name, now)
 		if l.closed.Load() {
@@ -289,6 +357,10 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 		if !l.urge(k) {
 			sh.Unlock()
 			return trypema.ErrClosed
+		}
+		if record && !waited {
+			l.tally.Count(tally.Waited)
+			waited = true
 		}
 		w := &waiter{question: q, done: make(chan struct{})}
 		k.waiting = append(k.waiting, w)

@@ -31,6 +31,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -69,13 +70,16 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	}
 	b, server := breaker.New(o.RetryInterval, tell), script.NewServer(c)
 	started := time.Now().Add(-1) // so that no instant is 0
-	return &Provider{
+	p := &Provider{
 		absolute:   newLimiter(server, b, o, false, started),
 		suppressed: newLimiter(server, b, o, true, started),
 		options:    o,
 		started:    started,
 		others:     make(map[other]*limiter),
-	}, nil
+	}
+	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).gauges)
+	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).gauges)
+	return p, nil
 }
 
 // limiter returns the limiter of a strategy with windows of a length.

@@ -98,7 +98,7 @@ func (l *limiter) schedule(k *account, at int64) {
 	due := (at + l.terms.Interval - 1) / l.terms.Interval
 	switch {
 	case due <= s.tick:
-		k.due, k.ready = 0, true
+		k.due, k.ready = s.tick, true
 		s.ready = append(s.ready, k)
 	case k.due == 0 || due < k.due:
 		s.placeLocked(entry{k, due})
@@ -132,7 +132,7 @@ func (s *settler) advanceLocked(tick int64) {
 			case e.due > tick:
 				s.placeLocked(e)
 			default:
-				e.k.due, e.k.ready = 0, true
+				e.k.ready = true
 				s.ready = append(s.ready, e.k)
 			}
 		}
@@ -193,7 +193,7 @@ func (l *limiter) onTick() {
 		batch = takeLocked(&s.ready, lease.MaxBatch)
 	}
 	for _, k := range batch {
-		k.ready = false
+		k.due, k.ready = 0, false
 	}
 	s.mu.Unlock()
 	_ = l.settle(batch) // what is wrong comes up again, and the breaker knows
@@ -294,6 +294,7 @@ func (l *limiter) settle(batch []*account) error {
 		switch {
 		case k.Asking():
 		case idle && (!k.Unsettled() && k.Leased() == 0 || k.fault != nil):
+			l.noteLease(k)
 			done = append(done, k)
 		default:
 			items = append(items, l.message(k, now, idle))
@@ -394,8 +395,10 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 		}
 		l.settler.spent += took
 		l.settler.mu.Unlock()
+		l.failing.Store(0)
 		l.breaker.Success()
 	case caller.Err() == nil:
+		l.failing.CompareAndSwap(0, began)
 		l.breaker.Failure(wrong)
 	}
 	return wrong
@@ -433,6 +436,7 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 	}
 	pace := l.pace.Load()
 	k.Hear(groups, &l.terms, pace, now, m)
+	l.noteLease(k)
 	k.fault = nil
 	more, due := false, now
 	if k.gone {

@@ -12,6 +12,7 @@ import (
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -28,6 +29,7 @@ type limiter struct {
 	local     trypema.Limiter // of FailLocal
 	fellBack  atomic.Int64    // when local decided last, in ns since started; 0 for never
 	started   time.Time
+	tally     *tally.Tally // nil without an Observer
 }
 
 // strategy is what Absolute and Suppressed do not have in common.
@@ -54,15 +56,54 @@ func newLimiter(srv *script.Server, b *breaker.Breaker, o Options, span window.S
 
 // Allow implements trypema.Limiter.
 func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (trypema.Decision, error) {
-	return l.judge(ctx, key, rate, 1, true)
+	return l.take(ctx, key, rate, 1)
 }
 
 // AllowN implements trypema.Limiter.
 func (l *limiter) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error) {
-	if n == 0 {
-		return trypema.Decision{}, remote.ErrZeroCost
+	return l.take(ctx, key, rate, n)
+}
+
+// take decides a call, records it, and counts it if there is an Observer.
+func (l *limiter) take(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
+	var began time.Time
+	if l.tally != nil {
+		began = time.Now()
 	}
-	return l.judge(ctx, key, rate, n, true)
+	if n == 0 {
+		err = remote.ErrZeroCost
+	} else {
+		d, err = l.judge(ctx, key, rate, n, true)
+	}
+	if l.tally != nil {
+		l.count(key, &d, err, began)
+	}
+	return d, err
+}
+
+func (l *limiter) count(key string, d *trypema.Decision, err error, began time.Time) {
+	if err != nil {
+		l.tally.Count(tally.Failed)
+		return
+	}
+	if d.Fallback {
+		l.tally.Count(tally.Fallback)
+	}
+	l.tally.Took(time.Since(began))
+	if n := l.tally.Count(tally.Judged(d.Allowed)); n > 0 && !d.Allowed {
+		l.tally.Denied(key, n)
+	}
+}
+
+// gauges tells how the limiter stands.
+func (l *limiter) gauges(s *trypema.Stats) {
+	x := l.exchange
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.closed {
+		s.ActiveKeys = len(x.lanes)
+		s.RedisErr = x.breaker.Cause()
+	}
 }
 
 // Peek implements trypema.Limiter.

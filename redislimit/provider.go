@@ -56,6 +56,7 @@ func New(c Conn, o Options) (*Provider, error) {
 	p := &Provider{options: o}
 	if o.OnFailure == FailLocal {
 		local := o.Options
+		local.Observer = nil // it observes what the provider decides
 		if local.MaxKeys == 0 {
 			local.MaxKeys = defaultFallbackKeys
 		}
@@ -74,6 +75,8 @@ func New(c Conn, o Options) (*Provider, error) {
 	if p.local != nil {
 		p.absolute.local, p.suppressed.local = p.local.Absolute(), p.local.Suppressed()
 	}
+	p.absolute.tally = remote.Observe(o.Options, "redis", "absolute", b, p.absolute, (*limiter).gauges)
+	p.suppressed.tally = remote.Observe(o.Options, "redis", "suppressed", b, p.suppressed, (*limiter).gauges)
 	return p, nil
 }
 

@@ -21,6 +21,7 @@ type Breaker struct {
 	again    time.Time // when to ask it again
 	back     time.Time // when it came back last
 	changes  []error   // causes, or nil, that nobody was told of yet
+	outages  *atomic.Uint64
 
 	telling sync.Mutex // keeps them in order
 }
@@ -30,7 +31,7 @@ const maxFailures = 3
 // New returns a breaker that has Redis asked again every retry while it is taken for gone. It tells onChange, which may be
 // nil, the cause each time that Redis is taken for gone, and nil when it is back; one change at a time, in order.
 func New(retry time.Duration, onChange func(cause error)) *Breaker {
-	return &Breaker{retry: retry, onChange: onChange}
+	return &Breaker{retry: retry, onChange: onChange, outages: new(atomic.Uint64)}
 }
 
 // Gone reports whether Redis is taken for gone.
@@ -52,6 +53,9 @@ func (b *Breaker) Back() time.Time {
 	defer b.mu.Unlock()
 	return b.back
 }
+
+// Outages returns how often Redis was taken for gone, in a counter that does not keep the Breaker.
+func (b *Breaker) Outages() *atomic.Uint64 { return b.outages }
 
 // Down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is back.
 func (b *Breaker) Down() (probe bool, cause error) {
@@ -76,6 +80,7 @@ func (b *Breaker) Failure(err error) {
 	if changed {
 		b.cause, b.again = err, time.Now().Add(b.retry)
 		b.gone.Store(true)
+		b.outages.Add(1)
 		b.changes = append(b.changes, err)
 	}
 	b.mu.Unlock()

@@ -1,0 +1,215 @@
+package trypema
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema/internal/tally"
+)
+
+// Observer is told of the providers that are made with it in Options.Observer. It gets a [Meter] for each strategy of a provider,
+// which it reads when it wants to know: nothing calls it while calls are decided. A [Meters] will do for most; the packages
+// promlimit, otellimit and sloglimit hand what they read on.
+type Observer interface {
+	// Observe is called when a provider is made, once for each of its strategies, and before it decides anything. It may be
+	// called at any time, by many goroutines.
+	Observe(Meter)
+}
+
+// Meter is how one strategy of a provider is observed. It does not keep the provider from being collected.
+//
+// With it, a call costs one atomic add more, which [docs/metrics.md] puts a figure to, and Redis calls two readings of the clock.
+//
+// [docs/metrics.md]: https://github.com/trypema/trypema/blob/main/docs/metrics.md
+type Meter struct {
+	Provider string // "local", "redis" or "hybrid"
+	Policy   string // Options.Name
+	Strategy string // "absolute" or "suppressed"
+
+	// Read returns what was counted so far, and how things stand. It may be called at any time.
+	Read func() Stats
+
+	// TopLimited yields the keys that were denied most of late, and how often at least, beginning with the one that was
+	// denied most: at most n, and at most 128. A denial counts half after a minute, a quarter after two, and so on.
+	//
+	// It is an estimate. The first denials count one by one, later ones are sampled, 1 in 256. A key with less than 1/128 of
+	// the denials may be missing. Of keys longer than 256 bytes the first 256 are kept.
+	TopLimited func(n int) iter.Seq2[string, uint64]
+}
+
+// Stats is what a [Meter] reads.
+type Stats struct {
+	Counters
+
+	// Keys is how many keys are held in this process; 0 for Redis, which holds them itself.
+	Keys int
+	// ActiveKeys is how many keys have something to do with Redis: with a call under way, or, for Hybrid, that settle. 0 for
+	// Local.
+	ActiveKeys int
+	// Leased is what Hybrid has on lease, as each key was left by its last message: what was used since is not taken off.
+	Leased uint64
+	// SettlingLag is how far Hybrid is behind with settling: since when the first key in the queue has been due or, if that is
+	// longer, since when every exchange with Redis has failed. 0 when all is well.
+	SettlingLag time.Duration
+	// RedisErr is why Redis is taken for gone. It is nil while it is not, and after Close.
+	RedisErr error
+
+	// Ended reports that the provider has been collected, so that nothing will change any more. An Observer may then forget
+	// the Meter.
+	Ended bool
+}
+
+// Counters is what a [Meter] has counted since the provider was made. Calls are those of Allow and AllowN, whatever their cost; the
+// other verbs decide nothing.
+type Counters struct {
+	Allowed    uint64 // calls that were admitted
+	Rejected   uint64 // calls that Absolute denied
+	Suppressed uint64 // calls that Suppressed declined
+	Errors     uint64 // calls that got an error and no decision
+
+	Fallbacks uint64 // decisions by the failure policy; each is counted as allowed, rejected or suppressed besides
+	Waited    uint64 // calls to Hybrid that waited for Redis, because nothing was on lease
+	Outages   uint64 // times that Redis was taken for gone; the two strategies of a provider tell the same
+
+	// Latency says how long calls took: Latency[i] is the number of those that took less than 2^i ns, and are not in a bucket
+	// before it; the last is for all that took longer. Every call to Redis is measured. Of the other providers the first calls
+	// are, then 1 in 256, so that there are fewer than decisions.
+	Latency    [LatencyBuckets]uint64
+	LatencySum time.Duration // of the calls in Latency together
+}
+
+// LatencyBuckets is the length of Counters.Latency.
+const LatencyBuckets = tally.Buckets
+
+func (c *Counters) add(o *Counters) {
+	c.Allowed += o.Allowed
+	c.Rejected += o.Rejected
+	c.Suppressed += o.Suppressed
+	c.Errors += o.Errors
+	c.Fallbacks += o.Fallbacks
+	c.Waited += o.Waited
+	c.Outages += o.Outages
+	for i, n := range o.Latency {
+		c.Latency[i] += n
+	}
+	c.LatencySum += o.LatencySum
+}
+
+// add adds up two readings. Of what can not be added, the worse is kept.
+func (s *Stats) add(o *Stats) {
+	s.Counters.add(&o.Counters)
+	s.Keys += o.Keys
+	s.ActiveKeys += o.ActiveKeys
+	s.Leased += o.Leased
+	s.SettlingLag = max(s.SettlingLag, o.SettlingLag)
+	if s.RedisErr == nil {
+		s.RedisErr = o.RedisErr
+	}
+}
+
+// Observers returns an Observer that tells all of them.
+func Observers(all ...Observer) Observer { return observers(slices.Clone(all)) }
+
+type observers []Observer
+
+func (all observers) Observe(m Meter) {
+	for _, o := range all {
+		o.Observe(m)
+	}
+}
+
+// Meters is an Observer that keeps the meters of any number of providers. Those with the same provider, policy and strategy are
+// added up. What was counted by a provider that is no more stays in the sum, the provider does not. The zero value is ready for
+// use.
+type Meters struct {
+	mu   sync.Mutex
+	sums map[meterName]*meterSum
+}
+
+type meterName struct{ policy, provider, strategy string }
+
+// meterSum is the meters of one name.
+type meterSum struct {
+	meters []Meter
+	past   Counters // of those that have ended
+	many   int      // meters, at which to look for some that have ended
+}
+
+// Observe implements Observer.
+func (m *Meters) Observe(one Meter) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := meterName{one.Policy, one.Provider, one.Strategy}
+	sum := m.sums[name]
+	if sum == nil {
+		sum = &meterSum{many: 8}
+		if m.sums == nil {
+			m.sums = make(map[meterName]*meterSum)
+		}
+		m.sums[name] = sum
+	}
+	sum.meters = append(sum.meters, one)
+	if len(sum.meters) > sum.many { // a provider for each of many tasks must not leave a meter for each
+		sum.readLocked()
+		sum.many = max(8, 2*len(sum.meters))
+	}
+}
+
+// All returns one Meter for each provider, policy and strategy, in the order of policy, provider, strategy.
+func (m *Meters) All() []Meter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := slices.SortedFunc(maps.Keys(m.sums), func(a, b meterName) int {
+		return cmp.Or(cmp.Compare(a.policy, b.policy), cmp.Compare(a.provider, b.provider), cmp.Compare(a.strategy, b.strategy))
+	})
+	all := make([]Meter, 0, len(names))
+	for _, name := range names {
+		sum := m.sums[name]
+		all = append(all, Meter{
+			Provider: name.provider,
+			Policy:   name.policy,
+			Strategy: name.strategy,
+			Read: func() Stats {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				return sum.readLocked()
+			},
+			TopLimited: func(n int) iter.Seq2[string, uint64] {
+				m.mu.Lock()
+				meters := slices.Clone(sum.meters)
+				m.mu.Unlock()
+				return topOf(meters, n)
+			},
+		})
+	}
+	return all
+}
+
+// readLocked reads the sum, and lets go of meters that have ended.
+func (s *meterSum) readLocked() Stats {
+	total := Stats{Counters: s.past}
+	s.meters = slices.DeleteFunc(s.meters, func(m Meter) bool {
+		one := m.Read()
+		total.add(&one)
+		if one.Ended {
+			s.past.add(&one.Counters)
+		}
+		return one.Ended
+	})
+	return total
+}
+
+// topOf returns the keys that were denied most by meters together.
+func topOf(meters []Meter, n int) iter.Seq2[string, uint64] {
+	keys := make(map[string]uint64)
+	for _, m := range meters {
+		for key, denied := range m.TopLimited(tally.Most) {
+			keys[key] += denied
+		}
+	}
+	return tally.Ranked(keys, min(n, tally.Most))
+}

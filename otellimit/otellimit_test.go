@@ -1,0 +1,144 @@
+package otellimit_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/otellimit"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// read returns what OpenTelemetry exports, by instrument and the values of its attributes, in the order of their names.
+func read(t testing.TB, reader sdk.Reader) map[string]float64 {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]float64)
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			var points []metricdata.DataPoint[float64]
+			switch data := m.Data.(type) {
+			case metricdata.Sum[float64]:
+				if points = data.DataPoints; !data.IsMonotonic {
+					t.Errorf("%s is not a counter", m.Name)
+				}
+			case metricdata.Gauge[float64]:
+				points = data.DataPoints
+			default:
+				t.Errorf("%s is a %T", m.Name, data)
+			}
+			for _, p := range points {
+				name := m.Name
+				for _, a := range p.Attributes.ToSlice() {
+					if !slices.Contains([]attribute.Key{"policy", "provider", "strategy", "outcome", "le"}, a.Key) {
+						t.Errorf("%s has an attribute %s", m.Name, a.Key)
+					}
+					name += " " + a.Value.AsString()
+				}
+				values[name] = p.Value
+			}
+		}
+	}
+	return values
+}
+
+func TestObserver(t *testing.T) {
+	reader := sdk.NewManualReader()
+	o, err := otellimit.New(sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := trypema.Options{Observer: o, Name: "api"}
+	local, err := trypema.NewLocal(base)
+	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base})
+	gone := fakeredis.New()
+	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
+	hybrid, err3 := hybridlimit.New(gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
+	if err := errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	defer redis.Close()
+	defer hybrid.Close() //nolint:errcheck // its Redis is gone
+	for range 25 {
+		for _, l := range []trypema.Limiter{local.Absolute(), redis.Absolute(), hybrid.Absolute()} {
+			if _, err := l.Allow(t.Context(), "secret", 2); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	local.Suppressed().Allow(t.Context(), "secret", -1)
+	values := read(t, reader)
+	for name, want := range map[string]float64{
+		"trypema.decisions allowed api local absolute":                20,
+		"trypema.decisions rejected api local absolute":               5,
+		"trypema.decisions suppressed api local suppressed":           0,
+		"trypema.decisions rejected api redis absolute":               5,
+		"trypema.decisions allowed api hybrid absolute":               20,
+		"trypema.errors api local suppressed":                         1,
+		"trypema.fallback_decisions api hybrid absolute":              25,
+		"trypema.waited_calls api hybrid absolute":                    1,
+		"trypema.redis.outages api hybrid absolute":                   1,
+		"trypema.redis.up api hybrid absolute":                        0,
+		"trypema.redis.up api redis absolute":                         1,
+		"trypema.keys api local absolute":                             1,
+		"trypema.active_keys api redis absolute":                      0,
+		"trypema.leased_budget api hybrid suppressed":                 0,
+		"trypema.settling_lag api hybrid suppressed":                  0,
+		"trypema.decision.duration.bucket +Inf api redis absolute":    25,
+		"trypema.decision.duration.bucket 3.2e-08 api redis absolute": 0,
+	} {
+		if got, ok := values[name]; !ok || got != want {
+			t.Errorf("%s is %v (%v), want %v", name, got, ok, want)
+		}
+	}
+	if values["trypema.decision.duration.sum api redis absolute"] <= 0 {
+		t.Error("calls took no time")
+	}
+	for name := range values {
+		if strings.Contains(name, "secret") {
+			t.Errorf("a key in an attribute: %s", name)
+		}
+	}
+	top := ""
+	for _, m := range o.Meters() {
+		for key, denied := range m.TopLimited(1) {
+			top += fmt.Sprintf("%s %s %d, ", m.Provider, key, denied)
+		}
+	}
+	if want := "hybrid secret 5, local secret 5, redis secret 5, "; top != want {
+		t.Errorf("%q, want %q", top, want)
+	}
+	if err := o.Close(); err != nil || len(read(t, reader)) > 0 {
+		t.Errorf("read after Close, %v", err)
+	}
+}
+
+// refusing is a Meter that makes no gauge.
+type refusing struct{ noop.Meter }
+
+var errRefused = errors.New("refused")
+
+func (refusing) Float64ObservableGauge(string, ...metric.Float64ObservableGaugeOption) (metric.Float64ObservableGauge, error) {
+	return nil, errRefused
+}
+
+func TestNewReportsWhatIsWrong(t *testing.T) {
+	if _, err := otellimit.New(refusing{}); !errors.Is(err, errRefused) {
+		t.Error(err)
+	}
+}

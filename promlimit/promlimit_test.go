@@ -1,0 +1,229 @@
+package promlimit_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/promlimit"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// scrape returns what Prometheus gets from an endpoint.
+func scrape(t *testing.T, c *promlimit.Collector) map[string]*dto.MetricFamily {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(c); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
+	defer server.Close()
+	answer, err := http.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatal(answer.Status, err)
+	}
+	return families
+}
+
+// value returns the metric of a family that has the labels, as "policy provider strategy", and an outcome if there is one.
+func value(t *testing.T, families map[string]*dto.MetricFamily, name, labels string) float64 {
+	t.Helper()
+	for _, m := range families[name].GetMetric() {
+		values := make([]string, 0, 4)
+		for _, want := range []string{"policy", "provider", "strategy", "outcome"} {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == want {
+					values = append(values, l.GetValue())
+				}
+			}
+		}
+		if strings.Join(values, " ") == labels {
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	t.Errorf("no %s of %s", name, labels)
+	return -1
+}
+
+// all returns a Collector that observes all providers, each of which has been asked.
+func all(t *testing.T) *promlimit.Collector {
+	t.Helper()
+	c := promlimit.New()
+	base := trypema.Options{Observer: c, Name: "api"}
+	local, err := trypema.NewLocal(base)
+	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base})
+	gone := fakeredis.New()
+	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
+	base.Name = "other"
+	hybrid, err3 := hybridlimit.New(gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
+	if err := errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		local.Close()
+		redis.Close()
+		hybrid.Close() //nolint:errcheck // its Redis is gone
+	})
+	for range 25 {
+		for _, l := range []trypema.Limiter{local.Absolute(), local.Suppressed(), redis.Absolute(), redis.Suppressed(), hybrid.Absolute()} {
+			if _, err := l.Allow(t.Context(), "secret-key", 2); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	local.Absolute().Allow(t.Context(), "secret-key", -1)
+	return c
+}
+
+func TestScrape(t *testing.T) {
+	families := scrape(t, all(t))
+	for _, want := range []struct {
+		name, labels string
+		value        float64
+	}{
+		{"trypema_decisions_total", "api local absolute allowed", 20},
+		{"trypema_decisions_total", "api local absolute rejected", 5},
+		{"trypema_decisions_total", "api redis absolute allowed", 20},
+		{"trypema_decisions_total", "api redis absolute rejected", 5},
+		{"trypema_decisions_total", "other hybrid absolute allowed", 20},
+		{"trypema_errors_total", "api local absolute", 1},
+		{"trypema_errors_total", "api local suppressed", 0},
+		{"trypema_fallback_decisions_total", "api redis absolute", 0},
+		{"trypema_fallback_decisions_total", "other hybrid absolute", 25},
+		{"trypema_waited_calls_total", "other hybrid absolute", 1},
+		{"trypema_redis_outages_total", "other hybrid absolute", 1},
+		{"trypema_redis_up", "other hybrid absolute", 0},
+		{"trypema_redis_up", "api redis absolute", 1},
+		{"trypema_decision_duration_seconds", "api redis absolute", 25},
+		{"trypema_decision_duration_seconds", "api local absolute", 25},
+		{"trypema_keys", "api local absolute", 1},
+		{"trypema_active_keys", "api redis absolute", 0},
+		{"trypema_leased_budget", "other hybrid suppressed", 0},
+		{"trypema_settling_lag_seconds", "other hybrid suppressed", 0},
+	} {
+		if got := value(t, families, want.name, want.labels); got != want.value {
+			t.Errorf("%s of %s is %v, want %v", want.name, want.labels, got, want.value)
+		}
+	}
+	if n := value(t, families, "trypema_decisions_total", "api local suppressed allowed") +
+		value(t, families, "trypema_decisions_total", "api local suppressed suppressed"); n != 25 {
+		t.Errorf("%v decisions by Suppressed, want 25", n)
+	}
+	for _, m := range families["trypema_decision_duration_seconds"].GetMetric() {
+		h := m.GetHistogram()
+		if h.GetSampleCount() > 0 && (h.GetSampleSum() <= 0 || h.GetBucket()[len(h.GetBucket())-1].GetCumulativeCount() != h.GetSampleCount()) {
+			t.Errorf("%v", h)
+		}
+	}
+}
+
+// The labels are those that are documented, and no key is the value of one.
+func TestNoLabelIsAKey(t *testing.T) {
+	metrics := 0
+	for name, family := range scrape(t, all(t)) {
+		for _, m := range family.GetMetric() {
+			metrics++
+			for _, l := range m.GetLabel() {
+				if !slices.Contains([]string{"policy", "provider", "strategy", "outcome"}, l.GetName()) || strings.Contains(l.GetValue(), "secret") {
+					t.Errorf("%s has a label %s = %q", name, l.GetName(), l.GetValue())
+				}
+			}
+		}
+	}
+	if metrics < 40 {
+		t.Errorf("only %d metrics", metrics)
+	}
+}
+
+func TestTopLimitedOnDemand(t *testing.T) {
+	c := all(t)
+	for query, status := range map[string]int{"": 200, "?n=1": 200, "?n=0": 200, "?n=-1": 400, "?n=x": 400} {
+		w := httptest.NewRecorder()
+		c.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/limited"+query, nil))
+		if w.Code != status {
+			t.Errorf("%q: %d, want %d", query, w.Code, status)
+			continue
+		}
+		var list []promlimit.Limited
+		if err := json.Unmarshal(w.Body.Bytes(), &list); status == 200 && (err != nil || query == "?n=0" && len(list) > 0) {
+			t.Errorf("%q: %v, %v", query, list, err)
+		}
+		if want := (promlimit.Limited{Policy: "api", Provider: "local", Strategy: "absolute", Key: "secret-key", Denied: 5}); query == "" && !slices.Contains(list, want) {
+			t.Errorf("%v is not among %v", want, list)
+		}
+	}
+}
+
+var metric = regexp.MustCompile(`trypema_\w+`)
+
+// The dashboard asks for what there is, and shows all of it.
+func TestDashboard(t *testing.T) {
+	file, err := os.Open("dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Title  string
+		Panels []struct {
+			Type    string
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	exported := scrape(t, all(t))
+	asked := make(map[string]bool)
+	for _, p := range dashboard.Panels {
+		if p.Title == "" || p.GridPos.W == 0 || p.Type != "row" && len(p.Targets) == 0 {
+			t.Errorf("panel %q is not complete", p.Title)
+		}
+		for _, target := range p.Targets {
+			names := metric.FindAllString(target.Expr, -1)
+			if len(names) == 0 {
+				t.Errorf("panel %q asks for nothing of ours: %s", p.Title, target.Expr)
+			}
+			for _, name := range names {
+				family := strings.TrimSuffix(name, "_bucket")
+				if exported[name] == nil && (exported[family] == nil || exported[family].GetType() != dto.MetricType_HISTOGRAM) {
+					t.Errorf("panel %q asks for %s, which there is not", p.Title, name)
+				}
+				asked[family] = true
+			}
+		}
+	}
+	for name := range exported {
+		if !asked[name] {
+			t.Errorf("nothing shows %s", name)
+		}
+	}
+}

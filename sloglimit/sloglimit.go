@@ -1,0 +1,195 @@
+// Package sloglimit writes to a log/slog.Logger when something changes about the limiters of a program: a policy begins to limit, or
+// has ceased to; Redis is taken for gone, or is back. It writes no line for a call.
+//
+//	changes := sloglimit.New(slog.Default(), sloglimit.Options{})
+//	defer changes.Close()
+//	limits, err := trypema.NewLocal(trypema.Options{Name: "api", Observer: changes})
+package sloglimit
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+	"weak"
+
+	"github.com/trypema/trypema"
+)
+
+// Options configures a [Log]. The zero value works.
+type Options struct {
+	// Interval is how long there is at most one line of a kind for each policy, provider and strategy. What changes meanwhile is
+	// looked at each second, and counted. A policy has ceased to limit when nothing was denied for an Interval. Default
+	// 10s; at least 1s.
+	Interval time.Duration
+}
+
+const look = time.Second
+
+// Log is an Observer that writes changes to a logger.
+type Log struct {
+	logger   *slog.Logger
+	interval time.Duration
+	meters   trypema.Meters
+
+	mu     sync.Mutex // held while it looks
+	timer  *time.Timer
+	closed bool
+	known  map[name]*policy
+}
+
+type name struct{ policy, provider, strategy string }
+
+// policy is what is known of one: whether it limits or, with no strategy in its name, whether Redis is gone.
+type policy struct {
+	state
+	count    uint64    // of denied calls, or of outages, when it was looked at last
+	deniedAt time.Time // when it was seen last that calls had been denied
+	told     uint64    // denied calls, or fallbacks, that a line has told of
+}
+
+// state is something that is so, or not.
+type state struct {
+	is      bool
+	said    bool      // in the last line
+	at      time.Time // of the last line
+	changes int       // since the last line
+}
+
+// set takes what is so now, after a number of changes, and reports whether to say so.
+func (s *state) set(is bool, changes int, now time.Time, interval time.Duration) bool {
+	s.is = is
+	s.changes += changes
+	return s.changes > 0 && (s.is != s.said || s.changes > 1) && (s.at.IsZero() || now.Sub(s.at) >= interval)
+}
+
+// New returns a Log that writes to a logger until it is closed. It has a timer, no goroutine; one that is dropped without Close is
+// collected.
+func New(logger *slog.Logger, o Options) *Log {
+	l := &Log{logger: logger, interval: max(o.Interval, look), known: make(map[name]*policy)}
+	if o.Interval == 0 {
+		l.interval = 10 * time.Second
+	}
+	w := weak.Make(l)
+	l.timer = time.AfterFunc(look, func() {
+		if l := w.Value(); l != nil {
+			l.onTick()
+		}
+	})
+	return l
+}
+
+// Observe implements trypema.Observer.
+func (l *Log) Observe(m trypema.Meter) { l.meters.Observe(m) }
+
+// Close ends the log, after a last look. It may be called again, and always returns nil.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		l.timer.Stop()
+		l.lookLocked()
+	}
+	return nil
+}
+
+func (l *Log) onTick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.lookLocked()
+		l.timer.Reset(look)
+	}
+}
+
+func (l *Log) lookLocked() {
+	now := time.Now()
+	redis := make(map[name]*trypema.Stats) // which strategies share
+	for _, m := range l.meters.All() {
+		s := m.Read()
+		l.limiting(name{m.Policy, m.Provider, m.Strategy}, s.Rejected+s.Suppressed, now)
+		if m.Provider == "local" {
+			continue
+		}
+		id := name{m.Policy, m.Provider, ""}
+		if other := redis[id]; other != nil {
+			s.Fallbacks += other.Fallbacks
+		}
+		redis[id] = &s
+	}
+	for id, s := range redis {
+		l.redis(id, s, now)
+	}
+}
+
+func (l *Log) policy(id name) *policy {
+	p := l.known[id]
+	if p == nil {
+		p = new(policy)
+		l.known[id] = p
+	}
+	return p
+}
+
+// limiting says that a policy begins to deny calls, or has ceased to.
+func (l *Log) limiting(id name, denied uint64, now time.Time) {
+	p := l.policy(id)
+	is, changes := p.is, 0
+	switch {
+	case denied > p.count:
+		p.count, p.deniedAt, is = denied, now, true
+	case now.Sub(p.deniedAt) >= l.interval:
+		is = false
+	}
+	if is != p.is {
+		changes = 1
+	}
+	if !p.set(is, changes, now, l.interval) {
+		return
+	}
+	message := "trypema: limits"
+	if !is {
+		message = "trypema: limits no more"
+	}
+	l.say(slog.LevelInfo, message, id, &p.state, now, slog.Uint64("denied", denied-p.told))
+	p.told = denied
+}
+
+// redis says that Redis is taken for gone, or is back.
+func (l *Log) redis(id name, s *trypema.Stats, now time.Time) {
+	p := l.policy(id)
+	gone := s.RedisErr != nil
+	changes := 2 * int(s.Outages-p.count) // an outage is two once it is over
+	p.count = s.Outages
+	switch {
+	case gone && !p.is:
+		changes--
+	case !gone && p.is:
+		changes++
+	}
+	if !p.set(gone, changes, now, l.interval) {
+		return
+	}
+	more := []slog.Attr{slog.Uint64("fallbacks", s.Fallbacks-p.told)}
+	p.told = s.Fallbacks
+	if gone {
+		l.say(slog.LevelWarn, "trypema: Redis is gone", id, &p.state, now, append(more, slog.Any("err", s.RedisErr))...)
+	} else {
+		l.say(slog.LevelInfo, "trypema: Redis is back", id, &p.state, now, more...)
+	}
+}
+
+// say writes a line: what it is about, more, and how many changes before this one no line has told of.
+func (l *Log) say(level slog.Level, message string, id name, s *state, now time.Time, more ...slog.Attr) {
+	attrs := []slog.Attr{slog.String("policy", id.policy), slog.String("provider", id.provider)}
+	if id.strategy != "" {
+		attrs = append(attrs, slog.String("strategy", id.strategy))
+	}
+	attrs = append(attrs, more...)
+	if s.changes > 1 {
+		attrs = append(attrs, slog.Int("untold", s.changes-1))
+	}
+	s.said, s.at, s.changes = s.is, now, 0
+	l.logger.LogAttrs(context.Background(), level, message, attrs...)
+}

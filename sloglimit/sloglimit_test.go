@@ -1,0 +1,157 @@
+package sloglimit_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/redislimit"
+	"github.com/trypema/trypema/sloglimit"
+)
+
+type buffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+// logger returns a logger, and what takes the lines that it has written since it was asked last.
+func logger() (*slog.Logger, func() string) {
+	text := new(buffer)
+	start := time.Now()
+	l := slog.New(slog.NewTextHandler(text, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Duration("at", a.Value.Time().Sub(start))
+		}
+		return a
+	}}))
+	return l, func() string {
+		synctest.Wait()
+		text.mu.Lock()
+		defer text.mu.Unlock()
+		defer text.Reset()
+		return text.String()
+	}
+}
+
+func TestLimiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger, lines := logger()
+		changes := sloglimit.New(logger, sloglimit.Options{})
+		l, err := trypema.NewLocal(trypema.Options{Observer: changes, Name: "api"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		deny := func(n int) {
+			for range n {
+				l.Absolute().AllowN(t.Context(), "k", 1, 11)
+			}
+		}
+		expect := func(want string) {
+			t.Helper()
+			if got := lines(); got != want {
+				t.Errorf("got  %swant %s", got, want)
+			}
+		}
+		time.Sleep(1500 * time.Millisecond)
+		expect("")
+		deny(3)
+		time.Sleep(time.Second)
+		expect("at=2s level=INFO msg=\"trypema: limits\" policy=api provider=local strategy=absolute denied=3\n")
+		for range 30 { // it goes on
+			deny(2)
+			time.Sleep(time.Second)
+		}
+		expect("")
+		time.Sleep(20 * time.Second)
+		expect("at=42s level=INFO msg=\"trypema: limits no more\" policy=api provider=local strategy=absolute denied=60\n")
+		if err := changes.Close(); err != nil {
+			t.Fatal(err)
+		}
+		deny(1)
+		time.Sleep(time.Minute)
+		changes.Close()
+		expect("")
+	})
+}
+
+// However often Redis comes and goes, there is a line each Interval, which tells how many changes it stands for.
+func TestRedisThatComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger, lines := logger()
+		changes := sloglimit.New(logger, sloglimit.Options{Interval: time.Minute})
+		defer changes.Close()
+		f := fakeredis.New()
+		o := redislimit.Options{RetryInterval: 100 * time.Millisecond}
+		o.Observer, o.Name = changes, "api"
+		p, err := redislimit.New(f, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		down := func(d time.Duration) {
+			f.TakeAway()
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				p.Absolute().Allow(t.Context(), "k", 1000)
+			}
+			f.Restore()
+			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				p.Absolute().Allow(t.Context(), "k", 1000)
+			}
+		}
+		for range 100 {
+			down(3 * time.Second)
+		}
+		time.Sleep(2 * time.Minute)
+		got := lines()
+		n := strings.Count(got, "\n")
+		if n < 5 || n > 10 || !strings.Contains(got, "level=WARN msg=\"trypema: Redis is gone\" policy=api provider=redis fallbacks=") ||
+			!strings.Contains(got, "no answer within 250ms") {
+			t.Errorf("%d lines in ten minutes, want one each minute:\n%s", n, got)
+		}
+		told := 0
+		for line := range strings.Lines(got) {
+			told++
+			var more int
+			if _, after, ok := strings.Cut(line, "untold="); ok {
+				fmt.Sscan(after, &more)
+				told += more
+			}
+		}
+		if told != 200 || !strings.Contains(got[strings.LastIndex(got, "at="):], "Redis is back") {
+			t.Errorf("%d changes were told of, want 200; the last that it is back:\n%s", told, got)
+		}
+	})
+}
+
+func TestDroppedIsCollected(t *testing.T) {
+	collected := make(chan struct{})
+	func() {
+		changes := sloglimit.New(slog.New(slog.DiscardHandler), sloglimit.Options{})
+		runtime.AddCleanup(changes, func(c chan struct{}) { close(c) }, collected)
+	}()
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.GC() {
+		select {
+		case <-collected:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it was not collected")
+		}
+	}
+}
