@@ -2,7 +2,6 @@ package trypema
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -50,9 +49,35 @@ func NewLocal(o Options) (*Local, error) {
 	l.absolute.init(o, started)
 	l.suppressed.init(o, started)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
-	l.absolute.observe(o, "absolute")
-	l.suppressed.observe(o, "suppressed")
+	l.absolute.tally = l.observe(StrategyAbsolute)
+	l.suppressed.tally = l.observe(StrategySuppressed)
 	return l, nil
+}
+
+// observe has the Observer, if there is one, told of a strategy, and returns what to count its calls in.
+func (l *Local) observe(s Strategy) *tally.Tally {
+	if l.options.Observer == nil {
+		return nil
+	}
+	t, local := tally.New(), weak.Make(l)
+	l.options.Observer.Observe(Meter{
+		Provider: "local",
+		Policy:   l.options.Name,
+		Strategy: s.String(),
+		Read: func() Stats {
+			stats := Stats{Counters: Counters(t.Read(s == StrategySuppressed))}
+			if l := local.Value(); l != nil {
+				for _, k := range l.all(s) {
+					stats.Keys += k.table.Len()
+				}
+			} else {
+				stats.Ended = true
+			}
+			return stats
+		},
+		TopLimited: t.TopDenied,
+	})
+	return t
 }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
@@ -65,26 +90,39 @@ func (l *Local) Suppressed() Limiter { return &l.suppressed }
 // Len returns the number of keys held for both strategies, idle ones that have not been removed yet included. A key of a
 // MultiLimiter counts once for each of its windows.
 func (l *Local) Len() (n int) {
-	for _, k := range l.all() {
-		n += k.table.Len()
+	for _, s := range []Strategy{StrategyAbsolute, StrategySuppressed} {
+		for _, k := range l.all(s) {
+			n += k.table.Len()
+		}
 	}
 	return n
 }
 
-// all returns the keys of all strategies and windows.
-func (l *Local) all() []*localKeys {
+// own returns the keys of a strategy with the window of the options.
+func (l *Local) own(s Strategy) *localKeys {
+	if s == StrategySuppressed {
+		return &l.suppressed.localKeys
+	}
+	return &l.absolute.localKeys
+}
+
+// all returns the keys of a strategy with windows of all lengths.
+func (l *Local) all(s Strategy) []*localKeys {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]*localKeys{&l.absolute.localKeys, &l.suppressed.localKeys}, slices.Collect(maps.Values(l.others))...)
+	all := []*localKeys{l.own(s)}
+	for of, k := range l.others {
+		if of.strategy == s {
+			all = append(all, k)
+		}
+	}
+	return all
 }
 
 // keysOf returns the keys of a strategy with windows of a length.
 func (l *Local) keysOf(s Strategy, w time.Duration) *localKeys {
-	switch {
-	case w == l.options.Window && s == StrategyAbsolute:
-		return &l.absolute.localKeys
-	case w == l.options.Window:
-		return &l.suppressed.localKeys
+	if w == l.options.Window {
+		return l.own(s)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,7 +145,7 @@ func (l *Local) Close() error {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	for _, k := range l.all() {
+	for _, k := range slices.Concat(l.all(StrategyAbsolute), l.all(StrategySuppressed)) {
 		k.closed.Store(true)
 		k.table.Close()
 	}
@@ -140,31 +178,6 @@ func (k *localKeys) init(o Options, started time.Time) {
 
 // now is the only place where the clock is read: monotonic, in nanoseconds since the start.
 func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
-
-// observe has the Observer, if there is one, told of a strategy, whose calls are counted from then on.
-func (k *localKeys) observe(o Options, strategy string) {
-	if o.Observer == nil {
-		return
-	}
-	t := tally.New()
-	k.tally = t
-	keys := weak.Make(k)
-	o.Observer.Observe(Meter{
-		Provider: "local",
-		Policy:   o.Name,
-		Strategy: strategy,
-		Read: func() Stats {
-			s := Stats{Counters: Counters(t.Read(strategy == "suppressed"))}
-			if k := keys.Value(); k != nil {
-				s.Keys = k.table.Len()
-			} else {
-				s.Ended = true
-			}
-			return s
-		},
-		TopLimited: t.TopDenied,
-	})
-}
 
 // count counts a decision on a call that began at an instant.
 func (k *localKeys) count(allowed bool, key string, began int64) {

@@ -20,7 +20,8 @@ type localMulti struct {
 	limits   []localLimit // in that order
 	strategy Strategy
 	denial   Outcome
-	most     uint64 // the least of the capacities
+	most     uint64     // the least of the capacities
+	counter  *localKeys // those of the strategy, which count for the Observer
 	dice     func() float64
 }
 
@@ -38,7 +39,7 @@ func (l *Local) Multi(s Strategy, limits ...Limit) (MultiLimiter, error) {
 	if err := CheckLimits(s, limits); err != nil {
 		return nil, err
 	}
-	m := &localMulti{strategy: s, most: math.MaxUint64, dice: l.suppressed.dice}
+	m := &localMulti{strategy: s, most: math.MaxUint64, counter: l.own(s), dice: l.suppressed.dice}
 	if s == StrategySuppressed {
 		m.denial = OutcomeSuppressed
 	}
@@ -60,16 +61,27 @@ func (m *localMulti) Allow(ctx context.Context, key string) (Decision, error) {
 }
 
 func (m *localMulti) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
-	if n == 0 {
-		return d, errZeroCost
-	}
-	err = m.decide(&d, key, n, true, nil)
+	err = m.take(&d, key, n, nil)
 	return d, err
 }
 
+// take decides a call, records it, and counts it.
+func (m *localMulti) take(d *Decision, key string, n uint64, at *[MaxLimits]int64) error {
+	if err := m.check(key); err != nil || n == 0 {
+		return m.counter.failed(n, err)
+	}
+	now := m.counter.now()
+	m.decide(d, key, now, n, true, at)
+	m.counter.count(d.Allowed, key, now)
+	return nil
+}
+
 func (m *localMulti) Peek(_ context.Context, key string, n uint64) (d Decision, err error) {
-	err = m.decide(&d, key, max(n, 1), false, nil)
-	return d, err
+	if err := m.check(key); err != nil {
+		return d, err
+	}
+	m.decide(&d, key, m.counter.now(), max(n, 1), false, nil)
+	return d, nil
 }
 
 // check returns what is wrong with a key, or that the provider is closed.
@@ -88,13 +100,9 @@ type held struct {
 }
 
 // decide makes d, and tells when it was recorded in each window if that is wanted.
-func (m *localMulti) decide(d *Decision, key string, n uint64, record bool, at *[MaxLimits]int64) error {
-	if err := m.check(key); err != nil {
-		return err
-	}
-	now := m.limits[0].now()
+func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record bool, at *[MaxLimits]int64) {
 	if at == nil && m.strategy == StrategyAbsolute && m.denied(d, key, now, n) {
-		return nil
+		return
 	}
 	var all [MaxLimits]held
 	var t window.Tally
@@ -146,7 +154,6 @@ func (m *localMulti) decide(d *Decision, key string, n uint64, record bool, at *
 		h.Unlock()
 	}
 	m.tell(d, &t)
-	return nil
 }
 
 // denied reports whether a call is denied by what is known without any lock: all windows are those of the hot keys of their
@@ -185,15 +192,12 @@ func (m *localMulti) tell(d *Decision, t *window.Tally) {
 }
 
 func (m *localMulti) Reserve(_ context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error) {
-	switch {
-	case estimate == 0:
-		return nil, errZeroCost
-	case expiry < 0:
+	if expiry < 0 {
 		return nil, invalid.Errorf(ErrInvalidOptions, "expiry is %v; it must be 0 (none) or more", expiry)
 	}
 	var d Decision
 	at := new([MaxLimits]int64)
-	if err := m.decide(&d, key, estimate, true, at); err != nil {
+	if err := m.take(&d, key, estimate, at); err != nil {
 		return nil, err
 	}
 	return NewReservation(d, estimate, expiry, func(_ context.Context, was, is uint64) error {

@@ -3,7 +3,9 @@ package hybridlimit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -46,6 +48,55 @@ type limiter struct {
 	server  *script.Server
 	breaker *breaker.Breaker
 	settler settler
+	windows windows // of the limiter with the window of the options
+}
+
+// windows are the limiters of one strategy that a trypema.MultiLimiter has with other windows than that of the options.
+type windows struct {
+	mu     sync.Mutex
+	others map[time.Duration]*limiter
+	closed bool
+}
+
+// of returns the limiter with windows of a length.
+func (l *limiter) of(w time.Duration) *limiter {
+	if w == l.options.Window {
+		return l
+	}
+	l.windows.mu.Lock()
+	defer l.windows.mu.Unlock()
+	other := l.windows.others[w]
+	if other == nil {
+		o := l.options
+		o.Window, o.Bucket = w, o.BucketOf(w)
+		share := float64(o.SyncInterval) / float64(intervalOf(l.options.Window))
+		o.SyncInterval = min(max(time.Duration(share*float64(intervalOf(w))), time.Millisecond), w)
+		other = newLimiter(l.server, l.breaker, o, l.suppressed, l.started)
+		if l.windows.closed {
+			_ = other.close() // it has nothing to settle
+		}
+		l.windows.others[w] = other
+	}
+	return other
+}
+
+// all returns the limiter, and those with other windows.
+func (l *limiter) all() []*limiter {
+	l.windows.mu.Lock()
+	defer l.windows.mu.Unlock()
+	return append([]*limiter{l}, slices.Collect(maps.Values(l.windows.others))...)
+}
+
+// closeAll closes the limiter, and those with other windows.
+func (l *limiter) closeAll() error {
+	l.windows.mu.Lock()
+	l.windows.closed = true
+	l.windows.mu.Unlock()
+	var err error
+	for _, one := range l.all() {
+		err = errors.Join(err, one.close())
+	}
+	return err
 }
 
 type shard = table.Shard[*account, window.Groups]
@@ -79,6 +130,7 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		denial:     trypema.OutcomeRejected,
 		names:      remote.NewNames(o.Prefix, "ha", o.Window),
 		started:    started,
+		windows:    windows{others: make(map[time.Duration]*limiter)},
 		server:     s,
 		breaker:    b,
 	}
@@ -212,24 +264,33 @@ func (l *limiter) sample(cell tally.Cell, n uint64, key string, began int64) {
 	}
 }
 
-// gauges tells how the limiter stands.
-func (l *limiter) gauges(s *trypema.Stats) {
+// allGauges tells how the limiter stands, with those of other windows.
+func (l *limiter) allGauges(s *trypema.Stats) {
 	if l.closed.Load() {
 		return
 	}
 	s.RedisErr = l.breaker.Cause()
-	s.Keys = l.table.Len()
-	s.Leased = uint64(max(0, l.leased.Load()))
+	for _, one := range l.all() {
+		s.Keys += one.table.Len()
+		s.Leased += uint64(max(0, one.leased.Load()))
+		active, lag := one.settling()
+		s.ActiveKeys += active
+		s.SettlingLag = max(s.SettlingLag, lag)
+	}
+}
+
+// settling returns how many keys are active, and how far the limiter is behind with them.
+func (l *limiter) settling() (active int, lag time.Duration) {
 	now := l.now()
 	l.settler.mu.Lock()
 	defer l.settler.mu.Unlock()
-	s.ActiveKeys = len(l.settler.active)
 	if ready := l.settler.ready; len(ready) > 0 {
-		s.SettlingLag = time.Duration(max(0, now-ready[0].due*l.terms.Interval))
+		lag = time.Duration(max(0, now-ready[0].due*l.terms.Interval))
 	}
 	if since := l.failing.Load(); since > 0 {
-		s.SettlingLag = max(s.SettlingLag, time.Duration(now-since))
+		lag = max(lag, time.Duration(now-since))
 	}
+	return len(l.settler.active), lag
 }
 
 // noteLease takes what a key has on lease into the sum, under the lock.

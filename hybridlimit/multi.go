@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -24,8 +25,9 @@ import (
 // Locks are taken in the order of the lengths of the windows, of which no two are the same; everything else takes one at a
 // time. So nobody waits in a circle.
 type multi struct {
-	limits []limit // in that order
-	tight  uint64  // the least of the capacities
+	limits  []limit  // in that order
+	tight   uint64   // the least of the capacities
+	counter *limiter // the limiter of the strategy, which counts for the Observer
 }
 
 type limit struct {
@@ -43,10 +45,13 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	if err := trypema.CheckLimits(s, limits); err != nil {
 		return nil, err
 	}
-	m := &multi{tight: math.MaxUint64}
+	m := &multi{tight: math.MaxUint64, counter: p.absolute}
+	if s == trypema.StrategySuppressed {
+		m.counter = p.suppressed
+	}
 	for i, of := range limits {
 		c, _ := remote.Capacity(of.Rate, of.Window) // it was checked
-		l := limit{limiter: p.limiter(s == trypema.StrategySuppressed, of.Window), label: of.Label(), place: i, rate: of.Rate, capacity: c}
+		l := limit{limiter: m.counter.of(of.Window), label: of.Label(), place: i, rate: of.Rate, capacity: c}
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
 		m.tight = min(m.tight, c)
@@ -62,11 +67,22 @@ func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error)
 
 // AllowN implements trypema.MultiLimiter.
 func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	if n == 0 {
-		return d, remote.ErrZeroCost
-	}
-	err = m.judge(ctx, &d, key, n, lease.Record, nil)
+	err = m.take(ctx, &d, key, n, nil)
 	return d, err
+}
+
+// take decides a call, records it, and counts it if there is an Observer.
+func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uint64, holds *[trypema.MaxLimits]*lease.Held) (err error) {
+	began := m.counter.now()
+	if n == 0 {
+		err = remote.ErrZeroCost
+	} else {
+		err = m.judge(ctx, d, key, n, lease.Record, holds)
+	}
+	if m.counter.tally != nil {
+		m.counter.count(key, d, err, began)
+	}
+	return err
 }
 
 // Peek implements trypema.MultiLimiter.
@@ -99,6 +115,7 @@ func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, n ui
 	if first.suppressed {
 		dice = rand.Float64()
 	}
+	waited := false
 	for began, now := first.now(), first.now(); ; now = first.now() {
 		m.lock(parties, key, hashes, now)
 		if first.closed.Load() {
@@ -116,6 +133,10 @@ func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, n ui
 		if m.try(parties, n, mode, dice, now) {
 			waiters := m.ask(parties, n, mode, now)
 			m.unlock(parties)
+			if mode == lease.Record && !waited {
+				m.counter.tally.Count(tally.Waited)
+				waited = true
+			}
 			if err := m.waitFor(ctx, parties, waiters, began); err != nil {
 				return err
 			}
@@ -328,7 +349,7 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 	}
 	var d trypema.Decision
 	holds := new([trypema.MaxLimits]*lease.Held)
-	if err := m.judge(ctx, &d, key, estimate, lease.Record, holds); err != nil {
+	if err := m.take(ctx, &d, key, estimate, holds); err != nil {
 		return nil, err
 	}
 	return trypema.NewReservation(d, estimate, expiry, func(ctx context.Context, was, is uint64) (err error) {

@@ -23,9 +23,7 @@ package hybridlimit
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -40,18 +38,6 @@ import (
 // any other value, and what it had on lease counts as used.
 type Provider struct {
 	absolute, suppressed *limiter
-	options              Options
-	started              time.Time
-
-	mu     sync.Mutex // guards what is made for a trypema.MultiLimiter:
-	others map[other]*limiter
-	closed bool
-}
-
-// other says which limiter of a provider is meant, by its strategy and its window.
-type other struct {
-	suppressed bool
-	window     time.Duration
 }
 
 // New returns a hybrid provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether Redis answers
@@ -73,46 +59,14 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	p := &Provider{
 		absolute:   newLimiter(server, b, o, false, started),
 		suppressed: newLimiter(server, b, o, true, started),
-		options:    o,
-		started:    started,
-		others:     make(map[other]*limiter),
 	}
-	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).gauges)
-	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).gauges)
+	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).allGauges)
+	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).allGauges)
 	return p, nil
 }
 
-// limiter returns the limiter of a strategy with windows of a length.
-func (p *Provider) limiter(suppressed bool, w time.Duration) *limiter {
-	switch {
-	case w == p.options.Window && !suppressed:
-		return p.absolute
-	case w == p.options.Window:
-		return p.suppressed
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l := p.others[other{suppressed, w}]
-	if l == nil {
-		o := p.options
-		o.Window, o.Bucket = w, o.BucketOf(w)
-		share := float64(o.SyncInterval) / float64(intervalOf(p.options.Window))
-		o.SyncInterval = min(max(time.Duration(share*float64(intervalOf(w))), time.Millisecond), w)
-		l = newLimiter(p.absolute.server, p.absolute.breaker, o, suppressed, p.started)
-		if p.closed {
-			_ = l.close() // it has nothing to settle
-		}
-		p.others[other{suppressed, w}] = l
-	}
-	return l
-}
-
 // all returns the limiters of all strategies and windows.
-func (p *Provider) all() []*limiter {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]*limiter{p.absolute, p.suppressed}, slices.Collect(maps.Values(p.others))...)
-}
+func (p *Provider) all() []*limiter { return slices.Concat(p.absolute.all(), p.suppressed.all()) }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
 func (p *Provider) Absolute() trypema.Limiter { return p.absolute }
@@ -144,12 +98,5 @@ func (p *Provider) Flush(ctx context.Context) error {
 //
 // It returns an error if Redis could not be told; what was on lease then counts as used until it has aged out.
 func (p *Provider) Close() error {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	var err error
-	for _, l := range p.all() {
-		err = errors.Join(err, l.close())
-	}
-	return err
+	return errors.Join(p.absolute.closeAll(), p.suppressed.closeAll())
 }

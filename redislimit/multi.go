@@ -264,11 +264,21 @@ func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error)
 }
 
 // AllowN implements trypema.MultiLimiter.
-func (m *multi) AllowN(ctx context.Context, key string, n uint64) (trypema.Decision, error) {
+func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+	defer m.counting(key, &d, &err)()
 	if n == 0 {
-		return trypema.Decision{}, remote.ErrZeroCost
+		return d, remote.ErrZeroCost
 	}
 	return m.judgeAll(ctx, key, n, true)
+}
+
+// counting begins to measure a call, and returns what counts it.
+func (m *multi) counting(key string, d *trypema.Decision, err *error) func() {
+	if m.tally == nil {
+		return func() {}
+	}
+	began := time.Now()
+	return func() { m.count(key, d, *err, began) }
 }
 
 // Peek implements trypema.MultiLimiter.
@@ -338,7 +348,16 @@ func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
 }
 
 // Reserve implements trypema.MultiLimiter. What the failure policy admitted is settled where that has it.
-func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (r *trypema.Reservation, err error) {
+	var told trypema.Decision
+	defer m.counting(key, &told, &err)()
+	if r, err = m.reserve(ctx, key, estimate, expiry); r != nil {
+		told = r.Decision
+	}
+	return r, err
+}
+
+func (m *multi) reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
 	if err := remote.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}
