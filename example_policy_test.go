@@ -172,3 +172,31 @@ func ExamplePolicies_Get() {
 	fmt.Println(pro.Limits[0].Name, pro.Strategy, pro.Cost, ok)
 	// Output: minute absolute 1 true
 }
+
+// Policies are counted by their names.
+func ExamplePolicies_Observe() {
+	var meters trypema.Meters
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer limits.Close()
+	plans, err := trypema.NewPolicies(limits, trypema.Policy{
+		Name:   "free",
+		Limits: []trypema.Limit{{Rate: trypema.PerHour(2), Window: time.Hour}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	plans.Observe(&meters)
+	for range 3 {
+		if _, err := plans.Allow(context.Background(), "free", "user:42"); err != nil {
+			panic(err)
+		}
+	}
+	for _, m := range meters.All() {
+		s := m.Read()
+		fmt.Println(m.Policy, s.Allowed, s.Rejected)
+	}
+	// Output: free 2 1
+}

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/tally"
 )
 
 // ErrUnknownPolicy is a call by a policy that is not there. It is never a pass.
@@ -80,6 +83,15 @@ type MultiProvider interface {
 type Policies struct {
 	provider MultiProvider
 	set      atomic.Pointer[policySet]
+
+	mu       sync.Mutex // guards the below, and is held while the set is changed
+	observer Observer
+	tallies  map[policyName]*tally.Tally // of all policies that there were since it is observed
+}
+
+type policyName struct {
+	name     string
+	strategy Strategy
 }
 
 // policySet is not changed once it is in use.
@@ -92,6 +104,7 @@ type policySet struct {
 type boundPolicy struct {
 	Policy
 	limiter MultiLimiter
+	tally   *tally.Tally // nil without an Observer
 }
 
 // NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at least one, and no
@@ -143,8 +156,74 @@ func (p *Policies) Swap(list ...Policy) error {
 		}
 		bound.limiter = limiter
 	}
-	p.set.Store(set)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.installLocked(set)
 	return nil
+}
+
+// Observe has an Observer told of each policy, those of later Swaps included: by a Meter whose Policy is the name of the policy, and
+// whose Provider is "policies". What it counts goes on over Swaps. It has no latencies and no gauges, which the meters of the
+// provider have, and counts decisions that these count, too. It is to be called once, before the policies are used; of several
+// calls the last counts.
+func (p *Policies) Observe(o Observer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.observer, p.tallies = o, make(map[policyName]*tally.Tally)
+	old := p.set.Load()
+	set := &policySet{names: old.names, byName: make(map[string]*boundPolicy, len(old.byName))}
+	for name, bound := range old.byName {
+		again := *bound
+		set.byName[name] = &again
+	}
+	p.installLocked(set)
+}
+
+// installLocked has policies counted, if somebody observes, and puts them in place.
+func (p *Policies) installLocked(set *policySet) {
+	for _, name := range set.names {
+		bound := set.byName[name]
+		if p.observer == nil {
+			continue
+		}
+		of := policyName{name, bound.Strategy}
+		if p.tallies[of] == nil {
+			p.tallies[of] = tally.New()
+			p.observer.Observe(meterOf(p, of, p.tallies[of]))
+		}
+		bound.tally = p.tallies[of]
+	}
+	p.set.Store(set)
+}
+
+// meterOf is the meter of one policy. It does not keep p.
+func meterOf(p *Policies, of policyName, t *tally.Tally) Meter {
+	policies := weak.Make(p)
+	return Meter{
+		Provider: "policies",
+		Policy:   of.name,
+		Strategy: of.strategy.String(),
+		Read: func() Stats {
+			return Stats{Counters: Counters(t.Read(of.strategy == StrategySuppressed)), Ended: policies.Value() == nil}
+		},
+		TopLimited: t.TopDenied,
+	}
+}
+
+// count counts a decision.
+func (b *boundPolicy) count(key string, d *Decision, err error) {
+	switch {
+	case b.tally == nil:
+	case err != nil:
+		b.tally.Count(tally.Failed)
+	default:
+		if d.Fallback {
+			b.tally.Count(tally.Fallback)
+		}
+		if n := b.tally.Count(tally.Judged(d.Allowed)); n > 0 && !d.Allowed {
+			b.tally.Denied(key, n)
+		}
+	}
 }
 
 // Names returns the names of the policies, in the order in which they were given.
@@ -178,7 +257,13 @@ func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, err
 	if err != nil {
 		return Decision{}, err
 	}
-	return bound.limiter.AllowN(ctx, bound.key(key), bound.Cost)
+	return bound.allow(ctx, key, bound.Cost)
+}
+
+func (b *boundPolicy) allow(ctx context.Context, key string, n uint64) (Decision, error) {
+	d, err := b.limiter.AllowN(ctx, b.key(key), n)
+	b.count(key, &d, err)
+	return d, err
 }
 
 // AllowN is Allow for a call whose cost is n, whatever the policy says; so to make k calls at once, n is k times their cost. A
@@ -188,7 +273,7 @@ func (p *Policies) AllowN(ctx context.Context, policy, key string, n uint64) (De
 	if err != nil {
 		return Decision{}, err
 	}
-	return bound.limiter.AllowN(ctx, bound.key(key), n)
+	return bound.allow(ctx, key, n)
 }
 
 // Peek decides as AllowN would at this instant, and records nothing. With a cost of 0 it decides as Allow would.
@@ -210,7 +295,13 @@ func (p *Policies) Reserve(ctx context.Context, policy, key string, estimate uin
 	if err != nil {
 		return nil, err
 	}
-	return bound.limiter.Reserve(ctx, bound.key(key), estimate, expiry)
+	r, err := bound.limiter.Reserve(ctx, bound.key(key), estimate, expiry)
+	var d Decision
+	if err == nil {
+		d = r.Decision
+	}
+	bound.count(key, &d, err)
+	return r, err
 }
 
 // Usage reports what the windows of the key hold by a policy, in the order of its limits.

@@ -464,3 +464,65 @@ func BenchmarkPolicies(b *testing.B) {
 		})
 	}
 }
+
+// A policy is counted by its name, over Swaps, on top of what its provider counts.
+func TestPoliciesObserved(t *testing.T) {
+	ctx := context.Background()
+	var meters trypema.Meters
+	limits := newLocal(t, trypema.Options{Observer: &meters, Name: "all"})
+	hourly := func(name string, n float64) trypema.Policy {
+		return trypema.Policy{Name: name, Limits: []trypema.Limit{{Rate: trypema.PerHour(n), Window: time.Hour}}}
+	}
+	plans, err := trypema.NewPolicies(limits, hourly("free", 2), hourly("pro", 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans.Observe(&meters)
+	call := func(policy string, n int) {
+		for range n {
+			if _, err := plans.Allow(ctx, policy, "k"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	call("free", 3)
+	call("pro", 3)
+	if err := plans.Swap(hourly("free", 4), hourly("new", 1)); err != nil {
+		t.Fatal(err)
+	}
+	call("free", 3)
+	if r, err := plans.Reserve(ctx, "new", "k", 1, 0); err != nil || !r.Allowed {
+		t.Fatal(r, err)
+	}
+	if _, err := plans.AllowN(ctx, "new", "k", 0); err == nil {
+		t.Fatal("a cost of 0 was taken")
+	}
+	got := map[string]trypema.Counters{}
+	for _, m := range meters.All() {
+		if m.Strategy == "absolute" {
+			got[m.Provider+" "+m.Policy] = m.Read().Counters
+		}
+	}
+	for name, want := range map[string]trypema.Counters{
+		"policies free": {Allowed: 4, Rejected: 2},
+		"policies pro":  {Allowed: 3},
+		"policies new":  {Allowed: 1, Errors: 1},
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %+v, want %+v", name, got[name], want)
+		}
+	}
+	if all := got["local all"]; all.Allowed != 8 || all.Rejected != 2 || all.Errors != 1 {
+		t.Errorf("the provider: %+v", all)
+	}
+	for _, m := range meters.All() {
+		if m.Provider != "policies" || m.Policy != "free" {
+			continue
+		}
+		for key, n := range m.TopLimited(5) {
+			if key != "k" || n != 2 {
+				t.Errorf("limited: %q %d times", key, n)
+			}
+		}
+	}
+}

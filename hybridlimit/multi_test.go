@@ -125,3 +125,57 @@ func TestMultiFleet(t *testing.T) {
 		}
 	})
 }
+
+// What several limits decide is counted by the meter of their strategy, by all providers.
+func TestMultiObserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var meters trypema.Meters
+		o := trypema.Options{Observer: &meters}
+		local, err := trypema.NewLocal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer local.Close()
+		redis, err := redislimit.New(fakeredis.New(), redislimit.Options{Options: o})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer redis.Close()
+		hybrid := open(t, fakeredis.New(), hybridlimit.Options{Options: redislimit.Options{Options: o}})
+		for _, p := range []trypema.MultiProvider{local, redis, hybrid} {
+			m, err := p.Multi(trypema.StrategyAbsolute,
+				trypema.Limit{Rate: trypema.PerSecond(10), Window: time.Second},
+				trypema.Limit{Rate: trypema.PerMinute(3), Window: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 5 {
+				if _, err := m.Allow(ctx, "k"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := m.Reserve(ctx, "k", 1, 0); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.AllowN(ctx, "k", 0); err == nil {
+				t.Fatal("a cost of 0 was taken")
+			}
+			if _, err := m.Peek(ctx, "k", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, m := range meters.All() {
+			s := m.Read()
+			if m.Strategy == "suppressed" {
+				if s.Allowed+s.Suppressed+s.Errors > 0 {
+					t.Errorf("%s suppressed: %+v", m.Provider, s)
+				}
+				continue
+			}
+			keys := map[string]int{"local": 2, "hybrid": 2}[m.Provider]
+			if s.Allowed != 3 || s.Rejected != 3 || s.Errors != 1 || s.Fallbacks != 0 || s.Keys != keys || (s.Waited == 0) == (m.Provider == "hybrid") {
+				t.Errorf("%s: %+v", m.Provider, s)
+			}
+		}
+	})
+}
