@@ -140,7 +140,7 @@ func TestMultiObserved(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer redis.Close()
+		defer redis.Close() //nolint:errcheck // it has nothing under way
 		hybrid := open(t, fakeredis.New(), hybridlimit.Options{Options: redislimit.Options{Options: o}})
 		for _, p := range []trypema.MultiProvider{local, redis, hybrid} {
 			m, err := p.Multi(trypema.StrategyAbsolute,
