@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 ARGS     ?=
 
-MODULES  := . ./goredisconn ./grpclimit ./otellimit ./promlimit ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
+MODULES  := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
 PACKAGES := $(MODULES:%=%/...)
 
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -84,6 +84,7 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 	$(GO) test -run '^$$' -fuzz '^FuzzTwin$$' -fuzztime $(FUZZTIME) ./internal/window
 	$(GO) test -run '^$$' -fuzz '^FuzzLocal$$' -fuzztime $(FUZZTIME) .
 	$(GO) test -run '^$$' -fuzz '^FuzzForwarded$$' -fuzztime $(FUZZTIME) ./httplimit
+	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./policyfile
 
 cover: ## what the root module's tests do not cover, and the total
 	@$(GO) test -coverpkg ./... -coverprofile cover.out ./...

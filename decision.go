@@ -35,6 +35,9 @@ type Decision struct {
 	// equal to Remaining when the call was allowed, 0 when RetryAfter is Never.
 	RemainingAfterWaiting uint64
 
+	// RefusedBy names the limit that refused, where a call had several to keep: see MultiLimiter. It is empty otherwise.
+	RefusedBy string
+
 	// SuppressionFactor is the probability, from 0 to 1, with which Suppressed declined a call in this state; 1 when
 	// nothing can pass. Absolute leaves it 0.
 	SuppressionFactor float64

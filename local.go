@@ -3,6 +3,8 @@ package trypema
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 	"weak"
@@ -23,6 +25,17 @@ import (
 type Local struct {
 	absolute   localAbsolute
 	suppressed localSuppressed
+	options    Options
+
+	mu     sync.Mutex               // guards what is made for a MultiLimiter:
+	others map[otherKeys]*localKeys // with other windows
+	closed bool
+}
+
+// otherKeys says which keys of a provider are meant.
+type otherKeys struct {
+	strategy Strategy
+	window   time.Duration
 }
 
 // NewLocal returns a Local provider, or an ErrInvalidOptions that names the field. It starts no goroutine.
@@ -31,13 +44,40 @@ func NewLocal(o Options) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := new(Local)
-	l.absolute.init(o)
-	l.suppressed.init(o)
+	l := &Local{options: o, others: make(map[otherKeys]*localKeys)}
+	started := time.Now()
+	l.absolute.init(o, started)
+	l.suppressed.init(o, started)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
-	l.absolute.observe(o, "absolute")
-	l.suppressed.observe(o, "suppressed")
+	l.absolute.tally = l.observe(StrategyAbsolute)
+	l.suppressed.tally = l.observe(StrategySuppressed)
 	return l, nil
+}
+
+// observe has the Observer, if there is one, told of a strategy, and returns what to count its calls in.
+func (l *Local) observe(s Strategy) *tally.Tally {
+	if l.options.Observer == nil {
+		return nil
+	}
+	t, local := tally.New(), weak.Make(l)
+	l.options.Observer.Observe(Meter{
+		Provider: "local",
+		Policy:   l.options.Name,
+		Strategy: s.String(),
+		Read: func() Stats {
+			stats := Stats{Counters: Counters(t.Read(s == StrategySuppressed))}
+			if l := local.Value(); l != nil {
+				for _, k := range l.all(s) {
+					stats.Keys += k.table.Len()
+				}
+			} else {
+				stats.Ended = true
+			}
+			return stats
+		},
+		TopLimited: t.TopDenied,
+	})
+	return t
 }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
@@ -47,13 +87,65 @@ func (l *Local) Absolute() Limiter { return &l.absolute }
 // with Absolute.
 func (l *Local) Suppressed() Limiter { return &l.suppressed }
 
-// Len returns the number of keys held for both strategies, idle ones that have not been removed yet included.
-func (l *Local) Len() int { return l.absolute.table.Len() + l.suppressed.table.Len() }
+// Len returns the number of keys held for both strategies, idle ones that have not been removed yet included. A key of a
+// MultiLimiter counts once for each of its windows.
+func (l *Local) Len() (n int) {
+	for _, s := range []Strategy{StrategyAbsolute, StrategySuppressed} {
+		for _, k := range l.all(s) {
+			n += k.table.Len()
+		}
+	}
+	return n
+}
+
+// own returns the keys of a strategy with the window of the options.
+func (l *Local) own(s Strategy) *localKeys {
+	if s == StrategySuppressed {
+		return &l.suppressed.localKeys
+	}
+	return &l.absolute.localKeys
+}
+
+// all returns the keys of a strategy with windows of all lengths.
+func (l *Local) all(s Strategy) []*localKeys {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := []*localKeys{l.own(s)}
+	for of, k := range l.others {
+		if of.strategy == s {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// keysOf returns the keys of a strategy with windows of a length.
+func (l *Local) keysOf(s Strategy, w time.Duration) *localKeys {
+	if w == l.options.Window {
+		return l.own(s)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.others[otherKeys{s, w}]
+	if k == nil {
+		k = new(localKeys)
+		o := l.options
+		o.Bucket = o.BucketOf(w)
+		o.Window = w
+		k.init(o, l.absolute.started)
+		k.closed.Store(l.closed)
+		l.others[otherKeys{s, w}] = k
+	}
+	return k
+}
 
 // Close forgets all keys and ends the cleanup; when it returns, nothing of the provider runs. Calls made after it return
 // ErrClosed. It may be called again, and always returns nil.
 func (l *Local) Close() error {
-	for _, k := range []*localKeys{&l.absolute.localKeys, &l.suppressed.localKeys} {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	for _, k := range slices.Concat(l.all(StrategyAbsolute), l.all(StrategySuppressed)) {
 		k.closed.Store(true)
 		k.table.Close()
 	}
@@ -72,9 +164,8 @@ type localKeys struct {
 
 type localShard = table.Shard[window.Window, window.Groups]
 
-func (k *localKeys) init(o Options) {
+func (k *localKeys) init(o Options, started time.Time) {
 	span := window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}
-	started := time.Now()
 	k.span, k.seconds, k.started = span, o.Window.Seconds(), started
 	// What the table calls must not know k: it would keep a table that is dropped alive.
 	k.table = table.New(table.Kind[window.Window, window.Groups]{
@@ -87,31 +178,6 @@ func (k *localKeys) init(o Options) {
 
 // now is the only place where the clock is read: monotonic, in nanoseconds since the start.
 func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
-
-// observe has the Observer, if there is one, told of a strategy, whose calls are counted from then on.
-func (k *localKeys) observe(o Options, strategy string) {
-	if o.Observer == nil {
-		return
-	}
-	t := tally.New()
-	k.tally = t
-	keys := weak.Make(k)
-	o.Observer.Observe(Meter{
-		Provider: "local",
-		Policy:   o.Name,
-		Strategy: strategy,
-		Read: func() Stats {
-			s := Stats{Counters: Counters(t.Read(strategy == "suppressed"))}
-			if k := keys.Value(); k != nil {
-				s.Keys = k.table.Len()
-			} else {
-				s.Ended = true
-			}
-			return s
-		},
-		TopLimited: t.TopDenied,
-	})
-}
 
 // count counts a decision on a call that began at an instant.
 func (k *localKeys) count(allowed bool, key string, began int64) {
@@ -178,6 +244,21 @@ func (k *localKeys) find(key string) (sh *localShard, h table.Handle, w *window.
 	w = sh.State(h)
 	now = w.Advance(&sh.Memory, k.span, now)
 	return sh, h, w, now
+}
+
+// open makes a key the hot one of its shard.
+func (k *localKeys) open(sh *localShard, h table.Handle, w *window.Window) {
+	now := w.Now()
+	closes, expires, oldest := w.Open(&sh.Memory, k.span)
+	sh.Open(h, &table.Hot{
+		Window:   k.span.Window,
+		Opened:   now,
+		Closes:   min(closes, now+table.MaxOpen),
+		Last:     w.Last(),
+		Admitted: w.Counts().Admitted,
+		Expires:  expires,
+		Oldest:   oldest,
+	})
 }
 
 // Set reads the clock once and takes one lock.

@@ -30,7 +30,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	hash := l.table.Hash(key)
 	now := l.now() // after what the hash had to wait for: see now
 	if f := l.table.Shard(hash).Hot(key); f != nil {
-		switch a, have, at, then := f.Take(c, now, n); a {
+		switch a, have, at, then := f.Take(c, now, n, true); a {
 		case table.Admitted:
 			if stands := l.tally.Count(tally.Allowed); stands > 0 {
 				l.sample(tally.Allowed, stands, key, now)
@@ -68,21 +68,6 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	d.set(c, &v, OutcomeRejected)
 	l.count(v.Allowed, key, now)
 	return nil
-}
-
-// open makes a key the hot one of its shard.
-func (l *localAbsolute) open(sh *localShard, h table.Handle, w *window.Window) {
-	now := w.Now()
-	closes, expires, oldest := w.Open(&sh.Memory, l.span)
-	sh.Open(h, &table.Hot{
-		Window:   l.span.Window,
-		Opened:   now,
-		Closes:   min(closes, now+table.MaxOpen),
-		Last:     w.Last(),
-		Admitted: w.Counts().Admitted,
-		Expires:  expires,
-		Oldest:   oldest,
-	})
 }
 
 func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {

@@ -72,3 +72,13 @@ func (o Options) WithDefaults() (Options, error) {
 	}
 	return o, nil
 }
+
+// BucketOf is the bucket of a window of another length, with the same share of it that Bucket has of Window; at least 1ms.
+// What a MultiLimiter uses for its limits. The options must have their defaults.
+func (o Options) BucketOf(window time.Duration) time.Duration {
+	if window == o.Window {
+		return o.Bucket
+	}
+	share := float64(o.Bucket) / float64(o.Window)
+	return min(max(time.Duration(share*float64(window)), time.Millisecond), window)
+}

@@ -6,6 +6,7 @@
 package grpclimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -21,7 +22,7 @@ import (
 	"github.com/trypema/trypema/internal/invalid"
 )
 
-// Options say what New limits, and how. Limiter and one of Rate and RateOf are required; all else has a default. A method is named in
+// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else has a default. A method is named in
 // full, as "/package.Service/Method".
 type Options struct {
 	// Limiter decides. It may be shared with others: calls with the same key then count together.
@@ -32,6 +33,10 @@ type Options struct {
 
 	// RateOf is the rate of a call, by method or by who calls.
 	RateOf func(ctx context.Context, method string) trypema.Rate
+
+	// Decide decides instead of Limiter, on a call with a key and a cost: by a trypema.MultiLimiter, or by policies. Who refused, by
+	// Decision.RefusedBy, is named in QuotaFailure.
+	Decide func(ctx context.Context, method, key string, cost uint64) (trypema.Decision, error)
 
 	// Key says who shares a limit. Calls for which it finds no key share one. Default ByPeer() on servers; on clients the target of
 	// the connection.
@@ -66,7 +71,7 @@ type Limit struct{ o Options }
 
 // New returns a Limit, or an error that wraps trypema.ErrInvalidOptions and names the field.
 func New(o Options) (*Limit, error) {
-	if err := front.Check("grpclimit.Options", o.Limiter, o.Rate, o.RateOf != nil); err != nil {
+	if err := front.Check("grpclimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
 		return nil, err
 	}
 	if o.MaxWait < 0 {
@@ -90,17 +95,24 @@ func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time
 	if !ok {
 		k = front.Keyless
 	}
-	rate, cost := l.o.Rate, uint64(1)
-	if l.o.RateOf != nil {
-		rate = l.o.RateOf(ctx, method)
-	}
+	cost := uint64(1)
 	if l.o.Cost != nil {
 		cost = l.o.Cost(ctx, method)
+	}
+	decide := l.o.Decide
+	if decide == nil {
+		rate := l.o.Rate
+		if l.o.RateOf != nil {
+			rate = l.o.RateOf(ctx, method)
+		}
+		decide = func(ctx context.Context, _, key string, cost uint64) (trypema.Decision, error) {
+			return l.o.Limiter.AllowN(ctx, key, rate, cost)
+		}
 	}
 	if l.o.Shadow {
 		wait = 0
 	}
-	d, err := front.Allow(ctx, l.o.Limiter, k, rate, cost, wait)
+	d, err := front.Allow(ctx, wait, func() (trypema.Decision, error) { return decide(ctx, method, k, cost) })
 	if l.o.Seen != nil {
 		l.o.Seen(ctx, method, d, err)
 	}
@@ -122,7 +134,7 @@ func (l *Limit) denied(d trypema.Decision) error {
 		text = "a part of the calls is declined for now"
 	}
 	s := status.New(codes.ResourceExhausted, text)
-	failure := &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{Subject: l.o.Name, Description: text}}}
+	failure := &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{Subject: cmp.Or(d.RefusedBy, l.o.Name), Description: text}}}
 	var detailed *status.Status
 	var err error
 	if d.RetryAfter == trypema.Never {

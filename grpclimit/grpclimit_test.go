@@ -171,6 +171,34 @@ func TestOptions(t *testing.T) {
 }
 
 // TestPatientClient waits for its turn, and not beyond its deadline.
+// TestSeveralLimits: the details name the limit that refused, over a real connection.
+func TestSeveralLimits(t *testing.T) {
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer limits.Close()
+	both, err := limits.Multi(trypema.StrategyAbsolute,
+		trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
+		trypema.Limit{Name: "hour", Rate: trypema.PerHour(2), Window: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, limit(t, grpclimit.Options{
+		Decide: func(ctx context.Context, _, key string, cost uint64) (trypema.Decision, error) {
+			return both.AllowN(ctx, key, cost)
+		},
+		Cost: func(context.Context, string) uint64 { return 2 },
+	}), nil)
+	if err := check(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	retry, subject := denial(t, check(t.Context(), c))
+	if subject != "hour" || retry < 59*time.Minute {
+		t.Errorf("refused by %q, to come again after %v", subject, retry)
+	}
+}
+
 func TestPatientClient(t *testing.T) {
 	limits, err := trypema.NewLocal(trypema.Options{Window: 300 * time.Millisecond})
 	if err != nil {

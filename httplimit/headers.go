@@ -32,31 +32,32 @@ const (
 	legacyReset     = "X-Ratelimit-Reset"
 )
 
-// policyField is RateLimit-Policy for a capacity. Its value has no room to append, so that responses can share it.
+// policyField is RateLimit-Policy for a name and a capacity. Its value has no room to append, so that responses can share it.
 type policyField struct {
+	name  string
 	limit uint64
 	value []string
 }
 
-func (m *middleware) policyFor(limit uint64) []string {
-	if p := m.policy.Load(); p != nil && p.limit == limit {
+func (m *middleware) policyFor(name string, limit uint64) []string {
+	if p := m.policy.Load(); p != nil && p.limit == limit && p.name == name {
 		return p.value
 	}
 	var room [64]byte
-	b := m.named(room[:0], "q", limit)
-	if seconds := int64(m.Window / time.Second); seconds > 0 {
+	b := named(room[:0], name, "q", limit)
+	if seconds := int64(m.Window / time.Second); seconds > 0 && name == m.Name {
 		b = append(b, ";w="...)
 		b = strconv.AppendInt(b, seconds, 10)
 	}
-	p := &policyField{limit, []string{string(b)}}
+	p := &policyField{name, limit, []string{string(b)}}
 	m.policy.Store(p)
 	return p.value
 }
 
-// named appends the name of the policy with a parameter.
-func (m *middleware) named(b []byte, parameter string, n uint64) []byte {
+// named appends the name of a policy with a parameter.
+func named(b []byte, name, parameter string, n uint64) []byte {
 	b = append(b, '"')
-	b = append(b, m.Name...)
+	b = append(b, name...)
 	b = append(b, '"', ';')
 	b = append(b, parameter...)
 	b = append(b, '=')
@@ -72,13 +73,14 @@ func (m *middleware) tell(h http.Header, d trypema.Decision) {
 	}
 	switch m.Headers {
 	case StandardHeaders:
-		if policy := m.policyFor(d.Limit); h[policyHeader] == nil {
+		name := m.nameOf(d)
+		if policy := m.policyFor(name, d.Limit); h[policyHeader] == nil {
 			h[policyHeader] = policy
 		} else { // after that of another limit
 			h[policyHeader] = append(h[policyHeader], policy...)
 		}
 		var room [64]byte
-		b := m.named(room[:0], "r", d.Remaining)
+		b := named(room[:0], name, "r", d.Remaining)
 		if seconds >= 0 {
 			b = append(b, ";t="...)
 			b = strconv.AppendInt(b, min(seconds, maxInteger), 10)

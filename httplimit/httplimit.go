@@ -20,7 +20,7 @@ import (
 	"github.com/trypema/trypema/internal/invalid"
 )
 
-// Options say what New limits, and how. Limiter and one of Rate and RateOf are required; all else has a default.
+// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else has a default.
 type Options struct {
 	// Limiter decides. It may be shared with others: requests with the same key then count together.
 	Limiter trypema.Limiter
@@ -30,6 +30,10 @@ type Options struct {
 
 	// RateOf is the rate of a request, by plan or path, say. With trypema.Unlimited a request is counted and passes.
 	RateOf func(*http.Request) trypema.Rate
+
+	// Decide decides instead of Limiter, on a request with a key and a cost, which Cost may have made 0: by a trypema.MultiLimiter, or by
+	// policies. Where Decision.RefusedBy says who refused, that name takes the place of Name for the client.
+	Decide func(r *http.Request, key string, cost uint64) (trypema.Decision, error)
 
 	// Key says who shares a limit. Default ByIP().
 	Key KeyFunc
@@ -92,7 +96,7 @@ func New(o Options) (func(http.Handler) http.Handler, error) {
 	if o.Name == "" {
 		o.Name = "default"
 	}
-	if err := front.Check("httplimit.Options", o.Limiter, o.Rate, o.RateOf != nil); err != nil {
+	if err := front.Check("httplimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
 		return nil, err
 	}
 	switch {
@@ -178,10 +182,21 @@ func (m *middleware) decide(r *http.Request, key string) (trypema.Decision, erro
 	if m.Cost != nil {
 		cost = m.Cost(r)
 	}
+	if m.Decide != nil {
+		return m.Decide(r, key, cost)
+	}
 	if cost == 0 {
 		return m.Limiter.Peek(r.Context(), key, rate, 0)
 	}
 	return m.Limiter.AllowN(r.Context(), key, rate, cost)
+}
+
+// nameOf is the name of the policy that a decision is by, as clients are told it.
+func (m *middleware) nameOf(d trypema.Decision) string {
+	if d.RefusedBy != "" && quotable(d.RefusedBy) {
+		return d.RefusedBy
+	}
+	return m.Name
 }
 
 // deny is the default of Denied.
@@ -189,7 +204,7 @@ func (m *middleware) deny(w http.ResponseWriter, _ *http.Request, d trypema.Deci
 	p := problem{
 		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
 		Title:    "The quota of requests is used up.",
-		Policies: []string{m.Name},
+		Policies: []string{m.nameOf(d)},
 	}
 	if d.Outcome == trypema.OutcomeSuppressed {
 		p.Type = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"

@@ -298,6 +298,41 @@ func TestShadowSkipAndCost(t *testing.T) {
 	}
 }
 
+// TestSeveralLimits: who refused is named, as far as it can be said in a header.
+func TestSeveralLimits(t *testing.T) {
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer limits.Close()
+	for _, tt := range []struct{ name, policy, limit, violated string }{
+		{"hour", `"hour";q=3`, `"hour";r=1;t=3600`, `"violated-policies":["hour"]`},
+		{`a"b`, `"default";q=3`, `"default";r=1;t=3600`, `"violated-policies":["default"]`},
+	} {
+		both, err := limits.Multi(trypema.StrategyAbsolute,
+			trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
+			trypema.Limit{Name: tt.name, Rate: trypema.PerHour(3), Window: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cost uint64
+		h := handler(t, httplimit.Options{
+			Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
+				return both.AllowN(r.Context(), tt.name+key, n)
+			},
+			Cost: func(*http.Request) uint64 { return cost },
+		})
+		cost = 2
+		if w := get(h); w.Code != http.StatusOK || w.Header().Get("RateLimit") != `"default";r=1` {
+			t.Errorf("%d %v", w.Code, w.Header())
+		}
+		w := get(h)
+		if w.Code != http.StatusTooManyRequests || w.Header().Get("RateLimit-Policy") != tt.policy || w.Header().Get("RateLimit") != tt.limit || !strings.Contains(w.Body.String(), tt.violated) {
+			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+		}
+	}
+}
+
 func TestWrongOptions(t *testing.T) {
 	l := fixed{}
 	byRate := func(*http.Request) trypema.Rate { return 1 }
@@ -309,6 +344,7 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.Options{Limiter: l}, "Rate is 0 and RateOf is nil"},
 		{httplimit.Options{Limiter: l, Rate: 1, RateOf: byRate}, "Rate is 1 and RateOf is set"},
 		{httplimit.Options{Limiter: l, Rate: -1}, "Rate is -1"},
+		{httplimit.Options{Rate: 1, Decide: func(*http.Request, string, uint64) (trypema.Decision, error) { return allowed, nil }}, "Decide is set"},
 		{httplimit.Options{Limiter: l, Rate: 1, Keyless: 3}, "Keyless is 3"},
 		{httplimit.Options{Limiter: l, Rate: 1, Headers: 3}, "Headers is 3"},
 		{httplimit.Options{Limiter: l, Rate: 1, Name: `a"b`}, `Name is "a\"b"`},

@@ -82,7 +82,9 @@ func (t *Transport) wait(r *http.Request) error {
 	if !ok {
 		key = front.Keyless
 	}
-	d, err := front.Allow(r.Context(), t.o.Limiter, key, t.o.Rate, 1, t.o.MaxWait)
+	d, err := front.Allow(r.Context(), t.o.MaxWait, func() (trypema.Decision, error) {
+		return t.o.Limiter.Allow(r.Context(), key, t.o.Rate)
+	})
 	if err == nil && !d.Allowed {
 		err = &DeniedError{d}
 	}

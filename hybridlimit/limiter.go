@@ -3,7 +3,9 @@ package hybridlimit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -46,6 +48,55 @@ type limiter struct {
 	server  *script.Server
 	breaker *breaker.Breaker
 	settler settler
+	windows windows // of the limiter with the window of the options
+}
+
+// windows are the limiters of one strategy that a trypema.MultiLimiter has with other windows than that of the options.
+type windows struct {
+	mu     sync.Mutex
+	others map[time.Duration]*limiter
+	closed bool
+}
+
+// of returns the limiter with windows of a length.
+func (l *limiter) of(w time.Duration) *limiter {
+	if w == l.options.Window {
+		return l
+	}
+	l.windows.mu.Lock()
+	defer l.windows.mu.Unlock()
+	other := l.windows.others[w]
+	if other == nil {
+		o := l.options
+		o.Window, o.Bucket = w, o.BucketOf(w)
+		share := float64(o.SyncInterval) / float64(intervalOf(l.options.Window))
+		o.SyncInterval = min(max(time.Duration(share*float64(intervalOf(w))), time.Millisecond), w)
+		other = newLimiter(l.server, l.breaker, o, l.suppressed, l.started)
+		if l.windows.closed {
+			_ = other.close() // it has nothing to settle
+		}
+		l.windows.others[w] = other
+	}
+	return other
+}
+
+// all returns the limiter, and those with other windows.
+func (l *limiter) all() []*limiter {
+	l.windows.mu.Lock()
+	defer l.windows.mu.Unlock()
+	return append([]*limiter{l}, slices.Collect(maps.Values(l.windows.others))...)
+}
+
+// closeAll closes the limiter, and those with other windows.
+func (l *limiter) closeAll() error {
+	l.windows.mu.Lock()
+	l.windows.closed = true
+	l.windows.mu.Unlock()
+	var err error
+	for _, one := range l.all() {
+		err = errors.Join(err, one.close())
+	}
+	return err
 }
 
 type shard = table.Shard[*account, window.Groups]
@@ -70,7 +121,7 @@ type account struct {
 	urged  bool // for the next flight
 }
 
-func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool) *limiter {
+func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool, started time.Time) *limiter {
 	l := &limiter{
 		options:    o,
 		terms:      lease.Terms{Span: window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}, Micro: int64(time.Microsecond), Interval: int64(o.SyncInterval)},
@@ -78,7 +129,8 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		suppressed: suppressed,
 		denial:     trypema.OutcomeRejected,
 		names:      remote.NewNames(o.Prefix, "ha", o.Window),
-		started:    time.Now().Add(-1), // so that no instant is 0
+		started:    started,
+		windows:    windows{others: make(map[time.Duration]*limiter)},
 		server:     s,
 		breaker:    b,
 	}
@@ -158,7 +210,7 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 	hash := l.table.Hash(key)
 	if !l.suppressed && record {
 		if f := l.table.Shard(hash).Hot(key); f != nil && !l.breaker.Gone() {
-			switch a, have, at, then := f.Take(c, now, n); a {
+			switch a, have, at, then := f.Take(c, now, n, true); a {
 			case table.Admitted:
 				if stands := l.tally.Count(tally.Allowed); stands > 0 {
 					l.sample(tally.Allowed, stands, key, now)
@@ -211,24 +263,33 @@ func (l *limiter) sample(cell tally.Cell, n uint64, key string, began int64) {
 	}
 }
 
-// gauges tells how the limiter stands.
-func (l *limiter) gauges(s *trypema.Stats) {
+// allGauges tells how the limiter stands, with those of other windows.
+func (l *limiter) allGauges(s *trypema.Stats) {
 	if l.closed.Load() {
 		return
 	}
 	s.RedisErr = l.breaker.Cause()
-	s.Keys = l.table.Len()
-	s.Leased = uint64(max(0, l.leased.Load()))
+	for _, one := range l.all() {
+		s.Keys += one.table.Len()
+		s.Leased += uint64(max(0, one.leased.Load()))
+		active, lag := one.settling()
+		s.ActiveKeys += active
+		s.SettlingLag = max(s.SettlingLag, lag)
+	}
+}
+
+// settling returns how many keys are active, and how far the limiter is behind with them.
+func (l *limiter) settling() (active int, lag time.Duration) {
 	now := l.now()
 	l.settler.mu.Lock()
 	defer l.settler.mu.Unlock()
-	s.ActiveKeys = len(l.settler.active)
 	if ready := l.settler.ready; len(ready) > 0 {
-		s.SettlingLag = time.Duration(max(0, now-ready[0].due*l.terms.Interval))
+		lag = time.Duration(max(0, now-ready[0].due*l.terms.Interval))
 	}
 	if since := l.failing.Load(); since > 0 {
-		s.SettlingLag = max(s.SettlingLag, time.Duration(now-since))
+		lag = max(lag, time.Duration(now-since))
 	}
+	return len(l.settler.active), lag
 }
 
 // noteLease takes into the sum what a key has on lease, under the lock.
@@ -282,15 +343,24 @@ type waiter struct {
 type question struct {
 	capacity, cost uint64
 	law            window.Law // of Suppressed
-	record         bool
+	mode           lease.Mode
 }
 
 // put asks an account, under the lock.
 func (l *limiter) put(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
+	dice := 0.
 	if l.suppressed {
-		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, rand.Float64(), q.record)
+		dice = rand.Float64()
+	}
+	l.throw(v, q, sh, k, now, dice, q.mode)
+}
+
+// throw is put with dice and a mode.
+func (l *limiter) throw(v *lease.Verdict, q *question, sh *shard, k *account, now int64, dice float64, mode lease.Mode) {
+	if l.suppressed {
+		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, dice, mode)
 	} else {
-		k.Absolute(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, now, q.cost, q.record)
+		k.Absolute(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, now, q.cost, mode)
 	}
 }
 
@@ -303,12 +373,15 @@ func (q *question) lawOf(l *limiter) *window.Law {
 }
 
 func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
-	k.Deny(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.record)
+	k.Deny(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.mode == lease.Record)
 }
 
 // decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
 func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash uint64, began int64, c, n uint64, record bool) error {
-	q := question{capacity: c, cost: n, law: l.law(c), record: record}
+	q := question{capacity: c, cost: n, law: l.law(c), mode: lease.Peek}
+	if record {
+		q.mode = lease.Record
+	}
 	waited := false
 	for now := began; ; now = l.now() {
 		sh, h, k := l.acquire(hash, name, now)
@@ -462,10 +535,10 @@ func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, q *question,
 	switch l.options.OnFailure {
 	case redislimit.FailLocal:
 		var v lease.Verdict
-		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, rand.Float64(), q.record)
+		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, rand.Float64(), q.mode == lease.Record)
 		remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
 	case redislimit.FailOpen:
-		if q.record {
+		if q.mode == lease.Record {
 			k.Admit(&sh.Memory, &l.terms, c, now, n)
 		}
 		*d = remote.Open(c, n)

@@ -54,6 +54,11 @@ const (
 	maxInterval = 100 * time.Millisecond
 )
 
+// intervalOf is the default for a window.
+func intervalOf(w time.Duration) time.Duration {
+	return min(max(w/intervals, minInterval), maxInterval, w)
+}
+
 // WithDefaults returns the options with zero fields replaced by their defaults, or a trypema.ErrInvalidOptions that names
 // the field, its value and the rule. New calls it; programs need it only to see what applies.
 func (o Options) WithDefaults() (Options, error) {
@@ -62,7 +67,7 @@ func (o Options) WithDefaults() (Options, error) {
 		return o, err
 	}
 	if o.SyncInterval == 0 {
-		o.SyncInterval = min(max(o.Window/intervals, minInterval), maxInterval, o.Window)
+		o.SyncInterval = intervalOf(o.Window)
 	}
 	if o.SyncInterval < time.Millisecond || o.SyncInterval > o.Window {
 		return o, invalid.Errorf(trypema.ErrInvalidOptions, "hybridlimit.Options.SyncInterval is %v; it must be from 1ms to Options.Window (%v)", o.SyncInterval, o.Window)

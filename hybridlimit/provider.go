@@ -23,6 +23,8 @@ package hybridlimit
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
@@ -53,14 +55,18 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
 	b, server := breaker.New(o.RetryInterval, tell), script.NewServer(c)
+	started := time.Now().Add(-1) // so that no instant is 0
 	p := &Provider{
-		absolute:   newLimiter(server, b, o, false),
-		suppressed: newLimiter(server, b, o, true),
+		absolute:   newLimiter(server, b, o, false, started),
+		suppressed: newLimiter(server, b, o, true, started),
 	}
-	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).gauges)
-	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).gauges)
+	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).allGauges)
+	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).allGauges)
 	return p, nil
 }
+
+// all returns the limiters of all strategies and windows.
+func (p *Provider) all() []*limiter { return slices.Concat(p.absolute.all(), p.suppressed.all()) }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
 func (p *Provider) Absolute() trypema.Limiter { return p.absolute }
@@ -69,13 +75,22 @@ func (p *Provider) Absolute() trypema.Limiter { return p.absolute }
 // together have observed. It shares no state with Absolute.
 func (p *Provider) Suppressed() trypema.Limiter { return p.suppressed }
 
-// Len returns the number of keys held for both strategies.
-func (p *Provider) Len() int { return p.absolute.table.Len() + p.suppressed.table.Len() }
+// Len returns the number of keys held for both strategies. A key of a trypema.MultiLimiter counts once for each of its windows.
+func (p *Provider) Len() (n int) {
+	for _, l := range p.all() {
+		n += l.table.Len()
+	}
+	return n
+}
 
 // Flush settles all that was admitted and declined before it was called, and returns when Redis has it, or ctx has ended, or
 // with what is wrong with Redis. What is on lease stays so.
 func (p *Provider) Flush(ctx context.Context) error {
-	return errors.Join(p.absolute.flush(ctx, false), p.suppressed.flush(ctx, false))
+	var err error
+	for _, l := range p.all() {
+		err = errors.Join(err, l.flush(ctx, false))
+	}
+	return err
 }
 
 // Close settles everything, gives back what is on lease, and returns when nothing of the provider runs any more. Calls that
@@ -83,5 +98,5 @@ func (p *Provider) Flush(ctx context.Context) error {
 //
 // It returns an error if Redis could not be told; what was on lease then counts as used until it has aged out.
 func (p *Provider) Close() error {
-	return errors.Join(p.absolute.close(), p.suppressed.close())
+	return errors.Join(p.absolute.closeAll(), p.suppressed.closeAll())
 }

@@ -317,7 +317,7 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *item {
 	need := uint64(0)
 	for _, w := range k.waiting {
 		w.asked = true
-		if w.record { // who only looks needs none
+		if w.mode != lease.Peek { // who only looks needs none
 			need = min(need+w.cost, w.capacity)
 		}
 	}
@@ -527,18 +527,26 @@ func (l *limiter) claim(ctx context.Context, name string, giveBack bool) (*accou
 
 // runSet runs set.lua.
 func (l *limiter) runSet(ctx context.Context, name string, args []string) (matched bool, have uint64, err error) {
+	err = l.runOne(ctx, name, func(s *script.Scripts) script.Script { return s.Set }, append(l.spanArgs(), args...), func(r *script.Reader) {
+		matched, have = r.Count(1) == 1, r.Count(1<<53)
+	})
+	return matched, have, err
+}
+
+// runOne runs a script on one key, and reads its reply.
+func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scripts) script.Script, args []string, read func(*script.Reader)) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.options.Timeout)
 	defer cancel()
-	script.Run(ctx, l.server, func(s *script.Scripts) script.Script { return s.Set }, []string{name},
+	script.Run(ctx, l.server, pick, []string{name},
 		func(names []string, _ bool) [][]string { return [][]string{names} },
-		func([]string) (keys, all []string) { return []string{name}, append(l.spanArgs(), args...) },
+		func([]string) ([]string, []string) { return []string{name}, args },
 		func(_ []string, reply []any, e error) {
 			r := script.NewReader(reply)
 			if fault, ok := r.Fault(); ok && e == nil {
 				e = errors.New(fault)
 			}
 			if err = e; e == nil {
-				matched, have = r.Count(1) == 1, r.Count(1<<53)
+				read(r)
 				err = r.Done()
 			}
 		})
@@ -548,7 +556,7 @@ func (l *limiter) runSet(ctx context.Context, name string, args []string) (match
 	case err != nil:
 		err = fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
 	}
-	return matched, have, err
+	return err
 }
 
 // flush settles what there is, and gives all back if so wished.

@@ -47,3 +47,19 @@ func ExampleRun() {
 	}
 	run("TestConformance", testConformance)
 }
+
+// A provider of one's own that keeps several limits at once.
+func ExampleRunMulti() {
+	testMulti := func(t *testing.T) {
+		limittest.RunMulti(t, limittest.Subject{In: synctest.Test, EmptyKey: true},
+			func(t *testing.T, o trypema.Options) limittest.MultiProvider {
+				limits, err := trypema.NewLocal(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { limits.Close() })
+				return limits
+			})
+	}
+	run("TestMulti", testMulti)
+}

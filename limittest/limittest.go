@@ -60,18 +60,7 @@ type Subject struct {
 
 // Run runs the suite, one subtest for each requirement.
 func Run(t *testing.T, s Subject) {
-	if s.In == nil {
-		s.In = func(t *testing.T, test func(*testing.T)) { test(t) }
-	}
-	if s.Window == 0 {
-		s.Window = 10 * time.Second
-	}
-	if s.Resolution == 0 {
-		s.Resolution = 1
-	}
-	if s.Use == 0 {
-		s.Use = 1
-	}
+	s = s.withDefaults()
 	for _, test := range []struct {
 		name string
 		run  func(*Subject, *testing.T)
@@ -107,6 +96,22 @@ func Run(t *testing.T, s Subject) {
 			s.In(t, func(t *testing.T) { test.run(&s, t) })
 		})
 	}
+}
+
+func (s Subject) withDefaults() Subject {
+	if s.In == nil {
+		s.In = func(t *testing.T, test func(*testing.T)) { test(t) }
+	}
+	if s.Window == 0 {
+		s.Window = 10 * time.Second
+	}
+	if s.Resolution == 0 {
+		s.Resolution = 1
+	}
+	if s.Use == 0 {
+		s.Use = 1
+	}
+	return s
 }
 
 // subject is a limiter with the helpers that make tests short: they fail the test on any error.

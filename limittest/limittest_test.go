@@ -5,16 +5,17 @@ import "testing"
 // run is what go test does with a test function.
 var run = func(string, func(*testing.T)) {}
 
-// The example is right: the limiter in it passes.
-func TestExample(t *testing.T) {
+// The examples are right: the limiters in them pass.
+func TestExamples(t *testing.T) {
 	defer func(before func(string, func(*testing.T))) { run = before }(run)
-	ran := false
+	ran := 0
 	run = func(name string, test func(*testing.T)) {
-		ran = true
+		ran++
 		t.Run(name, test)
 	}
 	ExampleRun()
-	if !ran {
-		t.Error("the example runs no test")
+	ExampleRunMulti()
+	if ran != 2 {
+		t.Errorf("%d examples ran a test", ran)
 	}
 }

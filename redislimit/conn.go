@@ -18,6 +18,6 @@ type Conn interface {
 	Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error))
 
 	// OneServer reports whether all keys are on one server, so that a script may have several. If it does not, keys[i]
-	// has one element. A server that turns out to be many, by the error CROSSSLOT, is treated as such.
+	// are those of one key, in one slot. A server that turns out to be many, by the error CROSSSLOT, is treated as such.
 	OneServer() bool
 }

@@ -63,6 +63,9 @@ type operation struct {
 	dice   bool // that the script throws
 	script func(*script.Scripts) script.Script
 
+	// keys are the KEYS for a batch, if they are not its key alone; such a batch travels alone.
+	keys func(key string) []string
+
 	// args returns the ARGV of one run of the script for batches that ask the same.
 	args func(batches []*batch) []string
 	// read takes the answer to one batch, and tells it the calls; nil if nobody waits for them any more.
@@ -81,11 +84,13 @@ type call struct {
 	capacity, cost uint64
 	record         bool     // or only ask
 	dice           uint32   // 24 bits
-	set            []string // arguments of set.lua
+	set            []string // arguments of set.lua or commit.lua
 
 	verdict window.Verdict // times in µs
 	counts  window.Counts  // in the window, before the call
 	matched bool
+	each    []each // of several limits, if that is wanted
+	refused int    // which of them, or -1
 	err     error
 
 	done chan struct{} // takes one element
@@ -293,6 +298,9 @@ func (x *exchange) run(batches []*batch) {
 	good := false
 	script.Run(ctx, x.server, op.script, batches, pack,
 		func(parcel []*batch) (keys, args []string) {
+			if op.keys != nil {
+				return op.keys(parcel[0].key), op.args(parcel)
+			}
 			for _, b := range parcel {
 				keys = append(keys, b.key)
 			}
@@ -320,7 +328,7 @@ func (x *exchange) run(batches []*batch) {
 func pack(batches []*batch, together bool) (parcels [][]*batch) {
 	alike := make(map[run]int) // where the parcel for such a run is
 	for _, b := range batches {
-		if !together || b.op.single || len(b.runs) > 1 {
+		if !together || b.op.single || b.op.keys != nil || len(b.runs) > 1 {
 			parcels = append(parcels, []*batch{b})
 			continue
 		}

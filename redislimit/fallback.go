@@ -26,11 +26,8 @@ func (l *limiter) fallBack(ctx context.Context, key string, rate trypema.Rate, c
 
 // decideLocally decides by what this instance has admitted, by its share of the rate.
 func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (d trypema.Decision, err error) {
-	l.fellBack.Store(int64(time.Since(l.started)) | 1)
-	share := rate
-	if rate != trypema.Unlimited {
-		share /= trypema.Rate(l.instances)
-	}
+	l.fallsBack()
+	share := shareOf(rate, l.instances)
 	if record {
 		d, err = l.local.AllowN(ctx, key, share, n)
 	} else {
@@ -42,10 +39,26 @@ func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Ra
 	return d, err
 }
 
+// fallsBack notes that this instance decides, and fellBackWithin reports whether it did so lately.
+func (l *limiter) fallsBack() { l.fellBack.Store(int64(time.Since(l.started)) | 1) }
+
+func (l *limiter) fellBackWithin(d time.Duration) bool {
+	at := l.fellBack.Load()
+	return at != 0 && time.Since(l.started)-time.Duration(at) < d
+}
+
+// shareOf is what one of so many instances may admit.
+func shareOf(rate trypema.Rate, instances float64) trypema.Rate {
+	if rate == trypema.Unlimited {
+		return rate
+	}
+	return rate / trypema.Rate(instances)
+}
+
 // remember tells the local limiter of a call that Redis has admitted, so that it knows, should it have to decide. For one
 // window after it had to, it has a say: Redis may have counted less than this instance has admitted.
 func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64) {
-	if at := l.fellBack.Load(); at == 0 || time.Since(l.started)-time.Duration(at) >= l.window {
+	if !l.fellBackWithin(l.window) {
 		l.local.AllowN(ctx, key, trypema.Unlimited, n) //nolint:errcheck // it can only be closed
 		return
 	}

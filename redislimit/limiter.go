@@ -156,25 +156,34 @@ func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (try
 	if err != nil {
 		return trypema.Usage{}, err
 	}
-	u := trypema.Usage{
-		Total:             c.counts.Observed(),
-		Declined:          c.counts.Declined,
-		Limit:             c.capacity,
-		Remaining:         window.Room(c.capacity, c.counts.Admitted),
-		SuppressionFactor: c.verdict.Factor,
-	}
+	u := usageOf(c.capacity, c.counts, c.verdict.Factor)
 	l.exchange.free(c)
 	return u, nil
 }
 
+func usageOf(capacity uint64, counts window.Counts, factor float64) trypema.Usage {
+	return trypema.Usage{
+		Total:             counts.Observed(),
+		Declined:          counts.Declined,
+		Limit:             capacity,
+		Remaining:         window.Room(capacity, counts.Admitted),
+		SuppressionFactor: factor,
+	}
+}
+
 // Set implements trypema.Limiter. It costs Redis one command for each live group, and one that writes them all.
 func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
+	return l.runSet(ctx, &l.set, l.names, key, when, total, keep)
+}
+
+// runSet runs set.lua on a window.
+func (l *limiter) runSet(ctx context.Context, op *operation, names remote.Names, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
 	if err := cmp.Or(remote.CheckHistory(keep), remote.CheckTotal(total), remote.CheckKey(key)); err != nil {
 		return trypema.SetResult{}, err
 	}
 	c := l.exchange.newCall()
 	c.set = remote.SetArgs(when, total, keep, l.names.Letter())
-	if err := l.exchange.do(ctx, &l.set, l.names.Of(key), c); err != nil {
+	if err := l.exchange.do(ctx, op, names.Of(key), c); err != nil {
 		return trypema.SetResult{}, err
 	}
 	r := trypema.SetResult{Matched: c.matched, Previous: c.counts.Admitted, Current: c.counts.Admitted}

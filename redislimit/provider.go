@@ -40,6 +40,7 @@ const MaxCapacity = remote.MaxCapacity
 type Provider struct {
 	absolute, suppressed *limiter
 	local                *trypema.Local // what FailLocal knows; nil with other policies
+	options              Options
 }
 
 // New returns a Redis provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether Redis answers
@@ -52,7 +53,7 @@ func New(c Conn, o Options) (*Provider, error) {
 	if c == nil {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.New got no Conn; it needs one, from goredisconn or rueidisconn")
 	}
-	p := new(Provider)
+	p := &Provider{options: o}
 	if o.OnFailure == FailLocal {
 		local := o.Options
 		local.Observer = nil // it observes what the provider decides
@@ -68,10 +69,7 @@ func New(c Conn, o Options) (*Provider, error) {
 		onChange = func(cause error) { o.OnChange(Health{Available: cause == nil, Err: cause}) }
 	}
 	srv, b := script.NewServer(c), breaker.New(o.RetryInterval, onChange)
-	span := window.Span{
-		Window: int64((o.Window + time.Microsecond - 1) / time.Microsecond),
-		Bucket: int64(o.Bucket / time.Microsecond),
-	}
+	span := spanOf(o.Window, o.Bucket)
 	p.absolute = newLimiter(srv, b, o, span, absolute(span))
 	p.suppressed = newLimiter(srv, b, o, span, suppressed(span, o.HardLimitFactor, rand.Float64))
 	if p.local != nil {
@@ -80,6 +78,14 @@ func New(c Conn, o Options) (*Provider, error) {
 	p.absolute.tally = remote.Observe(o.Options, "redis", "absolute", b, p.absolute, (*limiter).gauges)
 	p.suppressed.tally = remote.Observe(o.Options, "redis", "suppressed", b, p.suppressed, (*limiter).gauges)
 	return p, nil
+}
+
+// spanOf is what Redis counts by, in whole microseconds.
+func spanOf(w, bucket time.Duration) window.Span {
+	return window.Span{
+		Window: int64((w + time.Microsecond - 1) / time.Microsecond),
+		Bucket: int64(bucket / time.Microsecond),
+	}
 }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.

@@ -13,11 +13,7 @@ import (
 
 // suppressed is the strategy Suppressed: suppressed.lua. The dice are thrown here; those of Peek by dice, a number in [0, 1).
 func suppressed(span window.Span, factor float64, dice func() float64) *strategy {
-	law := func(capacity uint64) *window.Law {
-		l := window.NewLaw(span, capacity, factor)
-		l.Hard = min(l.Hard, remote.Most)
-		return l
-	}
+	law := lawOf(span, factor)
 	hardFactor := strconv.FormatFloat(factor, 'g', -1, 64)
 	return &strategy{
 		letter: "s",
@@ -40,6 +36,15 @@ func suppressed(span window.Span, factor float64, dice func() float64) *strategy
 				return readSuppressed(r, span, law, dice, runs, calls)
 			},
 		},
+	}
+}
+
+// lawOf returns the law at a capacity.
+func lawOf(span window.Span, factor float64) func(capacity uint64) *window.Law {
+	return func(capacity uint64) *window.Law {
+		l := window.NewLaw(span, capacity, factor)
+		l.Hard = min(l.Hard, remote.Most)
+		return l
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// Server is a redislimit.Conn to a server. It does what absolute.lua, suppressed.lua and set.lua say, by package window,
+// Server is a redislimit.Conn to a server. It does what absolute.lua, suppressed.lua, multi.lua, commit.lua and set.lua say, by package window,
 // and settle.lua, by package lease. That the scripts do the same, and all else that takes Lua, is tested on real servers, in internal/thirdparty.
 type Server struct {
 	mu      sync.Mutex
@@ -95,6 +95,10 @@ func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]strin
 		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
 			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
 		}
+		if errs[i] == nil && strings.HasPrefix(source, "-- Decides calls that have several") {
+			replies[i], errs[i] = f.multi(keys[i], args[i])
+			continue
+		}
 		for k, key := range keys[i] {
 			if errs[i] == nil {
 				var reply []any
@@ -121,11 +125,19 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 			return reply, err
 		}
 	}
-	s := window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
+	s := spanOf(args)
 	if strings.HasPrefix(source, "-- Settles") {
 		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
+	commits := strings.HasPrefix(source, "-- Changes what was admitted")
+	if commits {
+		args = args[3:]
+		s = spanOf(args[2+3*k:])
+	}
 	if l := f.ledgers[key]; l != nil {
+		if commits {
+			return []any{settled(l.Commit(s, time.Now().UnixMicro(), int64(number(args[4+3*k])), number(args[0]), number(args[1])))}, nil
+		}
 		return f.setLedger(l, s, args[2], number(args[3]), args[4]), nil
 	}
 	w := f.windows[key]
@@ -140,6 +152,8 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 	case strings.HasPrefix(source, "-- Decides calls under Suppressed"):
 		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
 		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
+	case commits:
+		return []any{settled(w.Settle(&f.groups, s, now, int64(number(args[4+3*k])), number(args[0]), number(args[1])))}, nil
 	case strings.HasPrefix(source, "-- Makes the total"):
 		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
 	}
@@ -213,6 +227,11 @@ func (f *Server) suppressed(w *window.Window, s window.Span, now int64, factor, 
 		reply = append(reply, int64(before.Admitted), int64(before.Declined), int64(recent), int64(joined))
 		reply = append(reply, bits...)
 	}
+	return f.appendGroups(reply, w, now, wanted)
+}
+
+// appendGroups appends the groups of a window to a reply, if they are wanted and there are any.
+func (f *Server) appendGroups(reply []any, w *window.Window, now int64, wanted bool) []any {
 	if !wanted || w.Counts() == (window.Counts{}) {
 		return append(reply, int64(0))
 	}
@@ -221,6 +240,141 @@ func (f *Server) suppressed(w *window.Window, s window.Span, now int64, factor, 
 		groups = append(groups, lease.Group{Age: now - last, Counts: counts})
 	}
 	return append(reply, now, int64(0), int64(0), script.Log(now, groups))
+}
+
+func spanOf(args []string) window.Span {
+	return window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
+}
+
+func settled(there bool) int64 {
+	if there {
+		return 1
+	}
+	return 0
+}
+
+// multi decides each call by all windows on their own, one call after the other, and has each window say what it would by itself.
+func (f *Server) multi(keys, args []string) ([]any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	kind, factor, dice, args := args[2], args[3], args[4], args[5:]
+	type limit struct {
+		w        *window.Window
+		s        window.Span
+		capacity uint64
+		law      *window.Law
+		reply    []any
+	}
+	limits := make([]limit, len(keys))
+	now := time.Now().UnixMicro()
+	for i, key := range keys {
+		if f.Fault != nil {
+			if reply, err := f.Fault(key); reply != nil || err != nil {
+				return reply, err
+			}
+		}
+		l := &limits[i]
+		if l.w = f.windows[key]; l.w == nil {
+			l.w = new(window.Window)
+			f.windows[key] = l.w
+		}
+		l.s, l.capacity = spanOf(args), number(args[2])
+		h, err := strconv.ParseFloat(factor, 64)
+		if err != nil {
+			panic(err)
+		}
+		l.law = window.NewLaw(l.s, l.capacity, h)
+		l.law.Hard = min(l.law.Hard, remote.Most)
+		l.reply = []any{l.w.Advance(&f.groups, l.s, now)}
+		args = args[3:]
+	}
+	verdicts := func(cost uint64, thrown float64) (all []window.Verdict, passes bool) {
+		passes = true
+		for i := range limits {
+			l, v := &limits[i], window.Verdict{}
+			if kind == "s" {
+				l.w.Suppressed(&v, &f.groups, l.s, l.law, now, cost, thrown, false)
+			} else {
+				l.w.Absolute(&v, &f.groups, l.s, l.capacity, now, cost, false)
+			}
+			if v.Wait == window.Never {
+				v.Wait = -1
+			}
+			if v.Allowed {
+				v.Then = 0
+			}
+			all, passes = append(all, v), passes && v.Allowed
+		}
+		return all, passes
+	}
+	wanted := false
+	for ; len(args) > 0; args = args[2:] {
+		cost, count := number(args[0]), number(args[1])
+		bits, fit := []any{}, uint64(0)
+		befores, recents, joineds := make([]window.Counts, len(limits)), make([]uint64, len(limits)), make([]uint64, len(limits))
+		for i := range limits {
+			l := &limits[i]
+			befores[i], recents[i] = l.w.Counts(), l.w.Since(&f.groups, now-l.s.Recent())
+			joineds[i] = recents[i]
+		}
+		wanted = wanted || count == 0
+		for j := range count {
+			thrown := 0.
+			if kind == "s" {
+				thrown = (float64(uint32(dice[0])<<16|uint32(dice[1])<<8|uint32(dice[2])) + 0.5) / (1 << 24)
+				dice = dice[3:]
+			}
+			_, passes := verdicts(cost, thrown)
+			if j%32 == 0 {
+				bits = append(bits, int64(0))
+			}
+			if passes {
+				fit++
+				bits[len(bits)-1] = bits[len(bits)-1].(int64) | 1<<(j%32)
+			} else {
+				wanted = true
+			}
+			for i := range limits {
+				l := &limits[i]
+				c := window.Counts{Admitted: cost}
+				if !passes {
+					c = window.Counts{}
+					if kind == "s" {
+						c.Declined = min(cost, remote.Most-min(remote.Most, l.w.Counts().Observed()))
+					}
+				}
+				if c == (window.Counts{}) {
+					continue
+				}
+				l.w.Record(&f.groups, l.s, l.w.Advance(&f.groups, l.s, now), c)
+				if j == 0 {
+					joineds[i] = l.w.Since(&f.groups, now-l.s.Recent()) - c.Observed()
+				}
+			}
+		}
+		all, _ := verdicts(cost, 0)
+		for i := range limits {
+			l := &limits[i]
+			if kind == "s" {
+				l.reply = append(l.reply, int64(befores[i].Admitted), int64(befores[i].Declined), int64(recents[i]), int64(joineds[i]))
+				l.reply = append(l.reply, bits...)
+				continue
+			}
+			l.reply = append(l.reply, int64(befores[i].Admitted), int64(fit))
+			if fit < max(count, 1) {
+				l.reply = append(l.reply, all[i].Wait, int64(all[i].Then))
+			}
+		}
+	}
+	var reply []any
+	for i := range limits {
+		l := &limits[i]
+		reply = append(reply, l.reply...)
+		if kind == "s" {
+			reply = f.appendGroups(reply, l.w, now, wanted)
+		}
+	}
+	return reply, nil
 }
 
 func (f *Server) set(w *window.Window, s window.Span, now int64, when string, total uint64, keep string) []any {
@@ -263,7 +417,7 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 		return []any{int64(-1)}
 	}
 	reply := []any{int64(a.Grant), a.Life, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others),
-		int64(a.Before.Admitted), int64(a.Before.Declined), int64(a.After.Admitted), int64(a.After.Declined)}
+		int64(a.Before.Admitted), int64(a.Before.Declined), int64(a.After.Admitted), int64(a.After.Declined), a.Now}
 	if !ask.Whole {
 		return reply
 	}

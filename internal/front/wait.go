@@ -7,15 +7,15 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// Allow asks a limiter until it allows a call of cost n, waiting in between as long as it says, and most in all. If the call would have to
+// Allow asks a limiter until it allows a call, waiting in between as long as it says, and most in all. If the call would have to
 // wait longer, or beyond the deadline of the context, it returns the denial at once. While it waits it may be overtaken.
-func Allow(ctx context.Context, l trypema.Limiter, key string, rate trypema.Rate, n uint64, most time.Duration) (trypema.Decision, error) {
+func Allow(ctx context.Context, most time.Duration, ask func() (trypema.Decision, error)) (trypema.Decision, error) {
 	until := time.Now().Add(most)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
 		until = deadline
 	}
 	for {
-		d, err := l.AllowN(ctx, key, rate, n)
+		d, err := ask()
 		if err != nil || d.Allowed || d.RetryAfter > time.Until(until) { // Never included
 			return d, err
 		}

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"math"
+	"slices"
 
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/window"
@@ -70,6 +71,8 @@ type Account struct {
 	want       Want
 	asksSlowly bool // with a slow life
 
+	holds []*Held // that are not settled
+
 	// Demand.
 	grantedAt int64     // since when used is counted
 	emptyAt   int64     // when the budget did not suffice first since then, or 0
@@ -88,6 +91,49 @@ type Verdict struct {
 	window.Verdict
 	Ask bool  // it has none: the ledger must be asked
 	Due int64 // when the account should settle, if that is before it is due; or 0
+}
+
+// Mode says what a verdict is for.
+type Mode uint8
+
+// The modes: Peek asks whether a call would be admitted, in the time that it takes to ask the ledger; Try whether it is by what there
+// is on lease; Record is Try, and records what came of it.
+const (
+	Peek Mode = iota
+	Try
+	Record
+)
+
+// Held is an admitted call whose cost may change. Where it is in the ledger is known once it is settled.
+type Held struct {
+	at      int64 // in the account
+	ledger  int64 // in the ledger; 0 if it is not known
+	settled bool
+}
+
+// Hold returns the call that was recorded last.
+func (a *Account) Hold() *Held {
+	h := &Held{at: a.view.Last()}
+	a.holds = append(a.holds, h)
+	return h
+}
+
+// Settled returns when the ledger has a call that was held, in µs; 0 if it has none.
+func (h *Held) Settled() int64 { return h.ledger }
+
+// Commit enters that the ledger has changed what a held call counts.
+func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is uint64) {
+	if !a.view.Settle(g, t.Span, a.view.Advance(g, t.Span, now), h.at, was, is) {
+		return
+	}
+	change := func(n uint64) uint64 {
+		if is < was {
+			return n - min(n, was-is)
+		}
+		return n + (is - was)
+	}
+	a.live.Admitted, a.known.Admitted = change(a.live.Admitted), change(a.known.Admitted)
+	a.full, a.told = 0, 0
 }
 
 // lowPart is the part of the target at which a lease is low, as a divisor.
@@ -202,8 +248,8 @@ func (a *Account) Lapsed(now int64) bool {
 	return a.heard && !a.distant && !a.slow && now >= a.end && now-a.end < a.end-a.sentAt
 }
 
-// Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
-func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity uint64, now int64, n uint64, record bool) {
+// Absolute judges a call of cost n at now, as the mode says.
+func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity uint64, now int64, n uint64, mode Mode) {
 	now = a.view.Advance(g, t.Span, now)
 	a.touched, a.capacity = max(a.touched, now), capacity
 	have := a.view.Counts().Admitted
@@ -218,14 +264,14 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capa
 		v.Ask = !a.heard // what remains is of interest
 	case a.Fresh(now) && n <= a.budget && (capacity >= a.ceiling || charged <= capacity && n <= capacity-charged):
 		v.Allowed = true
-		if record {
+		if mode == Record {
 			a.record(g, t, now, window.Counts{Admitted: n})
 			a.spend(n)
 			v.Now = min(v.Now+n, capacity)
 			v.Then = v.Now
 		}
 		a.low(v, now)
-	case a.Fresh(now) && !record && n <= a.budget+a.spare && capacity >= a.ceiling:
+	case a.Fresh(now) && mode == Peek && n <= a.budget+a.spare && capacity >= a.ceiling:
 		v.Allowed = true
 	case have > capacity || n > capacity-have:
 		// Full, whatever others do.
@@ -285,8 +331,8 @@ func (a *Account) refuse(now int64) {
 	}
 }
 
-// Suppressed judges a call of cost n at now by a throw of the dice, and records it, admitted or declined, if record is set.
-func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l *window.Law, now int64, n uint64, dice float64, record bool) {
+// Suppressed judges a call of cost n at now by a throw of the dice, as the mode says; Record records it, admitted or declined.
+func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l *window.Law, now int64, n uint64, dice float64, mode Mode) {
 	now = a.view.Advance(g, t.Span, now)
 	a.touched, a.capacity = max(a.touched, now), l.Hard
 	if !a.Fresh(now) {
@@ -302,7 +348,7 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l 
 			v.Wait += a.lag(t, p, now) + p.Slack
 		}
 	case n <= a.budget && (l.Hard >= a.ceiling || v.Now+a.others+n <= l.Hard):
-		if record {
+		if mode == Record {
 			a.record(g, t, now, window.Counts{Admitted: n})
 			a.spend(n)
 			v.Now += n
@@ -310,7 +356,7 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l 
 		}
 		a.low(v, now)
 		return
-	case !record && n <= a.budget+a.spare && l.Hard >= a.ceiling:
+	case mode == Peek && n <= a.budget+a.spare && l.Hard >= a.ceiling:
 		return
 	case a.refused(now, l.Hard) && now < a.mixed:
 		// Others have the rest up to the hard capacity.
@@ -321,7 +367,7 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l 
 		v.Ask = true
 		return
 	}
-	if record {
+	if mode == Record {
 		a.record(g, t, now, window.Counts{Declined: n})
 	}
 }
@@ -562,7 +608,13 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	now = a.view.Advance(g, t.Span, now)
 	for _, q := range a.pending[:a.sent] {
 		a.base = a.base.Plus(q.Counts)
+		for _, h := range a.holds {
+			if q.first <= h.at && h.at <= q.last {
+				h.ledger, h.settled = m.Now-max(0, a.sentAt-q.last)/t.Micro, true
+			}
+		}
 	}
+	a.holds = slices.DeleteFunc(a.holds, func(h *Held) bool { return h.settled || now-h.at >= t.Window })
 	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
 		a.late, a.lateFor = took, now+t.Window
 	}

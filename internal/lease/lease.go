@@ -75,6 +75,7 @@ type Answer struct {
 	Others uint64        // on lease to others
 	Before window.Counts // running counts, before and after what was in the message
 	After  window.Counts
+	Now    int64   // from which ages count, by the ledger's clock
 	Whole  bool    // it was asked for Groups:
 	Groups []Group // what the window holds
 }

@@ -93,9 +93,9 @@ func (w *world) call(i int, n uint64) lease.Verdict { return w.ask(w.accounts[i]
 
 func (w *world) ask(a *account, n uint64) (v lease.Verdict) {
 	if w.law != nil {
-		a.Suppressed(&v, &a.groups, &w.terms, w.pace, w.law, w.now, n, w.rng.Float64(), true)
+		a.Suppressed(&v, &a.groups, &w.terms, w.pace, w.law, w.now, n, w.rng.Float64(), lease.Record)
 	} else {
-		a.Absolute(&v, &a.groups, &w.terms, w.pace, w.capacity, w.now, n, true)
+		a.Absolute(&v, &a.groups, &w.terms, w.pace, w.capacity, w.now, n, lease.Record)
 	}
 	switch {
 	case v.Ask:
@@ -267,7 +267,7 @@ func TestLeaseEnds(t *testing.T) {
 	for _, at := range []int64{end - 1, end, end + 1} {
 		w.now = at
 		var v lease.Verdict
-		a.Absolute(&v, &a.groups, &w.terms, w.pace, 100, at, 1, false)
+		a.Absolute(&v, &a.groups, &w.terms, w.pace, 100, at, 1, lease.Peek)
 		if v.Allowed != (at < end) || v.Ask != (at >= end) {
 			t.Errorf("%d after its end: %+v", at-end, v)
 		}

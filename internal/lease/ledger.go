@@ -33,7 +33,7 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Ask) Answer {
 	}
 	l.holders[a.Holder] = h
 	h.seq = a.Seq
-	out := Answer{Before: l.window.Running()}
+	out := Answer{Before: l.window.Running(), Now: now}
 	done := excess(h.used, a.Base)
 	h.used = a.Base
 	for _, g := range a.Groups {
@@ -96,6 +96,11 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 	default:
 		w.Resize(g, s, total, keep)
 	}
+}
+
+// Commit changes what was admitted by one call at an instant, and reports whether it is still in the window.
+func (l *Ledger) Commit(s window.Span, now, at int64, was, is uint64) bool {
+	return l.window.Settle(&l.groups, s, l.advance(s, now, 0), at, was, is)
 }
 
 // excess is by how much numbers exceed others.

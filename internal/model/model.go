@@ -13,6 +13,7 @@ type group struct {
 	first, last        int64
 	admitted, declined uint64
 	closed             bool // another group has followed it
+	gone               bool // nothing was left when it was looked at
 }
 
 // Twin is the history of one key.
@@ -29,13 +30,23 @@ func (t *Twin) advance(now int64) {
 	if len(t.live(t.now)) != len(t.live(t.changed)) {
 		t.changed = t.now
 	}
+	t.forget()
+}
+
+// forget makes gone what is left when that was settled to nothing.
+func (t *Twin) forget() {
+	if sum(t.live(t.now)) == (window.Counts{}) {
+		for i := range t.groups {
+			t.groups[i].gone = true
+		}
+	}
 }
 
 // live returns the groups that have not expired at an instant.
 func (t *Twin) live(at int64) []group {
 	var live []group
 	for _, g := range t.groups {
-		if at-g.last < t.Window {
+		if at-g.last < t.Window && !g.gone {
 			live = append(live, g)
 		}
 	}
@@ -150,6 +161,25 @@ func (t *Twin) Last() int64 {
 	return t.groups[len(t.groups)-1].last
 }
 
+// Settle changes what events that were recorded at an instant count, and reports whether they are still there.
+func (t *Twin) Settle(now, at int64, was, is uint64) bool {
+	t.advance(now)
+	for i := range t.groups {
+		g := &t.groups[i]
+		if t.now-at >= t.Window || g.gone || at < g.first || at > g.last {
+			continue
+		}
+		if is > was {
+			g.admitted += min(is-was, math.MaxInt64-min(math.MaxInt64, sum(t.live(t.now)).Observed()))
+		} else {
+			g.admitted -= min(was-is, g.admitted)
+		}
+		t.forget()
+		return true
+	}
+	return false
+}
+
 // Delete forgets everything.
 func (t *Twin) Delete() { t.groups, t.changed = nil, 0 }
 
@@ -164,6 +194,9 @@ func (t *Twin) Replace(now int64, total uint64) {
 func (t *Twin) Resize(now int64, total uint64, keep window.Keep) {
 	t.advance(now)
 	live := t.live(t.now)
+	if sum(live).Observed() == total {
+		return
+	}
 	if keep == window.Newest {
 		slices.Reverse(live)
 	}

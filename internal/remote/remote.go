@@ -51,6 +51,17 @@ func CheckTotal(total uint64) error {
 // ErrZeroCost is the trypema.ErrInvalidCost of a call that costs nothing.
 var ErrZeroCost = invalid.Errorf(trypema.ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
 
+// CheckReservation returns what is wrong with an estimate and an expiry.
+func CheckReservation(estimate uint64, expiry time.Duration) error {
+	switch {
+	case estimate == 0:
+		return ErrZeroCost
+	case expiry < 0:
+		return invalid.Errorf(trypema.ErrInvalidOptions, "expiry is %v; it must be 0 (none) or more", expiry)
+	}
+	return nil
+}
+
 // Capacity returns that of a window at a rate, at most MaxCapacity, or a trypema.ErrInvalidRate.
 func Capacity(rate trypema.Rate, window time.Duration) (uint64, error) {
 	c, err := rate.Capacity(window)

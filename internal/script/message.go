@@ -74,6 +74,7 @@ func ReadAnswer(r *Reader, whole bool) (a lease.Answer, err error) {
 	a.Others = r.Count(4 * most)
 	a.Before = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
 	a.After = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	a.Now = r.Number()
 	if a.Whole = whole; !whole {
 		return a, r.Err()
 	}

@@ -19,7 +19,7 @@ var lua embed.FS
 type Script struct{ Source, SHA1 string }
 
 // Scripts are the operations on a key.
-type Scripts struct{ Absolute, Suppressed, Set, Settle Script }
+type Scripts struct{ Absolute, Suppressed, Multi, Commit, Set, Settle Script }
 
 var (
 	plain = load("")
@@ -33,7 +33,14 @@ func load(prelude string) *Scripts {
 		sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
 		return Script{source, hex.EncodeToString(sum[:])}
 	}
-	return &Scripts{script("absolute.lua"), script("suppressed.lua"), script("set.lua"), script("settle.lua")}
+	return &Scripts{
+		Absolute:   script("absolute.lua"),
+		Suppressed: script("suppressed.lua"),
+		Multi:      script("multi.lua"),
+		Commit:     script("commit.lua"),
+		Set:        script("set.lua"),
+		Settle:     script("settle.lua"),
+	}
 }
 
 var include = regexp.MustCompile(`(?m)^-- include (\w+\.lua)$`)

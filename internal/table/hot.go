@@ -50,9 +50,9 @@ const (
 	Denied
 )
 
-// Take judges a call of cost n at now and records it if it fits. It returns the admitted events after the decision and,
+// Take judges a call of cost n at now and records it if it fits and record is set. It returns the admitted events after the decision and,
 // for a denial, when the call would fit and how many admitted events there are then.
-func (f *Hot) Take(capacity uint64, now int64, n uint64) (a Answer, have uint64, at int64, then uint64) {
+func (f *Hot) Take(capacity uint64, now int64, n uint64, record bool) (a Answer, have uint64, at int64, then uint64) {
 	for {
 		word := f.word.Load()
 		if word&taken != 0 || f.Only != 0 && f.Only != capacity {
@@ -69,6 +69,9 @@ func (f *Hot) Take(capacity uint64, now int64, n uint64) (a Answer, have uint64,
 		}
 		if now >= f.Closes || n > maxAdded-added {
 			return Unknown, 0, 0, 0
+		}
+		if !record {
+			return Admitted, have + n, 0, 0
 		}
 		instant := max(word>>instantBit, uint64(max(0, now-f.Opened)))
 		if f.word.CompareAndSwap(word, instant<<instantBit|(added+n)) {

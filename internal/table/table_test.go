@@ -284,7 +284,7 @@ func TestHotKeyUnderStress(t *testing.T) {
 				for i := range calls {
 					hash := table.Hash("hot")
 					if f := table.Shard(hash).Hot("hot"); f != nil {
-						if a, _, _, _ := f.Take(math.MaxInt64, 1, 1); a == Admitted {
+						if a, _, _, _ := f.Take(math.MaxInt64, 1, 1, true); a == Admitted {
 							admitted[c]++
 							continue
 						}
@@ -334,7 +334,7 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 		now += 1000
 		f := table.Shard(hash).Hot("hot")
 		if f != nil {
-			f.Take(math.MaxInt64, now, 1)
+			f.Take(math.MaxInt64, now, 1, true)
 		} else {
 			locked++
 			sh, h := table.Acquire(hash, "hot", now)
@@ -383,7 +383,7 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 	sh, h := table.Acquire(hash, "hot", 0)
 	sh.Open(h, &Hot{Closes: math.MaxInt64, Window: 1})
 	sh.Unlock()
-	sh.Hot("hot").Take(1, 9, 1)
+	sh.Hot("hot").Take(1, 9, 1, true)
 	if sh.sweep(18); table.Len() != 1 {
 		t.Error("removed 9 after its last event, with an idle time of 10")
 	}

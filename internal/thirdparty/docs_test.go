@@ -48,6 +48,7 @@ var packages = map[string]string{
 	"rueidisconn": "github.com/trypema/trypema/rueidisconn",
 	"httplimit":   "github.com/trypema/trypema/httplimit",
 	"grpclimit":   "github.com/trypema/trypema/grpclimit",
+	"policyfile":  "github.com/trypema/trypema/policyfile",
 	"promlimit":   "github.com/trypema/trypema/promlimit",
 	"otellimit":   "github.com/trypema/trypema/otellimit",
 	"sloglimit":   "github.com/trypema/trypema/sloglimit",
@@ -67,18 +68,20 @@ func init() {
 
 // given is what a block needs not declare.
 var given = map[string]string{
-	"ctx":     "var ctx = context.Background()",
-	"key":     `var key = "user:42"`,
-	"rate":    "var rate = trypema.PerMinute(100)",
-	"limits":  "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter }",
-	"limiter": "var limiter trypema.Limiter",
-	"limited": "var limited trypema.Observer",
-	"meters":  "var meters trypema.Meters",
-	"client":  "var client redis.UniversalClient",
-	"conn":    "var conn redislimit.Conn",
-	"next":    "var next http.Handler",
-	"w":       "var w http.ResponseWriter",
-	"r":       "var r *http.Request",
+	"ctx":      "var ctx = context.Background()",
+	"key":      `var key = "user:42"`,
+	"rate":     "var rate = trypema.PerMinute(100)",
+	"limits":   "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter; trypema.MultiProvider }",
+	"policies": "var policies *trypema.Policies",
+	"list":     "var list []trypema.Policy",
+	"limiter":  "var limiter trypema.Limiter",
+	"limited":  "var limited trypema.Observer",
+	"meters":   "var meters trypema.Meters",
+	"client":   "var client redis.UniversalClient",
+	"conn":     "var conn redislimit.Conn",
+	"next":     "var next http.Handler",
+	"w":        "var w http.ResponseWriter",
+	"r":        "var r *http.Request",
 }
 
 // block is one block of code in a document.
@@ -431,6 +434,32 @@ func main() {
 ` + blocks[i].code
 	programs := compile(t, map[string]string{"law": program}, true)
 	if out, err := exec.CommandContext(t.Context(), programs["law"]).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The file that docs/policies.md explains is right.
+func TestDocumentedPolicies(t *testing.T) {
+	blocks := blocksOf(t, "docs/policies.md")
+	i := slices.IndexFunc(blocks, func(b block) bool { return b.language == "yaml" })
+	if i < 0 {
+		t.Fatal("no file")
+	}
+	program := fmt.Sprintf(`package main
+
+import (
+	"fmt"
+
+	"github.com/trypema/trypema/policyfile"
+)
+
+func main() {
+	list, err := policyfile.Parse(%q, []byte(%q))
+	fmt.Print(len(list), err)
+}
+`, blocks[i], blocks[i].code)
+	programs := compile(t, map[string]string{"policies": program}, true)
+	if out, err := exec.CommandContext(t.Context(), programs["policies"]).CombinedOutput(); err != nil || string(out) != "4 <nil>" {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -69,3 +69,28 @@ func (w *Window) Suppressed(v *Verdict, g *Groups, s Span, l *Law, now int64, n 
 		v.Wait = at - now
 	}
 }
+
+// Tally is the verdict on a call that has several limits to keep, each with a window of its own: that of the limit which refuses for
+// longest, or, if none does, of the one with the least room. The zero value has seen no limit.
+type Tally struct {
+	Verdict
+	Limit    int // which
+	Capacity uint64
+	Most     float64 // the largest suppression factor
+	seen     bool
+}
+
+// Add takes the verdict of one limit.
+func (t *Tally) Add(limit int, capacity uint64, v *Verdict) {
+	t.Most = max(t.Most, v.Factor)
+	switch {
+	case !t.seen:
+	case v.Allowed != t.Allowed:
+		if v.Allowed {
+			return
+		}
+	case v.Allowed && Room(capacity, v.Now) >= Room(t.Capacity, t.Now), !v.Allowed && v.Wait <= t.Wait:
+		return
+	}
+	t.Verdict, t.Limit, t.Capacity, t.seen = *v, limit, capacity, true
+}

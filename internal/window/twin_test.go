@@ -3,6 +3,7 @@ package window_test
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/trypema/trypema/internal/model"
@@ -23,6 +24,12 @@ func count(t *model.Tape) uint64 {
 	}
 }
 
+// event is what was admitted at an instant, as it was settled last.
+type event struct {
+	at int64
+	n  uint64
+}
+
 // agree drives a window and its twin with the same calls, and fails at the first difference.
 func agree(t *testing.T, data []byte) {
 	in := model.Tape{Data: data}
@@ -35,6 +42,7 @@ func agree(t *testing.T, data []byte) {
 		twin = model.Twin{Span: s}
 		now  = int64(1)
 	)
+	var events []event // that may be settled
 	for step := 0; len(in.Data) > 0; step++ {
 		switch b := in.Next(); {
 		case b < 128: // small steps
@@ -57,7 +65,8 @@ func agree(t *testing.T, data []byte) {
 		now = max(now, 1)
 		capacity := count(&in)%math.MaxInt64 + 1
 		op, n, record := in.Next(), count(&in), in.Next()%4 > 0
-		if op < 220 {
+		switch {
+		case op < 220:
 			var got, want window.Verdict
 			if op < 110 {
 				w.Absolute(&got, &g, s, capacity, now, n, record)
@@ -71,8 +80,23 @@ func agree(t *testing.T, data []byte) {
 				t.Fatalf("step %d, op %d, %+v, now %d, capacity %d, cost %d, record %v:\n got %+v\nwant %+v",
 					step, op, s, now, capacity, n, record, got, want)
 			}
-		} else {
+			if got.Allowed && record {
+				events = append(events, event{w.Last(), n})
+			}
+		case len(events) > 0 && in.Next() < 160:
+			i := int(in.Next()) % len(events)
+			e := &events[max(0, len(events)-1-i)]
+			is := model.Pick(&in, 0, e.n/2, e.n, n)
+			got, want := w.Settle(&g, s, w.Advance(&g, s, now), e.at, e.n, is), twin.Settle(now, e.at, e.n, is)
+			if got != want || w.Counts() != twin.Counts(now) {
+				t.Fatalf("step %d, %+v, now %d: settle %+v to %d: %v, want %v; %+v, want %+v", step, s, now, *e, is, got, want, w.Counts(), twin.Counts(now))
+			}
+			if e.n = is; is == 0 {
+				events = slices.DeleteFunc(events, func(e event) bool { return e.n == 0 })
+			}
+		default:
 			at := w.Advance(&g, s, now)
+			events = nil
 			switch empty := w.Counts() == (window.Counts{}); {
 			case op < 235 && !empty:
 				w.Resize(&g, s, n, window.Newest)
@@ -92,6 +116,7 @@ func agree(t *testing.T, data []byte) {
 			w.Clear(&g)
 			w = window.Window{}
 			twin.Delete()
+			events = nil
 		}
 		if in.Next() < 8 { // what holds windows may move them
 			var to window.Groups

@@ -126,6 +126,9 @@ func (w *Window) expire(g *Groups, s Span, now int64) {
 	}
 	w.gone = w.closedAt(g, k-1).upto
 	w.drop(g, k)
+	if w.empty() { // what is left was settled to nothing
+		w.Clear(g)
+	}
 }
 
 // Clear forgets everything and gives the memory back.
@@ -172,6 +175,41 @@ func (w *Window) Insert(g *Groups, at int64, c Counts) {
 		e.upto = e.upto.Plus(c)
 		w.pack(w.at(g, i), e)
 	}
+}
+
+// Settle changes what events recorded at an instant count, from was to is, at now: in the group where they are, whatever has
+// happened since. It reports whether they are still there; if they are older than a window, or were deleted, nothing changes.
+// Call Advance first. O(groups since).
+func (w *Window) Settle(g *Groups, s Span, now, at int64, was, is uint64) bool {
+	if w.empty() || at > w.last || now-at >= s.Window {
+		return false
+	}
+	i := w.search(g, func(c group) bool { return c.last >= at })
+	last := w.last
+	if i < int(w.n) {
+		last = w.closedAt(g, i).last
+	}
+	if last-at >= s.Bucket { // none so early is in this group: the events were deleted
+		return false
+	}
+	before, end := w.bounds(g, i)
+	var more uint64 // modulo 2⁶⁴
+	if is > was {
+		more = min(is-was, maxObserved-min(w.Counts().Observed(), maxObserved))
+		w.fit(g, Counts{Admitted: w.Counts().Admitted + more})
+	} else {
+		more = -min(was-is, end.Admitted-before.Admitted)
+	}
+	w.upto.Admitted += more
+	for ; i < int(w.n); i++ {
+		e := w.closedAt(g, i)
+		e.upto.Admitted += more
+		w.pack(w.at(g, i), e)
+	}
+	if w.empty() {
+		w.Clear(g)
+	}
+	return true
 }
 
 // Open describes a window that is not empty to those who want to add events to its newest group and Join their sum later:

@@ -50,20 +50,7 @@ for k = 1, #KEYS do
       reply[n + 1], reply[n + 2] = have, fit
       n = n + 2
       if fit < count or count == 0 then
-        -- When will so many have expired that one more fits, and how many are there then?
-        local need, wait, left = admitted + cost - capacity, 0, 0
-        if cost > capacity then
-          wait = -1
-        elseif need > gone then
-          wait = last + window - now
-          if head < size and oldest_admitted >= need then
-            wait, left = oldest + window - now, admitted - oldest_admitted
-          elseif head < size then
--- include search.lua
-            local j, l, a = search(head + 1, function(_, upto) return upto >= need end)
-            if j < size then wait, left = l + window - now, admitted - a end
-          end
-        end
+-- include wait.lua
         reply[n + 1], reply[n + 2] = wait, left
         n = n + 2
       end

@@ -16,6 +16,7 @@
 --   others     on lease to others
 --   before     admitted and declined, running, before the message
 --   after      the same, after it
+--   now        µs, from which ages count
 --   and if whole was asked: 0 if there are no groups, or as suppressed.lua: now, gone, gone, groups
 --
 -- Cost: TIME; for each key GETRANGE of the header and the first slots, and two SETRANGE; one GETRANGE more for a holder beyond
@@ -168,8 +169,8 @@ for k = 1, #KEYS do
       if text ~= '' then call('SETRANGE', key, FIXED + SLOT * slot, record) end
 
       reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5], reply[n + 6] = grant, life, slot, live_a, live_d, others
-      reply[n + 7], reply[n + 8], reply[n + 9], reply[n + 10] = before_a, before_d, admitted, declined
-      n = n + 10
+      reply[n + 7], reply[n + 8], reply[n + 9], reply[n + 10], reply[n + 11] = before_a, before_d, admitted, declined, now
+      n = n + 11
       if whole == 1 then
         if live then
 -- include groups.lua

@@ -47,22 +47,11 @@ for k = 1, #KEYS do
     thrown = thrown + #dice / #KEYS
   else
 -- include window.lua
-    -- How many were observed in the recent part? The first group in it only moves on. If the newest group has been quiet for
-    -- so long that it is not in it, what is recorded now may bring it back, whole.
     local quiet = last <= now - recent_part
     if dirty then
 -- include open.lua
     end
-    if live and recent < size and recent_last <= now - recent_part then
--- include search.lua
-      recent, recent_last = search(recent + 1, function(at) return at > now - recent_part end)
-      if recent == size then recent_last = 0 end
-      local _, a, d = group(recent - 1)
-      recent_before = a + d
-      steady = false
-    end
-    local joined = admitted + declined - recent_before
-    local seen = quiet and 0 or joined
+-- include recent.lua
 
     local wanted = false
     for i = 5, #ARGV, 3 do
@@ -74,28 +63,9 @@ for k = 1, #KEYS do
       if count == 0 then wanted = true end
       local bits, bit = 0, 1
       for j = 1, count do
-        -- The law: the aim by what was admitted, the load by what was observed.
         local x = admitted - gone
         local observed = x + declined - gone_declined
-        local chance = 0
-        if cost > capacity or x + cost > hard then
-          chance = 1
-        elseif observed >= 0.8 * capacity and factor ~= 1 then
-          local aim
-          if x < capacity then
-            aim = capacity + 0.8 * (capacity - x)
-          else
-            local brake = (factor * capacity - x) * slope
-            aim = math.max(brake, math.min(0.3 * capacity, 4 * brake))
-          end
-          local load
-          if seen * scale > observed then
-            load = math.max(observed, (seen - 2 * math.sqrt(seen)) * scale)
-          else
-            load = math.min(observed, (seen + 2 * math.sqrt(seen + 1) + 1) * scale)
-          end
-          if aim < load then chance = 1 - aim / load end
-        end
+-- include law.lua
         local b1, b2, b3 = string.byte(dice, thrown + 1, thrown + 3)
         thrown = thrown + 3
         if (b1 * 65536 + b2 * 256 + b3 + 0.5) / 16777216 >= chance then

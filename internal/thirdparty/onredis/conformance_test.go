@@ -17,16 +17,14 @@ var conformers = []struct {
 	name    string
 	on      []string
 	options func(s *limittest.Subject)
-	open    func(t *testing.T, c redislimit.Conn, o trypema.Options) (absolute, suppressed trypema.Limiter)
+	open    func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider
 }{
-	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) (a, s trypema.Limiter) {
-		p := open(t, c, patient(t, o))
-		return p.Absolute(), p.Suppressed()
+	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider {
+		return open(t, c, patient(t, o))
 	}},
 	// Room is noticed when an instance settles, so RetryAfter may be later than the truth by two intervals and a few round trips.
-	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag = 60 * time.Millisecond }, func(t *testing.T, c redislimit.Conn, o trypema.Options) (a, s trypema.Limiter) {
-		p := openHybrid(t, c, hybridlimit.Options{Options: patient(t, o)})
-		return p.Absolute(), p.Suppressed()
+	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag = 60 * time.Millisecond }, func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider {
+		return openHybrid(t, c, hybridlimit.Options{Options: patient(t, o)})
 	}},
 }
 
@@ -51,11 +49,11 @@ func TestConformance(t *testing.T) {
 							name := conformer.name + adapter.name + map[bool]string{false: " Absolute", true: " Suppressed"}[suppressed]
 							subject := limittest.Subject{
 								New: func(t *testing.T, o trypema.Options) trypema.Limiter {
-									absolute, declining := conformer.open(t, conn, o)
+									p := conformer.open(t, conn, o)
 									if suppressed {
-										return declining
+										return p.Suppressed()
 									}
-									return absolute
+									return p.Absolute()
 								},
 								Suppressed: suppressed,
 								Window:     2 * time.Second,
@@ -65,6 +63,13 @@ func TestConformance(t *testing.T) {
 							}
 							conformer.options(&subject)
 							suites.Go(func() { t.Run(name, func(t *testing.T) { limittest.Run(t, subject) }) })
+							suites.Go(func() {
+								t.Run(name+" multi", func(t *testing.T) {
+									limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.MultiProvider {
+										return conformer.open(t, conn, o)
+									})
+								})
+							})
 						}
 					}
 				}

@@ -164,6 +164,14 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 				}
 			})
 		outlivesItsLeases(t, client.Get(t.Context(), keys[0]).Val(), oracle.span.Window)
+		if rng.IntN(10) == 0 { // a reservation is settled
+			key, at, was, is := keys[0], oracle.now-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
+			got := commit(t, s, m.span, key, "ha", at, was, is)
+			if want := twins[key].Commit(m.span, oracle.now, at, was, is); got != want {
+				t.Fatalf("step %d: commit of %d to %d at %d: %v, want %v", step, was, is, at, got, want)
+			}
+			delete(running, key)
+		}
 		if rng.IntN(40) == 0 { // somebody sets one
 			key, total := keys[0], uint64(rng.IntN(30))
 			keep := []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}[rng.IntN(3)]

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
@@ -84,7 +86,7 @@ func (o *oracle) Run(ctx context.Context, script, _ string, keys, args [][]strin
 	}
 	sum := sha1.Sum([]byte(other)) //nolint:gosec // it is how Redis names scripts
 	o.Conn.Run(ctx, other, hex.EncodeToString(sum[:]), keys, args, func(i int, reply []any, err error) {
-		if err == nil && o.twins != nil && !strings.Contains(script, "-- Makes the total") {
+		if err == nil && o.twins != nil && strings.Contains(script, "-- Decides calls under") {
 			o.ask(keys[i], args[i])
 		}
 		answer(i, reply, err)
@@ -168,13 +170,20 @@ type redisAgreement struct {
 	oracle     *oracle
 	limiter    trypema.Limiter
 	prefix     string
+	events     map[string][]event // by key: what may be settled
+}
+
+// event is what was admitted at an instant.
+type event struct {
+	at int64
+	n  uint64
 }
 
 func newAgreement(t *testing.T, client redis.UniversalClient, options trypema.Options, suppressed bool) *redisAgreement {
 	o := patient(t, options)
 	o.Prefix = fmt.Sprintf("twin%d", prefixes.Add(1))
 	oracle := newOracle(t, client, options, suppressed, map[string]*model.Twin{})
-	return &redisAgreement{T: t, o: options, suppressed: suppressed, oracle: oracle, limiter: strategy(open(t, oracle, o), suppressed), prefix: o.Prefix}
+	return &redisAgreement{T: t, o: options, suppressed: suppressed, oracle: oracle, limiter: strategy(open(t, oracle, o), suppressed), prefix: o.Prefix, events: map[string][]event{}}
 }
 
 func (a *redisAgreement) name(key string) string {
@@ -234,8 +243,10 @@ func (a *redisAgreement) step() {
 			a.calls([]string{key}, rate, capacity, []uint64{1}, true)
 			o.set(a.T, b)
 		}
-	case op < 215:
+	case op < 208:
 		a.usage(key, rate, capacity)
+	case op < 215:
+		a.commit(key, cost())
 	case op < 245:
 		a.set(key, cost())
 	default:
@@ -243,7 +254,47 @@ func (a *redisAgreement) step() {
 			a.Fatal(err)
 		}
 		o.twin(a.name(key)).Delete()
+		delete(a.events, key)
 	}
+}
+
+// commit settles a call at another cost.
+func (a *redisAgreement) commit(key string, is uint64) {
+	events := a.events[key]
+	if len(events) == 0 {
+		return
+	}
+	i := max(0, len(events)-1-int(a.in.Next()))
+	is = model.Pick(&a.in, 0, 0, is, events[i].n)
+	if is > 1e6 {
+		is = 5 // the twin counts further than Redis
+	}
+	letter := map[bool]string{false: "a", true: "s"}[a.suppressed]
+	got := commit(a.T, script.NewServer(a.oracle), a.oracle.span, a.name(key), letter, events[i].at, events[i].n, is)
+	if want := a.oracle.twin(a.name(key)).Settle(a.oracle.now, events[i].at, events[i].n, is); got != want {
+		a.Errorf("%+v to %d at %d: settled %v, want %v", events[i], is, a.oracle.now, got, want)
+	}
+	if events[i].n = is; is == 0 {
+		a.events[key] = slices.Delete(events, i, i+1)
+	}
+}
+
+// commit runs commit.lua.
+func commit(t *testing.T, s *script.Server, span window.Span, key, letter string, at int64, was, is uint64) (there bool) {
+	t.Helper()
+	script.Run(context.Background(), s, func(all *script.Scripts) script.Script { return all.Commit }, []int{0},
+		func(items []int, _ bool) [][]int { return [][]int{items} },
+		func([]int) ([]string, []string) {
+			args := append(script.SpanArgs(span), letter, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
+			return []string{key}, append(append(args, script.SpanArgs(span)...), strconv.FormatInt(at, 10))
+		},
+		func(_ []int, reply []any, err error) {
+			if err != nil || len(reply) != 1 {
+				t.Fatal(reply, err)
+			}
+			there = reply[0] == int64(1)
+		})
+	return there
 }
 
 // calls makes calls at one instant, and looks whether they were told what the twin was, in some order.
@@ -270,6 +321,10 @@ func (a *redisAgreement) calls(keys []string, rate trypema.Rate, capacity uint64
 			a.Errorf("%+v, suppressed %v, at %d: of %d calls one of %+v was told\n %+v\nbut the twin expects one of\n %+v",
 				a.o, a.suppressed, a.oracle.now, len(costs), q, got[i], a.oracle.wants[q])
 			return
+		}
+		if got[i].Allowed && record && n > 0 {
+			key := keys[i%len(keys)]
+			a.events[key] = append(a.events[key], event{a.oracle.now, n})
 		}
 	}
 }
@@ -336,6 +391,7 @@ func (a *redisAgreement) set(key string, total uint64) {
 	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
 	if want.Matched {
 		want.Current = total
+		delete(a.events, key)
 		switch {
 		case total == 0:
 			twin.Delete()

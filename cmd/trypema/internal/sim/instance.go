@@ -73,9 +73,9 @@ func (i *instance) account(key int32) *account {
 // put asks an account.
 func (i *instance) put(v *lease.Verdict, k *account) {
 	if w := i.world; w.law == nil {
-		k.Absolute(v, &i.groups, i.terms, i.settler.pace, w.capacity, i.now(), 1, true)
+		k.Absolute(v, &i.groups, i.terms, i.settler.pace, w.capacity, i.now(), 1, lease.Record)
 	} else {
-		k.Suppressed(v, &i.groups, i.terms, i.settler.pace, w.law, i.now(), 1, w.dice(), true)
+		k.Suppressed(v, &i.groups, i.terms, i.settler.pace, w.law, i.now(), 1, w.dice(), lease.Record)
 	}
 }
 

@@ -1,0 +1,38 @@
+package hybridlimit_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/fakeredis"
+)
+
+// All servers share both limits, and decide by themselves.
+func ExampleProvider_Multi() {
+	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
+	limits, err := hybridlimit.New(conn, hybridlimit.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer limits.Close()
+
+	both, err := limits.Multi(trypema.StrategyAbsolute,
+		trypema.Limit{Name: "second", Rate: trypema.PerSecond(10), Window: time.Second},
+		trypema.Limit{Name: "hour", Rate: trypema.PerHour(12), Window: time.Hour})
+	if err != nil {
+		panic(err)
+	}
+	for range 2 {
+		d, err := both.AllowN(context.Background(), "user:42", 8)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(d.Outcome, d.RefusedBy, d.Remaining)
+	}
+	// Output:
+	// allowed  2
+	// rejected hour 4
+}

@@ -1,0 +1,416 @@
+package hybridlimit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/tally"
+	"github.com/trypema/trypema/internal/window"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// multi is several limits. Each has a limiter with windows of its own, of which the keys settle by themselves; a decision locks the
+// accounts of the key in all of them, tries each, and records in all or none.
+//
+// Locks are taken in the order of the lengths of the windows, of which no two are the same; everything else takes one at a
+// time. So nobody waits in a circle.
+type multi struct {
+	limits  []limit  // in that order
+	tight   uint64   // the least of the capacities
+	counter *limiter // the limiter of the strategy, which counts for the Observer
+}
+
+type limit struct {
+	*limiter
+	label    string
+	place    int // among the limits as they were given
+	rate     trypema.Rate
+	capacity uint64
+	law      window.Law // of Suppressed
+}
+
+// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see trypema.CheckLimits. It is cheap to
+// make. With FailClosed and FailOpen the limits have no say while Redis is gone.
+func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
+	if err := trypema.CheckLimits(s, limits); err != nil {
+		return nil, err
+	}
+	m := &multi{tight: math.MaxUint64, counter: p.absolute}
+	if s == trypema.StrategySuppressed {
+		m.counter = p.suppressed
+	}
+	for i, of := range limits {
+		c, _ := remote.Capacity(of.Rate, of.Window) // it was checked
+		l := limit{limiter: m.counter.of(of.Window), label: of.Label(), place: i, rate: of.Rate, capacity: c}
+		l.law = l.limiter.law(c)
+		m.limits = append(m.limits, l)
+		m.tight = min(m.tight, c)
+	}
+	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
+	return m, nil
+}
+
+// Allow implements trypema.MultiLimiter.
+func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error) {
+	return m.AllowN(ctx, key, 1)
+}
+
+// AllowN implements trypema.MultiLimiter.
+func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+	err = m.take(ctx, &d, key, n, nil)
+	return d, err
+}
+
+// take decides a call, records it, and counts it if there is an Observer.
+func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uint64, holds *[trypema.MaxLimits]*lease.Held) (err error) {
+	began := m.counter.now()
+	if n == 0 {
+		err = remote.ErrZeroCost
+	} else {
+		err = m.judge(ctx, d, key, n, lease.Record, holds)
+	}
+	if m.counter.tally != nil {
+		m.counter.count(key, d, err, began)
+	}
+	return err
+}
+
+// Peek implements trypema.MultiLimiter.
+func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+	err = m.judge(ctx, &d, key, max(n, 1), lease.Peek, nil)
+	return d, err
+}
+
+// party is the part of one limit in a decision: its account, under the lock.
+type party struct {
+	sh    *shard
+	k     *account
+	v     lease.Verdict
+	asked bool // the ledger was asked for this call, and had its say; unless its lease is over since
+}
+
+// judge makes d, and tells where it was recorded if that is wanted.
+func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, n uint64, mode lease.Mode, holds *[trypema.MaxLimits]*lease.Held) error {
+	first := m.limits[0].limiter
+	if _, err := first.check(key, trypema.Unlimited); err != nil {
+		return err
+	}
+	var hashes [trypema.MaxLimits]uint64
+	var all [trypema.MaxLimits]party
+	parties := all[:len(m.limits)]
+	for i := range m.limits {
+		hashes[i] = m.limits[i].table.Hash(key)
+	}
+	dice := 0.
+	if first.suppressed {
+		dice = rand.Float64()
+	}
+	waited := false
+	for began, now := first.now(), first.now(); ; now = first.now() {
+		m.lock(parties, key, hashes, now)
+		if first.closed.Load() {
+			m.unlock(parties)
+			return trypema.ErrClosed
+		}
+		if m.mustDecideAlone(parties, now, began) {
+			m.alone(d, parties, n, mode, dice, now, holds)
+			m.unlock(parties)
+			for i := range parties {
+				m.limits[i].schedule(parties[i].k, now)
+			}
+			return nil
+		}
+		if m.try(parties, n, mode, dice, now) {
+			waiters := m.ask(parties, n, mode, now)
+			m.unlock(parties)
+			if mode == lease.Record && !waited {
+				m.counter.tally.Count(tally.Waited)
+				waited = true
+			}
+			if err := m.waitFor(ctx, parties, waiters, began); err != nil {
+				return err
+			}
+			continue
+		}
+		t := m.tally(parties, n, mode)
+		if mode == lease.Record {
+			m.record(parties, n, t.Allowed, dice, now, holds)
+		}
+		m.unlock(parties)
+		for i := range parties {
+			if due := parties[i].v.Due; due > 0 {
+				m.limits[i].schedule(parties[i].k, due)
+			}
+		}
+		m.tell(d, &t)
+		return nil
+	}
+}
+
+// lock finds the accounts of a key, and unlock leaves them.
+func (m *multi) lock(parties []party, key string, hashes [trypema.MaxLimits]uint64, now int64) {
+	for i := range parties {
+		p := &parties[i]
+		p.sh, _, p.k = m.limits[i].acquire(hashes[i], key, now)
+	}
+}
+
+func (m *multi) unlock(parties []party) {
+	for i := range parties {
+		parties[i].sh.Unlock()
+	}
+}
+
+// mustDecideAlone reports whether the failure policy has to: see limiter.decide.
+func (m *multi) mustDecideAlone(parties []party, now, began int64) bool {
+	for i := range parties {
+		l, k := &m.limits[i], parties[i].k
+		if !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.sharing() || now-began >= int64(l.options.Timeout) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *multi) question(i int, n uint64, mode lease.Mode) question {
+	return question{capacity: m.limits[i].capacity, cost: n, law: m.limits[i].law, mode: mode}
+}
+
+// try has each limit judge, and reports whether some have to ask the ledger, and no other denies in any case.
+func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, now int64) (ask bool) {
+	for i := range parties {
+		l, p := &m.limits[i], &parties[i]
+		q := m.question(i, n, min(mode, lease.Try))
+		p.v = lease.Verdict{}
+		l.throw(&p.v, &q, p.sh, p.k, now, dice, q.mode)
+		if p.v.Ask && (p.asked && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) {
+			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
+		}
+		ask = ask || p.v.Ask
+	}
+	if !ask {
+		return false
+	}
+	for i := range parties {
+		if p := &parties[i]; p.v.Ask || p.v.Allowed {
+			continue
+		}
+		for j := range parties { // it is denied whatever the ledger says
+			if o := &parties[j]; o.v.Ask {
+				o.v.Ask, o.v.Allowed = false, true
+			}
+		}
+		return false
+	}
+	return true
+}
+
+// ask has calls for the ledger's word wait, under the locks.
+func (m *multi) ask(parties []party, n uint64, mode lease.Mode, now int64) []*waiter {
+	waiters := make([]*waiter, len(parties))
+	for i := range parties {
+		l, p := &m.limits[i], &parties[i]
+		if !p.v.Ask {
+			continue
+		}
+		if p.k.Lapsed(now) {
+			l.lapsed.Add(1)
+		}
+		p.asked = true
+		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), done: make(chan struct{})}
+		if l.urge(p.k) {
+			p.k.waiting = append(p.k.waiting, w)
+			waiters[i] = w
+		}
+	}
+	return waiters
+}
+
+// waitFor returns when all have been answered, or have waited for long enough, with what is wrong with a key, or with ctx.
+func (m *multi) waitFor(ctx context.Context, parties []party, waiters []*waiter, began int64) (err error) {
+	for i, w := range waiters {
+		if w != nil {
+			err = cmp.Or(err, m.limits[i].waitFor(ctx, parties[i].k, w, began))
+			if w.failed { // the message was lost, or took too long: it is to be asked again, if there is time
+				parties[i].asked = false
+			}
+		}
+	}
+	return err
+}
+
+// tally is what the verdicts mean together.
+func (m *multi) tally(parties []party, n uint64, mode lease.Mode) (t window.Tally) {
+	for i := range parties {
+		v := &parties[i].v.Verdict
+		if v.Allowed && mode == lease.Record {
+			v.Now = min(v.Now+n, m.limits[i].capacity)
+			v.Then = v.Now
+		}
+		t.Add(i, m.limits[i].capacity, v)
+	}
+	return t
+}
+
+// record records a call that all admit, or that Suppressed declines, under the locks.
+func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now int64, holds *[trypema.MaxLimits]*lease.Held) {
+	for i := range parties {
+		l, p := &m.limits[i], &parties[i]
+		var v lease.Verdict
+		q := m.question(i, n, lease.Record)
+		switch {
+		case passes:
+			l.throw(&v, &q, p.sh, p.k, now, dice, lease.Record)
+			if holds != nil {
+				holds[i] = p.k.Hold()
+			}
+		case l.suppressed:
+			l.denyUnasked(&v, &q, p.sh, p.k, now)
+			v.Due = p.v.Due
+		default:
+			continue
+		}
+		p.v.Due = v.Due
+	}
+}
+
+// alone decides by the failure policy, under the locks.
+func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease.Mode, dice float64, now int64, holds *[trypema.MaxLimits]*lease.Held) {
+	first := m.limits[0].limiter
+	switch first.options.OnFailure {
+	case redislimit.FailLocal:
+		for i := range parties {
+			p := &parties[i]
+			p.v = lease.Verdict{}
+			m.judgeAlone(i, p, n, dice, now, false)
+		}
+		t := m.tally(parties, n, mode)
+		if !t.Allowed {
+			dice = -1 // whatever each would have done by itself
+		}
+		for i := range parties {
+			if p := &parties[i]; mode == lease.Record && (t.Allowed || first.suppressed) {
+				p.v = lease.Verdict{}
+				m.judgeAlone(i, p, n, dice, now, true)
+			}
+		}
+		m.tell(d, &t)
+	case redislimit.FailOpen:
+		for i := range parties {
+			if p := &parties[i]; mode == lease.Record {
+				p.k.Admit(&p.sh.Memory, &m.limits[i].terms, m.limits[i].capacity, now, n)
+			}
+		}
+		*d = remote.Open(m.tight, n)
+	default:
+		for i := range parties {
+			parties[i].k.Touch(now)
+		}
+		*d = remote.Closed(m.tight, n, first.options.RetryInterval, first.denial)
+	}
+	d.Fallback = true
+	for i := range parties {
+		if holds != nil && d.Allowed {
+			holds[i] = parties[i].k.Hold()
+		}
+	}
+}
+
+func (m *multi) judgeAlone(i int, p *party, n uint64, dice float64, now int64, record bool) {
+	l := &m.limits[i]
+	q := m.question(i, n, lease.Record)
+	p.k.Alone(&p.v, &p.sh.Memory, &l.terms, l.capacity, q.lawOf(l.limiter), uint64(l.options.Instances), now, n, dice, record)
+}
+
+// tell makes d what a tally means.
+func (m *multi) tell(d *trypema.Decision, t *window.Tally) {
+	v := t.Verdict
+	v.Factor = t.Most
+	remote.Decide(d, t.Capacity, &v, time.Nanosecond, m.limits[0].denial)
+	if !t.Allowed {
+		d.RefusedBy = m.limits[t.Limit].label
+	}
+}
+
+// Reserve implements trypema.MultiLimiter.
+func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+	if err := remote.CheckReservation(estimate, expiry); err != nil {
+		return nil, err
+	}
+	var d trypema.Decision
+	holds := new([trypema.MaxLimits]*lease.Held)
+	if err := m.take(ctx, &d, key, estimate, holds); err != nil {
+		return nil, err
+	}
+	return trypema.NewReservation(d, estimate, expiry, func(ctx context.Context, was, is uint64) (err error) {
+		for i := range m.limits {
+			err = errors.Join(err, m.limits[i].commit(ctx, key, holds[i], was, is))
+		}
+		return err
+	}), nil
+}
+
+// commit changes what a call counts in Redis, once all of the key is settled there, and here.
+func (l *limiter) commit(ctx context.Context, key string, h *lease.Held, was, is uint64) error {
+	var name string
+	var at int64
+	if err := l.settled(ctx, key, false, func(_ *shard, k *account) { name, at = k.name, h.Settled() }); err != nil {
+		return err
+	}
+	if at == 0 {
+		return nil // it has left the window
+	}
+	there, err := l.runCommit(ctx, name, at, was, is)
+	if err != nil || !there {
+		return err
+	}
+	now := l.now()
+	sh, _, k := l.acquire(l.table.Hash(key), key, now)
+	k.Commit(&sh.Memory, &l.terms, now, h, was, is)
+	sh.Unlock()
+	return nil
+}
+
+// runCommit runs commit.lua.
+func (l *limiter) runCommit(ctx context.Context, name string, at int64, was, is uint64) (there bool, err error) {
+	args := append(l.spanArgs(), l.names.Letter(), strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10))
+	args = append(append(args, l.spanArgs()...), strconv.FormatInt(at, 10))
+	err = l.runOne(ctx, name, func(s *script.Scripts) script.Script { return s.Commit }, args, func(r *script.Reader) {
+		there = r.Count(1) == 1
+	})
+	return there, err
+}
+
+// Usage implements trypema.MultiLimiter. It takes a round trip for each limit.
+func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
+	all := make([]trypema.Usage, len(m.limits))
+	for i := range m.limits {
+		l := &m.limits[i]
+		u, err := l.Usage(ctx, key, l.rate)
+		if err != nil {
+			return nil, err
+		}
+		all[l.place] = u
+	}
+	return all, nil
+}
+
+// Delete implements trypema.MultiLimiter. It takes two round trips for each limit.
+func (m *multi) Delete(ctx context.Context, key string) error {
+	for i := range m.limits {
+		if err := m.limits[i].Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,248 @@
+package trypema
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// localMulti is several limits on Local. A decision locks the windows of the key, judges by each, and records in all or none.
+//
+// Locks are taken in the order of the lengths of the windows, of which no two are the same; everything else takes one at a
+// time. So nobody waits in a circle.
+type localMulti struct {
+	limits   []localLimit // in that order
+	strategy Strategy
+	denial   Outcome
+	most     uint64     // the least of the capacities
+	counter  *localKeys // those of the strategy, which count for the Observer
+	dice     func() float64
+}
+
+type localLimit struct {
+	*localKeys
+	label    string
+	place    int // among the limits as they were given
+	rate     Rate
+	capacity uint64
+	law      *window.Law // of Suppressed
+}
+
+// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see CheckLimits. It is cheap to make.
+func (l *Local) Multi(s Strategy, limits ...Limit) (MultiLimiter, error) {
+	if err := CheckLimits(s, limits); err != nil {
+		return nil, err
+	}
+	m := &localMulti{strategy: s, most: math.MaxUint64, counter: l.own(s), dice: l.suppressed.dice}
+	if s == StrategySuppressed {
+		m.denial = OutcomeSuppressed
+	}
+	for i, limit := range limits {
+		c, _ := limit.Rate.Capacity(limit.Window) // it was checked
+		m.most = min(m.most, c)
+		one := localLimit{localKeys: l.keysOf(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
+		if s == StrategySuppressed {
+			one.law = window.NewLaw(one.span, c, l.suppressed.hardFactor)
+		}
+		m.limits = append(m.limits, one)
+	}
+	slices.SortFunc(m.limits, func(a, b localLimit) int { return cmp.Compare(a.span.Window, b.span.Window) })
+	return m, nil
+}
+
+func (m *localMulti) Allow(ctx context.Context, key string) (Decision, error) {
+	return m.AllowN(ctx, key, 1)
+}
+
+func (m *localMulti) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
+	err = m.take(&d, key, n, nil)
+	return d, err
+}
+
+// take decides a call, records it, and counts it.
+func (m *localMulti) take(d *Decision, key string, n uint64, at *[MaxLimits]int64) error {
+	if err := m.check(key); err != nil || n == 0 {
+		return m.counter.failed(n, err)
+	}
+	now := m.counter.now()
+	m.decide(d, key, now, n, true, at)
+	m.counter.count(d.Allowed, key, now)
+	return nil
+}
+
+func (m *localMulti) Peek(_ context.Context, key string, n uint64) (d Decision, err error) {
+	if err := m.check(key); err != nil {
+		return d, err
+	}
+	m.decide(&d, key, m.counter.now(), max(n, 1), false, nil)
+	return d, nil
+}
+
+// check returns what is wrong with a key, or that the provider is closed.
+func (m *localMulti) check(key string) error {
+	if k := m.limits[0].localKeys; len(key) > maxKeyLen || k.closed.Load() {
+		return k.refuse(key, Unlimited)
+	}
+	return nil
+}
+
+// held is a locked window.
+type held struct {
+	*localShard
+	*window.Window
+	at table.Handle
+}
+
+// decide makes d, and tells when it was recorded in each window if that is wanted.
+func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record bool, at *[MaxLimits]int64) {
+	if at == nil && m.strategy == StrategyAbsolute && m.denied(d, key, now, n) {
+		return
+	}
+	var all [MaxLimits]held
+	var t window.Tally
+	dice := 0.
+	if m.strategy == StrategySuppressed {
+		dice = m.dice()
+	}
+	asks := record && (n <= m.most || m.strategy == StrategySuppressed) // who records nothing must not make a key either
+	for i := range m.limits {
+		l, h := &m.limits[i], &all[i]
+		hash := l.table.Hash(key)
+		if asks {
+			h.localShard, h.at = l.table.Acquire(hash, key, now)
+			h.Window = h.State(h.at)
+		} else {
+			h.localShard, h.at, h.Window, _ = l.find(key)
+		}
+		var v window.Verdict
+		if l.law == nil {
+			h.Absolute(&v, &h.Memory, l.span, l.capacity, now, n, false)
+		} else {
+			h.Suppressed(&v, &h.Memory, l.span, l.law, now, n, dice, false)
+		}
+		if v.Allowed && record {
+			v.Now += n
+			v.Then = v.Now
+		}
+		t.Add(i, l.capacity, &v)
+	}
+	counts := window.Counts{Admitted: n}
+	if !t.Allowed {
+		counts = window.Counts{}
+		if m.strategy == StrategySuppressed {
+			counts.Declined = n
+		}
+	}
+	record = record && (counts != window.Counts{})
+	for i := range m.limits {
+		l, h := &m.limits[i], &all[i]
+		if record {
+			h.Record(&h.Memory, l.span, h.Advance(&h.Memory, l.span, now), counts)
+		}
+		if at != nil {
+			at[i] = h.Last()
+		}
+		if !t.Allowed && asks && l.law == nil && h.Asked(h.at) {
+			l.open(h.localShard, h.at, h.Window)
+		}
+		h.Unlock()
+	}
+	m.tell(d, &t)
+}
+
+// denied reports whether a call is denied by what is known without any lock: all windows are those of the hot keys of their
+// shards, and one has no room. It then makes d.
+func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
+	var t window.Tally
+	for i := range m.limits {
+		l := &m.limits[i]
+		f := l.table.Shard(l.table.Hash(key)).Hot(key)
+		if f == nil {
+			return false
+		}
+		a, have, at, then := f.Take(l.capacity, now, n, false)
+		if a == table.Unknown {
+			return false
+		}
+		v := window.Verdict{Allowed: a == table.Admitted, Now: have, Then: then}
+		if !v.Allowed {
+			v.Wait = at - now
+		}
+		t.Add(i, l.capacity, &v)
+	}
+	if !t.Allowed {
+		m.tell(d, &t)
+	}
+	return !t.Allowed
+}
+
+// tell makes d what a tally means.
+func (m *localMulti) tell(d *Decision, t *window.Tally) {
+	d.set(t.Capacity, &t.Verdict, m.denial)
+	d.SuppressionFactor = t.Most
+	if !t.Allowed {
+		d.RefusedBy = m.limits[t.Limit].label
+	}
+}
+
+func (m *localMulti) Reserve(_ context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error) {
+	if expiry < 0 {
+		return nil, invalid.Errorf(ErrInvalidOptions, "expiry is %v; it must be 0 (none) or more", expiry)
+	}
+	var d Decision
+	at := new([MaxLimits]int64)
+	if err := m.take(&d, key, estimate, at); err != nil {
+		return nil, err
+	}
+	return NewReservation(d, estimate, expiry, func(_ context.Context, was, is uint64) error {
+		return m.settle(key, at, was, is)
+	}), nil
+}
+
+// settle changes what a call counts that was recorded at the given instants.
+func (m *localMulti) settle(key string, at *[MaxLimits]int64, was, is uint64) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
+	for i := range m.limits {
+		l := &m.limits[i]
+		sh, h, w, now := l.find(key)
+		if h != table.None {
+			w.Settle(&sh.Memory, l.span, now, at[i], was, is)
+		}
+		sh.Unlock()
+	}
+	return nil
+}
+
+func (m *localMulti) Usage(_ context.Context, key string) ([]Usage, error) {
+	all := make([]Usage, len(m.limits))
+	for i := range m.limits {
+		l := &m.limits[i]
+		var law func(uint64) *window.Law
+		if l.law != nil {
+			law = func(uint64) *window.Law { return l.law }
+		}
+		u, err := l.usage(key, l.rate, law)
+		if err != nil {
+			return nil, err
+		}
+		all[l.place] = u
+	}
+	return all, nil
+}
+
+func (m *localMulti) Delete(ctx context.Context, key string) error {
+	for i := range m.limits {
+		if err := m.limits[i].Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,382 @@
+package policyfile
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+	"go.yaml.in/yaml/v4/plugin/loaderlimits"
+
+	"github.com/trypema/trypema"
+)
+
+const (
+	maxDepth  = 16 // of what is nested; a file of policies needs five
+	maxErrors = 50
+)
+
+// reader makes policies of a file, and collects what is wrong with it.
+type reader struct {
+	file  string
+	errs  []error
+	wrong int // also counts those that are no longer collected
+}
+
+func (r *reader) errorAt(line, column int, format string, args ...any) {
+	r.wrong++
+	switch {
+	case r.wrong == maxErrors+1:
+		line, column, format, args = 0, 0, "there is more that is wrong, after %d errors", []any{maxErrors}
+	case r.wrong > maxErrors:
+		return
+	}
+	r.errs = append(r.errs, &Error{r.file, line, column, fmt.Sprintf(format, args...)})
+}
+
+func (r *reader) errorf(at *yaml.Node, format string, args ...any) {
+	r.errorAt(at.Line, at.Column, format, args...)
+}
+
+// said is what the other package found wrong, without its name.
+func said(err error) string { return strings.TrimPrefix(err.Error(), "trypema: ") }
+
+// shown is how a value is told in an error.
+func shown(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.AliasNode:
+		return "an alias, which is not followed"
+	case n.Tag == "!!null":
+		return "null"
+	case len(n.Value) > 40:
+		return fmt.Sprintf("%.40q…", n.Value)
+	case n.Tag == "!!str" || strings.ContainsAny(n.Value, "\r\n"):
+		return strconv.Quote(n.Value)
+	}
+	return n.Value
+}
+
+// called is what an element of a list is called in errors: by its name or, if it has none, by its number.
+func called(n *yaml.Node, kind string, i int) string {
+	if n.Kind == yaml.MappingNode {
+		for j := 0; j < len(n.Content); j += 2 {
+			if name := n.Content[j+1]; n.Content[j].Value == "name" && name.Tag == "!!str" && name.Value != "" {
+				return kind + " " + shown(name)
+			}
+		}
+	}
+	return kind + " " + strconv.Itoa(i+1)
+}
+
+// fields returns the fields of a mapping by their names.
+func (r *reader) fields(n *yaml.Node, what string, known ...string) map[string]*yaml.Node {
+	if n.Kind != yaml.MappingNode {
+		r.errorf(n, "%s is %s; it must be a mapping with %s", what, shown(n), strings.Join(known, ", "))
+		return nil
+	}
+	fields := make(map[string]*yaml.Node)
+	for i := 0; i < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		switch {
+		case key.Kind != yaml.ScalarNode || !slices.Contains(known, key.Value):
+			r.errorf(key, "%s has a field %s; it may have %s", what, shown(key), strings.Join(known, ", "))
+		case fields[key.Value] != nil:
+			r.errorf(key, "%s has the field %s twice; the first is in line %d", what, key.Value, fields[key.Value].Line)
+		default:
+			fields[key.Value] = value
+		}
+	}
+	return fields
+}
+
+// list returns the elements of a list, of which there must be from 1 to most.
+func (r *reader) list(n *yaml.Node, what string, most int) []*yaml.Node {
+	switch {
+	case n.Kind != yaml.SequenceNode:
+		r.errorf(n, "%s is %s; it must be a list", what, shown(n))
+	case len(n.Content) == 0:
+		r.errorf(n, "%s is empty; there must be at least 1", what)
+	case len(n.Content) > most:
+		r.errorf(n, "%s has %d elements; there must be at most %d", what, len(n.Content), most)
+	default:
+		return n.Content
+	}
+	return nil
+}
+
+// text returns a text that is not empty, or says the rule.
+func (r *reader) text(n *yaml.Node, what, rule string) (s string, ok bool) {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value != "" {
+		return n.Value, true
+	}
+	r.errorf(n, "%s is %s; it must be %s", what, shown(n), rule)
+	return "", false
+}
+
+// illegible are the characters that no text has, and what stands for bytes that are none.
+func illegible(c rune) bool {
+	return c == utf8.RuneError || unicode.IsControl(c) && !strings.ContainsRune("\t\n\r\u0085", c)
+}
+
+// document returns the value of the only document in data, or nil.
+func (r *reader) document(data []byte) *yaml.Node {
+	if len(data) > MaxSize {
+		r.errorAt(0, 0, "the file has more than %d bytes", MaxSize)
+		return nil
+	}
+	if at := bytes.IndexFunc(data, illegible); at >= 0 {
+		r.errorAt(1+bytes.Count(data[:at], []byte("\n")), at-bytes.LastIndexByte(data[:at], '\n'), "a control character, or what is not UTF-8, is in the file")
+		return nil
+	}
+	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth))))
+	var first, second yaml.Node
+	if err == nil {
+		err = loader.Load(&first)
+	}
+	if err == nil {
+		err = loader.Load(&second)
+	}
+	var wrong *yaml.LoadError
+	switch {
+	case errors.Is(err, io.EOF) && len(first.Content) > 0:
+		return first.Content[0]
+	case errors.Is(err, io.EOF):
+		r.errorAt(0, 0, "the file is empty; it must be a mapping with policies")
+	case errors.As(err, &wrong):
+		r.errorAt(wrong.Mark.Line, wrong.Mark.Column, "it can not be read as YAML: %s", wrong.Message)
+	case err != nil:
+		r.errorAt(0, 0, "it can not be read as YAML: %s", err)
+	default:
+		r.errorf(&second, "another document begins; there must be one")
+	}
+	return nil
+}
+
+func (r *reader) policies(data []byte) (list []trypema.Policy) {
+	top := r.document(data)
+	if top == nil {
+		return nil
+	}
+	fields := r.fields(top, "the file", "policies")
+	switch {
+	case fields == nil:
+		return nil
+	case fields["policies"] == nil:
+		r.errorf(top, "policies is missing")
+		return nil
+	}
+	lines := make(map[string]int)
+	for i, n := range r.list(fields["policies"], "policies", MaxSize) {
+		p := r.policy(n, called(n, "policy", i))
+		if line := lines[p.Name]; line > 0 {
+			r.errorf(n, "policy %q is there twice; the first is in line %d", p.Name, line)
+		} else if p.Name != "" {
+			lines[p.Name] = n.Line
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
+	fields := r.fields(n, what, "name", "group", "strategy", "cost", "limits")
+	if fields == nil {
+		return p
+	}
+	before := r.wrong
+	if n, ok := r.required(n, fields, what, "name"); ok {
+		if s, ok := r.text(n, what+": name", textRule); ok && r.right(n, trypema.Policy{Name: s}) {
+			p.Name = s
+		}
+	}
+	if n := fields["group"]; n != nil {
+		if s, ok := r.text(n, what+": group", textRule); ok && r.right(n, trypema.Policy{Name: cmp.Or(p.Name, "?"), Group: s}) {
+			p.Group = s
+		}
+	}
+	if n := fields["strategy"]; n != nil {
+		p.Strategy = r.strategy(n, what)
+	}
+	if n := fields["cost"]; n != nil {
+		p.Cost = r.cost(n, what)
+	}
+	if n, ok := r.required(n, fields, what, "limits"); ok {
+		p.Limits = r.limits(n, what, p.Strategy)
+	}
+	if r.wrong > before {
+		return p
+	}
+	if err := p.Check(); err != nil { // of which only the cost is left
+		if cost := fields["cost"]; cost != nil {
+			n = cost
+		}
+		r.errorf(n, "%s", said(err))
+	}
+	return p
+}
+
+// right reports whether a policy without limits is right in all else.
+func (r *reader) right(n *yaml.Node, p trypema.Policy) bool {
+	p.Limits = []trypema.Limit{{Rate: 1, Window: time.Second}}
+	err := p.Check()
+	if err != nil {
+		r.errorf(n, "%s", said(err))
+	}
+	return err == nil
+}
+
+func (r *reader) required(of *yaml.Node, fields map[string]*yaml.Node, what, field string) (n *yaml.Node, ok bool) {
+	n = fields[field]
+	if n == nil {
+		r.errorf(of, "%s: %s is missing", what, field)
+	}
+	return n, n != nil
+}
+
+func (r *reader) strategy(n *yaml.Node, what string) trypema.Strategy {
+	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
+		if n.Kind == yaml.ScalarNode && n.Value == s.String() {
+			return s
+		}
+	}
+	r.errorf(n, "%s: strategy is %s; it must be absolute or suppressed", what, shown(n))
+	return trypema.StrategyAbsolute
+}
+
+func (r *reader) cost(n *yaml.Node, what string) uint64 {
+	// To YAML 010 is 8 or 10, as its version may be.
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!int" && !strings.HasPrefix(n.Value, "0") {
+		if cost, err := strconv.ParseUint(n.Value, 10, 64); err == nil {
+			return cost
+		}
+	}
+	r.errorf(n, "%s: cost is %s; it must be a whole number, at least 1", what, shown(n))
+	return 0
+}
+
+func (r *reader) limits(n *yaml.Node, what string, s trypema.Strategy) (limits []trypema.Limit) {
+	for i, n := range r.list(n, what+": limits", trypema.MaxLimits) {
+		l, ok := r.limit(n, what+": "+called(n, "limit", i))
+		if !ok {
+			continue
+		}
+		// Those before are right, so what is wrong is this one.
+		if err := trypema.CheckLimits(s, append(limits, l)); err != nil {
+			r.errorf(n, "%s: %s", what, said(err))
+			continue
+		}
+		limits = append(limits, l)
+	}
+	return limits
+}
+
+func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
+	before := r.wrong
+	fields := r.fields(n, what, "name", "rate", "window")
+	if fields == nil {
+		return l, false
+	}
+	if n := fields["name"]; n != nil {
+		l.Name, _ = r.text(n, what+": name", textRule)
+	}
+	rate, ok := r.required(n, fields, what, "rate")
+	if ok {
+		l.Rate, l.Window, ok = r.rate(rate, what)
+	}
+	switch window := fields["window"]; {
+	case window != nil:
+		l.Window = r.window(window, what)
+	case ok && l.Window == 0:
+		r.errorf(n, "%s: window is missing; it must be there if the rate is unlimited", what)
+	}
+	if r.wrong > before {
+		return l, false
+	}
+	if _, err := l.Rate.Capacity(l.Window); err != nil {
+		r.errorf(rate, "%s: rate is %s, less than one in a window of %v; raise the rate or lengthen the window", what, shown(rate), l.Window)
+	}
+	return l, r.wrong == before
+}
+
+// rate returns a rate and the time that it is per, or 0 if it is unlimited.
+func (r *reader) rate(n *yaml.Node, what string) (rate trypema.Rate, per time.Duration, ok bool) {
+	s, ok := r.text(n, what+": rate", rateRule)
+	if !ok {
+		return 0, 0, false
+	}
+	if s == "unlimited" {
+		return trypema.Unlimited, 0, true
+	}
+	number, unit, _ := strings.Cut(s, "/")
+	if unit != "" && !digits(unit[:1]) {
+		unit = "1" + unit // the rate 10/s is 10/1s
+	}
+	per, ok = duration(unit)
+	whole, part, dot := strings.Cut(number, ".")
+	f, err := strconv.ParseFloat(number, 64)
+	rate = trypema.Per(f, per)
+	if ok && err == nil && rate > 0 && rate <= trypema.Unlimited && digits(whole) && (digits(part) || !dot) {
+		return rate, per, true
+	}
+	r.errorf(n, "%s: rate is %s; it must be %s", what, shown(n), rateRule)
+	return 0, 0, false
+}
+
+func (r *reader) window(n *yaml.Node, what string) time.Duration {
+	if s, ok := r.text(n, what+": window", windowRule); ok {
+		if d, ok := duration(s); ok {
+			return d
+		}
+		r.errorf(n, "%s: window is %s; it must be %s", what, shown(n), windowRule)
+	}
+	return 0
+}
+
+const (
+	textRule   = "a text, which is not empty"
+	rateRule   = "a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited"
+	windowRule = "a duration from 1ms to 36500d, as in 500ms, 1h30m or 7d"
+	day        = 24 * time.Hour
+	maxDays    = 36500
+)
+
+// duration reads a duration as Go writes it, or with a number of days before that, if a window may have its length.
+func duration(s string) (time.Duration, bool) {
+	var d time.Duration
+	if days, rest, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.Atoi(days)
+		if err != nil || !digits(days) || n > maxDays {
+			return 0, false
+		}
+		d, s = time.Duration(n)*day, rest
+		if s == "" {
+			s = "0s"
+		}
+	}
+	if s == "" || !digits(s[:1]) {
+		return 0, false
+	}
+	rest, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, false
+	}
+	d += rest
+	return d, d >= time.Millisecond && d <= maxDays*day
+}
+
+// digits reports whether there is nothing but digits, and at least one.
+func digits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}

@@ -1,0 +1,439 @@
+package redislimit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// multi is several limits: multi.lua, which decides by all of them in one step. A window of one of them has the Redis key that a
+// limiter with such a window has.
+//
+// It goes through the exchange of its strategy, where the Redis key of its first limit stands for all.
+type multi struct {
+	*limiter
+	limits  []limit
+	longest time.Duration
+	tight   uint64 // the least of the capacities
+	both    operation
+	commit  operation
+	fail    failLocal
+}
+
+type limit struct {
+	label    string
+	capacity uint64
+	span     window.Span
+	names    remote.Names
+	law      func(capacity uint64) *window.Law
+	set      operation
+}
+
+// failLocal is what FailLocal knows, for several limits; all share what they count.
+type failLocal struct {
+	all   trypema.MultiLimiter // without any limit, to remember by
+	whole trypema.MultiLimiter // that enforces the limits
+	share trypema.MultiLimiter // that enforces its share; nil if that is less than one call
+}
+
+// each is what one of several limits says of a call.
+type each struct {
+	at     int64 // µs: when it was recorded
+	counts window.Counts
+	factor float64
+}
+
+// Multi returns a limiter that keeps several limits at once, by one script, or what is wrong with them: see trypema.CheckLimits.
+// It is cheap to make.
+func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
+	if err := trypema.CheckLimits(s, limits); err != nil {
+		return nil, err
+	}
+	m := &multi{limiter: p.absolute, tight: math.MaxUint64}
+	if s == trypema.StrategySuppressed {
+		m.limiter = p.suppressed
+	}
+	for _, l := range limits {
+		c, _ := remote.Capacity(l.Rate, l.Window) // it was checked
+		span := spanOf(l.Window, p.options.BucketOf(l.Window))
+		one := limit{label: l.Label(), capacity: c, span: span, names: remote.NewNames(p.options.Prefix, m.letter, l.Window), set: setOperation(span)}
+		if s == trypema.StrategySuppressed {
+			one.law = lawOf(span, p.options.HardLimitFactor)
+		}
+		m.limits = append(m.limits, one)
+		m.tight, m.longest = min(m.tight, c), max(m.longest, l.Window)
+	}
+	m.both = operation{
+		dice:   s == trypema.StrategySuppressed,
+		script: func(s *script.Scripts) script.Script { return s.Multi },
+		keys:   m.keys,
+		args:   m.args(strconv.FormatFloat(p.options.HardLimitFactor, 'g', -1, 64)),
+		read:   m.read,
+	}
+	m.commit = operation{
+		single: true,
+		script: func(s *script.Scripts) script.Script { return s.Commit },
+		keys:   m.keys,
+		args:   func(batches []*batch) []string { return append(m.head(), batches[0].set...) },
+		read:   m.readCommit,
+	}
+	if p.local == nil {
+		return m, nil
+	}
+	return m, m.fail.init(p, s, limits)
+}
+
+func (f *failLocal) init(p *Provider, s trypema.Strategy, limits []trypema.Limit) (err error) {
+	of := func(rate func(trypema.Rate) trypema.Rate) (m trypema.MultiLimiter) {
+		changed := make([]trypema.Limit, len(limits))
+		for i, l := range limits {
+			changed[i] = l
+			changed[i].Rate = rate(l.Rate)
+		}
+		if trypema.CheckLimits(s, changed) != nil {
+			return nil
+		}
+		m, e := p.local.Multi(s, changed...)
+		err = cmp.Or(err, e)
+		return m
+	}
+	f.all = of(func(trypema.Rate) trypema.Rate { return trypema.Unlimited })
+	f.whole = of(func(r trypema.Rate) trypema.Rate { return r })
+	f.share = of(func(r trypema.Rate) trypema.Rate { return shareOf(r, float64(p.options.Instances)) })
+	return err
+}
+
+// lane is the key by which the exchange knows a key, and keys are the Redis keys of it.
+func (m *multi) lane(key string) string { return m.limits[0].names.Of(key) }
+
+func (m *multi) keys(lane string) []string {
+	key := m.limits[0].names.Key(lane)
+	keys := make([]string, len(m.limits))
+	for i := range m.limits {
+		keys[i] = m.limits[i].names.Of(key)
+	}
+	return keys
+}
+
+// head are the ARGV that both scripts begin with.
+func (m *multi) head() []string { return append(script.SpanArgs(m.limits[0].span), m.letter) }
+
+func (m *multi) args(hardFactor string) func(batches []*batch) []string {
+	return func(batches []*batch) []string {
+		b := batches[0]
+		args := append(m.head(), hardFactor, string(b.dice))
+		for i := range m.limits {
+			args = append(args, script.SpanArgs(m.limits[i].span)...)
+			args = append(args, strconv.FormatUint(m.limits[i].capacity, 10))
+		}
+		for _, r := range b.runs {
+			args = r.append(args)
+			args = append(args[:len(args)-3], args[len(args)-2:]...) // the capacity is that of the limit
+		}
+		return args
+	}
+}
+
+// read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that means together.
+func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
+	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
+	for i := range answers {
+		pointers[i] = &answers[i]
+	}
+	alone := make([][]*call, len(m.limits))
+	for i := range m.limits {
+		l := &m.limits[i]
+		at := r.Number()
+		mine := make([]run, len(runs))
+		for j, run := range runs {
+			run.capacity = l.capacity
+			mine[j] = run
+		}
+		alone[i] = pointers[i*len(calls):][:len(calls)]
+		if calls == nil {
+			alone[i] = nil
+		}
+		for j := range calls {
+			if each := calls[j].each; each != nil {
+				each[i].at = at
+			}
+		}
+		var err error
+		if l.law == nil {
+			err = readAbsolute(r, mine, alone[i])
+		} else {
+			err = readSuppressed(r, l.span, l.law, diceOfPeeks(calls), mine, alone[i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for j, c := range calls {
+		var t window.Tally
+		passes := alone[0][j].verdict.Allowed // if it is recorded, by all or by none
+		for i := range m.limits {
+			l, one := &m.limits[i], alone[i][j]
+			if c.each != nil {
+				c.each[i].counts, c.each[i].factor = one.counts, one.verdict.Factor
+			}
+			v := one.verdict
+			if !v.Allowed && !m.refuses(c, &v) {
+				v.Allowed, v.Wait = true, 0
+			}
+			t.Add(i, l.capacity, &v)
+		}
+		if c.record && t.Allowed && !passes { // should Lua have rounded otherwise than Go
+			one := alone[t.Limit][j]
+			t.Verdict = one.verdict
+		}
+		c.capacity, c.verdict, c.refused = t.Capacity, t.Verdict, -1
+		c.verdict.Factor = t.Most
+		if !t.Allowed {
+			c.refused = t.Limit
+		}
+	}
+	return nil
+}
+
+// refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the company of others.
+func (m *multi) refuses(c *call, v *window.Verdict) bool {
+	if m.both.dice {
+		return c.thrown() < v.Factor
+	}
+	return v.Wait > 0
+}
+
+// thrown is the throw of the dice for a call, as suppressed.lua makes it of their bits.
+func (c *call) thrown() float64 { return (float64(c.dice) + .5) / (1 << 24) }
+
+// diceOfPeeks are the throws for those calls that are not recorded, in turn.
+func diceOfPeeks(calls []*call) func() float64 {
+	return func() float64 {
+		for calls[0].record {
+			calls = calls[1:]
+		}
+		thrown := calls[0].thrown()
+		calls = calls[1:]
+		return thrown
+	}
+}
+
+func (m *multi) readCommit(r *script.Reader, _ []run, _ []*call) error {
+	for range m.limits {
+		if fault, ok := r.Fault(); ok {
+			return errors.New(fault)
+		}
+		r.Count(1)
+	}
+	return r.Err()
+}
+
+// askAll asks Redis about one call.
+func (m *multi) askAll(ctx context.Context, key string, n uint64, record bool, each []each) (*call, error) {
+	if err := remote.CheckKey(key); err != nil {
+		return nil, err
+	}
+	c := m.exchange.newCall()
+	c.cost, c.record, c.each = min(n, remote.Most), record, each
+	c.dice = rand.Uint32N(1 << 24)
+	return c, m.exchange.do(ctx, &m.both, m.lane(key), c)
+}
+
+// told makes a decision of what a call was told, and takes the call back.
+func (m *multi) told(c *call) (d trypema.Decision) {
+	remote.Decide(&d, c.capacity, &c.verdict, time.Microsecond, m.denial)
+	if c.refused >= 0 {
+		d.RefusedBy = m.limits[c.refused].label
+	}
+	m.exchange.free(c)
+	return d
+}
+
+// Allow implements trypema.MultiLimiter.
+func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error) {
+	return m.AllowN(ctx, key, 1)
+}
+
+// AllowN implements trypema.MultiLimiter.
+func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+	defer m.counting(key, &d, &err)()
+	if n == 0 {
+		return d, remote.ErrZeroCost
+	}
+	return m.judgeAll(ctx, key, n, true)
+}
+
+// counting begins to measure a call, and returns what counts it.
+func (m *multi) counting(key string, d *trypema.Decision, err *error) func() {
+	if m.tally == nil {
+		return func() {}
+	}
+	began := time.Now()
+	return func() { m.count(key, d, *err, began) }
+}
+
+// Peek implements trypema.MultiLimiter.
+func (m *multi) Peek(ctx context.Context, key string, n uint64) (trypema.Decision, error) {
+	return m.judgeAll(ctx, key, max(n, 1), false)
+}
+
+func (m *multi) judgeAll(ctx context.Context, key string, n uint64, record bool) (d trypema.Decision, err error) {
+	c, err := m.askAll(ctx, key, n, record, nil)
+	switch {
+	case err == nil:
+		d = m.told(c)
+		if record && d.Allowed && m.local != nil {
+			mine, err := m.memory().AllowN(ctx, key, n)
+			m.correct(&d, &mine, err)
+		}
+		return d, nil
+	case !isTrouble(err):
+		return d, err
+	case m.policy != FailLocal:
+		return m.withoutRedis(n), nil
+	}
+	share := m.sharing()
+	switch {
+	case share == nil:
+		return m.withoutRedis(n), nil
+	case record:
+		d, err = share.AllowN(ctx, key, n)
+	default:
+		d, err = share.Peek(ctx, key, n)
+	}
+	d.Fallback = true
+	return d, err
+}
+
+// memory is what is to be told of a call that Redis has admitted: see remember.
+func (m *multi) memory() trypema.MultiLimiter {
+	if m.fellBackWithin(m.longest) {
+		return m.fail.whole
+	}
+	return m.fail.all
+}
+
+// correct has the memory's say, if it denies.
+func (m *multi) correct(d, mine *trypema.Decision, err error) {
+	if err == nil && !mine.Allowed {
+		*d = *mine
+		d.Fallback = true
+	}
+}
+
+// sharing returns what decides without Redis by FailLocal; nil denies.
+func (m *multi) sharing() trypema.MultiLimiter {
+	m.fallsBack()
+	return m.fail.share
+}
+
+// withoutRedis decides without any memory.
+func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
+	if m.policy == FailOpen {
+		d = remote.Open(m.tight, n)
+	} else {
+		d = remote.Closed(m.tight, n, m.retry, m.denial)
+	}
+	d.Fallback = true
+	return d
+}
+
+// Reserve implements trypema.MultiLimiter. What the failure policy admitted is settled where that has it.
+func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (r *trypema.Reservation, err error) {
+	var told trypema.Decision
+	defer m.counting(key, &told, &err)()
+	if r, err = m.reserve(ctx, key, estimate, expiry); r != nil {
+		told = r.Decision
+	}
+	return r, err
+}
+
+func (m *multi) reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+	if err := remote.CheckReservation(estimate, expiry); err != nil {
+		return nil, err
+	}
+	each := make([]each, len(m.limits))
+	c, err := m.askAll(ctx, key, estimate, true, each)
+	switch {
+	case err == nil:
+	case !isTrouble(err):
+		return nil, err
+	case m.policy != FailLocal || m.sharing() == nil:
+		nowhere := func(context.Context, uint64, uint64) error { return nil }
+		return trypema.NewReservation(m.withoutRedis(estimate), estimate, expiry, nowhere), nil
+	default:
+		r, err := m.fail.share.Reserve(ctx, key, estimate, expiry)
+		if err == nil {
+			r.Fallback = true
+		}
+		return r, err
+	}
+	d := m.told(c)
+	var mine *trypema.Reservation // as the memory has it
+	admitted := d.Allowed
+	if admitted && m.local != nil {
+		if mine, err = m.memory().Reserve(ctx, key, estimate, 0); err == nil {
+			m.correct(&d, &mine.Decision, nil)
+		}
+	}
+	r := trypema.NewReservation(d, estimate, expiry, func(ctx context.Context, was, is uint64) error {
+		if mine != nil {
+			_ = mine.Commit(ctx, is) // it may be settled, or closed
+		}
+		return m.settle(ctx, key, each, was, is)
+	})
+	if admitted && !d.Allowed { // Redis has it, and it is not to be
+		return r, m.settle(ctx, key, each, estimate, 0)
+	}
+	return r, nil
+}
+
+// settle runs commit.lua.
+func (m *multi) settle(ctx context.Context, key string, each []each, was, is uint64) error {
+	c := m.exchange.newCall()
+	c.set = []string{strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10)}
+	for i := range m.limits {
+		c.set = append(c.set, script.SpanArgs(m.limits[i].span)...)
+		c.set = append(c.set, strconv.FormatInt(each[i].at, 10))
+	}
+	if err := m.exchange.do(ctx, &m.commit, m.lane(key), c); err != nil {
+		return err
+	}
+	m.exchange.free(c)
+	return nil
+}
+
+// Usage implements trypema.MultiLimiter.
+func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
+	each := make([]each, len(m.limits))
+	c, err := m.askAll(ctx, key, 1, false, each)
+	if err != nil {
+		return nil, err
+	}
+	m.exchange.free(c)
+	all := make([]trypema.Usage, len(m.limits))
+	for i := range m.limits {
+		all[i] = usageOf(m.limits[i].capacity, each[i].counts, each[i].factor)
+	}
+	return all, nil
+}
+
+// Delete implements trypema.MultiLimiter. It takes a round trip for each limit.
+func (m *multi) Delete(ctx context.Context, key string) error {
+	for i := range m.limits {
+		l := &m.limits[i]
+		if _, err := m.runSet(ctx, &l.set, l.names, key, trypema.Always(), 0, trypema.Replace); err != nil {
+			return err
+		}
+	}
+	return nil
+}
