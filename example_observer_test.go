@@ -19,7 +19,7 @@ func ExampleObserver_observe() {
 	if err != nil {
 		panic(err)
 	}
-	defer limits.Close()
+	limits.Close()
 	// Output:
 	// login: local, absolute
 	// login: local, suppressed
@@ -47,7 +47,9 @@ func ExampleMeters() {
 	}
 	defer limits.Close()
 	for range 12 {
-		limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1))
+		if _, err := limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1)); err != nil {
+			panic(err)
+		}
 	}
 
 	absolute := meters.All()[0]
@@ -69,8 +71,10 @@ func ExampleMeters_Observe() {
 		if err != nil {
 			panic(err)
 		}
-		defer limits.Close()
-		limits.Suppressed().Allow(context.Background(), "ann", trypema.PerSecond(1))
+		if _, err := limits.Suppressed().Allow(context.Background(), "ann", trypema.PerSecond(1)); err != nil {
+			panic(err)
+		}
+		limits.Close() // what was counted stays
 	}
 	fmt.Println(meters.All()[1].Read().Allowed)
 	// Output: 3
@@ -83,7 +87,7 @@ func ExampleMeters_All() {
 		if err != nil {
 			panic(err)
 		}
-		defer limits.Close()
+		limits.Close()
 	}
 	for _, m := range meters.All() {
 		fmt.Println(m.Policy, m.Strategy)

@@ -26,7 +26,9 @@ func Example() {
 		panic(err)
 	}
 	defer limits.Close()
-	limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1))
+	if _, err := limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1)); err != nil {
+		panic(err)
+	}
 
 	var exported metricdata.ResourceMetrics
 	if err := reader.Collect(context.Background(), &exported); err != nil {
@@ -56,7 +58,7 @@ func ExampleNew() {
 		if err != nil {
 			panic(err)
 		}
-		defer limits.Close()
+		limits.Close()
 	}
 	fmt.Println(len(limited.Meters()), "strategies")
 	// Output: 4 strategies
@@ -94,7 +96,9 @@ func ExampleObserver_Meters() {
 	}
 	defer limits.Close()
 	for range 12 {
-		limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1))
+		if _, err := limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1)); err != nil {
+			panic(err)
+		}
 	}
 	for _, m := range limited.Meters() {
 		for key, denied := range m.TopLimited(10) {

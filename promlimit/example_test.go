@@ -3,6 +3,7 @@ package promlimit_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 
@@ -21,7 +22,9 @@ func observed() (*promlimit.Collector, *trypema.Local) {
 		panic(err)
 	}
 	for range 12 {
-		limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1))
+		if _, err := limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1)); err != nil {
+			panic(err)
+		}
 	}
 	return limited, limits
 }
@@ -36,7 +39,7 @@ func Example() {
 	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 
 	answer := httptest.NewRecorder()
-	metrics.ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	metrics.ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", http.NoBody))
 	for line := range strings.Lines(answer.Body.String()) {
 		if strings.HasPrefix(line, `trypema_decisions_total{`) && strings.Contains(line, "absolute") {
 			fmt.Print(line)
@@ -56,7 +59,7 @@ func ExampleNew() {
 		if err != nil {
 			panic(err)
 		}
-		defer limits.Close()
+		limits.Close()
 	}
 	fmt.Println("two policies, four strategies")
 	// Output: two policies, four strategies
@@ -111,7 +114,7 @@ func ExampleCollector_ServeHTTP() {
 	defer limits.Close()
 
 	answer := httptest.NewRecorder()
-	limited.ServeHTTP(answer, httptest.NewRequest("GET", "/limited?n=1", nil))
+	limited.ServeHTTP(answer, httptest.NewRequest("GET", "/limited?n=1", http.NoBody))
 	fmt.Print(answer.Body)
 	// Output: [{"policy":"login","provider":"local","strategy":"absolute","key":"ann","denied":2}]
 }

@@ -161,7 +161,7 @@ func TestTopLimitedOnDemand(t *testing.T) {
 	c := all(t)
 	for query, status := range map[string]int{"": 200, "?n=1": 200, "?n=0": 200, "?n=-1": 400, "?n=x": 400} {
 		w := httptest.NewRecorder()
-		c.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/limited"+query, nil))
+		c.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/limited"+query, http.NoBody))
 		if w.Code != status {
 			t.Errorf("%q: %d, want %d", query, w.Code, status)
 			continue

@@ -27,7 +27,9 @@ func ExampleNew() {
 	}
 	defer limits.Close()
 	for range 12 {
-		limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1))
+		if _, err := limits.Absolute().Allow(context.Background(), "ann", trypema.PerSecond(1)); err != nil {
+			panic(err)
+		}
 	}
 	changes.Close() // which looks once more
 	// Output: level=INFO msg="trypema: limits" policy=login provider=local strategy=absolute denied=2
@@ -41,7 +43,7 @@ func ExampleLog_Observe() {
 	if err != nil {
 		panic(err)
 	}
-	defer limits.Close()
+	limits.Close()
 	// Output:
 }
 

@@ -29,10 +29,10 @@ func (b *buffer) Write(p []byte) (int, error) {
 }
 
 // logger returns a logger, and what takes the lines that it has written since it was asked last.
-func logger() (*slog.Logger, func() string) {
+func logger() (l *slog.Logger, lines func() string) {
 	text := new(buffer)
 	start := time.Now()
-	l := slog.New(slog.NewTextHandler(text, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	l = slog.New(slog.NewTextHandler(text, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Duration("at", a.Value.Time().Sub(start))
 		}
@@ -84,7 +84,9 @@ func TestLimiting(t *testing.T) {
 		}
 		deny(1)
 		time.Sleep(time.Minute)
-		changes.Close()
+		if err := changes.Close(); err != nil {
+			t.Fatal(err)
+		}
 		expect("")
 	})
 }
@@ -128,7 +130,9 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 			told++
 			var more int
 			if _, after, ok := strings.Cut(line, "untold="); ok {
-				fmt.Sscan(after, &more)
+				if _, err := fmt.Sscan(after, &more); err != nil {
+					t.Error(err)
+				}
 				told += more
 			}
 		}

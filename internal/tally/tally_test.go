@@ -66,23 +66,23 @@ func TestLatencyBuckets(t *testing.T) {
 func TestTopIsALowerBound(t *testing.T) {
 	var top top
 	top.init()
-	real := map[string]uint64{}
+	truth := map[string]uint64{}
 	for i := range 200_000 {
 		key := fmt.Sprint("rare ", i%10_000)
 		if i%2 == 0 {
 			key = fmt.Sprint("often ", i%40)
 		}
-		real[key]++
+		truth[key]++
 		top.add(key, 1, top.halved)
 	}
 	got := top.denied(top.halved)
 	for key, n := range got {
-		if n > real[key] {
-			t.Errorf("%q: %d of %d", key, n, real[key])
+		if n > truth[key] {
+			t.Errorf("%q: %d of %d", key, n, truth[key])
 		}
 	}
 	for key := range Ranked(got, 20) {
-		if real[key] != 5000 {
+		if truth[key] != 5000 {
 			t.Errorf("%q is among the first 20", key)
 		}
 	}

@@ -52,7 +52,7 @@ func (t *top) add(key string, n uint64, now time.Time) {
 		t.n++
 	default:
 		i = 0
-		for j, count := range t.counts {
+		for j, count := range &t.counts {
 			if count < t.counts[i] {
 				i = j
 			}
