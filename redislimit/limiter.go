@@ -66,22 +66,28 @@ func (l *limiter) AllowN(ctx context.Context, key string, rate trypema.Rate, n u
 
 // take decides a call, records it, and counts it if there is an Observer.
 func (l *limiter) take(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
-	var began time.Time
-	if l.tally != nil {
-		began = time.Now()
-	}
+	began := l.began()
 	if n == 0 {
 		err = remote.ErrZeroCost
 	} else {
 		d, err = l.judge(ctx, key, rate, n, true)
 	}
-	if l.tally != nil {
-		l.count(key, &d, err, began)
-	}
+	l.count(key, &d, err, began)
 	return d, err
 }
 
+// began is the instant at which a call begins, if there is an Observer, for whom count counts it.
+func (l *limiter) began() (now time.Time) {
+	if l.tally != nil {
+		now = time.Now()
+	}
+	return now
+}
+
 func (l *limiter) count(key string, d *trypema.Decision, err error, began time.Time) {
+	if l.tally == nil {
+		return
+	}
 	if err != nil {
 		l.tally.Count(tally.Failed)
 		return

@@ -265,20 +265,14 @@ func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error)
 
 // AllowN implements trypema.MultiLimiter.
 func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	defer m.counting(key, &d, &err)()
+	began := m.began()
 	if n == 0 {
-		return d, remote.ErrZeroCost
+		err = remote.ErrZeroCost
+	} else {
+		d, err = m.judgeAll(ctx, key, n, true)
 	}
-	return m.judgeAll(ctx, key, n, true)
-}
-
-// counting begins to measure a call, and returns what counts it.
-func (m *multi) counting(key string, d *trypema.Decision, err *error) func() {
-	if m.tally == nil {
-		return func() {}
-	}
-	began := time.Now()
-	return func() { m.count(key, d, *err, began) }
+	m.count(key, &d, err, began)
+	return d, err
 }
 
 // Peek implements trypema.MultiLimiter.
@@ -350,10 +344,11 @@ func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
 // Reserve implements trypema.MultiLimiter. What the failure policy admitted is settled where that has it.
 func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (r *trypema.Reservation, err error) {
 	var told trypema.Decision
-	defer m.counting(key, &told, &err)()
+	began := m.began()
 	if r, err = m.reserve(ctx, key, estimate, expiry); r != nil {
 		told = r.Decision
 	}
+	m.count(key, &told, err, began)
 	return r, err
 }
 
