@@ -73,7 +73,7 @@ func TestObserver(t *testing.T) {
 	}
 	defer local.Close()
 	defer redis.Close()
-	defer hybrid.Close() //nolint:errcheck // its Redis is gone
+	defer hybrid.Close()
 	for range 25 {
 		for _, l := range []trypema.Limiter{local.Absolute(), redis.Absolute(), hybrid.Absolute()} {
 			if _, err := l.Allow(t.Context(), "secret", 2); err != nil {

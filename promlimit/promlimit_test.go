@@ -84,7 +84,7 @@ func all(t *testing.T) *promlimit.Collector {
 	t.Cleanup(func() {
 		local.Close()
 		redis.Close()
-		hybrid.Close() //nolint:errcheck // its Redis is gone
+		hybrid.Close()
 	})
 	for range 25 {
 		for _, l := range []trypema.Limiter{local.Absolute(), local.Suppressed(), redis.Absolute(), redis.Suppressed(), hybrid.Absolute()} {
