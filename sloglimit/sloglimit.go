@@ -20,7 +20,7 @@ import (
 type Options struct {
 	// Interval is how long there is at most one line of a kind for each policy, provider and strategy. What changes meanwhile is
 	// looked at each second, and counted. A policy has ceased to limit when nothing was denied for an Interval. Default
-	// 10s; at least 1s.
+	// 10s; less than 1s is taken for 1s.
 	Interval time.Duration
 }
 
