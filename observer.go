@@ -26,7 +26,7 @@ type Observer interface {
 //
 // [docs/metrics.md]: https://github.com/trypema/trypema/blob/main/docs/metrics.md
 type Meter struct {
-	Provider string // "local", "redis" or "hybrid"
+	Provider string // "local", "redis" or "hybrid"; "policies" for one of Policies, of which there are counts and no latencies or gauges
 	Policy   string // Options.Name
 	Strategy string // "absolute" or "suppressed"
 

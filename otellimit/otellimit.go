@@ -87,13 +87,16 @@ func New(meter metric.Meter) (*Observer, error) {
 		if m.Provider == "local" {
 			return
 		}
+		tell(fallbacks, float64(s.Fallbacks))
+		if m.Provider == "policies" { // their provider tells the rest
+			return
+		}
 		up := 1.0
 		if s.RedisErr != nil {
 			up = 0
 		}
 		tell(redisUp, up)
 		tell(outages, float64(s.Outages))
-		tell(fallbacks, float64(s.Fallbacks))
 		tell(active, float64(s.ActiveKeys))
 		if m.Provider == "hybrid" {
 			tell(waited, float64(s.Waited))

@@ -75,13 +75,16 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 		if m.Provider == "local" {
 			continue
 		}
+		send(fallbacks, prometheus.CounterValue, float64(s.Fallbacks))
+		if m.Provider == "policies" { // their provider tells the rest
+			continue
+		}
 		up := 1.0
 		if s.RedisErr != nil {
 			up = 0
 		}
 		send(redisUp, prometheus.GaugeValue, up)
 		send(outages, prometheus.CounterValue, float64(s.Outages))
-		send(fallbacks, prometheus.CounterValue, float64(s.Fallbacks))
 		send(active, prometheus.GaugeValue, float64(s.ActiveKeys))
 		if m.Provider == "hybrid" {
 			send(waited, prometheus.CounterValue, float64(s.Waited))

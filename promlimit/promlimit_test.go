@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -225,5 +226,34 @@ func TestDashboard(t *testing.T) {
 		if !asked[name] {
 			t.Errorf("nothing shows %s", name)
 		}
+	}
+}
+
+// Policies have counts, and no say about Redis.
+func TestPolicies(t *testing.T) {
+	c := promlimit.New()
+	local, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	plans, err := trypema.NewPolicies(local, trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: trypema.PerHour(2), Window: time.Hour}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans.Observe(c)
+	for range 3 {
+		if _, err := plans.Allow(t.Context(), "free", "user:42"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	families := scrape(t, c)
+	for outcome, want := range map[string]float64{"allowed": 2, "rejected": 1} {
+		if got := value(t, families, "trypema_decisions_total", "free policies absolute "+outcome); got != want {
+			t.Errorf("%v %s, want %v", got, outcome, want)
+		}
+	}
+	if families["trypema_redis_up"] != nil {
+		t.Errorf("%v", families["trypema_redis_up"])
 	}
 }

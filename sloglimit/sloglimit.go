@@ -109,7 +109,7 @@ func (l *Log) lookLocked() {
 	for _, m := range l.meters.All() {
 		s := m.Read()
 		l.limiting(name{m.Policy, m.Provider, m.Strategy}, s.Rejected+s.Suppressed, now)
-		if m.Provider == "local" {
+		if m.Provider == "local" || m.Provider == "policies" {
 			continue
 		}
 		id := name{m.Policy, m.Provider, ""}
