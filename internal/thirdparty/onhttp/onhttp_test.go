@@ -1,13 +1,11 @@
 package onhttp
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/labstack/echo/v4"
 	"github.com/redis/go-redis/v9"
+	vegeta "github.com/tsenart/vegeta/v12/lib"
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
@@ -124,11 +123,12 @@ func fields(t *testing.T, h http.Header, denied bool) {
 		return n
 	}
 	policy, limit := item("RateLimit-Policy"), item("RateLimit")
-	if policy.Value != "default" || limit.Value != "default" {
+	// A limit of several is named when it refuses.
+	if policy.Value != limit.Value || policy.Value != "default" && (!denied || policy.Value != "second" && policy.Value != "two seconds") {
 		t.Errorf("policies %v and %v", policy.Value, limit.Value)
 	}
 	q, w, r, at := number(policy, "q"), number(policy, "w"), number(limit, "r"), number(limit, "t")
-	if q < 1 || w < 1 || r < 0 || r > q || (at >= 0) != denied {
+	if q < 1 || (w < 1) == (policy.Value == "default") || r < 0 || r > q || (at >= 0) != denied {
 		t.Errorf("q=%d, w=%d, r=%d, t=%d, denied %v", q, w, r, at, denied)
 	}
 	if retry := h.Get("Retry-After"); denied && retry != strconv.FormatInt(at, 10) || !denied && retry != "" {
@@ -136,7 +136,7 @@ func fields(t *testing.T, h http.Header, denied bool) {
 	}
 }
 
-// TestLoad: callers ask a real server as fast as they can, on each provider and strategy. Every answer has the headers of the draft, and no
+// TestLoad: callers ask real servers as fast as they can, on each provider and strategy. Every answer has the headers of the draft, and no
 // window has more admissions than it may.
 func TestLoad(t *testing.T) {
 	const (
@@ -150,6 +150,7 @@ func TestLoad(t *testing.T) {
 	type provider interface {
 		Absolute() trypema.Limiter
 		Suppressed() trypema.Limiter
+		trypema.MultiProvider
 		Close() error
 	}
 	conn := func(t *testing.T) redislimit.Conn {
@@ -181,15 +182,26 @@ func TestLoad(t *testing.T) {
 			return all
 		},
 	} {
-		for _, suppressed := range []bool{false, true} {
-			t.Run(name+map[bool]string{false: " Absolute", true: " Suppressed"}[suppressed], func(t *testing.T) {
+		for _, kind := range []string{"Absolute", "Suppressed", "both"} {
+			suppressed, both := kind == "Suppressed", kind == "both"
+			t.Run(name+" "+kind, func(t *testing.T) {
 				var urls []string
 				for _, p := range instances(t) {
 					limiter, bound := p.Absolute(), p.Close
 					if suppressed {
 						limiter = p.Suppressed()
 					}
-					limit := middleware(t, httplimit.Options{Limiter: limiter, Rate: rate, Window: window})
+					o := httplimit.Options{Limiter: limiter, Rate: rate, Window: window}
+					if both {
+						m, err := p.Multi(trypema.StrategyAbsolute,
+							trypema.Limit{Name: "second", Rate: rate, Window: window},
+							trypema.Limit{Name: "two seconds", Rate: 0.75 * rate, Window: 2 * window})
+						check(t, err)
+						o = httplimit.Options{Window: window, Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
+							return m.AllowN(r.Context(), key, n)
+						}}
+					}
+					limit := middleware(t, o)
 					s := httptest.NewServer(limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") })))
 					t.Cleanup(func() { s.Close(); check(t, bound()) })
 					urls = append(urls, s.URL)
@@ -202,7 +214,14 @@ func TestLoad(t *testing.T) {
 				if n := fullest(admitted, window); n > most {
 					t.Errorf("%d admitted in a window, of at most %d", n, most)
 				}
-				if least := int(1.5 * rate * length.Seconds() / 2); len(admitted) < least || denied == 0 {
+				if n := fullest(admitted, 2*window); both && n > 1.5*rate {
+					t.Errorf("%d admitted in two seconds, of at most %v", n, 1.5*rate)
+				}
+				least := int(1.5 * rate * length.Seconds() / 2)
+				if both {
+					least = rate * 5 / 4
+				}
+				if len(admitted) < least || denied == 0 {
 					t.Errorf("%d admitted and %d denied, want at least %d admitted", len(admitted), denied, least)
 				}
 			})
@@ -213,39 +232,29 @@ func TestLoad(t *testing.T) {
 // span is when a request was under way that was admitted.
 type span struct{ from, to time.Duration }
 
+// load has callers ask in turn, as fast as they can, by vegeta.
 func load(t *testing.T, urls []string, callers int, length time.Duration) (admitted []span, denied int) {
 	transport := &http.Transport{MaxIdleConnsPerHost: callers}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport}
-	ctx, cancel := context.WithTimeout(t.Context(), length)
-	defer cancel()
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	began := time.Now()
-	for i := range callers {
-		all.Go(func() {
-			for ctx.Err() == nil {
-				from := time.Since(began)
-				response, err := client.Get(urls[i%len(urls)])
-				to := time.Since(began)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				_, _ = io.Copy(io.Discard, response.Body)
-				_ = response.Body.Close()
-				fields(t, response.Header, response.StatusCode == http.StatusTooManyRequests)
-				mu.Lock()
-				if response.StatusCode == http.StatusOK {
-					admitted = append(admitted, span{from, to})
-				} else {
-					denied++
-				}
-				mu.Unlock()
-			}
-		})
+	var targets []vegeta.Target
+	for _, url := range urls {
+		targets = append(targets, vegeta.Target{Method: http.MethodGet, URL: url})
 	}
-	all.Wait()
+	workers := uint64(callers)
+	attacker := vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: transport}), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
+	began := time.Now()
+	for result := range attacker.Attack(vegeta.NewStaticTargeter(targets...), vegeta.Rate{}, length, t.Name()) {
+		switch result.Code {
+		case http.StatusOK:
+			from := result.Timestamp.Sub(began)
+			admitted = append(admitted, span{from, from + result.Latency})
+		case http.StatusTooManyRequests:
+			denied++
+		default:
+			t.Fatalf("%d %s", result.Code, result.Error)
+		}
+		fields(t, result.Headers, result.Code == http.StatusTooManyRequests)
+	}
 	return admitted, denied
 }
 
