@@ -208,7 +208,7 @@ func (m *multiSubject) bounds() {
 	var log []admission
 	steps := 300
 	if m.s.Jitter > 0 {
-		steps = 100
+		steps = 60
 	}
 	for range steps {
 		for range 1 + rng.IntN(30) {

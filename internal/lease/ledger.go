@@ -100,7 +100,7 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 
 // Commit changes what was admitted by one call at an instant, and reports whether it is still in the window.
 func (l *Ledger) Commit(s window.Span, now, at int64, was, is uint64) bool {
-	return l.window.Settle(&l.groups, s, l.advance(s, now, 0), at, was, is)
+	return l.window.Settle(&l.groups, s, l.window.Advance(&l.groups, s, now), at, was, is)
 }
 
 // excess is by how much numbers exceed others.

@@ -134,7 +134,7 @@ func FuzzTwin(f *testing.F) {
 }
 
 func TestTwin(t *testing.T) {
-	runs := uint64(3000)
+	runs := uint64(2000)
 	if testing.Short() {
 		runs = 300
 	}
