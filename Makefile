@@ -11,7 +11,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page check format lint tidy vulnerabilities fuzz cover benchmarks
+.PHONY: help demo bench report test test-page check format lint tidy vulnerabilities fuzz mutants cover benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -85,6 +85,9 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 	$(GO) test -run '^$$' -fuzz '^FuzzLocal$$' -fuzztime $(FUZZTIME) .
 	$(GO) test -run '^$$' -fuzz '^FuzzForwarded$$' -fuzztime $(FUZZTIME) ./httplimit
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./policyfile
+
+mutants: ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
+	@$(GO) run ./internal/mutants $(ARGS)
 
 cover: ## what the root module's tests do not cover, and the total
 	@$(GO) test -coverpkg ./... -coverprofile cover.out ./...

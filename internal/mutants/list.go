@@ -1,0 +1,48 @@
+package main
+
+const onRedis = "./internal/thirdparty/onredis"
+
+var mutants = []mutant{
+	// The window.
+	{"expires one instant too late", "internal/window/window.go", "if now-w.oldest() >= s.Window {", "if now-w.oldest() > s.Window {", "./internal/window", ""},
+	{"a group takes events for one instant too long", "internal/window/window.go", "} else if last-w.first >= s.Bucket {", "} else if last-w.first > s.Bucket {", "./internal/window", ""},
+	{"what has expired is not forgotten", "internal/window/window.go", "	w.gone = w.closedAt(g, k-1).upto\n", "	w.gone = w.gone.Plus(Counts{})\n", "./internal/window", ""},
+	{"one less is admitted than fits", "internal/window/judge.go", "v.Allowed = v.Now <= capacity && n <= capacity-v.Now", "v.Allowed = v.Now <= capacity && n < capacity-v.Now", "./internal/window", ""},
+	{"waits for one event too many", "internal/window/window.go", "need := w.Counts().Admitted - limit\n", "need := w.Counts().Admitted - limit + 1\n", "./internal/window", ""},
+	{"a refund is lost", "internal/window/window.go", "more = -min(was-is, end.Admitted-before.Admitted)", "more = 0 * (end.Admitted - before.Admitted)", "./internal/window", ""},
+	{"a refund goes to the next group", "internal/window/window.go", "i := w.search(g, func(c group) bool { return c.last >= at })", "i := w.search(g, func(c group) bool { return c.last > at })", "./internal/window", ""},
+	{"groups of one word lose what was declined", "internal/window/closed.go", "if w.short > 0 && (c.Declined > 0 || c.Admitted>>w.short > 0) {", "if w.short > 0 && c.Admitted>>w.short > 0 {", "./internal/window", ""},
+	{"a capacity is rounded to the nearest", "internal/window/capacity.go", "return uint64(x + min(x*1e-15, 0.25))", "return uint64(x + 0.5)", ".", ""},
+	{"the law passes the hard capacity by one", "internal/window/suppress.go", "n <= l.Hard-c.Admitted }", "n <= l.Hard-c.Admitted+1 }", "./internal/window .", ""},
+	{"the law takes a full window for calm", "internal/window/suppress.go", "if float64(c.Observed()) < calm*capacity ||", "if float64(c.Observed()) <= capacity ||", "./internal/window .", ""},
+
+	// The table and the hot key.
+	{"a hot key admits one too many", "internal/table/hot.go", "|| n > capacity-f.Reserve-have {", "|| n > capacity-f.Reserve-have+1 {", ".", ""},
+	{"a hot key takes events for too long", "internal/table/hot.go", "if now >= f.Closes || n > maxAdded-added {", "if n > maxAdded-added {", ".", ""},
+	{"what a hot key has counted is lost", "internal/table/hot.go", "f.added(f.word.Swap(taken)); n > 0 {", "f.added(f.word.Swap(taken)); n > 1<<40 {", ".", ""},
+	{"keys go when they are half as idle as they must be", "internal/table/shard.go", "if now-last(sh.State(h)) >= sh.table.idle {", "if now-last(sh.State(h)) >= 0 {", "./internal/table .", ""},
+
+	// Local.
+	{"several limits record what one of them denies", "local_multi.go", "		counts = window.Counts{}\n", "		counts.Declined = 0\n", ".", ""},
+	{"several limits tell the shorter wait", "internal/window/judge.go", "!v.Allowed && v.Wait <= t.Wait:", "!v.Allowed && v.Wait >= t.Wait:", ".", "TestMulti"},
+	{"a reservation is settled twice", "reservation.go", "	r.settled = true\n", "", ".", ""},
+	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
+	{"policies share their keys", "policy.go", `return b.Group + ":" + key`, "return key", ".", ""},
+
+	// The lease and Hybrid.
+	{"an account admits one more than it has on lease", "internal/lease/account.go", "case a.Fresh(now) && n <= a.budget && (capacity", "case a.Fresh(now) && n <= a.budget+1 && (capacity", "./internal/lease ./hybridlimit", ""},
+	{"the ledger grants one more than is free", "internal/lease/lease.go", "	free := a.Capacity - min(a.Capacity, taken)\n", "	free := a.Capacity - min(a.Capacity, taken) + 1\n", "./internal/lease ./hybridlimit", ""},
+	{"a lost answer loses what it settled", "internal/lease/account.go", "func (a *Account) Lost() { a.asking, a.sent = false, 0 }", "func (a *Account) Lost() { a.asking, a.sent, a.pending = false, 0, nil }", "./internal/lease ./hybridlimit", ""},
+	{"a message that comes again counts again", "internal/lease/ledger.go", "	done := excess(h.used, a.Base)\n", "	var done window.Counts\n", "./internal/lease ./hybridlimit", ""},
+	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "			m.record(parties, n, t.Allowed, dice, now, holds)", "			m.record(parties, n, true, dice, now, holds)", "./hybridlimit", "TestMulti"},
+
+	// Redis.
+	{"the first call that does not fit is told that it does", "redislimit/absolute.go", "case uint64(i) < fit:", "case uint64(i) <= fit:", "./redislimit", ""},
+	{"a call that Redis admitted is not remembered for FailLocal", "redislimit/limiter.go", "if record && d.Allowed && l.local != nil {", "if record && d.Allowed && l.local != nil && n == 0 {", "./redislimit", ""},
+	{"the script expires one µs too late", "internal/script/lua/window.lua", "local live = now - last < window\n", "local live = now - last <= window\n", onRedis, "TestTwin"},
+	{"the script forgets the oldest group's refund", "internal/script/lua/commit.lua", "if i == head then oldest_admitted = oldest_admitted + more end", "", onRedis, "TestTwin"},
+	{"several limits record in the first window alone", "internal/script/lua/multi.lua", "      if fit > 0 then limit.record(fit * cost, 0) end\n", "      if fit > 0 and limit == limits[1] then limit.record(fit * cost, 0) end\n", onRedis, "TestConformance/redis/go-redis_Absolute_multi/AllOrNothing"},
+
+	// In front.
+	{"Retry-After is rounded down", "httplimit/headers.go", "	if d%time.Second > 0 {\n", "	if d%time.Second < 0 {\n", "./httplimit", ""},
+}
