@@ -96,8 +96,11 @@ type party struct {
 	sh    *shard
 	k     *account
 	v     lease.Verdict
-	asked bool // the ledger was asked for this call, and had its say; unless its lease is over since
+	asked int // how often the ledger had its say on this call
 }
+
+// asks is how often the ledger is asked for a call: what it has granted may be taken, or given back, before the call comes to it.
+const asks = 3
 
 // judge makes d, and tells where it was recorded if that is wanted.
 func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, n uint64, mode lease.Mode, holds *[trypema.MaxLimits]*lease.Held) error {
@@ -193,7 +196,7 @@ func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, no
 		q := m.question(i, n, min(mode, lease.Try))
 		p.v = lease.Verdict{}
 		l.throw(&p.v, &q, p.sh, p.k, now, dice, q.mode)
-		if p.v.Ask && (p.asked && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) {
+		if p.v.Ask && (p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) {
 			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
 		}
 		ask = ask || p.v.Ask
@@ -226,7 +229,7 @@ func (m *multi) ask(parties []party, n uint64, mode lease.Mode, now int64) []*wa
 		if p.k.Lapsed(now) {
 			l.lapsed.Add(1)
 		}
-		p.asked = true
+		p.asked++
 		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), done: make(chan struct{})}
 		if l.urge(p.k) {
 			p.k.waiting = append(p.k.waiting, w)
@@ -242,7 +245,7 @@ func (m *multi) waitFor(ctx context.Context, parties []party, waiters []*waiter,
 		if w != nil {
 			err = cmp.Or(err, m.limits[i].waitFor(ctx, parties[i].k, w, began))
 			if w.failed { // the message was lost, or took too long: it is to be asked again, if there is time
-				parties[i].asked = false
+				parties[i].asked--
 			}
 		}
 	}
