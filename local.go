@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
@@ -59,24 +58,12 @@ func (l *Local) observe(s Strategy) *tally.Tally {
 	if l.options.Observer == nil {
 		return nil
 	}
-	t, local := tally.New(), weak.Make(l)
-	l.options.Observer.Observe(Meter{
-		Provider: "local",
-		Policy:   l.options.Name,
-		Strategy: s.String(),
-		Read: func() Stats {
-			stats := Stats{Counters: Counters(t.Read(s == StrategySuppressed))}
-			if l := local.Value(); l != nil {
-				for _, k := range l.all(s) {
-					stats.Keys += k.table.Len()
-				}
-			} else {
-				stats.Ended = true
-			}
-			return stats
-		},
-		TopLimited: t.TopDenied,
-	})
+	t := tally.New()
+	l.options.Observer.Observe(meterOf("local", l.options.Name, s, t, l, func(l *Local, stats *Stats) {
+		for _, k := range l.all(s) {
+			stats.Keys += k.table.Len()
+		}
+	}))
 	return t
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/trypema/trypema/internal/tally"
 )
@@ -39,6 +40,26 @@ type Meter struct {
 	// It is an estimate. The first denials count one by one, later ones are sampled, 1 in 1024. A key with less than 1/128 of
 	// the denials may be missing. Of keys longer than 256 bytes the first 256 are kept.
 	TopLimited func(n int) iter.Seq2[string, uint64]
+}
+
+// meterOf is the meter of what counts in t. The gauges are asked of its owner, which it does not keep.
+func meterOf[T any](provider, policy string, s Strategy, t *tally.Tally, owner *T, gauges func(*T, *Stats)) Meter {
+	of := weak.Make(owner)
+	return Meter{
+		Provider: provider,
+		Policy:   policy,
+		Strategy: s.String(),
+		Read: func() Stats {
+			stats := Stats{Counters: Counters(t.Read(s == StrategySuppressed))}
+			if owner := of.Value(); owner != nil {
+				gauges(owner, &stats)
+			} else {
+				stats.Ended = true
+			}
+			return stats
+		},
+		TopLimited: t.TopDenied,
+	}
 }
 
 // Stats is what a [Meter] reads.

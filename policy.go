@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/tally"
@@ -189,41 +188,16 @@ func (p *Policies) installLocked(set *policySet) {
 		of := policyName{name, bound.Strategy}
 		if p.tallies[of] == nil {
 			p.tallies[of] = tally.New()
-			p.observer.Observe(meterOf(p, of, p.tallies[of]))
+			p.observer.Observe(meterOf("policies", name, of.strategy, p.tallies[of], p, func(*Policies, *Stats) {}))
 		}
 		bound.tally = p.tallies[of]
 	}
 	p.set.Store(set)
 }
 
-// meterOf is the meter of one policy. It does not keep p.
-func meterOf(p *Policies, of policyName, t *tally.Tally) Meter {
-	policies := weak.Make(p)
-	return Meter{
-		Provider: "policies",
-		Policy:   of.name,
-		Strategy: of.strategy.String(),
-		Read: func() Stats {
-			return Stats{Counters: Counters(t.Read(of.strategy == StrategySuppressed)), Ended: policies.Value() == nil}
-		},
-		TopLimited: t.TopDenied,
-	}
-}
-
 // count counts a decision.
 func (b *boundPolicy) count(key string, d *Decision, err error) {
-	switch {
-	case b.tally == nil:
-	case err != nil:
-		b.tally.Count(tally.Failed)
-	default:
-		if d.Fallback {
-			b.tally.Count(tally.Fallback)
-		}
-		if n := b.tally.Count(tally.Judged(d.Allowed)); n > 0 && !d.Allowed {
-			b.tally.Denied(key, n)
-		}
-	}
+	b.tally.Decided(key, d.Allowed, d.Fallback, err)
 }
 
 // Names returns the names of the policies, in the order in which they were given.

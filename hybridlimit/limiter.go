@@ -234,7 +234,7 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 		}
 	}
 	err = l.decide(ctx, d, key, hash, now, c, n, record)
-	if record && l.tally != nil {
+	if record {
 		l.count(key, d, err, now)
 	}
 	return err
@@ -242,16 +242,8 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 
 // count counts a call that began at an instant.
 func (l *limiter) count(key string, d *trypema.Decision, err error, began int64) {
-	if err != nil {
-		l.tally.Count(tally.Failed)
-		return
-	}
-	if d.Fallback {
-		l.tally.Count(tally.Fallback)
-	}
-	cell := tally.Judged(d.Allowed)
-	if n := l.tally.Count(cell); n > 0 {
-		l.sample(cell, n, key, began)
+	if l.tally.Decided(key, d.Allowed, d.Fallback, err) > 0 {
+		l.tally.Took(time.Duration(l.now() - began))
 	}
 }
 
@@ -389,7 +381,7 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 			sh.Unlock()
 			return trypema.ErrClosed
 		}
-		if !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.sharing() || now-began >= int64(l.options.Timeout) {
+		if l.mustDecideAlone(k, now, began) {
 			l.alone(d, sh, k, &q, now)
 			sh.Unlock()
 			l.schedule(k, now)
@@ -432,6 +424,11 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 			return nil
 		}
 	}
+}
+
+// mustDecideAlone reports whether the failure policy has to decide a call that began at an instant, under the lock.
+func (l *limiter) mustDecideAlone(k *account, now, began int64) bool {
+	return !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.sharing() || now-began >= int64(l.options.Timeout)
 }
 
 // waitFor returns when w has its answer, or has waited for long enough, and then has failed. It returns what is wrong with the

@@ -77,17 +77,15 @@ func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uin
 	if n == 0 {
 		err = remote.ErrZeroCost
 	} else {
-		err = m.judge(ctx, d, key, n, lease.Record, holds)
+		err = m.judge(ctx, d, key, began, n, lease.Record, holds)
 	}
-	if m.counter.tally != nil {
-		m.counter.count(key, d, err, began)
-	}
+	m.counter.count(key, d, err, began)
 	return err
 }
 
 // Peek implements trypema.MultiLimiter.
 func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	err = m.judge(ctx, &d, key, max(n, 1), lease.Peek, nil)
+	err = m.judge(ctx, &d, key, m.counter.now(), max(n, 1), lease.Peek, nil)
 	return d, err
 }
 
@@ -102,8 +100,8 @@ type party struct {
 // asks is how often the ledger is asked for a call: what it has granted may be taken, or given back, before the call comes to it.
 const asks = 3
 
-// judge makes d, and tells where it was recorded if that is wanted.
-func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, n uint64, mode lease.Mode, holds *[trypema.MaxLimits]*lease.Held) error {
+// judge makes d for a call that began at an instant, and tells where it was recorded if that is wanted.
+func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, began int64, n uint64, mode lease.Mode, holds *[trypema.MaxLimits]*lease.Held) error {
 	first := m.limits[0].limiter
 	if _, err := first.check(key, trypema.Unlimited); err != nil {
 		return err
@@ -119,7 +117,7 @@ func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, n ui
 		dice = rand.Float64()
 	}
 	waited := false
-	for began, now := first.now(), first.now(); ; now = first.now() {
+	for now := began; ; now = first.now() {
 		m.lock(parties, key, hashes, now)
 		if first.closed.Load() {
 			m.unlock(parties)
@@ -174,11 +172,10 @@ func (m *multi) unlock(parties []party) {
 	}
 }
 
-// mustDecideAlone reports whether the failure policy has to: see limiter.decide.
+// mustDecideAlone reports whether the failure policy has to, for any of the limits.
 func (m *multi) mustDecideAlone(parties []party, now, began int64) bool {
 	for i := range parties {
-		l, k := &m.limits[i], parties[i].k
-		if !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.sharing() || now-began >= int64(l.options.Timeout) {
+		if m.limits[i].mustDecideAlone(parties[i].k, now, began) {
 			return true
 		}
 	}
@@ -274,16 +271,13 @@ func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now
 		switch {
 		case passes:
 			l.throw(&v, &q, p.sh, p.k, now, dice, lease.Record)
+			p.v.Due = v.Due
 			if holds != nil {
 				holds[i] = p.k.Hold()
 			}
 		case l.suppressed:
 			l.denyUnasked(&v, &q, p.sh, p.k, now)
-			v.Due = p.v.Due
-		default:
-			continue
 		}
-		p.v.Due = v.Due
 	}
 }
 

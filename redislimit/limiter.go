@@ -88,17 +88,10 @@ func (l *limiter) count(key string, d *trypema.Decision, err error, began time.T
 	if l.tally == nil {
 		return
 	}
-	if err != nil {
-		l.tally.Count(tally.Failed)
-		return
+	if err == nil {
+		l.tally.Took(time.Since(began))
 	}
-	if d.Fallback {
-		l.tally.Count(tally.Fallback)
-	}
-	l.tally.Took(time.Since(began))
-	if n := l.tally.Count(tally.Judged(d.Allowed)); n > 0 && !d.Allowed {
-		l.tally.Denied(key, n)
-	}
+	l.tally.Decided(key, d.Allowed, d.Fallback, err)
 }
 
 // gauges tells how the limiter stands.

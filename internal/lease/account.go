@@ -106,9 +106,8 @@ const (
 
 // Held is an admitted call whose cost may change. Where it is in the ledger is known once it is settled.
 type Held struct {
-	at      int64 // in the account
-	ledger  int64 // in the ledger; 0 if it is not known
-	settled bool
+	at     int64 // in the account
+	ledger int64 // in the ledger; 0 until it is settled
 }
 
 // Hold returns the call that was recorded last.
@@ -610,11 +609,11 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 		a.base = a.base.Plus(q.Counts)
 		for _, h := range a.holds {
 			if q.first <= h.at && h.at <= q.last {
-				h.ledger, h.settled = m.Now-max(0, a.sentAt-q.last)/t.Micro, true
+				h.ledger = m.Now - max(0, a.sentAt-q.last)/t.Micro
 			}
 		}
 	}
-	a.holds = slices.DeleteFunc(a.holds, func(h *Held) bool { return h.settled || now-h.at >= t.Window })
+	a.holds = slices.DeleteFunc(a.holds, func(h *Held) bool { return h.ledger != 0 || now-h.at >= t.Window })
 	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
 		a.late, a.lateFor = took, now+t.Window
 	}

@@ -88,6 +88,22 @@ func (t *Tally) Count(c Cell) (sample uint64) {
 	return 0
 }
 
+// Decided counts a decision about a key, by the failure policy if it was a fallback, or that there was none but an error. It returns
+// what Count does for the outcome, and has noted the key if it was denied.
+func (t *Tally) Decided(key string, allowed, fallback bool, err error) (sample uint64) {
+	if err != nil {
+		t.Count(Failed)
+		return 0
+	}
+	if fallback {
+		t.Count(Fallback)
+	}
+	if sample = t.Count(Judged(allowed)); sample > 0 && !allowed {
+		t.Denied(key, sample)
+	}
+	return sample
+}
+
 // Took adds how long a call took.
 func (t *Tally) Took(d time.Duration) {
 	d = max(d, 0)
