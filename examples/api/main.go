@@ -108,7 +108,8 @@ func serve(ctx context.Context, addr string, h http.Handler, stdout io.Writer) e
 		return err
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	// Shutdown waits 5s for a connection that was opened and not used yet, as browsers and pools of clients do.
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = server.Shutdown(grace)
 	if cause := <-ended; !errors.Is(cause, http.ErrServerClosed) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -198,6 +199,11 @@ func TestServer(t *testing.T) {
 	if served.Load() != 20 || denied.Load() != 60 {
 		t.Errorf("%d served, %d denied, want 20 and 60", served.Load(), denied.Load())
 	}
+	unused, err := net.Dial("tcp", strings.TrimPrefix(url, "http://")) // the end does not fail on it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unused.Close() //nolint:errcheck // the server has closed it
 	cancel()
 	if got := <-status; got != 0 {
 		t.Errorf("exit status %d: %s", got, stderr.String())
