@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/anywindow"
 )
 
 // Subject is the implementation under test.
@@ -252,30 +253,6 @@ func (s *Subject) remainingCountsDown(t *testing.T) {
 	}
 }
 
-// admission is an admitted call, with the instants right before and after it.
-type admission struct {
-	before, after time.Time
-	cost          uint64
-}
-
-// largest returns the most cost that was certainly admitted in one half-open interval of length w: by calls that both
-// began and ended in it. The calls must be ordered by before.
-func largest(log []admission, w time.Duration) (most uint64) {
-	for i, first := range log {
-		var sum uint64
-		for _, a := range log[i:] {
-			if a.before.Sub(first.before) >= w {
-				break
-			}
-			if a.after.Sub(first.before) < w {
-				sum += a.cost
-			}
-		}
-		most = max(most, sum)
-	}
-	return most
-}
-
 // boundInAnyWindow offers what breaks others: nothing for a while, then a burst at the end of a window and one right
 // after it, at every phase, with random costs and pauses in between.
 func (s *Subject) boundInAnyWindow(t *testing.T) {
@@ -285,13 +262,13 @@ func (s *Subject) boundInAnyWindow(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		l := s.make(t, o)
 		const c = 50
-		var log []admission
+		var log []anywindow.Admission
 		burst := func() {
 			for range 2 * c {
 				n := 1 + rng.Uint64N(3)
 				before := time.Now()
 				if l.allow("k", s.rate(c), n).Allowed {
-					log = append(log, admission{before, time.Now(), n})
+					log = append(log, anywindow.Admission{From: before, To: time.Now(), Cost: n})
 				}
 			}
 		}
@@ -307,7 +284,7 @@ func (s *Subject) boundInAnyWindow(t *testing.T) {
 			burst()
 			time.Sleep(s.Window - s.Window*phase/phases)
 		}
-		if got, want := largest(log, s.Window), s.bound(c, o); got > want {
+		if got, want := anywindow.Most(log, s.Window), s.bound(c, o); got > want {
 			t.Errorf("bucket %v: %d admitted in a window, want at most %d", o.Bucket, got, want)
 		}
 		if len(log) < int(phases)*c/4 {
@@ -319,7 +296,7 @@ func (s *Subject) boundInAnyWindow(t *testing.T) {
 func (s *Subject) boundUnderConcurrency(t *testing.T) {
 	l := s.make(t, trypema.Options{HardLimitFactor: 1})
 	const c, callers = 1000, 16
-	logs := make([][]admission, callers)
+	logs := make([][]anywindow.Admission, callers)
 	var wg sync.WaitGroup
 	for i := range callers {
 		wg.Go(func() {
@@ -327,15 +304,14 @@ func (s *Subject) boundUnderConcurrency(t *testing.T) {
 				n := uint64(j%3 + 1)
 				before := time.Now()
 				if d, err := l.AllowN(ctx, "k", s.rate(c), n); err == nil && d.Allowed {
-					logs[i] = append(logs[i], admission{before, time.Now(), n})
+					logs[i] = append(logs[i], anywindow.Admission{From: before, To: time.Now(), Cost: n})
 				}
 			}
 		})
 	}
 	wg.Wait()
 	log := slices.Concat(logs...)
-	slices.SortFunc(log, func(a, b admission) int { return a.before.Compare(b.before) })
-	if got := largest(log, s.Window); got != c && s.Jitter == 0 || got > c {
+	if got := anywindow.Most(log, s.Window); got != c && s.Jitter == 0 || got > c {
 		t.Errorf("%d admitted to %d callers at once, want %d", got, callers, c)
 	}
 }
@@ -491,7 +467,7 @@ func (s *Subject) settlesAtTheLimit(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		l := s.make(t, trypema.Options{})
 		const c, windows = 200, 6
-		var log []admission
+		var log []anywindow.Admission
 		var offered, admitted int
 		start, next := time.Now(), time.Now()
 		for time.Since(start) < windows*s.Window {
@@ -500,7 +476,7 @@ func (s *Subject) settlesAtTheLimit(t *testing.T) {
 			before := time.Now()
 			d := l.allow("k", s.rate(c), 1)
 			if d.Allowed {
-				log = append(log, admission{before, time.Now(), 1})
+				log = append(log, anywindow.Admission{From: before, To: time.Now(), Cost: 1})
 			}
 			if time.Since(start) >= s.Window {
 				offered++
@@ -509,7 +485,7 @@ func (s *Subject) settlesAtTheLimit(t *testing.T) {
 				}
 			}
 		}
-		if got, want := largest(log, s.Window), s.bound(c, trypema.Options{}); got > want {
+		if got, want := anywindow.Most(log, s.Window), s.bound(c, trypema.Options{}); got > want {
 			t.Errorf("load %v: %d admitted in a window, the hard capacity is %d", load, got, want)
 		}
 		if got := float64(offered) / (c * (windows - 1)); got < 0.9*load {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/anywindow"
 )
 
 // MultiProvider is a provider whose limiters can be had one by one, and several limits together. What a key has used in a
@@ -205,7 +206,7 @@ func (m *multiSubject) bounds() {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	const short, long = 40, 100
 	l := m.limits(short, long, 4)
-	var log []admission
+	var log []anywindow.Admission
 	steps := 300
 	if m.s.Jitter > 0 {
 		steps = 60
@@ -215,7 +216,7 @@ func (m *multiSubject) bounds() {
 			n := 1 + rng.Uint64N(5)
 			before := time.Now()
 			if m.allow(l, n).Allowed {
-				log = append(log, admission{before, time.Now(), n})
+				log = append(log, anywindow.Admission{From: before, To: time.Now(), Cost: n})
 			}
 		}
 		time.Sleep(time.Duration(rng.Int64N(int64(m.s.Window / 8))))
@@ -224,7 +225,7 @@ func (m *multiSubject) bounds() {
 		c      uint64
 		window time.Duration
 	}{{short, m.s.Window}, {long, 4 * m.s.Window}} {
-		got := largest(log, of.window)
+		got := anywindow.Most(log, of.window)
 		if want := m.s.bound(of.c, trypema.Options{}); got > want || got < want/2 {
 			m.Errorf("%d admitted in a window of %v, want at most %d and at least half of it", got, of.window, want)
 		}

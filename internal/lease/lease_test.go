@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
+	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -32,7 +34,7 @@ type world struct {
 	now      int64
 
 	loss, zombies float64
-	admitted      []event
+	admitted      []anywindow.Admission
 	total         window.Counts
 }
 
@@ -43,24 +45,9 @@ type account struct {
 	wait   []uint64 // costs of the calls that wait for an answer
 }
 
-type event struct {
-	at   int64
-	cost uint64
-}
-
-// largest returns the most cost in a half-open interval of length w.
-func largest(log []event, w int64) (most uint64) {
-	var total uint64
-	first := 0
-	for _, e := range log {
-		total += e.cost
-		for e.at-log[first].at >= w {
-			total -= log[first].cost
-			first++
-		}
-		most = max(most, total)
-	}
-	return most
+// most returns the most cost that was admitted in a window.
+func (w *world) most() uint64 {
+	return anywindow.Most(w.admitted, time.Duration(w.terms.Window)*time.Microsecond)
 }
 
 func newWorld(seed uint64, instances int, capacity uint64, suppressed bool) *world {
@@ -103,7 +90,8 @@ func (w *world) ask(a *account, n uint64) (v lease.Verdict) {
 		a.wait = append(a.wait, n)
 	case v.Allowed:
 		w.total.Admitted += n
-		w.admitted = append(w.admitted, event{w.now, n})
+		at := time.UnixMicro(w.now)
+		w.admitted = append(w.admitted, anywindow.Admission{From: at, To: at, Cost: n})
 	case w.law != nil:
 		w.total.Declined += n
 	}
@@ -237,7 +225,7 @@ func TestBound(t *testing.T) {
 			}
 			w.now += 200
 		}
-		if got, most := largest(w.admitted, w.terms.Window), w.bound(); got > most {
+		if got, most := w.most(), w.bound(); got > most {
 			t.Fatalf("run %d, seed %d, %d instances, costs to %d, load %v, trouble %v: %d admitted in a window of at most %d",
 				run, seed, instances, costs, load, trouble, got, most)
 		}
@@ -308,7 +296,7 @@ func TestLongLeaseStaysCharged(t *testing.T) {
 	}
 	for w.call(0, 1).Allowed {
 	}
-	if most := largest(w.admitted, w.terms.Window); most > 100 {
+	if most := w.most(); most > 100 {
 		t.Errorf("%d admitted in a window of at most 100", most)
 	}
 }
@@ -380,13 +368,13 @@ func TestUse(t *testing.T) {
 		}
 		used := 0
 		for _, e := range w.admitted {
-			if e.at >= w.terms.Window {
+			if e.From.UnixMicro() >= w.terms.Window {
 				used++
 			}
 		}
 		use := float64(used) / float64(5*test.capacity)
 		name := fmt.Sprintf("C %d, %v on one, load %v", test.capacity, test.first, test.load)
-		t.Logf("%s: use %.3f, fullest %d, %.4f of the calls had to wait; %v", name, use, largest(w.admitted, w.terms.Window), float64(waits)/float64(calls), by)
+		t.Logf("%s: use %.3f, fullest %d, %.4f of the calls had to wait; %v", name, use, w.most(), float64(waits)/float64(calls), by)
 		if use < test.least {
 			t.Errorf("%s: use %.3f, want %v", name, use, test.least)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redislimit"
@@ -109,15 +110,15 @@ func (v *victim) suffer(strike, end func(*victim), spared bool, policy redislimi
 
 	// What each call came to.
 	type outcome struct {
-		admission
+		anywindow.Admission
 		allowed, fallback bool
 	}
 	var log []outcome
 	call := func() outcome {
 		before := time.Now()
 		d, err := l.Allow(context.Background(), "k", trypema.Per(capacity, window))
-		o := outcome{admission{before, time.Now()}, d.Allowed, d.Fallback}
-		if took := o.after.Sub(before); err != nil || took > timeout+slack {
+		o := outcome{anywindow.Admission{From: before, To: time.Now(), Cost: 1}, d.Allowed, d.Fallback}
+		if took := o.To.Sub(before); err != nil || took > timeout+slack {
 			v.Errorf("%+v, %v, after %v", d, err, took)
 		}
 		mu.Lock()
@@ -159,20 +160,20 @@ func (v *victim) suffer(strike, end func(*victim), spared bool, policy redislimi
 
 	mu.Lock()
 	defer mu.Unlock()
-	var all []admission
+	var all []anywindow.Admission
 	fallbacks, open := 0, 0
 	for _, o := range log {
-		if o.fallback && o.before.Before(ended) {
+		if o.fallback && o.From.Before(ended) {
 			fallbacks++
 			if o.allowed {
 				open++
 			}
-			if !o.after.After(struck) {
-				v.Errorf("a fallback %v before anything had happened", struck.Sub(o.after))
+			if !o.To.After(struck) {
+				v.Errorf("a fallback %v before anything had happened", struck.Sub(o.To))
 			}
 		}
 		if o.allowed {
-			all = append(all, o.admission)
+			all = append(all, o.Admission)
 		}
 	}
 	v.Logf("%d calls, %d of them decided by the policy until the end, %d of those admitted; changes: %v", len(log), fallbacks, open, changes)
@@ -197,7 +198,7 @@ func (v *victim) suffer(strike, end func(*victim), spared bool, policy redislimi
 	}
 	// A server that forgets admits anew; what one instance admits under FailLocal is bounded even so.
 	if policy == redislimit.FailLocal {
-		if most := largest(all, window); most > capacity {
+		if most := anywindow.Most(all, window); most > uint64(capacity) {
 			v.Errorf("%d admitted in a window, the limit is %d", most, capacity)
 		}
 	}

@@ -18,30 +18,10 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redislimit"
 )
-
-// admission is a call that was admitted, between two instants of the clock that this process shares with the server.
-type admission struct{ before, after time.Time }
-
-// largest returns the most admissions that certainly fell into one half-open interval of length w.
-func largest(log []admission, w time.Duration) (most int) {
-	slices.SortFunc(log, func(a, b admission) int { return a.before.Compare(b.before) })
-	for i, first := range log {
-		n := 0
-		for _, a := range log[i:] {
-			if a.before.Sub(first.before) >= w {
-				break
-			}
-			if a.after.Sub(first.before) < w {
-				n++
-			}
-		}
-		most = max(most, n)
-	}
-	return most
-}
 
 const (
 	sharedRate   = 1000 // per second
@@ -99,7 +79,7 @@ func isChild() bool { return os.Getenv(childVariable) != "" }
 // Two processes on one key admit, together, the limit, and never more in any window.
 func TestTwoProcesses(t *testing.T) {
 	s := redisserver.Start(t)
-	var logs [2][]admission
+	var logs [2][]anywindow.Admission
 	var all sync.WaitGroup
 	for i := range logs {
 		all.Go(func() {
@@ -113,7 +93,7 @@ func TestTwoProcesses(t *testing.T) {
 			for _, m := range regexp.MustCompile(`(\d+) (\d+)`).FindAllStringSubmatch(string(out), -1) {
 				before, _ := strconv.ParseInt(m[1], 10, 64)
 				after, _ := strconv.ParseInt(m[2], 10, 64)
-				logs[i] = append(logs[i], admission{time.Unix(0, before), time.Unix(0, after)})
+				logs[i] = append(logs[i], anywindow.Admission{From: time.Unix(0, before), To: time.Unix(0, after), Cost: 1})
 			}
 		})
 	}
@@ -123,16 +103,16 @@ func TestTwoProcesses(t *testing.T) {
 		t.Fatalf("%d and %d admitted", len(logs[0]), len(logs[1]))
 	}
 	capacity := int(sharedRate * sharedWindow.Seconds())
-	most := largest(both, sharedWindow)
-	if most > capacity {
+	most := anywindow.Most(both, sharedWindow)
+	if most > uint64(capacity) {
 		t.Errorf("%d admitted in one window, more than %d", most, capacity)
 	}
 	// Both want more all the time, so each window from the first call on is used.
-	first := both[0].before
+	first := both[0].From
 	windows := int(sharedTime/sharedWindow) - 1
 	used := make([]int, windows)
 	for _, a := range both {
-		if i := int(a.after.Sub(first) / sharedWindow); i < windows {
+		if i := int(a.To.Sub(first) / sharedWindow); i < windows {
 			used[i]++
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redislimit"
@@ -57,7 +58,7 @@ type fleet struct {
 	began     time.Time
 
 	mu        sync.Mutex
-	log       []admission
+	log       []anywindow.Admission
 	by        []int         // the instance of each
 	calls     []time.Time   // all
 	longest   time.Duration // of a call
@@ -111,7 +112,7 @@ func (f *fleet) offer(load, first float64, duration time.Duration) {
 					f.fallbacks++
 				}
 				if d.Allowed {
-					f.log, f.by = append(f.log, admission{before, after}), append(f.by, i)
+					f.log, f.by = append(f.log, anywindow.Admission{From: before, To: after, Cost: 1}), append(f.by, i)
 				}
 				f.mu.Unlock()
 			}
@@ -124,7 +125,7 @@ func (f *fleet) offer(load, first float64, duration time.Duration) {
 // same calls.
 func (f *fleet) admitted(from, to time.Duration) (n, exact int) {
 	for _, a := range f.log {
-		if at := a.after.Sub(f.began); at >= from && at < to {
+		if at := a.To.Sub(f.began); at >= from && at < to {
 			n++
 		}
 	}
@@ -146,14 +147,14 @@ func (f *fleet) admitted(from, to time.Duration) (n, exact int) {
 
 // useSince returns the most that was admitted in a window since some time after the beginning. What was admitted in a burst is
 // admitted in one again, so it matters where a window begins.
-func (f *fleet) useSince(from time.Duration) int {
-	var log []admission
+func (f *fleet) useSince(from time.Duration) uint64 {
+	var log []anywindow.Admission
 	for _, a := range f.log {
-		if a.before.Sub(f.began) >= from {
+		if a.From.Sub(f.began) >= from {
 			log = append(log, a)
 		}
 	}
-	return largest(log, fleetWindow)
+	return anywindow.Most(log, fleetWindow)
 }
 
 // Eight instances never pass the limit together, from cold on, and admit what an exact log does, however load is spread.
@@ -171,7 +172,7 @@ func TestHybridEightInstances(t *testing.T) {
 				f := newFleet(t, server.Addr(), 8, test.suppressed, redislimit.Options{Timeout: 5 * time.Second})
 				const windows = 6
 				f.offer(test.load, test.first, windows*fleetWindow)
-				most, bound := largest(f.log, fleetWindow), fleetCap
+				most, bound := anywindow.Most(f.log, fleetWindow), uint64(fleetCap)
 				if test.suppressed {
 					bound = fleetCap * 3 / 2
 				}
@@ -263,7 +264,7 @@ func TestHybridBadNetwork(t *testing.T) {
 					test.end(proxy)
 				})
 				f.offer(5, 0, before+during+after)
-				most := largest(f.log, fleetWindow)
+				most := anywindow.Most(f.log, fleetWindow)
 				// A client may take its time to notice that a connection is dead.
 				use := f.useSince(before + during + 2*fleetWindow)
 				t.Logf("%d calls, the longest took %v, %d fallbacks; at most %d in a window, %d afterwards", len(f.calls), f.longest, f.fallbacks, most, use)
@@ -299,20 +300,20 @@ func TestHybridRedisGone(t *testing.T) {
 						server.Resume()
 					})
 					f.offer(5, 0, before+during+after)
-					most := largest(slices.Clone(f.log), fleetWindow)
+					most := anywindow.Most(f.log, fleetWindow)
 					use := f.useSince(before + during + 2*fleetWindow)
 					t.Logf("%d calls, the longest took %v, %d fallbacks; at most %d in a window, %d afterwards", len(f.calls), f.longest, f.fallbacks, most, use)
-					bound := fleetCap
+					bound := uint64(fleetCap)
 					if policy == redislimit.FailLocal && instances == 1 {
 						bound = 3 * fleetCap
 						for i := range f.instances {
-							var mine []admission
+							var mine []anywindow.Admission
 							for j, a := range f.log {
 								if f.by[j] == i {
 									mine = append(mine, a)
 								}
 							}
-							if most := largest(mine, fleetWindow); most > fleetCap {
+							if most := anywindow.Most(mine, fleetWindow); most > fleetCap {
 								t.Errorf("instance %d admitted %d in a window", i, most)
 							}
 						}
@@ -376,7 +377,7 @@ type process struct {
 func TestHybridProcesses(t *testing.T) {
 	server := redisserver.Start(t)
 	var mu sync.Mutex
-	var log []admission
+	var log []anywindow.Admission
 	start := func() *process {
 		c := &process{cmd: exec.CommandContext(t.Context(), os.Args[0])}
 		c.cmd.Env = append(os.Environ(), childVariable+"="+server.Addr(), hybridVariable+"=1")
@@ -392,7 +393,7 @@ func TestHybridProcesses(t *testing.T) {
 				var before, after int64
 				if n, _ := fmt.Sscan(lines.Text(), &before, &after); n == 2 {
 					mu.Lock()
-					log = append(log, admission{time.Unix(0, before), time.Unix(0, after)})
+					log = append(log, anywindow.Admission{From: time.Unix(0, before), To: time.Unix(0, after), Cost: 1})
 					mu.Unlock()
 				}
 			}
@@ -414,7 +415,7 @@ func TestHybridProcesses(t *testing.T) {
 		defer mu.Unlock()
 		n := 0
 		for _, a := range log {
-			if a.after.After(from) && a.after.Before(from.Add(fleetWindow)) {
+			if a.To.After(from) && a.To.Before(from.Add(fleetWindow)) {
 				n++
 			}
 		}
@@ -444,7 +445,7 @@ func TestHybridProcesses(t *testing.T) {
 	for _, c := range all {
 		end(c)
 	}
-	most := largest(log, fleetWindow)
+	most := anywindow.Most(log, fleetWindow)
 	t.Logf("%d admissions, at most %d in a window, certainly", len(log), most)
 	if most > fleetCap {
 		t.Errorf("%d admitted in a window of at most %d", most, fleetCap)
