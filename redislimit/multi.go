@@ -32,6 +32,7 @@ type multi struct {
 type limit struct {
 	label    string
 	capacity uint64
+	share    uint64 // of the capacity, as FailLocal has it
 	span     window.Span
 	names    remote.Names
 	law      func(capacity uint64) *window.Law
@@ -66,6 +67,7 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 		c, _ := remote.Capacity(l.Rate, l.Window) // it was checked
 		span := spanOf(l.Window, p.options.BucketOf(l.Window))
 		one := limit{label: l.Label(), capacity: c, span: span, names: remote.NewNames(p.options.Prefix, m.letter, l.Window), set: setOperation(span)}
+		one.share, _ = shareOf(l.Rate, m.instances).Capacity(l.Window) // where it is none, nobody asks
 		if s == trypema.StrategySuppressed {
 			one.law = lawOf(span, p.options.HardLimitFactor)
 		}
@@ -304,8 +306,19 @@ func (m *multi) judgeAll(ctx context.Context, key string, n uint64, record bool)
 	default:
 		d, err = share.Peek(ctx, key, n)
 	}
-	d.Fallback = true
+	m.asShared(&d)
 	return d, err
+}
+
+// asShared makes of what this instance's share decided what is told: of the whole limit.
+func (m *multi) asShared(d *trypema.Decision) {
+	d.Fallback = true
+	for i := range m.limits {
+		if l := &m.limits[i]; d.Limit == l.share {
+			d.Limit = l.capacity
+			return
+		}
+	}
 }
 
 // memory is what is to be told of a call that Redis has admitted: see remember.
@@ -368,7 +381,7 @@ func (m *multi) reserve(ctx context.Context, key string, estimate uint64, expiry
 	default:
 		r, err := m.fail.share.Reserve(ctx, key, estimate, expiry)
 		if err == nil {
-			r.Fallback = true
+			m.asShared(&r.Decision)
 		}
 		return r, err
 	}
