@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -37,7 +38,7 @@ func main() {
 	timeout := flag.Duration("timeout", 3*time.Minute, "of one mutant")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *only, *timeout)
+	err := run(ctx, os.Stdout, mutants, *only, *timeout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -45,14 +46,14 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, timeout time.Duration) error {
+func run(ctx context.Context, out io.Writer, all []mutant, only string, timeout time.Duration) error {
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what stays is in the folder for such things
 	var chosen []mutant
-	for _, m := range mutants {
+	for _, m := range all {
 		if strings.Contains(m.file+" "+m.what, only) {
 			chosen = append(chosen, m)
 		}
@@ -72,12 +73,12 @@ func run(ctx context.Context, only string, timeout time.Duration) error {
 			verdict, how = "ALIVE ", err.Error()
 			alive++
 		}
-		fmt.Printf("%2d/%d %s %5.1fs  %s: %s (%s)\n", i+1, len(chosen), verdict, time.Since(began).Seconds(), m.file, m.what, how)
+		fmt.Fprintf(out, "%2d/%d %s %5.1fs  %s: %s (%s)\n", i+1, len(chosen), verdict, time.Since(began).Seconds(), m.file, m.what, how)
 	}
 	if alive > 0 {
 		return fmt.Errorf("%d of %d mutants were not caught", alive, len(chosen))
 	}
-	fmt.Printf("all %d mutants were caught\n", len(chosen))
+	fmt.Fprintf(out, "all %d mutants were caught\n", len(chosen))
 	return nil
 }
 
