@@ -2,6 +2,7 @@ package table
 
 import (
 	"math"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -17,8 +18,8 @@ const None Handle = -1
 // Shard is a part of the table. Its lock guards all of it, but open, which is read without.
 type Shard[S, M any] struct {
 	open    atomic.Pointer[Hot]
-	ordered bool     // the keys are in a list by last use, because there is a bound on their number
-	_       [55]byte // who reads the hot key is not disturbed by who locks
+	ordered bool                       // the keys are in a list by last use, because there is a bound on their number
+	_       [63 - bits.UintSize/8]byte // who reads the hot key is not disturbed by who locks
 
 	// What every call needs is in one cache line with the lock.
 	sync.Mutex
