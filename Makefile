@@ -28,9 +28,12 @@ bench: ## measure speed, latency, memory and accuracy; ARGS='--compare a,b' for 
 report: ## measure everything beside everybody, with pictures; ARGS='--quick' for five minutes of it
 	@$(GO) run ./cmd/trypema report $(ARGS)
 
-# The probe is the part of the race detector that needs a C compiler.
-test: ## every module's tests, against a real Redis, with the race detector where there is a C compiler
+.PHONY: redis-server
+redis-server:
 	@[ -n "$$REDIS_SERVER" ] || ./scripts/install.sh redis-server redis-server valkey-server
+
+# The probe is the part of the race detector that needs a C compiler.
+test: redis-server ## every module's tests, against a real Redis, with the race detector where there is a C compiler
 	@race=-race; \
 	if ! why=$$($(GO) build -race runtime/cgo 2>&1); then \
 		race=; \
@@ -52,12 +55,12 @@ test-page: ## the pages in a headless Chromium, where it is or can be installed;
 test-alone: ## every released module by itself, as it is for those who require it: without the workspace
 	@for m in $(RELEASED); do echo "== module $$m"; ./scripts/alone.sh $$m test -short ./... || exit 1; done
 
-test-ports: ## the root module's tests on 32 bits and with the oldest Go; every module built for other systems
+test-ports: ## the root module's tests on 32 bits and with the oldest Go; all that others build, vetted for other systems
 	GOARCH=386 $(GO) test -short ./...
 	GOTOOLCHAIN=$(OLDEST) $(GO) test -short ./...
-	@for system in linux/arm64 linux/arm darwin/arm64 windows/amd64 freebsd/amd64; do \
+	@for system in linux/arm darwin/arm64 windows/amd64; do \
 		echo "go vet for $$system"; \
-		GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) vet $(PACKAGES) || exit 1; \
+		GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) vet $(filter-out ./internal/%,$(PACKAGES)) || exit 1; \
 	done
 
 check: format lint tidy vulnerabilities ## all that follows, up to vulnerabilities
@@ -88,7 +91,7 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 	$(GO) test -run '^$$' -fuzz '^FuzzForwarded$$' -fuzztime $(FUZZTIME) ./httplimit
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./policyfile
 
-mutants: ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
+mutants: redis-server ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
 	@$(GO) run ./internal/mutants $(ARGS)
 
 cover: ## what the root module's own tests do not cover, and the total, which must be 95 % of its statements
