@@ -2,6 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 1m
+SOAK     ?= 10m
 ARGS     ?=
 
 MODULES  := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
@@ -11,7 +12,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page check format lint tidy vulnerabilities fuzz mutants cover benchmarks
+.PHONY: help demo bench report test test-page check format lint tidy vulnerabilities fuzz mutants soak cover benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -88,6 +89,10 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 
 mutants: ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
 	@$(GO) run ./internal/mutants $(ARGS)
+
+soak: ## all six limiters for SOAK (10m), with faults and keys without end, and a verdict; ARGS='--out DIR' for a picture
+	@[ -n "$$REDIS_SERVER" ] || ./scripts/install.sh redis-server redis-server valkey-server
+	@$(GO) run ./internal/thirdparty/soak --for $(SOAK) $(ARGS)
 
 cover: ## what the root module's tests do not cover, and the total
 	@$(GO) test -coverpkg ./... -coverprofile cover.out ./...
