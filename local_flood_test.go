@@ -35,7 +35,9 @@ func TestFloodOfKeys(t *testing.T) {
 					most := 0
 					for i := range 800 {
 						for j := range each {
-							limiter.Allow(t.Context(), fmt.Sprint(i*each+j), 10)
+							if _, err := limiter.Allow(t.Context(), fmt.Sprint(i*each+j), 10); err != nil {
+								t.Fatal(err)
+							}
 						}
 						for range 2 { // twice its limit
 							if d, err := limiter.Allow(t.Context(), "victim", 100); err != nil {

@@ -76,7 +76,7 @@ func (t *Table[S, M]) crowded() (mean float64, longest int, fullest float64) {
 
 // Keys that are chosen to collide do not: they lie as random keys do, and cost what random keys of the same lengths cost.
 func TestChosenKeysCostNoMore(t *testing.T) {
-	const n = 20_000
+	const n = 10_000
 	for name, keys := range chosen(n) {
 		random := make([]string, n)
 		for i, key := range keys {
