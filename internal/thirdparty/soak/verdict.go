@@ -97,7 +97,7 @@ type period struct {
 const recovery = 3 * time.Second
 
 func (p period) excuses(from, to time.Time) bool {
-	return from.Before(p.to.Add(recovery)) && to.After(p.from)
+	return from.Before(p.to.Add(recovery)) && !to.Before(p.from)
 }
 
 // excused reports whether there was anything wrong in a time.
