@@ -2,6 +2,7 @@
 
 GO       ?= go
 FUZZTIME ?= 1m
+SOAK     ?= 10m
 ARGS     ?=
 
 MODULES  := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
@@ -14,7 +15,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-alone test-ports check format lint tidy vulnerabilities fuzz mutants cover release-check benchmarks
+.PHONY: help demo bench report test test-page test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -93,6 +94,9 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 
 mutants: redis-server ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
 	@$(GO) run ./internal/mutants $(ARGS)
+
+soak: redis-server ## all six limiters for SOAK (10m), with faults and keys without end, and a verdict; ARGS='--out DIR' for a picture
+	@$(GO) run ./internal/thirdparty/soak --for $(SOAK) $(ARGS)
 
 cover: ## what the root module's own tests do not cover, and the total, which must be 95 % of its statements
 	@$(GO) test -coverpkg ./... -coverprofile cover.out ./...

@@ -41,6 +41,7 @@ type settler struct {
 	load   lease.Load
 	before int64 // when the last tick began
 	spent  int64 // in exchanges since then, all together
+	made   int   // of those exchanges
 }
 
 // entry is a key in the wheel; out of date if it is due at another tick by now.
@@ -203,8 +204,8 @@ func (l *limiter) onTick() {
 	s.running.Done()
 	took := l.now() - began
 	rest := max(l.terms.Interval-began%l.terms.Interval-took, l.terms.Interval/4)
-	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, int64(s.rtt), len(s.ready), int(l.lapsed.Swap(0)), len(s.active)))
-	s.before, s.spent = began, 0
+	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, s.made, int64(s.rtt), len(s.ready), int(l.lapsed.Swap(0)), len(s.active)))
+	s.before, s.spent, s.made = began, 0, 0
 	if len(s.active) == 0 || s.closed {
 		s.armed = false
 		return
@@ -394,6 +395,7 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 			l.measured(float64(took))
 		}
 		l.settler.spent += took
+		l.settler.made++
 		l.settler.mu.Unlock()
 		l.failing.Store(0)
 		l.breaker.Success()

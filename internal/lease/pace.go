@@ -49,15 +49,15 @@ const (
 	recovery = .9
 )
 
-// Tick takes what happened between two ticks: how long they were apart, how much of it exchanges took that were answered, and
-// rtt, which each of them takes on the way; how many keys are ready still, how many leases have ended because they were
+// Tick takes what happened between two ticks: how long they were apart, how long exchanges took that were answered, all together,
+// how many those were, and rtt, which each of them takes on the way; how many keys are ready still, how many leases have ended because they were
 // not renewed in time, and how many keys are in use. It returns how often keys near their limit are to settle.
-func (l *Load) Tick(t *Terms, apart, took, rtt int64, left, lapsed, active int) (interval int64) {
+func (l *Load) Tick(t *Terms, apart, took int64, exchanges int, rtt int64, left, lapsed, active int) (interval int64) {
 	l.interval = max(l.interval, float64(t.Interval))
-	if took == 0 { // nothing was answered, so it is not this that leases ended of
+	if exchanges == 0 { // nothing was answered, so it is not this that leases ended of
 		lapsed = 0
 	}
-	took -= rtt
+	took -= int64(exchanges) * rtt
 	if left > 0 || lapsed > 8+active/lapses || float64(took) > busy*float64(apart) {
 		l.interval = min(l.interval*slowdown, float64(max(t.Window, t.Interval)))
 	} else {

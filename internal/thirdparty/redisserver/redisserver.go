@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,9 +32,21 @@ const (
 	ports     = 10000
 )
 
+// T is what a server wants of its test, a testing.TB; or of a program that stands in for one.
+type T interface {
+	Helper()
+	TempDir() string
+	Cleanup(func())
+	Failed() bool
+	Logf(format string, args ...any)
+	Error(args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // Server is one redis-server process at a time, on one port. Its methods are for the goroutine of its test.
 type Server struct {
-	t       testing.TB
+	t       T
 	command []string
 	dir     string
 	port    int
@@ -49,7 +60,7 @@ type Server struct {
 // t has failed.
 //
 // The program is what $REDIS_SERVER names, or else redis-server or valkey-server of PATH. Without one, t fails.
-func Start(t testing.TB, args ...string) *Server {
+func Start(t T, args ...string) *Server {
 	t.Helper()
 	program := find(t)
 	var err error
@@ -81,7 +92,7 @@ func Start(t testing.TB, args ...string) *Server {
 }
 
 // WithDebug returns the options with which Start makes a server that takes the command DEBUG. Before 7.0 all did.
-func WithDebug(t testing.TB) []string {
+func WithDebug(t T) []string {
 	t.Helper()
 	version, err := exec.Command(find(t), "--version").Output()
 	if err != nil {
@@ -93,7 +104,7 @@ func WithDebug(t testing.TB) []string {
 	return []string{"--enable-debug-command", "yes"}
 }
 
-func find(t testing.TB) string {
+func find(t T) string {
 	t.Helper()
 	programs := []string{"redis-server", "valkey-server"}
 	if named := os.Getenv("REDIS_SERVER"); named != "" {

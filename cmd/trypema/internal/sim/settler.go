@@ -23,6 +23,7 @@ type settler struct {
 	load   lease.Load
 	before int64 // when the last tick began
 	spent  int64 // in exchanges since then
+	made   int   // of those exchanges
 	lapsed int   // calls since then that found a lease that had ended
 
 	failures int
@@ -122,8 +123,8 @@ func (i *instance) ticked(x *exchange) {
 	s := &i.settler
 	began, took := x.began-i.started, i.world.now-x.began
 	rest := max(i.terms.Interval-began%i.terms.Interval-took, i.terms.Interval/4)
-	s.pace = lease.NewPace(i.terms, int64(s.rtt), s.load.Tick(i.terms, began-s.before, s.spent, int64(s.rtt), len(s.ready), s.lapsed, s.active), s.active)
-	s.before, s.spent, s.lapsed = began, 0, 0
+	s.pace = lease.NewPace(i.terms, int64(s.rtt), s.load.Tick(i.terms, began-s.before, s.spent, s.made, int64(s.rtt), len(s.ready), s.lapsed, s.active), s.active)
+	s.before, s.spent, s.made, s.lapsed = began, 0, 0, 0
 	if s.active == 0 {
 		s.armed = false
 		return
@@ -241,6 +242,7 @@ func (i *instance) heard(x *exchange) {
 	took := i.world.now - x.began
 	s.rtt += (float64(took) - s.rtt) / 8
 	s.spent += took
+	s.made++
 	if s.gone {
 		s.back = i.now()
 	}

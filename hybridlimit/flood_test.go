@@ -1,0 +1,128 @@
+package hybridlimit_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// New keys without end: an instance holds those of a few seconds, or MaxKeys; and a key in use has its limit, even if it is
+// asked for so seldom that it is always the one that makes room: what it has used is in Redis.
+func TestFloodOfKeys(t *testing.T) {
+	const window = time.Second
+	for _, test := range []struct {
+		maxKeys, most, pause int // the victim is called once in so many ticks
+		suppressed           bool
+	}{{0, 12_000, 1, false}, {50, 50, 1, false}, {50, 50, 1, true}, {50, 50, 10, false}, {50, 50, 10, true}} {
+		t.Run(fmt.Sprintf("MaxKeys %d, once in %d, %s", test.maxKeys, test.pause, name(test.suppressed)), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakeredis.New()
+				f.Delay = time.Millisecond
+				p := open(t, f, hybridlimit.Options{Options: redislimit.Options{
+					Options: trypema.Options{Window: window, MaxKeys: test.maxKeys, HardLimitFactor: 1}, OnFailure: redislimit.FailClosed,
+				}})
+				limiter := strategy(p, test.suppressed)
+				capacity := uint64(100 / test.pause)
+				var log []anywindow.Admission
+				most, began := 0, time.Now()
+				for i := range 600 {
+					var flood sync.WaitGroup
+					for j := range 10 {
+						flood.Go(func() {
+							if _, err := limiter.Allow(ctx, fmt.Sprint(i*10+j), 10); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					for range 2 {
+						if i%test.pause > 0 {
+							break
+						}
+						from := time.Now()
+						if d, err := limiter.Allow(ctx, "victim", trypema.Per(float64(capacity), window)); err != nil || d.Fallback {
+							t.Fatal(d, err)
+						} else if d.Allowed {
+							log = append(log, anywindow.Admission{From: from, To: time.Now(), Cost: 1})
+						}
+					}
+					flood.Wait()
+					most = max(most, p.Len())
+					time.Sleep(10 * time.Millisecond)
+				}
+				if most > test.most {
+					t.Errorf("%d keys held, want at most %d", most, test.most)
+				}
+				full, windows := anywindow.Most(log, window), time.Since(began).Seconds()
+				t.Logf("at most %d keys held; the victim: at most %d of %d in a window, %d in %.1f windows", most, full, capacity, len(log), windows)
+				if full > capacity || float64(len(log)) < .95*float64(capacity)*windows {
+					t.Errorf("a key in use: %d of %d admitted in a window, %d in %.1f windows", full, capacity, len(log), windows)
+				}
+			})
+		})
+	}
+}
+
+// Ten thousand callers of one key at once, at three instances: the capacity is admitted, to the last, in some round trips.
+func TestCrowdOnOneKey(t *testing.T) {
+	for _, suppressed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			const callers, capacity = 10_000, 1234
+			f := newFleet(t, 3, capacity, suppressed, redislimit.Options{Options: trypema.Options{HardLimitFactor: 1}, OnFailure: redislimit.FailClosed})
+			var admitted atomic.Int64
+			var all sync.WaitGroup
+			began := time.Now()
+			for round := range 3 {
+				for i := range callers {
+					all.Go(func() {
+						d, err := f.limiters[i%3].Allow(ctx, "k", f.rate)
+						if err != nil || d.Fallback {
+							t.Errorf("%+v, %v", d, err)
+						}
+						if d.Allowed {
+							admitted.Add(1)
+						}
+					})
+				}
+				all.Wait()
+				if took := time.Since(began); round == 0 && took > 20*time.Millisecond {
+					t.Errorf("the first took %v", took)
+				}
+				time.Sleep(time.Second)
+			}
+			if n := admitted.Load(); n > capacity || n < capacity*95/100 {
+				t.Errorf("suppressed %v: %d admitted, want %d", suppressed, n, capacity)
+			}
+			synctest.Wait() // for exchanges, which count themselves
+			if f.redis.Runs > 400 {
+				t.Errorf("suppressed %v: %d round trips", suppressed, f.redis.Runs)
+			}
+		})
+	}
+}
+
+// The longest key is a megabyte; one byte more is an error that says so.
+func TestHugeKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := open(t, fakeredis.New(), hybridlimit.Options{})
+		longest := strings.Repeat("x", 1<<20)
+		for _, limiter := range []trypema.Limiter{p.Absolute(), p.Suppressed()} {
+			if d, err := limiter.Allow(ctx, longest, 10); err != nil || !d.Allowed || d.Fallback {
+				t.Errorf("%+v, %v", d, err)
+			}
+			if d, err := limiter.Allow(ctx, longest+"x", 10); !errors.Is(err, trypema.ErrInvalidKey) || len(err.Error()) > 200 || !strings.Contains(err.Error(), "1048577") || d.Allowed {
+				t.Errorf("%+v, %v", d, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,153 @@
+package table
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// chosen are lists of keys as somebody might choose them who wants them to collide: they differ in little. Of each length there are
+// random ones to compare with.
+func chosen(n int) map[string][]string {
+	list := func(key func(i int) string) []string {
+		keys := make([]string, n)
+		for i := range keys {
+			keys[i] = key(i)
+		}
+		return keys
+	}
+	prefix := strings.Repeat("tenant/", 8)
+	return map[string][]string{
+		"numbers in a row":       list(func(i int) string { return fmt.Sprintf("%08d", i) }),
+		"numbers, as bytes":      list(func(i int) string { return string(binary.BigEndian.AppendUint64(nil, uint64(i))) }),
+		"numbers of high bits":   list(func(i int) string { return string(binary.LittleEndian.AppendUint64(nil, uint64(i)<<40)) }),
+		"two bits in 1024":       list(func(i int) string { return twoBits(1024, i%1024, i/1024*7+i) }),
+		"a long prefix":          list(func(i int) string { return prefix + fmt.Sprintf("%08d", i) }),
+		"a long end":             list(func(i int) string { return fmt.Sprintf("%08d", i) + prefix }),
+		"addresses of a network": list(func(i int) string { return fmt.Sprintf("2001:db8:%x:%x::/64", i>>16, i&0xffff) }),
+		"a zero byte more each":  list(func(i int) string { return strings.Repeat("\x00", i%500) + string(rune(i/500)) }),
+	}
+}
+
+// twoBits is n bits, of which two are set.
+func twoBits(n, i, j int) string {
+	b := make([]byte, n/8)
+	b[i%n/8] |= 1 << (i % 8)
+	b[j%n/8] ^= 1 << (j % 8)
+	return string(b)
+}
+
+// filled is a table with keys, and how long it took to ask for all of them twice.
+func filled(t *testing.T, keys []string) (*Table[state, struct{}], time.Duration) {
+	table := newTable(t, math.MaxInt64, 0)
+	began := time.Now()
+	for range 2 {
+		for _, key := range keys {
+			sh, _ := table.Acquire(table.Hash(key), key, 0)
+			sh.Unlock()
+		}
+	}
+	return table, time.Since(began)
+}
+
+// crowded returns how many slots are looked at for a key that is there, on average, how many at most, and how many times the keys of
+// the mean shard the fullest one holds.
+func (t *Table[S, M]) crowded() (mean float64, longest int, fullest float64) {
+	looks, keys := 0, 0
+	for i := range t.shards {
+		sh := &t.shards[i]
+		mask := uint32(len(sh.index) - 1)
+		for at, slot := range sh.index {
+			if slot != 0 {
+				n := int((uint32(at)-uint32(slot>>32))&mask) + 1
+				looks += n
+				longest = max(longest, n)
+			}
+		}
+		keys += sh.n
+		fullest = max(fullest, float64(sh.n))
+	}
+	return float64(looks) / float64(keys), longest, fullest / (float64(keys) / float64(len(t.shards)))
+}
+
+// Keys that are chosen to collide do not: they lie as random keys do, and cost what random keys of the same lengths cost.
+func TestChosenKeysCostNoMore(t *testing.T) {
+	const n = 10_000
+	for name, keys := range chosen(n) {
+		random := make([]string, n)
+		for i, key := range keys {
+			b := make([]byte, len(key), len(key)+8)
+			for j := range b {
+				b[j] = byte(rand.Uint32())
+			}
+			random[i] = string(b)
+			if len(key) < 8 { // too short for so many
+				random[i] = string(binary.BigEndian.AppendUint64(b, rand.Uint64()))
+			}
+		}
+		table, took := filled(t, keys)
+		other, usual := filled(t, random)
+		mean, longest, fullest := table.crowded()
+		otherMean, otherLongest, _ := other.crowded()
+		if mean > 1.5*otherMean || longest > 4*otherLongest || fullest > 1.5 {
+			t.Errorf("%s: %.2f slots for a key, at most %d, and %.2f times the keys in the fullest shard; of random keys %.2f, at most %d",
+				name, mean, longest, fullest, otherMean, otherLongest)
+		}
+		for range 4 { // a busy machine is no attack
+			if took <= 3*usual {
+				break
+			}
+			_, again := filled(t, keys)
+			_, usual = filled(t, random)
+			took = min(took, again)
+		}
+		t.Logf("%-24s %.2f slots for a key, at most %d; %.2f times the time of random keys", name, mean, longest, float64(took)/float64(usual))
+		if took > 3*usual {
+			t.Errorf("%s take %v, random keys %v", name, took, usual)
+		}
+	}
+}
+
+// Nobody can know which keys collide: each table places them in its own way.
+func TestHashIsSeeded(t *testing.T) {
+	const n = 10_000
+	a, b := newTable(t, 1, 0), newTable(t, 1, 0)
+	shards, slots := 0, 0
+	for i := range n {
+		x, y := a.Hash(name(i)), b.Hash(name(i))
+		if x>>a.shift == y>>b.shift {
+			shards++
+		}
+		if uint32(x)%1024 == uint32(y)%1024 {
+			slots++
+		}
+	}
+	if want := n / len(a.shards); shards > 2*want || slots > 2*n/1024 {
+		t.Errorf("of %d keys %d are in the same shard of two tables, and %d in the same slot of 1024", n, shards, slots)
+	}
+}
+
+// Keys of 64 KiB that differ in their last byte are different keys, even if their hashes are the same.
+func TestLongKeysDifferInTheirLastByte(t *testing.T) {
+	table := newTable(t, math.MaxInt64, 0)
+	long := strings.Repeat("x", 1<<16)
+	for round := range uint64(2) {
+		for i := range 256 {
+			key := long + string([]byte{byte(i)})
+			sh, h := table.Acquire(42, key, 0)
+			got := sh.State(h).value
+			sh.State(h).value = uint64(i + 1)
+			sh.Unlock()
+			if got != round*uint64(i+1) {
+				t.Fatalf("key %d holds %d", i, got)
+			}
+		}
+	}
+	if table.Len() != 256 {
+		t.Errorf("%d keys", table.Len())
+	}
+}
