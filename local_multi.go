@@ -105,8 +105,8 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 		return
 	}
 	var all [MaxLimits]held
-	var t window.Tally
-	dice := 0.
+	var verdicts [MaxLimits]window.Verdict
+	passes, dice := true, 0.
 	if m.strategy == StrategySuppressed {
 		dice = m.dice()
 	}
@@ -120,35 +120,43 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 		} else {
 			h.localShard, h.at, h.Window, _ = l.find(key)
 		}
-		var v window.Verdict
+		v := &verdicts[i]
 		if l.law == nil {
-			h.Absolute(&v, &h.Memory, l.span, l.capacity, now, n, false)
+			h.Absolute(v, &h.Memory, l.span, l.capacity, now, n, false)
 		} else {
-			h.Suppressed(&v, &h.Memory, l.span, l.law, now, n, dice, false)
+			h.Suppressed(v, &h.Memory, l.span, l.law, now, n, dice, false)
 		}
 		if v.Allowed && record {
 			v.Now += n
 			v.Then = v.Now
 		}
-		t.Add(i, l.capacity, &v)
+		passes = passes && v.Allowed
 	}
 	counts := window.Counts{Admitted: n}
-	if !t.Allowed {
+	if !passes {
 		counts = window.Counts{}
 		if m.strategy == StrategySuppressed {
 			counts.Declined = n
 		}
 	}
 	record = record && (counts != window.Counts{})
+	var t window.Tally
 	for i := range m.limits {
-		l, h := &m.limits[i], &all[i]
+		l, h, v := &m.limits[i], &all[i], &verdicts[i]
 		if record {
-			h.Record(&h.Memory, l.span, h.Advance(&h.Memory, l.span, now), counts)
+			then := h.Advance(&h.Memory, l.span, now)
+			h.Record(&h.Memory, l.span, then, counts)
+			if !v.Allowed && v.Wait != window.Never { // what was declined is waited for, too
+				var calm int64
+				calm, v.Then = h.Calms(&h.Memory, l.span, l.law, n)
+				v.Wait = calm - then
+			}
 		}
+		t.Add(i, l.capacity, v)
 		if at != nil {
 			at[i] = h.Last()
 		}
-		if !t.Allowed && asks && l.law == nil && h.Asked(h.at) {
+		if !passes && asks && l.law == nil && h.Asked(h.at) {
 			l.open(h.localShard, h.at, h.Window)
 		}
 		h.Unlock()

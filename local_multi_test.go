@@ -108,6 +108,35 @@ func TestMultiUnderStress(t *testing.T) {
 	}
 }
 
+// What Suppressed declines by several limits joins the newest group, and has to expire before the same call is certain to pass.
+func TestMultiWaitsForWhatItDeclined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		m, err := newLocal(t, trypema.Options{Window: time.Second, Bucket: time.Second, HardLimitFactor: 1}).Multi(trypema.StrategySuppressed,
+			trypema.Limit{Rate: trypema.PerSecond(10), Window: time.Second},
+			trypema.Limit{Rate: trypema.PerSecond(5), Window: 2 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := m.AllowN(ctx, "k", 10); err != nil || !d.Allowed {
+			t.Fatal(d, err)
+		}
+		time.Sleep(300 * time.Millisecond)
+		d, err := m.Allow(ctx, "k")
+		if err != nil || d.Allowed || d.RetryAfter != 2*time.Second || d.RefusedBy != "2s" {
+			t.Errorf("%+v, %v; want to wait for 2s", d, err)
+		}
+		time.Sleep(d.RetryAfter - 1)
+		if d, err := m.Peek(ctx, "k", 1); err != nil || d.Allowed {
+			t.Errorf("right before its RetryAfter: %+v, %v", d, err)
+		}
+		time.Sleep(1)
+		if d, err := m.Peek(ctx, "k", 1); err != nil || !d.Allowed {
+			t.Errorf("after its RetryAfter: %+v, %v", d, err)
+		}
+	})
+}
+
 func TestMultiDoesNotAllocate(t *testing.T) {
 	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
 		m, err := newLocal(t, trypema.Options{}).Multi(s, threeLimits(1000)...)

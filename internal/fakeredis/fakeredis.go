@@ -417,7 +417,7 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 		return []any{int64(-1)}
 	}
 	reply := []any{int64(a.Grant), a.Life, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others),
-		int64(a.Before.Admitted), int64(a.Before.Declined), int64(a.After.Admitted), int64(a.After.Declined), a.Now}
+		running(a.Before.Admitted), running(a.Before.Declined), running(a.After.Admitted), running(a.After.Declined), a.Now}
 	if !ask.Whole {
 		return reply
 	}
@@ -426,6 +426,9 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 	}
 	return append(reply, time.Now().UnixMicro(), int64(0), int64(0), script.Log(time.Now().UnixMicro(), a.Groups))
 }
+
+// running is a running count as Redis has it, where they begin anew once they are large.
+func running(n uint64) int64 { return int64(n % remote.Most) }
 
 func (f *Server) setLedger(l *lease.Ledger, s window.Span, when string, total uint64, keep string) []any {
 	now := time.Now().UnixMicro()

@@ -145,6 +145,13 @@ const coldPart = 16
 // or two.
 const driftAnswers = 3
 
+// most is where counting ends, in a window and in a message: that of package remote. largeBase is from where on an account begins to
+// count what it has settled anew.
+const (
+	most      = 1 << 51
+	largeBase = 1 << 50
+)
+
 // maxPending bounds the groups that are not settled; of more, neighbours are taken together.
 const maxPending = 16
 
@@ -159,6 +166,9 @@ func (a *Account) Move(from, to *window.Groups) { a.view.Move(from, to) }
 
 // record enters its own events at now, which must come from Advance of the view.
 func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts) {
+	if c.Declined = min(c.Declined, most-min(most, a.view.Counts().Observed())); c == (window.Counts{}) {
+		return
+	}
 	a.view.Record(g, t.Span, now, c)
 	if a.open && a.began >= a.view.First() {
 		p := &a.pending[len(a.pending)-1]
@@ -460,7 +470,7 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 func (a *Account) Admit(g *window.Groups, t *Terms, capacity uint64, now int64, n uint64) {
 	now = a.view.Advance(g, t.Span, now)
 	a.touched, a.capacity = max(a.touched, now), capacity
-	a.record(g, t, now, window.Counts{Admitted: n})
+	a.record(g, t, now, window.Counts{Admitted: min(n, most-min(most, a.view.Counts().Admitted))})
 }
 
 // Unsettled reports whether there is anything that the ledger does not know.
@@ -624,6 +634,11 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	}
 	a.pending = a.pending[:copy(a.pending, a.pending[a.sent:])]
 	a.sent = 0
+	if a.base.Admitted >= largeBase || a.base.Declined >= largeBase {
+		// A message has no room for more. All that was in one is acknowledged, so a holder that the ledger has not heard of can go on.
+		// What this one has on lease stays charged until it has aged out.
+		a.Holder, a.base = a.Holder+1<<32, window.Counts{}
+	}
 
 	other := excess(m.Before, a.known)
 	switch {

@@ -95,11 +95,11 @@ func (p program) run() (difference string) {
 	for i, v := range p.visits {
 		time.Sleep(v.wait)
 		for _, other := range crowd[:v.crowd] {
-			call{verb: allow, key: other}.send(strategy(crowded), 1)
+			single{strategy(crowded)}.send(call{verb: allow, key: other}, 1)
 		}
 		r := rate(v.capacity, companyWindow)
 		for range v.times {
-			want, got := v.send(strategy(alone), r), v.send(strategy(crowded), r)
+			want, got := single{strategy(alone)}.send(v.call, r), single{strategy(crowded)}.send(v.call, r)
 			if got != want && difference == "" {
 				difference = fmt.Sprintf("visit %d:\n   alone: %s\nin crowd: %s", i, v.describe(want), v.describe(got))
 			}

@@ -18,78 +18,124 @@ type rules struct {
 	// suppressed counts what is denied. Its HardLimitFactor is 1, so that it declines by need and never by chance.
 	suppressed bool
 	window     time.Duration
+	// limits are those of a trypema.MultiLimiter, the shortest window first; none for a trypema.Limiter.
+	limits []trypema.Limit
 	// oneGroup says that the bucket is the window: all events leave together, when the last of them is a window old.
 	oneGroup bool
+	// most is the largest capacity, and counted where what is denied is no longer counted.
+	most, counted uint64
+	// slack is how much the clock of the limiter may be off during a history.
+	slack time.Duration
 }
 
-// counter is what the limiter holds for a key.
-type counter struct {
-	admitted, declined uint64
-	last               int64 // the last recorded event did not come before this
-}
+// maxLimits is how many limits a history may have.
+const maxLimits = 3
+
+// counter is what the limiter holds for a key in one window, and counters in all of them.
+type (
+	counter struct {
+		admitted, declined uint64
+		last               int64 // the last recorded event did not come before this
+	}
+	counters [maxLimits]counter
+)
 
 func (c counter) observed() uint64 { return c.admitted + c.declined }
 
+// bound is one limit of a call.
+type bound struct {
+	capacity uint64
+	window   time.Duration
+	name     string // that a denial by it gives
+}
+
+// boundsOf returns the limits of a call: its own, or those of a trypema.MultiLimiter.
+func (r rules) boundsOf(c call) []bound {
+	if r.limits == nil {
+		return []bound{{c.capacity, r.window, ""}}
+	}
+	bounds := make([]bound, len(r.limits))
+	for i, l := range r.limits {
+		capacity, _ := l.Rate.Capacity(l.Window)
+		bounds[i] = bound{min(capacity, r.most), l.Window, l.Label()}
+	}
+	return bounds
+}
+
+func (b bound) fits(have counter, n uint64) bool {
+	return have.admitted <= b.capacity && n <= b.capacity-have.admitted
+}
+
+func (b bound) room(have counter) uint64 { return b.capacity - min(b.capacity, have.admitted) }
+
 // step reports whether an answer is the one that a key with these counts gives, and returns the counts after it.
-func (r rules) step(have counter, c call, a answer) (bool, counter) {
+func (r rules) step(have counters, c call, a answer) (bool, counters) {
 	if a.err != nil {
 		return false, have
 	}
 	switch c.verb {
 	case usage:
-		want := trypema.Usage{
-			Total:     have.observed(),
-			Declined:  have.declined,
-			Limit:     c.capacity,
-			Remaining: c.capacity - min(c.capacity, have.admitted),
-		}
+		b, one := r.boundsOf(c)[c.part], have[c.part]
+		want := trypema.Usage{Total: one.observed(), Declined: one.declined, Limit: b.capacity, Remaining: b.room(one)}
 		if r.suppressed && want.Remaining == 0 {
 			want.SuppressionFactor = 1
 		}
-		return a.usage == want, have
+		return a.usage[c.part] == want, have
 	case set:
-		return r.set(have, c, a)
+		ok, one := r.set(have[0], c, a)
+		return ok, counters{one}
 	case remove:
-		return true, counter{}
+		have[c.part] = counter{}
+		return true, have
+	case commit:
+		have[c.part] = r.commit(have[c.part], c)
+		return true, have
 	default:
 		return r.decide(have, c, a)
 	}
 }
 
-func (r rules) decide(have counter, c call, a answer) (bool, counter) {
-	n := max(c.n, 1)
-	fits := have.admitted <= c.capacity && n <= c.capacity-have.admitted
-	// What is denied is counted until the total is as large as a capacity can be.
-	declined := min(n, unlimited-min(have.observed(), unlimited))
-	switch {
-	case c.verb == peek:
-	case fits:
-		have.admitted += n
-		have.last = max(have.last, c.at)
-	case r.suppressed && declined > 0:
-		have.declined += declined
-		have.last = max(have.last, c.at)
+// decide is a call that all limits admit, and record, or that is denied.
+func (r rules) decide(have counters, c call, a answer) (bool, counters) {
+	n, bounds := max(c.n, 1), r.boundsOf(c)
+	allowed := true
+	// What is told is of the limit with the least room, or, of those that refuse, of the one that takes longest.
+	by, refused := 0, -1
+	for i, b := range bounds {
+		if !b.fits(have[i], n) {
+			allowed = false
+			if refused < 0 || n <= bounds[refused].capacity {
+				refused = i
+			}
+		}
 	}
-	want := trypema.Decision{
-		Allowed:   fits,
-		Outcome:   trypema.OutcomeAllowed,
-		Limit:     c.capacity,
-		Remaining: c.capacity - min(c.capacity, have.admitted),
+	for i := range bounds {
+		if c.verb != peek {
+			have[i] = r.record(have[i], c, n, allowed)
+		}
+		if bounds[i].room(have[i]) < bounds[by].room(have[by]) {
+			by = i
+		}
 	}
+	if !allowed {
+		by = refused
+	}
+	b := bounds[by]
+	want := trypema.Decision{Allowed: allowed, Outcome: trypema.OutcomeAllowed, Limit: b.capacity, Remaining: b.room(have[by])}
 	switch {
-	case fits:
+	case allowed:
 	case r.suppressed:
-		want.Outcome, want.SuppressionFactor = trypema.OutcomeSuppressed, 1
+		want.Outcome, want.SuppressionFactor, want.RefusedBy = trypema.OutcomeSuppressed, 1, b.name
 	default:
-		want.Outcome = trypema.OutcomeRejected
+		want.Outcome, want.RefusedBy = trypema.OutcomeRejected, b.name
 	}
 	switch {
-	case fits:
+	case allowed:
 		want.RemainingAfterWaiting = want.Remaining
-	case n > c.capacity:
+	case n > b.capacity:
 		want.RetryAfter = trypema.Never
 	default:
-		if !r.waits(have, c, n, a) {
+		if !r.waits(have[by], b, c, n, a) {
 			return false, have
 		}
 		want.RetryAfter, want.RemainingAfterWaiting = a.decision.RetryAfter, a.decision.RemainingAfterWaiting
@@ -97,16 +143,43 @@ func (r rules) decide(have counter, c call, a answer) (bool, counter) {
 	return a.decision == want, have
 }
 
+// record counts a call that was decided.
+func (r rules) record(have counter, c call, n uint64, allowed bool) counter {
+	// What is denied is counted until the total is as large as it can be.
+	declined := min(n, r.counted-min(have.observed(), r.counted))
+	switch {
+	case allowed:
+		have.admitted += n
+		have.last = max(have.last, c.at)
+	case r.suppressed && declined > 0:
+		have.declined += declined
+		have.last = max(have.last, c.at)
+	}
+	return have
+}
+
 // waits reports whether RetryAfter is possible: the call was judged between c.at and a.at, and what has to expire came
 // before the latter.
-func (r rules) waits(have counter, c call, n uint64, a answer) bool {
+func (r rules) waits(have counter, b bound, c call, n uint64, a answer) bool {
 	wait, then := int64(a.decision.RetryAfter), a.decision.RemainingAfterWaiting
-	oldest := int64(0)
+	oldest, window, slack := int64(0), int64(b.window), int64(r.slack)
 	if r.oneGroup {
 		oldest = have.last
-		n = c.capacity
+		n = b.capacity
 	}
-	return wait >= oldest+int64(r.window)-a.at && wait <= int64(r.window)+a.at-c.at && then >= n && then <= c.capacity
+	return wait >= oldest+window-a.at-slack && wait <= window+a.at-c.at+slack && then >= n && then <= b.capacity
+}
+
+// commit is the settlement of a call that was admitted at c.n, at the true cost c.total, in one window.
+func (r rules) commit(have counter, c call) counter {
+	if c.total > c.n {
+		have.admitted += min(c.total-c.n, r.counted-min(have.observed(), r.counted))
+		return have
+	}
+	if have.admitted -= min(c.n-c.total, have.admitted); have.observed() == 0 {
+		return counter{}
+	}
+	return have
 }
 
 func (r rules) set(have counter, c call, a answer) (bool, counter) {
@@ -151,9 +224,9 @@ func (r rules) model() porcupine.Model {
 			}
 			return parts
 		},
-		Init: func() any { return counter{} },
+		Init: func() any { return counters{} },
 		Step: func(state, input, output any) (bool, any) {
-			return r.step(state.(counter), input.(call), output.(answer))
+			return r.step(state.(counters), input.(call), output.(answer))
 		},
 		DescribeOperation: func(input, output any) string { return input.(call).describe(output.(answer)) },
 		DescribeState:     func(state any) string { return fmt.Sprintf("%+v", state) },

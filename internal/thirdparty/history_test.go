@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,7 +19,7 @@ import (
 // This file makes histories: what several goroutines asked of one limiter, what they were told, and when. It judges
 // nothing; counter_test.go does.
 
-// verb is one of the six verbs of a limiter.
+// verb is one of the six verbs of a limiter, or of the two more that a trypema.MultiLimiter has, which has no Set.
 type verb uint8
 
 const (
@@ -28,6 +29,8 @@ const (
 	usage
 	set
 	remove
+	reserve
+	commit
 )
 
 // call is what one caller asked for.
@@ -39,13 +42,14 @@ type call struct {
 	when     trypema.Condition
 	total    uint64
 	keep     trypema.History
+	part     int   // of several limits, the one that is meant where each is read or changed by itself
 	at       int64 // before the call: nanoseconds since the limiter was made, monotonic
 }
 
 // answer is what it was told. Only the field of its verb is set.
 type answer struct {
 	decision trypema.Decision
-	usage    trypema.Usage
+	usage    [maxLimits]trypema.Usage
 	set      trypema.SetResult
 	err      error
 	at       int64 // after the call
@@ -63,8 +67,12 @@ func (c call) String() string {
 		return fmt.Sprintf("Usage(%q, limit %d)", c.key, c.capacity)
 	case set:
 		return fmt.Sprintf("Set(%q, %v, %d, %v)", c.key, c.when, c.total, c.keep)
+	case reserve:
+		return fmt.Sprintf("Reserve(%q, %d)", c.key, c.n)
+	case commit:
+		return fmt.Sprintf("Commit(%q, %d to %d) in window %d", c.key, c.n, c.total, c.part)
 	default:
-		return fmt.Sprintf("Delete(%q)", c.key)
+		return fmt.Sprintf("Delete(%q) in window %d", c.key, c.part)
 	}
 }
 
@@ -73,17 +81,24 @@ func (c call) describe(a answer) string {
 	switch {
 	case a.err != nil:
 		got = a.err
-	case c.verb <= peek:
+	case c.verb <= peek || c.verb == reserve:
 		got = a.decision
 	case c.verb == usage:
-		got = a.usage
+		got = a.usage[c.part]
 	case c.verb == set:
 		got = a.set
 	}
 	return fmt.Sprintf("%v: %+v", c, got)
 }
 
-func (c call) send(l trypema.Limiter, rate trypema.Rate) (a answer) {
+// target is a limiter of either kind that callers ask.
+type target interface {
+	send(c call, rate trypema.Rate) answer
+}
+
+type single struct{ trypema.Limiter }
+
+func (l single) send(c call, rate trypema.Rate) (a answer) {
 	ctx := context.Background()
 	switch c.verb {
 	case allow:
@@ -93,7 +108,7 @@ func (c call) send(l trypema.Limiter, rate trypema.Rate) (a answer) {
 	case peek:
 		a.decision, a.err = l.Peek(ctx, c.key, rate, c.n)
 	case usage:
-		a.usage, a.err = l.Usage(ctx, c.key, rate)
+		a.usage[0], a.err = l.Usage(ctx, c.key, rate)
 	case set:
 		a.set, a.err = l.Set(ctx, c.key, c.when, c.total, c.keep)
 	case remove:
@@ -102,10 +117,47 @@ func (c call) send(l trypema.Limiter, rate trypema.Rate) (a answer) {
 	return a
 }
 
+// several is a trypema.MultiLimiter, and what one caller has reserved and not settled.
+type several struct {
+	trypema.MultiLimiter
+	reserved *trypema.Reservation
+}
+
+func (l *several) send(c call, _ trypema.Rate) (a answer) {
+	ctx := context.Background()
+	switch c.verb {
+	case allow:
+		a.decision, a.err = l.Allow(ctx, c.key)
+	case allowN:
+		a.decision, a.err = l.AllowN(ctx, c.key, c.n)
+	case peek:
+		a.decision, a.err = l.Peek(ctx, c.key, c.n)
+	case usage:
+		var all []trypema.Usage
+		all, a.err = l.Usage(ctx, c.key)
+		copy(a.usage[:], all)
+	case remove:
+		a.err = l.Delete(ctx, c.key)
+	case reserve:
+		l.reserved, a.err = l.Reserve(ctx, c.key, c.n, 0)
+		if a.err == nil {
+			a.decision = l.reserved.Decision
+		}
+	case commit:
+		if c.total == 0 {
+			a.err = l.reserved.Refund(ctx)
+		} else {
+			a.err = l.reserved.Commit(ctx, c.total)
+		}
+	}
+	return a
+}
+
 // traffic is the shape of a history.
 type traffic struct {
 	seed       uint64
-	window     time.Duration
+	rules      rules
+	reserves   bool // there are reservations; they go with nothing that makes other events of those that they settle
 	bounded    bool // the limiter has a bound on its keys
 	callers    int
 	calls      int // by each caller
@@ -128,11 +180,11 @@ var limits = []struct{ capacities, costs []uint64 }{
 // unlimited is the capacity at the rate Unlimited.
 const unlimited = 1<<63 - 1
 
-func drawTraffic(seed uint64, window time.Duration) traffic {
+func drawTraffic(seed uint64, r rules) traffic {
 	rng := rand.New(rand.NewPCG(seed, 1<<63))
 	t := traffic{
 		seed:    seed,
-		window:  window,
+		rules:   r,
 		bounded: rng.IntN(4) == 0,
 		callers: 8,
 		calls:   60,
@@ -144,17 +196,25 @@ func drawTraffic(seed uint64, window time.Duration) traffic {
 	}
 	l := pick(rng, limits...)
 	t.capacities, t.costs = l.capacities, l.costs
+	if r.limits != nil { // what is read of each window by itself has many orders
+		t.callers, t.calls = 4, t.calls/2
+	}
+	for i := range r.limits { // the rates belong to the limiter; mostly another limit than the first is the tightest
+		t.rules.limits = slices.Clone(t.rules.limits)
+		t.rules.limits[i].Rate = rate(pick(rng, t.capacities...)-uint64(rng.IntN(3)), r.limits[i].Window)
+	}
+	t.reserves = r.limits != nil && rng.IntN(2) == 0
 	return t
 }
 
 func (t traffic) String() string {
-	return fmt.Sprintf("-seed %d: %d callers, %d calls each, %d keys (bounded: %v), one in %d not Allow, limits %v, costs %v",
-		t.seed, t.callers, t.calls, t.keys, t.bounded, t.others, t.capacities, t.costs)
+	return fmt.Sprintf("-seed %d: %d callers, %d calls each, %d keys (bounded: %v), one in %d not Allow, limits %v %v, costs %v",
+		t.seed, t.callers, t.calls, t.keys, t.bounded, t.others, t.capacities, t.rules.limits, t.costs)
 }
 
 // rate is the rate at which a window holds a capacity.
 func rate(capacity uint64, window time.Duration) trypema.Rate {
-	if capacity == unlimited {
+	if capacity >= unlimited-2 {
 		return trypema.Unlimited
 	}
 	return trypema.Per(float64(capacity), window)
@@ -170,21 +230,30 @@ type caller struct {
 }
 
 // run makes the calls. What can be drawn beforehand was, so that little time passes between them.
-func (c *caller) run(l trypema.Limiter, t traffic, start time.Time) {
+func (c *caller) run(l target, t traffic, start time.Time) {
 	var seen uint64 // the total that it was told last
 	for i := range c.calls {
 		next := &c.calls[i]
-		if next.verb == set {
+		switch next.verb {
+		case set:
 			next.drawSet(c.rng, seen)
+			next.total = min(next.total, t.rules.most)
+		case commit: // of the reservation right before
+			before := &c.calls[i-1]
+			if *next = *before; !c.answers[i-1].decision.Allowed {
+				next.verb = peek
+				break
+			}
+			next.verb, next.total = commit, pick(c.rng, 0, 0, 1, before.n/2, before.n, before.n+3)
 		}
-		rate := rate(next.capacity, t.window)
+		rate := rate(next.capacity, t.rules.window)
 		next.at = int64(time.Since(start))
-		got := next.send(l, rate)
+		got := l.send(*next, rate)
 		got.at = int64(time.Since(start))
 		c.answers[i] = got
 		switch next.verb {
 		case usage:
-			seen = got.usage.Total
+			seen = got.usage[0].Total
 		case set:
 			seen = got.set.Current
 		}
@@ -205,12 +274,21 @@ func (t traffic) draw(rng *rand.Rand) call {
 	switch {
 	case rng.IntN(t.others) == 0:
 		c.verb = pick(rng, peek, usage, set, remove)
+		switch {
+		case t.reserves:
+			c.verb = pick(rng, peek, usage)
+		case t.rules.limits != nil && c.verb == set:
+			c.verb = remove
+		}
+	case t.reserves && rng.IntN(4) == 0:
+		c.verb = reserve
 	case c.n == 1 && rng.IntN(2) == 0:
 		c.verb = allow
 	}
 	if c.verb == peek {
 		c.n = pick(rng, 0, c.n)
 	}
+	c.capacity = min(c.capacity, t.rules.most)
 	return c
 }
 
@@ -232,16 +310,19 @@ func key(i int) string {
 	return fmt.Sprint(i)
 }
 
-// record lets the callers loose on a limiter.
-func (t traffic) record(l trypema.Limiter) []porcupine.Operation {
-	callers := make([]caller, t.callers)
+// record lets the callers loose on a limiter, of which each has its own view.
+func (t traffic) record(of func(caller int) target) []porcupine.Operation {
+	callers, targets := make([]caller, t.callers), make([]target, t.callers)
 	for i := range callers {
 		rng := rand.New(rand.NewPCG(t.seed, uint64(i)))
 		c := caller{rng, make([]call, t.calls), make([]answer, t.calls)}
 		for j := range c.calls {
 			c.calls[j] = t.draw(rng)
+			if j > 0 && c.calls[j-1].verb == reserve {
+				c.calls[j].verb = commit
+			}
 		}
-		callers[i] = c
+		callers[i], targets[i] = c, of(i)
 	}
 	var (
 		wg      sync.WaitGroup
@@ -255,16 +336,23 @@ func (t traffic) record(l trypema.Limiter) []porcupine.Operation {
 			for waiting.Add(-1); waiting.Load() > 0; {
 				runtime.Gosched()
 			}
-			callers[i].run(l, t, start)
+			callers[i].run(targets[i], t, start)
 		})
 	}
 	wg.Wait()
 	history := make([]porcupine.Operation, 0, t.callers*t.calls)
 	for i, c := range callers {
 		for j, call := range c.calls {
-			history = append(history, porcupine.Operation{
-				ClientId: i, Input: call, Call: call.at, Output: c.answers[j], Return: c.answers[j].at,
-			})
+			parts := 1
+			switch call.verb {
+			case usage, remove, commit: // each window by itself
+				parts = max(1, len(t.rules.limits))
+			}
+			for call.part = range parts {
+				history = append(history, porcupine.Operation{
+					ClientId: call.part*t.callers + i, Input: call, Call: call.at, Output: c.answers[j], Return: c.answers[j].at,
+				})
+			}
 		}
 	}
 	return history

@@ -54,15 +54,77 @@ type subject struct {
 
 const longWindow = time.Hour
 
-var subjects = []subject{
-	{"Absolute", longWindow, rules{window: longWindow, oneGroup: true}},
-	{"AbsoluteInManyGroups", time.Millisecond, rules{window: longWindow}},
-	{"Suppressed", longWindow, rules{window: longWindow, oneGroup: true, suppressed: true}},
+// subjects are both strategies, with one limit and with several. A window has all its events in one group, or in many.
+func subjects(most, counted uint64, slack time.Duration) []subject {
+	one := rules{window: longWindow, oneGroup: true, most: most, counted: counted, slack: slack}
+	many, suppressed := one, one
+	many.oneGroup, suppressed.suppressed = false, true
+	several := func(r rules) rules {
+		r.limits = []trypema.Limit{{Window: longWindow}, {Window: 2 * longWindow}, {Window: 3 * longWindow}}
+		return r
+	}
+	return []subject{
+		{"Absolute", longWindow, one},
+		{"AbsoluteInManyGroups", time.Millisecond, many},
+		{"Suppressed", longWindow, suppressed},
+		{"SeveralAbsolute", longWindow, several(one)},
+		{"SeveralAbsoluteInManyGroups", time.Millisecond, several(many)},
+		{"SeveralSuppressed", longWindow, several(suppressed)},
+	}
 }
 
-// history lets the traffic loose on a limiter, or on what wrap makes of it, and returns what happened.
-func (s subject) history(t *testing.T, traffic traffic, wrap func(trypema.Limiter) trypema.Limiter) []porcupine.Operation {
-	o := trypema.Options{Window: s.window, Bucket: s.bucket, HardLimitFactor: 1}
+var locals = subjects(unlimited, unlimited, 0)
+
+// options are those that the rules take for granted.
+func (s subject) options() trypema.Options {
+	return trypema.Options{Window: s.window, Bucket: s.bucket, HardLimitFactor: 1}
+}
+
+// limiters is what all providers have.
+type limiters interface {
+	Absolute() trypema.Limiter
+	Suppressed() trypema.Limiter
+	Multi(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error)
+}
+
+// target returns the limiter of a provider for a history, or what wrap makes of it.
+func (s subject) target(t *testing.T, p limiters, traffic traffic, wrap wrapper) target {
+	strategy := trypema.StrategyAbsolute
+	if s.suppressed {
+		strategy = trypema.StrategySuppressed
+	}
+	switch {
+	case s.limits != nil:
+		m, err := p.Multi(strategy, traffic.rules.limits...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wrap.several != nil {
+			m = wrap.several(m)
+		}
+		return &several{MultiLimiter: m}
+	case wrap.single != nil:
+		return single{wrap.single(of(p, strategy))}
+	}
+	return single{of(p, strategy)}
+}
+
+func of(p limiters, s trypema.Strategy) trypema.Limiter {
+	if s == trypema.StrategySuppressed {
+		return p.Suppressed()
+	}
+	return p.Absolute()
+}
+
+// wrapper makes another limiter of one.
+type wrapper struct {
+	single  func(trypema.Limiter) trypema.Limiter
+	several func(trypema.MultiLimiter) trypema.MultiLimiter
+}
+
+// history lets the traffic loose on a Local, or on what wrap makes of it, and returns what happened.
+func (s subject) history(t *testing.T, traffic traffic, wrap wrapper) []porcupine.Operation {
+	o := s.options()
 	if traffic.bounded {
 		o.MaxKeys = traffic.keys // nobody has to go, but the order of use is kept
 	}
@@ -71,30 +133,29 @@ func (s subject) history(t *testing.T, traffic traffic, wrap func(trypema.Limite
 		t.Fatal(err)
 	}
 	defer local.Close()
-	limiter := local.Absolute()
-	if s.suppressed {
-		limiter = local.Suppressed()
-	}
-	return traffic.record(wrap(limiter))
+	return traffic.record(func(int) target { return s.target(t, local, traffic, wrap) })
 }
 
-func itself(l trypema.Limiter) trypema.Limiter { return l }
+// judge fails unless the histories of a number of seeds are linearizable.
+func (s subject) judge(t *testing.T, n uint64, history func(traffic) []porcupine.Operation) {
+	t.Helper()
+	first, last := seeds(t, n)
+	for seed := first; seed != last; seed++ {
+		traffic := drawTraffic(seed, s.rules)
+		happened, model := history(traffic), traffic.rules.model()
+		if got := porcupine.CheckOperationsTimeout(model, happened, time.Minute); got != porcupine.Ok {
+			t.Fatalf("history is %v, see %s\n%v", got, draw(t, model, happened), traffic)
+		}
+	}
+}
 
 func TestLocalIsLinearizable(t *testing.T) {
-	for _, s := range subjects {
+	for _, s := range locals {
 		// One processor takes turns, two overlap, and with more than there are one is stopped in the midst of a call.
 		for _, processors := range []int{1, 2, 8} {
 			t.Run(fmt.Sprintf("%s/%d", s.name, processors), func(t *testing.T) {
 				withProcessors(t, processors)
-				model := s.model()
-				first, last := seeds(t, 100)
-				for seed := first; seed != last; seed++ {
-					traffic := drawTraffic(seed, s.window)
-					history := s.history(t, traffic, itself)
-					if got := porcupine.CheckOperationsTimeout(model, history, time.Minute); got != porcupine.Ok {
-						t.Fatalf("history is %v, see %s\n%v", got, draw(t, model, history), traffic)
-					}
-				}
+				s.judge(t, 60, func(traffic traffic) []porcupine.Operation { return s.history(t, traffic, wrapper{}) })
 			})
 		}
 	}
@@ -115,30 +176,43 @@ func draw(t *testing.T, model porcupine.Model, history []porcupine.Operation) st
 
 // A limiter that does in two steps what must be one is found out, whichever verb it is.
 func TestBrokenLimitersAreRejected(t *testing.T) {
-	const bound = 2000 // histories; most need far fewer
-	for name, wrap := range map[string]func(trypema.Limiter) trypema.Limiter{
-		"AllowN": func(l trypema.Limiter) trypema.Limiter { return tornAllow{l} },
-		"Set":    func(l trypema.Limiter) trypema.Limiter { return tornSet{l} },
-		"Usage":  func(l trypema.Limiter) trypema.Limiter { return tornUsage{l} },
+	for name, wrap := range map[string]wrapper{
+		"AllowN": {func(l trypema.Limiter) trypema.Limiter { return tornAllow{l} }, nil},
+		"Set":    {func(l trypema.Limiter) trypema.Limiter { return tornSet{l} }, nil},
+		"Usage":  {func(l trypema.Limiter) trypema.Limiter { return tornUsage{l} }, nil},
+		"All":    {nil, func(m trypema.MultiLimiter) trypema.MultiLimiter { return tornAll{m} }},
+		"Commit": {nil, func(m trypema.MultiLimiter) trypema.MultiLimiter { return tornCommit{m} }},
 	} {
-		for _, s := range subjects {
+		for _, s := range locals {
+			if (s.limits == nil) != (wrap.several == nil) {
+				continue
+			}
 			t.Run(name+"/"+s.name, func(t *testing.T) {
 				withProcessors(t, 2)
-				model := s.model()
-				first, _ := seeds(t, bound)
-				for seed := first; seed != first+bound; seed++ {
-					traffic := drawTraffic(seed, s.window)
-					traffic.keys, traffic.others = 1, 4
-					history := s.history(t, traffic, wrap)
-					if porcupine.CheckOperationsTimeout(model, history, time.Minute) == porcupine.Illegal {
-						t.Logf("rejected by history %d", seed-first+1)
-						return
+				s.reject(t, 2000, func(traffic traffic) []porcupine.Operation {
+					traffic.keys, traffic.others, traffic.reserves = 1, 4, name == "Commit"
+					if name == "All" {
+						traffic.callers, traffic.calls = 8, 20
 					}
-				}
-				t.Fatalf("not rejected by %d histories", bound)
+					return s.history(t, traffic, wrap)
+				})
 			})
 		}
 	}
+}
+
+// reject fails unless one of some histories is not linearizable. Most broken limiters need far fewer.
+func (s subject) reject(t *testing.T, bound uint64, history func(traffic) []porcupine.Operation) {
+	t.Helper()
+	first, _ := seeds(t, bound)
+	for seed := first; seed != first+bound; seed++ {
+		traffic := drawTraffic(seed, s.rules)
+		if porcupine.CheckOperationsTimeout(traffic.rules.model(), history(traffic), time.Minute) == porcupine.Illegal {
+			t.Logf("rejected by history %d", seed-first+1)
+			return
+		}
+	}
+	t.Fatalf("not rejected by %d histories", bound)
 }
 
 // between is where a broken limiter lets others in. On a machine with one processor they would seldom come by themselves.
@@ -191,4 +265,44 @@ func (l tornUsage) Usage(ctx context.Context, key string, rate trypema.Rate) (tr
 	after, err := l.Limiter.Usage(ctx, key, rate)
 	after.Total = before.Total
 	return after, err
+}
+
+// tornAll asks whether there is room, and records then; whoever was told of room is admitted.
+type tornAll struct{ trypema.MultiLimiter }
+
+func (l tornAll) Allow(ctx context.Context, key string) (trypema.Decision, error) {
+	return l.AllowN(ctx, key, 1)
+}
+
+func (l tornAll) AllowN(ctx context.Context, key string, n uint64) (trypema.Decision, error) {
+	d, err := l.Peek(ctx, key, n)
+	if err != nil || !d.Allowed {
+		return l.MultiLimiter.AllowN(ctx, key, n)
+	}
+	between()
+	got, err := l.MultiLimiter.AllowN(ctx, key, n)
+	if err == nil && !got.Allowed { // it was told that there is room
+		d.Remaining -= min(n, d.Remaining)
+		d.RemainingAfterWaiting = d.Remaining
+		return d, nil
+	}
+	return got, err
+}
+
+// tornCommit gives the estimate back first, and takes the true cost then, as another call.
+type tornCommit struct{ trypema.MultiLimiter }
+
+func (l tornCommit) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+	r, err := l.MultiLimiter.Reserve(ctx, key, estimate, expiry)
+	if err != nil {
+		return nil, err
+	}
+	return trypema.NewReservation(r.Decision, estimate, expiry, func(ctx context.Context, _, is uint64) error {
+		if err := r.Refund(ctx); err != nil || is == 0 {
+			return err
+		}
+		between()
+		_, err := l.MultiLimiter.AllowN(ctx, key, is)
+		return err
+	}), nil
 }

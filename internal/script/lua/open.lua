@@ -1,5 +1,8 @@
 -- Sees to it that the newest group takes events at now. To be included right before some are recorded.
 if not live then
+  if gone + gone_declined >= NONE / 4 then -- as below
+    admitted, declined, gone, gone_declined = 0, 0, 0, 0
+  end
   head, size, oldest, recent, recent_before, recent_last = 0, 0, NONE, 0, gone + gone_declined, 0
   first, live = now, true
   if not ledger then expires = 0 end -- leases may need the key for longer

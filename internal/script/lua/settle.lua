@@ -117,9 +117,10 @@ for k = 1, #KEYS do
         used_a, used_d = used_a + a, used_d + d
         local skip_a, skip_d = math.min(a, done_a), math.min(d, done_d)
         done_a, done_d, a, d = done_a - skip_a, done_d - skip_d, a - skip_a, d - skip_d
-        local room = math.max(0, NONE / 4 - (admitted - gone + declined - gone_declined))
-        a = math.min(a, room)
-        d = math.min(d, room - a)
+        -- What is declined must not keep what is admitted from being counted.
+        local live_a, live_d = admitted - gone, declined - gone_declined
+        a = math.min(a, math.max(0, NONE / 4 - live_a))
+        d = math.min(d, math.max(0, NONE / 4 - live_a - live_d - a))
         local at = now - age
         if a + d > 0 and age < window then
           if not live or at >= last then

@@ -1,0 +1,74 @@
+package onredis
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+)
+
+// Running counts of a Hybrid key that is used in bursts, each in a window of its own, come to the end of what Lua can count, too, and
+// begin again.
+func TestHybridCountsWithoutEnd(t *testing.T) {
+	conn := goredisconn.New(goRedis(t, []string{redisserver.Start(t).Addr()}))
+	const large = 1 << 49
+	o := trypema.Options{Window: 50 * time.Millisecond, Bucket: 50 * time.Millisecond, HardLimitFactor: 1}
+	for _, suppressed := range []bool{false, true} {
+		p := openHybrid(t, conn, hybridlimit.Options{Options: patient(t, o)})
+		l := p.Absolute()
+		if suppressed {
+			l = p.Suppressed()
+		}
+		for i := range 24 {
+			if _, err := l.AllowN(t.Context(), "k", trypema.Per(4*large, o.Window), large); err != nil {
+				t.Fatalf("window %d: %v", i, err)
+			}
+			if err := p.Flush(t.Context()); err != nil {
+				t.Fatalf("window %d: %v", i, err)
+			}
+			time.Sleep(o.Window + 10*time.Millisecond)
+		}
+	}
+}
+
+// However much was declined, what is admitted is counted.
+func TestAdmittedCountsBesideAnyDeclined(t *testing.T) {
+	conn := goredisconn.New(goRedis(t, []string{redisserver.Start(t).Addr()}))
+	o := trypema.Options{Window: time.Hour, HardLimitFactor: 1}
+	hybrid := openHybrid(t, conn, hybridlimit.Options{Options: patient(t, o)})
+	local, err := trypema.NewLocal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	for name, l := range map[string]trypema.Limiter{
+		"local": local.Suppressed(), "redis": open(t, conn, patient(t, o)).Suppressed(), "hybrid": hybrid.Suppressed(),
+	} {
+		rate, admitted := trypema.Per(100, o.Window), uint64(0)
+		for i := range 300 {
+			if i%10 == 0 {
+				if d, err := l.AllowN(t.Context(), "k", rate, math.MaxUint64); err != nil || d.Allowed || d.RetryAfter != trypema.Never {
+					t.Fatalf("%s: %+v, %v", name, d, err)
+				}
+				if err := hybrid.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d, err := l.Allow(t.Context(), "k", rate)
+			if err != nil || d.Remaining > 100 {
+				t.Fatalf("%s: %+v, %v", name, d, err)
+			}
+			if d.Allowed {
+				admitted++
+			}
+		}
+		u, err := l.Usage(t.Context(), "k", rate)
+		if err != nil || admitted > 100 || admitted < 90 || u.Total-u.Declined != admitted || u.Declined > math.MaxInt64 {
+			t.Errorf("%s: %d admitted, want at most 100 and nearly that; %+v, %v", name, admitted, u, err)
+		}
+	}
+}
