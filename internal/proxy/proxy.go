@@ -22,10 +22,11 @@ type Proxy struct {
 
 // faults are what a Proxy does to what passes through it.
 type faults struct {
-	delay       time.Duration
-	dropReplies bool
-	blackhole   bool
-	refuse      bool
+	delay        time.Duration
+	dropReplies  bool
+	holdRequests bool
+	holdReplies  bool
+	refuse       bool
 }
 
 // link is a connection of a client, and the one to the target that belongs to it.
@@ -75,7 +76,12 @@ func (p *Proxy) DropReplies(on bool) { p.change(func(f *faults) { f.dropReplies 
 
 // Blackhole decides whether nothing passes any more, in either direction, as in a network that is split: connections
 // stay open, new ones are taken, and what was sent arrives once this is over.
-func (p *Proxy) Blackhole(on bool) { p.change(func(f *faults) { f.blackhole = on }) }
+func (p *Proxy) Blackhole(on bool) { p.Hold(on, on) }
+
+// Hold is Blackhole for each direction: whether what the client sends stays on its way, and what the target sends.
+func (p *Proxy) Hold(requests, replies bool) {
+	p.change(func(f *faults) { f.holdRequests, f.holdReplies = requests, replies })
+}
 
 // Refuse decides whether connections are closed, those that are open and those to come, as where the server is gone.
 func (p *Proxy) Refuse(on bool) {
@@ -176,7 +182,7 @@ func (p *Proxy) write(l *link, to net.Conn, from <-chan chunk, replies bool) {
 			return
 		}
 		f, changed := p.now()
-		for f.blackhole {
+		for replies && f.holdReplies || !replies && f.holdRequests {
 			select {
 			case <-changed:
 			case <-l.gone:

@@ -204,6 +204,36 @@ func TestProxy(t *testing.T) {
 		_ = old.say("and it ends like this", 0)
 	})
 
+	t.Run("HoldsRequests", func(t *testing.T) {
+		p := start(t, target)
+		l := dial(t, p)
+		p.Hold(true, false)
+		expect(t, "reply", l.say("kept", short), "")
+		if len(got) > 0 {
+			t.Errorf("%q has passed", <-got)
+		}
+		p.Hold(false, false)
+		expect(t, "reply afterwards", l.hear(long), "kept")
+		next(t, got)
+	})
+
+	t.Run("HoldsReplies", func(t *testing.T) {
+		p := start(t, target)
+		l := dial(t, p)
+		p.Hold(false, true)
+		expect(t, "reply", l.say("kept", short), "")
+		expect(t, "request", next(t, got), "kept")
+		p.Hold(true, false) // what was sent before still comes, and nothing more goes
+		expect(t, "reply once it may pass", l.hear(long), "kept")
+		expect(t, "reply to what is held", l.say("more", short), "")
+		if len(got) > 0 {
+			t.Errorf("%q has passed", <-got)
+		}
+		p.Hold(false, false)
+		expect(t, "reply afterwards", l.hear(long), "more")
+		next(t, got)
+	})
+
 	t.Run("Resets", func(t *testing.T) {
 		p := start(t, target)
 		l := dial(t, p)

@@ -16,6 +16,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
 )
@@ -129,9 +130,9 @@ func useAll(t *testing.T, conn redislimit.Conn) error {
 // The user that the documents propose may do all that the providers do, on a server and on a Cluster, by both clients.
 func TestDocumentedACL(t *testing.T) {
 	user, cluster := documentedACL(t)
-	for _, topology := range topologies[:2] {
-		t.Run(topology.name, func(t *testing.T) {
-			addrs, rules := topology.start(t), user
+	for _, topology := range rig.Topologies[:2] {
+		t.Run(topology.Name, func(t *testing.T) {
+			addrs, rules := topology.Start(t), user
 			if len(addrs) > 1 {
 				rules = append(slices.Clone(user), cluster...)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/limittest"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -20,11 +21,11 @@ var conformers = []struct {
 	open    func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider
 }{
 	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider {
-		return open(t, c, patient(t, o))
+		return rig.Open(t, c, rig.Patient(t, o))
 	}},
 	// Room is noticed when an instance settles, so RetryAfter may be later than the truth by two intervals and a few round trips.
 	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag = 60 * time.Millisecond }, func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider {
-		return openHybrid(t, c, hybridlimit.Options{Options: patient(t, o)})
+		return rig.OpenHybrid(t, c, hybridlimit.Options{Options: rig.Patient(t, o)})
 	}},
 }
 
@@ -37,22 +38,22 @@ func severalOn(topology, adapter string) bool {
 // The suite, on every topology, by every adapter, for both providers. All wait at once.
 func TestConformance(t *testing.T) {
 	var all sync.WaitGroup // t.Parallel would let only as many wait as there are processors
-	for _, topology := range topologies {
+	for _, topology := range rig.Topologies {
 		all.Go(func() {
-			t.Run(topology.name, func(t *testing.T) {
-				addrs := topology.start(t)
+			t.Run(topology.Name, func(t *testing.T) {
+				addrs := topology.Start(t)
 				var suites sync.WaitGroup
-				for _, adapter := range adapters {
-					if topology.name == "miniredis" && adapter.name == "rueidis" {
+				for _, adapter := range rig.Adapters {
+					if topology.Name == "miniredis" && adapter.Name == "rueidis" {
 						continue // it is slow, and one client shows enough
 					}
-					conn := adapter.dial(t, addrs)
+					conn := adapter.Dial(t, addrs)
 					for _, conformer := range conformers {
-						if !slices.Contains(conformer.on, topology.name) {
+						if !slices.Contains(conformer.on, topology.Name) {
 							continue
 						}
 						for _, suppressed := range []bool{false, true} {
-							name := conformer.name + adapter.name + map[bool]string{false: " Absolute", true: " Suppressed"}[suppressed]
+							name := conformer.name + adapter.Name + map[bool]string{false: " Absolute", true: " Suppressed"}[suppressed]
 							subject := limittest.Subject{
 								New: func(t *testing.T, o trypema.Options) trypema.Limiter {
 									p := conformer.open(t, conn, o)
@@ -69,7 +70,7 @@ func TestConformance(t *testing.T) {
 							}
 							conformer.options(&subject)
 							suites.Go(func() { t.Run(name, func(t *testing.T) { limittest.Run(t, subject) }) })
-							if !severalOn(topology.name, adapter.name) {
+							if !severalOn(topology.Name, adapter.Name) {
 								continue
 							}
 							suites.Go(func() {

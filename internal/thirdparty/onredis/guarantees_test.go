@@ -20,6 +20,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -127,7 +128,7 @@ func TestManyGroups(t *testing.T) {
 	client := redisserver.Start(t).Client()
 	for _, suppressed := range []bool{false, true} {
 		o := newOracle(t, client, trypema.Options{Window: time.Hour, Bucket: 100 * time.Millisecond}, suppressed, nil)
-		l := strategy(open(t, o, patient(t, trypema.Options{Window: time.Hour, Bucket: 100 * time.Millisecond})), suppressed)
+		l := rig.Strategy(rig.Open(t, o, rig.Patient(t, trypema.Options{Window: time.Hour, Bucket: 100 * time.Millisecond})), suppressed)
 		rate := trypema.PerHour(1e6)
 		allow := func(n uint64) trypema.Decision {
 			t.Helper()
@@ -211,7 +212,7 @@ func TestIdleKeys(t *testing.T) {
 	}
 	for _, suppressed := range []bool{false, true} {
 		before := memory(t, client)
-		fill(strategy(open(t, conn, patient(t, trypema.Options{Window: time.Hour})), suppressed))
+		fill(rig.Strategy(rig.Open(t, conn, rig.Patient(t, trypema.Options{Window: time.Hour})), suppressed))
 		perKey := float64(memory(t, client)-before) / keys
 		t.Logf("suppressed %v: %.0f bytes per key", suppressed, perKey)
 		if perKey > 350 {
@@ -222,7 +223,7 @@ func TestIdleKeys(t *testing.T) {
 		}
 
 		o := trypema.Options{Window: 300 * time.Millisecond}
-		fill(strategy(open(t, conn, patient(t, o)), suppressed))
+		fill(rig.Strategy(rig.Open(t, conn, rig.Patient(t, o)), suppressed))
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			n, err := client.DBSize(t.Context()).Result()
 			if err != nil {

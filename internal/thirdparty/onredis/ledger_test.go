@@ -18,6 +18,7 @@ import (
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -113,7 +114,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 	const near = 100_000
 	far := int64(10_000_000)
 	m := messages{rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Ask{}}
-	prefix := fmt.Sprintf("ledger%d", prefixes.Add(1))
+	prefix := rig.Unique("ledger")
 	twins, running := map[string]*lease.Ledger{}, map[string]window.Counts{}
 	for step := range 250 {
 		if rng.IntN(4) == 0 {

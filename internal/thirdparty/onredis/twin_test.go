@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
 	"encoding/hex"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"github.com/trypema/trypema/internal/model"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -180,14 +180,14 @@ type event struct {
 }
 
 func newAgreement(t *testing.T, client redis.UniversalClient, options trypema.Options, suppressed bool) *redisAgreement {
-	o := patient(t, options)
-	o.Prefix = fmt.Sprintf("twin%d", prefixes.Add(1))
+	o := rig.Patient(t, options)
+	o.Prefix = rig.Unique("twin")
 	oracle := newOracle(t, client, options, suppressed, map[string]*model.Twin{})
-	return &redisAgreement{T: t, o: options, suppressed: suppressed, oracle: oracle, limiter: strategy(open(t, oracle, o), suppressed), prefix: o.Prefix, events: map[string][]event{}}
+	return &redisAgreement{T: t, o: options, suppressed: suppressed, oracle: oracle, limiter: rig.Strategy(rig.Open(t, oracle, o), suppressed), prefix: o.Prefix, events: map[string][]event{}}
 }
 
 func (a *redisAgreement) name(key string) string {
-	return redisKey(a.prefix, key, a.suppressed, a.o.Window)
+	return rig.Kind{Suppressed: a.suppressed}.RedisKey(a.prefix, key, a.o.Window)
 }
 
 // agreeWithRedis is a random run.
@@ -420,7 +420,7 @@ func TestTwin(t *testing.T) {
 		{"miniredis", miniredis.RunT(t).Addr, 10},
 	} {
 		t.Run(server.name, func(t *testing.T) {
-			client := goRedis(t, []string{server.addr()})
+			client := rig.GoRedis(t, []string{server.addr()})
 			first := rand.Uint64()
 			t.Logf("seeds from %d", first)
 			for seed := first; seed != first+server.runs && !t.Failed(); seed++ {
@@ -435,7 +435,7 @@ func TestTwin(t *testing.T) {
 
 // Running counts of a window that never empties come to the end of what Lua can count, and begin again.
 func TestCountsWithoutEnd(t *testing.T) {
-	client := goRedis(t, []string{redisserver.Start(t).Addr()})
+	client := rig.GoRedis(t, []string{redisserver.Start(t).Addr()})
 	for _, suppressed := range []bool{false, true} {
 		options := trypema.Options{Window: 10 * time.Second}
 		a := newAgreement(t, client, options, suppressed)

@@ -1,5 +1,5 @@
-// Package redisserver starts real Redis servers for tests, alone or as a Cluster, and proxies that lose what passes
-// through them. Nothing is shared: every server has a port and a directory of its own, and ends with its test.
+// Package redisserver starts real Redis servers for tests, alone, as a Cluster or watched by Sentinels, and proxies
+// that lose what passes through them. Nothing is shared: every server has a port and a directory of its own, and ends with its test.
 package redisserver
 
 import (
@@ -62,6 +62,14 @@ type Server struct {
 // The program is what $REDIS_SERVER names, or else redis-server or valkey-server of PATH. Without one, t fails.
 func Start(t T, args ...string) *Server {
 	t.Helper()
+	return launchOn(t, func(port int, dir string) []string {
+		return append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, args...)
+	})
+}
+
+// launchOn starts a server on a free port with a directory of its own, and with the arguments for these.
+func launchOn(t testing.TB, args func(port int, dir string) []string) *Server {
+	t.Helper()
 	program := find(t)
 	var err error
 	for range 10 {
@@ -71,9 +79,7 @@ func Start(t T, args ...string) *Server {
 		}
 		dir := t.TempDir()
 		s := &Server{t: t, dir: dir, port: port, client: client(port)}
-		s.command = append([]string{
-			program, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no",
-		}, args...)
+		s.command = append([]string{program}, args(port, dir)...)
 		if err = s.start(); err != nil { // another may have taken the port meanwhile
 			_ = s.client.Close()
 			continue

@@ -217,3 +217,22 @@ func TestCluster(t *testing.T) {
 		}
 	}
 }
+
+func TestWatched(t *testing.T) {
+	w := redisserver.StartWatched(t)
+	c := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: redisserver.MasterName, SentinelAddrs: w.Addrs()})
+	defer func() { _ = c.Close() }()
+	check(t, c.Set(t.Context(), "key", 1, 0).Err())
+	check(t, c.Wait(t.Context(), 1, time.Minute).Err())
+	w.Master.Kill()
+	var err error
+	for began := time.Now(); time.Since(began) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
+		if err = c.Incr(t.Context(), "key").Err(); err == nil {
+			break
+		}
+	}
+	check(t, err)
+	if got, err := w.Replica.Client().Get(t.Context(), "key").Result(); err != nil || got != "2" {
+		t.Errorf("the replica that took over has %q, %v", got, err)
+	}
+}

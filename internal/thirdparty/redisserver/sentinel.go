@@ -1,0 +1,82 @@
+package redisserver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// MasterName is what Sentinels call the master that they watch.
+const MasterName = "master"
+
+// Watched is a master and its replica, and the Sentinels that have the replica take over when the master is gone.
+type Watched struct {
+	Master, Replica *Server
+	Sentinels       []*Server
+}
+
+// StartWatched returns a master that its replica is in step with, and three Sentinels that know of all, and take a server
+// for gone after half a second. See Start for the rest; args are for master and replica.
+func StartWatched(t testing.TB, args ...string) *Watched {
+	t.Helper()
+	w := &Watched{Master: Start(t, args...)}
+	w.Replica = Start(t, append([]string{"--replicaof", "127.0.0.1 " + strconv.Itoa(w.Master.port), "--repl-diskless-sync-delay", "0"}, args...)...)
+	for range 3 {
+		w.Sentinels = append(w.Sentinels, launchOn(t, func(port int, dir string) []string {
+			file := filepath.Join(dir, "sentinel.conf") // which it writes to
+			text := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor %s 127.0.0.1 %d 2\n"+
+				"sentinel down-after-milliseconds %[3]s 500\nsentinel failover-timeout %[3]s 3000\n", port, dir, MasterName, w.Master.port)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal("redisserver:", err)
+			}
+			return []string{file, "--sentinel"}
+		}))
+	}
+	if err := w.complete(); err != nil {
+		t.Fatal("redisserver: the Sentinels do not know of all:", err)
+	}
+	return w
+}
+
+// Addrs returns where the Sentinels listen.
+func (w *Watched) Addrs() []string {
+	addrs := make([]string, len(w.Sentinels))
+	for i, s := range w.Sentinels {
+		addrs[i] = s.Addr()
+	}
+	return addrs
+}
+
+// complete returns when the replica is in step, and each Sentinel knows of it and of the others.
+func (w *Watched) complete() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for _, s := range w.Sentinels {
+		err := eventually(func() error {
+			master := redis.NewMapStringStringCmd(ctx, "SENTINEL", "MASTER", MasterName)
+			if err := s.client.Process(ctx, master); err != nil {
+				return err
+			}
+			of := master.Val()
+			if of["num-slaves"] != "1" || of["num-other-sentinels"] != strconv.Itoa(len(w.Sentinels)-1) || of["flags"] != "master" {
+				return fmt.Errorf("%s says %v", s.Addr(), of)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return eventually(func() error {
+		role, err := w.Replica.client.Do(ctx, "ROLE").Slice()
+		if err == nil && (len(role) < 4 || role[3] != "connected") {
+			err = fmt.Errorf("the replica is %v", role)
+		}
+		return err
+	})
+}

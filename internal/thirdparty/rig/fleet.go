@@ -1,0 +1,220 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// Load says what a fleet is, and what it is asked.
+type Load struct {
+	Kind
+	Window  time.Duration // default 2s
+	Rate    float64       // of a key, per second; default 500
+	Keys    []string      // default one
+	Callers int           // of each instance at a time; default 1
+	Times   float64       // how much is offered, in units of the limits of all keys
+	First   float64       // the share of that which the first instance gets; 0 for an even one
+}
+
+// Call is one call of a fleet, and what became of it.
+type Call struct {
+	anywindow.Admission
+	Key      string
+	Instance int
+	Allowed  bool
+	Fallback bool
+}
+
+// Fleet is some instances in this process, each with a client of its own, and what became of the calls.
+type Fleet struct {
+	testing.TB
+	Load
+	Prefix    string
+	Instances []Provider
+	Began     time.Time
+
+	stop    chan struct{}
+	callers sync.WaitGroup
+
+	mu    sync.Mutex
+	calls []Call // guarded by mu until the load has ended
+}
+
+// NewFleet returns a fleet with an instance for each connection.
+func NewFleet(t testing.TB, load Load, o redislimit.Options, conns ...redislimit.Conn) *Fleet {
+	t.Helper()
+	if load.Window == 0 {
+		load.Window = 2 * time.Second
+	}
+	if load.Rate == 0 {
+		load.Rate = 500
+	}
+	if load.Keys == nil {
+		load.Keys = []string{"k"}
+	}
+	f := &Fleet{TB: t, Load: load, Prefix: Unique("fleet")}
+	o.Window, o.Prefix = load.Window, f.Prefix
+	for _, c := range conns {
+		f.Instances = append(f.Instances, load.Open(t, c, o))
+	}
+	return f
+}
+
+// Capacity is that of a window of one key.
+func (f *Fleet) Capacity() uint64 { return uint64(f.Rate * f.Window.Seconds()) }
+
+// Name is what a key is called in Redis.
+func (f *Fleet) Name(key string) string { return f.RedisKey(f.Prefix, key, f.Window) }
+
+// Offer makes calls for some time.
+func (f *Fleet) Offer(d time.Duration) {
+	f.Start()
+	time.Sleep(d)
+	f.Stop()
+}
+
+// Start makes calls as Poisson processes, until Stop.
+func (f *Fleet) Start() {
+	f.Began, f.stop = time.Now(), make(chan struct{})
+	for i := range f.Instances {
+		share := 1 / float64(len(f.Instances))
+		if f.First > 0 {
+			share = (1 - f.First) / float64(len(f.Instances)-1)
+			if i == 0 {
+				share = f.First
+			}
+		}
+		callers := max(f.Callers, 1)
+		rate := f.Rate * float64(len(f.Keys)) * f.Times * share / float64(callers)
+		for range callers {
+			f.callers.Go(func() { f.call(i, rate) })
+		}
+	}
+}
+
+// Stop ends the calls, and returns when all have.
+func (f *Fleet) Stop() {
+	close(f.stop)
+	f.callers.Wait()
+}
+
+// call is one caller.
+func (f *Fleet) call(instance int, rate float64) {
+	l := Strategy(f.Instances[instance], f.Suppressed)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for next := f.Began; ; {
+		next = next.Add(time.Duration(rand.ExpFloat64() / rate * 1e9))
+		timer.Reset(time.Until(next))
+		select {
+		case <-timer.C:
+		case <-f.stop:
+			return
+		}
+		f.ask(l, instance, f.Keys[rand.IntN(len(f.Keys))])
+	}
+}
+
+// ask makes a call. Errors are those of the test.
+func (f *Fleet) ask(l trypema.Limiter, instance int, key string) {
+	c := Call{Key: key, Instance: instance, Admission: anywindow.Admission{From: time.Now(), Cost: 1}}
+	d, err := l.Allow(context.Background(), key, trypema.Rate(f.Rate))
+	c.To, c.Allowed, c.Fallback = time.Now(), d.Allowed, d.Fallback
+	if err != nil && !errors.Is(err, trypema.ErrClosed) {
+		f.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, c)
+}
+
+// Calls returns those so far, in the order of their ends.
+func (f *Fleet) Calls() []Call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+// Of returns the calls for which a condition holds.
+func (f *Fleet) Of(wanted func(Call) bool) []Call {
+	return slices.DeleteFunc(f.Calls(), func(c Call) bool { return !wanted(c) })
+}
+
+// Most returns the most that was certainly admitted of one key in a window, by calls for which all conditions hold.
+func (f *Fleet) Most(wanted ...func(Call) bool) (most uint64) {
+	logs := make(map[string][]anywindow.Admission)
+	for _, c := range f.Calls() {
+		if c.Allowed && !slices.ContainsFunc(wanted, func(w func(Call) bool) bool { return !w(c) }) {
+			logs[c.Key] = append(logs[c.Key], c.Admission)
+		}
+	}
+	for _, log := range logs {
+		most = max(most, anywindow.Most(log, f.Window))
+	}
+	return most
+}
+
+// Since is the condition that a call began at t or later. What was admitted in a burst is admitted in one again, so to see what
+// is used of a limit it matters where a window begins, and Most looks at all of them.
+func Since(t time.Time) func(Call) bool { return func(c Call) bool { return !c.From.Before(t) } }
+
+// Until is the condition that a call has ended before t.
+func Until(t time.Time) func(Call) bool { return func(c Call) bool { return c.To.Before(t) } }
+
+// By is the condition that one of the instances was called.
+func By(instances ...int) func(Call) bool {
+	return func(c Call) bool { return slices.Contains(instances, c.Instance) }
+}
+
+// Admitted, and Fellback, are conditions of what became of a call.
+func Admitted(c Call) bool { return c.Allowed }
+
+// Fellback is the condition that the policy has decided.
+func Fellback(c Call) bool { return c.Fallback }
+
+// Longest returns how long the longest call took.
+func (f *Fleet) Longest() (longest time.Duration) {
+	for _, c := range f.Calls() {
+		longest = max(longest, c.To.Sub(c.From))
+	}
+	return longest
+}
+
+// Slack is what a busy machine may add to the timeout of a call.
+const Slack = 500 * time.Millisecond
+
+// Summary logs what became of the calls, and fails if one took longer than the timeout.
+func (f *Fleet) Summary(timeout time.Duration, what string) {
+	f.Helper()
+	calls, longest := f.Calls(), f.Longest()
+	f.Logf("%s: %d calls, the longest took %v, %d admitted, %d decided by the policy; at most %d of %d in a window",
+		what, len(calls), longest.Round(time.Millisecond), len(f.Of(Admitted)), len(f.Of(Fellback)), f.Most(), f.Capacity())
+	if longest > timeout+Slack {
+		f.Errorf("%s: a call took %v, the timeout is %v", what, longest, timeout)
+	}
+}
+
+// Bound fails if more was admitted in a window than is allowed.
+func (f *Fleet) Bound(what string, bound uint64, wanted ...func(Call) bool) {
+	f.Helper()
+	if most := f.Most(wanted...); most > bound {
+		f.Errorf("%d admitted in a window %s, want at most %d", most, what, bound)
+	}
+}
+
+// Use fails if less of the limit was used, in the fullest window since some time.
+func (f *Fleet) Use(what string, share float64, wanted ...func(Call) bool) {
+	f.Helper()
+	if most := f.Most(wanted...); float64(most) < share*float64(f.Capacity()) {
+		f.Errorf("%d of %d admitted in the fullest window %s", most, f.Capacity(), what)
+	}
+}
