@@ -162,7 +162,7 @@ func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
 	var t window.Tally
 	for i := range m.limits {
 		l := &m.limits[i]
-		f := l.table.Shard(l.table.Hash(key)).Hot(key)
+		f := l.table.Shard(l.table.Hash(key)).Hot(key, now)
 		if f == nil {
 			return false
 		}
