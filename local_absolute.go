@@ -29,7 +29,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	}
 	hash := l.table.Hash(key)
 	now := l.now() // after what the hash had to wait for: see now
-	if f := l.table.Shard(hash).Hot(key); f != nil {
+	if f := l.table.Shard(hash).Hot(key, now); f != nil {
 		switch a, have, at, then := f.Take(c, now, n, true); a {
 		case table.Admitted:
 			if stands := l.tally.Count(tally.Allowed); stands > 0 {

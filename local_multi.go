@@ -96,7 +96,9 @@ func (m *localMulti) check(key string) error {
 type held struct {
 	*localShard
 	*window.Window
-	at table.Handle
+	at  table.Handle
+	now int64 // by the clock of the window
+	v   window.Verdict
 }
 
 // decide makes d, and tells when it was recorded in each window if that is wanted.
@@ -105,8 +107,7 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 		return
 	}
 	var all [MaxLimits]held
-	var verdicts [MaxLimits]window.Verdict
-	passes, dice := true, 0.
+	allowed, dice := true, 0.
 	if m.strategy == StrategySuppressed {
 		dice = m.dice()
 	}
@@ -117,23 +118,19 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 		if asks {
 			h.localShard, h.at = l.table.Acquire(hash, key, now)
 			h.Window = h.State(h.at)
+			h.now = h.Advance(&h.Memory, l.span, now)
 		} else {
-			h.localShard, h.at, h.Window, _ = l.find(key)
+			h.localShard, h.at, h.Window, h.now = l.find(key)
 		}
-		v := &verdicts[i]
 		if l.law == nil {
-			h.Absolute(v, &h.Memory, l.span, l.capacity, now, n, false)
+			h.Absolute(&h.v, &h.Memory, l.span, l.capacity, h.now, n, false)
 		} else {
-			h.Suppressed(v, &h.Memory, l.span, l.law, now, n, dice, false)
+			h.Throw(&h.v, &h.Memory, l.span, l.law, h.now, n, dice)
 		}
-		if v.Allowed && record {
-			v.Now += n
-			v.Then = v.Now
-		}
-		passes = passes && v.Allowed
+		allowed = allowed && h.v.Allowed
 	}
 	counts := window.Counts{Admitted: n}
-	if !passes {
+	if !allowed {
 		counts = window.Counts{}
 		if m.strategy == StrategySuppressed {
 			counts.Declined = n
@@ -142,21 +139,22 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 	record = record && (counts != window.Counts{})
 	var t window.Tally
 	for i := range m.limits {
-		l, h, v := &m.limits[i], &all[i], &verdicts[i]
+		l, h := &m.limits[i], &all[i]
 		if record {
-			then := h.Advance(&h.Memory, l.span, now)
-			h.Record(&h.Memory, l.span, then, counts)
-			if !v.Allowed && v.Wait != window.Never { // what was declined is waited for, too
-				var calm int64
-				calm, v.Then = h.Calms(&h.Memory, l.span, l.law, n)
-				v.Wait = calm - then
-			}
+			h.Record(&h.Memory, l.span, h.now, counts)
 		}
-		t.Add(i, l.capacity, v)
+		switch {
+		case l.law != nil:
+			h.Tell(&h.v, &h.Memory, l.span, l.law, h.now, n)
+		case allowed && record:
+			h.v.Now += n
+			h.v.Then = h.v.Now
+		}
+		t.Add(i, l.capacity, &h.v)
 		if at != nil {
 			at[i] = h.Last()
 		}
-		if !passes && asks && l.law == nil && h.Asked(h.at) {
+		if !allowed && asks && l.law == nil && h.Asked(h.at) {
 			l.open(h.localShard, h.at, h.Window)
 		}
 		h.Unlock()
@@ -170,7 +168,7 @@ func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
 	var t window.Tally
 	for i := range m.limits {
 		l := &m.limits[i]
-		f := l.table.Shard(l.table.Hash(key)).Hot(key)
+		f := l.table.Shard(l.table.Hash(key)).Hot(key, now)
 		if f == nil {
 			return false
 		}

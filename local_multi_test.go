@@ -60,6 +60,34 @@ func TestMultiSharesTheWindowOfTheProvider(t *testing.T) {
 	}
 }
 
+// A call that Suppressed declines is observed, so it makes the wait longer; the RetryAfter that comes with it says so.
+func TestMultiWaitsForWhatItDeclines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		l := newLocal(t, trypema.Options{HardLimitFactor: 1})
+		m, err := l.Multi(trypema.StrategySuppressed, trypema.Limit{Rate: 1, Window: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := m.Allow(ctx, "k"); err != nil || !d.Allowed {
+			t.Fatal(d, err)
+		}
+		time.Sleep(time.Nanosecond)
+		d, err := m.Allow(ctx, "k")
+		if err != nil || d.Allowed {
+			t.Fatal(d, err)
+		}
+		time.Sleep(d.RetryAfter - 1)
+		if d, err := m.Peek(ctx, "k", 1); err != nil || d.Allowed {
+			t.Errorf("an instant before its RetryAfter: %+v, %v", d, err)
+		}
+		time.Sleep(1)
+		if d, err := m.Allow(ctx, "k"); err != nil || !d.Allowed {
+			t.Errorf("after its RetryAfter: %+v, %v", d, err)
+		}
+	})
+}
+
 // Limiters that share windows, given in other orders, with room for a few keys only, while keys are deleted and reservations
 // settled: nobody waits in a circle, nothing wraps, and what is left when all has expired is nothing.
 func TestMultiUnderStress(t *testing.T) {

@@ -209,7 +209,7 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 	now := l.now()
 	hash := l.table.Hash(key)
 	if !l.suppressed && record {
-		if f := l.table.Shard(hash).Hot(key); f != nil && !l.breaker.Gone() {
+		if f := l.table.Shard(hash).Hot(key, now); f != nil && !l.breaker.Gone() {
 			switch a, have, at, then := f.Take(c, now, n, true); a {
 			case table.Admitted:
 				if stands := l.tally.Count(tally.Allowed); stands > 0 {

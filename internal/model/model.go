@@ -147,6 +147,12 @@ func (t *Twin) Suppressed(l *window.Law, now int64, n uint64, dice float64, reco
 	return v
 }
 
+// Record enters events that others have judged.
+func (t *Twin) Record(now int64, c window.Counts) {
+	t.advance(now)
+	t.record(c.Admitted, c.Declined)
+}
+
 // Counts returns what is live.
 func (t *Twin) Counts(now int64) window.Counts {
 	t.advance(now)
@@ -161,13 +167,17 @@ func (t *Twin) Last() int64 {
 	return t.groups[len(t.groups)-1].last
 }
 
-// Settle changes what events that were recorded at an instant count, and reports whether they are still there.
+// Settle changes what events that were recorded at an instant count, and reports whether they are still there. Events that were
+// deleted are not told from those of a group that ended less than a bucket after them.
 func (t *Twin) Settle(now, at int64, was, is uint64) bool {
 	t.advance(now)
 	for i := range t.groups {
 		g := &t.groups[i]
-		if t.now-at >= t.Window || g.gone || at < g.first || at > g.last {
+		if t.now-g.last >= t.Window || g.gone || at > g.last {
 			continue
+		}
+		if t.now-at >= t.Window || g.last-at >= t.Bucket {
+			return false
 		}
 		if is > was {
 			g.admitted += min(is-was, math.MaxInt64-min(math.MaxInt64, sum(t.live(t.now)).Observed()))

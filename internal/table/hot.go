@@ -1,6 +1,9 @@
 package table
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Hot is the key of a shard that is asked for most, open to callers without the lock: what its window holds, and one
 // word to which they add what they admit. Until somebody takes the lock and wants the key, who first takes the word back
@@ -20,8 +23,8 @@ type Hot struct {
 	Reserve  uint64 // of the capacity, what can not be had without the lock
 	Only     uint64 // the capacity of the calls that can be judged; 0 for all
 
-	key     string
-	touched atomic.Bool // asked for since it was opened; kept only with a bound on the number of keys
+	key   string
+	asked atomic.Int64 // 1 + when it was asked for since catchUp, to askedGrain; or 0. Kept only with a bound on the number of keys
 
 	_    [64]byte      // who reads the above is not disturbed by who adds
 	word atomic.Uint64 // taken flag, instant of the last added event after Opened, number of added events
@@ -35,6 +38,8 @@ const (
 
 	// MaxOpen is how long after Opened a word can tell instants.
 	MaxOpen = 1<<31 - 1
+
+	askedGrain = int64(time.Millisecond) // so that callers who keep it do not disturb each other
 
 	maxLead = 32
 	worthIt = 16 // calls under the lock for one key more than for others, until it is made hot
@@ -97,14 +102,16 @@ func (f *Hot) added(word uint64) (last int64, n uint64) {
 	return f.Opened + int64(word>>instantBit), n
 }
 
-// Hot returns the hot key of the shard, if it is this one, or nil.
-func (sh *Shard[S, M]) Hot(key string) *Hot {
+// Hot returns the hot key of the shard, if it is this one, or nil. At now it is asked for.
+func (sh *Shard[S, M]) Hot(key string, now int64) *Hot {
 	f := sh.open.Load()
 	if f == nil || f.key != key {
 		return nil
 	}
-	if sh.ordered && !f.touched.Load() { // written once, so that callers do not disturb each other
-		f.touched.Store(true)
+	if sh.ordered {
+		if at := f.asked.Load(); at == 0 || now-(at-1) >= askedGrain {
+			f.asked.Store(now + 1)
+		}
 	}
 	return f
 }
@@ -137,7 +144,7 @@ func (sh *Shard[S, M]) Open(h Handle, f *Hot) {
 	sh.open.Store(f)
 }
 
-// settle takes the hot key back. If it was asked for while it was hot, it is the last used key from now on.
+// settle takes the hot key back.
 func (sh *Shard[S, M]) settle() {
 	sh.votes = 0
 	if sh.hot == None {
@@ -147,9 +154,21 @@ func (sh *Shard[S, M]) settle() {
 	if last, n := f.added(f.word.Swap(taken)); n > 0 {
 		sh.table.kind.Add(&sh.entry(h).state, last, n)
 	}
+	sh.catchUp()
 	sh.open.Store(nil)
 	sh.hot = None
-	if f.touched.Load() {
-		sh.use(h, sh.table.clock())
+}
+
+// catchUp puts the hot key where the last call for it belongs in the list by last use. It comes before any other use, so that
+// the list stays in order.
+func (sh *Shard[S, M]) catchUp() {
+	if !sh.ordered || sh.hot == None {
+		return
+	}
+	if at := sh.open.Load().asked.Swap(0) - 1; at >= 0 {
+		if now := sh.table.clock(); now-at < askedGrain {
+			at = now // there may have been more calls
+		}
+		sh.enlist(sh.hot, at)
 	}
 }

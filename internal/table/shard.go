@@ -295,9 +295,14 @@ func (sh *Shard[S, M]) removeIfIdle(h Handle, now int64) {
 
 // use makes a key the one that was used last, at now.
 func (sh *Shard[S, M]) use(h Handle, now int64) {
-	if !sh.ordered {
-		return
+	if sh.ordered {
+		sh.catchUp()
+		sh.enlist(h, now)
 	}
+}
+
+// enlist puts a key at the end of the list by last use.
+func (sh *Shard[S, M]) enlist(h Handle, now int64) {
 	e := &sh.links[h]
 	e.used = max(now, e.used)
 	if sh.newest == h {

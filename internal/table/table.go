@@ -128,9 +128,7 @@ func (t *Table[S, M]) evict() {
 	sh := &t.shards[first]
 	sh.Lock()
 	defer sh.Unlock()
-	if sh.hot != None && sh.hot == sh.tail {
-		sh.settle() // perhaps it was used, and is not the tail
-	}
+	sh.catchUp() // the hot key may not be the tail any more
 	if h := sh.tail; h != None && sh.links[h].used == when {
 		sh.Remove(h)
 	}

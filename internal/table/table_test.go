@@ -283,7 +283,7 @@ func TestHotKeyUnderStress(t *testing.T) {
 			wg.Go(func() {
 				for i := range calls {
 					hash := table.Hash("hot")
-					if f := table.Shard(hash).Hot("hot"); f != nil {
+					if f := table.Shard(hash).Hot("hot", int64(i)); f != nil {
 						if a, _, _, _ := f.Take(math.MaxInt64, 1, 1, true); a == Admitted {
 							admitted[c]++
 							continue
@@ -331,8 +331,8 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 	hash := table.Hash("hot")
 	locked := 0
 	for i := range 100 {
-		now += 1000
-		f := table.Shard(hash).Hot("hot")
+		now += askedGrain
+		f := table.Shard(hash).Hot("hot", now)
 		if f != nil {
 			f.Take(math.MaxInt64, now, 1, true)
 		} else {
@@ -352,6 +352,33 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 	sh.Unlock()
 	if table.Len() != 10 {
 		t.Errorf("%d keys, want 10", table.Len())
+	}
+}
+
+// A key that was hot is as old as its last call, however late it is taken back.
+func TestHotKeyAges(t *testing.T) {
+	now := int64(0)
+	table := New(testKind, math.MaxInt64, 3, func() int64 { return now })
+	acquire := func(key string, at int64) (*Shard[state, struct{}], Handle) {
+		now = at * askedGrain
+		sh, h := table.Acquire(table.Hash(key), key, now)
+		sh.Unlock()
+		return sh, h
+	}
+	acquire("first", 0)
+	sh, h := acquire("hot", 1)
+	sh.Lock()
+	sh.Open(h, &Hot{Closes: math.MaxInt64, Window: 1})
+	sh.Unlock()
+	sh.Hot("hot", 2*askedGrain).Take(1, 2*askedGrain, 1, true)
+	acquire("second", 3)
+	acquire("first", 4)
+	acquire("third", 5)
+	for key, there := range map[string]bool{"first": true, "hot": false, "second": true, "third": true} {
+		hash := table.Hash(key)
+		if got := table.Shard(hash).Find(hash, key) != None; got != there {
+			t.Errorf("%q is there: %v, want %v", key, got, there)
+		}
 	}
 }
 
@@ -383,7 +410,7 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 	sh, h := table.Acquire(hash, "hot", 0)
 	sh.Open(h, &Hot{Closes: math.MaxInt64, Window: 1})
 	sh.Unlock()
-	sh.Hot("hot").Take(1, 9, 1, true)
+	sh.Hot("hot", 9).Take(1, 9, 1, true)
 	if sh.sweep(18); table.Len() != 1 {
 		t.Error("removed 9 after its last event, with an idle time of 10")
 	}

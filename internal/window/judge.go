@@ -45,11 +45,7 @@ func (w *Window) Absolute(v *Verdict, g *Groups, s Span, capacity uint64, now in
 // declined, if record is set.
 func (w *Window) Suppressed(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64, dice float64, record bool) {
 	now = w.Advance(g, s, now)
-	v.Factor = 1
-	if n <= l.Capacity {
-		v.Factor = w.Factor(g, s, l, now, n)
-	}
-	v.Allowed = dice >= v.Factor
+	w.Throw(v, g, s, l, now, n, dice)
 	c := Counts{Declined: n}
 	if v.Allowed {
 		c = Counts{Admitted: n}
@@ -57,6 +53,21 @@ func (w *Window) Suppressed(v *Verdict, g *Groups, s Span, l *Law, now int64, n 
 	if record {
 		w.Record(g, s, now, c)
 	}
+	w.Tell(v, g, s, l, now, n)
+}
+
+// Throw is the first half of Suppressed: whether the call passes, at now, which must come from Advance.
+func (w *Window) Throw(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64, dice float64) {
+	v.Factor = 1
+	if n <= l.Capacity {
+		v.Factor = w.Factor(g, s, l, now, n)
+	}
+	v.Allowed = dice >= v.Factor
+}
+
+// Tell is the second half: what is there once the call is recorded, and the wait from then on. A call that is declined is
+// observed, so it makes the wait for the next one longer.
+func (w *Window) Tell(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64) {
 	v.Now = w.Counts().Admitted
 	switch {
 	case v.Allowed:

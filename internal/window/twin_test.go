@@ -96,7 +96,6 @@ func agree(t *testing.T, data []byte) {
 			}
 		default:
 			at := w.Advance(&g, s, now)
-			events = nil
 			switch empty := w.Counts() == (window.Counts{}); {
 			case op < 235 && !empty:
 				w.Resize(&g, s, n, window.Newest)
@@ -116,7 +115,6 @@ func agree(t *testing.T, data []byte) {
 			w.Clear(&g)
 			w = window.Window{}
 			twin.Delete()
-			events = nil
 		}
 		if in.Next() < 8 { // what holds windows may move them
 			var to window.Groups

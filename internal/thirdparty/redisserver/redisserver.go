@@ -68,7 +68,7 @@ func Start(t T, args ...string) *Server {
 }
 
 // launchOn starts a server on a free port with a directory of its own, and with the arguments for these.
-func launchOn(t testing.TB, args func(port int, dir string) []string) *Server {
+func launchOn(t T, args func(port int, dir string) []string) *Server {
 	t.Helper()
 	program := find(t)
 	var err error

@@ -1,0 +1,672 @@
+// Package onmodel is a state machine that drives a provider through all of its verbs, with the naive twin of each window
+// beside it. The steps are drawn by rapid, which shrinks a run that fails: -rapid.checks says how many runs there are, and
+// -rapid.steps how long one is on average; a failure says the -rapid.seed that repeats it.
+package onmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Subject is what is driven: one strategy of a provider, in a clock that stands still while it is asked.
+type Subject struct {
+	Limiter  trypema.Limiter
+	Multi    func(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error) // nil to leave several limits out
+	Strategy trypema.Strategy
+	Options  trypema.Options // with their defaults
+
+	Unit    time.Duration       // in which it counts time
+	Step    time.Duration       // the shortest time between two instants
+	Advance func(time.Duration) // moves the clock
+	Timers  bool                // those of reservations run by that clock
+
+	Capacities []uint64 // the limits to draw from
+	Costs      []uint64
+	Held       func() int // with Options.MaxKeys: how many keys it holds
+}
+
+// Machine is a run.
+type Machine struct {
+	Subject
+	now      int64 // in units
+	twins    map[place]*twin
+	reserved []*reservation
+
+	chances, evictions int
+}
+
+// place is a window of a key.
+type place struct {
+	key    string
+	window time.Duration
+}
+
+// twin is what the model knows of a window.
+type twin struct {
+	model.Twin
+	called int64 // when it was asked for last
+
+	// The judge of the bound, which knows nothing of groups: the admissions of calls that all had the same capacity.
+	capacity uint64
+	admitted []*anywindow.Admission
+}
+
+// reservation is one that can still be settled.
+type reservation struct {
+	*trypema.Reservation
+	key     string
+	windows []time.Duration
+	at      []int64                // when each recorded it
+	log     []*anywindow.Admission // what the judges have of it; nil where they have nothing
+	charged uint64
+	expires int64 // or 0
+	expired bool
+}
+
+// New returns a machine that knows of nothing yet.
+func New(s Subject) *Machine { return &Machine{Subject: s, twins: map[place]*twin{}} }
+
+// Run makes a run of random length.
+func (m *Machine) Run(t *rapid.T) {
+	actions := map[string]func(*rapid.T){
+		"wait": m.wait, "wait for an edge": m.waitForEdge,
+		"allow": m.allow, "allow again": m.allow, "allow many": m.allowMany,
+		"peek": m.peek, "usage": m.usage, "set": m.set, "delete": m.remove, "bad": m.bad,
+	}
+	if m.Multi != nil {
+		actions["several"] = m.several
+		actions["several again"] = m.several
+		actions["several: usage"] = m.severalUsage
+		actions["several: delete"] = m.severalDelete
+		actions["reserve"] = m.reserve
+		actions["commit"] = m.commit
+	}
+	t.Repeat(actions)
+	for p := range m.twins {
+		if p.window == m.Options.Window {
+			m.checkUsage(t, p.key, m.Capacities[0])
+		}
+	}
+}
+
+// Chances returns how many decisions were one of two that the law allowed.
+func (m *Machine) Chances() int { return m.chances }
+
+func (m *Machine) units(d time.Duration) int64 { return int64(d / m.Unit) }
+
+func (m *Machine) twin(key string, w time.Duration) *twin {
+	p := place{key, w}
+	if m.twins[p] == nil {
+		m.twins[p] = &twin{Twin: model.Twin{Span: window.Span{Window: m.units(w), Bucket: m.units(m.Options.BucketOf(w))}}}
+	}
+	return m.twins[p]
+}
+
+func (m *Machine) law(key string, w time.Duration, capacity uint64) *window.Law {
+	return window.NewLaw(m.twin(key, w).Span, capacity, m.Options.HardLimitFactor)
+}
+
+func (m *Machine) suppressed() bool { return m.Strategy == trypema.StrategySuppressed }
+
+func (m *Machine) denial() trypema.Outcome {
+	if m.suppressed() {
+		return trypema.OutcomeSuppressed
+	}
+	return trypema.OutcomeRejected
+}
+
+// Keys are short, or too long for an entry of the table, or such as encodings might take apart.
+var keys = []string{"k", "another", "a key that is too long to be stored in an entry", "2001:db8::1", "}{\x00\xff"}
+
+func drawKey(t *rapid.T) string { return rapid.SampledFrom(keys).Draw(t, "key") }
+
+func (m *Machine) drawCapacity(t *rapid.T) uint64 {
+	return rapid.SampledFrom(m.Capacities).Draw(t, "capacity")
+}
+
+func (m *Machine) drawCost(t *rapid.T, capacity uint64) uint64 {
+	costs := append([]uint64{1, 1, 2, capacity, capacity + 1}, m.Costs...)
+	if m.Held != nil {
+		costs = m.Costs // one above the limit need not count as asking for the key
+	}
+	return rapid.SampledFrom(costs).Draw(t, "cost")
+}
+
+// rateOf is the rate at which a window holds a capacity.
+func rateOf(capacity uint64, w time.Duration) trypema.Rate {
+	if capacity == math.MaxInt64 {
+		return trypema.Unlimited
+	}
+	return trypema.Per(float64(capacity), w)
+}
+
+func (m *Machine) wait(t *rapid.T) {
+	w, b := m.Options.Window, m.Options.Bucket
+	m.advance(t, max(m.Step, rapid.SampledFrom([]time.Duration{
+		m.Step, b - m.Step, b, b + m.Step, b / 3, w / 10, w / 4, w - b, w - m.Step, w, w + m.Step, 3 * w, 3*w + b,
+	}).Draw(t, "time")))
+}
+
+// waitForEdge goes to the instant at which the newest group of a window expires, or one before.
+func (m *Machine) waitForEdge(t *rapid.T) {
+	key := drawKey(t)
+	at := m.twin(key, m.Options.Window).Last() + m.units(m.Options.Window) - m.units(m.Step)*int64(rapid.IntRange(0, 1).Draw(t, "before"))
+	if at < m.now+m.units(m.Step) {
+		t.Skip("it is past that")
+	}
+	m.advance(t, time.Duration(at-m.now)*m.Unit)
+}
+
+// advance moves the clock, with a stop at each instant at which a reservation expires.
+func (m *Machine) advance(t *rapid.T, d time.Duration) {
+	t.Helper()
+	to := m.now + m.units(d)
+	for {
+		stop := to
+		for _, r := range m.reserved {
+			if r.expires > 0 {
+				stop = min(stop, r.expires)
+			}
+		}
+		if stop > m.now {
+			m.Advance(time.Duration(stop-m.now) * m.Unit)
+			m.now = stop
+		}
+		for _, r := range m.reserved {
+			if r.expires > 0 && r.expires <= m.now {
+				r.expires, r.expired = 0, true
+				m.settle(r, 0)
+			}
+		}
+		if stop == to {
+			return
+		}
+	}
+}
+
+func (m *Machine) allow(t *rapid.T) {
+	c := m.drawCapacity(t)
+	m.take(t, drawKey(t), c, m.drawCost(t, c), true)
+}
+
+// allowMany asks so often that a key becomes hot.
+func (m *Machine) allowMany(t *rapid.T) {
+	c, key, n := m.drawCapacity(t), drawKey(t), rapid.Uint64Range(1, 2).Draw(t, "cost")
+	for range rapid.IntRange(2, 40).Draw(t, "times") {
+		m.take(t, key, c, n, true)
+	}
+}
+
+func (m *Machine) peek(t *rapid.T) {
+	c := m.drawCapacity(t)
+	m.take(t, drawKey(t), c, rapid.SampledFrom([]uint64{0, m.drawCost(t, c)}).Draw(t, "cost or 0"), false)
+}
+
+// thrown are the throws of dice that explain an answer. Which it was nobody knows outside of the limiter: an admission is explained
+// by the highest, and a denial by the lowest, or where several limits refuse by different odds by one of these.
+func (m *Machine) thrown(allowed bool, factors ...float64) []float64 {
+	if allowed {
+		return []float64{math.Nextafter(1, 0)}
+	}
+	return append([]float64{0}, factors...)
+}
+
+// judge asks the twin of one window.
+func (m *Machine) judge(key string, w time.Duration, capacity, n uint64, dice float64, record bool) window.Verdict {
+	if m.suppressed() {
+		return m.twin(key, w).Suppressed(m.law(key, w, capacity), m.now, n, dice, record)
+	}
+	return m.twin(key, w).Absolute(capacity, m.now, n, record)
+}
+
+// decision is what a verdict means.
+func (m *Machine) decision(capacity uint64, v window.Verdict) trypema.Decision {
+	d := trypema.Decision{
+		Allowed: v.Allowed, Outcome: m.denial(), Limit: capacity, Remaining: window.Room(capacity, v.Now),
+		RetryAfter: trypema.Never, SuppressionFactor: v.Factor,
+	}
+	if v.Allowed {
+		d.Outcome = trypema.OutcomeAllowed
+	}
+	if v.Wait != window.Never {
+		d.RetryAfter = time.Duration(v.Wait) * m.Unit
+		d.RemainingAfterWaiting = window.Room(capacity, v.Then)
+	}
+	return d
+}
+
+func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) {
+	t.Helper()
+	verb, name := m.Limiter.Peek, "Peek"
+	if record {
+		verb, name = m.Limiter.AllowN, "AllowN"
+	}
+	held, fresh := m.held(), m.twin(key, m.Options.Window).Counts(m.now).Observed() == 0
+	got, err := verb(context.Background(), key, rateOf(capacity, m.Options.Window), n)
+	if err != nil {
+		t.Fatalf("%s(%q, limit %d, %d): %v", name, key, capacity, n, err)
+	}
+	n = max(n, 1)
+	v := m.judge(key, m.Options.Window, capacity, n, m.thrown(got.Allowed)[0], record)
+	if want := m.decision(capacity, v); got != want {
+		t.Fatalf("at %d, %s(%q, limit %d, %d):\n got %+v\nwant %+v", m.now, name, key, capacity, n, got, want)
+	}
+	if v.Factor > 0 && v.Factor < 1 {
+		m.chances++
+	}
+	if got.Allowed && record {
+		m.log(t, key, m.Options.Window, capacity, n)
+	}
+	if m.Held != nil && record {
+		m.twin(key, m.Options.Window).called = m.now
+		if fresh { // to look takes hot keys back, so not after each call
+			m.evicted(t, held)
+		}
+	}
+}
+
+// log tells the judge of an admission, which it returns if the judge has it.
+func (m *Machine) log(t *rapid.T, key string, w time.Duration, capacity, n uint64) *anywindow.Admission {
+	t.Helper()
+	tw := m.twin(key, w)
+	if tw.capacity != capacity { // another rate judges what is there
+		tw.capacity, tw.admitted = capacity, nil
+		if m.twin(key, w).Counts(m.now).Admitted > n {
+			tw.capacity = 0 // until the window is empty
+		}
+	}
+	if tw.capacity == 0 || n > math.MaxInt64/4 {
+		return nil
+	}
+	at := time.Unix(0, 0).Add(time.Duration(m.now) * m.Unit)
+	a := &anywindow.Admission{From: at, To: at, Cost: n}
+	tw.admitted = append(tw.admitted, a)
+	if len(tw.admitted) > 1000 {
+		tw.admitted = tw.admitted[500:]
+	}
+	bound := capacity
+	if m.suppressed() {
+		bound = m.law(key, w, capacity).Hard
+	}
+	var log []anywindow.Admission
+	for _, a := range tw.admitted {
+		log = append(log, *a)
+	}
+	if most := anywindow.Most(log, w); most > bound {
+		t.Fatalf("at %d, %q: %d admitted in a window of %v, of at most %d", m.now, key, most, w, bound)
+	}
+	return a
+}
+
+// unjudged forgets what the judge knows of a window, whose counts were changed.
+func (tw *twin) unjudged() { tw.capacity, tw.admitted = 0, nil }
+
+func (m *Machine) usage(t *rapid.T) { m.checkUsage(t, drawKey(t), m.drawCapacity(t)) }
+
+func (m *Machine) checkUsage(t *rapid.T, key string, capacity uint64) {
+	t.Helper()
+	got, err := m.Limiter.Usage(context.Background(), key, rateOf(capacity, m.Options.Window))
+	if want := m.usageOf(key, m.Options.Window, capacity); err != nil || got != want {
+		t.Fatalf("at %d, Usage(%q, limit %d): %+v, %v, want %+v", m.now, key, capacity, got, err, want)
+	}
+}
+
+func (m *Machine) usageOf(key string, w time.Duration, capacity uint64) trypema.Usage {
+	c := m.twin(key, w).Counts(m.now)
+	u := trypema.Usage{Total: c.Observed(), Declined: c.Declined, Limit: capacity, Remaining: window.Room(capacity, c.Admitted)}
+	if m.suppressed() {
+		u.SuppressionFactor = m.judge(key, w, capacity, 1, 0, false).Factor
+	}
+	return u
+}
+
+func (m *Machine) set(t *rapid.T) {
+	key := drawKey(t)
+	tw := m.twin(key, m.Options.Window)
+	have := tw.Counts(m.now).Observed()
+	near := rapid.SampledFrom([]uint64{have, have + 1, have - min(have, 1), 0, 5}).Draw(t, "near")
+	when := rapid.SampledFrom([]trypema.Condition{
+		trypema.Always(), trypema.Equal(near), trypema.NotEqual(near), trypema.Less(near), trypema.Greater(near),
+	}).Draw(t, "when")
+	total := rapid.SampledFrom([]uint64{0, 1, have / 2, have, have + 3, 20, 60}).Draw(t, "total")
+	if total > 1e6 {
+		total = 1e6
+	}
+	keep := rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t, "keep")
+	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
+	if m.Held != nil && have == 0 {
+		t.Skip("it is not known whether such a key is held, and so whether it is new")
+	}
+	got, err := m.Limiter.Set(context.Background(), key, when, total, keep)
+	if want.Matched {
+		want.Current = total
+		tw.unjudged()
+		switch {
+		case total == 0:
+			tw.Delete()
+		case keep == trypema.Replace || have == 0:
+			tw.Replace(m.now, total)
+		case keep == trypema.KeepNewest:
+			tw.Resize(m.now, total, window.Newest)
+		default:
+			tw.Resize(m.now, total, window.Oldest)
+		}
+	}
+	if err != nil || got != want {
+		t.Fatalf("at %d, Set(%q, %v, %d, %v): %+v, %v, want %+v", m.now, key, when, total, keep, got, err, want)
+	}
+}
+
+func (m *Machine) remove(t *rapid.T) {
+	key := drawKey(t)
+	if err := m.Limiter.Delete(context.Background(), key); err != nil {
+		t.Fatal(err)
+	}
+	m.forget(key, m.Options.Window)
+}
+
+func (m *Machine) forget(key string, w time.Duration) {
+	tw := m.twin(key, w)
+	tw.Delete()
+	tw.unjudged()
+}
+
+// bad asks what is not to be asked; nothing may change by it.
+func (m *Machine) bad(t *rapid.T) {
+	key := drawKey(t)
+	rate := rateOf(5, m.Options.Window)
+	bad := rapid.SampledFrom([]trypema.Rate{
+		0, -1, trypema.Rate(math.NaN()), trypema.Rate(math.Inf(1)), trypema.Rate(math.Inf(-1)), trypema.Per(.999, m.Options.Window),
+	}).Draw(t, "rate")
+	ctx := context.Background()
+	_, zero := m.Limiter.AllowN(ctx, key, rate, 0)
+	_, allow := m.Limiter.Allow(ctx, key, bad)
+	_, peek := m.Limiter.Peek(ctx, key, bad, 1)
+	_, usage := m.Limiter.Usage(ctx, key, bad)
+	_, history := m.Limiter.Set(ctx, key, trypema.Always(), 1, trypema.KeepOldest+1)
+	for _, e := range []struct{ got, want error }{
+		{zero, trypema.ErrInvalidCost}, {allow, trypema.ErrInvalidRate}, {peek, trypema.ErrInvalidRate},
+		{usage, trypema.ErrInvalidRate}, {history, trypema.ErrInvalidOptions},
+	} {
+		if !errors.Is(e.got, e.want) {
+			t.Fatalf("at %d, %q, rate %v: %v, want %v", m.now, key, bad, e.got, e.want)
+		}
+	}
+}
+
+// limit is one of several.
+type limit struct {
+	trypema.Limit
+	capacity uint64
+}
+
+// drawLimits draws some limits: one with the window of the options, which is shared, and others.
+func (m *Machine) drawLimits(t *rapid.T) (trypema.MultiLimiter, []limit) {
+	w := m.Options.Window
+	windows := rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t, "windows")
+	var limits []limit
+	var plain []trypema.Limit
+	for i, w := range windows {
+		c := m.drawCapacity(t)
+		limits = append(limits, limit{trypema.Limit{Name: fmt.Sprint("limit ", i), Rate: rateOf(c, w), Window: w}, c})
+		plain = append(plain, limits[i].Limit)
+	}
+	l, err := m.Multi(m.Strategy, plain...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, limits
+}
+
+func (m *Machine) several(t *rapid.T) {
+	l, limits := m.drawLimits(t)
+	key, n := drawKey(t), m.drawCost(t, limits[0].capacity)
+	record := rapid.IntRange(0, 3).Draw(t, "peek") > 0
+	verb := l.Peek
+	if record {
+		verb = l.AllowN
+	}
+	times := rapid.SampledFrom([]int{1, 1, 1, 20}).Draw(t, "times")
+	for range times {
+		got, err := verb(context.Background(), key, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.checkSeveral(t, limits, key, n, got, record)
+	}
+}
+
+// checkSeveral judges the answer of several limits: all or nothing, and that of the limit which refuses for longest, or of an admitted
+// call that of the one with the least room. Where two are alike it may be that of either.
+func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64, got trypema.Decision, record bool) {
+	t.Helper()
+	var factors []float64
+	for _, l := range limits {
+		factors = append(factors, m.judge(key, l.Window, l.capacity, n, 0, false).Factor)
+	}
+	most := slices.Max(factors)
+	// What each thinks of it, by every throw of the dice that there may have been.
+	var verdicts [][]window.Verdict
+	for _, dice := range m.thrown(got.Allowed, factors...) {
+		var all []window.Verdict
+		for _, l := range limits {
+			all = append(all, m.judge(key, l.Window, l.capacity, n, dice, false))
+		}
+		verdicts = append(verdicts, all)
+	}
+	counts := window.Counts{}
+	switch {
+	case got.Allowed:
+		counts.Admitted = n
+	case m.suppressed():
+		counts.Declined = n
+	}
+	if record {
+		for _, l := range limits {
+			m.twin(key, l.Window).Record(m.now, counts)
+		}
+	}
+	var possible []trypema.Decision
+	for _, all := range verdicts {
+		denied := slices.ContainsFunc(all, func(v window.Verdict) bool { return !v.Allowed })
+		if denied == got.Allowed {
+			continue
+		}
+		longest, least := int64(0), uint64(math.MaxUint64)
+		for i, l := range limits {
+			v := &all[i]
+			if record {
+				v.Now = m.twin(key, l.Window).Counts(m.now).Admitted
+			}
+			if v.Allowed {
+				v.Then = v.Now
+				least = min(least, window.Room(l.capacity, v.Now))
+				continue
+			}
+			if m.suppressed() { // the wait is that from the state after the call, of which the declined are a part
+				after := m.judge(key, l.Window, l.capacity, n, 0, false)
+				v.Wait, v.Then = after.Wait, after.Then
+			}
+			longest = max(longest, v.Wait)
+		}
+		for i, l := range limits {
+			v := all[i]
+			if denied && (v.Allowed || v.Wait != longest) || !denied && window.Room(l.capacity, v.Now) != least {
+				continue
+			}
+			v.Factor = most
+			d := m.decision(l.capacity, v)
+			if denied {
+				d.RefusedBy = l.Name
+			}
+			possible = append(possible, d)
+		}
+	}
+	if !slices.Contains(possible, got) {
+		t.Fatalf("at %d, %q, limits %+v, cost %d, record %v:\n got %+v\nwant one of %+v", m.now, key, limits, n, record, got, possible)
+	}
+	if got.Allowed && record {
+		for _, l := range limits {
+			m.log(t, key, l.Window, l.capacity, n)
+		}
+	}
+}
+
+func (m *Machine) severalUsage(t *rapid.T) {
+	l, limits := m.drawLimits(t)
+	key := drawKey(t)
+	got, err := l.Usage(context.Background(), key)
+	var want []trypema.Usage
+	for _, l := range limits {
+		want = append(want, m.usageOf(key, l.Window, l.capacity))
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Fatalf("at %d, usage of %q, limits %+v: %+v, %v, want %+v", m.now, key, limits, got, err, want)
+	}
+}
+
+func (m *Machine) severalDelete(t *rapid.T) {
+	l, limits := m.drawLimits(t)
+	key := drawKey(t)
+	if err := l.Delete(context.Background(), key); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range limits {
+		m.forget(key, l.Window)
+	}
+}
+
+func (m *Machine) reserve(t *rapid.T) {
+	l, limits := m.drawLimits(t)
+	key, n := drawKey(t), rapid.Uint64Range(1, 8).Draw(t, "estimate")
+	expiry := time.Duration(0)
+	if m.Timers {
+		w, b := m.Options.Window, m.Options.Bucket
+		expiry = rapid.SampledFrom([]time.Duration{0, m.Step, b, w / 2, w - m.Step, w, 2 * w}).Draw(t, "expiry")
+	}
+	got, err := l.Reserve(context.Background(), key, n, expiry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.checkSeveral(t, limits, key, n, got.Decision, true)
+	r := &reservation{Reservation: got, key: key, charged: n}
+	if !got.Allowed {
+		if err := got.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
+			t.Fatalf("a reservation that was denied was committed: %v", err)
+		}
+		return
+	}
+	for _, l := range limits {
+		tw := m.twin(key, l.Window)
+		r.windows = append(r.windows, l.Window)
+		r.at = append(r.at, tw.Last())
+		var last *anywindow.Admission
+		if k := len(tw.admitted); k > 0 && tw.capacity == l.capacity {
+			last = tw.admitted[k-1]
+		}
+		r.log = append(r.log, last)
+	}
+	if expiry > 0 {
+		r.expires = m.now + m.units(expiry)
+	}
+	m.reserved = append(m.reserved, r)
+}
+
+// commit settles a reservation, perhaps one that has expired, or a second time.
+func (m *Machine) commit(t *rapid.T) {
+	if len(m.reserved) == 0 {
+		t.Skip("there is none")
+	}
+	i := rapid.IntRange(0, len(m.reserved)-1).Draw(t, "reservation")
+	r := m.reserved[i]
+	is := rapid.SampledFrom([]uint64{0, r.charged, r.charged + 3, r.charged / 2, 1}).Draw(t, "cost in the end")
+	var err error
+	if is == 0 {
+		err = r.Refund(context.Background())
+	} else {
+		err = r.Commit(context.Background(), is)
+	}
+	if err != nil {
+		t.Fatalf("at %d: commit of %q: %v", m.now, r.key, err)
+	}
+	m.settle(r, is)
+	if err := r.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
+		t.Fatalf("it was settled twice: %v", err)
+	}
+	m.reserved = slices.Delete(m.reserved, i, i+1)
+}
+
+// settle enters into the twins what a reservation costs now.
+func (m *Machine) settle(r *reservation, is uint64) {
+	for i, w := range r.windows {
+		if r.charged == is {
+			continue
+		}
+		tw := m.twin(r.key, w)
+		there := tw.Settle(m.now, r.at[i], r.charged, is)
+		switch a := r.log[i]; {
+		case there && is < r.charged && slices.Contains(tw.admitted, a):
+			a.Cost = is
+		case there: // it may hold more than its capacity now, or other events were taken for those
+			tw.unjudged()
+		}
+	}
+	r.charged = is
+}
+
+// held is how many keys there are, if there is a bound on them.
+func (m *Machine) held() int {
+	if m.Held == nil {
+		return 0
+	}
+	return m.Held()
+}
+
+// evicted finds out which key has made room for one that was just asked for, if one has: there is only one, only if there were as
+// many as there may be, and it is the one of those with something in the window that was asked for the longest ago.
+func (m *Machine) evicted(t *rapid.T, before int) {
+	t.Helper()
+	if n := m.Held(); n > m.Options.MaxKeys {
+		t.Fatalf("at %d: %d keys, of at most %d", m.now, n, m.Options.MaxKeys)
+	}
+	oldest := int64(math.MaxInt64)
+	var gone []*twin
+	for p, tw := range m.twins {
+		have := tw.Counts(m.now).Observed()
+		if have == 0 {
+			continue // nobody can tell
+		}
+		oldest = min(oldest, tw.called)
+		u, err := m.Limiter.Usage(context.Background(), p.key, 1e9)
+		switch {
+		case err == nil && u.Total == have:
+		case err == nil && u.Total == 0:
+			gone = append(gone, tw)
+		default:
+			t.Fatalf("at %d, %q: %+v, %v, want %d or nothing", m.now, p.key, u, err, have)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	if len(gone) > 1 || before < m.Options.MaxKeys || gone[0].called != oldest {
+		t.Fatalf("at %d: %d keys went of %d, the first of them last asked for at %d; another one was at %d", m.now, len(gone), before, gone[0].called, oldest)
+	}
+	gone[0].Delete()
+	gone[0].unjudged()
+	m.evictions++
+}
+
+// Evictions returns how often a key was seen to make room for another.
+func (m *Machine) Evictions() int { return m.evictions }
