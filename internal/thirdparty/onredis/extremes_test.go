@@ -9,16 +9,17 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
 // Running counts of a Hybrid key that is used in bursts, each in a window of its own, come to the end of what Lua can count, too, and
 // begin again.
 func TestHybridCountsWithoutEnd(t *testing.T) {
-	conn := goredisconn.New(goRedis(t, []string{redisserver.Start(t).Addr()}))
+	conn := goredisconn.New(rig.GoRedis(t, []string{redisserver.Start(t).Addr()}))
 	const large = 1 << 49
 	o := trypema.Options{Window: 50 * time.Millisecond, Bucket: 50 * time.Millisecond, HardLimitFactor: 1}
 	for _, suppressed := range []bool{false, true} {
-		p := openHybrid(t, conn, hybridlimit.Options{Options: patient(t, o)})
+		p := rig.OpenHybrid(t, conn, hybridlimit.Options{Options: rig.Patient(t, o)})
 		l := p.Absolute()
 		if suppressed {
 			l = p.Suppressed()
@@ -37,16 +38,16 @@ func TestHybridCountsWithoutEnd(t *testing.T) {
 
 // However much was declined, what is admitted is counted.
 func TestAdmittedCountsBesideAnyDeclined(t *testing.T) {
-	conn := goredisconn.New(goRedis(t, []string{redisserver.Start(t).Addr()}))
+	conn := goredisconn.New(rig.GoRedis(t, []string{redisserver.Start(t).Addr()}))
 	o := trypema.Options{Window: time.Hour, HardLimitFactor: 1}
-	hybrid := openHybrid(t, conn, hybridlimit.Options{Options: patient(t, o)})
+	hybrid := rig.OpenHybrid(t, conn, hybridlimit.Options{Options: rig.Patient(t, o)})
 	local, err := trypema.NewLocal(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer local.Close()
 	for name, l := range map[string]trypema.Limiter{
-		"local": local.Suppressed(), "redis": open(t, conn, patient(t, o)).Suppressed(), "hybrid": hybrid.Suppressed(),
+		"local": local.Suppressed(), "redis": rig.Open(t, conn, rig.Patient(t, o)).Suppressed(), "hybrid": hybrid.Suppressed(),
 	} {
 		rate, admitted := trypema.Per(100, o.Window), uint64(0)
 		for i := range 300 {
