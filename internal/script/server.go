@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Conn is redislimit.Conn, which says what it promises.
@@ -22,8 +23,12 @@ type Server struct {
 // NewServer returns the server behind a Conn, of which nothing is known yet.
 func NewServer(c Conn) *Server { return &Server{conn: c} }
 
+// movingPause is how long keys that are on two nodes of a Cluster are left alone before they are asked for again.
+const movingPause = 10 * time.Millisecond
+
 // Run runs a script on items in one exchange, and once more with those that the server has refused in the form in which they
-// came, which it then remembers.
+// came, which it then remembers. Items whose keys are moving from one node of a Cluster to another are asked for again until they
+// have arrived, or ctx ends.
 //
 // pack puts together the items that one run of the script can answer; unless together is set, each is a parcel of its own.
 // ask returns KEYS, one for each item, and ARGV for a parcel. answer is told what became of a parcel, from any goroutine and
@@ -46,12 +51,15 @@ func Run[T any](
 		for i, parcel := range parcels {
 			keys[i], args[i] = ask(parcel)
 		}
-		var mu sync.Mutex // guards again
+		var mu sync.Mutex // guards what follows
 		var again []T
+		var wait bool
 		s.conn.Run(ctx, p.Source, p.SHA1, keys, args, func(i int, reply []any, err error) {
-			// Nothing has been executed if the server could not, in either case.
+			// Nothing has been executed if the server could not, in any case.
 			noStruct, crossSlot := !lacking && lacksStruct(err), len(parcels[i]) > 1 && isCrossSlot(err)
+			moving := isMoving(err) && ctx.Err() == nil
 			switch {
+			case moving:
 			case noStruct:
 				s.lacking.Store(true)
 			case crossSlot:
@@ -63,7 +71,14 @@ func Run[T any](
 			mu.Lock()
 			defer mu.Unlock()
 			again = append(again, parcels[i]...)
+			wait = wait || moving
 		})
 		items = again
+		if wait {
+			select {
+			case <-time.After(movingPause):
+			case <-ctx.Done():
+			}
+		}
 	}
 }

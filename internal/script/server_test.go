@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // picky is a Conn to a server that answers each key with itself, unless it refuses the run.
@@ -106,5 +108,42 @@ func TestRun(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Keys that move between nodes are asked for again, alone, until they have arrived or the context ends. Others do not wait.
+func TestRunWhileKeysMove(t *testing.T) {
+	for _, code := range []string{"TRYAGAIN Multiple keys request during rehashing of slot", "ASK 1000 127.0.0.1:7001", "MOVED 1000 127.0.0.1:7001"} {
+		for _, arrives := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				c := &picky{refuse: func(_ string, keys []string) error {
+					if keys[0] == "moving" && (!arrives || time.Since(began) < 95*time.Millisecond) {
+						return errors.New(code)
+					}
+					return nil
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), 995*time.Millisecond)
+				defer cancel()
+				took, wrong := make(map[string]time.Duration), make(map[string]error)
+				Run(ctx, NewServer(c), func(s *Scripts) Script { return s.Set }, []string{"still", "moving"},
+					func(items []string, _ bool) [][]string { return slices.Collect(slices.Chunk(items, 1)) },
+					func(parcel []string) (keys, args []string) { return parcel, nil },
+					func(parcel []string, _ []any, err error) { took[parcel[0]], wrong[parcel[0]] = time.Since(began), err })
+				want, wantErr := 100*time.Millisecond, ""
+				if !arrives {
+					want, wantErr = 995*time.Millisecond, code
+				}
+				if took["still"] != 0 || wrong["still"] != nil {
+					t.Errorf("%s: another key took %v, %v", code, took["still"], wrong["still"])
+				}
+				if err := wrong["moving"]; took["moving"] != want || (err == nil) != arrives || err != nil && err.Error() != wantErr {
+					t.Errorf("%s: after %v: %v, want %q after %v", code, took["moving"], err, wantErr, want)
+				}
+				if runs := len(c.runs); runs != 1+int((want-1)/movingPause)+1+1 {
+					t.Errorf("%s: %d runs", code, runs)
+				}
+			})
+		}
 	}
 }

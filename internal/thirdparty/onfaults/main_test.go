@@ -24,7 +24,10 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", atOnce); err != nil { // unless the command line says otherwise, which is read later
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	// What rueidis has asleep after a slot has moved ends by itself, seconds after its client is closed.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1"),
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).LazyDo.func1"))
 }
 
 // repeat runs a test once, or with -long several times.

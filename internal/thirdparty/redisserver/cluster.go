@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -16,6 +17,8 @@ const slots = 16384
 type Cluster struct {
 	// Nodes are the masters, each with a third of the slots in ascending order.
 	Nodes []*Server
+
+	migrating sync.Mutex // nodes that migrate to each other at once would wait for each other
 }
 
 // StartCluster returns a Cluster that is complete: every node knows all others, and answers for its slots. It takes some
@@ -100,4 +103,65 @@ func (s *Server) complete(masters int) error {
 		}
 		return nil
 	})
+}
+
+// Move moves a slot to another node while callers use it, as resharding does: one key after the other, with a pause after each.
+// Meanwhile keys are on two nodes, and callers are told to ask the other one.
+func (c *Cluster) Move(ctx context.Context, slot int, to *Server, pause func()) error {
+	target, err := to.client.ClusterMyID(ctx).Result()
+	if err != nil {
+		return err
+	}
+	from, err := c.Owner(ctx, slot)
+	if err != nil || from == to {
+		return err
+	}
+	source, err := from.client.ClusterMyID(ctx).Result()
+	if err != nil {
+		return err
+	}
+	if err := to.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", source).Err(); err != nil {
+		return err
+	}
+	if err := from.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", target).Err(); err != nil {
+		return err
+	}
+	for {
+		pause()
+		keys, err := from.client.ClusterGetKeysInSlot(ctx, slot, 1).Result()
+		if err != nil {
+			return err
+		}
+		if len(keys) == 0 {
+			break
+		}
+		c.migrating.Lock()
+		err = from.client.Do(ctx, "MIGRATE", "127.0.0.1", to.port, "", 0, patience.Milliseconds(), "KEYS", keys[0]).Err()
+		c.migrating.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	for _, n := range append([]*Server{to, from}, c.Nodes...) {
+		if err := n.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", target).Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Owner returns the node that has a slot.
+func (c *Cluster) Owner(ctx context.Context, slot int) (*Server, error) {
+	ranges, err := c.Nodes[0].client.ClusterSlots(ctx).Result()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range ranges {
+		for _, n := range c.Nodes {
+			if r.Start <= slot && slot <= r.End && r.Nodes[0].Addr == n.Addr() {
+				return n, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("no node has slot %d", slot)
 }

@@ -186,6 +186,28 @@ func TestCluster(t *testing.T) {
 		t.Errorf("%d keys, want %d", held, keys)
 	}
 
+	// A slot moves, with its keys.
+	const slot = 5
+	tag := ""
+	for i := 0; ; i++ {
+		tag = fmt.Sprintf("{%d}", i)
+		if n, err := cluster.Nodes[0].Client().ClusterKeySlot(t.Context(), tag).Result(); err != nil || n == slot {
+			check(t, err)
+			break
+		}
+	}
+	check(t, c.Set(t.Context(), tag, "moved", 0).Err())
+	pauses := 0
+	check(t, cluster.Move(t.Context(), slot, cluster.Nodes[2], func() { pauses++ }))
+	if owner, err := cluster.Owner(t.Context(), slot); err != nil || owner != cluster.Nodes[2] || pauses < 2 {
+		t.Errorf("after %d pauses the slot is on %v, %v", pauses, owner, err)
+	}
+	if got, err := cluster.Nodes[2].Client().Get(t.Context(), tag).Result(); err != nil || got != "moved" {
+		t.Errorf("the key that moved is %q, %v", got, err)
+	}
+	check(t, cluster.Nodes[2].Client().Del(t.Context(), tag).Err())
+	check(t, cluster.Move(t.Context(), slot, cluster.Nodes[0], func() {}))
+
 	// What is left of it goes on.
 	first := cluster.Nodes[0].Client()
 	check(t, first.ClusterDelSlots(t.Context(), 0).Err())

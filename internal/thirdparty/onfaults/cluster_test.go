@@ -1,0 +1,151 @@
+package onfaults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// slotOf returns where a Cluster has a key.
+func slotOf(name string) int {
+	at := rueidis.Completed{}.SetSlot(name)
+	return int(at.Slot())
+}
+
+// together returns keys that a Cluster has in one slot.
+func together(k rig.Kind, prefix string, slot, n int) (keys []string) {
+	for i := 0; len(keys) < n; i++ {
+		if key := fmt.Sprint(i); slotOf(k.RedisKey(prefix, key, window)) == slot {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// A slot moves to and fro between the nodes of a Cluster while its keys are in use, and nodes forget the scripts: callers notice
+// nothing. No call is decided by the policy or is an error, no window holds more than the limit, and what was admitted is
+// counted, all of it and once. With several limits, too, whose keys are on two nodes for a moment.
+func TestSlotsMove(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a Cluster")
+	}
+	cluster := redisserver.StartCluster(t)
+	for i, kind := range both {
+		for j, adapter := range rig.Adapters {
+			t.Run(fmt.Sprintf("%v, %s", kind, adapter.Name), func(t *testing.T) {
+				t.Parallel()
+				repeat(t, func(t *testing.T) {
+					slotsMove(t, cluster, 1000*(1+2*i+j), kind, func() redislimit.Conn { return adapter.Dial(t, cluster.Addrs()) })
+				})
+			})
+		}
+	}
+}
+
+func slotsMove(t *testing.T, cluster *redisserver.Cluster, slot int, kind rig.Kind, dial func() redislimit.Conn) {
+	const n = 4
+	o := rig.Patient(t, trypema.Options{})
+	// One fleet is judged by what any window holds. In the windows of the other nothing expires, so they hold all there was.
+	short := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: 50, Times: 3, Keys: make([]string, n)}, o, dial(), dial())
+	day := rig.NewFleet(t, rig.Load{Kind: kind, Window: 24 * time.Hour, Rate: 400. / 86400, Times: 150 * 86400 / 400, Keys: make([]string, n)}, o, dial(), dial())
+	short.Keys, day.Keys = together(kind, short.Prefix, slot, n), together(kind, day.Prefix, slot, n)
+	limits := several(t, short.Instances[0], together(kind, short.Prefix, slot, n+1)[n])
+	short.Start()
+	day.Start()
+	moves := 0
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); moves++ {
+		owner, err := cluster.Owner(t.Context(), slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := cluster.Nodes[rand.IntN(len(cluster.Nodes))]
+		if to == owner {
+			continue
+		}
+		if moves%2 == 1 {
+			do(t, to.Client(), "SCRIPT", "FLUSH")
+		}
+		if err := cluster.Move(t.Context(), slot, to, func() { time.Sleep(rand.N(30 * time.Millisecond)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short.Stop()
+	day.Stop()
+
+	short.Summary(o.Timeout, fmt.Sprintf("%d moves", moves))
+	day.Summary(o.Timeout, "of a day")
+	t.Logf("several limits: %s", limits())
+	short.Bound("of a key", short.Capacity())
+	short.Use("of a key", .9)
+	for _, f := range []*rig.Fleet{short, day} {
+		if n := len(f.Of(rig.Fellback)); n > 0 {
+			t.Errorf("%d calls decided by the policy", n)
+		}
+	}
+	owner, err := cluster.Owner(t.Context(), slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kind.Hybrid {
+		settled(day, owner.Client(), nil)
+		return
+	}
+	for _, key := range day.Keys {
+		n := len(day.Of(func(c rig.Call) bool { return c.Allowed && c.Key == key }))
+		h, err := rig.ReadHeader(t.Context(), owner.Client(), kind, day.Name(key))
+		if err != nil || h.Counted != uint64(n) {
+			t.Errorf("%q: Redis has counted %d, %d were admitted; %v", key, h.Counted, n, err)
+		}
+	}
+}
+
+// several has a caller of several limits of one key, which ends when the function that it returns is called.
+func several(t *testing.T, p rig.Provider, key string) (end func() string) {
+	m, err := p.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window}, trypema.Limit{Rate: trypema.Per(60, 2*window), Window: 2 * window})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var log []anywindow.Admission
+	calls := 0
+	var caller sync.WaitGroup
+	caller.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			a := anywindow.Admission{From: time.Now(), Cost: 1}
+			d, err := m.Allow(context.Background(), key)
+			a.To = time.Now()
+			if err != nil || d.Fallback {
+				t.Errorf("several limits: %+v, %v", d, err)
+			}
+			if d.Allowed {
+				log = append(log, a)
+			}
+			calls++
+		}
+	})
+	return func() string {
+		close(stop)
+		caller.Wait()
+		one, two := anywindow.Most(log, window), anywindow.Most(log, 2*window)
+		if one > 40 || two > 60 {
+			t.Errorf("several limits: %d of 40 and %d of 60 admitted in a window", one, two)
+		}
+		return fmt.Sprintf("%d calls, %d admitted, at most %d of 40 and %d of 60 in a window", calls, len(log), one, two)
+	}
+}
