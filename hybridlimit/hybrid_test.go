@@ -478,6 +478,19 @@ func TestBadKey(t *testing.T) {
 	})
 }
 
+// The longest duration that there is, is a Timeout as any other.
+func TestEndlessTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := open(t, fakeredis.New(), hybridlimit.Options{Options: redislimit.Options{Timeout: math.MaxInt64, RetryInterval: math.MaxInt64}})
+		if d, err := p.Absolute().Allow(ctx, "k", 10); err != nil || !d.Allowed || d.Fallback {
+			t.Error(d, err)
+		}
+		if u, err := p.Absolute().Usage(ctx, "k", 10); err != nil || u.Total != 1 {
+			t.Error(u, err)
+		}
+	})
+}
+
 // With EmptyReject no call ever waits.
 func TestEmptyReject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

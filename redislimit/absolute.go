@@ -1,6 +1,8 @@
 package redislimit
 
 import (
+	"cmp"
+	"errors"
 	"strconv"
 
 	"github.com/trypema/trypema"
@@ -27,7 +29,9 @@ func absolute(span window.Span) *strategy {
 				}
 				return args
 			},
-			read: readAbsolute,
+			read: func(r *script.Reader, runs []run, calls []*call) error {
+				return cmp.Or(readAbsolute(r, runs, calls), unexplained(calls))
+			},
 		},
 	}
 }
@@ -56,13 +60,23 @@ func (r run) append(args []string) []string {
 		strconv.Itoa(count))
 }
 
+// unexplained returns an error if a call was denied that need not wait.
+func unexplained(calls []*call) error {
+	for _, c := range calls {
+		if !c.verdict.Allowed && c.verdict.Wait <= 0 {
+			return errors.New("reply that denies a call, and has it wait for nothing")
+		}
+	}
+	return nil
+}
+
 func readAbsolute(r *script.Reader, runs []run, calls []*call) error {
 	for _, run := range runs {
 		have, fit := r.Count(remote.Most), r.Count(uint64(run.n))
 		var wait int64
 		var left uint64
 		if !run.record || fit < uint64(run.n) {
-			wait, left = r.Number(), r.Count(remote.Most)
+			wait, left = r.Wait(), r.Count(remote.Most)
 		}
 		if r.Err() != nil || calls == nil {
 			continue

@@ -19,9 +19,15 @@ func (l *limiter) fallBack(ctx context.Context, key string, rate trypema.Rate, c
 	default:
 		d = remote.Closed(capacity, n, l.retry, l.denial)
 	}
-	d.Limit = capacity
-	d.Fallback = true
+	local(&d, capacity)
 	return d, err
+}
+
+// local makes of a decision of Local, which counts further than Redis, one at a capacity of Redis.
+func local(d *trypema.Decision, capacity uint64) {
+	d.Limit = capacity
+	d.Remaining, d.RemainingAfterWaiting = min(d.Remaining, capacity), min(d.RemainingAfterWaiting, capacity)
+	d.Fallback = true
 }
 
 // decideLocally decides by what this instance has admitted, by its share of the rate.
@@ -64,8 +70,7 @@ func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string,
 	}
 	mine, err := l.local.AllowN(ctx, key, rate, n)
 	if err == nil && !mine.Allowed {
-		mine.Limit = d.Limit
-		mine.Fallback = true
+		local(&mine, d.Limit)
 		*d = mine
 	}
 }

@@ -154,7 +154,7 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 	alone := make([][]*call, len(m.limits))
 	for i := range m.limits {
 		l := &m.limits[i]
-		at := r.Number()
+		at := int64(r.Count(1 << 53))
 		mine := make([]run, len(runs))
 		for j, run := range runs {
 			run.capacity = l.capacity
@@ -198,6 +198,9 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 			t.Verdict = one.verdict
 		}
 		c.capacity, c.verdict, c.refused = t.Capacity, t.Verdict, -1
+		if err := unexplained([]*call{c}); err != nil {
+			return err
+		}
 		c.verdict.Factor = t.Most
 		if !t.Allowed {
 			c.refused = t.Limit

@@ -75,6 +75,8 @@ const (
 	defaultTimeout       = 250 * time.Millisecond
 	defaultRetryInterval = 500 * time.Millisecond
 	defaultFallbackKeys  = 1 << 18
+
+	forever = 100 * 365 * 24 * time.Hour // a longer time could not be added to
 )
 
 // WithDefaults returns the options with zero fields replaced by their defaults, or a trypema.ErrInvalidOptions that names
@@ -93,6 +95,7 @@ func (o Options) WithDefaults() (Options, error) {
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
+	o.Timeout, o.RetryInterval = min(o.Timeout, forever), min(o.RetryInterval, forever)
 	if o.Timeout < time.Millisecond {
 		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.Timeout is %v; it must be at least 1ms", o.Timeout)
 	}

@@ -110,7 +110,7 @@ func readSuppressed(r *script.Reader, span window.Span, law func(uint64) *window
 func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
 	var groups window.Groups
 	var w window.Window
-	now := r.Number()
+	now := int64(r.Count(1 << 53))
 	if now != 0 {
 		before := window.Counts{Admitted: r.Count(4 * remote.Most), Declined: r.Count(4 * remote.Most)}
 		log := r.Text()
@@ -122,6 +122,9 @@ func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law,
 		for ; len(log) >= groupSize && calls != nil; log = log[groupSize:] {
 			last := int64(number(log))
 			upto := window.Counts{Admitted: number(log[7:]), Declined: number(log[14:])}
+			if last > now || upto.Admitted < before.Admitted || upto.Declined < before.Declined {
+				return errors.New("reply with groups that are not in order")
+			}
 			w.Record(&groups, apart, w.Advance(&groups, apart, last), window.Counts{
 				Admitted: upto.Admitted - before.Admitted,
 				Declined: upto.Declined - before.Declined,

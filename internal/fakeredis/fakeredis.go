@@ -95,7 +95,7 @@ func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]strin
 		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
 			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
 		}
-		if errs[i] == nil && strings.HasPrefix(source, "-- Decides calls that have several") {
+		if errs[i] == nil && strings.Contains(source, "-- Decides calls that have several") {
 			replies[i], errs[i] = f.multi(keys[i], args[i])
 			continue
 		}
@@ -126,10 +126,10 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 		}
 	}
 	s := spanOf(args)
-	if strings.HasPrefix(source, "-- Settles") {
+	if strings.Contains(source, "-- Settles") {
 		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
-	commits := strings.HasPrefix(source, "-- Changes what was admitted")
+	commits := strings.Contains(source, "-- Changes what was admitted")
 	if commits {
 		args = args[3:]
 		s = spanOf(args[2+3*k:])
@@ -147,14 +147,14 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 	}
 	now := w.Advance(&f.groups, s, time.Now().UnixMicro())
 	switch {
-	case strings.HasPrefix(source, "-- Decides calls under Absolute"):
+	case strings.Contains(source, "-- Decides calls under Absolute"):
 		return f.absolute(w, s, now, args[2:]), nil
-	case strings.HasPrefix(source, "-- Decides calls under Suppressed"):
+	case strings.Contains(source, "-- Decides calls under Suppressed"):
 		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
 		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
 	case commits:
 		return []any{settled(w.Settle(&f.groups, s, now, int64(number(args[4+3*k])), number(args[0]), number(args[1])))}, nil
-	case strings.HasPrefix(source, "-- Makes the total"):
+	case strings.Contains(source, "-- Makes the total"):
 		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
 	}
 	return nil, errors.New("ERR the fake does not know the script")

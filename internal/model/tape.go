@@ -16,6 +16,13 @@ func (t *Tape) Next() (b byte) {
 	return b
 }
 
+// Text returns the next bytes, at most n.
+func (t *Tape) Text(n int) (text string) {
+	n = min(n, len(t.Data))
+	text, t.Data = string(t.Data[:n]), t.Data[n:]
+	return text
+}
+
 // Pick chooses one of the values by the next byte.
 func Pick[T any](t *Tape, values ...T) T { return values[int(t.Next())%len(values)] }
 

@@ -1,6 +1,9 @@
 package script
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Reader takes a reply apart. What does not have the shape that was expected is an error, and all that follows it.
 type Reader struct {
@@ -46,6 +49,16 @@ func (r *Reader) Number() int64 {
 		r.Fail("%T, not a number", r.reply[r.next])
 	}
 	r.next++
+	return n
+}
+
+// Wait takes how long to wait, in µs: 0 for not at all, or −1 for ever.
+func (r *Reader) Wait() int64 {
+	n := r.Number()
+	if n < -1 || n > math.MaxInt64/1000 { // it becomes a time.Duration
+		r.Fail("%d, not a time to wait", n)
+		return 0
+	}
 	return n
 }
 

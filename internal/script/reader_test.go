@@ -27,6 +27,13 @@ func TestReader(t *testing.T) {
 		}, ""},
 		{"a count above its bound", []any{int64(4)}, func(r *Reader) { r.Count(3) }, "4, not a number from 0 to 3"},
 		{"a count below 0", []any{int64(-1)}, func(r *Reader) { r.Count(3) }, "-1, not a number from 0 to 3"},
+		{"times to wait", []any{int64(-1), int64(0), int64(9223372036854775)}, func(r *Reader) {
+			if a, b, c := r.Wait(), r.Wait(), r.Wait(); a != -1 || b != 0 || c != 9223372036854775 {
+				t.Errorf("%d, %d, %d", a, b, c)
+			}
+		}, ""},
+		{"a time to wait that is no duration", []any{int64(9223372036854776)}, func(r *Reader) { r.Wait() }, "9223372036854776, not a time to wait"},
+		{"a negative time to wait", []any{int64(-2)}, func(r *Reader) { r.Wait() }, "-2, not a time to wait"},
 		{"no number", nil, func(r *Reader) { r.Number() }, "of 0 elements: element 0 is missing"},
 		{"no string", nil, func(r *Reader) { r.Text() }, "element 0 is missing"},
 		{"a string for a number", []any{int64(1), "1"}, func(r *Reader) { r.Number(); r.Number() }, "of 2 elements: element 1 is string, not a number"},
