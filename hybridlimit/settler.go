@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -37,6 +38,10 @@ type settler struct {
 	flights int            // of urgent keys
 	running sync.WaitGroup // ticks and flights
 
+	wall  func() int64 // in ns; unlike that of the process, this clock goes on while the machine is suspended
+	ahead int64        // of now, when the wall was looked at last
+	slept int64        // how far the wall has run ahead since leases were ended for that
+
 	rtt    float64 // ns of an exchange, on average; 0 until one was measured
 	load   lease.Load
 	before int64 // when the last tick began
@@ -59,6 +64,8 @@ const (
 
 func (s *settler) init(l *limiter) {
 	s.active = make(map[*account]struct{})
+	s.wall = func() int64 { return time.Now().UnixNano() }
+	s.ahead = s.wall() - l.now()
 	l.setPace(l.terms.Interval)
 }
 
@@ -188,6 +195,12 @@ func (l *limiter) onTick() {
 		return
 	}
 	s.running.Add(1)
+	resumed := s.resumedLocked(began, l.terms.Window)
+	s.mu.Unlock()
+	if resumed {
+		l.endLeases(began)
+	}
+	s.mu.Lock()
 	s.advanceLocked(began / l.terms.Interval)
 	var batch []*account
 	if l.mayAsk() {
@@ -211,6 +224,36 @@ func (l *limiter) onTick() {
 		return
 	}
 	l.resetLocked(time.Duration(rest))
+}
+
+// resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall tells. The process's own
+// clock stands still then, so a lease would be used when the ledger does not charge it any more. What was suspended for less is
+// charged still, and settled before that ends. A wall that is set forward costs a lease; one that is set back, nothing.
+func (s *settler) resumedLocked(now, window int64) bool {
+	ahead := s.wall() - now
+	if gain := ahead - s.ahead; gain > int64(time.Millisecond) { // less is how far apart the two were read
+		s.slept += gain
+	}
+	s.ahead = ahead
+	if s.slept < window/2 {
+		return false
+	}
+	s.slept = 0
+	return true
+}
+
+// endLeases ends all that is on lease, and has every key settle and hear of the window anew.
+func (l *limiter) endLeases(now int64) {
+	s := &l.settler
+	s.mu.Lock()
+	keys := slices.Collect(maps.Keys(s.active))
+	s.mu.Unlock()
+	for _, k := range keys {
+		sh := l.lock(k)
+		k.End(now)
+		sh.Unlock()
+		l.schedule(k, 0)
+	}
 }
 
 // mayAsk reports whether Redis may be asked in the background: not while it is taken for gone, but once in a while.

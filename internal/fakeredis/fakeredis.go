@@ -30,12 +30,24 @@ type Server struct {
 	Delay     time.Duration                           // of the network, there and back
 	Fault     func(key string) (reply []any, e error) // what to answer instead, unless both are nil
 	Lose      func() bool                             // whether an answer gets lost; nil for never
+	ahead     time.Duration                           // of the clock of the process
 	hang      chan struct{}                           // if not nil, nothing is answered until it is closed
 }
 
 // New returns a server without any key.
 func New() *Server {
 	return &Server{windows: map[string]*window.Window{}, ledgers: map[string]*lease.Ledger{}}
+}
+
+// now is the server's clock, in µs, under the lock.
+func (f *Server) now() int64 { return time.Now().Add(f.ahead).UnixMicro() }
+
+// Step sets the server's clock forward; or back, upon which windows wait until it has come as far again, however far that is: it is
+// otherwise only in the scripts.
+func (f *Server) Step(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ahead += d
 }
 
 // OneServer implements redislimit.Conn.
@@ -136,7 +148,7 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 	}
 	if l := f.ledgers[key]; l != nil {
 		if commits {
-			return []any{settled(l.Commit(s, time.Now().UnixMicro(), int64(number(args[4+3*k])), number(args[0]), number(args[1])))}, nil
+			return []any{settled(l.Commit(s, f.now(), int64(number(args[4+3*k])), number(args[0]), number(args[1])))}, nil
 		}
 		return f.setLedger(l, s, args[2], number(args[3]), args[4]), nil
 	}
@@ -145,7 +157,7 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 		w = new(window.Window)
 		f.windows[key] = w
 	}
-	now := w.Advance(&f.groups, s, time.Now().UnixMicro())
+	now := w.Advance(&f.groups, s, f.now())
 	switch {
 	case strings.Contains(source, "-- Decides calls under Absolute"):
 		return f.absolute(w, s, now, args[2:]), nil
@@ -266,7 +278,7 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 		reply    []any
 	}
 	limits := make([]limit, len(keys))
-	now := time.Now().UnixMicro()
+	now := f.now()
 	for i, key := range keys {
 		if f.Fault != nil {
 			if reply, err := f.Fault(key); reply != nil || err != nil {
@@ -412,7 +424,7 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 		f.ledgers[key] = l
 	}
 	ask := script.ParseMessage(message)
-	a := l.Settle(s, time.Now().UnixMicro(), farLife, ask)
+	a := l.Settle(s, f.now(), farLife, ask)
 	if a.Stale {
 		return []any{int64(-1)}
 	}
@@ -424,14 +436,14 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 	if len(a.Groups) == 0 {
 		return append(reply, int64(0))
 	}
-	return append(reply, time.Now().UnixMicro(), int64(0), int64(0), script.Log(time.Now().UnixMicro(), a.Groups))
+	return append(reply, f.now(), int64(0), int64(0), script.Log(f.now(), a.Groups))
 }
 
 // running is a running count as Redis has it, where they begin anew once they are large.
 func running(n uint64) int64 { return int64(n % remote.Most) }
 
 func (f *Server) setLedger(l *lease.Ledger, s window.Span, when string, total uint64, keep string) []any {
-	now := time.Now().UnixMicro()
+	now := f.now()
 	live, _ := l.Live(s, now)
 	if !holds(when, live.Observed()) {
 		return []any{int64(0), int64(live.Observed())}
@@ -452,7 +464,7 @@ func (f *Server) Live(key string, w, bucket time.Duration) (c window.Counts, lea
 	if l == nil {
 		return c, 0
 	}
-	return l.Live(window.Span{Window: w.Microseconds(), Bucket: bucket.Microseconds()}, time.Now().UnixMicro())
+	return l.Live(window.Span{Window: w.Microseconds(), Bucket: bucket.Microseconds()}, f.now())
 }
 
 func run(args []string) (capacity, cost, count uint64) {

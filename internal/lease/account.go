@@ -57,6 +57,7 @@ type Account struct {
 	live    window.Counts // what the window held by the last answer
 	drift   int           // answers in a row that the view did not agree with
 	resync  bool          // the view is to be made anew
+	ended   bool          // what the message under way brings is no good
 	mixed   int64         // until then there are events of others in the window
 	late    int64         // how much later than it was, at most, the ledger holds an event
 	lateFor int64         // as long as that event is in the window
@@ -602,7 +603,7 @@ func (a *Account) size(t *Terms, now int64) {
 }
 
 // Lost notes that the message under way has no answer. The next one says it all again.
-func (a *Account) Lost() { a.asking, a.sent = false, 0 }
+func (a *Account) Lost() { a.asking, a.ended, a.sent = false, false, 0 }
 
 // Seq is the number of the last message.
 func (a *Account) Seq() uint64 { return a.seq }
@@ -657,10 +658,13 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	if a.drift++; m.Whole || !a.drifted(m) {
 		a.drift = 0
 	}
-	a.resync = a.drift >= driftAnswers
+	a.resync = a.drift >= driftAnswers || a.ended
 
 	a.end = a.sentAt + m.Life*t.Micro/1000*999
 	a.budget += m.Grant
+	if a.ended {
+		a.budget, a.end, a.ended = 0, min(a.end, now), false
+	}
 	a.ceiling, a.others = a.asked, m.Others
 	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
 	a.spare = a.asked - min(a.asked, taken)
@@ -732,6 +736,13 @@ func (a *Account) Live() (c window.Counts) {
 // Factor returns the suppression factor for a cost of 1 at now.
 func (a *Account) Factor(g *window.Groups, t *Terms, l *window.Law, now int64) float64 {
 	return a.view.Factor(g, t.Span, l, a.view.Advance(g, t.Span, now), 1)
+}
+
+// End ends the lease at now, and whatever the message under way brings, as the clock has missed some time; the view, which has missed
+// it, too, is to be made anew.
+func (a *Account) End(now int64) {
+	a.budget, a.end, a.full = 0, min(a.end, now), 0
+	a.ended, a.resync = a.asking, true
 }
 
 // Forget forgets what the window held, after it was set to something else.
