@@ -120,7 +120,7 @@ func parse(text string) (address, error) {
 			node = a.scheme + "://" + node
 		}
 		u, err := url.Parse(node)
-		if err != nil || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
+		if err != nil || !isHost(u) || u.RawQuery != "" || u.Fragment != "" {
 			return wrong("a URL such as redis://user:password@host:6379/0")
 		}
 		if u.Scheme != "redis" && u.Scheme != "rediss" {
@@ -146,6 +146,12 @@ func parse(text string) (address, error) {
 		}
 	}
 	return a, nil
+}
+
+// isHost reports whether the host of a URL is one: net/url takes "h:1" in "redis://h:1:" for its name, and brackets anywhere.
+func isHost(u *url.URL) bool {
+	name := u.Hostname()
+	return name != "" && !strings.ContainsAny(name, "[]") && (!strings.Contains(name, ":") || strings.HasPrefix(u.Host, "["))
 }
 
 // A password may stand before an @, after a question mark, or where a port belongs.

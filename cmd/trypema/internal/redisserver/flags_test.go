@@ -60,6 +60,8 @@ func TestParseRefuses(t *testing.T) {
 		{"redis://u:se,cret@h", "redis://***@h", aURL},
 		{"redis://u:se@cret@h/x", "redis://***@h/x", database},
 		{"redis://h?password=secret", "redis://h?***", aURL},
+		{"redis://h:1:", "redis://h:1:", aURL},
+		{"redis://h]", "redis://h]", aURL},
 		{"redis://u:secret@a,http://u:secret@b", "redis://***@b", "begins with redis:// or rediss://"},
 		{"redis://u:secret@a,u:secrets@b", "redis://***@b", "the same scheme, user and password"},
 		{"redis://a,rediss://b", "redis://a,rediss://b", "the same scheme, user and password"},
