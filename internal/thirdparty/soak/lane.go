@@ -19,10 +19,11 @@ import (
 )
 
 const (
-	window     = time.Second // so that everything that is kept leaves many times
-	hardFactor = 1.5
-	instances  = 3 // of Hybrid
-	timeout    = 400 * time.Millisecond
+	window      = time.Second // so that everything that is kept leaves many times
+	hardFactor  = 1.5
+	instances   = 3  // of Hybrid
+	connections = 12 // of each client
+	timeout     = 400 * time.Millisecond
 )
 
 // lane is one of the six limiters, its callers, and what became of the calls.
@@ -38,7 +39,8 @@ type lane struct {
 
 	mu        sync.Mutex // guards the below
 	latencies *hdrhistogram.Histogram
-	strange   []time.Time // fallbacks
+	fallbacks int
+	strange   []time.Time // when there were some, in steps of some ms, so that an outage does not fill the memory
 	err       error       // the first
 }
 
@@ -64,7 +66,11 @@ func newFleet(addr string, churn float64) (*fleet, error) {
 	f.add("local", churn/4, f.local)
 
 	conn := func() *goredisconn.Conn {
-		client := redis.NewClient(&redis.Options{Addr: addr, DisableIdentity: true})
+		client := redis.NewClient(&redis.Options{
+			Addr: addr, DisableIdentity: true,
+			// As many connections from the beginning on as there may be: what a fault makes a pool grow by is not ours to judge.
+			PoolSize: connections, MinIdleConns: connections, ConnMaxIdleTime: -1,
+		})
 		f.closes = append([]func() error{client.Close}, f.closes...) // closed after those who use it
 		return goredisconn.New(client)
 	}
@@ -158,8 +164,11 @@ func (l *lane) call(rng *rand.Rand, w *watch, key string, capacity float64, n ui
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_ = l.latencies.RecordValue(min(int64(to.Sub(from)), int64(time.Minute)))
-	if d.Fallback && len(l.strange) < 1e6 {
-		l.strange = append(l.strange, from)
+	if d.Fallback {
+		l.fallbacks++
+		if n := len(l.strange); n == 0 || from.Sub(l.strange[n-1]) > 50*time.Millisecond {
+			l.strange = append(l.strange, from)
+		}
 	}
 	if err != nil {
 		l.errors.Add(1)

@@ -158,7 +158,7 @@ func (r *run) counted() (rules []rule) {
 			wrong.Note = l.err.Error()
 		}
 		strange := judge("fallbacks without a fault", l.String(), float64(unexplained(l.strange, r.periods)), "=", 0)
-		strange.Note = fmt.Sprintf("%d with one", len(l.strange)-int(strange.Value))
+		strange.Note = fmt.Sprintf("%d in all", l.fallbacks)
 		l.mu.Unlock()
 		rules = append(rules, wrong)
 		if l.provider != "local" {

@@ -55,7 +55,7 @@ func (s *sampler) take(paused bool) sample {
 	}
 	for i, l := range s.lanes {
 		l.mu.Lock()
-		h, strange := l.latencies, len(l.strange)
+		h, strange := l.latencies, l.fallbacks
 		l.latencies = histogram()
 		l.mu.Unlock()
 		offered := l.offered.Load()
