@@ -87,10 +87,7 @@ vulnerabilities: ## govulncheck knows of nothing that is reached
 	$(GO) run $(GOVULNCHECK) $(PACKAGES)
 
 fuzz: ## each fuzz target for FUZZTIME (1m)
-	$(GO) test -run '^$$' -fuzz '^FuzzTwin$$' -fuzztime $(FUZZTIME) ./internal/window
-	$(GO) test -run '^$$' -fuzz '^FuzzLocal$$' -fuzztime $(FUZZTIME) .
-	$(GO) test -run '^$$' -fuzz '^FuzzForwarded$$' -fuzztime $(FUZZTIME) ./httplimit
-	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./policyfile
+	@./scripts/fuzz.sh $(FUZZTIME) $(filter-out ./examples,$(MODULES))
 
 mutants: redis-server ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
 	@$(GO) run ./internal/mutants $(ARGS)
