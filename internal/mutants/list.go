@@ -32,11 +32,15 @@ var mutants = []mutant{
 	// The lease and Hybrid.
 	{"an account admits one more than it has on lease", "internal/lease/account.go", "case a.Fresh(now) && n <= a.budget && (capacity", "case a.Fresh(now) && n <= a.budget+1 && (capacity", "./internal/lease ./hybridlimit", ""},
 	{"the ledger grants one more than is free", "internal/lease/lease.go", "	free := a.Capacity - min(a.Capacity, taken)\n", "	free := a.Capacity - min(a.Capacity, taken) + 1\n", "./internal/lease ./hybridlimit", ""},
-	{"a lost answer loses what it settled", "internal/lease/account.go", "func (a *Account) Lost() { a.asking, a.sent = false, 0 }", "func (a *Account) Lost() { a.asking, a.sent, a.pending = false, 0, nil }", "./internal/lease ./hybridlimit", ""},
+	{"a lost answer loses what it settled", "internal/lease/account.go", "func (a *Account) Lost() { a.asking, a.ended, a.sent = false, false, 0 }", "func (a *Account) Lost() { a.asking, a.ended, a.sent, a.pending = false, false, 0, nil }", "./internal/lease ./hybridlimit", ""},
 	{"a message that comes again counts again", "internal/lease/ledger.go", "	done := excess(h.used, a.Base)\n", "	var done window.Counts\n", "./internal/lease ./hybridlimit", ""},
 	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "			m.record(parties, n, t.Allowed, dice, now, holds)", "			m.record(parties, n, true, dice, now, holds)", "./hybridlimit", "TestMulti"},
 
+	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "m.judgeAlone(i, p, n, dice, now, true)", "m.judgeAlone(i, p, n, dice, now, false)", "./hybridlimit", "TestMultiOutage"},
+	{"a machine that was suspended keeps its leases", "hybridlimit/settler.go", "	if s.slept < window/2 {", "	if s.slept < window<<20 {", "./hybridlimit", "TestSuspended"},
+
 	// Redis.
+	{"each instance enforces the whole of several limits without Redis", "redislimit/multi.go", "	return m.fail.share\n", "	return m.fail.whole\n", "./hybridlimit", "TestMultiOutage"},
 	{"the first call that does not fit is told that it does", "redislimit/absolute.go", "case uint64(i) < fit:", "case uint64(i) <= fit:", "./redislimit", ""},
 	{"a call that Redis admitted is not remembered for FailLocal", "redislimit/limiter.go", "if record && d.Allowed && l.local != nil {", "if record && d.Allowed && l.local != nil && n == 0 {", "./redislimit", ""},
 	{"the script expires one µs too late", "internal/script/lua/window.lua", "local live = now - last < window\n", "local live = now - last <= window\n", onRedis, "TestTwin"},
