@@ -1,0 +1,152 @@
+package onfaults
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// connected returns how many connections a server has ever taken.
+func connected(t *testing.T, c *redis.Client) (n int) {
+	t.Helper()
+	info, err := c.Info(context.Background(), "stats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(info, "total_connections_received:")
+	if _, err := fmt.Sscan(rest, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Redis closes connections whose output buffer is full, in the middle of an exchange, again and again: no call is an error or outlives its
+// timeout, no window holds more than the limit, and all is well once there is room again.
+func TestOutputBuffer(t *testing.T) {
+	const keys = 60
+	for _, kind := range []rig.Kind{{Suppressed: true}, {Hybrid: true, Suppressed: true}} { // whose replies are long
+		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
+			repeat(t, func(t *testing.T) {
+				server := redisserver.Start(t)
+				o := hasty(redislimit.FailClosed, 1)
+				o.HardLimitFactor = 1.5
+				o.Bucket = window / 200
+				load := rig.Load{Kind: kind, Window: window, Rate: 20, Times: 4, Callers: keys}
+				for i := range keys {
+					load.Keys = append(load.Keys, fmt.Sprint(i))
+				}
+				f := rig.NewFleet(t, load, o, dial(t, server.Addr()), dial(t, server.Addr()))
+				f.Start()
+				time.Sleep(window)
+				before := connected(t, server.Client())
+				do(t, server.Client(), "CONFIG", "SET", "client-output-buffer-limit", "normal 1 0 0")
+				time.Sleep(2 * window)
+				do(t, server.Client(), "CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0")
+				ended := time.Now()
+				again := connected(t, server.Client()) - before
+				back(f)
+				time.Sleep(2 * window)
+				f.Stop()
+				f.Summary(timeout, fmt.Sprintf("%d connections were made anew", again))
+				if again < 2 {
+					t.Errorf("%d connections were made anew", again)
+				}
+				f.Bound("of a key", f.Capacity()*3/2)
+				f.Use("afterwards", .95, rig.Since(ended.Add(window)))
+			})
+		})
+	}
+}
+
+// Ten thousand clients are connected to Redis, and say something now and then: a call takes no longer than it may, and the limit holds.
+// When Redis takes no more, those that have a connection go on, those that have none fall back, and ask again once there is room.
+func TestConnections(t *testing.T) {
+	const crowd = 10_000
+	server := redisserver.Start(t, "--maxclients", fmt.Sprint(crowd))
+	addr := server.Addr()
+	load := rig.Load{Window: window, Rate: perSec, Times: 3, Callers: 2}
+	redisFleet := rig.NewFleet(t, load, hasty(redislimit.FailClosed, 1), dial(t, addr), dial(t, addr))
+	load.Hybrid = true
+	hybridFleet := rig.NewFleet(t, load, hasty(redislimit.FailClosed, 1), dial(t, addr), dial(t, addr))
+	fleets := []*rig.Fleet{redisFleet, hybridFleet}
+	late := rig.Kind{}.Open(t, dial(t, addr), hasty(redislimit.FailClosed, 1)) // which connects when there is no room
+	for _, f := range fleets {
+		f.Start()
+	}
+	time.Sleep(window)
+	joined := time.Now()
+	var lines []net.Conn
+	leave := func() {
+		for _, c := range lines {
+			_ = c.Close()
+		}
+		lines = nil
+	}
+	defer leave()
+	var why error
+	for len(lines) < crowd { // until Redis takes no more, or this system
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			why = err
+			break
+		}
+		if _, err := c.Write([]byte("PING\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil || !strings.HasPrefix(answer, "+PONG") {
+			_ = c.Close()
+			why = fmt.Errorf("%s, %w", strings.TrimSpace(answer), err)
+			break
+		}
+		lines = append(lines, c)
+	}
+	t.Logf("%d connections in %v, then %v", len(lines), time.Since(joined).Round(time.Millisecond), why)
+	isFull := strings.Contains(fmt.Sprint(why), "max number of clients")
+	if !isFull && len(lines) < 900 {
+		t.Fatalf("%d connections: %v", len(lines), why)
+	}
+	if d, err := late.Absolute().Allow(t.Context(), "late", perSec); err != nil || isFull && (!d.Fallback || d.Allowed) {
+		t.Errorf("without a connection: %+v, %v", d, err)
+	}
+	for range 3 { // they are not all idle
+		for i := 0; i < len(lines); i += 10 {
+			_, _ = lines[i].Write([]byte("PING\r\n"))
+		}
+		time.Sleep(window / 2)
+	}
+	leave()
+	left := time.Now()
+	for {
+		d, err := late.Absolute().Allow(t.Context(), "late", perSec)
+		if err == nil && !d.Fallback {
+			break
+		}
+		if time.Since(left) > 20*time.Second {
+			t.Fatalf("Redis is not asked again: %+v, %v", d, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, f := range fleets {
+		back(f)
+	}
+	time.Sleep(2 * window)
+	for _, f := range fleets {
+		f.Stop()
+		f.Summary(timeout, f.Kind.String())
+		f.Bound("of a key", f.Capacity())
+		f.Use("among the crowd", .95, rig.Since(joined), rig.Until(left))
+		f.Use("afterwards", .95, rig.Since(left.Add(window)))
+	}
+}
