@@ -3,6 +3,7 @@ package redislimit
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/trypema/trypema"
@@ -106,7 +107,7 @@ func readSuppressed(r *script.Reader, span window.Span, law func(uint64) *window
 }
 
 // readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that from the state
-// after the whole batch: what came with a call has happened, too.
+// after the whole batch: what came with a call has happened, too. Groups that contradict each other are a fault of the key, not of Redis.
 func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
 	var groups window.Groups
 	var w window.Window
@@ -115,7 +116,7 @@ func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law,
 		before := window.Counts{Admitted: r.Count(4 * remote.Most), Declined: r.Count(4 * remote.Most)}
 		log := r.Text()
 		if len(log)%groupSize != 0 {
-			r.Fail("%d bytes, not groups of %d", len(log), groupSize)
+			return fmt.Errorf("NOTAWINDOW the key holds %d bytes of groups, which are not groups of %d", len(log), groupSize)
 		}
 		// The groups are as they are; none may join another.
 		apart := window.Span{Window: span.Window, Bucket: 1}
@@ -123,7 +124,7 @@ func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law,
 			last := int64(number(log))
 			upto := window.Counts{Admitted: number(log[7:]), Declined: number(log[14:])}
 			if last > now || upto.Admitted < before.Admitted || upto.Declined < before.Declined {
-				return errors.New("reply with groups that are not in order")
+				return errors.New("NOTAWINDOW the key holds groups that are not in order")
 			}
 			w.Record(&groups, apart, w.Advance(&groups, apart, last), window.Counts{
 				Admitted: upto.Admitted - before.Admitted,
@@ -148,7 +149,7 @@ func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law,
 				continue
 			case wait == 0:
 				if w.Counts() == (window.Counts{}) {
-					return errors.New("reply without groups, though a call was denied")
+					return errors.New("NOTAWINDOW the key holds no groups, though a call was denied")
 				}
 				var at int64
 				at, then = w.Calms(&groups, span, law(run.capacity), run.cost)

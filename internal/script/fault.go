@@ -1,6 +1,9 @@
 package script
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // IsKeyFault reports whether an error of Redis is about what a key holds. To ask again, or another server, does not help.
 func IsKeyFault(err error) bool {
@@ -10,6 +13,16 @@ func IsKeyFault(err error) bool {
 // lacksStruct reports whether an error says that the server's Lua does not have the library struct.
 func lacksStruct(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "variable 'struct'")
+}
+
+// ended is how a server reports that a script has ended in the middle: its name and line, at the beginning or after those words of
+// servers before Redis 7. What a command in a script came to has the line at the end.
+var ended = regexp.MustCompile(`(^ERR |: )user_script:\d+: `)
+
+// brokeOff reports whether an error says that a script came to an end over what a key holds.
+func brokeOff(err error) bool {
+	return err != nil && (ended.MatchString(err.Error()) || strings.Contains(err.Error(), "NOTAWINDOW")) &&
+		!lacksStruct(err) && !strings.Contains(err.Error(), "Script killed by user")
 }
 
 // isCrossSlot reports whether an error says that the keys of one script are not on one node.

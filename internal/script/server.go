@@ -2,6 +2,7 @@ package script
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,8 @@ func NewServer(c Conn) *Server { return &Server{conn: c} }
 const movingPause = 10 * time.Millisecond
 
 // Run runs a script on items in one exchange, and once more with those that the server has refused in the form in which they
-// came, which it then remembers. Items whose keys are moving from one node of a Cluster to another are asked for again until they
+// came, which it then remembers. Where a run was for several items and broke off over one of them, they are asked for one by one:
+// those before it are then recorded twice, which errs on the safe side. Items whose keys are moving from one node of a Cluster to another are asked for again until they
 // have arrived, or ctx ends.
 //
 // pack puts together the items that one run of the script can answer; unless together is set, each is a parcel of its own.
@@ -39,8 +41,9 @@ func Run[T any](
 	ask func(parcel []T) (keys, args []string),
 	answer func(parcel []T, reply []any, err error),
 ) {
+	apart := false
 	for len(items) > 0 {
-		lacking, together := s.lacking.Load(), s.conn.OneServer() && !s.many.Load()
+		lacking, together := s.lacking.Load(), s.conn.OneServer() && !s.many.Load() && !apart
 		set := plain
 		if lacking {
 			set = portable
@@ -55,23 +58,28 @@ func Run[T any](
 		var again []T
 		var wait bool
 		s.conn.Run(ctx, p.Source, p.SHA1, keys, args, func(i int, reply []any, err error) {
-			// Nothing has been executed if the server could not, in any case.
+			// Nothing has been executed if the server could not, in any of these cases.
 			noStruct, crossSlot := !lacking && lacksStruct(err), len(parcels[i]) > 1 && isCrossSlot(err)
 			moving := isMoving(err) && ctx.Err() == nil
+			broken := brokeOff(err)
 			switch {
 			case moving:
 			case noStruct:
 				s.lacking.Store(true)
 			case crossSlot:
 				s.many.Store(true)
+			case broken && len(parcels[i]) > 1:
 			default:
+				if broken && !IsKeyFault(err) {
+					err = fmt.Errorf("NOTAWINDOW the key holds a string that only looks like a window: %w", err)
+				}
 				answer(parcels[i], reply, err)
 				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			again = append(again, parcels[i]...)
-			wait = wait || moving
+			wait, apart = wait || moving, apart || broken
 		})
 		items = again
 		if wait {

@@ -31,7 +31,7 @@ local steady = false -- Is there nothing to do but to join the newest group?
 if #text == HEADER or ledger and #text >= FIXED then
   steady, gone, version, last, admitted = struct.unpack('<I7I7BI7I7', text)
   steady = now < steady and last <= now
-  if version ~= 1 then fault = NOT_A_WINDOW end
+  if version ~= 1 or gone > admitted or admitted > NONE then fault = NOT_A_WINDOW end
 elseif text ~= '' then
   fault = text.err or NOT_A_WINDOW -- a string has no err
 end
@@ -39,6 +39,7 @@ if ledger then
   HEADER, leased, due, slots, table_text = FIXED, 0, NONE, 0, nil
   if text ~= '' and not fault then
     leased, due, slots = struct.unpack('<I7I7I2', text, 105)
+    if leased > NONE then fault = NOT_A_WINDOW end
     HEADER = FIXED + SLOT * slots
   end
 end

@@ -3,7 +3,9 @@
 -- group reads a closed group.
 local function group(i)
   local from = HEADER + GROUP * i
-  return struct.unpack('<I7I7I7', call('GETRANGE', key, from, from + GROUP - 1))
+  local l, a, d = struct.unpack('<I7I7I7', call('GETRANGE', key, from, from + GROUP - 1))
+  if l > last or a > admitted or d > declined then error(NOT_A_WINDOW, 0) end
+  return l, a, d
 end
 
 -- search returns the first of the groups low … size−1 for which found holds, and what is in it; or size, NONE, 0, 0. found

@@ -79,6 +79,7 @@ for k = 1, #KEYS do
       n = n + 1
       reply[n] = 'NOTAWINDOW the key has more holders than its table can have'
     else
+      if leased < had then error(NOT_A_WINDOW, 0) end
       -- Forget leases of others that have aged out.
       if now >= due then
 -- include table.lua
@@ -96,6 +97,7 @@ for k = 1, #KEYS do
           kept[i + 1] = one
         end
         table_text = table.concat(kept)
+        if leased < had then error(NOT_A_WINDOW, 0) end
         if slots > 0 then call('SETRANGE', key, FIXED, table_text) end
       end
 

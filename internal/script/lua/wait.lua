@@ -10,6 +10,6 @@ elseif need > gone then
   elseif head < size then
 -- include search.lua
     local j, l, a = search(head + 1, function(_, upto) return upto >= need end)
-    if j < size then wait, left = l + window - now, admitted - a end
+    if j < size then wait, left = math.max(1, l + window - now), math.min(admitted - a, admitted - gone) end -- whatever the log says
   end
 end
