@@ -2,6 +2,9 @@
 package breaker
 
 import (
+	"errors"
+	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +20,7 @@ type Breaker struct {
 
 	mu       sync.Mutex
 	failures int       // in a row
+	reason   error     // of those
 	cause    error     // why Redis is taken for gone
 	again    time.Time // when to ask it again
 	back     time.Time // when it came back last
@@ -76,17 +80,27 @@ func (b *Breaker) Down() (probe bool, cause error) {
 func (b *Breaker) Failure(err error) {
 	b.mu.Lock()
 	b.failures++
+	if b.failures == 1 || !broken(err) {
+		b.reason = err
+	}
 	changed := b.failures >= maxFailures && b.cause == nil
 	if changed {
-		b.cause, b.again = err, time.Now().Add(b.retry)
+		b.cause, b.again = b.reason, time.Now().Add(b.retry)
 		b.gone.Store(true)
 		b.outages.Add(1)
-		b.changes = append(b.changes, err)
+		b.changes = append(b.changes, b.cause)
 	}
 	b.mu.Unlock()
 	if changed {
 		b.tell()
 	}
+}
+
+// broken reports whether err says no more than that a connection broke. What failed before it says why: a server, for one, that closes
+// the connections of those who may not use it, once it has told them so.
+func broken(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.As(err, &op) && op.Op != "dial"
 }
 
 // Success is an exchange with an answer in time.

@@ -2,6 +2,9 @@ package breaker_test
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -69,5 +72,32 @@ func TestNobodyIsTold(t *testing.T) {
 	b.Success()
 	if b.Gone() {
 		t.Error("gone after a success")
+	}
+}
+
+// A connection that broke is no reason if there is a better one.
+func TestReason(t *testing.T) {
+	said, refused := errors.New("NOAUTH"), &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+	reset := &net.OpError{Op: "read", Err: errors.New("connection reset by peer")}
+	for _, test := range []struct {
+		failures []error
+		want     error
+	}{
+		{[]error{said, io.EOF, io.EOF}, said},
+		{[]error{said, fmt.Errorf("wrapped: %w", reset), said}, said},
+		{[]error{io.EOF, reset, refused}, refused},
+		{[]error{io.EOF, refused, reset}, refused},
+		{[]error{reset, io.EOF, io.EOF}, reset},
+		{[]error{refused, refused, said}, said},
+	} {
+		b := breaker.New(time.Second, nil)
+		b.Failure(said)
+		b.Success() // what was before that is no reason
+		for _, err := range test.failures {
+			b.Failure(err)
+		}
+		if got := b.Cause(); !errors.Is(got, test.want) {
+			t.Errorf("after %v: %v, want %v", test.failures, got, test.want)
+		}
 	}
 }
