@@ -85,10 +85,11 @@ func full(t *testing.T, kind rig.Kind, eviction string) {
 		t.Fatal(err)
 	}
 	do(t, admin, "CONFIG", "SET", "maxmemory", bytes+40*filler)
-	refused := 0
+	refused, size := 0, filler
 	for i, began := 0, time.Now(); time.Since(began) < fill; i++ {
-		if err := admin.Set(ctx, fmt.Sprint("filler", i), strings.Repeat("x", filler), time.Hour).Err(); err != nil {
+		if err := admin.Set(ctx, fmt.Sprint("filler", i), strings.Repeat("x", size), time.Hour).Err(); err != nil {
 			refused++
+			size = max(size/2, 1) // so that there is no room for small writes, either
 		}
 		time.Sleep(time.Millisecond)
 	}
