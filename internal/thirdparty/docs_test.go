@@ -507,3 +507,36 @@ func anchors(text string) (names []string) {
 	}
 	return names
 }
+
+var namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
+
+// A test that a document names is there.
+func TestNamedTestsExist(t *testing.T) {
+	tests := make(map[string]bool)
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`)
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, found := range declared.FindAllSubmatch(text, -1) {
+			tests[string(found[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, file := range documents(t) {
+		for _, found := range namedTest.FindAllStringSubmatch(document(t, file), -1) {
+			named++
+			if !tests[found[1]] {
+				t.Errorf("%s: there is no %s", file, found[1])
+			}
+		}
+	}
+	if named < 50 {
+		t.Errorf("%d tests are named in documents, want more", named)
+	}
+}
