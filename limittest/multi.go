@@ -43,7 +43,7 @@ func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.In(t, func(t *testing.T) {
-				test.run(&multiSubject{T: t, s: &s, p: open(t, trypema.Options{Window: s.Window})})
+				test.run(&multiSubject{trial: s.trial(t), s: &s, p: open(t, trypema.Options{Window: s.Window})})
 			})
 		})
 	}
@@ -123,7 +123,7 @@ func plain(d trypema.Decision) trypema.Decision {
 
 // multiSubject is a provider with the helpers that make tests short.
 type multiSubject struct {
-	*testing.T
+	*trial
 	s *Subject
 	p MultiProvider
 }
@@ -142,12 +142,13 @@ func (m *multiSubject) limits(c, more uint64, times int) trypema.MultiLimiter {
 
 func (m *multiSubject) allow(l trypema.MultiLimiter, n uint64) trypema.Decision {
 	m.Helper()
+	defer m.took(time.Now())
 	d, err := l.AllowN(ctx, "k", n)
 	if err != nil {
 		m.Fatal(err)
 	}
 	if d.Allowed != (d.RefusedBy == "") {
-		m.Fatalf("cost %d: a denial, and no other, names who refused: %+v", n, d)
+		m.T.Fatalf("cost %d: a denial, and no other, names who refused: %+v", n, d)
 	}
 	return d
 }
@@ -155,6 +156,7 @@ func (m *multiSubject) allow(l trypema.MultiLimiter, n uint64) trypema.Decision 
 // used returns the admitted cost in the long and in the short window.
 func (m *multiSubject) used(l trypema.MultiLimiter) (u [2]uint64) {
 	m.Helper()
+	defer m.took(time.Now())
 	all, err := l.Usage(ctx, "k")
 	if err != nil || len(all) != 2 {
 		m.Fatal(all, err)
@@ -219,15 +221,19 @@ func (m *multiSubject) bounds() {
 				log = append(log, anywindow.Admission{From: before, To: time.Now(), Cost: n})
 			}
 		}
-		time.Sleep(time.Duration(rng.Int64N(int64(m.s.Window / 8))))
+		m.sleep(time.Duration(rng.Int64N(int64(m.s.Window / 8))))
 	}
 	for _, of := range []struct {
 		c      uint64
 		window time.Duration
 	}{{short, m.s.Window}, {long, 4 * m.s.Window}} {
 		got := anywindow.Most(log, of.window)
-		if want := m.s.bound(of.c, trypema.Options{}); got > want || got < want/2 {
-			m.Errorf("%d admitted in a window of %v, want at most %d and at least half of it", got, of.window, want)
+		want := m.s.bound(of.c, trypema.Options{})
+		if got > want {
+			m.T.Errorf("%d admitted in a window of %v, want at most %d", got, of.window, want)
+		}
+		if got < want/2 {
+			m.Errorf("%d admitted in a window of %v, want at least half of %d", got, of.window, want)
 		}
 	}
 }
@@ -245,19 +251,19 @@ func (m *multiSubject) retryAfter() {
 			m.Fatalf("after burst %d: %+v", i, d)
 		}
 		if i == 0 {
-			time.Sleep(m.s.Window + m.s.Window/10 + m.s.Lag)
+			m.sleep(m.s.Window + m.s.Window/10 + m.s.Lag)
 		}
 	}
 	d := m.allow(l, 1)
 	start := time.Now()
 	if early := d.RetryAfter - m.s.Resolution - m.s.Jitter - m.s.Lag; early > 0 {
-		time.Sleep(early)
+		m.sleep(early)
 		e, err := l.Peek(ctx, "k", 1)
 		if err != nil || e.Allowed && time.Since(start) < d.RetryAfter-m.s.Lag-m.s.Jitter/2 {
 			m.Errorf("passes before its RetryAfter: %+v, then %+v, %v", d, e, err)
 		}
 	}
-	time.Sleep(d.RetryAfter - time.Since(start))
+	m.sleep(d.RetryAfter - time.Since(start))
 	if got := m.allow(l, 1); !got.Allowed {
 		m.Errorf("denied after its RetryAfter: %+v, then %+v", d, got)
 	}
@@ -286,6 +292,7 @@ func (m *multiSubject) newRates() {
 
 func (m *multiSubject) reserve(l trypema.MultiLimiter, n uint64, expiry time.Duration) *trypema.Reservation {
 	m.Helper()
+	defer m.took(time.Now())
 	r, err := l.Reserve(ctx, "k", n, expiry)
 	if err != nil {
 		m.Fatal(err)
@@ -304,7 +311,7 @@ func (m *multiSubject) settles() {
 	l := m.limits(1000, 2000, 4)
 	r := m.reserve(l, 100, 0)
 	m.check("reserved", l, 100)
-	time.Sleep(m.s.Window / 4)
+	m.sleep(m.s.Window / 4)
 	m.allow(l, 7) // a later group
 	if err := r.Commit(ctx, 30); err != nil {
 		m.Fatal(err)
@@ -324,8 +331,8 @@ func (m *multiSubject) settles() {
 	}
 	m.check("at more, as estimated, and refunded", l, 37+50+5)
 	// What was settled leaves with the group in which it was recorded.
-	time.Sleep(m.s.Window - m.s.Window/4 + m.s.Jitter/2)
-	time.Sleep(m.s.Window / 50)
+	m.sleep(m.s.Window - m.s.Window/4 + m.s.Jitter/2)
+	m.sleep(m.s.Window / 50)
 	if u := m.used(l); u != [2]uint64{92, 62} {
 		m.Errorf("%d used once the first has left the short window, want 92 and 62", u)
 	}
@@ -363,7 +370,7 @@ func (m *multiSubject) expires() {
 		m.Fatal(err)
 	}
 	m.check("reserved", l, 112)
-	time.Sleep(expiry + m.s.Window/10 + m.s.Lag)
+	m.sleep(expiry + m.s.Window/10 + m.s.Lag)
 	m.check("expired", l, 2)
 	if err := late.Commit(ctx, 20); err != nil {
 		m.Fatal(err)
@@ -378,7 +385,7 @@ func (m *multiSubject) expires() {
 func (m *multiSubject) settlesTooLate() {
 	l := m.limits(1000, 2000, 4)
 	r := m.reserve(l, 100, 0)
-	time.Sleep(m.s.Window + m.s.Window/10)
+	m.sleep(m.s.Window + m.s.Window/10)
 	m.allow(l, 7)
 	if err := r.Commit(ctx, 40); err != nil {
 		m.Fatal(err)
@@ -391,7 +398,7 @@ func (m *multiSubject) settlesTooLate() {
 	if err := l.Delete(ctx, "k"); err != nil {
 		m.Fatal(err)
 	}
-	time.Sleep(m.s.Window / 4)
+	m.sleep(m.s.Window / 4)
 	m.allow(l, 9)
 	if err := r.Refund(ctx); err != nil {
 		m.Fatal(err)
