@@ -52,7 +52,7 @@ test: redis-server ## every module's tests, against a real Redis, with the race 
 
 test-long: redis-server ## what make test has no time for: the faults again and again, and the models at length
 	$(GO) test -timeout 60m ./internal/thirdparty/onfaults -long
-	$(GO) test -timeout 60m ./internal/thirdparty/onmodel -rapid.checks 50000
+	$(GO) test -timeout 60m ./internal/thirdparty/onmodel -rapid.checks 20000
 	$(GO) test -timeout 60m -count 20 -run 'Linearizable|CompanyDoesNotMatter' ./internal/thirdparty
 	$(GO) test -timeout 60m -count 20 -run 'TestTwin|TestLedger' ./internal/thirdparty/onredis
 

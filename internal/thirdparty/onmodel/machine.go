@@ -81,7 +81,7 @@ func New(s Subject) *Machine { return &Machine{Subject: s, twins: map[place]*twi
 func (m *Machine) Run(t *rapid.T) {
 	actions := map[string]func(*rapid.T){
 		"wait": m.wait, "wait for an edge": m.waitForEdge,
-		"allow": m.allow, "allow again": m.allow, "allow many": m.allowMany,
+		"allow": m.allow, "allow again": m.allow, "allow many": m.allowMany, "allow for a while": m.allowForAWhile,
 		"peek": m.peek, "usage": m.usage, "set": m.set, "delete": m.remove, "bad": m.bad,
 	}
 	if m.Multi != nil {
@@ -129,7 +129,10 @@ func (m *Machine) denial() trypema.Outcome {
 // Keys are short, or too long for an entry of the table, or such as encodings might take apart.
 var keys = []string{"k", "another", "a key that is too long to be stored in an entry", "2001:db8::1", "}{\x00\xff"}
 
-func drawKey(t *rapid.T) string { return rapid.SampledFrom(keys).Draw(t, "key") }
+// drawKey draws one of them, most often the first, so that much happens to it.
+func drawKey(t *rapid.T) string {
+	return keys[max(0, rapid.IntRange(-4, len(keys)-1).Draw(t, "key"))]
+}
 
 func (m *Machine) drawCapacity(t *rapid.T) uint64 {
 	return rapid.SampledFrom(m.Capacities).Draw(t, "capacity")
@@ -158,10 +161,15 @@ func (m *Machine) wait(t *rapid.T) {
 	}).Draw(t, "time")))
 }
 
-// waitForEdge goes to the instant at which the newest group of a window expires, or one before.
+// waitForEdge goes to the instant at which the newest group of a window, or what was reserved, expires; or one before.
 func (m *Machine) waitForEdge(t *rapid.T) {
-	key := drawKey(t)
-	at := m.twin(key, m.Options.Window).Last() + m.units(m.Options.Window) - m.units(m.Step)*int64(rapid.IntRange(0, 1).Draw(t, "before"))
+	at := m.twin(drawKey(t), m.Options.Window).Last() + m.units(m.Options.Window)
+	if len(m.reserved) > 0 && rapid.Bool().Draw(t, "of a reservation") {
+		r := rapid.SampledFrom(m.reserved).Draw(t, "reservation")
+		i := rapid.IntRange(0, len(r.windows)-1).Draw(t, "limit")
+		at = r.at[i] + m.units(r.windows[i])
+	}
+	at -= m.units(m.Step) * int64(rapid.IntRange(0, 1).Draw(t, "before"))
 	if at < m.now+m.units(m.Step) {
 		t.Skip("it is past that")
 	}
@@ -205,6 +213,16 @@ func (m *Machine) allowMany(t *rapid.T) {
 	c, key, n := m.drawCapacity(t), drawKey(t), rapid.Uint64Range(1, 2).Draw(t, "cost")
 	for range rapid.IntRange(2, 40).Draw(t, "times") {
 		m.take(t, key, c, n, true)
+	}
+}
+
+// allowForAWhile makes many groups.
+func (m *Machine) allowForAWhile(t *rapid.T) {
+	c, key, n := m.drawCapacity(t), drawKey(t), rapid.Uint64Range(1, 2).Draw(t, "cost")
+	pace := max(m.Step, rapid.SampledFrom([]time.Duration{m.Options.Bucket, m.Options.Bucket / 3, m.Options.Window / 100}).Draw(t, "pace"))
+	for range rapid.IntRange(2, 30).Draw(t, "times") {
+		m.take(t, key, c, n, true)
+		m.advance(t, pace)
 	}
 }
 

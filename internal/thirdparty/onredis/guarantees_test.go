@@ -147,7 +147,7 @@ func TestManyGroups(t *testing.T) {
 			if d := allow(1); !d.Allowed {
 				t.Fatal(d)
 			}
-			o.set(t, 100_000)
+			o.Advance(t, 100_000)
 		}
 		if d := allow(2e6); d.Allowed || d.RetryAfter != trypema.Never || d.Remaining != 450_000-uint64(groups) {
 			t.Errorf("%+v", d)
@@ -156,14 +156,14 @@ func TestManyGroups(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 		// All but some expire.
-		o.set(t, time.Hour.Microseconds()-20*100_000)
+		o.Advance(t, time.Hour.Microseconds()-20*100_000)
 		d := allow(1)
 		if want := uint64(1e6 - 19 - 1); !d.Allowed || d.Remaining != want {
 			t.Errorf("after all but 19 have expired: %+v, want %d remaining", d, want)
 		}
 		// Their memory is given back.
 		for range 200 {
-			o.set(t, 100_000)
+			o.Advance(t, 100_000)
 			allow(1)
 		}
 		keys, err := client.Keys(t.Context(), "*").Result()

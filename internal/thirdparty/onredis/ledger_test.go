@@ -88,7 +88,7 @@ func TestLedger(t *testing.T) {
 	defer func() { _ = clients["miniredis"].Close() }()
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
-			runs := 60
+			runs := 30
 			if testing.Short() || name == "miniredis" {
 				runs = 10
 			}
@@ -122,12 +122,12 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 		}
 		w, b := m.span.Window, m.span.Bucket
 		later := []int64{0, 0, 1, b / 3, b - 1, b, b + 1, w / 10, w, w - 1, near, far, far + w, 3 * w}[min(rng.IntN(14), rng.IntN(14))]
-		oracle.set(t, later)
+		oracle.Advance(t, later)
 		var keys, args []string
 		var asks []lease.Ask
 		for _, key := range []string{"a", "b", "c"}[:1+rng.IntN(3)] {
 			key = prefix + key
-			ask := m.next(key, oracle.now)
+			ask := m.next(key, oracle.Now)
 			keys, args, asks = append(keys, key), append(args, script.Message(ask)), append(asks, ask)
 			if twins[key] == nil {
 				twins[key] = new(lease.Ledger)
@@ -144,7 +144,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 				r := script.NewReader(reply)
 				for i, ask := range asks {
 					got, err := script.ReadAnswer(r, ask.Whole)
-					want := twins[keys[i]].Settle(m.span, oracle.now, far, ask)
+					want := twins[keys[i]].Settle(m.span, oracle.Now, far, ask)
 					if before, known := running[keys[i]]; known && got.Before != before && !got.Stale {
 						t.Fatalf("step %d: running counts are %+v, and were %+v", step, got.Before, before)
 					}
@@ -166,9 +166,9 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 			})
 		outlivesItsLeases(t, client.Get(t.Context(), keys[0]).Val(), oracle.span.Window)
 		if rng.IntN(10) == 0 { // a reservation is settled
-			key, at, was, is := keys[0], oracle.now-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
+			key, at, was, is := keys[0], oracle.Now-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
 			got := commit(t, s, m.span, key, "ha", at, was, is)
-			if want := twins[key].Commit(m.span, oracle.now, at, was, is); got != want {
+			if want := twins[key].Commit(m.span, oracle.Now, at, was, is); got != want {
 				t.Fatalf("step %d: commit of %d to %d at %d: %v, want %v", step, was, is, at, got, want)
 			}
 			delete(running, key)
@@ -181,7 +181,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 			if keep == trypema.KeepOldest {
 				side = window.Oldest
 			}
-			twins[key].Set(m.span, oracle.now, total, side, keep == trypema.Replace)
+			twins[key].Set(m.span, oracle.Now, total, side, keep == trypema.Replace)
 			delete(running, key)
 		}
 	}

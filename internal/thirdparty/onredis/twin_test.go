@@ -2,8 +2,6 @@ package onredis
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
-	"encoding/hex"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -16,25 +14,22 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/model"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/internal/window"
-	"github.com/trypema/trypema/redislimit"
 )
 
 // oracle is a Conn that gives the scripts another clock, at which it then asks the naive twin of each key the same, in the
 // order in which the calls travel.
 type oracle struct {
-	redislimit.Conn
-	client redis.UniversalClient
-	span   window.Span
-	law    func(capacity uint64) *window.Law // nil for Absolute
+	rig.Clocked
+	*rig.Clock
+	span window.Span
+	law  func(capacity uint64) *window.Law // nil for Absolute
 
 	mu    sync.Mutex
-	now   int64
 	twins map[string]*model.Twin     // by Redis key
 	wants map[question][]expectation // what the callers are to be told, in any order
 }
@@ -51,42 +46,21 @@ type expectation struct {
 	chance bool // it may also be allowed
 }
 
-const clock = "{clock}"
-
 // newOracle returns an oracle whose clock starts somewhere; without twins it is only the clock.
 func newOracle(t testing.TB, client redis.UniversalClient, options trypema.Options, suppressed bool, twins map[string]*model.Twin) *oracle {
 	options, _ = options.WithDefaults()
-	o := &oracle{
-		Conn:   goredisconn.New(client),
-		client: client,
-		span:   window.Span{Window: options.Window.Microseconds(), Bucket: options.Bucket.Microseconds()},
-		twins:  twins,
-	}
+	o := &oracle{span: window.Span{Window: options.Window.Microseconds(), Bucket: options.Bucket.Microseconds()}, twins: twins}
+	o.Clock, o.Clocked = rig.NewClock(t, client)
 	if suppressed {
 		o.law = func(capacity uint64) *window.Law { return window.NewLaw(o.span, capacity, options.HardLimitFactor) }
 	}
-	o.set(t, 1.8e15)
 	return o
 }
 
-// set moves the clock.
-func (o *oracle) set(t testing.TB, later int64) {
-	t.Helper()
-	o.now += later
-	if err := o.client.Set(t.Context(), clock, strconv.FormatInt(o.now, 10), 0).Err(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Run replaces the clock.
-func (o *oracle) Run(ctx context.Context, script, _ string, keys, args [][]string, answer func(int, []any, error)) {
-	other := strings.Replace(script, "call('TIME')", "{0, call('GET', '"+clock+"')}", 1)
-	if other == script {
-		panic("the script does not read the clock as expected")
-	}
-	sum := sha1.Sum([]byte(other)) //nolint:gosec // it is how Redis names scripts
-	o.Conn.Run(ctx, other, hex.EncodeToString(sum[:]), keys, args, func(i int, reply []any, err error) {
-		if err == nil && o.twins != nil && strings.Contains(script, "-- Decides calls under") {
+// Run implements redislimit.Conn.
+func (o *oracle) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+	o.Clocked.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) {
+		if err == nil && o.twins != nil && strings.Contains(source, "-- Decides calls under") {
 			o.ask(keys[i], args[i])
 		}
 		answer(i, reply, err)
@@ -127,7 +101,7 @@ func (o *oracle) askOne(name string, runs []string, dice string) string {
 		if o.law == nil {
 			// All of a run are answered from the state after it.
 			for range max(1, parse(runs[2])) {
-				o.wants[q] = append(o.wants[q], expectation{twin.Absolute(q.capacity, o.now, q.n, q.record), false})
+				o.wants[q] = append(o.wants[q], expectation{twin.Absolute(q.capacity, o.Now, q.n, q.record), false})
 			}
 			continue
 		}
@@ -137,7 +111,7 @@ func (o *oracle) askOne(name string, runs []string, dice string) string {
 				thrown = (float64(int(dice[0])<<16+int(dice[1])<<8+int(dice[2])) + .5) / (1 << 24)
 				dice = dice[3:]
 			}
-			v := twin.Suppressed(o.law(q.capacity), o.now, q.n, thrown, q.record)
+			v := twin.Suppressed(o.law(q.capacity), o.Now, q.n, thrown, q.record)
 			o.wants[q] = append(o.wants[q], expectation{v, !q.record && v.Factor < 1})
 			if !v.Allowed {
 				later = append(later, denied{q, len(o.wants[q]) - 1})
@@ -146,7 +120,7 @@ func (o *oracle) askOne(name string, runs []string, dice string) string {
 	}
 	// The waiting times are those from the state after the batch.
 	for _, d := range later {
-		v := twin.Suppressed(o.law(d.capacity), o.now, d.n, 0, false)
+		v := twin.Suppressed(o.law(d.capacity), o.Now, d.n, 0, false)
 		o.wants[d.question][d.at].Wait = v.Wait
 		o.wants[d.question][d.at].Then = v.Then
 	}
@@ -210,13 +184,13 @@ func (a *redisAgreement) step() {
 	switch c := int64(in.Next()); {
 	case c < 100: // at once
 	case c < 190:
-		o.now += c * b / 240
+		o.Now += c * b / 240
 	case c < 230:
-		o.now += model.Pick(in, b-1, b, b+1, w-b, w-1, w, o.span.Recent())
+		o.Now += model.Pick(in, b-1, b, b+1, w-b, w-1, w, o.span.Recent())
 	default:
-		o.now += (c - 200) * w / 40
+		o.Now += (c - 200) * w / 40
 	}
-	o.set(a.T, 0)
+	o.Advance(a.T, 0)
 	key := model.Pick(in, "k", "k", "k", "another")
 	capacity := model.Pick[uint64](in, 1, 5, 20, 20, 20, 100, 1e6, 1<<50)
 	if a.suppressed {
@@ -241,7 +215,7 @@ func (a *redisAgreement) step() {
 	case op < 200: // a long run of groups
 		for range 1 + op%16 {
 			a.calls([]string{key}, rate, capacity, []uint64{1}, true)
-			o.set(a.T, b)
+			o.Advance(a.T, b)
 		}
 	case op < 208:
 		a.usage(key, rate, capacity)
@@ -271,8 +245,8 @@ func (a *redisAgreement) commit(key string, is uint64) {
 	}
 	letter := map[bool]string{false: "a", true: "s"}[a.suppressed]
 	got := commit(a.T, script.NewServer(a.oracle), a.oracle.span, a.name(key), letter, events[i].at, events[i].n, is)
-	if want := a.oracle.twin(a.name(key)).Settle(a.oracle.now, events[i].at, events[i].n, is); got != want {
-		a.Errorf("%+v to %d at %d: settled %v, want %v", events[i], is, a.oracle.now, got, want)
+	if want := a.oracle.twin(a.name(key)).Settle(a.oracle.Now, events[i].at, events[i].n, is); got != want {
+		a.Errorf("%+v to %d at %d: settled %v, want %v", events[i], is, a.oracle.Now, got, want)
 	}
 	if events[i].n = is; is == 0 {
 		a.events[key] = slices.Delete(events, i, i+1)
@@ -319,12 +293,12 @@ func (a *redisAgreement) calls(keys []string, rate trypema.Rate, capacity uint64
 		q := question{a.name(keys[i%len(keys)]), capacity, n, record}
 		if !a.take(q, got[i]) {
 			a.Errorf("%+v, suppressed %v, at %d: of %d calls one of %+v was told\n %+v\nbut the twin expects one of\n %+v",
-				a.o, a.suppressed, a.oracle.now, len(costs), q, got[i], a.oracle.wants[q])
+				a.o, a.suppressed, a.oracle.Now, len(costs), q, got[i], a.oracle.wants[q])
 			return
 		}
 		if got[i].Allowed && record && n > 0 {
 			key := keys[i%len(keys)]
-			a.events[key] = append(a.events[key], event{a.oracle.now, n})
+			a.events[key] = append(a.events[key], event{a.oracle.Now, n})
 		}
 	}
 }
@@ -365,7 +339,7 @@ func (a *redisAgreement) usage(key string, rate trypema.Rate, capacity uint64) {
 	if err != nil {
 		a.Fatal(err)
 	}
-	c := a.oracle.twin(a.name(key)).Counts(a.oracle.now)
+	c := a.oracle.twin(a.name(key)).Counts(a.oracle.Now)
 	want := trypema.Usage{
 		Total: c.Observed(), Declined: c.Declined, Limit: capacity, Remaining: capacity - min(capacity, c.Admitted),
 		SuppressionFactor: a.oracle.wants[question{a.name(key), capacity, 1, false}][0].Factor,
@@ -387,7 +361,7 @@ func (a *redisAgreement) set(key string, total uint64) {
 		a.Fatal(err)
 	}
 	twin := o.twin(a.name(key))
-	have := twin.Counts(o.now).Observed()
+	have := twin.Counts(o.Now).Observed()
 	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
 	if want.Matched {
 		want.Current = total
@@ -396,11 +370,11 @@ func (a *redisAgreement) set(key string, total uint64) {
 		case total == 0:
 			twin.Delete()
 		case keep == trypema.Replace || have == 0:
-			twin.Replace(o.now, total)
+			twin.Replace(o.Now, total)
 		case keep == trypema.KeepNewest:
-			twin.Resize(o.now, total, window.Newest)
+			twin.Resize(o.Now, total, window.Newest)
 		default:
-			twin.Resize(o.now, total, window.Oldest)
+			twin.Resize(o.Now, total, window.Oldest)
 		}
 	}
 	if got != want {
@@ -416,8 +390,8 @@ func TestTwin(t *testing.T) {
 		addr func() string
 		runs uint64
 	}{
-		{"redis", redisserver.Start(t).Addr, 60},
-		{"miniredis", miniredis.RunT(t).Addr, 10},
+		{"redis", redisserver.Start(t).Addr, 30},
+		{"miniredis", miniredis.RunT(t).Addr, 5},
 	} {
 		t.Run(server.name, func(t *testing.T) {
 			client := rig.GoRedis(t, []string{server.addr()})
@@ -448,13 +422,13 @@ func TestCountsWithoutEnd(t *testing.T) {
 		capacity, _ = rate.Capacity(options.Window)
 		for range 60 {
 			a.calls([]string{"k"}, rate, capacity, []uint64{large}, true)
-			a.oracle.set(t, options.Window.Microseconds()/20)
+			a.oracle.Advance(t, options.Window.Microseconds()/20)
 			a.calls([]string{"k"}, rate, capacity, []uint64{2}, true)
 			a.usage("k", rate, capacity)
-			a.oracle.set(t, options.Window.Microseconds()*9/20)
+			a.oracle.Advance(t, options.Window.Microseconds()*9/20)
 			a.calls([]string{"k"}, rate, capacity, []uint64{3}, true)
 			a.usage("k", rate, capacity)
-			a.oracle.set(t, options.Window.Microseconds()/2)
+			a.oracle.Advance(t, options.Window.Microseconds()/2)
 		}
 	}
 }
