@@ -174,9 +174,9 @@ func (w *world) lost(a *account, p parcel) {
 
 // Whatever is lost, delayed, delivered late, or dies: no window admits more than the capacity.
 func TestBound(t *testing.T) {
-	runs := 300
+	runs := 150
 	if testing.Short() {
-		runs = 60
+		runs = 30
 	}
 	for run := range runs {
 		seed := rand.Uint64()

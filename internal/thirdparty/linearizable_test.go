@@ -207,7 +207,7 @@ func (s subject) reject(t *testing.T, bound uint64, history func(traffic) []porc
 	first, _ := seeds(t, bound)
 	for seed := first; seed != first+bound; seed++ {
 		traffic := drawTraffic(seed, s.rules)
-		if porcupine.CheckOperationsTimeout(traffic.rules.model(), history(traffic), time.Minute) == porcupine.Illegal {
+		if porcupine.CheckOperationsTimeout(traffic.rules.model(), history(traffic), time.Second) == porcupine.Illegal {
 			t.Logf("rejected by history %d", seed-first+1)
 			return
 		}

@@ -63,7 +63,7 @@ func TestOutputBuffer(t *testing.T) {
 					t.Errorf("%d connections were made anew", again)
 				}
 				f.Bound("of a key", f.Capacity()*3/2)
-				f.Use("afterwards", .95, rig.Since(ended.Add(window)))
+				f.Use("afterwards", .9, rig.Since(ended.Add(window)))
 			})
 		})
 	}
@@ -146,7 +146,7 @@ func TestConnections(t *testing.T) {
 		f.Stop()
 		f.Summary(timeout, f.Kind.String())
 		f.Bound("of a key", f.Capacity())
-		f.Use("among the crowd", .95, rig.Since(joined), rig.Until(left))
-		f.Use("afterwards", .95, rig.Since(left.Add(window)))
+		f.Use("among the crowd", .9, rig.Since(joined), rig.Until(left))
+		f.Use("afterwards", .9, rig.Since(left.Add(window)))
 	}
 }

@@ -299,7 +299,7 @@ func gone(t *testing.T, kind rig.Kind, policy redislimit.FailurePolicy, instance
 	if len(f.Of(rig.Fellback)) == 0 {
 		t.Error("no fallbacks")
 	}
-	f.Use("afterwards", .95, rig.Since(resumed.Add(2*window)))
+	f.Use("afterwards", .9, rig.Since(resumed.Add(2*window)))
 	if kind.Hybrid {
 		settled(f, server.Client(), func(c rig.Call) bool { return c.To.After(paused.Add(-window)) && c.From.Before(resumed) })
 	}

@@ -18,7 +18,7 @@ import (
 var long = flag.Bool("long", false, "run for many minutes instead of one or two")
 
 // atOnce is how many tests run beside each other: they mostly wait, so more than there are processors.
-const atOnce = "10"
+const atOnce = "8"
 
 func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", atOnce); err != nil { // unless the command line says otherwise, which is read later

@@ -116,5 +116,5 @@ func full(t *testing.T, kind rig.Kind, eviction string) {
 	} else if len(drops.keys) == 0 {
 		t.Error("nothing was dropped")
 	}
-	f.Use("afterwards", .95, rig.Since(ended.Add(window)))
+	f.Use("afterwards", .9, rig.Since(ended.Add(window)))
 }

@@ -125,5 +125,5 @@ func network(t *testing.T, kind rig.Kind, hit int, policy redislimit.FailurePoli
 			t.Errorf("%d fallbacks in %d calls of instances that are not cut off", fallbacks, len(spared))
 		}
 	}
-	f.Use("afterwards", .95, rig.Since(ended.Add(window)))
+	f.Use("afterwards", .9, rig.Since(ended.Add(window)))
 }

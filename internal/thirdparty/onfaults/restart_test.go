@@ -90,5 +90,5 @@ func restart(t *testing.T, kind rig.Kind, name string, args []string, keeps func
 		// Leases from before are used to their end.
 		f.Bound("that begins after it", f.Capacity(), rig.Since(ended.Add(window)))
 	}
-	f.Use("afterwards", .95, rig.Since(ended.Add(window)))
+	f.Use("afterwards", .9, rig.Since(ended.Add(window)))
 }

@@ -93,5 +93,5 @@ func failover(t *testing.T, kind rig.Kind, behind bool, dial func(t testing.TB, 
 		f.Bound("over the failover", f.Capacity()+uint64(lost))
 	}
 	f.Bound("that begins after it", f.Capacity(), rig.Since(promoted))
-	f.Use("afterwards", .95, rig.Since(promoted.Add(window)))
+	f.Use("afterwards", .9, rig.Since(promoted.Add(window)))
 }
