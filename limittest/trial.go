@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// trial is a test of a subject. Where time is real, a machine that is too busy makes calls and wakes sleepers too late: then what depends on when
-// a call was judged is not known to be wrong. What does not depend on it, such as the bound, fails by the embedded T.
+// trial is a test of a subject. Where time is real, a machine that is too busy makes calls and wakes sleepers too late: then what
+// depends on when a call was judged is not known to be wrong. What does not depend on it, such as the bound, fails by the embedded T.
 type trial struct {
 	*testing.T
 	jitter, window time.Duration // of the subject

@@ -29,8 +29,8 @@ const movingPause = 10 * time.Millisecond
 
 // Run runs a script on items in one exchange, and once more with those that the server has refused in the form in which they
 // came, which it then remembers. Where a run was for several items and broke off over one of them, they are asked for one by one:
-// those before it are then recorded twice, which errs on the safe side. Items whose keys are moving from one node of a Cluster to another are asked for again until they
-// have arrived, or ctx ends.
+// those before it are then recorded twice, which errs on the safe side. Items whose keys are moving from one node of a Cluster to
+// another are asked for again until they have arrived, or ctx ends.
 //
 // pack puts together the items that one run of the script can answer; unless together is set, each is a parcel of its own.
 // ask returns KEYS, one for each item, and ARGV for a parcel. answer is told what became of a parcel, from any goroutine and
