@@ -402,6 +402,9 @@ func (s *Subject) retryAfter(t *trial) {
 		}
 		t.sleep(d.RetryAfter - time.Since(start))
 		after := l.peek("k", rate, n)
+		if wait := after.RetryAfter; wait <= s.Jitter { // where time is real, what was recorded may have been judged later than it was said
+			t.sleep(wait)
+		}
 		if s.Jitter == 0 && s.Lag == 0 && after.Remaining != d.RemainingAfterWaiting {
 			t.Fatalf("round %d: %d remains after waiting, %d was promised", round, after.Remaining, d.RemainingAfterWaiting)
 		}

@@ -36,7 +36,7 @@ func TestSoak(t *testing.T) {
 			t.Errorf("%+v", one)
 		}
 	}
-	if r.Faults != 2 || len(r.Samples) < 4 || r.NewKeys < 5_000 || r.Calls < 20_000 || len(r.Rules) < 50 {
+	if r.Faults < 2 || len(r.Samples) < 4 || r.NewKeys < 5_000 || r.Calls < 20_000 || len(r.Rules) < 50 {
 		t.Errorf("%d faults, %d samples, %d new keys, %d calls, %d rules", r.Faults, len(r.Samples), r.NewKeys, r.Calls, len(r.Rules))
 	}
 	if svg, err := os.ReadFile(filepath.Join(dir, "soak.svg")); err != nil || !bytes.Contains(svg, []byte("<svg")) {
