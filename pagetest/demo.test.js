@@ -117,10 +117,10 @@ test('each slider moves by keyboard, and the charts with it', async () => {
     await well(visited)
   }
   const other = await visit() // which shows what the server has
-  for (const [id, { before, value }] of Object.entries(moved)) {
-    await until(`the server has ${id}`, async () => (await other.page.locator(`#${id}`).inputValue()) === value)
-    await page.locator(`#${id}`).fill(before)
-  }
+  const shows = (id, value) => until(`the server has ${id}`, async () => (await other.page.locator(`#${id}`).inputValue()) === value)
+  for (const id in moved) await shows(id, moved[id].value)
+  for (const id in moved) await page.locator(`#${id}`).fill(moved[id].before)
+  for (const id in moved) await shows(id, moved[id].before)
   await other.page.context().close()
   await page.context().close()
 })
