@@ -186,7 +186,9 @@ func (v *victim) suffer(kind rig.Kind, strike, end func(*victim), spared, forget
 			all = append(all, o.Admission)
 		}
 	}
-	v.Logf("%d calls, %d of them decided by the policy until the end, %d of those admitted; changes: %v", len(log), fallbacks, open, changes)
+	most := anywindow.Most(all, window)
+	v.Logf("%d calls, %d of them decided by the policy until the end, %d of those admitted; at most %d of %d in a window; changes: %v",
+		len(log), fallbacks, open, most, capacity, changes)
 	if !recovered {
 		v.Error("Redis is not asked again")
 	}
@@ -211,7 +213,7 @@ func (v *victim) suffer(kind rig.Kind, strike, end func(*victim), spared, forget
 	if forgets && (kind.Hybrid || policy == redislimit.FailClosed) {
 		bound *= 2
 	}
-	if most := anywindow.Most(all, window); most > bound && policy != redislimit.FailOpen {
+	if most > bound && policy != redislimit.FailOpen {
 		v.Errorf("%d admitted in a window, want at most %d", most, bound)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"testing"
 )
 
 // MissingError says why no limiter in Rust can be had here.
@@ -32,8 +33,8 @@ var build struct {
 	err  error
 }
 
-// Build builds the program, and the module redis-cell, unless that has been done, and returns the folder of what was built. It takes a minute
-// or two the first time. The error is a *MissingError where cargo or the sources are not there.
+// Build builds the program, and the module redis-cell, unless that has been done, and returns the folder of what was built. It takes a
+// minute or two the first time; for a test, which is not about speed, a part of that. The error is a *MissingError where cargo or the sources are not there.
 func Build(ctx context.Context) (dir string, err error) {
 	build.Lock()
 	defer build.Unlock()
@@ -57,16 +58,20 @@ func compile(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", &MissingError{"cargo, which builds the limiters in Rust, is not on PATH"}
 	}
-	if err := run(ctx, cargo, dir); err != nil {
+	profile := "release"
+	if testing.Testing() {
+		profile = "quick"
+	}
+	if err := run(ctx, cargo, dir, "--profile", profile); err != nil {
 		return "", err
 	}
-	_ = run(ctx, cargo, dir, "--package", "redis-cell") // which wants a C compiler; without it there is no such module
-	return filepath.Join(dir, "target", "release"), nil
+	_ = run(ctx, cargo, dir, "--profile", profile, "--package", "redis-cell") // which wants a C compiler; without it there is no such module
+	return filepath.Join(dir, "target", profile), nil
 }
 
 func run(ctx context.Context, cargo, dir string, args ...string) error {
 	var said bytes.Buffer
-	c := exec.CommandContext(ctx, cargo, append([]string{"build", "--release", "--locked", "--quiet"}, args...)...)
+	c := exec.CommandContext(ctx, cargo, append([]string{"build", "--locked", "--quiet"}, args...)...)
 	c.Dir, c.Stdout, c.Stderr = dir, &said, &said
 	if err := c.Run(); err != nil {
 		return fmt.Errorf("cargo build in %s: %w\n%s", dir, err, lastLines(said.Bytes()))
