@@ -81,7 +81,7 @@ func TestMultiWaitsForWhatItDeclines(t *testing.T) {
 		if d, err := m.Peek(ctx, "k", 1); err != nil || d.Allowed {
 			t.Errorf("an instant before its RetryAfter: %+v, %v", d, err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if d, err := m.Allow(ctx, "k"); err != nil || !d.Allowed {
 			t.Errorf("after its RetryAfter: %+v, %v", d, err)
 		}
@@ -158,7 +158,7 @@ func TestMultiWaitsForWhatItDeclined(t *testing.T) {
 		if d, err := m.Peek(ctx, "k", 1); err != nil || d.Allowed {
 			t.Errorf("right before its RetryAfter: %+v, %v", d, err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if d, err := m.Peek(ctx, "k", 1); err != nil || !d.Allowed {
 			t.Errorf("after its RetryAfter: %+v, %v", d, err)
 		}

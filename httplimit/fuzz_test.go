@@ -16,8 +16,8 @@ import (
 
 // What draft-ietf-httpapi-ratelimit-headers-10 and RFC 9651 allow of what we say: a string, and parameters that are whole numbers of at most 15 digits.
 var (
-	policyValue = regexp.MustCompile(`^"[ !#-\[\]-~]+";q=\d{1,15}(;w=\d{1,15})?$`)
-	limitValue  = regexp.MustCompile(`^"[ !#-\[\]-~]+";r=\d{1,15}(;t=\d{1,15})?$`)
+	policyValue = regexp.MustCompile(`^"[ !\x23-\x5b\x5d-\x7e]+";q=\d{1,15}(;w=\d{1,15})?$`)
+	limitValue  = regexp.MustCompile(`^"[ !\x23-\x5b\x5d-\x7e]+";r=\d{1,15}(;t=\d{1,15})?$`)
 	whole       = regexp.MustCompile(`^\d+$`)
 )
 

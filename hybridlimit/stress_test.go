@@ -189,7 +189,7 @@ func (s *stress) do(rng *rand.Rand, which int, l trypema.Limiter, several trypem
 }
 
 func (s *stress) check(err error) {
-	if err != nil && !(s.closed.Load() && errors.Is(err, trypema.ErrClosed)) {
+	if err != nil && (!s.closed.Load() || !errors.Is(err, trypema.ErrClosed)) {
 		s.Error(err)
 	}
 }

@@ -41,7 +41,7 @@ func (l *Liar) Granted() uint64 {
 // Sane reports whether a decision does not contradict itself. The zero one is that of a verb that makes none.
 func Sane(d trypema.Decision) bool {
 	return d == (trypema.Decision{}) ||
-		d.Allowed == (d.Outcome == trypema.OutcomeAllowed) && d.Allowed == (d.RetryAfter == 0) && d.RetryAfter >= 0 &&
+		(d.Outcome == trypema.OutcomeAllowed) == d.Allowed && (d.RetryAfter == 0) == d.Allowed && d.RetryAfter >= 0 &&
 			d.Remaining <= d.Limit && d.RemainingAfterWaiting <= d.Limit &&
 			d.SuppressionFactor >= 0 && d.SuppressionFactor <= 1 &&
 			(d.RetryAfter != trypema.Never || d.RemainingAfterWaiting == 0)
@@ -97,7 +97,7 @@ func (l *Liar) bend(reply []any) ([]any, error) {
 // value is what may stand in a reply, or what a client may make of it.
 func (l *Liar) value(was any) any {
 	in := l.tape
-	if text, ok := was.(string); ok && len(text) > 0 && in.Next() < 128 { // a byte of it is another, or it ends
+	if text, ok := was.(string); ok && text != "" && in.Next() < 128 { // a byte of it is another, or it ends
 		b := []byte(text)
 		at := int(in.Next()) % len(b)
 		b[at] ^= in.Next()

@@ -17,7 +17,7 @@ func lacksStruct(err error) bool {
 
 // ended is how a server reports that a script has ended in the middle: its name and line, at the beginning or after those words of
 // servers before Redis 7. What a command in a script came to has the line at the end.
-var ended = regexp.MustCompile(`(^ERR |: )user_script:\d+: `)
+var ended = regexp.MustCompile(`^(?:ERR |.*: )user_script:\d+: `)
 
 // brokeOff reports whether an error says that a script came to an end over what a key holds.
 func brokeOff(err error) bool {

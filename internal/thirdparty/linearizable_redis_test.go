@@ -58,7 +58,7 @@ func (s subject) historyOnRedis(t *testing.T, traffic traffic, conns []redislimi
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = p.Close() }()
+		defer func() { _ = p.Close() }() //nolint:gocritic // they are few
 		providers[i] = p
 	}
 	return traffic.record(func(caller int) target {

@@ -302,7 +302,7 @@ func (l tornCommit) Reserve(ctx context.Context, key string, estimate uint64, ex
 			return err
 		}
 		between()
-		_, err := l.MultiLimiter.AllowN(ctx, key, is)
+		_, err := l.AllowN(ctx, key, is)
 		return err
 	}), nil
 }

@@ -144,7 +144,7 @@ func TestConnections(t *testing.T) {
 	time.Sleep(2 * window)
 	for _, f := range fleets {
 		f.Stop()
-		f.Summary(timeout, f.Kind.String())
+		f.Summary(timeout, f.String())
 		f.Bound("of a key", f.Capacity())
 		f.Use("among the crowd", .9, rig.Since(joined), rig.Until(left))
 		f.Use("afterwards", .9, rig.Since(left.Add(window)))

@@ -101,7 +101,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 	o.Prefix = rig.Unique("hostile")
 	p := kind.Open(t, conn, o)
 	l := rig.Strategy(p, kind.Suppressed)
-	real := windows(t, admin, kind, o)
+	good := windows(t, admin, kind, o)
 
 	var slowest atomic.Int64
 	var decided, refused, fellBack atomic.Int64
@@ -121,7 +121,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 	ctx := context.Background()
 	try := func(rng *rand.Rand, i int) {
 		key := fmt.Sprint("bad", i)
-		content := mutate(rng, real)
+		content := mutate(rng, good)
 		what := fmt.Sprintf("seed %d, %d: %x", seed, i, content)
 		name := kind.RedisKey(o.Prefix, key, window)
 		put := func() {
@@ -208,8 +208,8 @@ func windows(t *testing.T, admin *redis.Client, kind rig.Kind, o redislimit.Opti
 }
 
 // mutate returns something that is nearly a window.
-func mutate(rng *rand.Rand, real [][]byte) []byte {
-	b := bytes.Clone(real[rng.IntN(len(real))])
+func mutate(rng *rand.Rand, good [][]byte) []byte {
+	b := bytes.Clone(good[rng.IntN(len(good))])
 	for range 1 + rng.IntN(3) {
 		if len(b) == 0 {
 			break
@@ -241,7 +241,7 @@ func mutate(rng *rand.Rand, real [][]byte) []byte {
 				}
 			}
 		case 5: // it is another's
-			other := real[rng.IntN(len(real))]
+			other := good[rng.IntN(len(good))]
 			if at < len(other) {
 				b = append(b[:at], other[at:]...)
 			}

@@ -294,8 +294,8 @@ func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) 
 	}
 }
 
-// log tells the judge of an admission, which it returns if the judge has it.
-func (m *Machine) log(t *rapid.T, key string, w time.Duration, capacity, n uint64) *anywindow.Admission {
+// log tells the judge of an admission.
+func (m *Machine) log(t *rapid.T, key string, w time.Duration, capacity, n uint64) {
 	t.Helper()
 	tw := m.twin(key, w)
 	if tw.capacity != capacity { // another rate judges what is there
@@ -305,11 +305,10 @@ func (m *Machine) log(t *rapid.T, key string, w time.Duration, capacity, n uint6
 		}
 	}
 	if tw.capacity == 0 || n > math.MaxInt64/4 {
-		return nil
+		return
 	}
 	at := time.Unix(0, 0).Add(time.Duration(m.now) * m.Unit)
-	a := &anywindow.Admission{From: at, To: at, Cost: n}
-	tw.admitted = append(tw.admitted, a)
+	tw.admitted = append(tw.admitted, &anywindow.Admission{From: at, To: at, Cost: n})
 	if len(tw.admitted) > 1000 {
 		tw.admitted = tw.admitted[500:]
 	}
@@ -324,7 +323,6 @@ func (m *Machine) log(t *rapid.T, key string, w time.Duration, capacity, n uint6
 	if most := anywindow.Most(log, w); most > bound {
 		t.Fatalf("at %d, %q: %d admitted in a window of %v, of at most %d", m.now, key, most, w, bound)
 	}
-	return a
 }
 
 // unjudged forgets what the judge knows of a window, whose counts were changed.

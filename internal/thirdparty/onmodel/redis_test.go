@@ -24,7 +24,11 @@ func onRedis(t *rapid.T, c redislimit.Conn, o trypema.Options, subject Subject) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	subject.Limiter, subject.Multi, subject.Strategy, subject.Options = rig.Strategy(p, s == trypema.StrategySuppressed), p.Multi, s, o
 	subject.Unit, subject.Step = time.Microsecond, time.Microsecond
 	subject.Capacities = []uint64{1, 5, 20, 20, 100, 1e6}

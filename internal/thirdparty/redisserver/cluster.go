@@ -152,13 +152,15 @@ func (c *Cluster) Move(ctx context.Context, slot int, to *Server, pause func()) 
 
 // Owner returns the node that has a slot.
 func (c *Cluster) Owner(ctx context.Context, slot int) (*Server, error) {
-	ranges, err := c.Nodes[0].client.ClusterSlots(ctx).Result()
+	ranges, err := c.Nodes[0].client.Do(ctx, "CLUSTER", "SLOTS").Slice()
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range ranges {
+		r := r.([]any) // first and last slot, and nodes, of which the first is the master: host, port, name
+		first, last, master := r[0].(int64), r[1].(int64), r[2].([]any)
 		for _, n := range c.Nodes {
-			if r.Start <= slot && slot <= r.End && r.Nodes[0].Addr == n.Addr() {
+			if first <= int64(slot) && int64(slot) <= last && n.Addr() == fmt.Sprint(master[0], ":", master[1]) {
 				return n, nil
 			}
 		}

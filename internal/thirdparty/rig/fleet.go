@@ -175,7 +175,7 @@ func By(instances ...int) func(Call) bool {
 	return func(c Call) bool { return slices.Contains(instances, c.Instance) }
 }
 
-// Admitted, and Fellback, are conditions of what became of a call.
+// Admitted is the condition that a call was allowed.
 func Admitted(c Call) bool { return c.Allowed }
 
 // Fellback is the condition that the policy has decided.

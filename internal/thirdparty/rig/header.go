@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
@@ -21,12 +22,12 @@ func (h Header) Live() uint64 { return h.Counted - h.Gone }
 // ReadHeader reads the window of a key of the kind. Of a key that is not there, all is 0.
 func ReadHeader(ctx context.Context, c redis.Cmdable, k Kind, name string) (h Header, err error) {
 	b, err := c.Get(ctx, name).Bytes()
-	if err == redis.Nil {
+	if errors.Is(err, redis.Nil) {
 		return h, nil
 	}
 	least := map[Kind]int{{}: 72, {Suppressed: true}: 104, {Hybrid: true}: 120, {Hybrid: true, Suppressed: true}: 120}[k]
 	if err != nil || len(b) < least {
-		return h, fmt.Errorf("%s holds %d bytes, %v", name, len(b), err)
+		return h, fmt.Errorf("%s holds %d bytes, %w", name, len(b), err)
 	}
 	number := func(at int) (n uint64) {
 		for i := 6; i >= 0; i-- {
