@@ -3,6 +3,7 @@ package onfaults
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -107,7 +108,9 @@ func TestConnections(t *testing.T) {
 		answer, err := bufio.NewReader(c).ReadString('\n')
 		if err != nil || !strings.HasPrefix(answer, "+PONG") {
 			_ = c.Close()
-			why = fmt.Errorf("%s, %w", strings.TrimSpace(answer), err)
+			if why = err; err == nil {
+				why = errors.New(strings.TrimSpace(answer))
+			}
 			break
 		}
 		lines = append(lines, c)
