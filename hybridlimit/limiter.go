@@ -155,7 +155,7 @@ func (l *limiter) now() int64 { return int64(time.Since(l.started)) }
 func (l *limiter) forget(g *window.Groups, k *account) {
 	k.Clear(g)
 	k.gone = true
-	if k.Unsettled() || k.Leased() > 0 {
+	if k.Unsettled() || k.Lent(l.now()) {
 		l.schedule(k, 0)
 	}
 }
@@ -389,7 +389,16 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 		}
 		var v lease.Verdict
 		l.put(&v, &q, sh, k, now)
+		if v.Ask && l.breaker.Gone() { // what is on lease still is not enough
+			l.alone(d, sh, k, &q, now)
+			sh.Unlock()
+			l.schedule(k, now)
+			return nil
+		}
 		if v.Ask && l.options.OnEmpty == EmptyReject {
+			if record {
+				k.Miss(n)
+			}
 			l.denyUnasked(&v, &q, sh, k, now)
 		}
 		if !v.Ask {
@@ -521,7 +530,7 @@ func (l *limiter) await(ctx context.Context, done chan struct{}, began int64) er
 	case <-done:
 	case <-timeout.C:
 	case <-ctx.Done():
-		return fmt.Errorf("hybridlimit: not decided: %w", ctx.Err())
+		return fmt.Errorf("hybridlimit: not decided: %w", ended(ctx))
 	}
 	return nil
 }
@@ -554,6 +563,8 @@ func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (u t
 		return u, err
 	}
 	law := l.law(c)
+	ctx, cancel := l.within(ctx)
+	defer cancel()
 	err = l.settled(ctx, key, false, func(sh *shard, k *account) {
 		counts := k.Live()
 		u = trypema.Usage{
@@ -582,6 +593,8 @@ func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, t
 	if err := remote.CheckTotal(total); err != nil {
 		return result, err
 	}
+	ctx, cancel := l.within(ctx)
+	defer cancel()
 	var name string
 	if err := l.settled(ctx, key, true, func(_ *shard, k *account) { name = k.name }); err != nil {
 		return result, err

@@ -123,7 +123,7 @@ func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, bega
 			m.unlock(parties)
 			return trypema.ErrClosed
 		}
-		if m.mustDecideAlone(parties, now, began) {
+		if m.mustDecideAlone(parties, now, began) || m.try(parties, n, mode, dice, now) && first.breaker.Gone() {
 			m.alone(d, parties, n, mode, dice, now, holds)
 			m.unlock(parties)
 			for i := range parties {
@@ -131,7 +131,7 @@ func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, bega
 			}
 			return nil
 		}
-		if m.try(parties, n, mode, dice, now) {
+		if slices.ContainsFunc(parties, func(p party) bool { return p.v.Ask }) {
 			waiters := m.ask(parties, n, mode, now)
 			m.unlock(parties)
 			if mode == lease.Record && !waited {
@@ -193,7 +193,10 @@ func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, no
 		q := m.question(i, n, min(mode, lease.Try))
 		p.v = lease.Verdict{}
 		l.throw(&p.v, &q, p.sh, p.k, now, dice, q.mode)
-		if p.v.Ask && (p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) {
+		if p.v.Ask && l.options.OnEmpty == EmptyReject && mode == lease.Record {
+			p.k.Miss(n)
+		}
+		if p.v.Ask && (p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) && !l.breaker.Gone() {
 			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
 		}
 		ask = ask || p.v.Ask
@@ -277,6 +280,9 @@ func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now
 			}
 		case l.suppressed:
 			l.denyUnasked(&v, &q, p.sh, p.k, now)
+			if p.k.Leased() == 0 { // or it settles in any case
+				p.v.Due = v.Due
+			}
 		}
 	}
 }
@@ -350,6 +356,8 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 		return nil, err
 	}
 	return trypema.NewReservation(d, estimate, expiry, func(ctx context.Context, was, is uint64) (err error) {
+		ctx, cancel := m.counter.within(ctx)
+		defer cancel()
 		for i := range m.limits {
 			err = errors.Join(err, m.limits[i].commit(ctx, key, holds[i], was, is))
 		}
@@ -360,14 +368,14 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 // commit changes what a call counts in Redis, once all of the key is settled there, and here.
 func (l *limiter) commit(ctx context.Context, key string, h *lease.Held, was, is uint64) error {
 	var name string
-	var at int64
-	if err := l.settled(ctx, key, false, func(_ *shard, k *account) { name, at = k.name, h.Settled() }); err != nil {
+	var at, late int64
+	if err := l.settled(ctx, key, false, func(_ *shard, k *account) { name, at, late = k.name, h.Settled(), h.Late() }); err != nil {
 		return err
 	}
 	if at == 0 {
 		return nil // it has left the window
 	}
-	there, err := l.runCommit(ctx, name, at, was, is)
+	there, err := l.runCommit(ctx, name, at, late, was, is)
 	if err != nil || !there {
 		return err
 	}
@@ -378,10 +386,12 @@ func (l *limiter) commit(ctx context.Context, key string, h *lease.Held, was, is
 	return nil
 }
 
-// runCommit runs commit.lua.
-func (l *limiter) runCommit(ctx context.Context, name string, at int64, was, is uint64) (there bool, err error) {
+// runCommit runs commit.lua, for a call that was settled so late.
+func (l *limiter) runCommit(ctx context.Context, name string, at, late int64, was, is uint64) (there bool, err error) {
 	args := append(l.spanArgs(), l.names.Letter(), strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10))
-	args = append(append(args, l.spanArgs()...), strconv.FormatInt(at, 10))
+	span := l.span()
+	span.Bucket += late
+	args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(at, 10))
 	err = l.runOne(ctx, name, func(s *script.Scripts) script.Script { return s.Commit }, args, func(r *script.Reader) {
 		there = r.Count(1) == 1
 	})
@@ -390,6 +400,8 @@ func (l *limiter) runCommit(ctx context.Context, name string, at int64, was, is 
 
 // Usage implements trypema.MultiLimiter. It takes a round trip for each limit.
 func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
+	ctx, cancel := m.counter.within(ctx)
+	defer cancel()
 	all := make([]trypema.Usage, len(m.limits))
 	for i := range m.limits {
 		l := &m.limits[i]
@@ -404,6 +416,8 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 
 // Delete implements trypema.MultiLimiter. It takes two round trips for each limit.
 func (m *multi) Delete(ctx context.Context, key string) error {
+	ctx, cancel := m.counter.within(ctx)
+	defer cancel()
 	for i := range m.limits {
 		if err := m.limits[i].Delete(ctx, key); err != nil {
 			return err

@@ -203,7 +203,7 @@ func (l *limiter) onTick() {
 	s.mu.Lock()
 	s.advanceLocked(began / l.terms.Interval)
 	var batch []*account
-	if l.mayAsk() {
+	if len(s.ready) > 0 && l.mayAsk() {
 		batch = takeLocked(&s.ready, lease.MaxBatch)
 	}
 	for _, k := range batch {
@@ -337,7 +337,7 @@ func (l *limiter) settle(batch []*account) error {
 		idle := k.gone || len(k.waiting) == 0 && k.Idle(&l.terms, now)
 		switch {
 		case k.Asking():
-		case idle && (!k.Unsettled() && k.Leased() == 0 || k.fault != nil):
+		case idle && (!k.Unsettled() && !k.Lent(now) || k.fault != nil):
 			l.noteLease(k, 0)
 			done = append(done, k)
 		default:
@@ -416,10 +416,17 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 	}()
 	overdue := time.NewTimer(l.options.Timeout + l.options.Timeout/4)
 	defer overdue.Stop()
+	var late error
 	select {
 	case <-done:
 	case <-overdue.C:
-		late := fmt.Errorf("no answer within %v", l.options.Timeout)
+		late = fmt.Errorf("no answer within %v", l.options.Timeout)
+	case <-caller.Done():
+		if late = ended(caller); errors.Is(late, redislimit.ErrUnavailable) {
+			late = fmt.Errorf("no answer within %v", l.options.Timeout)
+		}
+	}
+	if late != nil {
 		for _, i := range items {
 			if l.lost(i, late) {
 				mu.Lock()
@@ -442,17 +449,20 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 		l.settler.mu.Unlock()
 		l.failing.Store(0)
 		l.breaker.Success()
-	case caller.Err() == nil:
+	case caller.Err() == nil || l.now()-began >= int64(l.options.Timeout): // or it was not given the time
 		l.failing.CompareAndSwap(0, began)
 		l.breaker.Failure(wrong)
 	}
 	return wrong
 }
 
-// spanArgs are the arguments that every script begins with.
-func (l *limiter) spanArgs() []string {
-	return script.SpanArgs(window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro})
+// span is the window and the bucket as Redis counts them.
+func (l *limiter) span() window.Span {
+	return window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro}
 }
+
+// spanArgs are the arguments that every script begins with.
+func (l *limiter) spanArgs() []string { return script.SpanArgs(l.span()) }
 
 // answer takes what Redis says to one message. It returns what is wrong with it.
 func (l *limiter) answer(i *item, r *script.Reader, err error) error {
@@ -533,9 +543,11 @@ func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then 
 	case k.fault != nil:
 		return k.fault
 	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
+		return ended(ctx)
+	case err != nil && !errors.Is(err, redislimit.ErrUnavailable):
 		return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
+	case err != nil:
+		return err
 	}
 	then(sh, k)
 	return nil
@@ -544,11 +556,11 @@ func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then 
 // claim makes the next message of a key, once none is under way.
 func (l *limiter) claim(ctx context.Context, name string, giveBack bool) (*account, *item, error) {
 	for began := l.now(); l.now()-began < int64(l.options.Timeout); {
-		if cause := l.breaker.Cause(); cause != nil {
+		if probe, cause := l.breaker.Down(); cause != nil && !probe {
 			return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
 		}
-		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+		if ctx.Err() != nil {
+			return nil, nil, ended(ctx)
 		}
 		now := l.now()
 		sh, _, k := l.acquire(l.table.Hash(name), name, now)
@@ -578,30 +590,53 @@ func (l *limiter) runSet(ctx context.Context, name string, args []string) (match
 	return matched, have, err
 }
 
-// runOne runs a script on one key, and reads its reply.
-func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scripts) script.Script, args []string, read func(*script.Reader)) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, l.options.Timeout)
-	defer cancel()
-	script.Run(ctx, l.server, pick, []string{name},
+// runOne runs a script on one key, and reads its reply. It does not wait for a client that can not be interrupted.
+func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scripts) script.Script, args []string, read func(*script.Reader)) error {
+	type result struct {
+		reply []any
+		err   error
+	}
+	done := make(chan result, 1)
+	go script.Run(ctx, l.server, pick, []string{name},
 		func(names []string, _ bool) [][]string { return [][]string{names} },
 		func([]string) ([]string, []string) { return []string{name}, args },
-		func(_ []string, reply []any, e error) {
-			r := script.NewReader(reply)
-			if fault, ok := r.Fault(); ok && e == nil {
-				e = errors.New(fault)
-			}
-			if err = e; e == nil {
-				read(r)
-				err = r.Done()
-			}
-		})
+		func(_ []string, reply []any, err error) { done <- result{reply, err} })
+	var err error
+	select {
+	case got := <-done:
+		if err = got.err; err != nil {
+			break
+		}
+		r := script.NewReader(got.reply)
+		if fault, ok := r.Fault(); ok {
+			err = errors.New(fault)
+			break
+		}
+		read(r)
+		err = r.Done()
+	case <-ctx.Done():
+		err = ended(ctx)
+	}
 	switch {
 	case script.IsKeyFault(err):
-		err = fmt.Errorf("hybridlimit: the Redis key %q: %w", name, err)
-	case err != nil:
-		err = fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
+		return fmt.Errorf("hybridlimit: the Redis key %q: %w", name, err)
+	case err != nil && !errors.Is(err, redislimit.ErrUnavailable):
+		return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)
 	}
 	return err
+}
+
+// within bounds all that one call does, by the timeout.
+func (l *limiter) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, l.options.Timeout, fmt.Errorf("%w: no answer within %v", redislimit.ErrUnavailable, l.options.Timeout))
+}
+
+// ended returns why a context has ended: it is over, or that of a call was, by within.
+func ended(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, redislimit.ErrUnavailable) {
+		return cause
+	}
+	return ctx.Err()
 }
 
 // flush settles what there is, and gives all back if so wished.
@@ -625,7 +660,7 @@ func (l *limiter) flush(ctx context.Context, giveBack bool) error {
 			case k.Asking():
 				later = append(later, k)
 				waits = append(waits, k.wait())
-			case k.Unsettled() || k.Leased() > 0 && giveBack:
+			case k.Unsettled() || giveBack && k.Lent(l.now()):
 				items = append(items, l.message(k, l.now(), giveBack))
 			}
 			sh.Unlock()

@@ -58,6 +58,7 @@ type Account struct {
 	drift   int           // answers in a row that the view did not agree with
 	resync  bool          // the view is to be made anew
 	ended   bool          // what the message under way brings is no good
+	lent    int64         // until then the ledger may charge something to it
 	mixed   int64         // until then there are events of others in the window
 	late    int64         // how much later than it was, at most, the ledger holds an event
 	lateFor int64         // as long as that event is in the window
@@ -77,6 +78,7 @@ type Account struct {
 	// Demand.
 	grantedAt int64     // since when used is counted
 	emptyAt   int64     // when the budget did not suffice first since then, or 0
+	missed    uint64    // the most that a call cost for which it was not, and which has not waited
 	demand    float64   // cost per unit of time
 	targets   [2]uint64 // near the limit, and far from it
 }
@@ -108,7 +110,8 @@ const (
 // Held is an admitted call whose cost may change. Where it is in the ledger is known once it is settled.
 type Held struct {
 	at     int64 // in the account
-	ledger int64 // in the ledger; 0 until it is settled
+	ledger int64 // in the ledger, in µs; 0 until it is settled
+	late   int64 // how old it was then, in µs: it may be in a group of others that is so much younger
 }
 
 // Hold returns the call that was recorded last.
@@ -121,9 +124,15 @@ func (a *Account) Hold() *Held {
 // Settled returns when the ledger has a call that was held, in µs; 0 if it has none.
 func (h *Held) Settled() int64 { return h.ledger }
 
+// Late returns how much later than a call that was held, in µs, the group may end that it is in, besides a bucket.
+func (h *Held) Late() int64 { return h.late }
+
 // Commit enters that the ledger has changed what a held call counts.
 func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is uint64) {
-	if !a.view.Settle(g, t.Span, a.view.Advance(g, t.Span, now), h.at, was, is) {
+	now = a.view.Advance(g, t.Span, now)
+	had := a.view.Counts().Admitted
+	if !a.view.Settle(g, t.Span, now, h.at, was, is) || had+is != a.view.Counts().Admitted+was {
+		a.resync = true // it was deleted meanwhile: it is not known what there was to change
 		return
 	}
 	change := func(n uint64) uint64 {
@@ -134,6 +143,11 @@ func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is
 	}
 	a.live.Admitted, a.known.Admitted = change(a.live.Admitted), change(a.known.Admitted)
 	a.full, a.told = 0, 0
+	if is > was { // what it takes from others, it takes from this lease first
+		taken := min(a.view.Counts().Admitted+a.others, a.ceiling)
+		a.budget = min(a.budget, a.ceiling-taken)
+		a.spare = min(a.spare, a.ceiling-taken-a.budget)
+	}
 }
 
 // lowPart is the part of the target at which a lease is low, as a divisor.
@@ -230,7 +244,13 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 			return nil
 		}
 		h.Reserve = a.capacity - h.Admitted - min(left, a.capacity-h.Admitted)
-	case a.budget == 0 && now < a.full:
+	case a.budget == 0 && a.refused(now, a.capacity):
+		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
+			// Room that was there sooner than somebody was told is taken again: full is about that, and no more than that.
+			if at, _ := a.view.Fits(g, t.Span, a.capacity-1); at >= a.full {
+				return nil
+			}
+		}
 		h.Closes, h.Expires = now, a.full
 		h.Oldest = h.Admitted - min(h.Admitted, a.capacity-1)
 		h.Reserve = a.capacity - h.Admitted
@@ -378,6 +398,9 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l 
 		return
 	}
 	if mode == Record {
+		if a.budget == 0 && !a.Unsettled() { // or it may not be due at all
+			v.Due = now + t.Interval
+		}
 		a.record(g, t, now, window.Counts{Declined: n})
 	}
 }
@@ -388,6 +411,9 @@ func (a *Account) Deny(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity
 	now = a.view.Advance(g, t.Span, now)
 	have := min(a.view.Counts().Admitted, capacity)
 	v.Verdict = window.Verdict{Wait: p.Trip + p.Slack, Now: have, Then: min(have, capacity-min(n, capacity))}
+	if n > capacity {
+		v.Wait, v.Then = window.Never, 0
+	}
 	if l != nil {
 		v.Factor = 1
 		if record {
@@ -425,12 +451,12 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	have.Admitted = min(have.Admitted+times*min(mine.Admitted, math.MaxUint32), math.MaxInt64)
 	have.Declined = min(have.Declined+times*min(mine.Declined, math.MaxUint32), math.MaxInt64-have.Admitted)
 	v.Now = have.Admitted
+	counted := window.Counts{Declined: n}
 	n = min(n, capacity+1) // so that products do not wrap
 	all := uint64(math.MaxInt64)
 	if n <= all/instances {
 		all = n * instances
 	}
-	counted := window.Counts{Declined: n}
 	if l == nil {
 		v.Allowed = have.Admitted <= capacity && all <= capacity-have.Admitted
 		counted = window.Counts{}
@@ -447,6 +473,7 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	if record && counted != (window.Counts{}) {
 		a.record(g, t, now, counted)
 		a.used += counted.Admitted
+		a.budget -= min(a.budget, counted.Admitted) // or it could be admitted once more
 	}
 	switch {
 	case v.Allowed && record:
@@ -479,6 +506,12 @@ func (a *Account) Unsettled() bool { return len(a.pending) > 0 }
 
 // Leased returns what there is on lease.
 func (a *Account) Leased() uint64 { return a.budget }
+
+// Miss notes that a call of cost n does not wait for what it asks: it may come again.
+func (a *Account) Miss(n uint64) { a.missed = max(a.missed, n) }
+
+// Lent reports whether the ledger may charge something to it: also what it does not use any more, or has not heard of.
+func (a *Account) Lent(now int64) bool { return now < a.lent }
 
 // Asking reports whether a message is under way.
 func (a *Account) Asking() bool { return a.asking }
@@ -561,11 +594,15 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 		if a.capacity < a.ceiling { // as is what was leased for a larger one
 			a.budget = min(a.budget, a.targets[1])
 		}
-		m.Need = min(need, a.capacity) // all of it: what there is may be gone by then
+		m.Need = min(max(need, a.missed), a.capacity) // all of it: what there is may be gone by then
 		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)
 		m.Far = max(a.targets[1]-min(a.targets[1], a.budget), m.Need)
 	}
+	a.missed = 0
 	m.Hold, m.NearLife = a.budget, life/t.Micro
+	if m.Hold > 0 || want == More {
+		a.lent = max(a.lent, now+max(life, p.Far)+t.Window)
+	}
 	for _, q := range a.pending {
 		m.Groups = append(m.Groups, Group{max(0, now-q.last) / t.Micro, (q.last - q.first) / t.Micro, q.Counts})
 	}
@@ -620,7 +657,8 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 		a.base = a.base.Plus(q.Counts)
 		for _, h := range a.holds {
 			if q.first <= h.at && h.at <= q.last {
-				h.ledger = m.Now - max(0, a.sentAt-q.last)/t.Micro
+				h.late = max(0, a.sentAt-q.last) / t.Micro
+				h.ledger = m.Now - h.late
 			}
 		}
 	}
@@ -665,8 +703,13 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	if a.ended {
 		a.budget, a.end, a.ended = 0, min(a.end, now), false
 	}
+	if a.hold+m.Grant == 0 {
+		a.lent = 0
+	}
 	a.ceiling, a.others = a.asked, m.Others
 	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
+	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any more.
+	a.budget -= min(a.budget, taken-min(taken, a.asked))
 	a.spare = a.asked - min(a.asked, taken)
 	a.distant = m.Life != a.nearLife
 	a.slow = !a.distant && a.asksSlowly

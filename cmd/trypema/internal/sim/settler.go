@@ -189,7 +189,7 @@ func (i *instance) settle(x *exchange, batch []*account) bool {
 		idle := len(k.waiting) == 0 && k.Idle(i.terms, now)
 		switch {
 		case k.Asking():
-		case idle && !k.Unsettled() && k.Leased() == 0:
+		case idle && !k.Unsettled() && !k.Lent(now):
 			if !k.ready && k.due == 0 {
 				k.active = false
 				i.settler.active--
