@@ -150,6 +150,24 @@ func TestFallbackUsesUpTheLease(t *testing.T) {
 	})
 }
 
+// Nor from what is granted by an answer that comes after the policy has decided.
+func TestFallbackUsesUpWhatIsGrantedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		f.Delay = 11 * time.Millisecond
+		o := second
+		o.OnFailure, o.Timeout = redislimit.FailLocal, 10*time.Millisecond
+		l := open(t, f, o).Absolute()
+		if !allows(t, l, 1, 1) {
+			t.Fatal("1 of 1 was denied")
+		}
+		time.Sleep(2 * time.Millisecond) // the answer is here, and its lease lives still
+		if allows(t, l, 1, 1) {
+			t.Error("2 were admitted, of 1")
+		}
+	})
+}
+
 // Verbs that no policy answers return within Timeout, whatever the client does; and they find out by themselves that Redis is back.
 func TestVerbsWithoutAPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -79,6 +79,7 @@ type Account struct {
 	grantedAt int64     // since when used is counted
 	emptyAt   int64     // when the budget did not suffice first since then, or 0
 	missed    uint64    // the most that a call cost for which it was not, and which has not waited
+	owed      uint64    // admitted by a policy since the last message, of which the ledger does not know when it grants
 	demand    float64   // cost per unit of time
 	targets   [2]uint64 // near the limit, and far from it
 }
@@ -473,6 +474,7 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	if record && counted != (window.Counts{}) {
 		a.record(g, t, now, counted)
 		a.used += counted.Admitted
+		a.owed += counted.Admitted - min(a.budget, counted.Admitted)
 		a.budget -= min(a.budget, counted.Admitted) // or it could be admitted once more
 	}
 	switch {
@@ -598,7 +600,7 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)
 		m.Far = max(a.targets[1]-min(a.targets[1], a.budget), m.Need)
 	}
-	a.missed = 0
+	a.missed, a.owed = 0, 0
 	m.Hold, m.NearLife = a.budget, life/t.Micro
 	if m.Hold > 0 || want == More {
 		a.lent = max(a.lent, now+max(life, p.Far)+t.Window)
@@ -710,6 +712,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
 	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any more.
 	a.budget -= min(a.budget, taken-min(taken, a.asked))
+	a.budget -= min(a.budget, a.owed)
 	a.spare = a.asked - min(a.asked, taken)
 	a.distant = m.Life != a.nearLife
 	a.slow = !a.distant && a.asksSlowly
