@@ -1019,7 +1019,8 @@ func (f *Fleet) checkTwins(verb string, c call, windows []time.Duration, d trype
 			bound = law.Hard
 		}
 		for _, e := range r.events {
-			if age := time.Since(e.to); age < w+f.lag(w) {
+			// Where groups were taken together, an event may be taken for one as late as its settlement.
+			if age := time.Since(e.to); age < w+f.lag(w) || e.crowd && age < 3*w {
 				held += e.admitted.high
 				edge = edge || age >= w
 			}
