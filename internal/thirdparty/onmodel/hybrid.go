@@ -901,9 +901,8 @@ func (f *Fleet) settled(p *promise, is uint64, known bool, to time.Time) {
 		if e.cut { // others' events may have been taken for those
 			r.doubt()
 		}
-		if r.twin != nil && !r.loose && young {
-			r.twin.Settle(f.now(), int64(e.to.Sub(f.began)), p.charged, is)
-		} else {
+		// What was refunded altogether is entered into a later group, if there is one.
+		if r.twin == nil || p.charged == 0 || !young || !r.twin.Settle(f.now(), int64(e.to.Sub(f.began)), p.charged, is) {
 			r.loose = true
 		}
 	}
