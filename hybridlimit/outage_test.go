@@ -38,8 +38,9 @@ const (
 
 var outageBegins = []time.Duration{20 * time.Second, 80 * time.Second}
 
-// gone reports whether Redis is, and has been for so long that everybody must have noticed; back likewise.
-func gone(since time.Duration) bool { return in(since, 2*outageTimeout, outageLength) }
+// gone reports whether Redis is, and has been for so long that everybody must have noticed, and what was on lease near the limit has
+// ended; back likewise.
+func gone(since time.Duration) bool { return in(since, 10*outageTimeout, outageLength) }
 func back(since time.Duration) bool {
 	return !in(since, 0, outageLength+outageInterval+2*outageTimeout+time.Second)
 }

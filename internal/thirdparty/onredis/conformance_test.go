@@ -37,6 +37,7 @@ func severalOn(topology, adapter string) bool {
 
 // The suite, on every topology, by every adapter, for both providers. All wait at once.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	var all sync.WaitGroup // t.Parallel would let only as many wait as there are processors
 	for _, topology := range rig.Topologies {
 		all.Go(func() {

@@ -126,6 +126,7 @@ func TestTwoProcesses(t *testing.T) {
 
 // A window of an hour and groups of 100 ms: 20,000 groups that expire at once do no harm, nor do 36,000 live ones.
 func TestManyGroups(t *testing.T) {
+	t.Parallel()
 	client := redisserver.Start(t).Client()
 	for _, suppressed := range []bool{false, true} {
 		o := newOracle(t, client, trypema.Options{Window: time.Hour, Bucket: 100 * time.Millisecond}, suppressed, nil)

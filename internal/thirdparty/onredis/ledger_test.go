@@ -83,6 +83,7 @@ func (m *messages) next(key string, now int64) lease.Ask {
 
 // settle.lua and the ledger in Go answer the same, and end up with the same groups.
 func TestLedger(t *testing.T) {
+	t.Parallel()
 	server := redisserver.Start(t)
 	clients := map[string]*redis.Client{"redis": server.Client(), "miniredis": redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})}
 	defer func() { _ = clients["miniredis"].Close() }()

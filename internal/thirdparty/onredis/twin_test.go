@@ -385,6 +385,7 @@ func (a *redisAgreement) set(key string, total uint64) {
 // Random operations have the same answers from Redis and from the naive twin: with the Lua of a real server, and with that of
 // miniredis, which lacks the library struct.
 func TestTwin(t *testing.T) {
+	t.Parallel()
 	for _, server := range []struct {
 		name string
 		addr func() string
