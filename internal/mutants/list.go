@@ -34,6 +34,9 @@ var mutants = []mutant{
 	{"the ledger grants one more than is free", "internal/lease/lease.go", "	free := a.Capacity - min(a.Capacity, taken)\n", "	free := a.Capacity - min(a.Capacity, taken) + 1\n", "./internal/lease ./hybridlimit", ""},
 	{"a lost answer loses what it settled", "internal/lease/account.go", "func (a *Account) Lost() { a.asking, a.ended, a.sent = false, false, 0 }", "func (a *Account) Lost() { a.asking, a.ended, a.sent, a.pending = false, false, 0, nil }", "./internal/lease ./hybridlimit", ""},
 	{"a message that comes again counts again", "internal/lease/ledger.go", "	done := excess(h.used, a.Base)\n", "	var done window.Counts\n", "./internal/lease ./hybridlimit", ""},
+	{"what a policy admits leaves the lease as it was", "internal/lease/account.go", "		a.budget -= min(a.budget, counted.Admitted) // or it could be admitted once more\n", "", "./hybridlimit", "TestFallbackUsesUp"},
+	{"a commit above the estimate leaves the lease as it was", "internal/lease/account.go", "	if is > was { // what it takes", "	if is > was && is == 0 { // what it takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
+	{"a lowered rate leaves the lease as it was", "internal/lease/account.go", "	a.budget -= min(a.budget, taken-min(taken, a.asked))\n", "", "./hybridlimit", "TestLoweredRate"},
 	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "			m.record(parties, n, t.Allowed, dice, now, holds)", "			m.record(parties, n, true, dice, now, holds)", "./hybridlimit", "TestMulti"},
 
 	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "m.judgeAlone(i, p, n, dice, now, true)", "m.judgeAlone(i, p, n, dice, now, false)", "./hybridlimit", "TestMultiOutage"},

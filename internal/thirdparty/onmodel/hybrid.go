@@ -1068,7 +1068,7 @@ func (f *Fleet) refresh(p place, r *record) {
 
 // What happens.
 
-// trouble has a fault begin or end.
+// happens has something begin or end, and notes since when there is trouble.
 func (f *Fleet) happens(what string, change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
