@@ -22,16 +22,16 @@ var wrongOption = regexp.MustCompile(`^trypema: (?:redislimit\.|hybridlimit\.)?O
 
 // FuzzOptions: of any options a provider is made that works, or an error that names the field, its value and the rule.
 func FuzzOptions(f *testing.F) {
-	f.Add(int64(0), int64(0), 0., 0, "", int64(0), uint8(0), 0, int64(0), int64(0), uint8(0))
-	f.Add(int64(time.Hour), int64(time.Minute), 1., 1, "p", int64(time.Second), uint8(1), 8, int64(time.Second), int64(time.Second), uint8(1))
-	f.Add(int64(time.Millisecond), int64(time.Millisecond), math.MaxFloat64, 1<<40, "\x00:", int64(time.Millisecond), uint8(2), math.MaxInt32, int64(time.Millisecond), int64(time.Millisecond), uint8(0))
-	f.Add(int64(100*365*24*time.Hour), int64(time.Millisecond), math.Inf(1), -1, "{", int64(-1), uint8(3), -1, int64(-1), int64(-1), uint8(2))
-	f.Add(int64(1e6+1), int64(1e6+1), 1.5, 0, "a}", int64(math.MaxInt64), uint8(0), 2, int64(math.MaxInt64), int64(1e6), uint8(0))
-	f.Fuzz(func(t *testing.T, w, bucket int64, factor float64, keys int, prefix string, timeout int64, failure uint8, instances int, retry, interval int64, empty uint8) {
+	f.Add(int64(0), int64(0), 0., int64(0), "", int64(0), uint8(0), int64(0), int64(0), int64(0), uint8(0))
+	f.Add(int64(time.Hour), int64(time.Minute), 1., int64(1), "p", int64(time.Second), uint8(1), int64(8), int64(time.Second), int64(time.Second), uint8(1))
+	f.Add(int64(time.Millisecond), int64(time.Millisecond), math.MaxFloat64, int64(1<<40), "\x00:", int64(time.Millisecond), uint8(2), int64(math.MaxInt32), int64(time.Millisecond), int64(time.Millisecond), uint8(0))
+	f.Add(int64(100*365*24*time.Hour), int64(time.Millisecond), math.Inf(1), int64(-1), "{", int64(-1), uint8(3), int64(-1), int64(-1), int64(-1), uint8(2))
+	f.Add(int64(1e6+1), int64(1e6+1), 1.5, int64(0), "a}", int64(math.MaxInt64), uint8(0), int64(2), int64(math.MaxInt64), int64(1e6), uint8(0))
+	f.Fuzz(func(t *testing.T, w, bucket int64, factor float64, keys int64, prefix string, timeout int64, failure uint8, instances, retry, interval int64, empty uint8) {
 		o := hybridlimit.Options{
 			Options: redislimit.Options{
-				Options: trypema.Options{Window: time.Duration(w), Bucket: time.Duration(bucket), HardLimitFactor: factor, MaxKeys: keys},
-				Prefix:  prefix, Timeout: time.Duration(timeout), OnFailure: redislimit.FailurePolicy(failure), Instances: instances,
+				Options: trypema.Options{Window: time.Duration(w), Bucket: time.Duration(bucket), HardLimitFactor: factor, MaxKeys: int(keys)},
+				Prefix:  prefix, Timeout: time.Duration(timeout), OnFailure: redislimit.FailurePolicy(failure), Instances: int(instances),
 				RetryInterval: time.Duration(retry),
 			},
 			SyncInterval: time.Duration(interval), OnEmpty: hybridlimit.EmptyPolicy(empty),
