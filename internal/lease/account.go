@@ -399,8 +399,8 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l 
 		return
 	}
 	if mode == Record {
-		if a.budget == 0 && !a.Unsettled() { // or it may not be due at all
-			v.Due = now + t.Interval
+		if a.budget == 0 && !a.Unsettled() { // or it may not be due at all, and this is soon enough
+			v.Due = now + t.Window/2
 		}
 		a.record(g, t, now, window.Counts{Declined: n})
 	}
