@@ -1,0 +1,57 @@
+// Package explore says how far tests look. Only tests use it.
+//
+// "make test" looks at the same cases each time: its seeds are fixed, so it never fails by chance. "make test-long" sets
+// TRYPEMA_EXPLORE=1: its seeds are random, and it runs more of them. Both print the seed. TRYPEMA_SEED replays one:
+//
+//	TRYPEMA_SEED=16482043683754387199 go test -run TestLedger ./internal/thirdparty/onredis
+package explore
+
+import (
+	"hash/fnv"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+)
+
+// Long reports whether tests explore.
+func Long() bool { return os.Getenv("TRYPEMA_EXPLORE") == "1" }
+
+// Runs returns how many runs a test makes: few in "make test", many in "make test-long", 1 where TRYPEMA_SEED replays a seed,
+// and a fifth of few under -short.
+func Runs(few, many int) int {
+	switch {
+	case os.Getenv("TRYPEMA_SEED") != "":
+		return 1
+	case Long():
+		return many
+	case testing.Short():
+		return max(few/5, 1)
+	}
+	return few
+}
+
+// Seed returns the seed of a test, and logs it. It is TRYPEMA_SEED if that is set, random in "make test-long", and else
+// always the same for a test of this name.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := fixed(t.Name())
+	if Long() {
+		seed = rand.Uint64()
+	}
+	if s := os.Getenv("TRYPEMA_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatalf("TRYPEMA_SEED is %q; it must be a whole number below 2⁶⁴", s)
+		}
+		seed = n
+	}
+	t.Logf("seed %d", seed)
+	return seed
+}
+
+func fixed(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name)) //nolint:errcheck // never fails
+	return h.Sum64()
+}
