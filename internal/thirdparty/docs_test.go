@@ -343,8 +343,9 @@ func published(t *testing.T) (env []string) {
 		if err := zip.Create(&zipped, m, moduleFiles(t, filepath.Join(root, folder))); err != nil {
 			t.Fatal(err)
 		}
-		for name, content := range map[string]string{"info": `{"Version": "v0.1.0"}`, "mod": mod, "zip": zipped.String()} {
-			if err := os.WriteFile(filepath.Join(at, "v0.1.0."+name), []byte(content), 0o600); err != nil {
+		info := `{"Version": "v0.1.0"}`
+		for name, content := range map[string]string{"main.info": info, "v0.1.0.info": info, "v0.1.0.mod": mod, "v0.1.0.zip": zipped.String()} {
+			if err := os.WriteFile(filepath.Join(at, name), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -2,11 +2,11 @@ package window_test
 
 import (
 	"math"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -132,13 +132,8 @@ func FuzzTwin(f *testing.F) {
 }
 
 func TestTwin(t *testing.T) {
-	runs := uint64(2000)
-	if testing.Short() {
-		runs = 300
-	}
-	first := rand.Uint64()
-	t.Logf("seeds from %d", first)
-	for seed := first; seed != first+runs; seed++ {
-		agree(t, model.Noise(seed, 4000))
+	first := explore.Seed(t)
+	for run := range uint64(explore.Runs(600, 50_000)) {
+		agree(t, model.Noise(first+run, 4000))
 	}
 }
