@@ -38,9 +38,10 @@ type settler struct {
 	flights int            // of urgent keys
 	running sync.WaitGroup // ticks and flights
 
-	wall  func() int64 // in ns; unlike that of the process, this clock goes on while the machine is suspended
-	ahead int64        // of now, when the wall was looked at last
-	slept int64        // how far the wall has run ahead since leases were ended for that
+	wall   func() int64 // in ns; unlike that of the process, this clock goes on while the machine is suspended
+	ahead  int64        // of the process's clock, as the wall was when leases were ended last; it follows the wall slowly
+	looked int64        // when the wall was looked at last
+	slept  int64        // how much further ahead the wall was then
 
 	rtt    float64 // ns of an exchange, on average; 0 until one was measured
 	load   lease.Load
@@ -60,12 +61,16 @@ const (
 	maxKeys  = 64 // in one run of the script
 
 	assumedTrip = float64(time.Millisecond) // of an exchange, until one was measured
+
+	wallSlew = 256 // as a divisor: how much faster than the process's clock the wall may run without a suspension
+	looks    = 3   // at the wall that must agree
 )
 
 func (s *settler) init(l *limiter) {
 	s.active = make(map[*account]struct{})
 	s.wall = func() int64 { return time.Now().UnixNano() }
-	s.ahead = s.wall() - l.now()
+	s.looked = l.now()
+	s.ahead = s.wall() - s.looked
 	l.setPace(l.terms.Interval)
 }
 
@@ -188,14 +193,14 @@ func (l *limiter) resetLocked(d time.Duration) {
 // onTick is one firing of the timer: one exchange with the keys that are ready, or as many as fit.
 func (l *limiter) onTick() {
 	s := &l.settler
-	began := l.now()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return
 	}
 	s.running.Add(1)
-	resumed := s.resumedLocked(began, l.terms.Window)
+	began := l.now()
+	resumed := s.lookLocked(l.now, l.terms.Window)
 	s.mu.Unlock()
 	if resumed {
 		l.endLeases(began)
@@ -226,20 +231,35 @@ func (l *limiter) onTick() {
 	l.resetLocked(time.Duration(rest))
 }
 
-// resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall tells. The process's own
+// lookLocked is resumedLocked at several looks. Between the readings of two clocks a goroutine may be suspended for any time, and
+// so one look proves nothing.
+func (s *settler) lookLocked(now func() int64, window int64) bool {
+	for range looks - 1 {
+		if s.sleptLocked(now()); s.slept < window/2 {
+			return false
+		}
+	}
+	return s.resumedLocked(now(), window)
+}
+
+// resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall says. The process's own
 // clock stands still then, so a lease would be used when the ledger does not charge it any more. What was suspended for less is
 // charged still, and settled before that ends. A wall that is set forward costs a lease; one that is set back, nothing.
 func (s *settler) resumedLocked(now, window int64) bool {
-	ahead := s.wall() - now
-	if gain := ahead - s.ahead; gain > int64(time.Millisecond) { // less is how far apart the two were read
-		s.slept += gain
-	}
-	s.ahead = ahead
+	s.sleptLocked(now)
 	if s.slept < window/2 {
 		return false
 	}
-	s.slept = 0
+	s.ahead, s.slept = s.ahead+s.slept, 0
 	return true
+}
+
+// sleptLocked looks how long the machine was suspended since leases were ended for that. The process's clock must be read before
+// the wall: a look that takes long then says too much, and the next one is right again, because only the least counts.
+func (s *settler) sleptLocked(now int64) {
+	ahead := s.wall() - now
+	s.ahead = min(s.ahead+(now-s.looked)/wallSlew, ahead)
+	s.looked, s.slept = now, ahead-s.ahead
 }
 
 // endLeases ends all that is on lease, and has every key settle and hear of the window anew.

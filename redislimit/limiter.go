@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -27,7 +26,7 @@ type limiter struct {
 	retry     time.Duration
 	instances float64
 	local     trypema.Limiter // of FailLocal
-	fellBack  atomic.Int64    // when local decided last, in ns since started; 0 for never
+	fellBack  latest          // when local decided last, in ns since started; 0 for never
 	started   time.Time
 	tally     *tally.Tally // nil without an Observer
 }

@@ -309,6 +309,7 @@ func (m *multi) judgeAll(ctx context.Context, key string, n uint64, record bool)
 	default:
 		d, err = share.Peek(ctx, key, n)
 	}
+	m.fallsBack() // and not only before: see decideLocally
 	m.asShared(&d)
 	return d, err
 }
@@ -383,6 +384,7 @@ func (m *multi) reserve(ctx context.Context, key string, estimate uint64, expiry
 		return trypema.NewReservation(m.withoutRedis(estimate), estimate, expiry, nowhere), nil
 	default:
 		r, err := m.fail.share.Reserve(ctx, key, estimate, expiry)
+		m.fallsBack()
 		if err == nil {
 			m.asShared(&r.Decision)
 		}

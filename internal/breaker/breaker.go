@@ -20,6 +20,7 @@ type Breaker struct {
 
 	mu       sync.Mutex
 	failures int       // in a row
+	answered time.Time // when the last exchange succeeded
 	reason   error     // of those
 	cause    error     // why Redis is taken for gone
 	again    time.Time // when to ask it again
@@ -96,6 +97,17 @@ func (b *Breaker) Failure(err error) {
 	}
 }
 
+// Silence is an exchange without any answer in time, of calls the latest of which was made at an instant. It is a Failure,
+// unless Redis has answered since then: these calls have waited for others.
+func (b *Breaker) Silence(err error, made time.Time) {
+	b.mu.Lock()
+	answered := b.answered.After(made)
+	b.mu.Unlock()
+	if !answered {
+		b.Failure(err)
+	}
+}
+
 // broken reports whether err says no more than that a connection broke. What failed before it says why: a server, for one, that closes
 // the connections of those who may not use it, once it has told them so.
 func broken(err error) bool {
@@ -106,10 +118,10 @@ func broken(err error) bool {
 // Success is an exchange with an answer in time.
 func (b *Breaker) Success() {
 	b.mu.Lock()
-	b.failures = 0
+	b.failures, b.answered = 0, time.Now()
 	changed := b.cause != nil
 	if changed {
-		b.cause, b.back = nil, time.Now()
+		b.cause, b.back = nil, b.answered
 		b.gone.Store(false)
 		b.changes = append(b.changes, nil)
 	}
