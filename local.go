@@ -163,6 +163,9 @@ func (k *localKeys) init(o Options, started time.Time) {
 	}, o.Window+o.Bucket, o.MaxKeys, func() int64 { return int64(time.Since(started)) })
 }
 
+// Window is how long the window is: see Limiter.
+func (k *localKeys) Window() time.Duration { return time.Duration(k.span.Window) }
+
 // now is the only place where the clock is read: monotonic, in nanoseconds since the start.
 func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
 

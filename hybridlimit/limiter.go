@@ -160,6 +160,9 @@ func (l *limiter) forget(g *window.Groups, k *account) {
 	}
 }
 
+// Window is how long the window is: see trypema.Limiter.
+func (l *limiter) Window() time.Duration { return l.options.Window }
+
 // Allow implements trypema.Limiter.
 func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
 	err = l.judge(ctx, &d, key, rate, 1, true)

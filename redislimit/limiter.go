@@ -54,6 +54,9 @@ func newLimiter(srv *script.Server, b *breaker.Breaker, o Options, span window.S
 	}
 }
 
+// Window is how long the window is: see trypema.Limiter.
+func (l *limiter) Window() time.Duration { return l.window }
+
 // Allow implements trypema.Limiter.
 func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (trypema.Decision, error) {
 	return l.take(ctx, key, rate, 1)
