@@ -20,7 +20,8 @@ var ErrUnknownPolicy = errors.New("trypema: unknown policy")
 // Policy says how calls are limited, under a name: that of a plan, a tier, or an endpoint. Package policyfile reads policies
 // from a file.
 type Policy struct {
-	// Name is what callers ask for. It has from 1 to 64 bytes, none of them a colon.
+	// Name is what callers ask for. It has from 1 to 64 bytes of printable UTF-8, no colon, and no space at
+	// either end.
 	Name string
 	// Group is what counts are kept under, by rules as those of Name. Policies of one group share what a key has used, in windows
 	// of the same length and by the same strategy: a customer who goes from one plan to another does not begin anew. Default
@@ -48,6 +49,9 @@ func (p Policy) Check() error {
 			return invalid.Errorf(ErrInvalidOptions, "policy %.32q: the %s has %d bytes; it must have from 1 to %d", p.Name, f.field, len(f.value), maxPolicyName)
 		case strings.Contains(f.value, ":"):
 			return invalid.Errorf(ErrInvalidOptions, "policy %q: the %s is %q; it must have no colon", p.Name, f.field, f.value)
+		case !invalid.Name(f.value):
+			return invalid.Errorf(ErrInvalidOptions,
+				"policy %q: the %s is %q; it must be %s", p.Name, f.field, f.value, invalid.NameRule)
 		}
 	}
 	if err := CheckLimits(p.Strategy, p.Limits); err != nil {
@@ -109,7 +113,7 @@ type boundPolicy struct {
 // NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at least one, and no
 // two of the same name.
 func NewPolicies(p MultiProvider, list ...Policy) (*Policies, error) {
-	if p == nil {
+	if invalid.Nil(p) {
 		return nil, invalid.Errorf(ErrInvalidOptions, "the provider of the policies is nil; it must be one that has Multi")
 	}
 	all := &Policies{provider: p}
@@ -153,6 +157,10 @@ func (p *Policies) Swap(list ...Policy) error {
 		if err != nil {
 			return err
 		}
+		if invalid.Nil(limiter) {
+			return invalid.Errorf(ErrInvalidOptions,
+				"policy %q: Multi of the provider, a %T, returned nil", name, p.provider)
+		}
 		bound.limiter = limiter
 	}
 	p.mu.Lock()
@@ -164,8 +172,11 @@ func (p *Policies) Swap(list ...Policy) error {
 // Observe has an Observer told of each policy, those of later Swaps included: by a Meter whose Policy is the name of the policy, and
 // whose Provider is "policies". What it counts goes on over Swaps. It has no latencies and no gauges, which the meters of the
 // provider have, and counts decisions that these count, too. It is to be called once, before the policies are used; of several
-// calls the last counts.
+// calls the last counts. With nil nothing is counted any more.
 func (p *Policies) Observe(o Observer) {
+	if invalid.Nil(o) {
+		o = nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.observer, p.tallies = o, make(map[policyName]*tally.Tally)
@@ -173,6 +184,7 @@ func (p *Policies) Observe(o Observer) {
 	set := &policySet{names: old.names, byName: make(map[string]*boundPolicy, len(old.byName))}
 	for name, bound := range old.byName {
 		again := *bound
+		again.tally = nil
 		set.byName[name] = &again
 	}
 	p.installLocked(set)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/trypema/trypema/internal/guard"
 )
 
 // ErrSettled is a second Commit or Refund of a reservation, or one of a reservation that was denied.
@@ -35,8 +37,9 @@ type Reservation struct {
 	timer   *time.Timer
 }
 
-// NewReservation is for implementations of MultiLimiter: it returns the reservation of a call that was decided. settle changes
-// what it costs from was to is; it is not called for one that was denied, or twice at a time.
+// NewReservation is for implementations of MultiLimiter: it returns the reservation of a call that was
+// decided. settle changes what it costs from was to is; it is not called for one that was denied, or twice at
+// a time. A settle of nil changes nothing.
 func NewReservation(d Decision, estimate uint64, expiry time.Duration, settle func(ctx context.Context, was, is uint64) error) *Reservation {
 	r := &Reservation{Decision: d, settle: settle, charged: estimate, settled: !d.Allowed}
 	if d.Allowed && expiry > 0 {
@@ -73,13 +76,13 @@ func (r *Reservation) expire() {
 	defer r.mu.Unlock()
 	if !r.settled {
 		// If Redis can not be told, the estimate counts until it has left the window.
-		_ = r.changeLocked(context.Background(), 0)
+		guard.Log("the MultiLimiter", func() { _ = r.changeLocked(context.Background(), 0) })
 	}
 }
 
 func (r *Reservation) changeLocked(ctx context.Context, n uint64) error {
 	was := r.charged
-	if n == was {
+	if n == was || r.settle == nil {
 		return nil
 	}
 	r.charged = n

@@ -28,7 +28,6 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
-	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/redislimit"
@@ -47,8 +46,8 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c == nil {
-		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "hybridlimit.New got no Conn; it needs one, from goredisconn or rueidisconn")
+	if err := script.CheckConn("hybridlimit.New", c); err != nil {
+		return nil, err
 	}
 	var tell func(error)
 	if o.OnChange != nil {

@@ -248,9 +248,22 @@ func (x *exchange) departLocked() {
 
 // fly makes exchanges until no batch is ready, or it was lost.
 func (x *exchange) fly(f *flight) {
+	defer x.land(f) // also if the Conn has ended the goroutine
 	for batches := x.board(f); len(batches) > 0; batches = x.board(f) {
 		x.run(batches, x.madeBefore(f.deadline))
 	}
+}
+
+// land is the end of a flight. What has become ready since it found nothing needs another.
+func (x *exchange) land(f *flight) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if f.lost {
+		x.lost--
+		return
+	}
+	x.flights--
+	x.departLocked()
 }
 
 // board takes the batches of the next exchange of a flight. If there are none, the flight is over.
@@ -258,7 +271,6 @@ func (x *exchange) board(f *flight) []*batch {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if f.lost {
-		x.lost--
 		return nil
 	}
 	batches := x.boardLocked()
@@ -266,9 +278,6 @@ func (x *exchange) board(f *flight) []*batch {
 	for _, b := range batches {
 		b.flight = f
 		f.deadline = max(f.deadline, b.calls[len(b.calls)-1].deadline)
-	}
-	if len(batches) == 0 {
-		x.flights--
 	}
 	return batches
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/trypema/trypema/internal/guard"
 )
 
 // Breaker is the circuit breaker. After maxFailures exchanges in a row that brought no answer, Redis is taken for gone, and
@@ -140,7 +142,7 @@ func (b *Breaker) tell() {
 	b.mu.Unlock()
 	for _, cause := range changes {
 		if b.onChange != nil {
-			b.onChange(cause)
+			guard.Log("OnChange", func() { b.onChange(cause) })
 		}
 	}
 }
