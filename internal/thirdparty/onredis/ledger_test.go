@@ -86,6 +86,7 @@ func (m *messages) next(key string, now int64) lease.Ask {
 var ledgerSeeds = map[string]uint64{
 	"a repeated message after a Set to 0":                    15882379513984314242,
 	"a window of which all that is live was settled to none": 16482043683754387199,
+	"a Set beside a group that was settled to none":          2961407227462601928,
 }
 
 // settle.lua and the ledger in Go answer the same, and end up with the same groups.
