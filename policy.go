@@ -78,9 +78,11 @@ type MultiProvider interface {
 // Policies are limits by name, on one provider, which can be changed while they are in use. They are made by NewPolicies, and
 // are safe for concurrent use.
 //
-// A key has a usage of its own by each policy, or by each group of them, which is not that of other limiters of the provider.
-// The provider has it under the name of the group, a colon and the key. Making that string is one allocation; it is all that a
-// call allocates beyond what the MultiLimiter does. An empty key is one as any other.
+// A key has a usage of its own by each policy, or by each group of them, which is not that of other limiters
+// of the provider, whatever their keys are. Observers are shown the name of the group, a colon and the key. A
+// provider of another module gets its keys in that form, too, and must tell them from other keys by itself.
+// Making that string is one allocation; it is all that a call allocates beyond what the MultiLimiter does. An
+// empty key is one as any other.
 //
 // A policy that is not there is ErrUnknownPolicy; no verb admits anything then.
 type Policies struct {
@@ -107,7 +109,23 @@ type policySet struct {
 type boundPolicy struct {
 	Policy
 	limiter MultiLimiter
+	prefix  string       // of keys, where the limiter does not know the group
 	tally   *tally.Tally // nil without an Observer
+}
+
+// grouped is a MultiLimiter that keeps the keys of groups apart from each other and from plain keys. Those of
+// this module do.
+type grouped interface {
+	InGroup(group string) MultiLimiter
+}
+
+// bind sets the limiter of the policy.
+func (b *boundPolicy) bind(l MultiLimiter) {
+	if g, ok := l.(grouped); ok {
+		b.limiter = g.InGroup(b.Group)
+		return
+	}
+	b.limiter, b.prefix = l, b.Group+":"
 }
 
 // NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at least one, and no
@@ -161,7 +179,7 @@ func (p *Policies) Swap(list ...Policy) error {
 			return invalid.Errorf(ErrInvalidOptions,
 				"policy %q: Multi of the provider, a %T, returned nil", name, p.provider)
 		}
-		bound.limiter = limiter
+		bound.bind(limiter)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -234,8 +252,8 @@ func (p *Policies) find(name string) (*boundPolicy, error) {
 	return nil, invalid.Errorf(ErrUnknownPolicy, "there is no policy %q", name)
 }
 
-// key is the name under which the provider has a key.
-func (b *boundPolicy) key(key string) string { return b.Group + ":" + key }
+// key returns the key that the limiter is asked for.
+func (b *boundPolicy) key(key string) string { return b.prefix + key }
 
 // Allow decides whether a call may pass now by a policy, and records it, in one step. It costs what the policy says.
 func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, error) {

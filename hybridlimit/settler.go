@@ -551,8 +551,10 @@ func (l *limiter) lost(i *item, err error) bool {
 }
 
 // settled calls then under the lock of a key that has just settled, and if so wished given back its lease.
-func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then func(*shard, *account)) error {
-	k, i, err := l.claim(ctx, name, giveBack)
+func (l *limiter) settled(
+	ctx context.Context, form string, giveBack bool, then func(*shard, *account),
+) error {
+	k, i, err := l.claim(ctx, form, giveBack)
 	if err != nil {
 		return err
 	}
@@ -574,7 +576,7 @@ func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then 
 }
 
 // claim makes the next message of a key, once none is under way.
-func (l *limiter) claim(ctx context.Context, name string, giveBack bool) (*account, *item, error) {
+func (l *limiter) claim(ctx context.Context, form string, giveBack bool) (*account, *item, error) {
 	for began := l.now(); l.now()-began < int64(l.options.Timeout); {
 		if probe, cause := l.breaker.Down(); cause != nil && !probe {
 			return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
@@ -583,7 +585,7 @@ func (l *limiter) claim(ctx context.Context, name string, giveBack bool) (*accou
 			return nil, nil, ended(ctx)
 		}
 		now := l.now()
-		sh, _, k := l.acquire(l.table.Hash(name), name, now)
+		sh, _, k := l.acquire(l.table.Hash(form), form, now)
 		if l.closed.Load() {
 			sh.Unlock()
 			return nil, nil, trypema.ErrClosed

@@ -27,7 +27,9 @@ var mutants = []mutant{
 	{"several limits tell the shorter wait", "internal/window/judge.go", "!v.Allowed && v.Wait <= t.Wait:", "!v.Allowed && v.Wait >= t.Wait:", ".", "TestMulti"},
 	{"a reservation is settled twice", "reservation.go", "	r.settled = true\n", "", ".", ""},
 	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
-	{"policies share their keys", "policy.go", `return b.Group + ":" + key`, "return key", ".", ""},
+	{"policies share their keys", "local_multi.go", "return m.group + key", "return key", ".", ""},
+	{"a plain key is taken for one of a policy", "internal/groupkey/groupkey.go", "if len(key) > 0 && key[0] == mark[0] {", "if false {", "./hybridlimit", "TestCountsAreNotShared"},
+	{"two prefixes share their keys", "internal/remote/remote.go", "if n := strings.Count(prefix, \":\"); n > 0 {", "if n := 0; n > 0 {", "./hybridlimit", "TestCountsAreNotShared"},
 
 	// The lease and Hybrid.
 	{"an account admits one more than it has on lease", "internal/lease/account.go", "case a.Fresh(now) && n <= a.budget && (capacity", "case a.Fresh(now) && n <= a.budget+1 && (capacity", "./internal/lease ./hybridlimit", ""},
