@@ -47,6 +47,7 @@ type Server struct {
 
 	instances int
 	interval  time.Duration // of settling; 0 for the library's default
+	patience  time.Duration
 
 	embedded *embedded // nil for a server of the user's
 	own      redis.UniversalClient
@@ -59,20 +60,21 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 	if err := f.Check(); err != nil || !f.Remote() {
 		return nil, err
 	}
-	s := &Server{provider: f.Provider, client: f.client(), instances: f.instances(), interval: f.syncInterval()}
+	s := &Server{provider: f.Provider, client: f.client(), instances: f.instances(), interval: f.syncInterval(), patience: cmp.Or(f.Patience, patience)}
 	if f.Redis != nil {
 		s.address, err = parse(*f.Redis)
 		s.name = s.address.String()
 	} else if s.embedded, err = startEmbedded(shortest); err == nil {
 		s.address = address{scheme: "redis", hosts: []string{s.embedded.redis.Addr()}}
 		s.name = "embedded miniredis, not Redis: its speed means nothing"
+		s.patience = embeddedPatience
 	}
 	if err != nil {
 		return nil, err
 	}
 	// What is wrong is said at once and not tried again, so a refusal is not reported as a server that does not answer.
 	s.own = s.goRedis(redis.UniversalOptions{MaxRetries: -1, DialerRetries: 1})
-	if err := s.greet(ctx, cmp.Or(f.within, connectTimeout)); err != nil {
+	if err := s.greet(ctx, cmp.Or(f.Patience, connectTimeout)); err != nil {
 		return nil, errors.Join(fmt.Errorf("--redis is %s, which can not be used: %w", s.address, err), s.Close())
 	}
 	return s, nil
@@ -204,12 +206,7 @@ func (silent) Printf(context.Context, string, ...any) {}
 
 // Patience is how long a client waits for an answer, and how long a limiter of ours has to, so that it decides nothing without Redis
 // that other limiters would not fail at.
-func (s *Server) Patience() time.Duration {
-	if s.Embedded() {
-		return embeddedPatience
-	}
-	return patience
-}
+func (s *Server) Patience() time.Duration { return s.patience }
 
 // GoRedis returns a new client with the defaults of its library, for the caller to close.
 func (s *Server) GoRedis() redis.UniversalClient { return s.goRedis(redis.UniversalOptions{}) }
@@ -220,7 +217,7 @@ func (s *Server) goRedis(o redis.UniversalOptions) redis.UniversalClient {
 	o.Username, o.Password = s.address.user, s.address.password
 	o.DB = s.address.database
 	o.TLSConfig = s.tls()
-	o.ReadTimeout = s.Patience()
+	o.ReadTimeout = s.patience
 	o.ContextTimeoutEnabled = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled} // for servers that Redis Ltd. runs
 	return redis.NewUniversalClient(&o)
@@ -239,7 +236,7 @@ func (s *Server) Rueidis() (rueidis.Client, error) {
 		ForceSingleClient: len(s.address.hosts) == 1,
 	}
 	if s.Embedded() {
-		o.Dialer.Timeout, o.ConnWriteTimeout = embeddedPatience, embeddedPatience
+		o.Dialer.Timeout, o.ConnWriteTimeout = s.patience, s.patience
 	}
 	return rueidis.NewClient(o)
 }

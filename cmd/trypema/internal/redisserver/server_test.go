@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // to is the flags for a server at a URL.
-func to(url string) Flags { return Flags{Provider: "redis", Redis: &url} }
+func to(url string) Flags { return Flags{Provider: "redis", Redis: &url, Patience: time.Minute} }
 
 func closed(t *testing.T, c interface{ Close() error }) {
 	t.Helper()
@@ -199,7 +199,7 @@ func TestServerThatCanNotBeUsed(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			f := to(tt.url)
-			f.within = tt.within
+			f.Patience = tt.within
 			s, err := f.Open(t.Context(), time.Second)
 			if s != nil || err == nil {
 				t.Fatalf("got %v, %v", s, err)
