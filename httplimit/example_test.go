@@ -107,6 +107,23 @@ func ExampleByForwardedIP() {
 	// 192.0.2.7 true
 }
 
+// A proxy on the same machine calls by a unix socket, and each customer has an IPv6 network of 56 bits.
+func ExampleByClientIP() {
+	key, err := httplimit.ByClientIP(httplimit.ClientIPOptions{
+		Header:   "Forwarded",
+		Peers:    httplimit.PeersOnUnixSockets,
+		IPv6Bits: 56,
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(key(request("@", "Forwarded", `for=203.0.113.9, for="[2001:db8:1:2ff::17]:4711"`)))
+	fmt.Println(key(request("192.0.2.7:80", "Forwarded", "for=198.51.100.1"))) // not the proxy
+	// Output:
+	// 2001:db8:1:200::/56 true
+	// 192.0.2.7 true
+}
+
 func ExampleByHeader() {
 	key := httplimit.ByHeader("X-Tenant")
 	fmt.Println(key(request("192.0.2.7:80", "X-Tenant", "acme")))

@@ -182,25 +182,45 @@ func TestIPs(t *testing.T) {
 	}
 }
 
-// FuzzForwarded: whatever a stranger sends, the key is his own address.
+// FuzzForwarded: whatever a stranger sends, the key is his own address. Behind a proxy it is what the proxy
+// appends.
 func FuzzForwarded(f *testing.F) {
-	for _, s := range []string{"", "198.51.100.1", "[::1]", "1.2.3.4, 5.6.7.8", ",", "\x00", "[[[::", "::ffff:10.0.0.1", "10.0.0.1%1"} {
+	for _, s := range []string{
+		"", "198.51.100.1", "[::1]", "1.2.3.4, 5.6.7.8", ",", "\x00", "[[[::", "::ffff:10.0.0.1", "10.0.0.1%1",
+		"for=1.2.3.4", `for="[::1]"`, `for="`, `for=1.2.3.4;x="\"`, `"\`,
+	} {
 		f.Add(s, s)
 	}
-	forwarded, err := httplimit.ByForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"))
-	if err != nil {
-		f.Fatal(err)
+	keys := make(map[string]httplimit.KeyFunc)
+	for _, header := range []string{"X-Forwarded-For", "Forwarded"} {
+		keys[header] = mustKey(f)(httplimit.ByForwardedIP(header, networks("10.0.0.0/8")...))
 	}
 	f.Fuzz(func(t *testing.T, one, two string) {
-		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
-		r.Header["X-Forwarded-For"] = []string{one, two}
-		r.RemoteAddr = "192.0.2.7:1"
-		if key, ok := forwarded(r); key != "192.0.2.7" || !ok {
-			t.Errorf("a stranger is %q", key)
-		}
-		r.RemoteAddr = "10.0.0.1:1"
-		if key, ok := forwarded(r); key == "" || !ok {
-			t.Errorf("behind a proxy there is no key: %q", key)
+		for header, forwarded := range keys {
+			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+			r.Header[header] = []string{one, two}
+			r.RemoteAddr = "192.0.2.7:1"
+			if key, ok := forwarded(r); key != "192.0.2.7" || !ok {
+				t.Errorf("a stranger is %q", key)
+			}
+			r.RemoteAddr = "10.0.0.1:1"
+			if key, ok := forwarded(r); key == "" || !ok {
+				t.Errorf("behind a proxy there is no key: %q", key)
+			}
+			item := "198.51.100.1"
+			if header == "Forwarded" {
+				item = `for="198.51.100.1:80";host="a\\\", \"b"`
+			}
+			second := strings.ReplaceAll(item, "198.51.100.1", "10.0.0.2")
+			for _, lines := range [][]string{
+				{one, two + "," + item}, {one, two, item},
+				{one, two + "," + item, second}, {one, two + "," + item + "," + second},
+			} {
+				r.Header[header] = lines
+				if key, ok := forwarded(r); key != "198.51.100.1" || !ok {
+					t.Errorf("%s: %q is %q", header, lines, key)
+				}
+			}
 		}
 	})
 }
@@ -361,7 +381,7 @@ func TestWrongOptions(t *testing.T) {
 		says    string
 	}{
 		{"", nil, `header is ""`}, {"a b", nil, `header is "a b"`}, {"X-Forwarded-For", nil, "proxies is empty"},
-		{"X-Forwarded-For", []netip.Prefix{{}}, "a proxy is invalid Prefix"},
+		{"X-Forwarded-For", []netip.Prefix{{}}, "proxies[0] is invalid Prefix"},
 	} {
 		if _, err := httplimit.ByForwardedIP(tt.header, tt.proxies...); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%v, want %q", err, tt.says)
