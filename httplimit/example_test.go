@@ -155,6 +155,18 @@ func ExampleCombine() {
 	// Output: 9:192.0.2.715:GET /users/{id} true
 }
 
+// A client that is done with a server closes its connections as ever.
+func ExampleTransport_CloseIdleConnections() {
+	limits, _ := trypema.NewLocal(trypema.Options{})
+	defer limits.Close()
+	transport, err := httplimit.NewTransport(httplimit.TransportOptions{Limiter: limits.Absolute(), Rate: 10})
+	if err != nil {
+		panic(err)
+	}
+	client := &http.Client{Transport: transport}
+	client.CloseIdleConnections()
+}
+
 func ExampleNewTransport() {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
