@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -84,7 +85,9 @@ func TestAnswers(t *testing.T) {
 		{"error", trypema.Decision{}, trypema.ErrClosed, httplimit.StandardHeaders, 503, ``, "about:blank"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := get(handler(t, httplimit.Options{Limiter: fixed{d: tt.d, err: tt.err}, Rate: 1, Headers: tt.headers, Window: time.Minute}))
+			w := get(handler(t, httplimit.Options{
+				Limiter: fixed{d: tt.d, err: tt.err}, Rate: 1, Headers: tt.headers, Window: time.Minute, Logger: quiet,
+			}))
 			var got []string
 			for _, name := range []string{"Ratelimit", "Ratelimit-Policy", "Retry-After", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"} {
 				for _, v := range w.Header()[name] {
@@ -318,43 +321,16 @@ func TestShadowSkipAndCost(t *testing.T) {
 	}
 }
 
-// TestSeveralLimits: who refused is named, as far as it can be said in a header.
-func TestSeveralLimits(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
+func TestWrongOptions(t *testing.T) {
+	l := fixed{}
+	nan, inf := trypema.Rate(math.NaN()), trypema.Rate(math.Inf(1))
+	limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer limits.Close()
-	for _, tt := range []struct{ name, policy, limit, violated string }{
-		{"hour", `"hour";q=3`, `"hour";r=1;t=3600`, `"violated-policies":["hour"]`},
-		{`a"b`, `"default";q=3`, `"default";r=1;t=3600`, `"violated-policies":["default"]`},
-	} {
-		both, err := limits.Multi(trypema.StrategyAbsolute,
-			trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
-			trypema.Limit{Name: tt.name, Rate: trypema.PerHour(3), Window: time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var cost uint64
-		h := handler(t, httplimit.Options{
-			Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
-				return both.AllowN(r.Context(), tt.name+key, n)
-			},
-			Cost: func(*http.Request) uint64 { return cost },
-		})
-		cost = 2
-		if w := get(h); w.Code != http.StatusOK || w.Header().Get("RateLimit") != `"default";r=1` {
-			t.Errorf("%d %v", w.Code, w.Header())
-		}
-		w := get(h)
-		if w.Code != http.StatusTooManyRequests || w.Header().Get("RateLimit-Policy") != tt.policy || w.Header().Get("RateLimit") != tt.limit || !strings.Contains(w.Body.String(), tt.violated) {
-			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
-		}
-	}
-}
-
-func TestWrongOptions(t *testing.T) {
-	l := fixed{}
+	second := limits.Absolute()
+	none := func(*http.Request) []trypema.Limit { return nil }
 	byRate := func(*http.Request) trypema.Rate { return 1 }
 	for _, tt := range []struct {
 		o    httplimit.Options
@@ -364,6 +340,13 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.Options{Limiter: l}, "Rate is 0 and RateOf is nil"},
 		{httplimit.Options{Limiter: l, Rate: 1, RateOf: byRate}, "Rate is 1 and RateOf is set"},
 		{httplimit.Options{Limiter: l, Rate: -1}, "Rate is -1"},
+		{httplimit.Options{Limiter: l, Rate: nan}, "Rate is NaN"},
+		{httplimit.Options{Limiter: l, Rate: inf}, "Rate is +Inf"},
+		{httplimit.Options{Limiter: l, Rate: -inf}, "Rate is -Inf"},
+		{httplimit.Options{Limiter: (*fixed)(nil), Rate: 1}, "Limiter is nil"},
+		{httplimit.Options{Limiter: second, Rate: .5}, "Rate is 0.5 per second"},
+		{httplimit.Options{Limiter: second, Rate: 1, Window: time.Minute}, "Window is 1m0s; it must be that of"},
+		{httplimit.Options{Limiter: l, Rate: 1, Limits: none}, "Limits is set, but not Decide"},
 		{httplimit.Options{Rate: 1, Decide: func(*http.Request, string, uint64) (trypema.Decision, error) { return allowed, nil }}, "Decide is set"},
 		{httplimit.Options{Limiter: l, Rate: 1, Keyless: 3}, "Keyless is 3"},
 		{httplimit.Options{Limiter: l, Rate: 1, Headers: 3}, "Headers is 3"},
@@ -392,7 +375,13 @@ func TestWrongOptions(t *testing.T) {
 		says string
 	}{
 		{httplimit.TransportOptions{Rate: 1}, "Limiter is nil"},
+		{httplimit.TransportOptions{Limiter: (*fixed)(nil), Rate: 1}, "Limiter is nil"},
 		{httplimit.TransportOptions{Limiter: l}, "Rate is 0"},
+		{httplimit.TransportOptions{Limiter: l, Rate: -1}, "Rate is -1"},
+		{httplimit.TransportOptions{Limiter: l, Rate: nan}, "Rate is NaN"},
+		{httplimit.TransportOptions{Limiter: l, Rate: inf}, "Rate is +Inf"},
+		{httplimit.TransportOptions{Limiter: limits.Suppressed(), Rate: .5}, "Rate is 0.5 per second"},
+		{httplimit.TransportOptions{Limiter: l, Rate: 1, Base: (*http.Transport)(nil)}, "Base is a nil *http"},
 		{httplimit.TransportOptions{Limiter: l, Rate: 1, MaxWait: -1}, "MaxWait is -1ns"},
 	} {
 		if _, err := httplimit.NewTransport(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "httplimit.TransportOptions."+tt.says) {
