@@ -55,6 +55,8 @@ var packages = map[string]string{
 	"prometheus":  "github.com/prometheus/client_golang/prometheus",
 	"promhttp":    "github.com/prometheus/client_golang/prometheus/promhttp",
 	"grpc":        "google.golang.org/grpc",
+	"codes":       "google.golang.org/grpc/codes",
+	"status":      "google.golang.org/grpc/status",
 	"limittest":   "github.com/trypema/trypema/limittest",
 	"redis":       "github.com/redis/go-redis/v9",
 	"rueidis":     "github.com/redis/rueidis",
