@@ -57,7 +57,7 @@ func ownersOf(t *testing.T, p strategies, prefix string, s trypema.Strategy) (al
 		}
 		all = append(all, o)
 	}
-	for _, group := range []string{"free", "\xff", "}", "a", "1m0s", "login"} {
+	for _, group := range []string{"free", "ÿ", "}", "a", "1m0s", "login"} {
 		policy := trypema.Policy{Name: "p", Group: group, Strategy: s, Limits: []trypema.Limit{limit}}
 		policies, err := trypema.NewPolicies(p, policy)
 		if err != nil {
