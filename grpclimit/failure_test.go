@@ -137,12 +137,12 @@ func TestErrorsOfProvidersAreNotTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer redis.Close()
+	defer func() { _ = redis.Close() }()
 	hybrid, err := hybridlimit.New(f, hybridlimit.Options{Options: o})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer hybrid.Close()
+	defer func() { _ = hybrid.Close() }()
 	acme := func(context.Context, string) (string, bool) { return "tenant:acme", true }
 	no := func(context.Context, string) (string, bool) { return "", true }
 	rate := func(r trypema.Rate) func(context.Context, string) trypema.Rate {

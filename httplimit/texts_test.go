@@ -31,12 +31,12 @@ func TestClientsAreToldNoSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer redis.Close()
+	defer func() { _ = redis.Close() }()
 	hybrid, err := hybridlimit.New(f, hybridlimit.Options{Options: o})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer hybrid.Close()
+	defer func() { _ = hybrid.Close() }()
 	local, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func TestWatchWhatIsNotAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	for path, kind := range map[string]string{
 		pipe: "a named pipe", link: "a named pipe", socket: "a socket", dir: "a folder", os.DevNull: "a device",
 	} {

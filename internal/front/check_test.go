@@ -31,12 +31,12 @@ func TestCheckRate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer redis.Close()
+	defer func() { _ = redis.Close() }()
 	hybrid, err := hybridlimit.New(server, hybridlimit.Options{Options: redislimit.Options{Options: o}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer hybrid.Close()
+	defer func() { _ = hybrid.Close() }()
 	for name, l := range map[string]trypema.Limiter{
 		"local absolute": local.Absolute(), "local suppressed": local.Suppressed(),
 		"redis absolute": redis.Absolute(), "redis suppressed": redis.Suppressed(),

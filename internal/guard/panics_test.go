@@ -34,7 +34,7 @@ type answer = func(i int, reply []any, err error)
 // brokenConns are what a Conn can do other than what it promises.
 var brokenConns = map[string]func(c *conn, keys [][]string, answer answer){
 	"panics":              func(*conn, [][]string, answer) { panic("broken") },
-	"panics with nothing": func(*conn, [][]string, answer) { panic(nil) }, //nolint:govet // on purpose
+	"panics with nothing": func(*conn, [][]string, answer) { panic(nil) },
 	"has no client":       func(*conn, [][]string, answer) { struct{ redislimit.Conn }{}.OneServer() },
 	"panics after its first answer": func(_ *conn, _ [][]string, answer answer) {
 		answer(0, nil, errors.New("first"))
@@ -353,7 +353,7 @@ func TestBrokenOnChange(t *testing.T) {
 					if d := allow("k"); d.Fallback {
 						t.Errorf("once Redis is back: %+v", d)
 					}
-					c.run = func(c *conn, _ [][]string, _ answer) { time.Sleep(time.Second) }
+					c.run = func(*conn, [][]string, answer) { time.Sleep(time.Second) }
 				}
 				for name, p := range all {
 					if err := p.Close(); err != nil {

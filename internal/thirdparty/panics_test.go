@@ -84,8 +84,8 @@ func TestClientsThatPanic(t *testing.T) {
 	})
 	single.AddHook(hook)
 	ring.AddHook(hook)
-	defer single.Close()
-	defer ring.Close()
+	defer func() { _ = single.Close() }()
+	defer func() { _ = ring.Close() }()
 	server := miniredis.RunT(t)
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{server.Addr()}, DisableCache: true, ForceSingleClient: true,
