@@ -20,7 +20,7 @@ func Allow(ctx context.Context, most time.Duration, ask func() (trypema.Decision
 			return d, err
 		}
 		now, wait := time.Now(), max(d.RetryAfter, time.Millisecond) // Suppressed may ask to come again at once
-		if wait > until.Sub(now) { // Never included
+		if wait > until.Sub(now) {                                   // Never included
 			return d, nil
 		}
 		timer := time.NewTimer(time.Until(now.Add(wait)))
