@@ -389,15 +389,12 @@ func (l *limiter) decide(
 			sh.Unlock()
 			return trypema.ErrClosed
 		}
-		if l.mustDecideAlone(k, now, began) {
-			l.alone(d, sh, k, &q, now)
-			sh.Unlock()
-			l.schedule(k, now)
-			return nil
-		}
 		var v lease.Verdict
-		l.put(&v, &q, sh, k, now)
-		if v.Ask && l.breaker.Gone() { // what is on lease still is not enough
+		alone := l.decidesAlone(k, now)
+		if !alone {
+			l.put(&v, &q, sh, k, now)
+		}
+		if alone || v.Ask && l.mayNotWait(now, began) {
 			l.alone(d, sh, k, &q, now)
 			sh.Unlock()
 			l.schedule(k, now)
@@ -443,9 +440,15 @@ func (l *limiter) decide(
 	}
 }
 
-// mustDecideAlone reports whether the failure policy has to decide a call that began at an instant, under the lock.
-func (l *limiter) mustDecideAlone(k *account, now, began int64) bool {
-	return !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.sharing() || now-began >= int64(l.options.Timeout)
+// decidesAlone reports whether the failure policy has to decide a call, under the lock: there is nothing on
+// lease, and there will be nothing.
+func (l *limiter) decidesAlone(k *account, now int64) bool {
+	return !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.takesNothing()
+}
+
+// mayNotWait reports whether a call that began at an instant does not wait for Redis, or not any more.
+func (l *limiter) mayNotWait(now, began int64) bool {
+	return l.breaker.Gone() || now-began >= int64(l.options.Timeout)
 }
 
 // waitFor returns when w has its answer, or has waited for long enough, and then has failed. It returns what is wrong with the
@@ -462,6 +465,12 @@ func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int6
 		w.failed = true
 		return err
 	}
+}
+
+// takesNothing reports whether leases are not asked for: while FailLocal decides, which does not count what
+// the ledger grants. An answer that is lost would only keep it from others.
+func (l *limiter) takesNothing() bool {
+	return l.options.OnFailure == redislimit.FailLocal && l.breaker.Gone() || l.sharing()
 }
 
 // sharing reports whether instances that share a limit by FailLocal do so: while Redis is gone, and until the others must have

@@ -153,7 +153,7 @@ func (m *multi) judge(
 			m.unlock(parties)
 			return trypema.ErrClosed
 		}
-		if m.mustDecideAlone(parties, now, began) || m.try(parties, n, mode, dice, now) && first.breaker.Gone() {
+		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(now, began) {
 			m.alone(d, parties, n, mode, dice, now, holds)
 			m.unlock(parties)
 			for i := range parties {
@@ -202,10 +202,10 @@ func (m *multi) unlock(parties []party) {
 	}
 }
 
-// mustDecideAlone reports whether the failure policy has to, for any of the limits.
-func (m *multi) mustDecideAlone(parties []party, now, began int64) bool {
+// decidesAlone reports whether the failure policy has to, for any of the limits.
+func (m *multi) decidesAlone(parties []party, now int64) bool {
 	for i := range parties {
-		if m.limits[i].mustDecideAlone(parties[i].k, now, began) {
+		if m.limits[i].decidesAlone(parties[i].k, now) {
 			return true
 		}
 	}

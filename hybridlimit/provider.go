@@ -53,7 +53,7 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	if o.OnChange != nil {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
-	b, server := breaker.New(o.RetryInterval, tell), script.NewServer(c)
+	b, server := breaker.New(o.RetryInterval, o.OnFailure == redislimit.FailLocal, tell), script.NewServer(c)
 	started := time.Now().Add(-1) // so that no instant is 0
 	p := &Provider{
 		absolute:   newLimiter(server, b, o, false, started),

@@ -39,7 +39,7 @@ type settler struct {
 	running sync.WaitGroup // ticks and flights
 
 	wall   func() int64 // in ns; unlike that of the process, this clock goes on while the machine is suspended
-	ahead  int64        // of the process's clock, as the wall was when leases were ended last; it follows the wall slowly
+	ahead  int64        // of the process's clock, when leases were ended last; it follows the wall slowly
 	looked int64        // when the wall was looked at last
 	slept  int64        // how much further ahead the wall was then
 
@@ -62,7 +62,7 @@ const (
 
 	assumedTrip = float64(time.Millisecond) // of an exchange, until one was measured
 
-	wallSlew = 256 // as a divisor: how much faster than the process's clock the wall may run without a suspension
+	wallSlew = 256 // as a divisor: how much faster the wall may run without a suspension
 	looks    = 3   // at the wall that must agree
 )
 
@@ -208,7 +208,8 @@ func (l *limiter) onTick() {
 	s.mu.Lock()
 	s.advanceLocked(began / l.terms.Interval)
 	var batch []*account
-	if len(s.ready) > 0 && l.mayAsk() {
+	mayAsk := len(s.ready) > 0 && l.mayAsk()
+	if mayAsk {
 		batch = takeLocked(&s.ready, lease.MaxBatch)
 	}
 	for _, k := range batch {
@@ -222,7 +223,12 @@ func (l *limiter) onTick() {
 	s.running.Done()
 	took := l.now() - began
 	rest := max(l.terms.Interval-began%l.terms.Interval-took, l.terms.Interval/4)
-	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, s.made, int64(s.rtt), len(s.ready), int(l.lapsed.Swap(0)), len(s.active)))
+	left := len(s.ready)
+	if !mayAsk { // they wait for Redis, and not because there is too much to do
+		left = 0
+	}
+	lapsed := int(l.lapsed.Swap(0))
+	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, s.made, int64(s.rtt), left, lapsed, len(s.active)))
 	s.before, s.spent, s.made = began, 0, 0
 	if len(s.active) == 0 || s.closed {
 		s.armed = false
@@ -231,8 +237,8 @@ func (l *limiter) onTick() {
 	l.resetLocked(time.Duration(rest))
 }
 
-// lookLocked is resumedLocked at several looks. Between the readings of two clocks a goroutine may be suspended for any time, and
-// so one look proves nothing.
+// lookLocked is resumedLocked at several looks. Between the readings of two clocks a goroutine may be
+// suspended for any time, and so one look proves nothing.
 func (s *settler) lookLocked(now func() int64, window int64) bool {
 	for range looks - 1 {
 		if s.sleptLocked(now()); s.slept < window/2 {
@@ -242,7 +248,8 @@ func (s *settler) lookLocked(now func() int64, window int64) bool {
 	return s.resumedLocked(now(), window)
 }
 
-// resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall says. The process's own
+// resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall
+// says. The process's own
 // clock stands still then, so a lease would be used when the ledger does not charge it any more. What was suspended for less is
 // charged still, and settled before that ends. A wall that is set forward costs a lease; one that is set back, nothing.
 func (s *settler) resumedLocked(now, window int64) bool {
@@ -254,8 +261,9 @@ func (s *settler) resumedLocked(now, window int64) bool {
 	return true
 }
 
-// sleptLocked looks how long the machine was suspended since leases were ended for that. The process's clock must be read before
-// the wall: a look that takes long then says too much, and the next one is right again, because only the least counts.
+// sleptLocked looks how long the machine was suspended since leases were ended for that. The process's clock
+// must be read before the wall: a look that takes long then says too much, and the next one is right again,
+// because only the least counts.
 func (s *settler) sleptLocked(now int64) {
 	ahead := s.wall() - now
 	s.ahead = min(s.ahead+(now-s.looked)/wallSlew, ahead)
@@ -375,7 +383,7 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *item {
 	switch {
 	case giveBack:
 		want = lease.Nothing
-	case l.sharing():
+	case l.takesNothing():
 		want = lease.Same
 	}
 	need := uint64(0)
@@ -429,7 +437,7 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 					if err != nil {
 						wrong = err
 					}
-					good = good || err == nil || script.IsKeyFault(err)
+					good = good || ctx.Err() == nil && (err == nil || script.IsKeyFault(err)) // or it is too late
 					mu.Unlock()
 				}
 			})

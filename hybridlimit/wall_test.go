@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// The clocks of the process and on the wall are read one after the other, and anything may happen in between: the lock is taken,
-// the scheduler gives the processor to another. That is no suspension, however often it happens; nor is a wall that is slewed or
-// set back. Time that the process's clock has missed is one, in one piece or in several.
+// The clocks of the process and on the wall are read one after the other, and anything may happen in between:
+// the lock is taken, the scheduler gives the processor to another. That is no suspension, however often it
+// happens; nor is a wall that is slewed or set back. Time that the process's clock has missed is one, in one
+// piece or in several.
 func TestBusyIsNotSuspended(t *testing.T) {
 	const (
 		window = int64(10 * time.Second)

@@ -24,13 +24,15 @@ import (
 //     batches for more keys gather for the next. A flight that has not ended at its deadline, because the client can not be
 //     interrupted, is lost: another may go in its place.
 //
-// A batch is in one state at a time, which mu guards: waiting, sent, and then settled, once, by whoever comes first: the
-// answer, the deadline of its last call, or Close. Only who settles a batch writes to its calls, and its callers wait for that.
+// A batch is in one state at a time, which mu guards: waiting, sent, and then settled, once, by whoever comes
+// first: the answer, the deadline of its last call, or Close. Only who settles a batch writes to its calls,
+// and its callers wait for that.
 //
-// Each call has the whole timeout, from its own arrival, however old the batch is that it joins and whatever else travels
-// with it. A call whose deadline passes leaves its batch, and the others go on. An exchange has the timeout, too, from its
-// start. It counts against Redis if it brings no answer to any of its calls in time, unless Redis has answered since the
-// latest of these calls was made: then they have waited for others and not for Redis.
+// Each call has the whole timeout, from its own arrival, however old the batch is that it joins and whatever
+// else travels with it. A call whose deadline passes leaves its batch, and the others go on. An exchange has
+// the timeout, too, from its start. It counts against Redis if it brings no answer to any of its calls in
+// time, unless Redis has answered since the latest of these calls was made: then they have waited for others
+// and not for Redis.
 type exchange struct {
 	server  *script.Server
 	breaker *breaker.Breaker
@@ -99,7 +101,7 @@ type call struct {
 	refused int    // which of them, or -1
 	err     error
 
-	done chan struct{} // takes one element; nil in a ghost, which stands in a batch for a call that has left it
+	done chan struct{} // takes one element; nil in a ghost, which stands for a call that has left
 
 	// Guarded by the lock of the exchange.
 	deadline      int64  // ns since started
@@ -154,7 +156,8 @@ const (
 )
 
 func newExchange(s *script.Server, b *breaker.Breaker, timeout time.Duration, decide *operation) *exchange {
-	x := &exchange{server: s, breaker: b, timeout: timeout, decide: decide, started: time.Now(), lanes: make(map[string]*lane)}
+	x := &exchange{server: s, breaker: b, timeout: timeout, decide: decide, started: time.Now()}
+	x.lanes = make(map[string]*lane)
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	return x
 }
@@ -456,7 +459,8 @@ func (c *call) finish(err error) {
 	c.done <- struct{}{}
 }
 
-// pushLocked adds a call to a batch and to the list, unlinkLocked takes it off the list, and dropLocked out of its batch, too.
+// pushLocked adds a call to a batch and to the list, unlinkLocked takes it off the list, and dropLocked out
+// of its batch, too.
 func (x *exchange) pushLocked(b *batch, c *call) {
 	b.calls = append(b.calls, c)
 	b.left++

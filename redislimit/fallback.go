@@ -34,7 +34,7 @@ func local(d *trypema.Decision, capacity uint64) {
 // decideLocally decides by what this instance has admitted, by its share of the rate.
 func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (d trypema.Decision, err error) {
 	l.fallsBack()
-	defer l.fallsBack() // the window in which Local has a say is counted from after the decision, however long that took
+	defer l.fallsBack() // Local has a say for a window from the end of the decision, however long that took
 	share := shareOf(rate, l.instances)
 	if record {
 		d, err = l.local.AllowN(ctx, key, share, n)
@@ -87,4 +87,11 @@ func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string,
 		local(&mine, d.Limit)
 		*d = mine
 	}
+}
+
+// rememberDeclined tells the local limiter of a call that Redis has declined: it suppresses by what it has
+// observed, and should it have to decide, it must know the load at once. At a limit of one it declines all
+// but the first call of a window.
+func (l *limiter) rememberDeclined(ctx context.Context, key string, n uint64) {
+	l.local.AllowN(ctx, key, trypema.Per(1, l.window), n) //nolint:errcheck // it can only be closed
 }

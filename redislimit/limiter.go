@@ -119,8 +119,12 @@ func (l *limiter) judge(ctx context.Context, key string, rate trypema.Rate, n ui
 	case err == nil:
 		remote.Decide(&d, c.capacity, &c.verdict, time.Microsecond, l.denial)
 		l.exchange.free(c)
-		if record && d.Allowed && l.local != nil {
+		switch {
+		case !record || l.local == nil:
+		case d.Allowed:
 			l.remember(ctx, &d, key, rate, n)
+		case l.decide.dice:
+			l.rememberDeclined(ctx, key, n)
 		}
 		return d, nil
 	case isTrouble(err):

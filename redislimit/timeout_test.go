@@ -13,8 +13,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Options.Timeout is what each call has, from its own arrival: whatever it travels with, and however old the batch is that it
-// joins. It has no less, and no more.
+// Options.Timeout is what each call has, from its own arrival: whatever it travels with, and however old the
+// batch is that it joins. It has no less, and no more.
 func TestTimeoutIsThatOfEachCall(t *testing.T) {
 	const timeout = 250 * time.Millisecond
 	type ask struct {
@@ -69,8 +69,9 @@ func TestTimeoutIsThatOfEachCall(t *testing.T) {
 	}
 }
 
-// A Redis that takes nearly as long as the timeout is not gone: calls that had to wait for others and have no time left are decided
-// by the policy, but they are no reason to stop asking. One that answers nothing for a timeout is gone.
+// A Redis that takes nearly as long as the timeout is not gone: calls that had to wait for others and have no
+// time left are decided by the policy, but they are no reason to stop asking. One that answers nothing for a
+// timeout is gone.
 func TestSlowIsNotGone(t *testing.T) {
 	const timeout = 250 * time.Millisecond
 	for _, test := range []struct {
@@ -109,7 +110,7 @@ func TestSlowIsNotGone(t *testing.T) {
 				})
 				t.Logf("%d of %d calls decided by the policy, %d changes", alone.Load(), calls.Load(), gone.Load())
 				if (gone.Load() > 0) != test.gone {
-					t.Errorf("Redis was taken for gone and back %d times", gone.Load())
+					t.Errorf("OnChange was called %d times", gone.Load())
 				}
 				if all := alone.Load() == calls.Load(); all != test.gone || alone.Load() == 0 {
 					t.Errorf("%d of %d calls decided by the policy", alone.Load(), calls.Load())
