@@ -34,7 +34,10 @@ type Command struct {
 	Addr            *string        `placeholder:"HOST:PORT" help:"Where to serve the page. Default: 127.0.0.1:8080, or another port where that is taken."`
 	Open            bool           `default:"true" negatable:"" help:"Open the page in a browser, when there is one."`
 
-	open func(trypema.Options) ([]instance, error)
+	// For tests.
+	web   *web                                                         // nil for loopback
+	open  func(trypema.Options) ([]instance, redisserver.Where, error) // nil for the instances that the flags name
+	redis backend                                                      // of the page; nil for the server that the flags name
 }
 
 // Help is the text of trypema demo --help.
@@ -49,7 +52,7 @@ limit. Clients offer Poisson load to both, independently of the answers as far a
 
 With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their time to
 live. With --provider hybrid decisions are made in this process, from what Redis has leased to it. What was decided without
-Redis, because it did not answer within 250ms, is counted as fallback.
+Redis, because it did not answer within 250ms, is counted as fallback; the embedded server has 2s, as it shares the processors.
 
 With --instances there are as many servers, each with an instance of the provider and with its share of the clients. They
 are judged together.
@@ -131,13 +134,13 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	s.where = server.Where(c.Provider, s.options.Window)
-	instances, end, err := c.limits(server, s.options)
+	instances, end, err := c.limits(server, &s)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
 
-	run, err := start(ctx, s, instances)
+	run, err := start(ctx, c.network(), s, instances)
 	if err != nil {
 		return err
 	}
@@ -154,15 +157,22 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	return errors.Join(err, report.broken())
 }
 
+func (c *Command) network() web {
+	if c.web != nil {
+		return *c.web
+	}
+	return loopback
+}
+
 // limits returns the instances that guard the servers, and what ends them.
-func (c *Command) limits(server *redisserver.Server, o trypema.Options) (instances []instance, end func() error, err error) {
-	nothing := func() error { return nil }
+func (c *Command) limits(server *redisserver.Server, s *setup) (instances []instance, end func() error, err error) {
+	nothing, o := func() error { return nil }, s.options
 	switch {
 	case c.open != nil:
-		instances, err := c.open(o)
+		instances, s.where, err = c.open(o)
 		return instances, nothing, err
 	case server != nil:
-		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o})
+		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o, Timeout: timeout(server)})
 		if err != nil {
 			return nil, nothing, err
 		}
@@ -195,7 +205,7 @@ type traffic struct {
 }
 
 // start opens a server for each instance and lets the clients loose, until the duration is over or ctx ends.
-func start(ctx context.Context, s setup, instances []instance) (*traffic, error) {
+func start(ctx context.Context, w web, s setup, instances []instance) (*traffic, error) {
 	guarded := func(strategy string, bound uint64) *route {
 		return &route{path: "/" + strategy, strategy: strategy, bound: bound, meter: newMeter(s.options.Window, s.offered())}
 	}
@@ -205,7 +215,7 @@ func start(ctx context.Context, s setup, instances []instance) (*traffic, error)
 		mux := http.NewServeMux()
 		mux.Handle(absolute.path, guard(i.Absolute(), s.rate, absolute.meter))
 		mux.Handle(suppressed.path, guard(i.Suppressed(), s.rate, suppressed.meter))
-		one, err := serve(mux)
+		one, err := w.serve(mux)
 		if err != nil {
 			return nil, errors.Join(err, t.servers.close())
 		}
@@ -215,7 +225,7 @@ func start(ctx context.Context, s setup, instances []instance) (*traffic, error)
 	began := time.Now()
 	var clients sync.WaitGroup
 	for _, r := range t.routes {
-		clients.Go(func() { r.sent = offer(ctx, t.servers.urls(r.path), s.offered(), s.clients) })
+		clients.Go(func() { r.sent = w.offer(ctx, t.servers.urls(r.path), s.offered(), s.clients) })
 	}
 	go func() {
 		<-ctx.Done()
