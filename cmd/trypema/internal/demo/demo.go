@@ -22,7 +22,7 @@ import (
 type Command struct {
 	redisserver.Flags
 
-	Rate            float64        `default:"100" help:"Limit of each route, in requests per second."`
+	Rate            *float64       `help:"Limit of each route, in requests per second. Default: 100; 50 for the page, on which one machine is all clients, servers and Redis."`
 	Load            float64        `default:"3" help:"Load offered to each route, as a multiple of the limit."`
 	Window          *time.Duration `help:"Length of the sliding window. Default: a quarter of the duration, at most 5s."`
 	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
@@ -65,7 +65,9 @@ At the end, or after Ctrl-C, the guarantees are judged by what was measured. The
 type instance = redisserver.Instance
 
 const (
-	defaultWindow = 5 * time.Second
+	defaultWindow   = 5 * time.Second
+	defaultRate     = 100
+	defaultPageRate = 50
 
 	// Each admission of the last window is kept for the exact check of any window, and each call that was due and not
 	// made is counted one by one.
@@ -94,7 +96,8 @@ func (c *Command) resolve() (setup, error) {
 	if c.Window != nil {
 		window = *c.Window
 	}
-	limit := flags.Limit{Rate: c.Rate, Window: window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
+	rate := c.rate(defaultRate)
+	limit := flags.Limit{Rate: rate, Window: window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
 	options, capacity, err := limit.Resolve()
 	err = flags.First(
 		c.Check(),
@@ -102,14 +105,14 @@ func (c *Command) resolve() (setup, error) {
 		flags.Check(c.Duration > 0, "duration", c.Duration, "above 0s"),
 		err,
 		c.CheckFor(window),
-		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
+		flags.Check(capacity <= maxCapacity, "rate", rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
 		flags.Check(c.Load > 0, "load", c.Load, "above 0"),
-		flags.Check(c.Load*c.Rate <= maxOffered, "load", c.Load, fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, c.Rate)),
+		flags.Check(c.Load*rate <= maxOffered, "load", c.Load, fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, rate)),
 		flags.Check(c.Clients >= 1 && c.Clients <= 4096, "clients", c.Clients, "from 1 to 4096"),
 		flags.Check(c.Instances == nil || c.Clients >= *c.Instances, "clients", c.Clients, "at least one for each of --instances"),
 	)
 	return setup{
-		rate:     trypema.Rate(c.Rate),
+		rate:     trypema.Rate(rate),
 		load:     c.Load,
 		options:  options,
 		capacity: capacity,
@@ -155,6 +158,14 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 		err = report.table(out.Out)
 	}
 	return errors.Join(err, report.broken())
+}
+
+// rate is the limit per second that the flags name, or the one given.
+func (c *Command) rate(otherwise float64) float64 {
+	if c.Rate == nil {
+		return otherwise
+	}
+	return *c.Rate
 }
 
 func (c *Command) network() web {

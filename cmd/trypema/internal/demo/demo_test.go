@@ -45,7 +45,7 @@ func runWith(t *testing.T, allow func() (trypema.Decision, error)) (r report, er
 	virtually(t, func(t *testing.T, w *web) {
 		c := Command{
 			Flags: redisserver.Flags{Provider: "local"},
-			Rate:  50, Load: 4, HardLimitFactor: 1.5, Duration: 2 * time.Second, Clients: 8, JSON: true,
+			Rate:  ptr(50.0), Load: 4, HardLimitFactor: 1.5, Duration: 2 * time.Second, Clients: 8, JSON: true,
 			web: w,
 			open: func(trypema.Options) ([]instance, redisserver.Where, error) {
 				return []instance{fake{allow: allow}}, redisserver.Here, nil
@@ -148,7 +148,7 @@ func TestDemo(t *testing.T) {
 			virtually(t, func(t *testing.T, w *web) {
 				c := Command{
 					Flags: redisserver.Flags{Provider: "local"},
-					Rate:  50, Load: 2.2, HardLimitFactor: 1.5, Window: &tt.window, Duration: 4 * tt.window, Clients: 32, JSON: true,
+					Rate:  ptr(50.0), Load: 2.2, HardLimitFactor: 1.5, Window: &tt.window, Duration: 4 * tt.window, Clients: 32, JSON: true,
 					web: w,
 					open: func(o trypema.Options) (all []instance, _ redisserver.Where, err error) {
 						server := fakeredis.New()
@@ -243,7 +243,7 @@ func TestDemoInRedis(t *testing.T) {
 			t.Parallel()
 			c := Command{
 				Flags: tt.flags,
-				Rate:  50, Load: 3, HardLimitFactor: 1.5, Duration: time.Second, Clients: 8,
+				Rate:  ptr(50.0), Load: 3, HardLimitFactor: 1.5, Duration: time.Second, Clients: 8,
 			}
 			var table, progress bytes.Buffer
 			if err := c.Run(t.Context(), screen.Streams{Out: &table, Err: &progress}); err != nil {
@@ -278,7 +278,7 @@ func TestInstancesShareTheLoad(t *testing.T) {
 		var calls [n]atomic.Uint64
 		c := Command{
 			Flags: redisserver.Flags{Provider: "local"},
-			Rate:  50, Load: 6, HardLimitFactor: 1.5, Duration: time.Second, Clients: 2 * n, JSON: true,
+			Rate:  ptr(50.0), Load: 6, HardLimitFactor: 1.5, Duration: time.Second, Clients: 2 * n, JSON: true,
 			web: w,
 			open: func(trypema.Options) (all []instance, _ redisserver.Where, _ error) {
 				for i := range n {

@@ -216,7 +216,7 @@ func near(perSecond float64) func(stageView) bool {
 // TestPage is in virtual time.
 func TestPage(t *testing.T) {
 	virtually(t, func(t *testing.T, w *web) {
-		p := open(t, Command{Rate: 30, web: w, redis: virtualRedis{fakeredis.New()}})
+		p := open(t, Command{Rate: ptr(30.0), web: w, redis: virtualRedis{fakeredis.New()}})
 		v := p.until("all at the limit, and in the charts", func(v stageView) bool {
 			for _, l := range v.Lanes {
 				if !strings.Contains(l.Charts.Rates, "var(--admitted)") || !strings.Contains(l.Charts.Latency, "var(--grey)") && !strings.Contains(l.Charts.State, "var(--room)") {
@@ -309,7 +309,7 @@ func TestPage(t *testing.T) {
 
 // TestPageOnSockets is on real servers, proxies and sockets. How soon what happens there depends on the machine.
 func TestPageOnSockets(t *testing.T) {
-	p := open(t, Command{Rate: 10})
+	p := open(t, Command{Rate: ptr(10.0)})
 	p.until("all six limiters admit", func(v stageView) bool {
 		for _, l := range v.Lanes {
 			if l.Admitted == 0 {
@@ -398,13 +398,13 @@ func TestPageFlags(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	addr := taken.Addr().String()
 	url, cluster := "redis://127.0.0.1:1", "redis://127.0.0.1:1,redis://127.0.0.1:2"
-	good := Command{Flags: redisserver.Flags{Provider: redisserver.Local}, Rate: 100, Load: 3, HardLimitFactor: 1.5, Addr: &addr}
+	good := Command{Flags: redisserver.Flags{Provider: redisserver.Local}, Rate: ptr(100.0), Load: 3, HardLimitFactor: 1.5, Addr: &addr}
 	for _, tt := range []struct {
 		with func(c *Command)
 		says string
 	}{
 		{func(*Command) {}, "--addr is " + addr + "; it must be an address to listen on that is free"},
-		{func(c *Command) { c.Rate = 1000 }, "--rate is 1000; it must be from 1 to 200, for the page (--headless takes more)"},
+		{func(c *Command) { c.Rate = ptr(1000.0) }, "--rate is 1000; it must be from 1 to 200, for the page (--headless takes more)"},
 		{func(c *Command) { c.HardLimitFactor = 9 }, "--hard-limit-factor is 9; it must be from 1 to 3, for the page"},
 		{func(c *Command) { c.Provider = redisserver.Redis }, "--provider is redis; it must be left out without --headless"},
 		{func(c *Command) { c.Redis = &url }, "--redis is redis://127.0.0.1:1, which can not be used"},
