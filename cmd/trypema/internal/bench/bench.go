@@ -117,12 +117,27 @@ const (
 // resolve checks the flags, makes the workload, and returns the names of the limiters to measure.
 func (c *Command) resolve() (plan, []string, error) {
 	p, names, err := c.check()
-	if err != nil {
-		return plan{}, nil, err
+	if err == nil {
+		p.work = c.workload()
 	}
+	return p, names, err
+}
+
+// prepare is resolve with a server, which forgets no key before the time shortest; it is for the caller to close.
+func (c *Command) prepare(ctx context.Context, shortest time.Duration) (plan, []string, error) {
+	p, names, err := c.check()
+	if err == nil {
+		p.limit.Server, err = c.Open(ctx, shortest)
+	}
+	if err == nil { // the workload takes a while
+		p.work = c.workload()
+	}
+	return p, names, err
+}
+
+func (c *Command) workload() *workload {
 	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
-	p.work = newWorkload(c.KeySpace, c.workers(), hot)
-	return p, names, nil
+	return newWorkload(c.KeySpace, c.workers(), hot)
 }
 
 // workers is how many goroutines call.
@@ -134,15 +149,6 @@ func (c *Command) workers() int {
 		return remoteWorkers
 	}
 	return max(cmp.Or(c.Procs, runtime.GOMAXPROCS(0)), c.instances())
-}
-
-// prepare is resolve with a server, which forgets no key before the time shortest; it is for the caller to close.
-func (c *Command) prepare(ctx context.Context, shortest time.Duration) (plan, []string, error) {
-	p, names, err := c.resolve()
-	if err == nil {
-		p.limit.Server, err = c.Open(ctx, shortest)
-	}
-	return p, names, err
 }
 
 // check returns the first flag that is wrong, or the plan without its workload.

@@ -70,8 +70,8 @@ func seeded(t *testing.T, args string) string {
 	return args
 }
 
-// What is promised of leases holds in virtual time; where tests explore, with calls and a network that differ in each run. Those below the
-// last line are long: there are more instances, more calls or more keys in them, and nothing else.
+// What is promised of leases holds in virtual time. Where tests explore, calls and network differ in each run, and some runs have more
+// instances, calls or keys.
 func TestPromises(t *testing.T) {
 	const none = -1
 	type row struct {
