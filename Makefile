@@ -39,8 +39,8 @@ test-long: ## the same tests with random seeds, and longer: some hours; ARGS as 
 test-busy: ## make test TIMES (10) times beside busy loops, two for each processor: none may fail
 	@./scripts/busy.sh $(TIMES) $(MAKE) test ARGS="-count=1 $(ARGS)"
 
-test-page: ## the pages in a headless Chromium, where it is or can be installed; REPORT=DIR for the page of a report of yours
-	@./pagetest/run.sh
+test-page: ## the pages in a headless Chromium; REPORT=DIR for the page of a report of yours
+	@TRYPEMA_EXPLORE=1 MODULES="$(MODULES)" ./scripts/test.sh -count=1 ./internal/thirdparty/pages
 
 test-alone: ## every released module by itself, as it is for those who require it: without the workspace
 	@for m in $(RELEASED); do echo "== module $$m"; ./scripts/alone.sh $$m test -short ./... || exit 1; done

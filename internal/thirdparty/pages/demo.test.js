@@ -1,20 +1,17 @@
 // The page of trypema demo: every knob does what it says, in every look, and no guarantee breaks meanwhile.
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { spawn } from 'node:child_process'
 import { after, before, test } from 'node:test'
-import { launch, looks, open, overflow, repository, screenshot } from './browser.js'
+import { exploring, launch, looks, open, overflow, patience, program, screenshot } from './browser.js'
+
+/** A test that 'make test' leaves to 'make test-long'. */
+const long = { skip: exploring ? false : 'only when tests explore' }
 
 const lanes = ['local', 'redis', 'hybrid'].flatMap((p) => [`${p}-absolute`, `${p}-suppressed`])
 
-let browser, folder, program, demo
+let browser, demo
 
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'trypema-demo-'))
-  program = join(folder, 'trypema')
-  execFileSync('go', ['build', '-o', program, './cmd/trypema'], { cwd: repository })
   browser = await launch()
   demo = await start()
 })
@@ -22,7 +19,6 @@ before(async () => {
 after(async () => {
   await browser?.close()
   demo?.process.kill()
-  rmSync(folder, { recursive: true })
 })
 
 /** A demo on a free port: its process, its address, what it has said, and its end. */
@@ -66,9 +62,9 @@ async function well({ page, errors }) {
 }
 
 async function until(what, holds) {
-  for (const end = Date.now() + 15_000; ; await new Promise((resolve) => setTimeout(resolve, 200))) {
+  for (const end = Date.now() + patience; ; await new Promise((resolve) => setTimeout(resolve, 200))) {
     if (await holds()) return
-    assert.ok(Date.now() < end, `not within 15 s: ${what}`)
+    assert.ok(Date.now() < end, `not within ${patience / 1000} s: ${what}`)
   }
 }
 
@@ -125,7 +121,7 @@ test('each slider moves by keyboard, and the charts with it', async () => {
   await page.context().close()
 })
 
-test('a lower limit acts at once', async () => {
+test('a lower limit acts at once', long, async () => {
   const visited = await visit()
   const { page } = visited
   await page.locator('#limit').fill('30')
@@ -142,7 +138,7 @@ test('a lower limit acts at once', async () => {
   await page.context().close()
 })
 
-test('each shape can be chosen', async () => {
+test('each shape can be chosen', long, async () => {
   const visited = await visit()
   const { page } = visited
   for (const shape of ['step', 'spike', 'sine', 'on-off', 'greedy', 'steady']) {
@@ -187,7 +183,7 @@ test('Redis is killed, and comes back', async () => {
   await page.context().close()
 })
 
-test('an instance is paused, and goes on', async () => {
+test('an instance is paused, and goes on', long, async () => {
   const visited = await visit()
   const { page } = visited
   const instances = () => page.locator('#answers tbody tr:nth-child(n+3):nth-child(-n+6) td:nth-child(4)').allTextContents()

@@ -4,15 +4,24 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
 
-export const repository = dirname(dirname(fileURLToPath(import.meta.url)))
+const here = dirname(fileURLToPath(import.meta.url))
 
-const screenshots = join(repository, 'pagetest', 'screenshots')
+export const repository = join(here, '..', '..', '..')
 
-/** Sizes and themes that every page must look well in. */
+/** The program, and whether tests look at more than 'make test' has time for. */
+export const program = process.env.TRYPEMA
+export const exploring = process.env.TRYPEMA_EXPLORE === '1'
+
+/** What a machine may take that is too slow to be true, in ms. */
+export const patience = 300_000
+
+const screenshots = join(here, 'screenshots')
+
+/** Sizes and themes that every page must look well in: each of them once, and all of both when tests explore. */
 export const looks = ['light', 'dark'].flatMap((colorScheme) => [
   { name: `${colorScheme}-desk`, colorScheme, viewport: { width: 1280, height: 800 } },
   { name: `${colorScheme}-phone`, colorScheme, viewport: { width: 390, height: 844 } },
-])
+]).filter(({ name }) => exploring || ['light-phone', 'dark-desk'].includes(name))
 
 export async function launch() {
   return chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }) // in a container root can not have the sandbox
@@ -21,6 +30,7 @@ export async function launch() {
 /** Opens a page with a look, and returns it with the list of errors that it fills. */
 export async function open(browser, url, { colorScheme, viewport }) {
   const context = await browser.newContext({ colorScheme, viewport })
+  context.setDefaultTimeout(patience)
   const page = await context.newPage()
   const errors = []
   page.on('console', (message) => {
