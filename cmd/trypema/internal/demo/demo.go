@@ -52,7 +52,7 @@ limit. Clients offer Poisson load to both, independently of the answers as far a
 
 With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their time to
 live. With --provider hybrid decisions are made in this process, from what Redis has leased to it. What was decided without
-Redis, because it did not answer within 250ms, is counted as fallback; the embedded server has 2s, as it shares the processors.
+Redis, because it did not answer within 250ms, is counted as fallback; the embedded server has longer, as it shares the processors.
 
 With --instances there are as many servers, each with an instance of the provider and with its share of the clients. They
 are judged together.
@@ -183,7 +183,7 @@ func (c *Command) limits(server *redisserver.Server, s *setup) (instances []inst
 		instances, s.where, err = c.open(o)
 		return instances, nothing, err
 	case server != nil:
-		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o, Timeout: timeout(server)})
+		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o, Timeout: timeout(server, embeddedTimeout)})
 		if err != nil {
 			return nil, nothing, err
 		}

@@ -55,18 +55,21 @@ func (r realRedis) limits(roads []road, provider string, o redislimit.Options) (
 	for _, p := range roads {
 		addrs = append(addrs, p.(*proxy.Proxy).Addr())
 	}
-	o.Timeout = timeout(r.Server)
+	o.Timeout = timeout(r.Server, pageTimeout)
 	return r.LimitsBy(addrs, provider, o)
 }
 
-// embeddedTimeout is how long limiters wait for the embedded server, which shares the processors with the clients, servers and
-// limiters of the demo: when these are busy it answers late, which is not an outage.
-const embeddedTimeout = 2 * time.Second
+// How long limiters wait for the embedded server, which shares the processors with the clients, servers and limiters of the demo: when these
+// are busy it answers late, which is not an outage. On the page an instance can be cut off while a call is under way.
+const (
+	embeddedTimeout = requestTimeout / 2
+	pageTimeout     = 2 * time.Second
+)
 
-// timeout is how long limiters wait for the server; 0 for their default.
-func timeout(s *redisserver.Server) time.Duration {
+// timeout is how long limiters wait for the server, if it is embedded; 0 for their default.
+func timeout(s *redisserver.Server, embedded time.Duration) time.Duration {
 	if s.Embedded() {
-		return embeddedTimeout
+		return embedded
 	}
 	return 0
 }
