@@ -43,3 +43,12 @@ func ExampleConn_OneServer() {
 	fmt.Println(goredisconn.New(client).OneServer())
 	// Output: false
 }
+
+// On which server of a Cluster a key is shows once something was asked.
+func ExampleConn_Node() {
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"redis-1:6379"}})
+	defer client.Close()
+
+	fmt.Printf("%q\n", goredisconn.New(client).Node("user:42"))
+	// Output: ""
+}

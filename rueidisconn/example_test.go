@@ -32,3 +32,14 @@ func ExampleConn_OneServer() {
 
 	fmt.Println(rueidisconn.New(client).OneServer())
 }
+
+// In a Cluster, keys of neighbouring slots are mostly on one server.
+func ExampleConn_Node() {
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"redis-1:6379", "redis-2:6379"}})
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close()
+
+	fmt.Println(rueidisconn.New(client).Node("user:42"))
+}
