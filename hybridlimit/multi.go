@@ -153,7 +153,7 @@ func (m *multi) judge(
 			m.unlock(parties)
 			return trypema.ErrClosed
 		}
-		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(now, began) {
+		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(parties[0].k, now, began) {
 			m.alone(d, parties, n, mode, dice, now, holds)
 			m.unlock(parties)
 			for i := range parties {
@@ -226,7 +226,8 @@ func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, no
 		if p.v.Ask && l.options.OnEmpty == EmptyReject && mode == lease.Record {
 			p.k.Miss(n)
 		}
-		if p.v.Ask && (p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) && !l.breaker.Gone() {
+		deny := p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject
+		if p.v.Ask && deny && !p.k.server.Load().Gone() {
 			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
 		}
 		ask = ask || p.v.Ask

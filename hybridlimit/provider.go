@@ -53,7 +53,8 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	if o.OnChange != nil {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
-	b, server := breaker.New(o.RetryInterval, o.OnFailure == redislimit.FailLocal, tell), script.NewServer(c)
+	server := script.NewServer(c)
+	b := breaker.NewSet(o.RetryInterval, o.OnFailure == redislimit.FailLocal, server.Node(), tell)
 	started := time.Now().Add(-1) // so that no instant is 0
 	p := &Provider{
 		absolute:   newLimiter(server, b, o, false, started),

@@ -30,15 +30,15 @@ import (
 //
 // Each call has the whole timeout, from its own arrival, however old the batch is that it joins and whatever
 // else travels with it. A call whose deadline passes leaves its batch, and the others go on. An exchange has
-// the timeout, too, from its start. It counts against Redis if it brings no answer to any of its calls in
-// time, unless Redis has answered since the latest of these calls was made: then they have waited for others
-// and not for Redis.
+// the timeout, too, from its start. It counts against a server if that gives no answer to any of its calls in
+// time, unless it has given another one since the latest of these calls was made: then they have waited for
+// others and not for the server.
 type exchange struct {
-	server  *script.Server
-	breaker *breaker.Breaker
-	timeout time.Duration
-	decide  *operation
-	started time.Time
+	server   *script.Server
+	breakers *breaker.Set
+	timeout  time.Duration
+	decide   *operation
+	started  time.Time
 
 	ctx    context.Context // ended by Close
 	cancel context.CancelFunc
@@ -137,14 +137,26 @@ type batch struct {
 	set    []string
 	state  state
 	flight *flight // that it left with
+	part   *part
 }
 
-// flight is a goroutine that makes exchanges. The lock of the exchange guards it.
+// flight is a goroutine that makes exchanges.
 type flight struct {
-	lost     bool
-	open     int   // batches of its exchange that are not settled
-	answered bool  // one of them was settled by an answer
+	lost  bool // guarded by the lock of the exchange
+	parts []*part
+}
+
+// part is that of one server in an exchange.
+type part struct {
+	breaker  *breaker.Breaker
 	deadline int64 // the latest of its calls, in ns since started
+
+	// Guarded by the lock of the exchange.
+	open     int  // batches that are not settled
+	answered bool // one was settled by an answer
+
+	good  bool  // guarded by the lock of the run: there was an answer
+	cause error // and so is this: why there was none
 }
 
 type state uint8
@@ -155,8 +167,8 @@ const (
 	settled
 )
 
-func newExchange(s *script.Server, b *breaker.Breaker, timeout time.Duration, decide *operation) *exchange {
-	x := &exchange{server: s, breaker: b, timeout: timeout, decide: decide, started: time.Now()}
+func newExchange(s *script.Server, b *breaker.Set, timeout time.Duration, decide *operation) *exchange {
+	x := &exchange{server: s, breakers: b, timeout: timeout, decide: decide, started: time.Now()}
 	x.lanes = make(map[string]*lane)
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	return x
@@ -168,12 +180,14 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if probe, cause := x.breaker.Down(); cause != nil {
-		if probe {
-			// It asks for the same key, records nothing, and nobody waits for it.
-			_ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
+	if x.breakers.Gone() {
+		if probe, cause := x.breakers.Of(key).Down(); cause != nil {
+			if probe {
+				// It asks for the same key, records nothing, and nobody waits for it.
+				_ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
+			}
+			return &trouble{cause}
 		}
-		return &trouble{cause}
 	}
 	if err := x.submit(op, key, c); err != nil {
 		return err
@@ -253,7 +267,7 @@ func (x *exchange) departLocked() {
 func (x *exchange) fly(f *flight) {
 	defer x.land(f) // also if the Conn has ended the goroutine
 	for batches := x.board(f); len(batches) > 0; batches = x.board(f) {
-		x.run(batches, x.madeBefore(f.deadline))
+		x.run(f, batches)
 	}
 }
 
@@ -277,12 +291,26 @@ func (x *exchange) board(f *flight) []*batch {
 		return nil
 	}
 	batches := x.boardLocked()
-	*f = flight{open: len(batches)}
+	f.parts = nil
 	for _, b := range batches {
-		b.flight = f
-		f.deadline = max(f.deadline, b.calls[len(b.calls)-1].deadline)
+		p := f.partOf(x.breakers.Of(b.key))
+		p.open++
+		p.deadline = max(p.deadline, b.calls[len(b.calls)-1].deadline)
+		b.flight, b.part = f, p
 	}
 	return batches
+}
+
+// partOf returns the part of a server in the exchange of a flight.
+func (f *flight) partOf(b *breaker.Breaker) *part {
+	for _, p := range f.parts {
+		if p.breaker == b {
+			return p
+		}
+	}
+	p := &part{breaker: b}
+	f.parts = append(f.parts, p)
+	return p
 }
 
 // boardLocked takes the batches of the next flight, all of one operation.
@@ -321,14 +349,12 @@ func (x *exchange) madeBefore(deadline int64) time.Time {
 	return x.started.Add(time.Duration(deadline) - x.timeout)
 }
 
-// run makes one exchange with batches of which the latest call was made at an instant.
-func (x *exchange) run(batches []*batch, made time.Time) {
+// run makes one exchange.
+func (x *exchange) run(f *flight, batches []*batch) {
 	ctx, cancel := context.WithTimeout(x.ctx, x.timeout)
 	defer cancel()
-	op := batches[0].op
+	op, parts := batches[0].op, f.parts
 	var mu sync.Mutex // of what the answers find out
-	var cause error
-	good := false
 	script.Run(ctx, x.server, op.script, batches, pack,
 		func(parcel []*batch) (keys, args []string) {
 			if op.keys != nil {
@@ -343,19 +369,21 @@ func (x *exchange) run(batches []*batch, made time.Time) {
 			inTime, wrong := x.answer(parcel, reply, err)
 			mu.Lock()
 			defer mu.Unlock()
-			if wrong == nil && (inTime || ctx.Err() == nil) {
-				good = true
+			if p := parcel[0].part; wrong == nil && (inTime || ctx.Err() == nil) {
+				p.good = true
 			} else if inTime {
-				cause = wrong
+				p.cause = wrong
 			}
 		})
-	switch {
-	case good:
-		x.breaker.Success()
-	case cause != nil && ctx.Err() != nil:
-		x.breaker.Silence(cause, made)
-	case cause != nil:
-		x.breaker.Failure(cause)
+	for _, p := range parts {
+		switch {
+		case p.good:
+			p.breaker.Success()
+		case p.cause != nil && ctx.Err() != nil:
+			p.breaker.Silence(p.cause, x.madeBefore(p.deadline))
+		case p.cause != nil:
+			p.breaker.Failure(p.cause)
+		}
 	}
 }
 
@@ -419,15 +447,15 @@ func (x *exchange) settle(b *batch) bool {
 	if b.state == settled {
 		return false
 	}
-	b.flight.answered = true
+	b.part.answered = true
 	x.settleLocked(b)
 	return true
 }
 
 func (x *exchange) settleLocked(b *batch) {
 	b.state = settled
-	if b.flight != nil {
-		b.flight.open--
+	if b.part != nil {
+		b.part.open--
 	}
 	for _, c := range b.calls {
 		if c != nil && c.batch != nil {
@@ -521,7 +549,7 @@ func (x *exchange) expire() {
 	x.mu.Lock()
 	now := int64(time.Since(x.started))
 	var late []*call
-	var silent int64 // the latest deadline of flights that have brought nothing; 0 for none
+	var silent []*part
 	for x.first != nil && x.first.deadline <= now {
 		c := x.first
 		b := c.batch
@@ -531,16 +559,18 @@ func (x *exchange) expire() {
 			continue
 		}
 		x.settleLocked(b)
-		if f := b.flight; f != nil && f.open == 0 {
-			if !f.answered {
-				silent = max(silent, f.deadline)
-			}
-			if !f.lost && x.lost < maxLost {
-				f.lost = true
-				x.lost++
-				x.flights--
-				x.departLocked()
-			}
+		f := b.flight
+		if f == nil {
+			continue
+		}
+		if b.part.open == 0 && !b.part.answered {
+			silent = append(silent, b.part)
+		}
+		if !f.lost && x.lost < maxLost && !slices.ContainsFunc(f.parts, func(p *part) bool { return p.open > 0 }) {
+			f.lost = true
+			x.lost++
+			x.flights--
+			x.departLocked()
 		}
 	}
 	x.ready = slices.DeleteFunc(x.ready, func(b *batch) bool { return b.state == settled })
@@ -548,8 +578,8 @@ func (x *exchange) expire() {
 		x.armLocked()
 	}
 	x.mu.Unlock()
-	if silent > 0 {
-		x.breaker.Silence(err.cause, x.madeBefore(silent))
+	for _, p := range silent {
+		p.breaker.Silence(err.cause, x.madeBefore(p.deadline))
 	}
 	for _, c := range late {
 		c.finish(err)

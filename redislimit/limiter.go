@@ -40,7 +40,7 @@ type strategy struct {
 	set    operation
 }
 
-func newLimiter(srv *script.Server, b *breaker.Breaker, o Options, span window.Span, s *strategy) *limiter {
+func newLimiter(srv *script.Server, b *breaker.Set, o Options, span window.Span, s *strategy) *limiter {
 	s.set = setOperation(span)
 	return &limiter{
 		strategy:  s,
@@ -104,7 +104,7 @@ func (l *limiter) gauges(s *trypema.Stats) {
 	defer x.mu.Unlock()
 	if !x.closed {
 		s.ActiveKeys = len(x.lanes)
-		s.RedisErr = x.breaker.Cause()
+		s.RedisErr = x.breakers.Cause()
 	}
 }
 

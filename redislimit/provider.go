@@ -67,7 +67,8 @@ func New(c Conn, o Options) (*Provider, error) {
 	if o.OnChange != nil {
 		onChange = func(cause error) { o.OnChange(Health{Available: cause == nil, Err: cause}) }
 	}
-	srv, b := script.NewServer(c), breaker.New(o.RetryInterval, o.OnFailure == FailLocal, onChange)
+	srv := script.NewServer(c)
+	b := breaker.NewSet(o.RetryInterval, o.OnFailure == FailLocal, srv.Node(), onChange)
 	span := spanOf(o.Window, o.Bucket)
 	p.absolute = newLimiter(srv, b, o, span, absolute(span))
 	p.suppressed = newLimiter(srv, b, o, span, suppressed(span, o.HardLimitFactor, rand.Float64))

@@ -10,7 +10,7 @@ import (
 
 // Observe has the Observer of a provider, if there is one, told of a strategy, and returns what to count in, or nil. The
 // gauges are asked of the limiter, which the meter does not keep alive.
-func Observe[L any](o trypema.Options, provider, strategy string, b *breaker.Breaker, l *L, gauges func(*L, *trypema.Stats)) *tally.Tally {
+func Observe[L any](o trypema.Options, provider, strategy string, b *breaker.Set, l *L, gauges func(*L, *trypema.Stats)) *tally.Tally {
 	if o.Observer == nil {
 		return nil
 	}

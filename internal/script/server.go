@@ -50,6 +50,15 @@ type Server struct {
 // NewServer returns the server behind a Conn, of which nothing is known yet.
 func NewServer(c Conn) *Server { return &Server{conn: c} }
 
+// Node returns what tells on which of several servers a key is; nil if they are one, or the Conn does not
+// know.
+func (s *Server) Node() func(key string) string {
+	if c, ok := s.conn.(interface{ Node(key string) string }); ok && !s.conn.OneServer() {
+		return c.Node
+	}
+	return nil
+}
+
 // movingPause is how long keys that are on two nodes of a Cluster are left alone before they are asked for again.
 const movingPause = 10 * time.Millisecond
 

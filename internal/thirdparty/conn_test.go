@@ -33,8 +33,8 @@ import (
 // gone holds back nobody else's answers.
 
 var (
-	_ redislimit.Conn = (*goredisconn.Conn)(nil)
-	_ redislimit.Conn = (*rueidisconn.Conn)(nil)
+	_ redislimit.NodeConn = (*goredisconn.Conn)(nil)
+	_ redislimit.NodeConn = (*rueidisconn.Conn)(nil)
 )
 
 // site is some servers, each behind a proxy.
@@ -279,6 +279,7 @@ func TestConn(t *testing.T) {
 					kinds []string // all, if there are none
 					holds func(*testing.T, *site, redislimit.Conn)
 				}{
+					{"Node", nil, node},
 					{"Replies", nil, replies},
 					{"Errors", nil, errorsArePassed},
 					{"OneError", nil, oneError},
@@ -302,6 +303,47 @@ func TestConn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A Conn says of each key on which server it is, as far as its client can tell, and nothing before the client
+// knows.
+func node(t *testing.T, s *site, c redislimit.Conn) {
+	of := c.(redislimit.NodeConn).Node
+	keys := manyKeys(300)
+	_, goes := c.(*goredisconn.Conn)
+	if name := of(keys[0]); s.kind == "cluster" && goes && name != "" {
+		t.Errorf("%q is on %q, before anything was asked", keys[0], name)
+	}
+	exchange(t.Context(), t, c, count, keys)
+	names := make(map[string]bool)
+	for _, key := range keys {
+		name, on := of(key), ""
+		for _, n := range s.nodes {
+			if found, err := n.Client().Exists(t.Context(), key).Result(); err == nil && found == 1 { // or it is MOVED
+				on = n.Addr()
+			}
+		}
+		switch {
+		case on == "":
+			t.Fatalf("%q is nowhere", key)
+		case s.kind == "single":
+			if name != "" {
+				t.Fatalf("%q is on %q", key, name)
+			}
+		case goes:
+			if name != on {
+				t.Fatalf("%q is on %q, want %q", key, name, on)
+			}
+		default: // neighbouring slots are mostly on one server
+			if want := fmt.Sprintf("slots %d to %d", slot(key)/128*128, slot(key)/128*128+127); name != want {
+				t.Fatalf("%q is on %q, want %q", key, name, want)
+			}
+		}
+		names[name] = true
+	}
+	if len(names) < len(s.nodes) {
+		t.Errorf("the keys are on %v", names)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -147,5 +149,88 @@ func several(t *testing.T, p rig.Provider, key string) (end func() string) {
 			t.Errorf("several limits: %d of 40 and %d of 60 admitted in a window", one, two)
 		}
 		return fmt.Sprintf("%d calls, %d admitted, at most %d of 40 and %d of 60 in a window", calls, len(log), one, two)
+	}
+}
+
+// counted counts the exchanges that have a key of one slot in them.
+type counted struct {
+	redislimit.NodeConn
+	slot  int
+	asked atomic.Int64
+}
+
+// Run implements redislimit.Conn.
+func (c *counted) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+	if slices.ContainsFunc(keys, func(of []string) bool { return slotOf(of[0]) == c.slot }) {
+		c.asked.Add(1)
+	}
+	c.NodeConn.Run(ctx, script, sha1, keys, args, answer)
+}
+
+// One node of a Cluster is stopped: calls for its keys are decided by the policy, and it is asked now and
+// then, not for each of them. Calls for keys of the others are decided by Redis. When it goes on, so do its
+// keys.
+func TestOneNodeGone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a Cluster")
+	}
+	t.Parallel()
+	const calls = 400
+	cluster := redisserver.StartCluster(t)
+	for _, kind := range both {
+		for _, adapter := range rig.Adapters {
+			t.Run(fmt.Sprintf("%v, %s", kind, adapter.Name), func(t *testing.T) {
+				const slot = 16384/3/2 + 7 // of the first node
+				conn := &counted{NodeConn: adapter.Dial(t, cluster.Addrs()).(redislimit.NodeConn), slot: slot}
+				prefix := rig.Unique("gone")
+				l := rig.Strategy(kind.Open(t, conn, redislimit.Options{
+					Options: trypema.Options{Window: window}, Prefix: prefix, Timeout: timeout, OnFailure: redislimit.FailClosed,
+				}), kind.Suppressed)
+				lost := together(kind, prefix, slot, 1)[0]
+				others := []string{together(kind, prefix, 8000, 1)[0], together(kind, prefix, 16000, 1)[0]}
+				allow := func(key string) trypema.Decision {
+					d, err := l.Allow(t.Context(), key, 100_000)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return d
+				}
+				asks := func(key string) {
+					for began := time.Now(); allow(key).Fallback; time.Sleep(20 * time.Millisecond) {
+						if time.Since(began) > time.Minute {
+							t.Fatalf("%q is not asked for", key)
+						}
+					}
+				}
+				for _, key := range append(others, lost) {
+					asks(key)
+				}
+
+				cluster.Nodes[0].Pause()
+				resume := sync.OnceFunc(cluster.Nodes[0].Resume)
+				defer resume()
+				// Hybrid has something on lease still.
+				for began := time.Now(); !allow(lost).Fallback && time.Since(began) < time.Minute; time.Sleep(20 * time.Millisecond) {
+				}
+				before := conn.asked.Load()
+				fallbacks, wrong := 0, 0
+				for range calls {
+					if allow(lost).Fallback {
+						fallbacks++
+					}
+					if allow(others[0]).Fallback || allow(others[1]).Fallback {
+						wrong++
+					}
+				}
+				asked := conn.asked.Load() - before
+				t.Logf("%d of %d calls decided by the policy, and %d of the other nodes'; the node was asked %d times", fallbacks, calls, wrong, asked)
+				if fallbacks != calls || wrong > calls/10 || asked > calls/2 {
+					t.Errorf("%d of %d calls decided by the policy, and %d of the other nodes'; the node was asked %d times", fallbacks, calls, wrong, asked)
+				}
+
+				resume()
+				asks(lost)
+			})
+		}
 	}
 }
