@@ -180,7 +180,7 @@ func TestDeniedSendWakesWhoReceives(t *testing.T) {
 	_, err := sendUntil(stream)
 	denial(t, err)
 	denial(t, <-received)
-	<-ended
+	_ = <-ended
 	s.dropped()
 }
 
@@ -256,7 +256,7 @@ func TestStreamsThatEnd(t *testing.T) {
 		if err := receive(stream); status.Code(err) != codes.Canceled {
 			t.Error(err)
 		}
-		<-ended
+		_ = <-ended
 		s.dropped()
 	})
 	t.Run("it is never opened", func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestWaitingToSendEndsWithTheStream(t *testing.T) {
 		if _, err := sendUntil(stream); status.Code(err) != codes.Canceled || !errors.Is(err, context.Canceled) {
 			t.Errorf("SendMsg: %v", err)
 		}
-		<-ended
+		_ = <-ended
 		s.dropped()
 	})
 }
