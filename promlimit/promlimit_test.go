@@ -286,7 +286,7 @@ func TestNames(t *testing.T) {
 	value(t, families, "trypema_decisions_total", `a"b\c local absolute allowed`)
 	value(t, families, "trypema_decisions_total", "broken   allowed")
 	w := httptest.NewRecorder()
-	c.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	c.ServeHTTP(w, httptest.NewRequest("GET", "/", http.NoBody))
 	if !json.Valid(w.Body.Bytes()) || !strings.Contains(w.Body.String(), `"denied":9`) {
 		t.Errorf("%s", w.Body)
 	}
