@@ -5,9 +5,9 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { after, before } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { launch, looks, open, overflow, repository, screenshot } from './browser.js'
+import { launch, looks, open, overflow, program, repository, screenshot } from './browser.js'
 
 let browser, folder, made
 
@@ -16,7 +16,7 @@ before(async () => {
   if (!folder) {
     folder = made = mkdtempSync(join(tmpdir(), 'trypema-report-'))
     cpSync(join(repository, 'docs', 'benchmarks', 'measurements.json'), join(folder, 'measurements.json'))
-    execFileSync('go', ['run', './cmd/trypema', 'report', '--redraw', '--out', folder], { cwd: repository })
+    execFileSync(program, ['report', '--redraw', '--out', folder])
   }
   browser = await launch()
 })
@@ -47,7 +47,7 @@ const drawn = (svg) =>
   })
 
 for (const look of looks) {
-  test(`report, ${look.name}`, async () => {
+  look.test(`report, ${look.name}`, async () => {
     const { page, errors } = await open(browser, pathToFileURL(join(folder, 'report.html')).href, look)
     const figures = await page.locator('figure').all()
     const files = readdirSync(folder).filter((name) => name.endsWith('.svg'))

@@ -1,26 +1,45 @@
 // A headless Chromium, and the pages that are opened in it: each keeps a list of all that went wrong.
 import { mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { test as nodeTest } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
 
-export const repository = dirname(dirname(fileURLToPath(import.meta.url)))
+const here = dirname(fileURLToPath(import.meta.url))
 
-const screenshots = join(repository, 'pagetest', 'screenshots')
+export const repository = dirname(dirname(dirname(here)))
+
+/** The program, which pages_test.go has built. */
+export const program = process.env.TRYPEMA
+
+/** How long anything may take, on a machine that is busy. */
+export const patience = 180_000
+
+const screenshots = join(here, 'screenshots')
+
+/** A test that "make test" runs. */
+export const test = (name, f) => nodeTest(name, { timeout: 2 * patience }, f)
+
+/** One that there is time for where tests explore. */
+export const longTest = (name, f) =>
+  nodeTest(name, { timeout: 4 * patience, skip: process.env.TRYPEMA_EXPLORE === '1' ? false : 'TRYPEMA_EXPLORE=1 runs it (make test-long)' }, f)
 
 /** Sizes and themes that every page must look well in. */
-export const looks = ['light', 'dark'].flatMap((colorScheme) => [
-  { name: `${colorScheme}-desk`, colorScheme, viewport: { width: 1280, height: 800 } },
-  { name: `${colorScheme}-phone`, colorScheme, viewport: { width: 390, height: 844 } },
-])
+export const looks = [
+  { name: 'light-desk', colorScheme: 'light', viewport: { width: 1280, height: 800 }, test },
+  { name: 'dark-phone', colorScheme: 'dark', viewport: { width: 390, height: 844 }, test },
+  { name: 'light-phone', colorScheme: 'light', viewport: { width: 390, height: 844 }, test: longTest },
+  { name: 'dark-desk', colorScheme: 'dark', viewport: { width: 1280, height: 800 }, test: longTest },
+]
 
 export async function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }) // in a container root can not have the sandbox
+  return chromium.launch({ executablePath: process.env.CHROMIUM, timeout: patience, args: ['--no-sandbox'] }) // in a container root can not have the sandbox
 }
 
 /** Opens a page with a look, and returns it with the list of errors that it fills. */
 export async function open(browser, url, { colorScheme, viewport }) {
   const context = await browser.newContext({ colorScheme, viewport })
+  context.setDefaultTimeout(patience)
   const page = await context.newPage()
   const errors = []
   page.on('console', (message) => {
