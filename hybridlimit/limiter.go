@@ -333,7 +333,9 @@ func (l *limiter) lock(k *account) *shard {
 type waiter struct {
 	question
 	asked  bool          // the message under way asks for it
+	stays  bool          // it takes what it was granted later, and waits until it has come back for that
 	done   chan struct{} // closed when there is an answer:
+	closed bool          // done is
 	v      lease.Verdict
 	failed bool  // there is none, as the message was lost
 	fault  error // what is wrong with the key
@@ -459,14 +461,12 @@ func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int6
 	err := l.await(ctx, w.done, began)
 	sh := l.lock(k)
 	defer sh.Unlock()
-	select {
-	case <-w.done:
+	k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
+	if w.closed {
 		return w.fault // the answer was there first
-	default:
-		k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
-		w.failed = true
-		return err
 	}
+	w.failed = true
+	return err
 }
 
 // takesNothing reports whether leases are not asked for: while FailLocal decides, which does not count what
@@ -502,26 +502,39 @@ func (l *limiter) tell(d *trypema.Decision, k *account, q *question, v *lease.Ve
 func (l *limiter) serve(sh *shard, k *account, now int64) (more bool) {
 	rest := k.waiting[:0]
 	for _, w := range k.waiting {
-		w.v = lease.Verdict{}
-		if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && (!w.asked || !k.Fresh(now)) {
+		if !w.closed {
+			w.v = lease.Verdict{}
+			if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && (!w.asked || !k.Fresh(now)) {
+				rest, more = append(rest, w), true
+				continue
+			}
+			if w.v.Ask {
+				l.denyUnasked(&w.v, &w.question, sh, k, now)
+			}
+			w.end()
+		}
+		if w.stays {
 			rest = append(rest, w)
-			continue
 		}
-		if w.v.Ask {
-			l.denyUnasked(&w.v, &w.question, sh, k, now)
-		}
-		close(w.done)
 	}
 	clear(k.waiting[len(rest):])
 	k.waiting = rest
-	return len(rest) > 0
+	return more
+}
+
+// end says that w has its answer, under the lock.
+func (w *waiter) end() {
+	w.closed = true
+	close(w.done)
 }
 
 // fail has those who wait try again, or take the fault of the key for an answer, under the lock.
 func (k *account) fail(fault error) {
 	for _, w := range k.waiting {
-		w.failed, w.fault = fault == nil, fault
-		close(w.done)
+		if !w.closed {
+			w.failed, w.fault = fault == nil, fault
+			w.end()
+		}
 	}
 	k.waiting = nil
 }

@@ -261,7 +261,7 @@ func (m *multi) ask(parties []party, n uint64, mode lease.Mode, now int64) []*wa
 			l.lapsed.Add(1)
 		}
 		p.asked++
-		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), done: make(chan struct{})}
+		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), stays: true, done: make(chan struct{})}
 		if l.urge(p.k) {
 			p.k.waiting = append(p.k.waiting, w)
 			waiters[i] = w

@@ -60,8 +60,11 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 		absolute:   newLimiter(server, b, o, false, started),
 		suppressed: newLimiter(server, b, o, true, started),
 	}
-	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).allGauges)
-	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).allGauges)
+	observe := func(strategy string, l *limiter) {
+		l.tally = remote.Observe(o.Options.Options, "hybrid", strategy, b, server, l, (*limiter).allGauges)
+	}
+	observe("absolute", p.absolute)
+	observe("suppressed", p.suppressed)
 	return p, nil
 }
 

@@ -486,10 +486,17 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 				}
 				return keys, args
 			},
-			func(parcel []*item, reply []any, err error) {
+			func(parcel []*item, reply []any, err error, last bool) (again, mend []*item) {
 				r := script.NewReader(reply)
 				for _, i := range parcel {
-					err := l.answer(i, r, err)
+					err := l.answer(i, r, err, last)
+					if script.IsUnreadable(err) {
+						if !last {
+							again = append(again, i)
+							continue
+						}
+						mend = append(mend, i)
+					}
 					mu.Lock()
 					if err != nil {
 						wrong, servers.of(i).wrong = err, err
@@ -499,7 +506,9 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 					}
 					mu.Unlock()
 				}
-			})
+				return again, mend
+			},
+			func(i *item) script.Windows { return l.windowOf(i.k.name) })
 	}()
 	overdue := time.NewTimer(l.options.Timeout + l.options.Timeout/4)
 	defer overdue.Stop()
@@ -588,8 +597,14 @@ func (l *limiter) span() window.Span {
 // spanArgs are the arguments that every script begins with.
 func (l *limiter) spanArgs() []string { return script.SpanArgs(l.span()) }
 
-// answer takes what Redis says to one message. It returns what is wrong with it.
-func (l *limiter) answer(i *item, r *script.Reader, err error) error {
+// windowOf is the window with that name, as mend.lua must know it.
+func (l *limiter) windowOf(name string) script.Windows {
+	return script.Windows{Kind: l.names.Letter(), Keys: []string{name}, Spans: []window.Span{l.span()}}
+}
+
+// answer takes what Redis says to one message. It returns what is wrong with it. A message whose key cannot
+// be read is still under way then, unless it is the last time.
+func (l *limiter) answer(i *item, r *script.Reader, err error, last bool) error {
 	var m lease.Answer
 	if err == nil {
 		if fault, ok := r.Fault(); ok {
@@ -597,6 +612,9 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 		} else {
 			m, err = script.ReadAnswer(r, i.whole)
 		}
+	}
+	if script.IsUnreadable(err) && !last {
+		return err
 	}
 	if err != nil {
 		l.lost(i, err)
@@ -728,7 +746,16 @@ func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scr
 	go script.Run(ctx, l.server, pick, []string{name},
 		func(names []string, _ bool) [][]string { return [][]string{names} },
 		func([]string) ([]string, []string) { return []string{name}, args },
-		func(_ []string, reply []any, err error) { done <- result{reply, err} })
+		func(names []string, reply []any, err error, last bool) (again, mend []string) {
+			if fault, ok := script.NewReader(reply).Fault(); ok && err == nil {
+				err = errors.New(fault)
+			}
+			if script.IsUnreadable(err) && !last {
+				return names, nil
+			}
+			done <- result{reply, err}
+			return nil, nil
+		}, l.windowOf)
 	var err error
 	select {
 	case got := <-done:
@@ -736,10 +763,6 @@ func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scr
 			break
 		}
 		r := script.NewReader(got.reply)
-		if fault, ok := r.Fault(); ok {
-			err = errors.New(fault)
-			break
-		}
 		read(r)
 		err = r.Done()
 	case <-ctx.Done():

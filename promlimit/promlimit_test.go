@@ -117,6 +117,7 @@ func TestScrape(t *testing.T) {
 		{"trypema_fallback_decisions_total", "other hybrid absolute", 25},
 		{"trypema_waited_calls_total", "other hybrid absolute", 1},
 		{"trypema_redis_outages_total", "other hybrid absolute", 1},
+		{"trypema_redis_unreadable_windows_total", "api redis absolute", 0},
 		{"trypema_redis_up", "other hybrid absolute", 0},
 		{"trypema_redis_up", "api redis absolute", 1},
 		{"trypema_decision_duration_seconds", "api redis absolute", 25},

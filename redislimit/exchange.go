@@ -68,15 +68,19 @@ const (
 // operation is a script, with how to ask it and how to read its answer.
 type operation struct {
 	single bool // each call is a batch, and travels alone
+	once   bool // it is not sent again: what it does twice would not be the same
 	dice   bool // that the script throws
 	script func(*script.Scripts) script.Script
 
 	// keys are the KEYS for a batch, if they are not its key alone; such a batch travels alone.
 	keys func(key string) []string
+	// windows are those of a batch.
+	windows func(key string) script.Windows
 
 	// args returns the ARGV of one run of the script for batches that ask the same.
 	args func(batches []*batch) []string
-	// read takes the answer to one batch, and tells it the calls; nil if nobody waits for them any more.
+	// read takes the answer to one batch, and tells it the calls; nil if nobody waits for them any more. An
+	// error about what the key holds is that of the calls, unless they have an answer all the same.
 	read func(r *script.Reader, runs []run, calls []*call) error
 }
 
@@ -365,8 +369,8 @@ func (x *exchange) run(f *flight, batches []*batch) {
 			}
 			return keys, op.args(parcel)
 		},
-		func(parcel []*batch, reply []any, err error) {
-			inTime, wrong := x.answer(parcel, reply, err)
+		func(parcel []*batch, reply []any, err error, last bool) (again, mend []*batch) {
+			inTime, wrong, again, mend := x.answer(parcel, reply, err, last)
 			mu.Lock()
 			defer mu.Unlock()
 			if p := parcel[0].part; wrong == nil && (inTime || ctx.Err() == nil) {
@@ -374,7 +378,9 @@ func (x *exchange) run(f *flight, batches []*batch) {
 			} else if inTime {
 				p.cause = wrong
 			}
-		})
+			return again, mend
+		},
+		func(b *batch) script.Windows { return b.op.windows(b.key) })
 	for _, p := range parts {
 		switch {
 		case p.good:
@@ -406,27 +412,41 @@ func pack(batches []*batch, together bool) (parcels [][]*batch) {
 	return parcels
 }
 
-// answer gives batches what Redis said. It reports whether that was in time for any, and what is wrong with Redis, if
-// anything.
-func (x *exchange) answer(batches []*batch, reply []any, err error) (inTime bool, wrong error) {
+// answer gives batches what Redis said, but for those to be asked for again, as their windows cannot be read:
+// see script.Run. It reports whether that was in time for any, and what is wrong with Redis, if anything.
+func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
+	inTime bool, wrong error, again, mend []*batch,
+) {
 	r := script.NewReader(reply)
 	for i, b := range batches {
+		err, read := err, false
+		if fault, ok := r.Fault(); ok && err == nil {
+			err = errors.New(fault)
+		} else {
+			read = err == nil
+		}
+		if script.IsUnreadable(err) && !last && !b.op.once {
+			again, inTime = append(again, b), true
+			continue
+		}
 		mine := x.settle(b)
 		inTime = inTime || mine
 		calls := b.calls
 		if !mine {
 			calls = nil // they may be others by now
 		}
-		err := err
-		if fault, ok := r.Fault(); ok && err == nil {
-			err = errors.New(fault)
-		} else if err == nil {
+		if read {
 			err = b.op.read(r, b.runs, calls)
 			if i == len(batches)-1 {
 				err = cmp.Or(err, r.Done())
 			}
 		}
+		if script.IsUnreadable(err) {
+			mend = append(mend, b)
+		}
 		switch {
+		case errors.Is(err, errAnswered):
+			err = nil
 		case script.IsKeyFault(err): // Redis has done its part
 			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
 		case err != nil:
@@ -437,7 +457,7 @@ func (x *exchange) answer(batches []*batch, reply []any, err error) (inTime bool
 			b.finish(err)
 		}
 	}
-	return inTime, wrong
+	return inTime, wrong, again, mend
 }
 
 // settle makes a batch settled, and lets the next of its key go. It reports whether it was the first to.

@@ -75,8 +75,11 @@ func New(c Conn, o Options) (*Provider, error) {
 	if p.local != nil {
 		p.absolute.local, p.suppressed.local = p.local.Absolute(), p.local.Suppressed()
 	}
-	p.absolute.tally = remote.Observe(o.Options, "redis", "absolute", b, p.absolute, (*limiter).gauges)
-	p.suppressed.tally = remote.Observe(o.Options, "redis", "suppressed", b, p.suppressed, (*limiter).gauges)
+	observe := func(strategy string, l *limiter) {
+		l.tally = remote.Observe(o.Options, "redis", strategy, b, srv, l, (*limiter).gauges)
+	}
+	observe("absolute", p.absolute)
+	observe("suppressed", p.suppressed)
 	return p, nil
 }
 

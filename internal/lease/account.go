@@ -480,7 +480,7 @@ func (a *Account) Asking() bool { return a.asking }
 // Idle reports whether nobody has asked for the key for so long that its lease should go back.
 func (a *Account) Idle(t *Terms, now int64) bool {
 	if a.distant || a.slow {
-		return a.touched <= a.grantedAt
+		return a.touched <= a.grantedAt && now-a.sentAt >= (a.end-a.sentAt)/2
 	}
 	return now-a.touched > slowIntervals*t.Interval
 }
@@ -550,11 +550,15 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 			near,
 			max(a.enough(a.demand*float64(p.Far)*5/4), a.capacity/coldPart), // an unknown demand gets a little more
 		}
+		had := a.budget
 		if !a.distant { // what was leased far from the limit is too much near it
-			a.budget = min(a.budget, a.targets[0])
+			a.budget = min(a.budget, max(a.targets[0], need))
 		}
 		if a.capacity < a.ceiling { // as is what was leased for a larger one
 			a.budget = min(a.budget, a.targets[1])
+		}
+		if a.budget < had { // the ledger has again what goes back
+			a.full = 0
 		}
 		m.Need = min(max(need, a.missed), a.capacity) // all of it: what there is may be gone by then
 		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)

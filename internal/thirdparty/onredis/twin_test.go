@@ -256,19 +256,32 @@ func (a *redisAgreement) commit(key string, is uint64) {
 // commit runs commit.lua.
 func commit(t *testing.T, s *script.Server, span window.Span, key, letter string, at int64, was, is uint64) (there bool) {
 	t.Helper()
-	script.Run(context.Background(), s, func(all *script.Scripts) script.Script { return all.Commit }, []int{0},
+	args := append(script.SpanArgs(span), letter, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
+	args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(at, 10))
+	pick := func(all *script.Scripts) script.Script { return all.Commit }
+	reply := runScript(t, s, pick, []string{key}, args)
+	if len(reply) != 1 {
+		t.Fatal(reply)
+	}
+	return reply[0] == int64(1)
+}
+
+// runScript runs a script once, and returns its reply.
+func runScript(
+	t *testing.T, s *script.Server, pick func(*script.Scripts) script.Script, keys, args []string,
+) (reply []any) {
+	t.Helper()
+	script.Run(context.Background(), s, pick, []int{0},
 		func(items []int, _ bool) [][]int { return [][]int{items} },
-		func([]int) ([]string, []string) {
-			args := append(script.SpanArgs(span), letter, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
-			return []string{key}, append(append(args, script.SpanArgs(span)...), strconv.FormatInt(at, 10))
-		},
-		func(_ []int, reply []any, err error) {
-			if err != nil || len(reply) != 1 {
-				t.Fatal(reply, err)
+		func([]int) ([]string, []string) { return keys, args },
+		func(_ []int, got []any, err error, _ bool) (again, mend []int) {
+			if err != nil {
+				t.Fatal(err)
 			}
-			there = reply[0] == int64(1)
-		})
-	return there
+			reply = got
+			return nil, nil
+		}, func(int) script.Windows { return script.Windows{} })
+	return reply
 }
 
 // calls makes calls at one instant, and looks whether they were told what the twin was, in some order.
