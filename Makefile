@@ -15,7 +15,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-long test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
+.PHONY: help demo bench report test test-page test-long test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ test-long: redis-server ## what make test has no time for: the faults again and 
 	$(GO) test -timeout 60m ./internal/thirdparty/onmodel -rapid.checks 20000
 	$(GO) test -timeout 60m -count 20 -run 'Linearizable|CompanyDoesNotMatter' ./internal/thirdparty
 	$(GO) test -timeout 60m -count 20 -run 'TestTwin|TestLedger' ./internal/thirdparty/onredis
+
+test-servers: ## conformance, twins, ledger and Cluster on each server that is supported; ARGS='6.2 9.1' for some of them
+	@GO="$(GO)" ./scripts/servers.sh $(ARGS)
 
 test-page: ## the pages in a headless Chromium, where it is or can be installed; REPORT=DIR for the page of a report of yours
 	@./pagetest/run.sh
