@@ -79,7 +79,8 @@ type operation struct {
 
 	// args returns the ARGV of one run of the script for batches that ask the same.
 	args func(batches []*batch) []string
-	// read takes the answer to one batch, and tells it the calls; nil if nobody waits for them any more. An
+	// read takes the answer to one batch, and tells it the calls; nil if no caller waits for them any more.
+	// An
 	// error about what the key holds is that of the calls, unless they have an answer all the same.
 	read func(r *script.Reader, runs []run, calls []*call) error
 }

@@ -111,8 +111,8 @@ func admits(reply []any, s trypema.Strategy) bool {
 	return n > 0 && (s == trypema.StrategyAbsolute || n&1 == 1)
 }
 
-// A reply that can not be is taken for none, so that the failure policy decides; but groups of a key that
-// contradict each other are what somebody else has put there, and to wait for a window is enough.
+// A reply that cannot be right counts as none, so that the failure policy decides. But groups of a key that
+// contradict each other are damage of the key: the call is decided, and told to wait for a window.
 func TestRepliesThatCanNotBe(t *testing.T) {
 	group := func(last, admitted byte) string {
 		return string(append([]byte{last, 0, 0, 0, 0, 0, 0, admitted}, make([]byte, 13)...))

@@ -1,6 +1,6 @@
 // Package sloglimit writes to a log/slog.Logger when something changes about the limiters of a program: a policy begins to limit, or
-// has ceased to; Redis is taken for gone, or is back; windows in Redis cannot be read. It writes no line for
-// a call.
+// has ceased to; Redis is unavailable, or is back; windows in Redis cannot be read. It writes no line for a
+// call.
 //
 //	changes := sloglimit.New(slog.Default(), sloglimit.Options{})
 //	defer changes.Close()

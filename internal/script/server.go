@@ -90,8 +90,8 @@ const tries = 3
 //
 // answer is told what became of a parcel, from any goroutine and before Run returns: once for each, but not
 // for one that was refused, whose items are packed again. It returns items of which it has found that their
-// windows cannot be read. Run has these mended, and asks once more for those in again, about which answer has
-// told nobody yet. It must tell them all if last is set.
+// windows cannot be read. Run has these mended, and asks once more for those in again, which answer has not
+// told yet. It must tell them all if last is set.
 func Run[T any](
 	ctx context.Context, s *Server, pick func(*Scripts) Script, items []T,
 	pack func(items []T, together bool) (parcels [][]T),

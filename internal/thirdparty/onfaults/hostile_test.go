@@ -23,8 +23,8 @@ import (
 // kinds are all limiters.
 var kinds = []rig.Kind{{}, {Suppressed: true}, {Hybrid: true}, {Hybrid: true, Suppressed: true}}
 
-// A key of another type is an error for those who ask for it, with every verb, and for nobody else. A string
-// of somebody else is overwritten.
+// A key of another type is an error for its callers, with every verb, and for no others. A foreign string is
+// overwritten.
 func TestForeignKeys(t *testing.T) {
 	for _, topology := range rig.Topologies {
 		t.Run(topology.Name, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestForeignKeys(t *testing.T) {
 }
 
 // Contents that look like a window of ours and are not, by chance or on purpose: a decision, at once, and no
-// key admits more than its limit by them. Nobody else notices.
+// key admits more than its limit by them. Callers of other keys notice nothing.
 func TestHostileContents(t *testing.T) {
 	server := redisserver.Start(t)
 	for _, kind := range kinds {
