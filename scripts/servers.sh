@@ -37,7 +37,7 @@ done
 program() {
 	found=
 	if [ "$3" = - ]; then
-		./scripts/install.sh "$4" "$4" >&2
+		command -v "$4" >/dev/null || ./scripts/install.sh "$4" >&2
 		found=$(command -v "$4")
 	else
 		found=$cache/$3/$4
