@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -89,14 +90,11 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 		callers  = 8
 	)
 	rate := trypema.Per(capacity, window)
-	tries := 600
-	if testing.Short() {
-		tries = 200
-	}
-	if *long {
+	tries := 120
+	if explore.Long() {
 		tries = 100_000
 	}
-	seed := rand.Uint64()
+	seed := explore.Seed(t)
 	o := rig.Patient(t, trypema.Options{Window: window, HardLimitFactor: 1})
 	o.Prefix = rig.Unique("hostile")
 	p := kind.Open(t, conn, o)
@@ -166,7 +164,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 			if d, err := l.AllowN(ctx, fmt.Sprint("good", calls%100), rate, 1); err != nil || d.Fallback {
 				t.Errorf("a key that is in order: %+v, %v", d, err)
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(4 * time.Millisecond)
 		}
 	})
 	for c := range callers {
@@ -190,7 +188,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 func windows(t *testing.T, admin *redis.Client, kind rig.Kind, o redislimit.Options) (all [][]byte) {
 	t.Helper()
 	o.Prefix = rig.Unique("real")
-	l := rig.Strategy(kind.Open(t, dial(t, admin.Options().Addr), o), kind.Suppressed)
+	l := rig.Strategy(kind.Open(t, dialPatiently(t, admin.Options().Addr), o), kind.Suppressed)
 	for began := time.Now(); len(all) < 12; {
 		if _, err := l.Allow(t.Context(), "k", 1000); err != nil {
 			t.Fatal(err)
