@@ -50,7 +50,7 @@ for k = 1, #KEYS do
   function limit.close()
     if opened and steady then
       call('SETRANGE', key, '15', struct.pack('<I7I7I7', last, admitted, declined))
-    elseif opened then
+    elseif opened or stale and live then -- as in absolute.lua
 -- include save.lua
     end
   end

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -26,9 +27,9 @@ func slotOf(name string) int {
 }
 
 // together returns keys that a Cluster has in one slot.
-func together(k rig.Kind, prefix string, slot, n int) (keys []string) {
+func together(k rig.Kind, prefix string, w time.Duration, slot, n int) (keys []string) {
 	for i := 0; len(keys) < n; i++ {
-		if key := fmt.Sprint(i); slotOf(k.RedisKey(prefix, key, window)) == slot {
+		if key := fmt.Sprint(i); slotOf(k.RedisKey(prefix, key, w)) == slot {
 			keys = append(keys, key)
 		}
 	}
@@ -39,12 +40,12 @@ func together(k rig.Kind, prefix string, slot, n int) (keys []string) {
 // nothing. No call is decided by the policy or is an error, no window holds more than the limit, and what was admitted is
 // counted, all of it and once. With several limits, too, whose keys are on two nodes for a moment.
 func TestSlotsMove(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes a Cluster")
-	}
 	cluster := redisserver.StartCluster(t)
 	for i, kind := range both {
 		for j, adapter := range rig.Adapters {
+			if !explore.Long() && i != j {
+				continue
+			}
 			t.Run(fmt.Sprintf("%v, %s", kind, adapter.Name), func(t *testing.T) {
 				t.Parallel()
 				repeat(t, func(t *testing.T) {
@@ -57,39 +58,43 @@ func TestSlotsMove(t *testing.T) {
 
 func slotsMove(t *testing.T, cluster *redisserver.Cluster, slot int, kind rig.Kind, dial func() redislimit.Conn) {
 	const n = 4
-	o := rig.Patient(t, trypema.Options{})
+	o := patient(t)
 	// One fleet is judged by what any window holds. In the windows of the other nothing expires, so they hold all there was.
-	short := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: 50, Times: 3, Keys: make([]string, n)}, o, dial(), dial())
-	day := rig.NewFleet(t, rig.Load{Kind: kind, Window: 24 * time.Hour, Rate: 400. / 86400, Times: 150 * 86400 / 400, Keys: make([]string, n)}, o, dial(), dial())
-	short.Keys, day.Keys = together(kind, short.Prefix, slot, n), together(kind, day.Prefix, slot, n)
-	limits := several(t, short.Instances[0], together(kind, short.Prefix, slot, n+1)[n])
+	short := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec / 4, Times: 3, Keys: make([]string, n)}, o, dial(), dial())
+	day := rig.NewFleet(t, day(kind, make([]string, n)...), o, dial(), dial())
+	short.Keys, day.Keys = together(kind, short.Prefix, window, slot, n), together(kind, day.Prefix, day.Window, slot, n)
+	limits := several(t, short.Instances[0], together(kind, short.Prefix, window, slot, n+1)[n])
 	short.Start()
 	day.Start()
+	most, rng := 6, rand.New(rand.NewPCG(explore.Seed(t), 0))
+	if explore.Long() {
+		most = 100
+	}
 	moves := 0
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); moves++ {
+	for ; moves < most; moves++ {
 		owner, err := cluster.Owner(t.Context(), slot)
 		if err != nil {
 			t.Fatal(err)
 		}
-		to := cluster.Nodes[rand.IntN(len(cluster.Nodes))]
+		to := cluster.Nodes[rng.IntN(len(cluster.Nodes))]
 		if to == owner {
 			continue
 		}
 		if moves%2 == 1 {
 			do(t, to.Client(), "SCRIPT", "FLUSH")
 		}
-		if err := cluster.Move(t.Context(), slot, to, func() { time.Sleep(rand.N(30 * time.Millisecond)) }); err != nil {
+		if err := cluster.Move(t.Context(), slot, to, func() { time.Sleep(time.Duration(rng.Int64N(int64(30 * time.Millisecond)))) }); err != nil {
 			t.Fatal(err)
 		}
 	}
+	short.Used("of a key", .9)
 	short.Stop()
 	day.Stop()
 
-	short.Summary(o.Timeout, fmt.Sprintf("%d moves", moves))
-	day.Summary(o.Timeout, "of a day")
+	short.Summary(fmt.Sprintf("%d moves", moves))
+	day.Summary("of a day")
 	t.Logf("several limits: %s", limits())
 	short.Bound("of a key", short.Capacity())
-	short.Use("of a key", .9)
 	for _, f := range []*rig.Fleet{short, day} {
 		if n := len(f.Of(rig.Fellback)); n > 0 {
 			t.Errorf("%d calls decided by the policy", n)
@@ -100,7 +105,7 @@ func slotsMove(t *testing.T, cluster *redisserver.Cluster, slot int, kind rig.Ki
 		t.Fatal(err)
 	}
 	if kind.Hybrid {
-		settled(day, owner.Client(), nil)
+		settled(day, owner.Client())
 		return
 	}
 	for _, key := range day.Keys {
@@ -186,8 +191,8 @@ func TestOneNodeGone(t *testing.T) {
 				l := rig.Strategy(kind.Open(t, conn, redislimit.Options{
 					Options: trypema.Options{Window: window}, Prefix: prefix, Timeout: timeout, OnFailure: redislimit.FailClosed,
 				}), kind.Suppressed)
-				lost := together(kind, prefix, slot, 1)[0]
-				others := []string{together(kind, prefix, 8000, 1)[0], together(kind, prefix, 16000, 1)[0]}
+				lost := together(kind, prefix, window, slot, 1)[0]
+				others := []string{together(kind, prefix, window, 8000, 1)[0], together(kind, prefix, window, 16000, 1)[0]}
 				allow := func(key string) trypema.Decision {
 					d, err := l.Allow(t.Context(), key, 100_000)
 					if err != nil {

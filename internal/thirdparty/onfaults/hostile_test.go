@@ -88,11 +88,8 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 		callers  = 8
 	)
 	rate := trypema.Per(capacity, window)
-	tries := 600
-	if testing.Short() {
-		tries = 200
-	}
-	if *long {
+	tries := 120
+	if explore.Long() {
 		tries = 100_000
 	}
 	seed := explore.Seed(t)
@@ -165,7 +162,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 			if d, err := l.AllowN(ctx, fmt.Sprint("good", calls%100), rate, 1); err != nil || d.Fallback {
 				t.Errorf("a key that is in order: %+v, %v", d, err)
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(4 * time.Millisecond)
 		}
 	})
 	for c := range callers {
@@ -189,7 +186,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 func windows(t *testing.T, admin *redis.Client, kind rig.Kind, o redislimit.Options) (all [][]byte) {
 	t.Helper()
 	o.Prefix = rig.Unique("real")
-	l := rig.Strategy(kind.Open(t, dial(t, admin.Options().Addr), o), kind.Suppressed)
+	l := rig.Strategy(kind.Open(t, dialPatiently(t, admin.Options().Addr), o), kind.Suppressed)
 	for began := time.Now(); len(all) < 12; {
 		if _, err := l.Allow(t.Context(), "k", 1000); err != nil {
 			t.Fatal(err)

@@ -22,7 +22,7 @@ import (
 // its fields, where the bucket is that of whoever calls. The version before settles some reservations
 // otherwise, so there are none beside it.
 func TestRedisMixed(t *testing.T) {
-	clock, conn := rig.NewClock(t, rig.GoRedis(t, []string{redisserver.Start(t).Addr()}))
+	clock, conn := rig.NewClock(rig.Adapters[0].Dial(t, []string{redisserver.Start(t).Addr()}))
 	versions := map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		s, prefix := drawStrategy(rt), rig.Unique("mixed")
@@ -31,7 +31,7 @@ func TestRedisMixed(t *testing.T) {
 		subject := Subject{
 			Strategy: s, Unit: time.Microsecond, Step: time.Microsecond,
 			Capacities: []uint64{1, 5, 20, 20, 100, 1e6}, Costs: []uint64{1, 3, 7, 1e7},
-			Advance: func(d time.Duration) { clock.Advance(t, d.Microseconds()) },
+			Advance: func(d time.Duration) { clock.Advance(d.Microseconds()) },
 		}
 		var bucketOfOld time.Duration // of all that are of the version before, which cannot have two on a key
 		for range rapid.IntRange(2, 4).Draw(rt, "instances") {
@@ -71,7 +71,7 @@ func TestRedisMixed(t *testing.T) {
 // Instances of the version before with two buckets write windows that they cannot read themselves. One of
 // this version that shares them has no error, and all together admit no more than the hard capacity.
 func TestRedisAfterBrokenWindows(t *testing.T) {
-	clock, conn := rig.NewClock(t, rig.GoRedis(t, []string{redisserver.Start(t).Addr()}))
+	clock, conn := rig.NewClock(rig.Adapters[0].Dial(t, []string{redisserver.Start(t).Addr()}))
 	first := explore.Seed(t)
 	broken := 0
 	for seed := first; seed != first+uint64(explore.Runs(20, 1000)); seed++ {
@@ -115,7 +115,7 @@ func amongBroken(t *testing.T, clock *rig.Clock, conn redislimit.Conn, seed uint
 	}
 	var log []anywindow.Admission
 	for step := range 400 {
-		clock.Advance(t, rng.Int64N(2*window.Microseconds()/capacity))
+		clock.Advance(rng.Int64N(2 * window.Microseconds() / capacity))
 		by := all[rng.IntN(len(all))]
 		if step < 150 && !by.old || step > 250 && by.old { // the others are not there yet, or have gone
 			continue
