@@ -26,7 +26,7 @@ import (
 // step between providers, and within one each caller of those who share a round trip gets the answer to its own call.
 
 // A script reads the server's clock, in whole microseconds, which may be slewed against that of the process.
-var onRedis = subjects(remote.MaxCapacity, remote.Most, time.Millisecond)
+var onRedis = subjects(remote.MaxCapacity, remote.Most, 50*time.Millisecond)
 
 // clients are the two that there is an adapter for.
 var clients = []struct {

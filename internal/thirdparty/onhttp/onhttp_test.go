@@ -238,7 +238,7 @@ func TestLoad(t *testing.T) {
 }
 
 // slew is how much clocks may go astray in a window.
-const slew = 5 * time.Millisecond
+const slew = 50 * time.Millisecond
 
 // load has callers ask in turn until so many requests were admitted and denied.
 func load(

@@ -53,8 +53,8 @@ type Fleet struct {
 	stop    chan struct{}
 	callers sync.WaitGroup
 
-	mu    sync.Mutex
-	calls []Call // guarded by mu until the load has ended
+	mu              sync.Mutex
+	calls, admitted []Call // guarded by mu; what is in them stays as it is
 }
 
 // NewFleet returns a fleet with an instance for each connection.
@@ -150,25 +150,40 @@ func (f *Fleet) ask(l trypema.Limiter, instance int, key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, c)
+	if c.Allowed {
+		f.admitted = append(f.admitted, c)
+	}
 }
 
 // Calls returns those so far, in the order of their ends.
 func (f *Fleet) Calls() []Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.calls)
+	return f.calls[:len(f.calls):len(f.calls)]
+}
+
+// admissions is Calls of those that were allowed.
+func (f *Fleet) admissions() []Call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.admitted[:len(f.admitted):len(f.admitted)]
 }
 
 // Of returns the calls for which a condition holds.
-func (f *Fleet) Of(wanted func(Call) bool) []Call {
-	return slices.DeleteFunc(f.Calls(), func(c Call) bool { return !wanted(c) })
+func (f *Fleet) Of(wanted func(Call) bool) (calls []Call) {
+	for _, c := range f.Calls() {
+		if wanted(c) {
+			calls = append(calls, c)
+		}
+	}
+	return calls
 }
 
 // Most returns the most that was certainly admitted of one key in a window, by calls for which all conditions hold.
 func (f *Fleet) Most(wanted ...func(Call) bool) (most uint64) {
 	logs := make(map[string][]anywindow.Admission)
-	for _, c := range f.Calls() {
-		if c.Allowed && !slices.ContainsFunc(wanted, func(w func(Call) bool) bool { return !w(c) }) {
+	for _, c := range f.admissions() {
+		if !slices.ContainsFunc(wanted, func(w func(Call) bool) bool { return !w(c) }) {
 			logs[c.Key] = append(logs[c.Key], c.Admission)
 		}
 	}
@@ -260,10 +275,12 @@ func (f *Fleet) Used(what string, share float64, wanted ...func(Call) bool) {
 	})
 }
 
-// Wait waits until there is no error, and fails with the last one if that does not come about.
+// Wait waits until there is no error, and fails with the last one if that does not come about. It tries for a tenth of the time at most, as
+// what it waits for needs the rest.
 func Wait(t testing.TB, try func() error) {
 	t.Helper()
-	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); ; {
+		tried := time.Now()
 		err := try()
 		if err == nil {
 			return
@@ -272,5 +289,6 @@ func Wait(t testing.TB, try func() error) {
 			t.Error(err)
 			return
 		}
+		time.Sleep(20*time.Millisecond + 9*time.Since(tried))
 	}
 }
