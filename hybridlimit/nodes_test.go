@@ -48,6 +48,13 @@ func (n *nodes) change(f func()) {
 	f()
 }
 
+// exchanges returns how many there were with a server.
+func (n *nodes) exchanges(name byte) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked[name]
+}
+
 // OneServer implements redislimit.Conn.
 func (*nodes) OneServer() bool { return false }
 
@@ -198,7 +205,7 @@ func oneServer(t *testing.T, provider string, suppressed, failover bool) {
 
 	well("at first", run(3*time.Second), "a", "b", "c")
 	conn.change(func() { conn.silent['a'] = true })
-	asked := conn.asked['a']
+	asked := conn.exchanges('a')
 	run(3 * time.Second) // until leases have ended
 	told("gone", false)
 	without := run(10 * time.Second)
@@ -206,7 +213,7 @@ func oneServer(t *testing.T, provider string, suppressed, failover bool) {
 	if a := without["a"]; a.waited > 0 || a.fallback < a.calls {
 		t.Errorf("server a, which is gone: %+v", *a)
 	}
-	if n := conn.asked['a'] - asked; n > 13*2+8 {
+	if n := conn.exchanges('a') - asked; n > 13*2+8 {
 		t.Errorf("the server that is gone was asked %d times in 13s", n)
 	}
 

@@ -174,12 +174,14 @@ func ExampleProvider_Absolute() {
 // The servers of an API under overload decline what is too much, evenly, and know how much that was.
 func ExampleProvider_Suppressed() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
-	limits, err := redislimit.New(conn, redislimit.Options{Options: trypema.Options{HardLimitFactor: 1.2}})
+	limits, err := redislimit.New(conn, redislimit.Options{
+		Options: trypema.Options{Window: time.Hour, HardLimitFactor: 1.2},
+	})
 	if err != nil {
 		panic(err)
 	}
 	defer limits.Close()
-	api, ctx, rate := limits.Suppressed(), context.Background(), trypema.PerSecond(10)
+	api, ctx, rate := limits.Suppressed(), context.Background(), trypema.PerHour(100)
 
 	for range 1000 {
 		if _, err := api.Allow(ctx, "api", rate); err != nil {

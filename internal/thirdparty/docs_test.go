@@ -355,7 +355,8 @@ func prints(t *testing.T, c *exec.Cmd, want string) {
 		if err == nil && string(out) == want {
 			return
 		}
-		if err != nil || c.Stdin != nil || time.Since(began) > rig.Patience {
+		slow := err == nil || strings.Contains(said.String(), "no answer within") // Redis, on a busy machine
+		if !slow || c.Stdin != nil || time.Since(began) > rig.Patience {
 			t.Errorf("%v: %v\n%s\nsaid\n%s\nwant\n%s", c.Args, err, &said, out, want)
 			return
 		}

@@ -134,7 +134,7 @@ func amongBroken(t *testing.T, clock *rig.Clock, conn redislimit.Conn, seed uint
 			t.Fatalf("seed %d, step %d: %v", seed, step, err)
 		}
 		if d.Allowed {
-			at := time.UnixMicro(clock.Now)
+			at := time.UnixMicro(clock.Now())
 			log = append(log, anywindow.Admission{From: at, To: at, Cost: n})
 		}
 	}

@@ -174,7 +174,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		var asks []lease.Ask
 		for _, key := range []string{"a", "b", "c"}[:1+rng.IntN(3)] {
 			key = prefix + key
-			ask := m.next(key, oracle.Now)
+			ask := m.next(key, oracle.Now())
 			keys, args, asks = append(keys, key), append(args, script.Message(ask)), append(asks, ask)
 			if twins[key] == nil {
 				twins[key] = new(lease.Ledger)
@@ -186,7 +186,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		r := script.NewReader(reply)
 		for i, ask := range asks {
 			got, err := script.ReadAnswer(r, ask.Whole)
-			want := twins[keys[i]].Settle(m.span, oracle.Now, far, ask)
+			want := twins[keys[i]].Settle(m.span, oracle.Now(), far, ask)
 			if before, known := running[keys[i]]; known && got.Before != before && !got.Stale {
 				t.Fatalf("step %d: running counts are %+v, and were %+v", step, got.Before, before)
 			}
@@ -208,9 +208,9 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		outlivesItsLeases(t, client.Get(t.Context(), keys[0]).Val(), oracle.span.Window)
 		// A reservation is settled. The version before does not see that a window is empty by it.
 		if rng.IntN(10) == 0 && !old {
-			key, at, was, is := keys[0], oracle.Now-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
+			key, at, was, is := keys[0], oracle.Now()-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
 			got := commit(t, s, m.span, key, "ha", at, was, is)
-			if want := twins[key].Commit(m.span, oracle.Now, at, was, is); got != want {
+			if want := twins[key].Commit(m.span, oracle.Now(), at, was, is); got != want {
 				t.Fatalf("step %d: commit of %d to %d at %d: %v, want %v", step, was, is, at, got, want)
 			}
 			delete(running, key)
@@ -223,7 +223,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 			if keep == trypema.KeepOldest {
 				side = window.Oldest
 			}
-			twins[key].Set(m.span, oracle.Now, total, side, keep == trypema.Replace)
+			twins[key].Set(m.span, oracle.Now(), total, side, keep == trypema.Replace)
 			delete(running, key)
 		}
 	}

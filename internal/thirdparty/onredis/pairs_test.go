@@ -103,7 +103,7 @@ func TestLawInLua(t *testing.T) {
 			x.thrown = (float64(k) + .5) / (1 << 24)
 			dice = append(dice, byte(k>>16), byte(k>>8), byte(k))
 			keys = append(keys, "law"+strconv.Itoa(i))
-			pipe.Set(t.Context(), keys[i], full(o.Now, o.span.Window, x.before, x.recent), 0)
+			pipe.Set(t.Context(), keys[i], full(o.Now(), o.span.Window, x.before, x.recent), 0)
 		}
 		if _, err := pipe.Exec(t.Context()); err != nil {
 			t.Fatal(err)
@@ -168,7 +168,7 @@ func TestCutInLua(t *testing.T) {
 			some := func() uint64 { return rng.Uint64N(1 << (1 + rng.IntN(50))) }
 			x.had = window.Counts{Admitted: some(), Declined: some()}
 			x.kept = 1 + rng.Uint64N(max(1, x.had.Observed()))
-			pipe.Set(t.Context(), x.key, full(o.Now, o.span.Window, window.Counts{}, x.had), 0)
+			pipe.Set(t.Context(), x.key, full(o.Now(), o.span.Window, window.Counts{}, x.had), 0)
 		}
 		if _, err := pipe.Exec(t.Context()); err != nil {
 			t.Fatal(err)

@@ -102,7 +102,7 @@ func (o *oracle) askOne(name string, runs []string, dice string) string {
 		if o.law == nil {
 			// All of a run are answered from the state after it.
 			for range max(1, parse(runs[2])) {
-				o.wants[q] = append(o.wants[q], expectation{twin.Absolute(q.capacity, o.Now, q.n, q.record), false})
+				o.wants[q] = append(o.wants[q], expectation{twin.Absolute(q.capacity, o.Now(), q.n, q.record), false})
 			}
 			continue
 		}
@@ -112,7 +112,7 @@ func (o *oracle) askOne(name string, runs []string, dice string) string {
 				thrown = (float64(int(dice[0])<<16+int(dice[1])<<8+int(dice[2])) + .5) / (1 << 24)
 				dice = dice[3:]
 			}
-			v := twin.Suppressed(o.law(q.capacity), o.Now, q.n, thrown, q.record)
+			v := twin.Suppressed(o.law(q.capacity), o.Now(), q.n, thrown, q.record)
 			o.wants[q] = append(o.wants[q], expectation{v, !q.record && v.Factor < 1})
 			if !v.Allowed {
 				later = append(later, denied{q, len(o.wants[q]) - 1})
@@ -121,7 +121,7 @@ func (o *oracle) askOne(name string, runs []string, dice string) string {
 	}
 	// The waiting times are those from the state after the batch.
 	for _, d := range later {
-		v := twin.Suppressed(o.law(d.capacity), o.Now, d.n, 0, false)
+		v := twin.Suppressed(o.law(d.capacity), o.Now(), d.n, 0, false)
 		o.wants[d.question][d.at].Wait = v.Wait
 		o.wants[d.question][d.at].Then = v.Then
 	}
@@ -184,11 +184,11 @@ func (a *redisAgreement) step() {
 	switch c := int64(in.Next()); {
 	case c < 100: // at once
 	case c < 190:
-		o.Now += c * b / 240
+		o.Advance(c * b / 240)
 	case c < 230:
-		o.Now += model.Pick(in, b-1, b, b+1, w-b, w-1, w, o.span.Recent())
+		o.Advance(model.Pick(in, b-1, b, b+1, w-b, w-1, w, o.span.Recent()))
 	default:
-		o.Now += (c - 200) * w / 40
+		o.Advance((c - 200) * w / 40)
 	}
 	key := model.Pick(in, "k", "k", "k", "another")
 	capacity := model.Pick[uint64](in, 1, 5, 20, 20, 20, 100, 1e6, 1<<50)
@@ -244,8 +244,8 @@ func (a *redisAgreement) commit(key string, is uint64) {
 	}
 	letter := map[bool]string{false: "a", true: "s"}[a.suppressed]
 	got := commit(a.T, script.NewServer(a.oracle), a.oracle.span, a.name(key), letter, events[i].at, events[i].n, is)
-	if want := a.oracle.twin(a.name(key)).Settle(a.oracle.Now, events[i].at, events[i].n, is); got != want {
-		a.Errorf("%+v to %d at %d: settled %v, want %v", events[i], is, a.oracle.Now, got, want)
+	if want := a.oracle.twin(a.name(key)).Settle(a.oracle.Now(), events[i].at, events[i].n, is); got != want {
+		a.Errorf("%+v to %d at %d: settled %v, want %v", events[i], is, a.oracle.Now(), got, want)
 	}
 	if events[i].n = is; is == 0 {
 		a.events[key] = slices.Delete(events, i, i+1)
@@ -305,12 +305,12 @@ func (a *redisAgreement) calls(keys []string, rate trypema.Rate, capacity uint64
 		q := question{a.name(keys[i%len(keys)]), capacity, n, record}
 		if !a.take(q, got[i]) {
 			a.Errorf("%+v, suppressed %v, at %d: of %d calls one of %+v was told\n %+v\nbut the twin expects one of\n %+v",
-				a.o, a.suppressed, a.oracle.Now, len(costs), q, got[i], a.oracle.wants[q])
+				a.o, a.suppressed, a.oracle.Now(), len(costs), q, got[i], a.oracle.wants[q])
 			return
 		}
 		if got[i].Allowed && record && n > 0 {
 			key := keys[i%len(keys)]
-			a.events[key] = append(a.events[key], event{a.oracle.Now, n})
+			a.events[key] = append(a.events[key], event{a.oracle.Now(), n})
 		}
 	}
 }
@@ -351,7 +351,7 @@ func (a *redisAgreement) usage(key string, rate trypema.Rate, capacity uint64) {
 	if err != nil {
 		a.Fatal(err)
 	}
-	c := a.oracle.twin(a.name(key)).Counts(a.oracle.Now)
+	c := a.oracle.twin(a.name(key)).Counts(a.oracle.Now())
 	want := trypema.Usage{
 		Total: c.Observed(), Declined: c.Declined, Limit: capacity, Remaining: capacity - min(capacity, c.Admitted),
 		SuppressionFactor: a.oracle.wants[question{a.name(key), capacity, 1, false}][0].Factor,
@@ -373,7 +373,7 @@ func (a *redisAgreement) set(key string, total uint64) {
 		a.Fatal(err)
 	}
 	twin := o.twin(a.name(key))
-	have := twin.Counts(o.Now).Observed()
+	have := twin.Counts(o.Now()).Observed()
 	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
 	if want.Matched {
 		want.Current = total
@@ -382,11 +382,11 @@ func (a *redisAgreement) set(key string, total uint64) {
 		case total == 0:
 			twin.Delete()
 		case keep == trypema.Replace || have == 0:
-			twin.Replace(o.Now, total)
+			twin.Replace(o.Now(), total)
 		case keep == trypema.KeepNewest:
-			twin.Resize(o.Now, total, window.Newest)
+			twin.Resize(o.Now(), total, window.Newest)
 		default:
-			twin.Resize(o.Now, total, window.Oldest)
+			twin.Resize(o.Now(), total, window.Oldest)
 		}
 	}
 	if got != want {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,16 +65,20 @@ end
 }
 
 // Clock is a clock that a test moves.
-type Clock struct{ Now int64 } // in µs
+type Clock struct{ now atomic.Int64 } // in µs
+
+// Now returns what the clock says, in µs.
+func (c *Clock) Now() int64 { return c.now.Load() }
 
 // NewClock returns a clock, and a connection whose scripts read it.
 func NewClock(c redislimit.Conn) (*Clock, Clocked) {
-	clock := &Clock{Now: 1.8e15}
-	return clock, Clocked{c, func() int64 { return clock.Now }}
+	clock := new(Clock)
+	clock.now.Store(1.8e15)
+	return clock, Clocked{c, clock.Now}
 }
 
 // Advance moves the clock, by some µs.
-func (c *Clock) Advance(later int64) { c.Now += later }
+func (c *Clock) Advance(later int64) { c.now.Add(later) }
 
 // Bridge leads from bubbles of testing/synctest to a server outside of them. The time of a bubble stands still during an exchange, and the
 // scripts read it (Clocked). So what a test says of time holds on the real server, with a real client, on a machine of any speed.
