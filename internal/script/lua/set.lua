@@ -77,6 +77,7 @@ for i = from, to, step do
   local g = groups[i]
   local count = g.admitted + g.declined
   local kept = math.min(count, rest)
+  g.stays = rest > 0 or total == have -- one that was settled to nothing, too
   if kept < count then
     g.declined = muldiv(g.declined, kept, count)
     g.admitted = kept - g.declined
@@ -85,13 +86,13 @@ for i = from, to, step do
 end
 groups[from].admitted = groups[from].admitted + rest
 
--- Write them anew. The groups that were dropped are empty now; the newest that stays may be one that was closed.
+-- Write those that stay. The newest of them may be one that was closed.
 local log = {}
 head, size, oldest, oldest_admitted, oldest_declined = 0, 0, NONE, 0, 0
 admitted, declined, gone, gone_declined, recent, recent_before, recent_last = 0, 0, 0, 0, 0, 0, 0
 local newest
 for _, g in ipairs(groups) do
-  if g.admitted + g.declined > 0 then
+  if g.stays then
     if newest then
       log[#log + 1] = struct.pack('<I7I7I7', newest.last, admitted, declined)
       if #log == 1 then oldest, oldest_admitted, oldest_declined = newest.last, admitted, declined end

@@ -37,13 +37,19 @@ if live then
       oldest, oldest_admitted, oldest_declined = NONE, 0, 0
     end
   end
+  -- A group that was settled to nothing does not count, so a window may be empty before its last event has
+  -- expired.
+  live = admitted ~= gone or declined ~= gone_declined
+end
+if live then
   if recent < head then recent, recent_before, recent_last = head, gone + gone_declined, head < size and oldest or 0 end
 elseif ledger and text ~= '' then
   -- All has expired, but running counts go on.
   gone, gone_declined, head, oldest, oldest_admitted, oldest_declined = admitted, declined, size, NONE, 0, 0
   recent, recent_before, recent_last = head, gone + gone_declined, 0
 else
-  admitted, gone = 0, 0
+  admitted, declined, gone, gone_declined, head, size, oldest = 0, 0, 0, 0, 0, 0, NONE
+  recent, recent_before, recent_last = 0, 0, 0
 end
 
 -- What contradicts itself is not ours, however much it looks like it. Nothing may be decided by it, so this ends the run.
