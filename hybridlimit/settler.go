@@ -532,7 +532,16 @@ func (l *limiter) lost(i *item, err error) bool {
 
 // settled calls then under the lock of a key that has just settled, and if so wished given back its lease.
 func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then func(*shard, *account)) error {
-	k, i, err := l.claim(ctx, name, giveBack)
+	hash := l.table.Hash(name)
+	return l.settledAt(ctx, func(now int64) (*shard, *account) {
+		sh, _, k := l.acquire(hash, name, now)
+		return sh, k
+	}, giveBack, then)
+}
+
+// settledAt is settled for the account that find finds, under its lock.
+func (l *limiter) settledAt(ctx context.Context, find func(now int64) (*shard, *account), giveBack bool, then func(*shard, *account)) error {
+	k, i, err := l.claim(ctx, find, giveBack)
 	if err != nil {
 		return err
 	}
@@ -553,8 +562,8 @@ func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then 
 	return nil
 }
 
-// claim makes the next message of a key, once none is under way.
-func (l *limiter) claim(ctx context.Context, name string, giveBack bool) (*account, *item, error) {
+// claim makes the next message of the account that find finds, under its lock, once none is under way.
+func (l *limiter) claim(ctx context.Context, find func(now int64) (*shard, *account), giveBack bool) (*account, *item, error) {
 	for began := l.now(); l.now()-began < int64(l.options.Timeout); {
 		if probe, cause := l.breaker.Down(); cause != nil && !probe {
 			return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
@@ -563,13 +572,13 @@ func (l *limiter) claim(ctx context.Context, name string, giveBack bool) (*accou
 			return nil, nil, ended(ctx)
 		}
 		now := l.now()
-		sh, _, k := l.acquire(l.table.Hash(name), name, now)
+		sh, k := find(now)
 		if l.closed.Load() {
 			sh.Unlock()
 			return nil, nil, trypema.ErrClosed
 		}
 		if !k.Asking() {
-			i := l.message(k, now, giveBack || !k.Fresh(now))
+			i := l.message(k, now, giveBack || k.gone || !k.Fresh(now))
 			sh.Unlock()
 			return k, i, nil
 		}

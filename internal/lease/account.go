@@ -73,7 +73,11 @@ type Account struct {
 	want       Want
 	asksSlowly bool // with a slow life
 
-	holds []*Held // that are not settled
+	next *Held // the call that is recorded next
+
+	// The ledger's clock at an instant of this one, or later; 0 before the first answer.
+	ledgerTime int64 // µs
+	ledgerAt   int64
 
 	// Demand.
 	grantedAt int64     // since when used is counted
@@ -88,6 +92,7 @@ type Account struct {
 type own struct {
 	first, last int64
 	window.Counts
+	holds []*Held // some of them, whose cost may change
 }
 
 // Verdict is the answer to one call by an account, if it has one.
@@ -108,47 +113,68 @@ const (
 	Record
 )
 
-// Held is an admitted call whose cost may change. Where it is in the ledger is known once it is settled.
+// Held is an admitted call whose cost may change.
 type Held struct {
-	at     int64 // in the account
-	ledger int64 // in the ledger, in µs; 0 until it is settled
-	late   int64 // how old it was then, in µs: it may be in a group of others that is so much younger
+	life   int64 // until its expiry, or 0
+	at     int64 // when it was admitted, by the clock of the account
+	from   int64 // when it is recorded: then, or earlier, so that it leaves the window at its expiry
+	ledger int64 // when the ledger has it recorded, in µs; 0 until it is settled
+	gone   bool  // the ledger will never have it: it was not recorded, or had left the window before it was settled
 }
 
-// Hold returns the call that was recorded last.
-func (a *Account) Hold() *Held {
-	h := &Held{at: a.view.Last()}
-	a.holds = append(a.holds, h)
-	return h
+// Hold makes the call that is recorded next one whose cost may change. With a life it leaves the window after
+// that. Release must follow.
+func (a *Account) Hold(life int64) *Held {
+	a.next = &Held{life: life, gone: true}
+	return a.next
 }
 
-// Settled returns when the ledger has a call that was held, in µs; 0 if it has none.
-func (h *Held) Settled() int64 { return h.ledger }
+// Release ends what Hold began, whether a call was recorded or not.
+func (a *Account) Release() { a.next = nil }
 
-// Late returns how much later than a call that was held, in µs, the group may end that it is in, besides a bucket.
-func (h *Held) Late() int64 { return h.late }
+// Expires reports whether the call leaves the window before others that were admitted with it, so that the
+// ledger has to know soon.
+func (h *Held) Expires() bool { return h.from < h.at }
 
-// Commit enters that the ledger has changed what a held call counts.
-func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is uint64) {
+// Locate returns when the ledger has a held call recorded, and when it was admitted, by the ledger's clock in
+// µs; the first is 0 if the ledger has never had it. It is not known as long as the call is not settled.
+func (a *Account) Locate(t *Terms, h *Held) (from, at int64, known bool) {
+	switch {
+	case a.ledgerTime == 0 || h.ledger == 0 && !h.gone:
+		return 0, 0, false
+	case h.from == h.at:
+		return h.ledger, h.ledger, true
+	}
+	return h.ledger, a.ledgerTime - (a.ledgerAt-h.at)/t.Micro, true
+}
+
+// Commit enters that the ledger has taken back so much of what a held call of cost was counted, and added so
+// much, to make it is.
+func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is, removed, added uint64) {
 	now = a.view.Advance(g, t.Span, now)
-	had := a.view.Counts().Admitted
-	if !a.view.Settle(g, t.Span, now, h.at, was, is) || had+is != a.view.Counts().Admitted+was {
-		a.resync = true // it was deleted meanwhile: it is not known what there was to change
-		return
+	if r, more := a.view.Settle(g, t.Span, now, h.from, h.at, was, is); r != removed || more != added {
+		a.resync = true // it was deleted meanwhile, or one of the two has forgotten it sooner
 	}
-	change := func(n uint64) uint64 {
-		if is < was {
-			return n - min(n, was-is)
-		}
-		return n + (is - was)
-	}
+	change := func(n uint64) uint64 { return n + added - min(n+added, removed) }
 	a.live.Admitted, a.known.Admitted = change(a.live.Admitted), change(a.known.Admitted)
 	a.full, a.told = 0, 0
-	if is > was { // what it takes from others, it takes from this lease first
+	if added > removed { // what it takes from others, it takes from this lease first
 		taken := min(a.view.Counts().Admitted+a.others, a.ceiling)
 		a.budget = min(a.budget, a.ceiling-taken)
 		a.spare = min(a.spare, a.ceiling-taken-a.budget)
 	}
+}
+
+// CommitLater enters the true cost of a held call that has an expiry, where the ledger cannot be asked: it is
+// settled with what else is admitted here. The estimate counts until its expiry.
+func (a *Account) CommitLater(g *window.Groups, t *Terms, now int64, h *Held, is uint64) {
+	c := window.Counts{Admitted: is}
+	if now = a.view.Advance(g, t.Span, now); is == 0 || now-h.at >= t.Window {
+		return
+	}
+	a.view.Place(g, t.Span, now, h.at, h.at, c)
+	a.push(own{first: h.at, last: h.at, Counts: c})
+	a.open = false
 }
 
 // lowPart is the part of the target at which a lease is low, as a divisor.
@@ -185,19 +211,42 @@ func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts)
 	if c.Declined = min(c.Declined, most-min(most, a.view.Counts().Observed())); c == (window.Counts{}) {
 		return
 	}
-	a.view.Record(g, t.Span, now, c)
-	if a.open && a.began >= a.view.First() {
-		p := &a.pending[len(a.pending)-1]
-		p.last = now
-		p.Admitted += c.Admitted
-		p.Declined += c.Declined
-		return
+	h := a.next
+	if c.Admitted == 0 {
+		h = nil
 	}
+	if h != nil {
+		h.at, h.from, h.gone = now, t.Backdate(now, h.life), false
+	}
+	switch {
+	case h != nil && h.Expires():
+		a.view.Place(g, t.Span, now, h.from, h.from, c)
+		a.push(own{first: h.from, last: h.from, Counts: c})
+		a.open = false
+	default:
+		a.view.Record(g, t.Span, now, c)
+		if a.open && a.began >= a.view.First() {
+			p := &a.pending[len(a.pending)-1]
+			p.last = now
+			p.Admitted += c.Admitted
+			p.Declined += c.Declined
+			break
+		}
+		a.push(own{first: now, last: now, Counts: c})
+		a.open, a.began = true, now
+	}
+	if h != nil {
+		p := &a.pending[len(a.pending)-1]
+		p.holds = append(p.holds, h)
+	}
+}
+
+// push adds a group to those that are not settled.
+func (a *Account) push(p own) {
 	if len(a.pending)-a.sent >= maxPending {
 		a.merge()
 	}
-	a.pending = append(a.pending, own{now, now, c})
-	a.open, a.began = true, now
+	a.pending = append(a.pending, p)
 }
 
 // merge takes neighbours together, but for those in the message under way.
@@ -208,12 +257,14 @@ func (a *Account) merge() {
 		p := rest[i]
 		if i+1 < len(rest) {
 			q := rest[i+1]
-			p.last = q.last
+			p.first, p.last = min(p.first, q.first), max(p.last, q.last)
 			p.Admitted += q.Admitted
 			p.Declined += q.Declined
+			p.holds = append(p.holds, q.holds...)
 		}
 		half = append(half, p)
 	}
+	clear(rest[len(half):])
 	a.pending = a.pending[:a.sent+len(half)]
 	a.open = false
 }
@@ -304,12 +355,12 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capa
 		a.low(v, now)
 	case a.Fresh(now) && mode == Peek && n <= a.budget+a.spare && capacity >= a.ceiling:
 		v.Allowed = true
-	case have > capacity || n > capacity-have:
-		// Full, whatever others do.
+	case (have > capacity || n > capacity-have) && !a.freed(now, capacity, n):
+		// Full, unless others have given back some of it.
 		at, then := a.view.Fits(g, t.Span, capacity-n)
 		a.refuse(now)
 		at += a.lag(t, p, now)
-		v.Wait, v.Then, v.Due = at+p.Slack-now, then, at
+		v.Wait, v.Then, v.Due = at+p.Slack-now, then, min(at, max(now, a.sentAt+recheckIntervals*t.Interval))
 		if now >= a.told || at+p.Slack < a.told {
 			a.told = at + p.Slack
 		}
@@ -320,6 +371,12 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capa
 		a.refuse(now)
 		v.Ask = true
 	}
+}
+
+// freed reports whether the ledger had room for a call when it was asked last. If the view has none, it does
+// not know that others have given back what they had reserved, or that the window was set to something less.
+func (a *Account) freed(now int64, capacity, n uint64) bool {
+	return a.Fresh(now) && capacity >= a.ceiling && n <= a.budget+a.spare
 }
 
 // low sees to it that there is more before the budget is used up.
@@ -538,6 +595,10 @@ const (
 	slowPart         = 16 // of what is left for all, as a divisor: what one of them may have
 )
 
+// recheckIntervals is after how many intervals a holder that takes the window for full asks again, as long as
+// it is called: what others have reserved may expire, be settled below the estimate, or be deleted.
+const recheckIntervals = 60
+
 // slowLife is how long a lease of a slow holder lives.
 func (a *Account) slowLife(t *Terms) int64 {
 	switch {
@@ -567,9 +628,10 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 	gone := 0
 	for gone < len(a.pending) && now-a.pending[gone].last >= t.Window {
 		a.base = a.base.Plus(a.pending[gone].Counts)
+		a.pending[gone].lose()
 		gone++
 	}
-	a.pending = a.pending[:copy(a.pending, a.pending[gone:])]
+	a.pending = slices.Delete(a.pending, 0, gone)
 	if now >= a.end || want == Nothing {
 		a.budget, a.end = 0, min(a.end, now)
 	}
@@ -641,6 +703,13 @@ func (a *Account) size(t *Terms, now int64) {
 	a.demand += (rate - a.demand) * min(1, elapsed/float64(32*t.Interval))
 }
 
+// lose notes that the ledger has no call of a group.
+func (p *own) lose() {
+	for _, h := range p.holds {
+		h.gone = true
+	}
+}
+
 // Lost notes that the message under way has no answer. The next one says it all again.
 func (a *Account) Lost() { a.asking, a.ended, a.sent = false, false, 0 }
 
@@ -657,23 +726,28 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	now = a.view.Advance(g, t.Span, now)
 	for _, q := range a.pending[:a.sent] {
 		a.base = a.base.Plus(q.Counts)
-		for _, h := range a.holds {
-			if q.first <= h.at && h.at <= q.last {
-				h.late = max(0, a.sentAt-q.last) / t.Micro
-				h.ledger = m.Now - h.late
-			}
+		age := max(0, a.sentAt-q.last) / t.Micro
+		if age >= t.Window/t.Micro {
+			q.lose()
+			continue
+		}
+		for _, h := range q.holds {
+			h.ledger = m.Now - age
 		}
 	}
-	a.holds = slices.DeleteFunc(a.holds, func(h *Held) bool { return h.ledger != 0 || now-h.at >= t.Window })
+	a.ledgerTime, a.ledgerAt = m.Now, a.sentAt
 	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
 		a.late, a.lateFor = took, now+t.Window
 	}
 	if a.want == Same {
 		a.settled = append(a.settled, a.pending[:a.sent]...)
+		for i := range a.settled {
+			a.settled[i].holds = nil
+		}
 	} else {
 		a.settled = a.settled[:0]
 	}
-	a.pending = a.pending[:copy(a.pending, a.pending[a.sent:])]
+	a.pending = slices.Delete(a.pending, 0, a.sent)
 	a.sent = 0
 	if a.base.Admitted >= largeBase || a.base.Declined >= largeBase {
 		// A message has no room for more. All that was in one is acknowledged, so a holder that the ledger has not heard of can go on.
@@ -686,11 +760,10 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	case m.Whole:
 		a.view.Clear(g)
 		for _, q := range m.Groups {
-			place(&a.view, g, t.Span, now-q.Age*t.Micro, 0, q.Counts)
+			at := now - q.Age*t.Micro
+			a.view.Place(g, t.Span, now, at, at, q.Counts)
 		}
-		for _, q := range a.pending {
-			place(&a.view, g, t.Span, q.last, q.last-q.first, q.Counts)
-		}
+		a.placePending(g, t, now)
 	case a.heard:
 		a.view.Record(g, t.Span, now, other)
 	}
@@ -764,7 +837,7 @@ func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 			at, _ := a.view.Fits(g, t.Span, a.capacity-1)
 			at += a.lag(t, p, now)
 			a.fullUntil(max(a.full, at+p.Slack), now)
-			return max(next, at)
+			return max(next, min(at, a.sentAt+recheckIntervals*t.Interval))
 		}
 	}
 	return next
@@ -798,7 +871,12 @@ func (a *Account) Forget(g *window.Groups, t *Terms) {
 		a.heard, a.end, a.full = false, 0, 0
 	}
 	a.view.Clear(g)
+	a.placePending(g, t, a.view.Now())
+}
+
+// placePending enters what is not settled into the view.
+func (a *Account) placePending(g *window.Groups, t *Terms, now int64) {
 	for _, q := range a.pending {
-		place(&a.view, g, t.Span, q.last, q.last-q.first, q.Counts)
+		a.view.Place(g, t.Span, max(now, q.last), q.first, q.last, q.Counts)
 	}
 }

@@ -35,9 +35,9 @@ var mutants = []mutant{
 	{"a lost answer loses what it settled", "internal/lease/account.go", "func (a *Account) Lost() { a.asking, a.ended, a.sent = false, false, 0 }", "func (a *Account) Lost() { a.asking, a.ended, a.sent, a.pending = false, false, 0, nil }", "./internal/lease ./hybridlimit", ""},
 	{"a message that comes again counts again", "internal/lease/ledger.go", "	done := excess(h.used, a.Base)\n", "	var done window.Counts\n", "./internal/lease ./hybridlimit", ""},
 	{"what a policy admits leaves the lease as it was", "internal/lease/account.go", "		a.budget -= min(a.budget, counted.Admitted) // or it could be admitted once more\n", "", "./hybridlimit", "TestFallbackUsesUp"},
-	{"a commit above the estimate leaves the lease as it was", "internal/lease/account.go", "	if is > was { // what it takes", "	if is > was && is == 0 { // what it takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
+	{"a commit above the estimate leaves the lease as it was", "internal/lease/account.go", "	if added > removed { // what it takes", "	if added > removed && added == 0 { // what it takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
 	{"a lowered rate leaves the lease as it was", "internal/lease/account.go", "	a.budget -= min(a.budget, taken-min(taken, a.asked))\n", "", "./hybridlimit", "TestLoweredRate"},
-	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "			m.record(parties, n, t.Allowed, dice, now, holds)", "			m.record(parties, n, true, dice, now, holds)", "./hybridlimit", "TestMulti"},
+	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "			m.record(parties, n, t.Allowed, dice, now, r)", "			m.record(parties, n, true, dice, now, r)", "./hybridlimit", "TestMulti"},
 
 	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "m.judgeAlone(i, p, n, dice, now, true)", "m.judgeAlone(i, p, n, dice, now, false)", "./hybridlimit", "TestMultiOutage"},
 	{"a machine that was suspended keeps its leases", "hybridlimit/settler.go", "	if s.slept < window/2 {", "	if s.slept < window<<20 {", "./hybridlimit", "TestSuspended"},

@@ -166,11 +166,12 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64) {
 				}
 			})
 		outlivesItsLeases(t, client.Get(t.Context(), keys[0]).Val(), oracle.span.Window)
-		if rng.IntN(10) == 0 { // a reservation is settled
-			key, at, was, is := keys[0], oracle.Now-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
-			got := commit(t, s, m.span, key, "ha", at, was, is)
-			if want := twins[key].Commit(m.span, oracle.Now, at, was, is); got != want {
-				t.Fatalf("step %d: commit of %d to %d at %d: %v, want %v", step, was, is, at, got, want)
+		if rng.IntN(8) == 0 { // a reservation is settled
+			key, from, was, is := keys[0], oracle.Now-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
+			at := from + rng.Int64N(1+oracle.Now-from)*rng.Int64N(2)
+			removed, added := commit(t, s, m.span, key, "ha", from, at, was, is)
+			if r, more := twins[key].Commit(m.span, oracle.Now, from, at, was, is); removed != r || added != more {
+				t.Fatalf("step %d: commit of %d at %d to %d at %d: -%d+%d, want -%d+%d", step, was, from, is, at, removed, added, r, more)
 			}
 			delete(running, key)
 		}
