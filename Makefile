@@ -4,6 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 SOAK     ?= 10m
 ARGS     ?=
+TIMES    ?= 10
 
 MODULES  := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
 PACKAGES := $(MODULES:%=%/...)
@@ -15,7 +16,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-long test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
+.PHONY: help demo bench report test test-page test-long test-busy test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -29,35 +30,17 @@ bench: ## measure speed, latency, memory and accuracy; ARGS='--compare a,b' for 
 report: ## measure everything beside everybody, with pictures; ARGS='--quick' for five minutes of it
 	@$(GO) run ./cmd/trypema report $(ARGS)
 
-.PHONY: redis-server
-redis-server:
-	@[ -n "$$REDIS_SERVER" ] || ./scripts/install.sh redis-server redis-server valkey-server
+test: ## every module's tests, with the race detector, on a real Redis and in a real browser; ARGS='./redislimit -run Multi' for some of them
+	@MODULES="$(MODULES)" ./scripts/test.sh $(ARGS)
 
-# The probe is the part of the race detector that needs a C compiler.
-test: redis-server ## every module's tests, against a real Redis, with the race detector where there is a C compiler
-	@race=-race; \
-	if ! why=$$($(GO) build -race runtime/cgo 2>&1); then \
-		race=; \
-		echo "No race detector, which needs a C compiler: the tests run without it."; \
-		echo "$$why"; \
-	fi; \
-	failed=0; \
-	for m in $(MODULES); do \
-		echo "== module $$m"; \
-		$(GO) test $$race $$m/... || failed=1; \
-	done; \
-	echo "== pages"; \
-	./pagetest/run.sh || failed=1; \
-	exit $$failed
+test-long: ## the same tests with random seeds, and longer: some hours; ARGS as above
+	@TRYPEMA_EXPLORE=1 MODULES="$(MODULES)" ./scripts/test.sh -count=1 -timeout 4h $(ARGS)
 
-test-long: redis-server ## what make test has no time for: the faults again and again, and the models at length
-	$(GO) test -timeout 60m ./internal/thirdparty/onfaults -long
-	$(GO) test -timeout 60m ./internal/thirdparty/onmodel -rapid.checks 20000
-	$(GO) test -timeout 60m -count 20 -run 'Linearizable|CompanyDoesNotMatter' ./internal/thirdparty
-	$(GO) test -timeout 60m -count 20 -run 'TestTwin|TestLedger' ./internal/thirdparty/onredis
+test-busy: ## make test TIMES (10) times beside busy loops, two for each processor: none may fail
+	@./scripts/busy.sh $(TIMES) $(MAKE) test ARGS="-count=1 $(ARGS)"
 
-test-page: ## the pages in a headless Chromium, where it is or can be installed; REPORT=DIR for the page of a report of yours
-	@./pagetest/run.sh
+test-page: ## the pages in a headless Chromium; REPORT=DIR for the page of a report of yours
+	@TRYPEMA_EXPLORE=1 MODULES="$(MODULES)" ./scripts/test.sh -count=1 ./internal/thirdparty/pages
 
 test-alone: ## every released module by itself, as it is for those who require it: without the workspace
 	@for m in $(RELEASED); do echo "== module $$m"; ./scripts/alone.sh $$m test -short ./... || exit 1; done
@@ -95,10 +78,10 @@ vulnerabilities: ## govulncheck knows of nothing that is reached
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	@./scripts/fuzz.sh $(FUZZTIME) $(filter-out ./examples,$(MODULES))
 
-mutants: redis-server ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
+mutants: ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
 	@$(GO) run ./internal/mutants $(ARGS)
 
-soak: redis-server ## all six limiters for SOAK (10m), with faults and keys without end, and a verdict; ARGS='--out DIR' for a picture
+soak: ## all six limiters for SOAK (10m), with faults and keys without end, and a verdict; ARGS='--out DIR' for a picture
 	@$(GO) run ./internal/thirdparty/soak --for $(SOAK) $(ARGS)
 
 cover: ## what the root module's own tests do not cover, and the total, which must be 95 % of its statements

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/tally"
@@ -139,7 +140,8 @@ func (l *Local) Close() error {
 	return nil
 }
 
-// localKeys is what the two strategies have in common: windows by key, and the clock.
+// localKeys is what the two strategies have in common: windows by key, and the clock. Keys are as package
+// groupkey writes them, from where a verb has checked the key that it was given.
 type localKeys struct {
 	table   *table.Table[window.Window, window.Groups]
 	span    window.Span
@@ -163,6 +165,9 @@ func (k *localKeys) init(o Options, started time.Time) {
 	}, o.Window+o.Bucket, o.MaxKeys, func() int64 { return int64(time.Since(started)) })
 }
 
+// Window is how long the window is: see Limiter.
+func (k *localKeys) Window() time.Duration { return time.Duration(k.span.Window) }
+
 // now is the only place where the clock is read: monotonic, in nanoseconds since the start.
 func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
 
@@ -178,7 +183,7 @@ func (k *localKeys) count(allowed bool, key string, began int64) {
 func (k *localKeys) sample(cell tally.Cell, n uint64, key string, began int64) {
 	k.tally.Took(time.Duration(k.now() - began))
 	if cell == tally.Denied {
-		k.tally.Denied(key, n)
+		k.tally.Denied(groupkey.Shown(key), n)
 	}
 }
 
@@ -257,6 +262,7 @@ func (k *localKeys) Set(_ context.Context, key string, when Condition, total uin
 	if _, err := k.capacity(key, Unlimited); err != nil {
 		return SetResult{}, err
 	}
+	key = groupkey.Plain(key)
 	sh, h, w, now := k.find(key)
 	if h == table.None && total > 0 && when.Holds(0) {
 		sh.Unlock()
@@ -288,6 +294,11 @@ func (k *localKeys) Delete(_ context.Context, key string) error {
 	if _, err := k.capacity(key, Unlimited); err != nil {
 		return err
 	}
+	k.remove(groupkey.Plain(key))
+	return nil
+}
+
+func (k *localKeys) remove(key string) {
 	hash := k.table.Hash(key)
 	sh := k.table.Shard(hash)
 	sh.Lock()
@@ -295,7 +306,6 @@ func (k *localKeys) Delete(_ context.Context, key string) error {
 	if h := sh.Find(hash, key); h != table.None {
 		sh.Remove(h)
 	}
-	return nil
 }
 
 // usage reports the live counts of a key, and the suppression factor under a law, or 0 under none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
@@ -27,6 +28,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	if err != nil || n == 0 {
 		return l.failed(n, err)
 	}
+	key = groupkey.Plain(key)
 	hash := l.table.Hash(key)
 	now := l.now() // after what the hash had to wait for: see now
 	if f := l.table.Shard(hash).Hot(key, now); f != nil {
@@ -75,7 +77,7 @@ func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64)
 	if err != nil {
 		return d, err
 	}
-	l.peek(&d, key, c, max(n, 1))
+	l.peek(&d, groupkey.Plain(key), c, max(n, 1))
 	return d, nil
 }
 
@@ -88,5 +90,5 @@ func (l *localAbsolute) peek(d *Decision, key string, c, n uint64) {
 }
 
 func (l *localAbsolute) Usage(_ context.Context, key string, rate Rate) (Usage, error) {
-	return l.usage(key, rate, nil)
+	return l.usage(groupkey.Plain(key), rate, nil)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/window"
@@ -23,6 +24,8 @@ type localMulti struct {
 	most     uint64     // the least of the capacities
 	counter  *localKeys // those of the strategy, which count for the Observer
 	dice     func() float64
+	group    string   // what its keys start with, if they are those of a group
+	shown    []uint64 // what Decision.Limit says instead of the capacities, if anything
 }
 
 type localLimit struct {
@@ -56,6 +59,29 @@ func (l *Local) Multi(s Strategy, limits ...Limit) (MultiLimiter, error) {
 	return m, nil
 }
 
+// InGroup returns a limiter that keeps the same limits for the keys of a group, as Policies need it.
+func (m *localMulti) InGroup(group string) MultiLimiter {
+	in := *m
+	in.group = groupkey.Prefix(group)
+	return &in
+}
+
+// Showing returns a limiter that keeps the same limits, and says instead of each capacity, in the order in
+// which the limits were given, that of another provider, whose share it is.
+func (m *localMulti) Showing(capacities []uint64) MultiLimiter {
+	in := *m
+	in.shown = capacities
+	return &in
+}
+
+// form returns the form of a key.
+func (m *localMulti) form(key string) string {
+	if m.group == "" {
+		return groupkey.Plain(key)
+	}
+	return m.group + key
+}
+
 func (m *localMulti) Allow(ctx context.Context, key string) (Decision, error) {
 	return m.AllowN(ctx, key, 1)
 }
@@ -70,6 +96,7 @@ func (m *localMulti) take(d *Decision, key string, n uint64, life time.Duration,
 	if err := m.check(key); err != nil || n == 0 {
 		return m.counter.failed(n, err)
 	}
+	key = m.form(key)
 	now := m.counter.now()
 	m.decide(d, key, now, n, true, life, at)
 	m.counter.count(d.Allowed, key, now)
@@ -80,7 +107,7 @@ func (m *localMulti) Peek(_ context.Context, key string, n uint64) (d Decision, 
 	if err := m.check(key); err != nil {
 		return d, err
 	}
-	m.decide(&d, key, m.counter.now(), max(n, 1), false, 0, nil)
+	m.decide(&d, m.form(key), m.counter.now(), max(n, 1), false, 0, nil)
 	return d, nil
 }
 
@@ -194,6 +221,11 @@ func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
 func (m *localMulti) tell(d *Decision, t *window.Tally) {
 	d.set(t.Capacity, &t.Verdict, m.denial)
 	d.SuppressionFactor = t.Most
+	if m.shown != nil {
+		d.Limit = m.shown[m.limits[t.Limit].place]
+		d.Remaining = min(d.Remaining, d.Limit)
+		d.RemainingAfterWaiting = min(d.RemainingAfterWaiting, d.Limit)
+	}
 	if !t.Allowed {
 		d.RefusedBy = m.limits[t.Limit].label
 	}
@@ -218,6 +250,7 @@ func (m *localMulti) settle(key string, life time.Duration, at *[MaxLimits]int64
 	if err := m.check(key); err != nil {
 		return err
 	}
+	key = m.form(key)
 	for i := range m.limits {
 		l := &m.limits[i]
 		sh, h, w, now := l.find(key)
@@ -236,6 +269,10 @@ func (m *localMulti) settle(key string, life time.Duration, at *[MaxLimits]int64
 }
 
 func (m *localMulti) Usage(_ context.Context, key string) ([]Usage, error) {
+	if err := m.check(key); err != nil {
+		return nil, err
+	}
+	key = m.form(key)
 	all := make([]Usage, len(m.limits))
 	for i := range m.limits {
 		l := &m.limits[i]
@@ -252,11 +289,13 @@ func (m *localMulti) Usage(_ context.Context, key string) ([]Usage, error) {
 	return all, nil
 }
 
-func (m *localMulti) Delete(ctx context.Context, key string) error {
+func (m *localMulti) Delete(_ context.Context, key string) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
+	key = m.form(key)
 	for i := range m.limits {
-		if err := m.limits[i].Delete(ctx, key); err != nil {
-			return err
-		}
+		m.limits[i].remove(key)
 	}
 	return nil
 }

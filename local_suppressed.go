@@ -3,6 +3,7 @@ package trypema
 import (
 	"context"
 
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -30,6 +31,7 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 	if err != nil || n == 0 {
 		return l.failed(n, err)
 	}
+	key = groupkey.Plain(key)
 	hash := l.table.Hash(key)
 	now := l.now()
 	sh, h := l.table.Acquire(hash, key, now)
@@ -46,7 +48,7 @@ func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint6
 	if err != nil {
 		return d, err
 	}
-	sh, _, w, now := l.find(key)
+	sh, _, w, now := l.find(groupkey.Plain(key))
 	var v window.Verdict
 	w.Suppressed(&v, &sh.Memory, l.span, l.law(c), now, max(n, 1), l.dice(), false)
 	sh.Unlock()
@@ -55,5 +57,5 @@ func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint6
 }
 
 func (l *localSuppressed) Usage(_ context.Context, key string, rate Rate) (Usage, error) {
-	return l.usage(key, rate, l.law)
+	return l.usage(groupkey.Plain(key), rate, l.law)
 }

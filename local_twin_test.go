@@ -2,13 +2,13 @@ package trypema_test
 
 import (
 	"math"
-	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -182,13 +182,8 @@ func FuzzLocal(f *testing.F) {
 }
 
 func TestLocalAgreesWithTwin(t *testing.T) {
-	runs := uint64(1000)
-	if testing.Short() {
-		runs = 100
-	}
-	first := rand.Uint64()
-	t.Logf("seeds from %d", first)
-	for seed := first; seed != first+runs; seed++ {
-		agree(t, model.Noise(seed, 2000))
+	first := explore.Seed(t)
+	for run := range uint64(explore.Runs(100, 20_000)) {
+		agree(t, model.Noise(first+run, 2000))
 	}
 }

@@ -32,7 +32,8 @@ func (s Strategy) String() string {
 
 // Limit is one of several limits that a call has to keep at once.
 type Limit struct {
-	// Name is what Decision.RefusedBy says. Default the window, as in "1h0m0s".
+	// Name is what Decision.RefusedBy says: printable UTF-8 without a space at either end. Default the
+	// window, as in "1h0m0s".
 	Name string
 	// Rate is that at which calls are admitted: PerHour(1000).
 	Rate Rate
@@ -64,6 +65,10 @@ func CheckLimits(s Strategy, limits []Limit) error {
 	for i, l := range limits {
 		if l.Window < time.Millisecond || l.Window > maxWindow {
 			return invalid.Errorf(ErrInvalidOptions, "limit %q: Window is %v; it must be from 1ms to %v", l.Label(), l.Window, maxWindow)
+		}
+		if !invalid.Name(l.Name) {
+			return invalid.Errorf(ErrInvalidOptions,
+				"limit %q: the name must be %s", l.Name, invalid.NameRule)
 		}
 		if _, err := l.Rate.Capacity(l.Window); err != nil {
 			return invalid.Errorf(ErrInvalidRate, "limit %q: %s", l.Label(), strings.TrimPrefix(err.Error(), "trypema: "))

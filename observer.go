@@ -5,10 +5,13 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"weak"
 
+	"github.com/trypema/trypema/internal/guard"
+	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/tally"
 )
 
@@ -132,8 +135,10 @@ func (s *Stats) add(o *Stats) {
 	}
 }
 
-// Observers returns an Observer that tells all of them.
-func Observers(all ...Observer) Observer { return observers(slices.Clone(all)) }
+// Observers returns an Observer that tells all of them. Those that are nil are left out.
+func Observers(all ...Observer) Observer {
+	return observers(slices.DeleteFunc(slices.Clone(all), func(o Observer) bool { return invalid.Nil(o) }))
+}
 
 type observers []Observer
 
@@ -146,6 +151,9 @@ func (all observers) Observe(m Meter) {
 // Meters is an Observer that keeps the meters of any number of providers. Those with the same provider, policy and strategy are
 // added up. What was counted by a provider that is no more stays in the sum, the provider does not. The zero value is ready for
 // use.
+//
+// What is read is safe to hand on: names are UTF-8, whatever they were. A Meter that has no function adds
+// nothing, and one whose function panics is logged and left out.
 type Meters struct {
 	mu   sync.Mutex
 	sums map[meterName]*meterSum
@@ -164,7 +172,7 @@ type meterSum struct {
 func (m *Meters) Observe(one Meter) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	name := meterName{one.Policy, one.Provider, one.Strategy}
+	name := meterName{legible(one.Policy), legible(one.Provider), legible(one.Strategy)}
 	sum := m.sums[name]
 	if sum == nil {
 		sum = &meterSum{many: 8}
@@ -210,11 +218,18 @@ func (m *Meters) All() []Meter {
 	return all
 }
 
+// legible makes a name one that Prometheus and OpenTelemetry take.
+func legible(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
 // readLocked reads the sum, and lets go of meters that have ended.
 func (s *meterSum) readLocked() Stats {
 	total := Stats{Counters: s.past}
 	s.meters = slices.DeleteFunc(s.meters, func(m Meter) bool {
-		one := m.Read()
+		if m.Read == nil {
+			return false
+		}
+		one := Stats{Ended: true} // if it panics
+		guard.Log("Read of a Meter", func() { one = m.Read() })
 		total.add(&one)
 		if one.Ended {
 			s.past.add(&one.Counters)
@@ -228,9 +243,14 @@ func (s *meterSum) readLocked() Stats {
 func topOf(meters []Meter, n int) iter.Seq2[string, uint64] {
 	keys := make(map[string]uint64)
 	for _, m := range meters {
-		for key, denied := range m.TopLimited(tally.Most) {
-			keys[key] += denied
+		if m.TopLimited == nil {
+			continue
 		}
+		guard.Log("TopLimited of a Meter", func() {
+			for key, denied := range m.TopLimited(tally.Most) {
+				keys[key] += denied
+			}
+		})
 	}
 	return tally.Ranked(keys, min(n, tally.Most))
 }

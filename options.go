@@ -33,7 +33,7 @@ type Options struct {
 	Observer Observer
 
 	// Name is what the Observer calls the provider: its policy, as "login" or "api", in metrics. Providers of one name are
-	// added up. Default "".
+	// added up. It is printable UTF-8 without a space at either end. Default "".
 	Name string
 }
 
@@ -69,6 +69,14 @@ func (o Options) WithDefaults() (Options, error) {
 	}
 	if o.MaxKeys < 0 {
 		return o, invalid.Errorf(ErrInvalidOptions, "Options.MaxKeys is %d; it must be 0 (no bound) or more", o.MaxKeys)
+	}
+	if o.Observer != nil && invalid.Nil(o.Observer) {
+		return o, invalid.Errorf(ErrInvalidOptions,
+			"Options.Observer is a nil %T; it must be an Observer, or left out", o.Observer)
+	}
+	if !invalid.Name(o.Name) {
+		return o, invalid.Errorf(ErrInvalidOptions,
+			"Options.Name is %q; it must be %s", o.Name, invalid.NameRule)
 	}
 	return o, nil
 }

@@ -20,7 +20,8 @@ var ErrUnknownPolicy = errors.New("trypema: unknown policy")
 // Policy says how calls are limited, under a name: that of a plan, a tier, or an endpoint. Package policyfile reads policies
 // from a file.
 type Policy struct {
-	// Name is what callers ask for. It has from 1 to 64 bytes, none of them a colon.
+	// Name is what callers ask for. It has from 1 to 64 bytes of printable UTF-8, no colon, and no space at
+	// either end.
 	Name string
 	// Group is what counts are kept under, by rules as those of Name. Policies of one group share what a key has used, in windows
 	// of the same length and by the same strategy: a customer who goes from one plan to another does not begin anew. Default
@@ -48,6 +49,9 @@ func (p Policy) Check() error {
 			return invalid.Errorf(ErrInvalidOptions, "policy %.32q: the %s has %d bytes; it must have from 1 to %d", p.Name, f.field, len(f.value), maxPolicyName)
 		case strings.Contains(f.value, ":"):
 			return invalid.Errorf(ErrInvalidOptions, "policy %q: the %s is %q; it must have no colon", p.Name, f.field, f.value)
+		case !invalid.Name(f.value):
+			return invalid.Errorf(ErrInvalidOptions,
+				"policy %q: the %s is %q; it must be %s", p.Name, f.field, f.value, invalid.NameRule)
 		}
 	}
 	if err := CheckLimits(p.Strategy, p.Limits); err != nil {
@@ -74,9 +78,11 @@ type MultiProvider interface {
 // Policies are limits by name, on one provider, which can be changed while they are in use. They are made by NewPolicies, and
 // are safe for concurrent use.
 //
-// A key has a usage of its own by each policy, or by each group of them, which is not that of other limiters of the provider.
-// The provider has it under the name of the group, a colon and the key. Making that string is one allocation; it is all that a
-// call allocates beyond what the MultiLimiter does. An empty key is one as any other.
+// A key has a usage of its own by each policy, or by each group of them, which is not that of other limiters
+// of the provider, whatever their keys are. Observers are shown the name of the group, a colon and the key. A
+// provider of another module gets its keys in that form, too, and must tell them from other keys by itself.
+// Making that string is one allocation; it is all that a call allocates beyond what the MultiLimiter does. An
+// empty key is one as any other.
 //
 // A policy that is not there is ErrUnknownPolicy; no verb admits anything then.
 type Policies struct {
@@ -103,13 +109,29 @@ type policySet struct {
 type boundPolicy struct {
 	Policy
 	limiter MultiLimiter
+	prefix  string       // of keys, where the limiter does not know the group
 	tally   *tally.Tally // nil without an Observer
+}
+
+// grouped is a MultiLimiter that keeps the keys of groups apart from each other and from plain keys. Those of
+// this module do.
+type grouped interface {
+	InGroup(group string) MultiLimiter
+}
+
+// bind sets the limiter of the policy.
+func (b *boundPolicy) bind(l MultiLimiter) {
+	if g, ok := l.(grouped); ok {
+		b.limiter = g.InGroup(b.Group)
+		return
+	}
+	b.limiter, b.prefix = l, b.Group+":"
 }
 
 // NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at least one, and no
 // two of the same name.
 func NewPolicies(p MultiProvider, list ...Policy) (*Policies, error) {
-	if p == nil {
+	if invalid.Nil(p) {
 		return nil, invalid.Errorf(ErrInvalidOptions, "the provider of the policies is nil; it must be one that has Multi")
 	}
 	all := &Policies{provider: p}
@@ -153,7 +175,11 @@ func (p *Policies) Swap(list ...Policy) error {
 		if err != nil {
 			return err
 		}
-		bound.limiter = limiter
+		if invalid.Nil(limiter) {
+			return invalid.Errorf(ErrInvalidOptions,
+				"policy %q: Multi of the provider, a %T, returned nil", name, p.provider)
+		}
+		bound.bind(limiter)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,8 +190,11 @@ func (p *Policies) Swap(list ...Policy) error {
 // Observe has an Observer told of each policy, those of later Swaps included: by a Meter whose Policy is the name of the policy, and
 // whose Provider is "policies". What it counts goes on over Swaps. It has no latencies and no gauges, which the meters of the
 // provider have, and counts decisions that these count, too. It is to be called once, before the policies are used; of several
-// calls the last counts.
+// calls the last counts. With nil nothing is counted any more.
 func (p *Policies) Observe(o Observer) {
+	if invalid.Nil(o) {
+		o = nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.observer, p.tallies = o, make(map[policyName]*tally.Tally)
@@ -173,6 +202,7 @@ func (p *Policies) Observe(o Observer) {
 	set := &policySet{names: old.names, byName: make(map[string]*boundPolicy, len(old.byName))}
 	for name, bound := range old.byName {
 		again := *bound
+		again.tally = nil
 		set.byName[name] = &again
 	}
 	p.installLocked(set)
@@ -222,8 +252,8 @@ func (p *Policies) find(name string) (*boundPolicy, error) {
 	return nil, invalid.Errorf(ErrUnknownPolicy, "there is no policy %q", name)
 }
 
-// key is the name under which the provider has a key.
-func (b *boundPolicy) key(key string) string { return b.Group + ":" + key }
+// key returns the key that the limiter is asked for.
+func (b *boundPolicy) key(key string) string { return b.prefix + key }
 
 // Allow decides whether a call may pass now by a policy, and records it, in one step. It costs what the policy says.
 func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, error) {

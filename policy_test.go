@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // perMinute is a policy of one limit.
@@ -386,7 +387,7 @@ func TestSwapUnderLoad(t *testing.T) {
 
 // The same in virtual time, for many windows: in none of them, wherever it begins, is more than the higher rate allows.
 func TestSwapInAnyWindow(t *testing.T) {
-	seed := rand.Uint64()
+	seed := explore.Seed(t)
 	synctest.Test(t, func(t *testing.T) {
 		const low, high = 20, 50
 		p := newPolicies(t, perMinute("api", high))
@@ -418,11 +419,11 @@ func TestSwapInAnyWindow(t *testing.T) {
 		}
 		all.Wait()
 		if len(admitted) < 50*low {
-			t.Errorf("seed %d: only %d calls admitted", seed, len(admitted))
+			t.Errorf("only %d calls admitted", len(admitted))
 		}
 		for i := high; i < len(admitted); i++ {
 			if span := admitted[i].Sub(admitted[i-high]); span < time.Minute {
-				t.Errorf("seed %d: %d admitted within %v", seed, high+1, span)
+				t.Errorf("%d admitted within %v", high+1, span)
 			}
 		}
 	})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/trypema/trypema/internal/guard"
 )
 
 // ErrSettled is a second Commit or Refund of a reservation, or one of a reservation that was denied.
@@ -39,9 +41,9 @@ type Reservation struct {
 
 // NewReservation is for implementations of MultiLimiter: it returns the reservation of a call that was
 // decided. settle changes what it costs from was to is, which may be the same; it is not called for one that
-// was denied, or twice at a time. With an expiry, settle is called with 0 by a timer after that. An
-// implementation whose store expires the estimate by itself passes 0; was is then the estimate also where it
-// has expired.
+// was denied, or twice at a time. A settle of nil changes nothing. With an expiry, settle is called with 0 by
+// a timer after that. An implementation whose store expires the estimate by itself passes 0; was is then the
+// estimate also where it has expired.
 func NewReservation(d Decision, estimate uint64, expiry time.Duration, settle func(ctx context.Context, was, is uint64) error) *Reservation {
 	r := &Reservation{Decision: d, settle: settle, charged: estimate, settled: !d.Allowed}
 	if d.Allowed && expiry > 0 {
@@ -83,13 +85,14 @@ func (r *Reservation) expire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.settled {
-		_ = r.changeLocked(context.Background(), 0) // there is no caller to tell
+		// If the store cannot be told, the estimate counts until it has left the window.
+		guard.Log("the MultiLimiter", func() { _ = r.changeLocked(context.Background(), 0) })
 	}
 }
 
 func (r *Reservation) changeLocked(ctx context.Context, n uint64) error {
 	was := r.charged
-	if was == 0 && n == 0 {
+	if r.settle == nil || was == 0 && n == 0 {
 		return nil
 	}
 	r.charged = n

@@ -28,6 +28,9 @@ import "context"
 // window, at once. A denial is a [Decision], never an error; an error means bad input ([ErrInvalidRate],
 // [ErrInvalidCost], [ErrInvalidKey]), a closed provider ([ErrClosed]) or, where a provider does I/O, trouble. When an
 // error is returned nothing was recorded, unless the error says so.
+//
+// The limiters of all providers have one method more, which is not in the interface, Window() time.Duration: how long the window is.
+// By it a rate that does not fit can be refused before the first call.
 type Limiter interface {
 	// Allow is AllowN with a cost of 1.
 	Allow(ctx context.Context, key string, rate Rate) (Decision, error)

@@ -43,3 +43,11 @@ func ExampleConn_OneServer() {
 	fmt.Println(goredisconn.New(client).OneServer())
 	// Output: false
 }
+
+// A client that is nil is found before the first call: New of the providers returns this error, too.
+func ExampleConn_Check() {
+	var client *redis.Client // an error on the way, say
+
+	fmt.Println(goredisconn.New(client).Check())
+	// Output: goredisconn.New got no client; it needs a redis.UniversalClient
+}

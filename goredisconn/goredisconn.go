@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,12 +39,17 @@ type load struct {
 	number uint64        // guarded by Conn.mu: among all loads that have ended, from 1; 0 until then
 }
 
-// New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the caller's.
+// New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the
+// caller's. If c is nil, or a nil pointer, New of the providers refuses the Conn.
 //
 // What ends an exchange that takes too long is the ReadTimeout of c (3s, if it was not set) and, if c was made with
 // ContextTimeoutEnabled, the deadline of ctx. When ctx is canceled, nothing more is sent.
 func New(c redis.UniversalClient) *Conn {
-	conn := &Conn{client: c, last: make(map[string]*load)}
+	conn := &Conn{last: make(map[string]*load)}
+	if none(c) {
+		return conn
+	}
+	conn.client = c
 	switch c := c.(type) {
 	case interface { // Cluster
 		MasterForKey(ctx context.Context, key string) (*redis.Client, error)
@@ -54,6 +61,21 @@ func New(c redis.UniversalClient) *Conn {
 		conn.nodeOf = func(_ context.Context, key string) (*redis.Client, error) { return c.GetShardClientForKey(key) }
 	}
 	return conn
+}
+
+// Check returns an error if there is no client, because New was given nil or a nil pointer. New of the
+// providers asks it.
+func (c *Conn) Check() error {
+	if c.client == nil {
+		return errors.New("goredisconn.New got no client; it needs a redis.UniversalClient")
+	}
+	return nil
+}
+
+// none reports whether there is nothing behind a client.
+func none(c redis.UniversalClient) bool {
+	v := reflect.ValueOf(c)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // OneServer reports whether all keys are on one server: neither a Cluster nor a Ring.
@@ -74,13 +96,20 @@ func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]stri
 	if len(keys) == 0 {
 		return
 	}
+	if err := c.Check(); err != nil {
+		for i := range keys {
+			answer(i, nil, err)
+		}
+		return
+	}
 	r := run{Conn: c, ctx: ctx, script: script, sha1: sha1, keys: keys, args: args, answer: answer}
+	r.answered = make([]bool, len(keys))
 	groups := r.byNode()
 	var others sync.WaitGroup
 	for _, which := range groups[1:] {
-		others.Go(func() { r.ask(which) })
+		others.Go(func() { r.guarded(which) })
 	}
-	r.ask(groups[0])
+	r.guarded(groups[0])
 	others.Wait()
 }
 
@@ -92,6 +121,7 @@ type run struct {
 	keys         [][]string
 	args         [][]string
 	answer       func(i int, reply []any, err error)
+	answered     []bool // which have an answer
 }
 
 // byNode returns the indices of the runs, those on one node together. It only says who waits for whom: where a key is
@@ -113,6 +143,30 @@ func (r *run) byNode() [][]int {
 		groups[node] = append(groups[node], i)
 	}
 	return slices.Collect(maps.Values(groups))
+}
+
+// guarded makes the calls in which. If the client panics, in one of its hooks perhaps, that is the answer to
+// those that have none: on a goroutine of Run it would end the process.
+func (r *run) guarded(which []int) {
+	defer func() {
+		p := recover()
+		for _, i := range which {
+			if p != nil && !r.answered[i] {
+				r.tell(i, nil, panicked(p))
+			}
+		}
+	}()
+	r.ask(which)
+}
+
+func panicked(p any) error {
+	return fmt.Errorf("goredisconn: the client panicked: %v\n\n%s", p, debug.Stack())
+}
+
+// tell answers one run.
+func (r *run) tell(i int, reply []any, err error) {
+	r.answered[i] = true
+	r.answer(i, reply, err)
 }
 
 // ask makes the calls in which, to the end.
@@ -163,7 +217,7 @@ func (r *run) send(which []int, verb, script string, final bool) (refused []int)
 			refused = append(refused, i)
 			continue
 		}
-		r.answer(i, reply, err)
+		r.tell(i, reply, err)
 	}
 	return refused
 }
@@ -227,7 +281,12 @@ func (c *Conn) load(ctx context.Context, script string) {
 	if nodes, ok := c.client.(interface {
 		ForEachShard(ctx context.Context, fn func(context.Context, *redis.Client) error) error
 	}); ok {
-		_ = nodes.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) error {
+		_ = nodes.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) (err error) {
+			defer func() { // on a goroutine of the client
+				if p := recover(); p != nil {
+					err = panicked(p)
+				}
+			}()
 			return node.ScriptLoad(ctx, script).Err()
 		})
 		return

@@ -3,22 +3,26 @@
 // New makes a [Limit], whose four interceptors are for unary and streaming calls on both sides. A call that is denied ends with the code
 // ResourceExhausted, and with two details: RetryInfo, after how long the same call fits, if waiting helps, and QuotaFailure, which names
 // the policy.
+//
+// No status has a key, or what an error says: it may name a customer, or a server. Why a call could not be
+// judged is for the log, and for errors.Is in this process.
 package grpclimit
 
 import (
 	"cmp"
 	"context"
-	"errors"
+	"log/slog"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/front"
+	"github.com/trypema/trypema/internal/guard"
 	"github.com/trypema/trypema/internal/invalid"
 )
 
@@ -48,8 +52,10 @@ type Options struct {
 	// Skip names calls that are not limited: health checks, say. Default none.
 	Skip func(ctx context.Context, method string) bool
 
-	// Messages has each message of a stream that comes from the client cost as much as a call, besides the call. Where one is denied,
-	// the stream ends.
+	// Messages has each message of a stream that comes from the client cost as much as a call, in addition to
+	// the call. Where one is denied, the stream ends: on a server its context does, and unless the handler
+	// returns an error of its own, the denial is the status of the call. On a client SendMsg returns the
+	// denial, RecvMsg returns it, too, and the server sees a call that was canceled.
 	Messages bool
 
 	// MaxWait is how long a call of a client may wait for its turn. One that would have to wait longer, or beyond the deadline of its
@@ -59,15 +65,34 @@ type Options struct {
 	// Shadow lets every call pass. Decisions are made, counted and seen by Seen.
 	Shadow bool
 
-	// Name is the name of the policy, for clients. Default "default".
+	// Name is the name of the policy, for clients: printable UTF-8 without a space at either end. Default
+	// "default".
 	Name string
+
+	// Failed returns how a call ends on which the limiter could not decide: a status, which clients see as it
+	// is. The error is one of package trypema, such as ErrInvalidRate for what RateOf returned, or that of the
+	// call's context. A Redis outage is not an error: the provider's failure policy decides, and
+	// Decision.Fallback says so. Where Failed returns nil, the default applies.
+	//
+	// The default says only that the limit cannot be judged. The code is Internal for a mistake that no retry
+	// cures (ErrInvalidRate, ErrInvalidCost, ErrInvalidKey, ErrInvalidOptions and ErrUnknownPolicy), Canceled
+	// or DeadlineExceeded if the context of the call has ended, and otherwise Unavailable.
+	Failed func(ctx context.Context, method string, err error) error
+
+	// Logger is told why calls could not be judged, without Failed or with Shadow, and what panicked: the
+	// first error, and then at most one a minute. That the context of a call has ended is not logged. Default
+	// slog.Default().
+	Logger *slog.Logger
 
 	// Seen is told of each decision. It must not block. Default nil.
 	Seen func(ctx context.Context, method string, d trypema.Decision, err error)
 }
 
 // Limit is a limit for calls. It is made by New.
-type Limit struct{ o Options }
+type Limit struct {
+	o        Options
+	failures *front.Failures
+}
 
 // New returns a Limit, or an error that wraps trypema.ErrInvalidOptions and names the field.
 func New(o Options) (*Limit, error) {
@@ -77,10 +102,28 @@ func New(o Options) (*Limit, error) {
 	if o.MaxWait < 0 {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "grpclimit.Options.MaxWait is %v; it must be at least 0", o.MaxWait)
 	}
+	if !invalid.Name(o.Name) {
+		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
+			"grpclimit.Options.Name is %q; it must be %s", o.Name, invalid.NameRule)
+	}
 	if o.Name == "" {
 		o.Name = "default"
 	}
-	return &Limit{o}, nil
+	return &Limit{o, front.NewFailures(o.Logger, "grpclimit: calls cannot be judged")}, nil
+}
+
+// serve is admit on a server. gRPC does not recover a panic, so one of a function of the options would end
+// the process.
+func (l *Limit) serve(ctx context.Context, method string, key KeyFunc) (err error) {
+	panicked := guard.Call("a function of grpclimit.Options", func() { err = l.admit(ctx, method, key, 0) })
+	if panicked == nil {
+		return err
+	}
+	l.log(ctx, method, panicked)
+	if l.o.Shadow {
+		return nil
+	}
+	return &failure{status.New(codes.Internal, cannotJudge), panicked}
 }
 
 // admit returns nil for a call that may pass, after waiting for it at most so long.
@@ -117,14 +160,14 @@ func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time
 		l.o.Seen(ctx, method, d, err)
 	}
 	switch {
-	case l.o.Shadow, err == nil && d.Allowed:
-		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return status.FromContextError(err).Err()
+	case err != nil && l.o.Shadow:
+		l.log(ctx, method, err)
 	case err != nil:
-		return status.Error(codes.Unavailable, "the limit of calls can not be judged: "+err.Error())
+		return l.failed(ctx, method, err)
+	case !d.Allowed && !l.o.Shadow:
+		return l.denied(d)
 	}
-	return l.denied(d)
+	return nil
 }
 
 // denied is the status of a denial.
@@ -134,95 +177,20 @@ func (l *Limit) denied(d trypema.Decision) error {
 		text = "a part of the calls is declined for now"
 	}
 	s := status.New(codes.ResourceExhausted, text)
-	failure := &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{Subject: cmp.Or(d.RefusedBy, l.o.Name), Description: text}}}
+	// A name that is not UTF-8 could not be encoded, nor what comes with it.
+	subject := strings.ToValidUTF8(cmp.Or(d.RefusedBy, l.o.Name), "\uFFFD")
+	violation := &errdetails.QuotaFailure_Violation{Subject: subject, Description: text}
+	failure := &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{violation}}
 	var detailed *status.Status
 	var err error
 	if d.RetryAfter == trypema.Never {
 		detailed, err = s.WithDetails(failure)
 	} else {
-		detailed, err = s.WithDetails(failure, &errdetails.RetryInfo{RetryDelay: durationpb.New(d.RetryAfter)})
+		retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(max(d.RetryAfter, 0))}
+		detailed, err = s.WithDetails(failure, retry)
 	}
 	if err != nil { // a detail that can not be encoded
 		return s.Err()
 	}
 	return detailed.Err()
-}
-
-// UnaryServer is an interceptor for grpc.ChainUnaryInterceptor.
-func (l *Limit) UnaryServer() grpc.UnaryServerInterceptor {
-	peer := ByPeer()
-	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-		if err := l.admit(ctx, info.FullMethod, peer, 0); err != nil {
-			return nil, err
-		}
-		return handle(ctx, request)
-	}
-}
-
-// StreamServer is an interceptor for grpc.ChainStreamInterceptor.
-func (l *Limit) StreamServer() grpc.StreamServerInterceptor {
-	peer := ByPeer()
-	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-		if err := l.admit(stream.Context(), info.FullMethod, peer, 0); err != nil {
-			return err
-		}
-		if l.o.Messages && info.IsClientStream {
-			stream = &serverStream{stream, func() error { return l.admit(stream.Context(), info.FullMethod, peer, 0) }}
-		}
-		return handle(server, stream)
-	}
-}
-
-// serverStream judges each message that it receives.
-type serverStream struct {
-	grpc.ServerStream
-	admit func() error
-}
-
-func (s *serverStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	return s.admit()
-}
-
-// UnaryClient is an interceptor for grpc.WithChainUnaryInterceptor.
-func (l *Limit) UnaryClient() grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-		if err := l.admit(ctx, method, target(conn), l.o.MaxWait); err != nil {
-			return err
-		}
-		return invoke(ctx, method, request, reply, conn, options...)
-	}
-}
-
-// StreamClient is an interceptor for grpc.WithChainStreamInterceptor.
-func (l *Limit) StreamClient() grpc.StreamClientInterceptor {
-	return func(ctx context.Context, about *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
-		if err := l.admit(ctx, method, target(conn), l.o.MaxWait); err != nil {
-			return nil, err
-		}
-		stream, err := open(ctx, about, conn, method, options...)
-		if err == nil && l.o.Messages && about.ClientStreams {
-			stream = &clientStream{stream, func() error { return l.admit(ctx, method, target(conn), l.o.MaxWait) }}
-		}
-		return stream, err
-	}
-}
-
-// clientStream judges each message that it sends.
-type clientStream struct {
-	grpc.ClientStream
-	admit func() error
-}
-
-func (s *clientStream) SendMsg(m any) error {
-	if err := s.admit(); err != nil {
-		return err
-	}
-	return s.ClientStream.SendMsg(m)
-}
-
-func target(conn *grpc.ClientConn) KeyFunc {
-	return func(context.Context, string) (string, bool) { return conn.Target(), true }
 }

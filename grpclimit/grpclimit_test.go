@@ -165,7 +165,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("what never fits: retry in %v, %q", retry, subject)
 	}
 	o.RateOf = func(context.Context, string) trypema.Rate { return -1 }
-	if err := check(ctx, dial(t, limit(t, o), nil)); status.Code(err) != codes.Unavailable {
+	if err := check(ctx, dial(t, limit(t, o), nil)); status.Code(err) != codes.Internal {
 		t.Errorf("a wrong rate is no pass: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package grpclimit
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -44,9 +45,16 @@ func ByMetadata(name string) KeyFunc {
 	}
 }
 
-// Combine is the keys of several functions together, such as of the peer and the method. A call has no key unless all of them find one.
+// Combine is the keys of several functions together, such as of the peer and the method. A call has no key
+// unless all of them find one; one that is nil finds none.
 func Combine(all ...KeyFunc) KeyFunc {
+	all = slices.Clone(all)
 	return func(ctx context.Context, method string) (string, bool) {
-		return front.Join(len(all), func(i int) (string, bool) { return all[i](ctx, method) })
+		return front.Join(len(all), func(i int) (string, bool) {
+			if all[i] == nil {
+				return "", false
+			}
+			return all[i](ctx, method)
+		})
 	}
 }

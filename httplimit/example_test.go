@@ -69,10 +69,10 @@ func ExampleNew() {
 		fmt.Println(plan, w.Code, w.Header().Get("RateLimit-Policy"))
 	}
 	// Output:
-	// free 200 "default";q=10
-	// free 200 "default";q=10
-	// free 429 "default";q=10
-	// pro 200 "default";q=1000
+	// free 200 "default";q=10;w=60
+	// free 200 "default";q=10;w=60
+	// free 429 "default";q=10;w=60
+	// pro 200 "default";q=1000;w=60
 }
 
 func request(remote string, headers ...string) *http.Request {
@@ -107,6 +107,23 @@ func ExampleByForwardedIP() {
 	// 192.0.2.7 true
 }
 
+// A proxy on the same machine calls by a unix socket, and each customer has an IPv6 network of 56 bits.
+func ExampleByClientIP() {
+	key, err := httplimit.ByClientIP(httplimit.ClientIPOptions{
+		Header:   "Forwarded",
+		Peers:    httplimit.PeersOnUnixSockets,
+		IPv6Bits: 56,
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(key(request("@", "Forwarded", `for=203.0.113.9, for="[2001:db8:1:2ff::17]:4711"`)))
+	fmt.Println(key(request("192.0.2.7:80", "Forwarded", "for=198.51.100.1"))) // not the proxy
+	// Output:
+	// 2001:db8:1:200::/56 true
+	// 192.0.2.7 true
+}
+
 func ExampleByHeader() {
 	key := httplimit.ByHeader("X-Tenant")
 	fmt.Println(key(request("192.0.2.7:80", "X-Tenant", "acme")))
@@ -136,6 +153,51 @@ func ExampleCombine() {
 	key := httplimit.Combine(httplimit.ByIP(), httplimit.ByPattern(mux))
 	fmt.Println(key(request("192.0.2.7:80")))
 	// Output: 9:192.0.2.715:GET /users/{id} true
+}
+
+// All limits of a policy are told to clients.
+func ExampleNew_severalLimits() {
+	provider, _ := trypema.NewLocal(trypema.Options{})
+	defer provider.Close()
+	limits := []trypema.Limit{
+		{Name: "minute", Rate: trypema.PerMinute(10), Window: time.Minute},
+		{Name: "day", Rate: trypema.PerDay(1000), Window: 24 * time.Hour},
+	}
+	both, err := provider.Multi(trypema.StrategyAbsolute, limits...)
+	if err != nil {
+		panic(err)
+	}
+	limit, err := httplimit.New(httplimit.Options{
+		Decide: func(r *http.Request, key string, cost uint64) (trypema.Decision, error) {
+			return both.AllowN(r.Context(), key, cost)
+		},
+		Cost:   func(*http.Request) uint64 { return 6 },
+		Limits: func(*http.Request) []trypema.Limit { return limits },
+	})
+	if err != nil {
+		panic(err)
+	}
+	h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for range 2 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, request("192.0.2.7:80"))
+		fmt.Println(w.Code, w.Header().Get("RateLimit-Policy"))
+	}
+	// Output:
+	// 200 "minute";q=10;w=60, "day";q=1000;w=86400
+	// 429 "minute";q=10;w=60, "day";q=1000;w=86400
+}
+
+// A client that is done with a server closes its connections as ever.
+func ExampleTransport_CloseIdleConnections() {
+	limits, _ := trypema.NewLocal(trypema.Options{})
+	defer limits.Close()
+	transport, err := httplimit.NewTransport(httplimit.TransportOptions{Limiter: limits.Absolute(), Rate: 10})
+	if err != nil {
+		panic(err)
+	}
+	client := &http.Client{Transport: transport}
+	client.CloseIdleConnections()
 }
 
 func ExampleNewTransport() {

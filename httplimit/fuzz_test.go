@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,12 +15,15 @@ import (
 	"github.com/trypema/trypema/httplimit"
 )
 
-// What draft-ietf-httpapi-ratelimit-headers-10 and RFC 9651 allow of what we say: a string, and parameters that are whole numbers of at most 15 digits.
+// What draft-ietf-httpapi-ratelimit-headers-11 and RFC 9651 allow of what we say: strings, and parameters
+// that are whole numbers of at most 15 digits. A window is not 0.
 var (
-	policyValue = regexp.MustCompile(`^"[ !\x23-\x5b\x5d-\x7e]+";q=\d{1,15}(;w=\d{1,15})?$`)
+	policyValue = regexp.MustCompile(`^` + policyItem + `(, ` + policyItem + `)*$`)
 	limitValue  = regexp.MustCompile(`^"[ !\x23-\x5b\x5d-\x7e]+";r=\d{1,15}(;t=\d{1,15})?$`)
 	whole       = regexp.MustCompile(`^\d+$`)
 )
+
+const policyItem = `"[ !\x23-\x5b\x5d-\x7e]+";q=\d{1,15}(;w=[1-9]\d{0,14})?`
 
 // FuzzHeaders: whatever the name, the window and the decision, the headers are such as clients can read, and one that waits for as long
 // as they say comes not too early; or the options are refused.
@@ -38,6 +42,14 @@ func FuzzHeaders(f *testing.F) {
 			Name:    name,
 			Window:  time.Duration(w),
 			Headers: httplimit.Headers(headers),
+			Limits: func(*http.Request) []trypema.Limit {
+				all := []trypema.Limit{
+					{Name: refusedBy, Rate: trypema.Rate(limit), Window: time.Duration(w)},
+					{Name: name, Rate: 1, Window: time.Minute},
+					{Name: refusedBy + "-2", Rate: 1, Window: 2 * time.Minute},
+				}
+				return all[:remaining%4]
+			},
 		})
 		if err != nil {
 			if !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "httplimit.Options.") || !strings.Contains(err.Error(), "must") {
@@ -58,6 +70,17 @@ func FuzzHeaders(f *testing.F) {
 				if !syntax.MatchString(value) {
 					t.Errorf("%s: %q", field, value)
 				}
+			}
+		}
+		told := names(r.Header(), "Ratelimit-Policy")
+		for i, name := range told {
+			if slices.Contains(told[:i], name) {
+				t.Errorf("%q is there twice: %q", name, told)
+			}
+		}
+		for _, name := range names(r.Header(), "Ratelimit") {
+			if !slices.Contains(told, name) {
+				t.Errorf("%q is none of %q", name, told)
 			}
 		}
 		after := r.Header().Get("Retry-After")

@@ -3,20 +3,27 @@ package httplimit
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/trypema/trypema"
 )
 
-// Headers are what clients are told about their limit, besides Retry-After, which every denial has that waiting can cure.
+// Headers are what clients are told about their limit, besides Retry-After, which every denial has that
+// waiting can cure.
 type Headers uint8
 
 const (
-	// StandardHeaders are RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-10: the capacity of a window, the
-	// room that is left in it, and, for a denial, the seconds until the same request fits.
+	// StandardHeaders are RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-11.
+	// RateLimit-Policy has each limit with its capacity and its window, and is the same for allowed and
+	// denied requests. RateLimit has the limit that denied the request, or the one with the least room: the
+	// room that is left and, for a denial, the seconds until the same request fits.
 	StandardHeaders Headers = iota
-	// LegacyHeaders are X-RateLimit-Limit, X-RateLimit-Remaining and, for a denial, X-RateLimit-Reset, in seconds from now.
+	// LegacyHeaders are X-RateLimit-Limit, X-RateLimit-Remaining and, for a denial, X-RateLimit-Reset, in
+	// seconds from now. Of several limits in a chain they are those of the one that denied the request, or of
+	// the one with the least room.
 	LegacyHeaders
 	// NoHeaders is Retry-After alone.
 	NoHeaders
@@ -32,30 +39,104 @@ const (
 	legacyReset     = "X-Ratelimit-Reset"
 )
 
-// policyField is RateLimit-Policy for a name and a capacity. Its value has no room to append, so that responses can share it.
+// policyField is RateLimit-Policy for some limits, or for a single one with the name and window of the
+// options and a capacity.
 type policyField struct {
-	name  string
-	limit uint64
-	value []string
+	limits []trypema.Limit
+	single uint64 // the capacity, without limits
+	quotas []quota
+	value  []string // without room to append, so that responses can share it
 }
 
-func (m *middleware) policyFor(name string, limit uint64) []string {
-	if p := m.policy.Load(); p != nil && p.limit == limit && p.name == name {
-		return p.value
-	}
-	var room [64]byte
-	b := named(room[:0], name, "q", limit)
-	if seconds := int64(m.Window / time.Second); seconds > 0 && name == m.Name {
-		b = append(b, ";w="...)
-		b = strconv.AppendInt(b, seconds, 10)
-	}
-	p := &policyField{name, limit, []string{string(b)}}
-	m.policy.Store(p)
-	return p.value
+// quota is a limit as clients know it.
+type quota struct {
+	name     string // unlike those of all others in the field
+	label    string // as Decision.RefusedBy has it
+	capacity uint64
+	window   time.Duration
 }
 
-// named appends the name of a policy with a parameter.
-func named(b []byte, name, parameter string, n uint64) []byte {
+// fieldFor returns RateLimit-Policy for the limits that are kept, if they are known, or else for a capacity.
+// Names that are taken, by policies of the same response, are changed.
+func (m *middleware) fieldFor(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
+	if len(limits) > 0 {
+		capacity = 0
+	}
+	p := m.policy.Load()
+	if p == nil || p.single != capacity || !slices.Equal(p.limits, limits) {
+		p = m.newField(limits, capacity, nil)
+		m.policy.Store(p)
+	}
+	if slices.ContainsFunc(p.quotas, func(q quota) bool { return isTaken(q.name, taken) }) {
+		p = m.newField(limits, capacity, taken)
+	}
+	return p
+}
+
+func (m *middleware) newField(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
+	p := &policyField{limits: slices.Clone(limits), single: capacity}
+	if len(limits) == 0 {
+		p.quotas = []quota{{name: m.Name, capacity: capacity, window: m.Window}}
+	}
+	for _, l := range limits {
+		q := quota{name: l.Label(), label: l.Label(), window: l.Window}
+		if !quotable(q.name) {
+			q.name = l.Window.String()
+		}
+		q.capacity, _ = l.Rate.Capacity(l.Window) // what has no room has 0
+		p.quotas = append(p.quotas, q)
+	}
+	var value []byte
+	for i := range p.quotas {
+		q := &p.quotas[i]
+		plain := q.name
+		for n := 2; isTaken(q.name, taken); n++ {
+			q.name = plain + "-" + strconv.Itoa(n)
+		}
+		if i > 0 {
+			value = append(value, ", "...)
+		}
+		start := len(value)
+		value = appendItem(value, q.name, "q", q.capacity)
+		if q.window > 0 && q.window%time.Second == 0 { // it has no fractions there
+			value = append(value, ";w="...)
+			value = strconv.AppendInt(value, int64(q.window/time.Second), 10)
+		}
+		taken = append(slices.Clip(taken), string(value[start:]))
+	}
+	p.value = []string{string(value)}
+	return p
+}
+
+// isTaken reports whether one of the values of a field has an item of that name.
+func isTaken(name string, values []string) bool {
+	if len(values) == 0 {
+		return false
+	}
+	item := `"` + name + `";`
+	return slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, item) })
+}
+
+// by returns the limit that a decision is about: the one that refused, or else the one with the least room.
+// Decisions do not name that: it has the capacity that the decision says, and of several with the same
+// capacity the one with the longest window has the least room.
+func (p *policyField) by(d trypema.Decision) *quota {
+	best := &p.quotas[0]
+	for i := range p.quotas {
+		q := &p.quotas[i]
+		if d.RefusedBy != "" && q.label == d.RefusedBy {
+			return q
+		}
+		fits, bestFits := q.capacity == d.Limit, best.capacity == d.Limit
+		if fits && !bestFits || fits == bestFits && q.window > best.window {
+			best = q
+		}
+	}
+	return best
+}
+
+// appendItem appends the item of a policy with a parameter.
+func appendItem(b []byte, name, parameter string, n uint64) []byte {
 	b = append(b, '"')
 	b = append(b, name...)
 	b = append(b, '"', ';')
@@ -64,8 +145,9 @@ func named(b []byte, name, parameter string, n uint64) []byte {
 	return strconv.AppendUint(b, min(n, maxInteger), 10)
 }
 
-// tell sets the headers for a decision.
-func (m *middleware) tell(h http.Header, d trypema.Decision) {
+// tell sets the headers for a decision by limits, if they are known. It returns the name of the policy that
+// decided, for a denial.
+func (m *middleware) tell(h http.Header, d trypema.Decision, limits []trypema.Limit) (name string) {
 	seconds := int64(-1)
 	if !d.Allowed && d.RetryAfter != trypema.Never {
 		seconds = secondsUp(d.RetryAfter)
@@ -73,26 +155,37 @@ func (m *middleware) tell(h http.Header, d trypema.Decision) {
 	}
 	switch m.Headers {
 	case StandardHeaders:
-		name := m.nameOf(d)
-		if policy := m.policyFor(name, d.Limit); h[policyHeader] == nil {
-			h[policyHeader] = policy
+		policy := m.fieldFor(limits, d.Limit, h[policyHeader])
+		name = policy.by(d).name
+		if h[policyHeader] == nil {
+			h[policyHeader] = policy.value
 		} else { // after that of another limit
-			h[policyHeader] = append(h[policyHeader], policy...)
+			h[policyHeader] = append(h[policyHeader], policy.value...)
 		}
 		var room [64]byte
-		b := named(room[:0], name, "r", d.Remaining)
+		b := appendItem(room[:0], name, "r", d.Remaining)
 		if seconds >= 0 {
 			b = append(b, ";t="...)
 			b = strconv.AppendInt(b, min(seconds, maxInteger), 10)
 		}
 		h[limitHeader] = append(h[limitHeader], string(b))
+		return name
 	case LegacyHeaders:
+		if left := h[legacyRemaining]; d.Allowed && len(left) > 0 {
+			if n, err := strconv.ParseUint(left[0], 10, 64); err == nil && n <= d.Remaining {
+				return "" // another limit of the chain has less room
+			}
+		}
 		h[legacyLimit] = []string{strconv.FormatUint(d.Limit, 10)}
 		h[legacyRemaining] = []string{strconv.FormatUint(d.Remaining, 10)}
 		if seconds >= 0 {
 			h[legacyReset] = []string{strconv.FormatInt(seconds, 10)}
 		}
 	}
+	if !d.Allowed {
+		name = m.fieldFor(limits, d.Limit, nil).by(d).name
+	}
+	return name
 }
 
 // secondsUp is d in whole seconds, not less: a client that waits so long does not come too early.

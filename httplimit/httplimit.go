@@ -1,15 +1,17 @@
 // Package httplimit puts a limiter in front of net/http handlers, and behind net/http clients.
 //
-// New makes a func(http.Handler) http.Handler. Who shares a limit is for a [KeyFunc] to say, which trusts nobody by itself: an
-// address in a header counts only when the proxies are named that may set it. What the client is told follows
-// draft-ietf-httpapi-ratelimit-headers-10, or the older X-RateLimit headers.
+// New makes a func(http.Handler) http.Handler. Who shares a limit is for a [KeyFunc] to say, which trusts
+// nobody by itself: an address in a header counts only when the proxies are named that may set it. What the
+// client is told follows draft-ietf-httpapi-ratelimit-headers-11, or the older X-RateLimit headers.
+//
+// A request that does not reach the handler is answered with a status that says so: 429 if it was denied, 503
+// if it could not be judged, 500 if one of the functions of the options panics. The panic then goes on.
 //
 // It works with all that takes such middleware, chi included, and by their adapters with echo and gin.
 package httplimit
 
 import (
-	"context"
-	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -20,20 +22,30 @@ import (
 	"github.com/trypema/trypema/internal/invalid"
 )
 
-// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else has a default.
+// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else
+// has a default.
 type Options struct {
-	// Limiter decides. It may be shared with others: requests with the same key then count together.
+	// Limiter decides. It may be shared with others: requests with the same key then count together. If it
+	// has a method Window() time.Duration, as those of this module have, New refuses a Rate that does not fit
+	// its window.
 	Limiter trypema.Limiter
 
 	// Rate is that of every request.
 	Rate trypema.Rate
 
-	// RateOf is the rate of a request, by plan or path, say. With trypema.Unlimited a request is counted and passes.
+	// RateOf is the rate of a request, by plan or path, say. With trypema.Unlimited a request is counted and
+	// passes. A rate that does not fit the window of the limiter fails the request: see Failed.
 	RateOf func(*http.Request) trypema.Rate
 
-	// Decide decides instead of Limiter, on a request with a key and a cost, which Cost may have made 0: by a trypema.MultiLimiter, or by
-	// policies. Where Decision.RefusedBy says who refused, that name takes the place of Name for the client.
+	// Decide decides instead of Limiter, on a request with a key and a cost, which Cost may have made 0: by a
+	// trypema.MultiLimiter, or by policies.
 	Decide func(r *http.Request, key string, cost uint64) (trypema.Decision, error)
+
+	// Limits returns the limits that Decide keeps for a request, so that clients are told all of them by
+	// their names, which then take the place of Name. A name that is not printable ASCII, or has quotes or
+	// backslashes, is told as the window. Default none: clients are told Name, with the capacity of the limit
+	// that the decision is about.
+	Limits func(*http.Request) []trypema.Limit
 
 	// Key says who shares a limit. Default ByIP().
 	Key KeyFunc
@@ -41,33 +53,48 @@ type Options struct {
 	// Keyless says what becomes of requests for which Key finds none. Default KeylessShare.
 	Keyless Keyless
 
-	// Cost is that of a request. Default 1 for each. A request of cost 0 is judged as if it had cost 1, and counted as nothing: it
-	// passes if there is any room.
+	// Cost is that of a request. Default 1 for each. A request of cost 0 is judged as if it had cost 1, and
+	// counted as nothing: it passes if there is any room.
 	Cost func(*http.Request) uint64
 
 	// Skip names requests that are not limited: health checks, networks of one's own. Default none.
 	Skip func(*http.Request) bool
 
-	// Shadow lets every request pass. Decisions are made, counted and seen by Seen; clients are told nothing.
+	// Shadow lets every request pass, also if one of these functions panics. Decisions are made, counted and
+	// seen by Seen; clients are told nothing.
 	Shadow bool
 
 	// Headers are what clients are told with each answer. Default StandardHeaders.
 	Headers Headers
 
-	// Name is the name of the policy, for clients. Default "default"; printable ASCII without quotes and backslashes.
+	// Name is the name of the policy, for clients. Default "default"; printable ASCII without quotes and
+	// backslashes. Where a request passes several limits they need names of their own. A name that another
+	// one has already told is told with a number: "default-2".
 	Name string
 
-	// Window is that of the limiter, for clients: whole seconds of it stand in RateLimit-Policy. Default none.
+	// Window is that of the limiter, for clients, who are told it if it is a whole number of seconds. Default
+	// what the method Window of Limiter says, if it has one; it must not say something else. With Decide the
+	// default is none.
 	Window time.Duration
 
-	// Denied answers a request that was denied. The headers that Headers asks for have been set, Retry-After among them. Default
-	// status 429 with a problem document.
+	// Denied answers a request that was denied. The headers that Headers asks for have been set, Retry-After
+	// among them. The status that it does not write is 429; if it writes nothing, the default answers.
+	// Default status 429 with a problem document.
 	Denied func(http.ResponseWriter, *http.Request, trypema.Decision)
 
-	// Failed answers a request on which the limiter could not decide: the error is one of package trypema, such as ErrInvalidRate
-	// for what RateOf returned, or that of the request's context. A Redis that does not answer is no such case: it is decided by
-	// the provider's failure policy, and Decision.Fallback says so. Default status 503 with a problem document.
+	// Failed answers a request on which the limiter could not decide: the error is one of package trypema,
+	// such as ErrInvalidRate for what RateOf returned, or that of the request's context. A Redis that does
+	// not answer is not an error: the provider's failure policy decides, and Decision.Fallback says so. The
+	// status that it does not write is 503; if it writes nothing, the default answers.
+	//
+	// Default status 503 with a problem document, also if the context of the request has ended. A client that
+	// has gone does not see it; one that has not, because the server shuts down, may send the request again.
 	Failed func(http.ResponseWriter, *http.Request, error)
+
+	// Logger is told why requests could not be judged, without Failed or with Shadow: the first error, and
+	// then at most one a minute. That the context of a request has ended is not logged. Default
+	// slog.Default().
+	Logger *slog.Logger
 
 	// Seen is told of each decision, before it is answered. It must not block. Default nil.
 	Seen func(*http.Request, trypema.Decision, error)
@@ -88,7 +115,8 @@ const (
 // maxInteger is what a structured field can say.
 const maxInteger = 999_999_999_999_999
 
-// New returns the middleware, or an error that wraps trypema.ErrInvalidOptions and names the field.
+// New returns the middleware, or an error that wraps trypema.ErrInvalidOptions and names the field. It does
+// no I/O.
 func New(o Options) (func(http.Handler) http.Handler, error) {
 	bad := func(format string, args ...any) (func(http.Handler) http.Handler, error) {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "httplimit.Options."+format, args...)
@@ -99,7 +127,10 @@ func New(o Options) (func(http.Handler) http.Handler, error) {
 	if err := front.Check("httplimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
 		return nil, err
 	}
+	window := front.WindowOf(o.Limiter)
 	switch {
+	case o.Limits != nil && o.Decide == nil:
+		return bad("Limits is set, but not Decide, which keeps them; it must be left out")
 	case o.Keyless > KeylessPass:
 		return bad("Keyless is %d; it must be KeylessShare, KeylessDeny or KeylessPass", o.Keyless)
 	case o.Headers > NoHeaders:
@@ -108,17 +139,16 @@ func New(o Options) (func(http.Handler) http.Handler, error) {
 		return bad("Name is %q; it must be printable ASCII without quotes and backslashes", o.Name)
 	case o.Window < 0:
 		return bad("Window is %v; it must be that of the limiter, or 0", o.Window)
+	case o.Window != 0 && window != 0 && o.Window != window:
+		return bad("Window is %v; it must be that of the limiter, which is %v, or 0", o.Window, window)
+	}
+	if o.Window == 0 {
+		o.Window = window
 	}
 	if o.Key == nil {
 		o.Key = ByIP()
 	}
-	m := &middleware{Options: o}
-	if m.Denied == nil {
-		m.Denied = m.deny
-	}
-	if m.Failed == nil {
-		m.Failed = m.fail
-	}
+	m := &middleware{Options: o, failures: failures{made: time.Now()}}
 	return m.wrap, nil
 }
 
@@ -130,6 +160,7 @@ func quotable(s string) bool {
 type middleware struct {
 	Options
 	policy atomic.Pointer[policyField] // the last one, which most requests share
+	failures
 }
 
 func (m *middleware) wrap(next http.Handler) http.Handler {
@@ -140,38 +171,70 @@ func (m *middleware) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// admits decides on a request, and answers it if it is denied.
+// judgement is what becomes of a request.
+type judgement struct {
+	d       trypema.Decision
+	limits  []trypema.Limit // of d, if they are known
+	passes  bool            // without a decision
+	keyless bool            // it is denied for that
+}
+
+// admits decides on a request, and answers it unless it passes.
 func (m *middleware) admits(w http.ResponseWriter, r *http.Request) bool {
-	if m.Skip != nil && m.Skip(r) {
+	var j judgement
+	var err error
+	if m.Shadow {
+		if broken := panicked(func() { j, err = m.judge(r) }); broken != nil {
+			err = broken
+		}
+		m.log(r, err)
 		return true
+	}
+	var answered bool
+	answering(w, http.StatusInternalServerError, &answered, func() { j, err = m.judge(r) })
+	switch {
+	case j.passes:
+		return true
+	case j.keyless:
+		p := problem{Type: "about:blank", Title: "The request does not say who makes it."}
+		writeProblem(w, http.StatusBadRequest, p)
+		return false
+	case err != nil:
+		m.failed(w, r, err)
+		return false
+	}
+	name := m.tell(w.Header(), j.d, j.limits)
+	if !j.d.Allowed {
+		if len(j.limits) == 0 && j.d.RefusedBy != "" { // the headers do not have it
+			name = j.d.RefusedBy
+		}
+		m.denied(w, r, j.d, name)
+	}
+	return j.d.Allowed
+}
+
+func (m *middleware) judge(r *http.Request) (j judgement, err error) {
+	if m.Skip != nil && m.Skip(r) {
+		j.passes = true
+		return j, nil
 	}
 	key, ok := m.Key(r)
 	if !ok {
-		switch {
-		case m.Keyless == KeylessPass:
-			return true
-		case m.Keyless == KeylessDeny && !m.Shadow:
-			writeProblem(w, http.StatusBadRequest, problem{Type: "about:blank", Title: "The request does not say who makes it."})
-			return false
+		j.passes = m.Keyless == KeylessPass
+		j.keyless = m.Keyless == KeylessDeny && !m.Shadow
+		if j.passes || j.keyless {
+			return j, nil
 		}
 		key = front.Keyless
 	}
-	d, err := m.decide(r, key)
+	j.d, err = m.decide(r, key)
+	if err == nil && m.Limits != nil && !m.Shadow {
+		j.limits = m.Limits(r)
+	}
 	if m.Seen != nil {
-		m.Seen(r, d, err)
+		m.Seen(r, j.d, err)
 	}
-	switch {
-	case m.Shadow:
-		return true
-	case err != nil:
-		m.Failed(w, r, err)
-		return false
-	}
-	m.tell(w.Header(), d)
-	if !d.Allowed {
-		m.Denied(w, r, d)
-	}
-	return d.Allowed
+	return j, err
 }
 
 func (m *middleware) decide(r *http.Request, key string) (trypema.Decision, error) {
@@ -191,20 +254,20 @@ func (m *middleware) decide(r *http.Request, key string) (trypema.Decision, erro
 	return m.Limiter.AllowN(r.Context(), key, rate, cost)
 }
 
-// nameOf is the name of the policy that a decision is by, as clients are told it.
-func (m *middleware) nameOf(d trypema.Decision) string {
-	if d.RefusedBy != "" && quotable(d.RefusedBy) {
-		return d.RefusedBy
+// denied answers a request that was denied by the policy of that name.
+func (m *middleware) denied(w http.ResponseWriter, r *http.Request, d trypema.Decision, policy string) {
+	own := func(w http.ResponseWriter) { m.Denied(w, r, d) }
+	if m.Denied == nil || !answers(w, http.StatusTooManyRequests, own) {
+		deny(w, d, policy)
 	}
-	return m.Name
 }
 
 // deny is the default of Denied.
-func (m *middleware) deny(w http.ResponseWriter, _ *http.Request, d trypema.Decision) {
+func deny(w http.ResponseWriter, d trypema.Decision, policy string) {
 	p := problem{
 		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
 		Title:    "The quota of requests is used up.",
-		Policies: []string{m.nameOf(d)},
+		Policies: []string{policy},
 	}
 	if d.Outcome == trypema.OutcomeSuppressed {
 		p.Type = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
@@ -213,10 +276,14 @@ func (m *middleware) deny(w http.ResponseWriter, _ *http.Request, d trypema.Deci
 	writeProblem(w, http.StatusTooManyRequests, p)
 }
 
-// fail is the default of Failed.
-func (m *middleware) fail(w http.ResponseWriter, _ *http.Request, err error) {
-	if errors.Is(err, context.Canceled) {
-		return // nobody waits for an answer
+// failed answers a request that could not be judged.
+func (m *middleware) failed(w http.ResponseWriter, r *http.Request, err error) {
+	own := func(w http.ResponseWriter) { m.Failed(w, r, err) }
+	if m.Failed == nil {
+		m.log(r, err)
+	} else if answers(w, http.StatusServiceUnavailable, own) {
+		return
 	}
-	writeProblem(w, http.StatusServiceUnavailable, problem{Type: "about:blank", Title: "The limit of requests can not be judged."})
+	p := problem{Type: "about:blank", Title: "The limit of requests cannot be judged."}
+	writeProblem(w, http.StatusServiceUnavailable, p)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -84,7 +85,9 @@ func TestAnswers(t *testing.T) {
 		{"error", trypema.Decision{}, trypema.ErrClosed, httplimit.StandardHeaders, 503, ``, "about:blank"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := get(handler(t, httplimit.Options{Limiter: fixed{d: tt.d, err: tt.err}, Rate: 1, Headers: tt.headers, Window: time.Minute}))
+			w := get(handler(t, httplimit.Options{
+				Limiter: fixed{d: tt.d, err: tt.err}, Rate: 1, Headers: tt.headers, Window: time.Minute, Logger: quiet,
+			}))
 			var got []string
 			for _, name := range []string{"Ratelimit", "Ratelimit-Policy", "Retry-After", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"} {
 				for _, v := range w.Header()[name] {
@@ -182,25 +185,45 @@ func TestIPs(t *testing.T) {
 	}
 }
 
-// FuzzForwarded: whatever a stranger sends, the key is his own address.
+// FuzzForwarded: whatever a stranger sends, the key is his own address. Behind a proxy it is what the proxy
+// appends.
 func FuzzForwarded(f *testing.F) {
-	for _, s := range []string{"", "198.51.100.1", "[::1]", "1.2.3.4, 5.6.7.8", ",", "\x00", "[[[::", "::ffff:10.0.0.1", "10.0.0.1%1"} {
+	for _, s := range []string{
+		"", "198.51.100.1", "[::1]", "1.2.3.4, 5.6.7.8", ",", "\x00", "[[[::", "::ffff:10.0.0.1", "10.0.0.1%1",
+		"for=1.2.3.4", `for="[::1]"`, `for="`, `for=1.2.3.4;x="\"`, `"\`,
+	} {
 		f.Add(s, s)
 	}
-	forwarded, err := httplimit.ByForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"))
-	if err != nil {
-		f.Fatal(err)
+	keys := make(map[string]httplimit.KeyFunc)
+	for _, header := range []string{"X-Forwarded-For", "Forwarded"} {
+		keys[header] = mustKey(f)(httplimit.ByForwardedIP(header, networks("10.0.0.0/8")...))
 	}
 	f.Fuzz(func(t *testing.T, one, two string) {
-		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
-		r.Header["X-Forwarded-For"] = []string{one, two}
-		r.RemoteAddr = "192.0.2.7:1"
-		if key, ok := forwarded(r); key != "192.0.2.7" || !ok {
-			t.Errorf("a stranger is %q", key)
-		}
-		r.RemoteAddr = "10.0.0.1:1"
-		if key, ok := forwarded(r); key == "" || !ok {
-			t.Errorf("behind a proxy there is no key: %q", key)
+		for header, forwarded := range keys {
+			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+			r.Header[header] = []string{one, two}
+			r.RemoteAddr = "192.0.2.7:1"
+			if key, ok := forwarded(r); key != "192.0.2.7" || !ok {
+				t.Errorf("a stranger is %q", key)
+			}
+			r.RemoteAddr = "10.0.0.1:1"
+			if key, ok := forwarded(r); key == "" || !ok {
+				t.Errorf("behind a proxy there is no key: %q", key)
+			}
+			item := "198.51.100.1"
+			if header == "Forwarded" {
+				item = `for="198.51.100.1:80";host="a\\\", \"b"`
+			}
+			second := strings.ReplaceAll(item, "198.51.100.1", "10.0.0.2")
+			for _, lines := range [][]string{
+				{one, two + "," + item}, {one, two, item},
+				{one, two + "," + item, second}, {one, two + "," + item + "," + second},
+			} {
+				r.Header[header] = lines
+				if key, ok := forwarded(r); key != "198.51.100.1" || !ok {
+					t.Errorf("%s: %q is %q", header, lines, key)
+				}
+			}
 		}
 	})
 }
@@ -298,43 +321,16 @@ func TestShadowSkipAndCost(t *testing.T) {
 	}
 }
 
-// TestSeveralLimits: who refused is named, as far as it can be said in a header.
-func TestSeveralLimits(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
+func TestWrongOptions(t *testing.T) {
+	l := fixed{}
+	nan, inf := trypema.Rate(math.NaN()), trypema.Rate(math.Inf(1))
+	limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer limits.Close()
-	for _, tt := range []struct{ name, policy, limit, violated string }{
-		{"hour", `"hour";q=3`, `"hour";r=1;t=3600`, `"violated-policies":["hour"]`},
-		{`a"b`, `"default";q=3`, `"default";r=1;t=3600`, `"violated-policies":["default"]`},
-	} {
-		both, err := limits.Multi(trypema.StrategyAbsolute,
-			trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
-			trypema.Limit{Name: tt.name, Rate: trypema.PerHour(3), Window: time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var cost uint64
-		h := handler(t, httplimit.Options{
-			Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
-				return both.AllowN(r.Context(), tt.name+key, n)
-			},
-			Cost: func(*http.Request) uint64 { return cost },
-		})
-		cost = 2
-		if w := get(h); w.Code != http.StatusOK || w.Header().Get("RateLimit") != `"default";r=1` {
-			t.Errorf("%d %v", w.Code, w.Header())
-		}
-		w := get(h)
-		if w.Code != http.StatusTooManyRequests || w.Header().Get("RateLimit-Policy") != tt.policy || w.Header().Get("RateLimit") != tt.limit || !strings.Contains(w.Body.String(), tt.violated) {
-			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
-		}
-	}
-}
-
-func TestWrongOptions(t *testing.T) {
-	l := fixed{}
+	second := limits.Absolute()
+	none := func(*http.Request) []trypema.Limit { return nil }
 	byRate := func(*http.Request) trypema.Rate { return 1 }
 	for _, tt := range []struct {
 		o    httplimit.Options
@@ -344,6 +340,13 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.Options{Limiter: l}, "Rate is 0 and RateOf is nil"},
 		{httplimit.Options{Limiter: l, Rate: 1, RateOf: byRate}, "Rate is 1 and RateOf is set"},
 		{httplimit.Options{Limiter: l, Rate: -1}, "Rate is -1"},
+		{httplimit.Options{Limiter: l, Rate: nan}, "Rate is NaN"},
+		{httplimit.Options{Limiter: l, Rate: inf}, "Rate is +Inf"},
+		{httplimit.Options{Limiter: l, Rate: -inf}, "Rate is -Inf"},
+		{httplimit.Options{Limiter: (*fixed)(nil), Rate: 1}, "Limiter is nil"},
+		{httplimit.Options{Limiter: second, Rate: .5}, "Rate is 0.5 per second"},
+		{httplimit.Options{Limiter: second, Rate: 1, Window: time.Minute}, "Window is 1m0s; it must be that of"},
+		{httplimit.Options{Limiter: l, Rate: 1, Limits: none}, "Limits is set, but not Decide"},
 		{httplimit.Options{Rate: 1, Decide: func(*http.Request, string, uint64) (trypema.Decision, error) { return allowed, nil }}, "Decide is set"},
 		{httplimit.Options{Limiter: l, Rate: 1, Keyless: 3}, "Keyless is 3"},
 		{httplimit.Options{Limiter: l, Rate: 1, Headers: 3}, "Headers is 3"},
@@ -361,7 +364,7 @@ func TestWrongOptions(t *testing.T) {
 		says    string
 	}{
 		{"", nil, `header is ""`}, {"a b", nil, `header is "a b"`}, {"X-Forwarded-For", nil, "proxies is empty"},
-		{"X-Forwarded-For", []netip.Prefix{{}}, "a proxy is invalid Prefix"},
+		{"X-Forwarded-For", []netip.Prefix{{}}, "proxies[0] is invalid Prefix"},
 	} {
 		if _, err := httplimit.ByForwardedIP(tt.header, tt.proxies...); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%v, want %q", err, tt.says)
@@ -372,7 +375,13 @@ func TestWrongOptions(t *testing.T) {
 		says string
 	}{
 		{httplimit.TransportOptions{Rate: 1}, "Limiter is nil"},
+		{httplimit.TransportOptions{Limiter: (*fixed)(nil), Rate: 1}, "Limiter is nil"},
 		{httplimit.TransportOptions{Limiter: l}, "Rate is 0"},
+		{httplimit.TransportOptions{Limiter: l, Rate: -1}, "Rate is -1"},
+		{httplimit.TransportOptions{Limiter: l, Rate: nan}, "Rate is NaN"},
+		{httplimit.TransportOptions{Limiter: l, Rate: inf}, "Rate is +Inf"},
+		{httplimit.TransportOptions{Limiter: limits.Suppressed(), Rate: .5}, "Rate is 0.5 per second"},
+		{httplimit.TransportOptions{Limiter: l, Rate: 1, Base: (*http.Transport)(nil)}, "Base is a nil *http"},
 		{httplimit.TransportOptions{Limiter: l, Rate: 1, MaxWait: -1}, "MaxWait is -1ns"},
 	} {
 		if _, err := httplimit.NewTransport(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "httplimit.TransportOptions."+tt.says) {

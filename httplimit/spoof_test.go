@@ -18,16 +18,27 @@ import (
 )
 
 // spoofs are what a client may write into the header that its proxy appends to.
-func spoofs() []string {
+func spoofs(header string) []string {
 	all := []string{
 		"", ",", ", ,", "unknown", "_hidden", "for=192.0.2.1", "localhost", "1.2.3", "1.2.3.4.5", "01.02.03.04", "0x7f.1", "2130706433", "１２７.0.0.1",
 		"127.0.0.1", "127.0.0.1, 127.0.0.1", "::1", "[::1]:80", "::ffff:127.0.0.1", "[::ffff:127.0.0.1]:80", "::ffff:7f00:1",
 		"fe80::1%eth0", "fe80::1%" + strings.Repeat("z", 5000), "127.0.0.1%lo", "::ffff:127.0.0.1%lo", "[::1%25lo]", "[[::1]]", "[", "]",
 		"198.51.100.1\tx", "\"198.51.100.1\"", "198.51.100.1;", "198.51.100.1:", "198.51.100.1:99999999",
-		"198.51.100.7,\r\n 198.51.100.8",           // one field over two lines
-		"198.51.100.7\r\n\t,127.0.0.1,\r\n ::1",    // and over three
-		"198.51.100.7\r\nX-Forwarded-For: 1.2.3.4", // and twice
-		strings.Repeat(",", 200_000), strings.Repeat("127.0.0.1,", 40_000), strings.Repeat(" ", 200_000), strings.Repeat("9", 200_000), strings.Repeat("::1 , ", 40_000),
+		"198.51.100.7,\r\n 198.51.100.8",                    // one field over two lines
+		"198.51.100.7\r\n\t,127.0.0.1,\r\n ::1",             // and over three
+		"198.51.100.7\r\n" + header + ": 1.2.3.4",           // and twice
+		"for=198.51.100.7\r\n" + header + ": for=\"1.2.3.4", // and of Forwarded
+		strings.Repeat(",", 200_000), strings.Repeat("127.0.0.1,", 40_000),
+		"for=127.0.0.1", `for="`, `for="a`, `for="\`, `for=127.0.0.1;x="`, `for="127.0.0.1", for="`,
+		`"`, `\`, `\"`, `"\`, `";`, `;`, `for=127.0.0.1;for=`, `for=127.0.0.1;`, `for=_hidden`, `for=unknown`,
+		`for="[::1]:_x"`, `x="\", for=127.0.0.1;y="\\`,
+	}
+	if header == "Forwarded" {
+		all = append(all, strings.Repeat(`"`, 200_001), strings.Repeat(`\`, 200_001),
+			strings.Repeat(`for="127.0.0.1",`, 20_000), `for="`+strings.Repeat(`\"`, 100_000))
+	} else {
+		all = append(all, strings.Repeat(" ", 200_000), strings.Repeat("9", 200_000),
+			strings.Repeat("::1 , ", 40_000))
 	}
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 30 {
@@ -45,15 +56,17 @@ func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer limits.Close()
-	forwarded, err := httplimit.ByForwardedIP("X-Forwarded-For", netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
-	if err != nil {
-		t.Fatal(err)
+	proxies := networks("127.0.0.0/8", "::1/128")
+	inner := make(map[string]http.Handler)
+	for _, header := range []string{"X-Forwarded-For", "Forwarded"} {
+		key := mustKey(t)(httplimit.ByForwardedIP(header, proxies...))
+		o := httplimit.Options{Limiter: limits.Absolute(), Rate: trypema.PerHour(capacity), Key: key}
+		inner[header] = handler(t, o)
 	}
-	inner := handler(t, httplimit.Options{Limiter: limits.Absolute(), Rate: trypema.PerHour(capacity), Key: forwarded})
-	var remote string
+	var header, remote string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.RemoteAddr = remote
-		inner.ServeHTTP(w, r)
+		inner[header].ServeHTTP(w, r)
 	}))
 	defer server.Close()
 	for _, through := range []struct {
@@ -65,14 +78,30 @@ func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 		{"a proxy that adds a line", "127.0.0.1:5", func(s string) string { return s + "\r\nX-Forwarded-For: 198.51.100.2" }, "198.51.100.2"},
 		{"two proxies", "[::1]:5", func(s string) string { return s + ", 198.51.100.3\r\nx-forwarded-for:127.0.0.9" }, "198.51.100.3"},
 		{"no proxy", "198.51.100.4:5", func(s string) string { return s }, "198.51.100.4"},
+		{"Forwarded, a proxy that appends", "127.0.0.1:5", func(s string) string {
+			return s + ", for=198.51.100.5;proto=https"
+		}, "198.51.100.5"},
+		{"Forwarded, a proxy that appends quotes", "127.0.0.1:5", func(s string) string {
+			return s + `, for="198.51.100.6:4711";host="a\", \"b"`
+		}, "198.51.100.6"},
+		{"Forwarded, a proxy that adds a line", "127.0.0.1:5", func(s string) string {
+			return s + "\r\nForwarded: for=198.51.100.7"
+		}, "198.51.100.7"},
+		{"Forwarded, two proxies", "[::1]:5", func(s string) string {
+			return s + ", for=198.51.100.8\r\nforwarded:for=127.0.0.9"
+		}, "198.51.100.8"},
+		{"Forwarded, no proxy", "198.51.100.9:5", func(s string) string { return s }, "198.51.100.9"},
 	} {
 		t.Run(through.name, func(t *testing.T) {
-			remote = through.remote
+			remote, header = through.remote, "X-Forwarded-For"
+			if strings.HasPrefix(through.name, "Forwarded") {
+				header = "Forwarded"
+			}
 			admitted, denied, refused := 0, 0, 0
 			var longest time.Duration
-			for _, spoof := range spoofs() {
+			for _, spoof := range spoofs(header) {
 				began := time.Now()
-				switch code := send(t, server.Listener.Addr().String(), through.field(spoof)); code {
+				switch code := send(t, server.Listener.Addr().String(), header, through.field(spoof)); code {
 				case http.StatusOK:
 					admitted++
 				case http.StatusTooManyRequests:
@@ -93,13 +122,13 @@ func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 			}
 		})
 	}
-	if n := limits.Len(); n != 4 {
+	if n := limits.Len(); n != 9 {
 		t.Errorf("%d keys, want one for each client", n)
 	}
 }
 
-// send sends a request with a field as it stands, and returns the status of the answer.
-func send(t *testing.T, addr, field string) int {
+// send sends a request with a header as it stands, and returns the status of the answer.
+func send(t *testing.T, addr, header, field string) int {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -107,7 +136,7 @@ func send(t *testing.T, addr, field string) int {
 	}
 	defer func() { _ = conn.Close() }()
 	// A server that refuses does not read to the end.
-	_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: %s\r\n\r\n", field)
+	_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s: %s\r\n\r\n", header, field)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatalf("%.40q: %v", field, err)

@@ -2,6 +2,9 @@ package hybridlimit_test
 
 import (
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,4 +239,42 @@ func TestEmptyRejectLarge(t *testing.T) {
 			t.Errorf("it was denied after %v", d.RetryAfter)
 		}
 	})
+}
+
+// Answers that come after Timeout are none: once that is known, no call waits for them. Those that come
+// before it are.
+func TestLateIsGone(t *testing.T) {
+	for _, delay := range []time.Duration{200 * time.Millisecond, 300 * time.Millisecond} {
+		t.Run(fmt.Sprint(delay), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakeredis.New()
+				l := open(t, f, second).Absolute()
+				f.Delay = delay
+				var waited, fellBack atomic.Int64
+				var all sync.WaitGroup
+				for i := range 400 {
+					time.Sleep(10 * time.Millisecond)
+					all.Go(func() {
+						began := time.Now()
+						d, err := l.Allow(ctx, "k", 20)
+						if err != nil {
+							t.Error(err)
+						}
+						if i > 200 && time.Since(began) > 0 {
+							waited.Add(1)
+						}
+						if i > 200 && d.Fallback {
+							fellBack.Add(1)
+						}
+					})
+				}
+				all.Wait()
+				time.Sleep(time.Second)
+				t.Logf("%d of 200 calls waited, %d were decided by the policy", waited.Load(), fellBack.Load())
+				if gone := delay > 250*time.Millisecond; gone != (fellBack.Load() > 150) || gone && waited.Load() > 0 {
+					t.Errorf("%d of 200 calls waited, %d were decided by the policy", waited.Load(), fellBack.Load())
+				}
+			})
+		})
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
@@ -103,9 +104,9 @@ type shard = table.Shard[*account, window.Groups]
 
 // account is a key in use.
 type account struct {
-	name  string // in Redis
-	plain string // a part of name
-	hash  uint64
+	name string // in Redis
+	form string // in the table: see package groupkey
+	hash uint64
 	lease.Account
 	gone  bool  // it is not in the table any more
 	fault error // what Redis said of what it holds, when it was asked last
@@ -160,6 +161,9 @@ func (l *limiter) forget(g *window.Groups, k *account) {
 	}
 }
 
+// Window is how long the window is: see trypema.Limiter.
+func (l *limiter) Window() time.Duration { return l.options.Window }
+
 // Allow implements trypema.Limiter.
 func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
 	err = l.judge(ctx, &d, key, rate, 1, true)
@@ -207,9 +211,10 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 		return cmp.Or(err, remote.ErrZeroCost)
 	}
 	now := l.now()
-	hash := l.table.Hash(key)
+	form := groupkey.Plain(key)
+	hash := l.table.Hash(form)
 	if !l.suppressed && record {
-		if f := l.table.Shard(hash).Hot(key, now); f != nil && !l.breaker.Gone() {
+		if f := l.table.Shard(hash).Hot(form, now); f != nil && !l.breaker.Gone() {
 			switch a, have, at, then := f.Take(c, now, n, true); a {
 			case table.Admitted:
 				if stands := l.tally.Count(tally.Allowed); stands > 0 {
@@ -233,7 +238,7 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 			}
 		}
 	}
-	err = l.decide(ctx, d, key, hash, now, c, n, record)
+	err = l.decide(ctx, d, form, hash, now, c, n, record)
 	if record {
 		l.count(key, d, err, now)
 	}
@@ -300,12 +305,13 @@ func (l *limiter) law(c uint64) (law window.Law) {
 }
 
 // acquire locks the shard of a key and finds it there, or adds it.
-func (l *limiter) acquire(hash uint64, name string, now int64) (*shard, table.Handle, *account) {
-	sh, h := l.table.Acquire(hash, name, now)
+func (l *limiter) acquire(hash uint64, form string, now int64) (*shard, table.Handle, *account) {
+	sh, h := l.table.Acquire(hash, form, now)
 	k := sh.State(h)
 	if *k == nil {
-		full := l.names.Of(name)
-		*k = &account{name: full, plain: l.names.Key(full), hash: hash}
+		name := l.names.Of(form)
+		// form itself may be a part of a caller's large string.
+		*k = &account{name: name, form: l.names.Form(name), hash: hash}
 		(*k).Holder = l.holders.Add(1)
 	}
 	return sh, h, *k
@@ -315,7 +321,7 @@ func (l *limiter) acquire(hash uint64, name string, now int64) (*shard, table.Ha
 func (l *limiter) lock(k *account) *shard {
 	sh := l.table.Shard(k.hash)
 	sh.Lock()
-	if h := sh.Find(k.hash, k.plain); h != table.None && !k.gone {
+	if h := sh.Find(k.hash, k.form); h != table.None && !k.gone {
 		sh.State(h)
 	}
 	return sh
@@ -369,27 +375,26 @@ func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *accou
 }
 
 // decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
-func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, hash uint64, began int64, c, n uint64, record bool) error {
+func (l *limiter) decide(
+	ctx context.Context, d *trypema.Decision, form string, hash uint64, began int64, c, n uint64, record bool,
+) error {
 	q := question{capacity: c, cost: n, law: l.law(c), mode: lease.Peek}
 	if record {
 		q.mode = lease.Record
 	}
 	waited := false
 	for now := began; ; now = l.now() {
-		sh, h, k := l.acquire(hash, name, now)
+		sh, h, k := l.acquire(hash, form, now)
 		if l.closed.Load() {
 			sh.Unlock()
 			return trypema.ErrClosed
 		}
-		if l.mustDecideAlone(k, now, began) {
-			l.alone(d, sh, k, &q, now)
-			sh.Unlock()
-			l.schedule(k, now)
-			return nil
-		}
 		var v lease.Verdict
-		l.put(&v, &q, sh, k, now)
-		if v.Ask && l.breaker.Gone() { // what is on lease still is not enough
+		alone := l.decidesAlone(k, now)
+		if !alone {
+			l.put(&v, &q, sh, k, now)
+		}
+		if alone || v.Ask && l.mayNotWait(now, began) {
 			l.alone(d, sh, k, &q, now)
 			sh.Unlock()
 			l.schedule(k, now)
@@ -435,9 +440,15 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, name string, 
 	}
 }
 
-// mustDecideAlone reports whether the failure policy has to decide a call that began at an instant, under the lock.
-func (l *limiter) mustDecideAlone(k *account, now, began int64) bool {
-	return !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.sharing() || now-began >= int64(l.options.Timeout)
+// decidesAlone reports whether the failure policy has to decide a call, under the lock: there is nothing on
+// lease, and there will be nothing.
+func (l *limiter) decidesAlone(k *account, now int64) bool {
+	return !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.takesNothing()
+}
+
+// mayNotWait reports whether a call that began at an instant does not wait for Redis, or not any more.
+func (l *limiter) mayNotWait(now, began int64) bool {
+	return l.breaker.Gone() || now-began >= int64(l.options.Timeout)
 }
 
 // waitFor returns when w has its answer, or has waited for long enough, and then has failed. It returns what is wrong with the
@@ -454,6 +465,12 @@ func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int6
 		w.failed = true
 		return err
 	}
+}
+
+// takesNothing reports whether leases are not asked for: while FailLocal decides, which does not count what
+// the ledger grants. An answer that is lost would only keep it from others.
+func (l *limiter) takesNothing() bool {
+	return l.options.OnFailure == redislimit.FailLocal && l.breaker.Gone() || l.sharing()
 }
 
 // sharing reports whether instances that share a limit by FailLocal do so: while Redis is gone, and until the others must have
@@ -562,10 +579,14 @@ func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (u t
 	if err != nil {
 		return u, err
 	}
+	return l.usage(ctx, groupkey.Plain(key), c)
+}
+
+func (l *limiter) usage(ctx context.Context, form string, c uint64) (u trypema.Usage, err error) {
 	law := l.law(c)
 	ctx, cancel := l.within(ctx)
 	defer cancel()
-	err = l.settled(ctx, key, false, func(sh *shard, k *account) {
+	err = l.settled(ctx, form, false, func(sh *shard, k *account) {
 		counts := k.Live()
 		u = trypema.Usage{
 			Total:     counts.Observed(),
@@ -593,10 +614,16 @@ func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, t
 	if err := remote.CheckTotal(total); err != nil {
 		return result, err
 	}
+	return l.set(ctx, groupkey.Plain(key), when, total, keep)
+}
+
+func (l *limiter) set(
+	ctx context.Context, form string, when trypema.Condition, total uint64, keep trypema.History,
+) (result trypema.SetResult, err error) {
 	ctx, cancel := l.within(ctx)
 	defer cancel()
 	var name string
-	if err := l.settled(ctx, key, true, func(_ *shard, k *account) { name = k.name }); err != nil {
+	if err := l.settled(ctx, form, true, func(_ *shard, k *account) { name = k.name }); err != nil {
 		return result, err
 	}
 	matched, have, err := l.runSet(ctx, name, remote.SetArgs(when, total, keep, l.names.Letter()))
@@ -606,7 +633,7 @@ func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, t
 	result = trypema.SetResult{Matched: matched, Previous: have, Current: have}
 	if matched {
 		result.Current = total
-		sh, _, k := l.acquire(l.table.Hash(key), key, l.now())
+		sh, _, k := l.acquire(l.table.Hash(form), form, l.now())
 		k.Forget(&sh.Memory, &l.terms)
 		sh.Unlock()
 	}

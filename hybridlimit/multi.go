@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
@@ -28,13 +29,13 @@ type multi struct {
 	limits  []limit  // in that order
 	tight   uint64   // the least of the capacities
 	counter *limiter // the limiter of the strategy, which counts for the Observer
+	group   string   // what the forms of its keys start with, if they are those of a group
 }
 
 type limit struct {
 	*limiter
 	label    string
 	place    int // among the limits as they were given
-	rate     trypema.Rate
 	capacity uint64
 	law      window.Law // of Suppressed
 }
@@ -51,13 +52,38 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	}
 	for i, of := range limits {
 		c, _ := remote.Capacity(of.Rate, of.Window) // it was checked
-		l := limit{limiter: m.counter.of(of.Window), label: of.Label(), place: i, rate: of.Rate, capacity: c}
+		l := limit{limiter: m.counter.of(of.Window), label: of.Label(), place: i, capacity: c}
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
 		m.tight = min(m.tight, c)
 	}
 	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
 	return m, nil
+}
+
+// InGroup returns a limiter that keeps the same limits for the keys of a group, as trypema.Policies needs it.
+func (m *multi) InGroup(group string) trypema.MultiLimiter {
+	in := *m
+	in.group = groupkey.Prefix(group)
+	return &in
+}
+
+// check returns what is wrong with a key, or that the provider is closed. The empty key is one of a group,
+// and none without.
+func (m *multi) check(key string) error {
+	if key == "" && m.group != "" {
+		key = m.group
+	}
+	_, err := m.limits[0].check(key, trypema.Unlimited)
+	return err
+}
+
+// form returns the form of a key.
+func (m *multi) form(key string) string {
+	if m.group == "" {
+		return groupkey.Plain(key)
+	}
+	return m.group + key
 }
 
 // Allow implements trypema.MultiLimiter.
@@ -90,18 +116,22 @@ func (r *reserved) hold(i int, k *account) {
 // take decides a call, records it, and counts it if there is an Observer.
 func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uint64, r *reserved) (err error) {
 	began := m.counter.now()
-	if n == 0 {
+	form := m.form(key)
+	if err = m.check(key); err == nil && n == 0 {
 		err = remote.ErrZeroCost
-	} else {
-		err = m.judge(ctx, d, key, began, n, lease.Record, r)
 	}
-	m.counter.count(key, d, err, began)
+	if err == nil {
+		err = m.judge(ctx, d, form, began, n, lease.Record, r)
+	}
+	m.counter.count(groupkey.Shown(form), d, err, began)
 	return err
 }
 
 // Peek implements trypema.MultiLimiter.
 func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	err = m.judge(ctx, &d, key, m.counter.now(), max(n, 1), lease.Peek, nil)
+	if err = m.check(key); err == nil {
+		err = m.judge(ctx, &d, m.form(key), m.counter.now(), max(n, 1), lease.Peek, nil)
+	}
 	return d, err
 }
 
@@ -117,16 +147,16 @@ type party struct {
 const asks = 3
 
 // judge makes d for a call that began at an instant, and tells where it was recorded if that is wanted.
-func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, began int64, n uint64, mode lease.Mode, r *reserved) error {
+func (m *multi) judge(
+	ctx context.Context, d *trypema.Decision, form string, began int64, n uint64, mode lease.Mode,
+	r *reserved,
+) error {
 	first := m.limits[0].limiter
-	if _, err := first.check(key, trypema.Unlimited); err != nil {
-		return err
-	}
 	var hashes [trypema.MaxLimits]uint64
 	var all [trypema.MaxLimits]party
 	parties := all[:len(m.limits)]
 	for i := range m.limits {
-		hashes[i] = m.limits[i].table.Hash(key)
+		hashes[i] = m.limits[i].table.Hash(form)
 	}
 	dice := 0.
 	if first.suppressed {
@@ -134,12 +164,12 @@ func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, bega
 	}
 	waited := false
 	for now := began; ; now = first.now() {
-		m.lock(parties, key, hashes, now)
+		m.lock(parties, form, hashes, now)
 		if first.closed.Load() {
 			m.unlock(parties)
 			return trypema.ErrClosed
 		}
-		if m.mustDecideAlone(parties, now, began) || m.try(parties, n, mode, dice, now) && first.breaker.Gone() {
+		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(now, began) {
 			m.alone(d, parties, n, mode, dice, now, r)
 			m.unlock(parties)
 			for i := range parties {
@@ -175,10 +205,10 @@ func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, bega
 }
 
 // lock finds the accounts of a key, and unlock leaves them.
-func (m *multi) lock(parties []party, key string, hashes [trypema.MaxLimits]uint64, now int64) {
+func (m *multi) lock(parties []party, form string, hashes [trypema.MaxLimits]uint64, now int64) {
 	for i := range parties {
 		p := &parties[i]
-		p.sh, _, p.k = m.limits[i].acquire(hashes[i], key, now)
+		p.sh, _, p.k = m.limits[i].acquire(hashes[i], form, now)
 	}
 }
 
@@ -188,10 +218,10 @@ func (m *multi) unlock(parties []party) {
 	}
 }
 
-// mustDecideAlone reports whether the failure policy has to, for any of the limits.
-func (m *multi) mustDecideAlone(parties []party, now, began int64) bool {
+// decidesAlone reports whether the failure policy has to, for any of the limits.
+func (m *multi) decidesAlone(parties []party, now int64) bool {
 	for i := range parties {
-		if m.limits[i].mustDecideAlone(parties[i].k, now, began) {
+		if m.limits[i].decidesAlone(parties[i].k, now) {
 			return true
 		}
 	}
@@ -447,12 +477,15 @@ func (l *limiter) runCommit(ctx context.Context, name string, from, at int64, wa
 
 // Usage implements trypema.MultiLimiter. It takes a round trip for each limit.
 func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
+	if err := m.check(key); err != nil {
+		return nil, err
+	}
 	ctx, cancel := m.counter.within(ctx)
 	defer cancel()
 	all := make([]trypema.Usage, len(m.limits))
 	for i := range m.limits {
 		l := &m.limits[i]
-		u, err := l.Usage(ctx, key, l.rate)
+		u, err := l.usage(ctx, m.form(key), l.capacity)
 		if err != nil {
 			return nil, err
 		}
@@ -463,10 +496,13 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 
 // Delete implements trypema.MultiLimiter. It takes two round trips for each limit.
 func (m *multi) Delete(ctx context.Context, key string) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
 	ctx, cancel := m.counter.within(ctx)
 	defer cancel()
 	for i := range m.limits {
-		if err := m.limits[i].Delete(ctx, key); err != nil {
+		if _, err := m.limits[i].set(ctx, m.form(key), trypema.Always(), 0, trypema.Replace); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -37,8 +38,8 @@ func TestPoliciesAreSwappedUnderLoad(t *testing.T) {
 			return open(t, f, hybridlimit.Options{})
 		},
 	} {
-		seed := rand.Uint64()
 		t.Run(name, func(t *testing.T) {
+			seed := explore.Seed(t)
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
 				f.Delay = time.Millisecond
@@ -79,18 +80,18 @@ func TestPoliciesAreSwappedUnderLoad(t *testing.T) {
 				}
 				all.Wait()
 				if len(admitted) < 10*low {
-					t.Errorf("seed %d: only %d calls admitted", seed, len(admitted))
+					t.Errorf("only %d calls admitted", len(admitted))
 				}
 				const trip = 4 * time.Millisecond // a call is admitted within it, after it was made
 				for i := high; i < len(admitted); i++ {
 					if span := admitted[i].Sub(admitted[i-high]); span < 10*time.Second-trip {
-						t.Errorf("seed %d: %d admitted within %v", seed, high+1, span)
+						t.Errorf("%d admitted within %v", high+1, span)
 					}
 				}
 				time.Sleep(time.Minute) // until all is settled; what is far from its limit settles seldom
 				used, err := last.Usage(context.Background(), "api", "k")
 				if err != nil || used[1].Total != uint64(len(admitted)) {
-					t.Errorf("seed %d: admitted %d, in use %+v, %v", seed, len(admitted), used, err)
+					t.Errorf("admitted %d, in use %+v, %v", len(admitted), used, err)
 				}
 			})
 		})

@@ -28,7 +28,6 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
-	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/redislimit"
@@ -47,14 +46,14 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c == nil {
-		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "hybridlimit.New got no Conn; it needs one, from goredisconn or rueidisconn")
+	if err := script.CheckConn("hybridlimit.New", c); err != nil {
+		return nil, err
 	}
 	var tell func(error)
 	if o.OnChange != nil {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
-	b, server := breaker.New(o.RetryInterval, tell), script.NewServer(c)
+	b, server := breaker.New(o.RetryInterval, o.OnFailure == redislimit.FailLocal, tell), script.NewServer(c)
 	started := time.Now().Add(-1) // so that no instant is 0
 	p := &Provider{
 		absolute:   newLimiter(server, b, o, false, started),

@@ -15,13 +15,13 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// line is the way of one instance to a server, until it is cut.
-type line struct {
+// cuttable is the way of one instance to a server, until it is cut.
+type cuttable struct {
 	*fakeredis.Server
 	cut atomic.Bool
 }
 
-func (l *line) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (l *cuttable) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
 	if !l.cut.Load() {
 		l.Server.Run(ctx, source, sha1, keys, args, answer)
 		return
@@ -60,7 +60,7 @@ func TestReservationOfADeadInstance(t *testing.T) {
 			t.Run(fmt.Sprint(s, ", others use ", others), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := fakeredis.New()
-					mortal := &line{Server: f}
+					mortal := &cuttable{Server: f}
 					dying := daily(t, open(t, mortal, hybridlimit.Options{}), s)
 					m := daily(t, open(t, f, hybridlimit.Options{}), s)
 					if others > 0 {

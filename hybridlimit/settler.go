@@ -38,9 +38,10 @@ type settler struct {
 	flights int            // of urgent keys
 	running sync.WaitGroup // ticks and flights
 
-	wall  func() int64 // in ns; unlike that of the process, this clock goes on while the machine is suspended
-	ahead int64        // of now, when the wall was looked at last
-	slept int64        // how far the wall has run ahead since leases were ended for that
+	wall   func() int64 // in ns; unlike that of the process, this clock goes on while the machine is suspended
+	ahead  int64        // of the process's clock, when leases were ended last; it follows the wall slowly
+	looked int64        // when the wall was looked at last
+	slept  int64        // how much further ahead the wall was then
 
 	rtt    float64 // ns of an exchange, on average; 0 until one was measured
 	load   lease.Load
@@ -60,12 +61,16 @@ const (
 	maxKeys  = 64 // in one run of the script
 
 	assumedTrip = float64(time.Millisecond) // of an exchange, until one was measured
+
+	wallSlew = 256 // as a divisor: how much faster the wall may run without a suspension
+	looks    = 3   // at the wall that must agree
 )
 
 func (s *settler) init(l *limiter) {
 	s.active = make(map[*account]struct{})
 	s.wall = func() int64 { return time.Now().UnixNano() }
-	s.ahead = s.wall() - l.now()
+	s.looked = l.now()
+	s.ahead = s.wall() - s.looked
 	l.setPace(l.terms.Interval)
 }
 
@@ -188,14 +193,14 @@ func (l *limiter) resetLocked(d time.Duration) {
 // onTick is one firing of the timer: one exchange with the keys that are ready, or as many as fit.
 func (l *limiter) onTick() {
 	s := &l.settler
-	began := l.now()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return
 	}
 	s.running.Add(1)
-	resumed := s.resumedLocked(began, l.terms.Window)
+	began := l.now()
+	resumed := s.lookLocked(l.now, l.terms.Window)
 	s.mu.Unlock()
 	if resumed {
 		l.endLeases(began)
@@ -203,7 +208,8 @@ func (l *limiter) onTick() {
 	s.mu.Lock()
 	s.advanceLocked(began / l.terms.Interval)
 	var batch []*account
-	if len(s.ready) > 0 && l.mayAsk() {
+	mayAsk := len(s.ready) > 0 && l.mayAsk()
+	if mayAsk {
 		batch = takeLocked(&s.ready, lease.MaxBatch)
 	}
 	for _, k := range batch {
@@ -217,7 +223,12 @@ func (l *limiter) onTick() {
 	s.running.Done()
 	took := l.now() - began
 	rest := max(l.terms.Interval-began%l.terms.Interval-took, l.terms.Interval/4)
-	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, s.made, int64(s.rtt), len(s.ready), int(l.lapsed.Swap(0)), len(s.active)))
+	left := len(s.ready)
+	if !mayAsk { // they wait for Redis, and not because there is too much to do
+		left = 0
+	}
+	lapsed := int(l.lapsed.Swap(0))
+	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, s.made, int64(s.rtt), left, lapsed, len(s.active)))
 	s.before, s.spent, s.made = began, 0, 0
 	if len(s.active) == 0 || s.closed {
 		s.armed = false
@@ -226,20 +237,37 @@ func (l *limiter) onTick() {
 	l.resetLocked(time.Duration(rest))
 }
 
-// resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall tells. The process's own
+// lookLocked is resumedLocked at several looks. Between the readings of two clocks a goroutine may be
+// suspended for any time, and so one look proves nothing.
+func (s *settler) lookLocked(now func() int64, window int64) bool {
+	for range looks - 1 {
+		if s.sleptLocked(now()); s.slept < window/2 {
+			return false
+		}
+	}
+	return s.resumedLocked(now(), window)
+}
+
+// resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall
+// says. The process's own
 // clock stands still then, so a lease would be used when the ledger does not charge it any more. What was suspended for less is
 // charged still, and settled before that ends. A wall that is set forward costs a lease; one that is set back, nothing.
 func (s *settler) resumedLocked(now, window int64) bool {
-	ahead := s.wall() - now
-	if gain := ahead - s.ahead; gain > int64(time.Millisecond) { // less is how far apart the two were read
-		s.slept += gain
-	}
-	s.ahead = ahead
+	s.sleptLocked(now)
 	if s.slept < window/2 {
 		return false
 	}
-	s.slept = 0
+	s.ahead, s.slept = s.ahead+s.slept, 0
 	return true
+}
+
+// sleptLocked looks how long the machine was suspended since leases were ended for that. The process's clock
+// must be read before the wall: a look that takes long then says too much, and the next one is right again,
+// because only the least counts.
+func (s *settler) sleptLocked(now int64) {
+	ahead := s.wall() - now
+	s.ahead = min(s.ahead+(now-s.looked)/wallSlew, ahead)
+	s.looked, s.slept = now, ahead-s.ahead
 }
 
 // endLeases ends all that is on lease, and has every key settle and hear of the window anew.
@@ -355,7 +383,7 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *item {
 	switch {
 	case giveBack:
 		want = lease.Nothing
-	case l.sharing():
+	case l.takesNothing():
 		want = lease.Same
 	}
 	need := uint64(0)
@@ -409,7 +437,7 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 					if err != nil {
 						wrong = err
 					}
-					good = good || err == nil || script.IsKeyFault(err)
+					good = good || ctx.Err() == nil && (err == nil || script.IsKeyFault(err)) // or it is too late
 					mu.Unlock()
 				}
 			})
@@ -531,16 +559,20 @@ func (l *limiter) lost(i *item, err error) bool {
 }
 
 // settled calls then under the lock of a key that has just settled, and if so wished given back its lease.
-func (l *limiter) settled(ctx context.Context, name string, giveBack bool, then func(*shard, *account)) error {
-	hash := l.table.Hash(name)
+func (l *limiter) settled(
+	ctx context.Context, form string, giveBack bool, then func(*shard, *account),
+) error {
+	hash := l.table.Hash(form)
 	return l.settledAt(ctx, func(now int64) (*shard, *account) {
-		sh, _, k := l.acquire(hash, name, now)
+		sh, _, k := l.acquire(hash, form, now)
 		return sh, k
 	}, giveBack, then)
 }
 
 // settledAt is settled for the account that find finds, under its lock.
-func (l *limiter) settledAt(ctx context.Context, find func(now int64) (*shard, *account), giveBack bool, then func(*shard, *account)) error {
+func (l *limiter) settledAt(
+	ctx context.Context, find func(now int64) (*shard, *account), giveBack bool, then func(*shard, *account),
+) error {
 	k, i, err := l.claim(ctx, find, giveBack)
 	if err != nil {
 		return err
@@ -563,7 +595,9 @@ func (l *limiter) settledAt(ctx context.Context, find func(now int64) (*shard, *
 }
 
 // claim makes the next message of the account that find finds, under its lock, once none is under way.
-func (l *limiter) claim(ctx context.Context, find func(now int64) (*shard, *account), giveBack bool) (*account, *item, error) {
+func (l *limiter) claim(
+	ctx context.Context, find func(now int64) (*shard, *account), giveBack bool,
+) (*account, *item, error) {
 	for began := l.now(); l.now()-began < int64(l.options.Timeout); {
 		if probe, cause := l.breaker.Down(); cause != nil && !probe {
 			return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)

@@ -13,6 +13,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -42,7 +43,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					t.Fatal(err)
 				}
 				s := &stress{T: t, provider: p, meters: &meters}
-				s.run(200 * time.Millisecond)
+				s.run(time.Duration(explore.Size(50, 2000)) * time.Millisecond)
 			})
 		}
 	}
@@ -93,7 +94,7 @@ func (s *stress) run(d time.Duration) {
 			}
 		})
 	}
-	for time.Sleep(d); s.missing() && time.Since(began) < 20*time.Second; {
+	for time.Sleep(d); s.missing() && time.Since(began) < 5*time.Minute; {
 		time.Sleep(10 * time.Millisecond)
 	}
 	s.closed.Store(true)

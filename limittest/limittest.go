@@ -25,6 +25,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // Subject is the implementation under test.
@@ -273,9 +274,8 @@ func (s *Subject) remainingCountsDown(t *trial) {
 // after it, at every phase, with random costs and pauses in between.
 func (s *Subject) boundInAnyWindow(t *trial) {
 	for _, o := range some(s, trypema.Options{}, trypema.Options{Bucket: s.Window}, trypema.Options{Bucket: s.Window / 3}, trypema.Options{HardLimitFactor: 1}) {
-		seed := rand.Uint64()
-		t.Logf("bucket %v, seed %d", o.Bucket, seed)
-		rng := rand.New(rand.NewPCG(seed, 0))
+		t.Logf("bucket %v", o.Bucket)
+		rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
 		l := s.make(t, o)
 		const c = 50
 		var log []anywindow.Admission
@@ -372,15 +372,13 @@ func (s *Subject) evenCaller(t *trial) {
 
 // retryAfter waits exactly as long as it was told, and looks one step earlier.
 func (s *Subject) retryAfter(t *trial) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
 	l := s.make(t, trypema.Options{})
 	const c = 40
 	rate := s.rate(c)
 	rounds := 6
 	if s.Jitter == 0 {
-		rounds = 500
+		rounds = explore.Size(100, 500)
 	}
 	for round := range rounds {
 		for l.peek("k", rate, 1).Allowed || rng.IntN(4) > 0 {
@@ -476,9 +474,8 @@ func (s *Subject) burstFromCold(t *trial) {
 // for the tests of the law.
 func (s *Subject) settlesAtTheLimit(t *trial) {
 	for _, load := range some(s, 1.5, 0.5, 5) {
-		seed := rand.Uint64()
-		t.Logf("load %v, seed %d", load, seed)
-		rng := rand.New(rand.NewPCG(seed, 0))
+		t.Logf("load %v", load)
+		rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
 		l := s.make(t, trypema.Options{})
 		const c, windows = 200, 6
 		var log []anywindow.Admission

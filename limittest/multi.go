@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // MultiProvider is a provider whose limiters can be had one by one, and several limits together. What a key has used in a
@@ -206,9 +207,7 @@ func (m *multiSubject) allOrNothing() {
 
 // bounds offers bursts and pauses, more than either limit has room for.
 func (m *multiSubject) bounds() {
-	seed := rand.Uint64()
-	m.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := rand.New(rand.NewPCG(explore.Seed(m), 0))
 	const short, long = 40, 100
 	l := m.limits(short, long, 4)
 	var log []anywindow.Admission

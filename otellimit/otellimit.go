@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/tally"
 )
 
@@ -26,13 +27,17 @@ type Observer struct {
 	registration metric.Registration
 }
 
-// New returns an Observer whose instruments are made by a meter, or an error of that. It can be given to any number of
-// providers.
+// New returns an Observer whose instruments are made by a meter, or an error: of the meter, or
+// trypema.ErrInvalidOptions without one. It can be given to any number of providers.
 //
 // OpenTelemetry has no histogram that is read. So latency is told by counters: trypema.decision.duration.bucket counts the measured
 // calls that took less than its attribute le, in seconds, as Prometheus does; trypema.decision.duration.sum how long they took
 // together.
 func New(meter metric.Meter) (*Observer, error) {
+	if invalid.Nil(meter) {
+		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
+			"otellimit.New got no meter; it must be a metric.Meter")
+	}
 	o := new(Observer)
 	var wrong []error
 	var all []metric.Observable

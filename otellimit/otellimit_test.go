@@ -142,3 +142,34 @@ func TestNewReportsWhatIsWrong(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// No meter is an error, a nil pointer included.
+func TestNoMeter(t *testing.T) {
+	for _, m := range []metric.Meter{nil, (*nothing)(nil)} {
+		if o, err := otellimit.New(m); !errors.Is(err, trypema.ErrInvalidOptions) || o != nil {
+			t.Errorf("%T: %v, %v", m, o, err)
+		}
+	}
+}
+
+type nothing struct{ metric.Meter }
+
+// Names that are not UTF-8, which no exporter could send, are made legible; a Meter that panics is no end of
+// the reading.
+func TestNames(t *testing.T) {
+	reader := sdk.NewManualReader()
+	o, err := otellimit.New(sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	for _, name := range []string{"caf\xe9", "caf\xea"} {
+		o.Observe(trypema.Meter{Policy: name, Provider: "other", Strategy: "absolute", Read: func() trypema.Stats {
+			return trypema.Stats{Counters: trypema.Counters{Allowed: 1}}
+		}})
+	}
+	o.Observe(trypema.Meter{Policy: "broken", Read: func() trypema.Stats { panic("broken") }})
+	if n := read(t, reader)["trypema.decisions allowed caf\ufffd other absolute"]; n != 2 {
+		t.Errorf("%v decisions under the two names, want 2", n)
+	}
+}

@@ -19,8 +19,12 @@
 // never refused. The window is a duration, as in 500ms, 1h30m or 7d; by default it is the time of the rate. The name is that which a
 // decision is refused by, by default the window as Go writes it.
 //
-// Whatever is wrong with a file is said, all at once, each with its line. Fields that nobody knows are wrong, and so are aliases. A file
-// has at most MaxSize bytes.
+// A file is UTF-8, and has at most MaxSize bytes. It is one document: the marks --- and ... may stand around
+// it, and a directive such as %YAML 1.2 before it. Names are printable, without a space at either end, so
+// that two that look the same are the same.
+//
+// Whatever is wrong with a file is said, all at once, each with its line. Unknown fields are wrong, and so
+// are aliases.
 package policyfile
 
 import (

@@ -1,6 +1,7 @@
 package policyfile_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -32,7 +33,8 @@ func limit(fields string) string { return strings.Replace(right, "rate: 10/s", f
 var wrongFiles = []struct{ name, file, want string }{
 	{"nothing", "", `p.yaml: the file is empty; it must be a mapping with policies`},
 	{"a comment", "# policies\n", `p.yaml: the file is empty; it must be a mapping with policies`},
-	{"null", "---\n", `p.yaml:2:1: the file is null; it must be a mapping with policies`},
+	{"a document that is empty", "---\n", `p.yaml: the file is empty; it must be a mapping with policies`},
+	{"null", "--- null\n", `p.yaml:1:5: the file is null; it must be a mapping with policies`},
 	{"a text", "policies", `p.yaml:1:1: the file is "policies"; it must be a mapping with policies`},
 	{"a list", "- name: api\n", `p.yaml:1:1: the file is a list; it must be a mapping with policies`},
 	{"no policies", "{}", `p.yaml:1:1: policies is missing`},
@@ -42,15 +44,15 @@ var wrongFiles = []struct{ name, file, want string }{
 	{"two documents", right + "---\n" + right, `p.yaml:5:1: another document begins; there must be one`},
 	{"too much", right + strings.Repeat("#", policyfile.MaxSize), `p.yaml: the file has more than 1048576 bytes`},
 
-	{"no YAML", "policies: [\n", `p.yaml:2:1: it can not be read as YAML: did not find expected node content`},
-	{"a tab", "policies:\n\t- name: api\n", `p.yaml:2:1: it can not be read as YAML: found character that cannot start any token`},
-	{"too deep", strings.Repeat("[", 1000), `p.yaml:1:17: it can not be read as YAML: exceeded max depth of 16`},
+	{"no YAML", "policies: [\n", `p.yaml:2:1: it cannot be read as YAML: did not find expected node content`},
+	{"a tab", "policies:\n\t- name: api\n", `p.yaml:2:1: it cannot be read as YAML: found character that cannot start any token`},
+	{"too deep", strings.Repeat("[", 1000), `p.yaml:1:17: it cannot be read as YAML: exceeded max depth of 16`},
 	{"a zero byte", "policies: []\n# \x00", `p.yaml:2:3: a control character, or what is not UTF-8, is in the file`},
 	{"no UTF-8", "policies: []\n#\xff", `p.yaml:2:2: a control character, or what is not UTF-8, is in the file`},
-	{"UTF-16", "\xff\xfep\x00", `p.yaml:1:1: a control character, or what is not UTF-8, is in the file`},
-	{"JSON cut short", `{"policies": [{"name": "api"`, `p.yaml:2:1: it can not be read as YAML: did not find expected ',' or '}'`},
+	{"UTF-16", "\xff\xfep\x00", `p.yaml:1:1: the file is UTF-16; it must be UTF-8`},
+	{"JSON cut short", `{"policies": [{"name": "api"`, `p.yaml:2:1: it cannot be read as YAML: did not find expected ',' or '}'`},
 
-	{"an unknown anchor", "policies: *all\n", `p.yaml:1:11: it can not be read as YAML: unknown anchor 'all' referenced`},
+	{"an unknown anchor", "policies: *all\n", `p.yaml:1:11: it cannot be read as YAML: unknown anchor 'all' referenced`},
 	{"an alias", "policies:\n  - &api\n    name: api\n    limits: [{rate: 10/s}]\n  - *api\n",
 		`p.yaml:5:5: policy 2 is an alias, which is not followed; it must be a mapping with name, group, strategy, cost, limits`},
 	{"a merge", "policies:\n  - name: api\n    limits:\n      - &ten {rate: 10/s}\n      - {<<: *ten, window: 1m}\n",
@@ -300,6 +302,9 @@ func FuzzParse(f *testing.F) {
 			f.Add([]byte(wrong.file))
 		}
 	}
+	for _, d := range documents {
+		f.Add([]byte(d.in))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := policyfile.Parse("p", data)
 		if err == nil {
@@ -322,6 +327,9 @@ func FuzzParse(f *testing.F) {
 		joined, ok := err.(interface{ Unwrap() []error })
 		if !ok || len(joined.Unwrap()) == 0 || list != nil {
 			t.Fatal(list, err)
+		}
+		if json.Valid(data) && strings.Contains(err.Error(), "read as YAML") {
+			t.Fatalf("JSON is taken for YAML: %v", err)
 		}
 		lines := 2 // the one after the end of the last is where something may be missing
 		for _, end := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} {

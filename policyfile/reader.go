@@ -3,9 +3,11 @@ package policyfile
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/invalid"
 )
 
 const (
@@ -42,6 +45,14 @@ func (r *reader) errorAt(line, column int, format string, args ...any) {
 	r.errs = append(r.errs, &Error{r.file, line, column, fmt.Sprintf(format, args...)})
 }
 
+// errorIn is an error at an offset.
+func (r *reader) errorIn(data []byte, at int, format string, args ...any) {
+	before := data[:at]
+	count := func(end string) int { return bytes.Count(before, []byte(end)) }
+	line := 1 + count("\n") + count("\r") - count("\r\n")
+	r.errorAt(line, 1+utf8.RuneCount(before[1+bytes.LastIndexAny(before, "\r\n"):]), format, args...)
+}
+
 func (r *reader) errorf(at *yaml.Node, format string, args ...any) {
 	r.errorAt(at.Line, at.Column, format, args...)
 }
@@ -60,6 +71,8 @@ func shown(n *yaml.Node) string {
 		return "an alias, which is not followed"
 	case n.Tag == "!!null":
 		return "null"
+	case !strings.HasPrefix(n.Tag, "!!"):
+		return fmt.Sprintf("%.40q with the tag %.40q", n.Value, n.Tag)
 	case len(n.Value) > 40:
 		return fmt.Sprintf("%.40q…", n.Value)
 	case n.Tag == "!!str" || strings.ContainsAny(n.Value, "\r\n"):
@@ -130,39 +143,77 @@ func illegible(c rune) bool {
 	return c == utf8.RuneError || unicode.IsControl(c) && !strings.ContainsRune("\t\n\r\u0085", c)
 }
 
-// document returns the value of the only document in data, or nil.
+// document returns the value of the only document in data that is not empty, or nil.
 func (r *reader) document(data []byte) *yaml.Node {
 	if len(data) > MaxSize {
 		r.errorAt(0, 0, "the file has more than %d bytes", MaxSize)
 		return nil
 	}
-	if at := bytes.IndexFunc(data, illegible); at >= 0 {
-		r.errorAt(1+bytes.Count(data[:at], []byte("\n")), at-bytes.LastIndexByte(data[:at], '\n'), "a control character, or what is not UTF-8, is in the file")
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		r.errorAt(1, 1, "the file is UTF-16; it must be UTF-8")
 		return nil
 	}
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth))))
-	var first, second yaml.Node
-	if err == nil {
-		err = loader.Load(&first)
+	if at := bytes.IndexFunc(data, illegible); at >= 0 {
+		r.errorIn(data, at, "a control character, or what is not UTF-8, is in the file")
+		return nil
 	}
-	if err == nil {
-		err = loader.Load(&second)
+	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
+	if json.Valid(data) {
+		value, deep := parseJSON(data)
+		if deep != nil {
+			r.errorf(deep, "it cannot be read as JSON: exceeded max depth of %d", maxDepth)
+			return nil
+		}
+		return value
+	}
+	if at := bytes.IndexAny(data, "\u0085\u2028\u2029"); at >= 0 {
+		r.errorIn(data, at,
+			"a line separator of Unicode is in the file; versions of YAML differ in whether it ends a line")
+		return nil
+	}
+	return r.yaml(data)
+}
+
+// version is a directive of a document of YAML 1.2, or another minor version. The parser, which reads 1.2,
+// knows that of 1.1 only.
+var version = regexp.MustCompile(`\A((?:[ \t]*(?:#.*)?\r?\n)*)%(YAML[ \t]+1\.[0-9]+[ \t]*(?:#.*)?\r?\n)`)
+
+// yaml returns the value of the only document in data that is not empty, or nil.
+func (r *reader) yaml(data []byte) (value *yaml.Node) {
+	data = version.ReplaceAll(data, []byte("$1#$2"))
+	depth := yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth)))
+	loader, err := yaml.NewLoader(bytes.NewReader(data), depth)
+	for err == nil {
+		var document yaml.Node
+		if err = loader.Load(&document); err != nil {
+			break
+		}
+		switch {
+		case len(document.Content) == 0 || empty(document.Content[0]):
+		case value == nil:
+			value = document.Content[0]
+		default:
+			r.errorf(&document, "another document begins; there must be one")
+			return nil
+		}
 	}
 	var wrong *yaml.LoadError
 	switch {
-	case errors.Is(err, io.EOF) && len(first.Content) > 0:
-		return first.Content[0]
+	case errors.Is(err, io.EOF) && value != nil:
+		return value
 	case errors.Is(err, io.EOF):
 		r.errorAt(0, 0, "the file is empty; it must be a mapping with policies")
 	case errors.As(err, &wrong):
-		r.errorAt(wrong.Mark.Line, wrong.Mark.Column, "it can not be read as YAML: %s", wrong.Message)
-	case err != nil:
-		r.errorAt(0, 0, "it can not be read as YAML: %s", err)
+		r.errorAt(wrong.Mark.Line, wrong.Mark.Column, "it cannot be read as YAML: %s", wrong.Message)
 	default:
-		r.errorf(&second, "another document begins; there must be one")
+		r.errorAt(0, 0, "it cannot be read as YAML: %s", err)
 	}
 	return nil
 }
+
+// empty reports whether a document has nothing in it: it is what stands before, after or between the marks
+// --- and ...
+func empty(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Value == "" }
 
 func (r *reader) policies(data []byte) (list []trypema.Policy) {
 	top := r.document(data)
@@ -247,7 +298,7 @@ func (r *reader) required(of *yaml.Node, fields map[string]*yaml.Node, what, fie
 
 func (r *reader) strategy(n *yaml.Node, what string) trypema.Strategy {
 	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
-		if n.Kind == yaml.ScalarNode && n.Value == s.String() {
+		if n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value == s.String() {
 			return s
 		}
 	}
@@ -290,6 +341,9 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 	}
 	if n := fields["name"]; n != nil {
 		l.Name, _ = r.text(n, what+": name", textRule)
+		if !invalid.Name(l.Name) {
+			r.errorf(n, "%s: name is %q; it must be %s", what, l.Name, invalid.NameRule)
+		}
 	}
 	rate, ok := r.required(n, fields, what, "rate")
 	if ok {

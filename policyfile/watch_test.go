@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ type watched struct {
 	mu      sync.Mutex
 	rates   []trypema.Rate // what was applied
 	reports []string
+	taken   int   // how often it was reported that nothing is wrong
 	refusal error // of apply
 }
 
@@ -49,6 +51,10 @@ func watch(t *testing.T, file string, test func(w *watched)) {
 			}, func(err error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
+				if err == nil {
+					w.taken++
+					return
+				}
 				w.reports = append(w.reports, strings.ReplaceAll(err.Error(), path, "p.yaml"))
 			})
 		})
@@ -71,10 +77,11 @@ func (w *watched) want(rates []trypema.Rate, reports ...string) {
 	w.t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !slices.Equal(w.rates, rates) || !slices.Equal(w.reports, reports) {
-		w.t.Errorf("applied %v and reported %q, want %v and %q", w.rates, w.reports, rates, reports)
+	if !slices.Equal(w.rates, rates) || !slices.Equal(w.reports, reports) || w.taken != len(rates) {
+		w.t.Errorf("applied %v, and reported %q and %d times that all is well; want %v and %q",
+			w.rates, w.reports, w.taken, rates, reports)
 	}
-	w.rates, w.reports = nil, nil
+	w.rates, w.reports, w.taken = nil, nil, 0
 }
 
 func (w *watched) write(text string) { write(w.t, w.path, text) }
@@ -203,7 +210,13 @@ func TestWatchFollowsLinks(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
-		running.Go(func() { policyfile.Watch(ctx, link, 0, p.Swap, func(err error) { t.Error(err) }) })
+		running.Go(func() {
+			policyfile.Watch(ctx, link, 0, p.Swap, func(err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		})
 		for _, want := range []uint64{10, 20} {
 			time.Sleep(25 * time.Second)
 			if d, err := p.Peek(ctx, "api", "k", 0); err != nil || d.Limit != want {
@@ -267,5 +280,66 @@ func TestWatchUnderLoad(t *testing.T) {
 	used, err := p.Usage(t.Context(), "api", "k")
 	if n := uint64(admitted.Load()); err != nil || used[0].Total != n || n < 1000 || n > 2000 {
 		t.Errorf("admitted %d, in use %+v, %v", n, used, err)
+	}
+}
+
+// Without a function to report to, success and failure are in the log.
+func TestWatchLogs(t *testing.T) {
+	said, before := new(strings.Builder), slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(said, nil)))
+	defer slog.SetDefault(before)
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	write(t, path, file("10/s"))
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		time.AfterFunc(30*time.Second, func() { write(t, path, file("0/s")) })
+		policyfile.Watch(ctx, path, time.Second, func(...trypema.Policy) error { return nil }, nil)
+		policyfile.Watch(ctx, path, time.Second, nil, nil)
+	})
+	lines := strings.SplitAfter(said.String(), "\n")
+	for i, want := range []string{
+		`level=INFO msg="policyfile: the policies of the file are in use" file=` + path,
+		`level=ERROR msg="policyfile: the policies stay as they are" file=` + path + ` err="` + path + `:4:16: `,
+		`err="trypema: invalid options: policyfile.Watch got no function to apply policies"`,
+		``,
+	} {
+		if i >= len(lines) || !strings.Contains(lines[i], want) {
+			t.Fatalf("line %d of the log is not %q:\n%s", i+1, want, said)
+		}
+	}
+}
+
+// Without a function to apply policies by, that is reported, and Watch returns.
+func TestWatchWithoutApply(t *testing.T) {
+	var reports []error
+	policyfile.Watch(t.Context(), "policies.yaml", 0, nil, func(err error) { reports = append(reports, err) })
+	if len(reports) != 1 || !errors.Is(reports[0], trypema.ErrInvalidOptions) {
+		t.Error(reports)
+	}
+}
+
+// A panic of apply or report is for who called Watch, and for nothing else: it runs on that goroutine.
+func TestWatchPanics(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	write(t, path, file("10/s"))
+	for name, watch := range map[string]func(){
+		"apply": func() {
+			apply := func(...trypema.Policy) error { panic("broken") }
+			policyfile.Watch(t.Context(), path, time.Microsecond, apply, nil)
+		},
+		"report": func() {
+			apply := func(...trypema.Policy) error { return nil }
+			policyfile.Watch(t.Context(), path+"~", time.Microsecond, apply, func(error) { panic("broken") })
+		},
+	} {
+		func() {
+			defer func() {
+				if recover() != "broken" {
+					t.Errorf("the panic of %s did not reach the caller", name)
+				}
+			}()
+			watch()
+		}()
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -255,5 +257,37 @@ func TestPolicies(t *testing.T) {
 	}
 	if families["trypema_redis_up"] != nil {
 		t.Errorf("%v", families["trypema_redis_up"])
+	}
+}
+
+// A name that is not UTF-8 is refused by providers of ours. One of somebody else's is made legible, and
+// breaks no scrape, nor does a Meter that panics.
+func TestNames(t *testing.T) {
+	c := promlimit.New()
+	_, err := trypema.NewLocal(trypema.Options{Name: "caf\xe9", Observer: c})
+	if !errors.Is(err, trypema.ErrInvalidOptions) {
+		t.Errorf("NewLocal: %v", err)
+	}
+	l, err := trypema.NewLocal(trypema.Options{Name: `a"b\c`, Observer: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	top := func(int) iter.Seq2[string, uint64] { return maps.All(map[string]uint64{"k\xff": 3}) }
+	one := func() trypema.Stats { return trypema.Stats{Counters: trypema.Counters{Allowed: 1}} }
+	for _, name := range []string{"caf\xe9", "caf\xea", "caf\xc3"} {
+		c.Observe(trypema.Meter{Policy: name, Provider: "o\xff", Strategy: "\xfe", Read: one, TopLimited: top})
+	}
+	c.Observe(trypema.Meter{Policy: "broken", Read: func() trypema.Stats { panic("broken") }})
+	families := scrape(t, c)
+	if n := value(t, families, "trypema_decisions_total", "caf\ufffd o\ufffd \ufffd allowed"); n != 3 {
+		t.Errorf("%v decisions under the three names, want 3", n)
+	}
+	value(t, families, "trypema_decisions_total", `a"b\c local absolute allowed`)
+	value(t, families, "trypema_decisions_total", "broken   allowed")
+	w := httptest.NewRecorder()
+	c.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if !json.Valid(w.Body.Bytes()) || !strings.Contains(w.Body.String(), `"denied":9`) {
+		t.Errorf("%s", w.Body)
 	}
 }

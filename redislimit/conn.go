@@ -4,6 +4,12 @@ import "context"
 
 // Conn is the port to Redis. It speaks in standard types only, so an adapter to a client needs nothing of this package:
 // goredisconn and rueidisconn are two.
+//
+// A Conn may have one method more, Check() error. New asks it, and refuses a Conn that returns an error: one
+// that has no client, say.
+//
+// A Conn that panics, in a hook of the client perhaps, is one that does not answer: Options.OnFailure
+// decides, and OnChange is told.
 type Conn interface {
 	// Run runs a script len(keys) times, with keys[i] as its KEYS, which are not none, and args[i] as its ARGV, in one
 	// round trip, or in one to each node that holds some of the keys. It sends EVALSHA with the script's SHA-1, in lower

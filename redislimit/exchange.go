@@ -24,13 +24,21 @@ import (
 //     batches for more keys gather for the next. A flight that has not ended at its deadline, because the client can not be
 //     interrupted, is lost: another may go in its place.
 //
-// A batch is in one state at a time, which mu guards: ready, sent, and then settled, once, by whoever comes first: the
-// answer, the deadline, or Close. Only who settles a batch writes to its calls, and its callers wait for that.
+// A batch is in one state at a time, which mu guards: waiting, sent, and then settled, once, by whoever comes
+// first: the answer, the deadline of its last call, or Close. Only who settles a batch writes to its calls,
+// and its callers wait for that.
+//
+// Each call has the whole timeout, from its own arrival, however old the batch is that it joins and whatever
+// else travels with it. A call whose deadline passes leaves its batch, and the others go on. An exchange has
+// the timeout, too, from its start. It counts against Redis if it brings no answer to any of its calls in
+// time, unless Redis has answered since the latest of these calls was made: then they have waited for others
+// and not for Redis.
 type exchange struct {
 	server  *script.Server
 	breaker *breaker.Breaker
 	timeout time.Duration
 	decide  *operation
+	started time.Time
 
 	ctx    context.Context // ended by Close
 	cancel context.CancelFunc
@@ -42,10 +50,10 @@ type exchange struct {
 	lanes   map[string]*lane // by key: those with a batch that is not settled
 	ready   []*batch
 	flights int
-	lost    int    // flights that are not counted any more, but may still end
-	first   *batch // of those not settled, in the order of their deadlines
-	last    *batch
-	watch   *time.Timer // settles what is too late
+	lost    int   // flights that are not counted any more, but may still end
+	first   *call // of those whose batches are not settled, in the order of their deadlines
+	last    *call
+	watch   *time.Timer // ends calls that are too late
 	armed   bool
 }
 
@@ -95,7 +103,12 @@ type call struct {
 	refused int    // which of them, or -1
 	err     error
 
-	done chan struct{} // takes one element
+	done chan struct{} // takes one element; nil in a ghost, which stands for a call that has left
+
+	// Guarded by the lock of the exchange.
+	deadline      int64  // ns since started
+	batch         *batch // nil unless it is in the list of the exchange
+	before, after *call
 }
 
 // newCall returns a call to fill in. Their channels belong to the clock that the provider lives in, so the pool does, too.
@@ -116,21 +129,25 @@ func (x *exchange) free(c *call) {
 type lane struct{ batches []*batch }
 
 type batch struct {
-	key      string
-	op       *operation
-	calls    []*call // nil where the caller has left, until it is sent
-	runs     []run   // what calls ask, from when it is sent: they may be others once it is settled
-	dice     []byte
-	set      []string
-	state    state
-	flight   *flight // that it left with
-	deadline time.Time
-	before   *batch
-	after    *batch
+	key    string
+	op     *operation
+	calls  []*call // nil where a call has left, until it is sent, and a ghost from then on
+	left   int     // calls that are in the list of the exchange
+	head   int     // calls in front that have left
+	runs   []run   // what calls ask, from when it is sent: they may be others once it is settled
+	dice   []byte
+	set    []string
+	state  state
+	flight *flight // that it left with
 }
 
-// flight is a goroutine that makes exchanges.
-type flight struct{ lost bool }
+// flight is a goroutine that makes exchanges. The lock of the exchange guards it.
+type flight struct {
+	lost     bool
+	open     int   // batches of its exchange that are not settled
+	answered bool  // one of them was settled by an answer
+	deadline int64 // the latest of its calls, in ns since started
+}
 
 type state uint8
 
@@ -141,7 +158,8 @@ const (
 )
 
 func newExchange(s *script.Server, b *breaker.Breaker, timeout time.Duration, decide *operation) *exchange {
-	x := &exchange{server: s, breaker: b, timeout: timeout, decide: decide, lanes: make(map[string]*lane)}
+	x := &exchange{server: s, breaker: b, timeout: timeout, decide: decide, started: time.Now()}
+	x.lanes = make(map[string]*lane)
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	return x
 }
@@ -155,12 +173,11 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	if probe, cause := x.breaker.Down(); cause != nil {
 		if probe {
 			// It asks for the same key, records nothing, and nobody waits for it.
-			_, _ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
+			_ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
 		}
 		return &trouble{cause}
 	}
-	b, err := x.submit(op, key, c)
-	if err != nil {
+	if err := x.submit(op, key, c); err != nil {
 		return err
 	}
 	if ctx.Done() == nil {
@@ -171,52 +188,53 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	case <-c.done:
 		return c.err
 	case <-ctx.Done():
-		return x.leave(ctx, b, c)
+		return x.leave(ctx, c)
 	}
 }
 
-// leave takes a call whose context has ended out of its batch, unless the answer is there.
-func (x *exchange) leave(ctx context.Context, b *batch, c *call) error {
+// leave takes a call whose context has ended out of its batch, unless it is finished.
+func (x *exchange) leave(ctx context.Context, c *call) error {
 	x.mu.Lock()
-	state := b.state
-	if state == waiting {
-		b.calls[slices.Index(b.calls, c)] = nil
+	b := c.batch
+	inDoubt := b != nil && b.state == sent // its answer is to come
+	if b != nil && !inDoubt {
+		x.dropLocked(c)
 	}
 	x.mu.Unlock()
-	switch state {
-	case waiting:
-		return fmt.Errorf("redislimit: not sent to Redis: %w", ctx.Err())
-	case sent:
+	switch {
+	case inDoubt:
 		return fmt.Errorf("%w: %w", ErrInDoubt, ctx.Err())
+	case b != nil:
+		return fmt.Errorf("redislimit: not sent to Redis: %w", ctx.Err())
 	}
-	<-c.done // what settles a batch finishes it at once
+	<-c.done // what takes a call off the list finishes it at once
 	return c.err
 }
 
 // submit puts a call into a batch.
-func (x *exchange) submit(op *operation, key string, c *call) (*batch, error) {
+func (x *exchange) submit(op *operation, key string, c *call) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
-		return nil, trypema.ErrClosed
+		return trypema.ErrClosed
 	}
 	l := x.lanes[key]
 	if l != nil {
 		b := l.batches[len(l.batches)-1]
 		if b.state == waiting && b.op == op && !op.single && len(b.calls) < maxCalls {
-			b.calls = append(b.calls, c)
-			return b, nil
+			x.pushLocked(b, c)
+			return nil
 		}
 	}
-	b := &batch{key: key, op: op, calls: []*call{c}, deadline: time.Now().Add(x.timeout)}
-	x.pushLocked(b)
+	b := &batch{key: key, op: op}
+	x.pushLocked(b, c)
 	if l != nil {
 		l.batches = append(l.batches, b)
-		return b, nil
+		return nil
 	}
 	x.lanes[key] = &lane{batches: []*batch{b}}
 	x.launchLocked(b)
-	return b, nil
+	return nil
 }
 
 // launchLocked has a batch taken by the next flight, and sees to it that there is one.
@@ -235,9 +253,22 @@ func (x *exchange) departLocked() {
 
 // fly makes exchanges until no batch is ready, or it was lost.
 func (x *exchange) fly(f *flight) {
+	defer x.land(f) // also if the Conn has ended the goroutine
 	for batches := x.board(f); len(batches) > 0; batches = x.board(f) {
-		x.run(batches)
+		x.run(batches, x.madeBefore(f.deadline))
 	}
+}
+
+// land is the end of a flight. What has become ready since it found nothing needs another.
+func (x *exchange) land(f *flight) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if f.lost {
+		x.lost--
+		return
+	}
+	x.flights--
+	x.departLocked()
 }
 
 // board takes the batches of the next exchange of a flight. If there are none, the flight is over.
@@ -245,15 +276,13 @@ func (x *exchange) board(f *flight) []*batch {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if f.lost {
-		x.lost--
 		return nil
 	}
 	batches := x.boardLocked()
+	*f = flight{open: len(batches)}
 	for _, b := range batches {
 		b.flight = f
-	}
-	if len(batches) == 0 {
-		x.flights--
+		f.deadline = max(f.deadline, b.calls[len(b.calls)-1].deadline)
 	}
 	return batches
 }
@@ -269,7 +298,7 @@ func (x *exchange) boardLocked() (batches []*batch) {
 		if len(batches) > 0 && b.op != batches[0].op {
 			break
 		}
-		b.calls = slices.DeleteFunc(b.calls, func(c *call) bool { return c == nil })
+		b.calls, b.head = slices.DeleteFunc(b.calls, func(c *call) bool { return c == nil }), 0
 		if len(b.calls) == 0 {
 			x.settleLocked(b)
 			continue
@@ -289,10 +318,14 @@ func (x *exchange) boardLocked() (batches []*batch) {
 	return batches
 }
 
-// run makes one exchange.
-func (x *exchange) run(batches []*batch) {
-	// The newest batch has the latest deadline; older ones are settled at theirs.
-	ctx, cancel := context.WithDeadline(x.ctx, batches[len(batches)-1].deadline)
+// madeBefore returns when a call with a deadline was made.
+func (x *exchange) madeBefore(deadline int64) time.Time {
+	return x.started.Add(time.Duration(deadline) - x.timeout)
+}
+
+// run makes one exchange with batches of which the latest call was made at an instant.
+func (x *exchange) run(batches []*batch, made time.Time) {
+	ctx, cancel := context.WithTimeout(x.ctx, x.timeout)
 	defer cancel()
 	op := batches[0].op
 	var mu sync.Mutex // of what the answers find out
@@ -312,15 +345,17 @@ func (x *exchange) run(batches []*batch) {
 			inTime, wrong := x.answer(parcel, reply, err)
 			mu.Lock()
 			defer mu.Unlock()
-			if inTime && wrong != nil {
-				cause = wrong
-			} else if inTime {
+			if wrong == nil && (inTime || ctx.Err() == nil) {
 				good = true
+			} else if inTime {
+				cause = wrong
 			}
 		})
 	switch {
 	case good:
 		x.breaker.Success()
+	case cause != nil && ctx.Err() != nil:
+		x.breaker.Silence(cause, made)
 	case cause != nil:
 		x.breaker.Failure(cause)
 	}
@@ -386,13 +421,21 @@ func (x *exchange) settle(b *batch) bool {
 	if b.state == settled {
 		return false
 	}
+	b.flight.answered = true
 	x.settleLocked(b)
 	return true
 }
 
 func (x *exchange) settleLocked(b *batch) {
 	b.state = settled
-	x.unlinkLocked(b)
+	if b.flight != nil {
+		b.flight.open--
+	}
+	for _, c := range b.calls {
+		if c != nil && c.batch != nil {
+			x.unlinkLocked(c)
+		}
+	}
 	l := x.lanes[b.key]
 	i := slices.Index(l.batches, b)
 	l.batches = slices.Delete(l.batches, i, i+1)
@@ -407,84 +450,112 @@ func (x *exchange) settleLocked(b *batch) {
 // finish wakes the callers of a settled batch.
 func (b *batch) finish(err error) {
 	for _, c := range b.calls {
-		if c != nil {
-			c.err = err
-			c.done <- struct{}{}
+		if c != nil && c.done != nil {
+			c.finish(err)
 		}
 	}
 }
 
-// pushLocked and unlinkLocked keep the list of batches that are not settled.
-func (x *exchange) pushLocked(b *batch) {
-	if b.before = x.last; b.before != nil {
-		b.before.after = b
+func (c *call) finish(err error) {
+	c.err = err
+	c.done <- struct{}{}
+}
+
+// pushLocked adds a call to a batch and to the list, unlinkLocked takes it off the list, and dropLocked out
+// of its batch, too.
+func (x *exchange) pushLocked(b *batch, c *call) {
+	b.calls = append(b.calls, c)
+	b.left++
+	c.batch, c.deadline = b, int64(time.Since(x.started)+x.timeout)
+	if c.before = x.last; c.before != nil {
+		c.before.after = c
 	} else {
-		x.first = b
+		x.first = c
 	}
-	x.last = b
+	x.last = c
 	if !x.armed {
 		x.armed = true
 		x.armLocked()
 	}
 }
 
-func (x *exchange) unlinkLocked(b *batch) {
-	if b.before != nil {
-		b.before.after = b.after
+func (x *exchange) unlinkLocked(c *call) {
+	if c.before != nil {
+		c.before.after = c.after
 	} else {
-		x.first = b.after
+		x.first = c.after
 	}
-	if b.after != nil {
-		b.after.before = b.before
+	if c.after != nil {
+		c.after.before = c.before
 	} else {
-		x.last = b.before
+		x.last = c.before
 	}
-	b.before, b.after = nil, nil
+	c.batch.left--
+	c.batch, c.before, c.after = nil, nil, nil
+}
+
+func (x *exchange) dropLocked(c *call) {
+	b := c.batch
+	x.unlinkLocked(c)
+	var ghost *call
+	if b.state == sent { // the answer will be about it, too
+		ghost = &call{capacity: c.capacity, cost: c.cost, record: c.record, dice: c.dice}
+	}
+	i := b.head + slices.Index(b.calls[b.head:], c)
+	b.calls[i] = ghost
+	if i == b.head {
+		b.head++
+	}
 }
 
 func (x *exchange) armLocked() {
-	if d := time.Until(x.first.deadline); x.watch == nil {
+	d := time.Duration(x.first.deadline) - time.Since(x.started)
+	if x.watch == nil {
 		x.watch = time.AfterFunc(d, x.expire)
 	} else {
 		x.watch.Reset(d)
 	}
 }
 
-// expire settles the batches that are too late.
+// expire ends the calls that are too late, and settles the batches of which none is left.
 func (x *exchange) expire() {
+	err := &trouble{fmt.Errorf("no answer within %v", x.timeout)}
 	x.mu.Lock()
-	now := time.Now()
-	late := x.settleUntilLocked(func(b *batch) bool { return now.Before(b.deadline) })
-	for _, b := range late {
-		if f := b.flight; f != nil && !f.lost && x.lost < maxLost {
-			f.lost = true
-			x.lost++
-			x.flights--
-			x.departLocked()
+	now := int64(time.Since(x.started))
+	var late []*call
+	var silent int64 // the latest deadline of flights that have brought nothing; 0 for none
+	for x.first != nil && x.first.deadline <= now {
+		c := x.first
+		b := c.batch
+		x.dropLocked(c)
+		late = append(late, c)
+		if b.left > 0 {
+			continue
+		}
+		x.settleLocked(b)
+		if f := b.flight; f != nil && f.open == 0 {
+			if !f.answered {
+				silent = max(silent, f.deadline)
+			}
+			if !f.lost && x.lost < maxLost {
+				f.lost = true
+				x.lost++
+				x.flights--
+				x.departLocked()
+			}
 		}
 	}
+	x.ready = slices.DeleteFunc(x.ready, func(b *batch) bool { return b.state == settled })
 	if x.armed = x.first != nil; x.armed {
 		x.armLocked()
 	}
 	x.mu.Unlock()
-	if len(late) == 0 {
-		return
+	if silent > 0 {
+		x.breaker.Silence(err.cause, x.madeBefore(silent))
 	}
-	err := fmt.Errorf("no answer within %v", x.timeout)
-	x.breaker.Failure(err)
-	for _, b := range late {
-		b.finish(&trouble{err})
+	for _, c := range late {
+		c.finish(err)
 	}
-}
-
-// settleUntilLocked settles the oldest batches, up to one that is to stay.
-func (x *exchange) settleUntilLocked(stays func(*batch) bool) (gone []*batch) {
-	for x.first != nil && !stays(x.first) {
-		gone = append(gone, x.first)
-		x.settleLocked(x.first)
-	}
-	x.ready = slices.DeleteFunc(x.ready, func(b *batch) bool { return b.state == settled })
-	return gone
 }
 
 // close ends all calls with ErrClosed, and returns when nothing runs any more, or after the timeout, if the client does not
@@ -492,13 +563,20 @@ func (x *exchange) settleUntilLocked(stays func(*batch) bool) (gone []*batch) {
 func (x *exchange) close() error {
 	x.mu.Lock()
 	x.closed = true
-	gone := x.settleUntilLocked(func(*batch) bool { return false })
+	var ended []*batch
+	for _, l := range x.lanes {
+		for _, b := range slices.Clone(l.batches) {
+			x.settleLocked(b)
+			ended = append(ended, b)
+		}
+	}
+	x.ready = nil
 	if x.watch != nil {
 		x.watch.Stop()
 	}
 	x.mu.Unlock()
 	x.cancel()
-	for _, b := range gone {
+	for _, b := range ended {
 		b.finish(trypema.ErrClosed)
 	}
 	landed := make(chan struct{})

@@ -3,6 +3,7 @@ package redislimit
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -33,6 +34,7 @@ func local(d *trypema.Decision, capacity uint64) {
 // decideLocally decides by what this instance has admitted, by its share of the rate.
 func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (d trypema.Decision, err error) {
 	l.fallsBack()
+	defer l.fallsBack() // Local has a say for a window from the end of the decision, however long that took
 	share := shareOf(rate, l.instances)
 	if record {
 		d, err = l.local.AllowN(ctx, key, share, n)
@@ -46,11 +48,23 @@ func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Ra
 }
 
 // fallsBack notes that this instance decides, and fellBackWithin reports whether it did so lately.
-func (l *limiter) fallsBack() { l.fellBack.Store(int64(time.Since(l.started)) | 1) }
+func (l *limiter) fallsBack() { l.fellBack.note(int64(time.Since(l.started)) | 1) }
 
 func (l *limiter) fellBackWithin(d time.Duration) bool {
 	at := l.fellBack.Load()
 	return at != 0 && time.Since(l.started)-time.Duration(at) < d
+}
+
+// latest is the latest of the instants that were noted. Whoever notes one may be late with it.
+type latest struct{ atomic.Int64 }
+
+func (l *latest) note(at int64) {
+	for {
+		was := l.Load()
+		if at <= was || l.CompareAndSwap(was, at) {
+			return
+		}
+	}
 }
 
 // shareOf is what one of so many instances may admit.
@@ -73,4 +87,11 @@ func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string,
 		local(&mine, d.Limit)
 		*d = mine
 	}
+}
+
+// rememberDeclined tells the local limiter of a call that Redis has declined: it suppresses by what it has
+// observed, and should it have to decide, it must know the load at once. At a limit of one it declines all
+// but the first call of a window.
+func (l *limiter) rememberDeclined(ctx context.Context, key string, n uint64) {
+	l.local.AllowN(ctx, key, trypema.Per(1, l.window), n) //nolint:errcheck // it can only be closed
 }

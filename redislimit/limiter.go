@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/tally"
@@ -27,7 +27,7 @@ type limiter struct {
 	retry     time.Duration
 	instances float64
 	local     trypema.Limiter // of FailLocal
-	fellBack  atomic.Int64    // when local decided last, in ns since started; 0 for never
+	fellBack  latest          // when local decided last, in ns since started; 0 for never
 	started   time.Time
 	tally     *tally.Tally // nil without an Observer
 }
@@ -53,6 +53,9 @@ func newLimiter(srv *script.Server, b *breaker.Breaker, o Options, span window.S
 		started:   time.Now(),
 	}
 }
+
+// Window is how long the window is: see trypema.Limiter.
+func (l *limiter) Window() time.Duration { return l.window }
 
 // Allow implements trypema.Limiter.
 func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (trypema.Decision, error) {
@@ -116,8 +119,12 @@ func (l *limiter) judge(ctx context.Context, key string, rate trypema.Rate, n ui
 	case err == nil:
 		remote.Decide(&d, c.capacity, &c.verdict, time.Microsecond, l.denial)
 		l.exchange.free(c)
-		if record && d.Allowed && l.local != nil {
+		switch {
+		case !record || l.local == nil:
+		case d.Allowed:
 			l.remember(ctx, &d, key, rate, n)
+		case l.decide.dice:
+			l.rememberDeclined(ctx, key, n)
 		}
 		return d, nil
 	case isTrouble(err):
@@ -146,7 +153,7 @@ func (l *limiter) ask(ctx context.Context, key string, rate trypema.Rate, n uint
 	if l.decide.dice {
 		c.dice = rand.Uint32N(1 << 24)
 	}
-	return c, l.exchange.do(ctx, &l.decide, l.names.Of(key), c)
+	return c, l.exchange.do(ctx, &l.decide, l.names.Of(groupkey.Plain(key)), c)
 }
 
 // Usage implements trypema.Limiter.
@@ -172,17 +179,20 @@ func usageOf(capacity uint64, counts window.Counts, factor float64) trypema.Usag
 
 // Set implements trypema.Limiter. It costs Redis one command for each live group, and one that writes them all.
 func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
-	return l.runSet(ctx, &l.set, l.names, key, when, total, keep)
-}
-
-// runSet runs set.lua on a window.
-func (l *limiter) runSet(ctx context.Context, op *operation, names remote.Names, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
 	if err := cmp.Or(remote.CheckHistory(keep), remote.CheckTotal(total), remote.CheckKey(key)); err != nil {
 		return trypema.SetResult{}, err
 	}
+	return l.runSet(ctx, &l.set, l.names.Of(groupkey.Plain(key)), when, total, keep)
+}
+
+// runSet runs set.lua on the Redis key of that name.
+func (l *limiter) runSet(
+	ctx context.Context, op *operation, name string,
+	when trypema.Condition, total uint64, keep trypema.History,
+) (trypema.SetResult, error) {
 	c := l.exchange.newCall()
 	c.set = remote.SetArgs(when, total, keep, l.names.Letter())
-	if err := l.exchange.do(ctx, op, names.Of(key), c); err != nil {
+	if err := l.exchange.do(ctx, op, name, c); err != nil {
 		return trypema.SetResult{}, err
 	}
 	r := trypema.SetResult{Matched: c.matched, Previous: c.counts.Admitted, Current: c.counts.Admitted}

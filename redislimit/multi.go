@@ -6,10 +6,12 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
@@ -28,12 +30,12 @@ type multi struct {
 	reserve operation // is both, for calls with a life
 	commit  operation
 	fail    failLocal
+	group   string // what the forms of its keys start with, if they are those of a group
 }
 
 type limit struct {
 	label    string
 	capacity uint64
-	share    uint64 // of the capacity, as FailLocal has it
 	span     window.Span
 	names    remote.Names
 	law      func(capacity uint64) *window.Law
@@ -64,15 +66,15 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	if s == trypema.StrategySuppressed {
 		m.limiter = p.suppressed
 	}
+	var capacities []uint64
 	for _, l := range limits {
 		c, _ := remote.Capacity(l.Rate, l.Window) // it was checked
 		span := spanOf(l.Window, p.options.BucketOf(l.Window))
 		one := limit{label: l.Label(), capacity: c, span: span, names: remote.NewNames(p.options.Prefix, m.letter, l.Window), set: setOperation(span)}
-		one.share, _ = shareOf(l.Rate, m.instances).Capacity(l.Window) // where it is none, nobody asks
 		if s == trypema.StrategySuppressed {
 			one.law = lawOf(span, p.options.HardLimitFactor)
 		}
-		m.limits = append(m.limits, one)
+		m.limits, capacities = append(m.limits, one), append(capacities, c)
 		m.tight, m.longest = min(m.tight, c), max(m.longest, l.Window)
 	}
 	m.both = operation{
@@ -93,22 +95,59 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	if p.local == nil {
 		return m, nil
 	}
-	return m, m.fail.init(p, s, limits)
+	return m, m.fail.init(p, s, limits, capacities)
 }
 
-func (f *failLocal) init(p *Provider, s trypema.Strategy, limits []trypema.Limit) (err error) {
-	of := func(rate func(trypema.Rate) trypema.Rate) (m trypema.MultiLimiter) {
-		changed := make([]trypema.Limit, len(limits))
-		for i, l := range limits {
-			changed[i] = l
-			changed[i].Rate = rate(l.Rate)
+// localMulti is what a trypema.MultiLimiter of trypema.Local can do in addition.
+type localMulti interface {
+	InGroup(group string) trypema.MultiLimiter
+	Showing(capacities []uint64) trypema.MultiLimiter
+}
+
+// InGroup returns a limiter that keeps the same limits for the keys of a group, as trypema.Policies needs it.
+func (m *multi) InGroup(group string) trypema.MultiLimiter {
+	in := *m
+	in.group = groupkey.Prefix(group)
+	for _, l := range []*trypema.MultiLimiter{&in.fail.all, &in.fail.whole, &in.fail.share} {
+		if *l != nil {
+			*l = (*l).(localMulti).InGroup(group)
+		}
+	}
+	return &in
+}
+
+// check returns what is wrong with a key.
+func (m *multi) check(key string) error {
+	if m.group != "" && len(key) <= remote.MaxKeyLen {
+		return nil // it may be empty
+	}
+	return remote.CheckKey(key)
+}
+
+// form returns the form of a key.
+func (m *multi) form(key string) string {
+	if m.group == "" {
+		return groupkey.Plain(key)
+	}
+	return m.group + key
+}
+
+func (f *failLocal) init(
+	p *Provider, s trypema.Strategy, limits []trypema.Limit, capacities []uint64,
+) (err error) {
+	of := func(rate func(trypema.Rate) trypema.Rate) trypema.MultiLimiter {
+		changed := slices.Clone(limits)
+		for i := range changed {
+			changed[i].Rate = rate(changed[i].Rate)
 		}
 		if trypema.CheckLimits(s, changed) != nil {
 			return nil
 		}
 		m, e := p.local.Multi(s, changed...)
-		err = cmp.Or(err, e)
-		return m
+		if err = cmp.Or(err, e); err != nil {
+			return nil
+		}
+		return m.(localMulti).Showing(capacities)
 	}
 	f.all = of(func(trypema.Rate) trypema.Rate { return trypema.Unlimited })
 	f.whole = of(func(r trypema.Rate) trypema.Rate { return r })
@@ -117,13 +156,13 @@ func (f *failLocal) init(p *Provider, s trypema.Strategy, limits []trypema.Limit
 }
 
 // lane is the key by which the exchange knows a key, and keys are the Redis keys of it.
-func (m *multi) lane(key string) string { return m.limits[0].names.Of(key) }
+func (m *multi) lane(key string) string { return m.limits[0].names.Of(m.form(key)) }
 
 func (m *multi) keys(lane string) []string {
-	key := m.limits[0].names.Key(lane)
+	form := m.limits[0].names.Form(lane)
 	keys := make([]string, len(m.limits))
 	for i := range m.limits {
-		keys[i] = m.limits[i].names.Of(key)
+		keys[i] = m.limits[i].names.Of(form)
 	}
 	return keys
 }
@@ -248,7 +287,7 @@ func (m *multi) readCommit(r *script.Reader, _ []run, _ []*call) error {
 
 // askAll asks Redis about one call, which may have a life.
 func (m *multi) askAll(ctx context.Context, key string, n uint64, record bool, each []each, life int64) (*call, error) {
-	if err := remote.CheckKey(key); err != nil {
+	if err := m.check(key); err != nil {
 		return nil, err
 	}
 	c := m.exchange.newCall()
@@ -274,6 +313,13 @@ func (m *multi) told(c *call) (d trypema.Decision) {
 // Allow implements trypema.MultiLimiter.
 func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error) {
 	return m.AllowN(ctx, key, 1)
+}
+
+// count counts a decision if there is an Observer.
+func (m *multi) count(key string, d *trypema.Decision, err error, began time.Time) {
+	if m.tally != nil {
+		m.limiter.count(groupkey.Shown(m.form(key)), d, err, began)
+	}
 }
 
 // AllowN implements trypema.MultiLimiter.
@@ -317,19 +363,9 @@ func (m *multi) judgeAll(ctx context.Context, key string, n uint64, record bool)
 	default:
 		d, err = share.Peek(ctx, key, n)
 	}
-	m.asShared(&d)
-	return d, err
-}
-
-// asShared makes of what this instance's share decided what is told: of the whole limit.
-func (m *multi) asShared(d *trypema.Decision) {
+	m.fallsBack() // and not only before: see decideLocally
 	d.Fallback = true
-	for i := range m.limits {
-		if l := &m.limits[i]; d.Limit == l.share {
-			d.Limit = l.capacity
-			return
-		}
-	}
+	return d, err
 }
 
 // memory is what is to be told of a call that Redis has admitted: see remember.
@@ -396,8 +432,9 @@ func (m *multi) reserved(ctx context.Context, key string, estimate uint64, expir
 		return trypema.NewReservation(m.withoutRedis(estimate), estimate, 0, nowhere), nil
 	default:
 		r, err := m.fail.share.Reserve(ctx, key, estimate, expiry)
+		m.fallsBack()
 		if err == nil {
-			m.asShared(&r.Decision)
+			r.Fallback = true
 		}
 		return r, err
 	}
@@ -454,9 +491,14 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 
 // Delete implements trypema.MultiLimiter. It takes a round trip for each limit.
 func (m *multi) Delete(ctx context.Context, key string) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
+	form := m.form(key)
 	for i := range m.limits {
 		l := &m.limits[i]
-		if _, err := m.runSet(ctx, &l.set, l.names, key, trypema.Always(), 0, trypema.Replace); err != nil {
+		_, err := m.runSet(ctx, &l.set, l.names.Of(form), trypema.Always(), 0, trypema.Replace)
+		if err != nil {
 			return err
 		}
 	}

@@ -126,10 +126,9 @@ func TestObserverKeepsNoProvider(t *testing.T) {
 		}
 		runtime.KeepAlive(p)
 	}()
-	for deadline := time.Now().Add(10 * time.Second); !meters[0].Read().Ended; runtime.GC() {
-		if time.Now().After(deadline) {
-			t.Fatal("it was not collected")
-		}
+	for !meters[0].Read().Ended { // the time-out of the tests ends this
+		runtime.GC()
+		time.Sleep(time.Millisecond)
 	}
 	if s := meters[0].Read(); s.Allowed != 1 {
 		t.Errorf("%d allowed, want 1", s.Allowed)

@@ -17,8 +17,8 @@ type Options struct {
 	// each key's time to live.
 	trypema.Options
 
-	// Prefix begins the name of every Redis key, so that applications can share a server. It must not contain a brace.
-	// Default "trypema".
+	// Prefix begins the name of every Redis key, so that applications can share a server: no two prefixes
+	// share a key. It must not contain a brace. Default "trypema".
 	Prefix string
 
 	// Timeout bounds every call: the time to wait for others, for the network and for Redis. A call that has no answer

@@ -25,7 +25,6 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
-	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
@@ -50,8 +49,8 @@ func New(c Conn, o Options) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c == nil {
-		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.New got no Conn; it needs one, from goredisconn or rueidisconn")
+	if err := script.CheckConn("redislimit.New", c); err != nil {
+		return nil, err
 	}
 	p := &Provider{options: o}
 	if o.OnFailure == FailLocal {
@@ -68,7 +67,7 @@ func New(c Conn, o Options) (*Provider, error) {
 	if o.OnChange != nil {
 		onChange = func(cause error) { o.OnChange(Health{Available: cause == nil, Err: cause}) }
 	}
-	srv, b := script.NewServer(c), breaker.New(o.RetryInterval, onChange)
+	srv, b := script.NewServer(c), breaker.New(o.RetryInterval, o.OnFailure == FailLocal, onChange)
 	span := spanOf(o.Window, o.Bucket)
 	p.absolute = newLimiter(srv, b, o, span, absolute(span))
 	p.suppressed = newLimiter(srv, b, o, span, suppressed(span, o.HardLimitFactor, rand.Float64))

@@ -32,3 +32,12 @@ func ExampleConn_OneServer() {
 
 	fmt.Println(rueidisconn.New(client).OneServer())
 }
+
+// A client that is nil, because an error was not looked at, is found before the first call: New of the
+// providers returns this error, too.
+func ExampleConn_Check() {
+	client, _ := rueidis.NewClient(rueidis.ClientOption{}) // the error says that there is no address
+
+	fmt.Println(rueidisconn.New(client).Check())
+	// Output: rueidisconn.New got no client; it needs a rueidis.Client
+}

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,14 +44,37 @@ type load struct {
 	number uint64        // guarded by Conn.mu: among all loads that have ended, from 1; 0 until then
 }
 
-// New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the caller's.
+// New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the
+// caller's. If c is nil, or a nil pointer, New of the providers refuses the Conn.
 //
 // ctx does not end an exchange that waits for a connection which another one is making. The Dialer.Timeout of c (5s, if
 // it was not set) does.
-func New(c rueidis.Client) *Conn { return &Conn{client: c, last: make(map[string]*load)} }
+func New(c rueidis.Client) *Conn {
+	if none(c) {
+		c = nil
+	}
+	return &Conn{client: c, last: make(map[string]*load)}
+}
+
+// Check returns an error if there is no client, because New was given nil or a nil pointer. New of the
+// providers asks it.
+func (c *Conn) Check() error {
+	if c.client == nil {
+		return errors.New("rueidisconn.New got no client; it needs a rueidis.Client")
+	}
+	return nil
+}
+
+// none reports whether there is nothing behind a client.
+func none(c rueidis.Client) bool {
+	v := reflect.ValueOf(c)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
+}
 
 // OneServer reports whether all keys are on one server: not a Cluster.
-func (c *Conn) OneServer() bool { return c.client.Mode() != rueidis.ClientModeCluster }
+func (c *Conn) OneServer() bool {
+	return c.client == nil || c.client.Mode() != rueidis.ClientModeCluster
+}
 
 // Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i] and
 // args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
@@ -67,13 +92,20 @@ func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]stri
 	if len(keys) == 0 {
 		return
 	}
+	if err := c.Check(); err != nil {
+		for i := range keys {
+			answer(i, nil, err)
+		}
+		return
+	}
 	r := run{Conn: c, ctx: ctx, script: script, sha1: sha1, keys: keys, args: args, answer: answer}
+	r.answered = make([]bool, len(keys))
 	groups := r.byNeighbours()
 	var others sync.WaitGroup
 	for _, which := range groups[1:] {
-		others.Go(func() { r.ask(which) })
+		others.Go(func() { r.guarded(which) })
 	}
-	r.ask(groups[0])
+	r.guarded(groups[0])
 	others.Wait()
 }
 
@@ -85,6 +117,7 @@ type run struct {
 	keys         [][]string
 	args         [][]string
 	answer       func(i int, reply []any, err error)
+	answered     []bool // which have an answer
 }
 
 // byNeighbours returns the indices of the runs, in a Cluster neighbours together. It only says who waits for whom: where a
@@ -101,6 +134,30 @@ func (r *run) byNeighbours() [][]int {
 		groups[group] = append(groups[group], i)
 	}
 	return slices.Collect(maps.Values(groups))
+}
+
+// guarded makes the calls in which. If the client panics, in one of its hooks perhaps, that is the answer to
+// those that have none: on a goroutine of Run it would end the process.
+func (r *run) guarded(which []int) {
+	defer func() {
+		p := recover()
+		for _, i := range which {
+			if p != nil && !r.answered[i] {
+				r.tell(i, nil, panicked(p))
+			}
+		}
+	}()
+	r.ask(which)
+}
+
+func panicked(p any) error {
+	return fmt.Errorf("rueidisconn: the client panicked: %v\n\n%s", p, debug.Stack())
+}
+
+// tell answers one run.
+func (r *run) tell(i int, reply []any, err error) {
+	r.answered[i] = true
+	r.answer(i, reply, err)
 }
 
 // ask makes the calls in which, to the end.
@@ -139,7 +196,7 @@ func (r *run) send(which []int, verb, script string, final bool) (refused []int)
 			refused = append(refused, i)
 			continue
 		}
-		r.answer(i, reply, err)
+		r.tell(i, reply, err)
 	}
 	return refused
 }
@@ -205,7 +262,10 @@ func (c *Conn) load(ctx context.Context, script string) {
 	defer cancel()
 	var nodes sync.WaitGroup
 	for _, node := range c.client.Nodes() {
-		nodes.Go(func() { node.Do(ctx, node.B().ScriptLoad().Script(script).Build()) })
+		nodes.Go(func() {
+			defer func() { _ = recover() }() // that of a hook, or of the client; it comes up again, too
+			node.Do(ctx, node.B().ScriptLoad().Script(script).Build())
+		})
 	}
 	nodes.Wait()
 }

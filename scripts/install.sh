@@ -1,32 +1,25 @@
 #!/bin/sh
-# install.sh PACKAGE PROGRAM…
-# Sees to it that one of the programs is there, by the package, where that can be done without asking: as root, or by a sudo that
-# wants no password, on a system with apt-get. Elsewhere it does nothing; what needs the program then says so.
-
-package=$1
-shift
-for program; do
-	command -v "$program" >/dev/null && exit 0
-done
-command -v apt-get >/dev/null || exit 0
+# install.sh PACKAGE…
+# Installs packages where that needs no question: as root, or by a sudo that wants no password, on a system with apt-get. Elsewhere
+# it says what to install.
 
 as_root=
 if [ "$(id -u)" -ne 0 ]; then
-	sudo -n true 2>/dev/null || exit 0
 	as_root='sudo -n'
 fi
+if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
+	echo "Please install $*. Without them the tests that run them fail; with INSTALL=0 they are skipped."
+	exit 1
+fi
 
-echo "Installing $package, which the tests need."
+echo "Installing $*."
 {
 	$as_root apt-get -qq update &&
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$package" >/dev/null
-} || {
-	echo "It could not be installed."
-	exit 0
-}
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+} || exit 1
 
-# The package of a service may have started it, which nobody has asked for.
-if command -v service >/dev/null; then
-	$as_root service "$package" stop >/dev/null 2>&1
-fi
+# The package of a service starts it; the tests start servers of their own.
+for package; do
+	[ "$package" != redis-server ] || ! command -v service >/dev/null || $as_root service redis-server stop >/dev/null 2>&1
+done
 exit 0

@@ -14,6 +14,7 @@ import (
 	"weak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/guard"
 )
 
 // Options configures a [Log]. The zero value works.
@@ -35,6 +36,7 @@ type Log struct {
 	mu     sync.Mutex // held while it looks
 	timer  *time.Timer
 	closed bool
+	failed error // what the logger panicked with last
 	known  map[name]*policy
 }
 
@@ -63,9 +65,12 @@ func (s *state) set(is bool, changes int, now time.Time, interval time.Duration)
 	return s.changes > 0 && (s.is != s.said || s.changes > 1) && (s.at.IsZero() || now.Sub(s.at) >= interval)
 }
 
-// New returns a Log that writes to a logger until it is closed. It has a timer, no goroutine; one that is dropped without Close is
-// collected.
+// New returns a Log that writes to a logger, slog.Default() if that is nil, until it is closed. It has a
+// timer, no goroutine; one that is dropped without Close is collected.
 func New(logger *slog.Logger, o Options) *Log {
+	if logger == nil {
+		logger = slog.Default()
+	}
 	l := &Log{logger: logger, interval: max(o.Interval, look), known: make(map[name]*policy)}
 	if o.Interval == 0 {
 		l.interval = 10 * time.Second
@@ -82,7 +87,8 @@ func New(logger *slog.Logger, o Options) *Log {
 // Observe implements trypema.Observer.
 func (l *Log) Observe(m trypema.Meter) { l.meters.Observe(m) }
 
-// Close ends the log, after a last look. It may be called again, and always returns nil.
+// Close ends the log, after a last look. It may be called again. It returns an error if the logger has
+// panicked, which costs a line and does not end the program.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +97,7 @@ func (l *Log) Close() error {
 		l.timer.Stop()
 		l.lookLocked()
 	}
-	return nil
+	return l.failed
 }
 
 func (l *Log) onTick() {
@@ -191,5 +197,10 @@ func (l *Log) say(level slog.Level, message string, id name, s *state, now time.
 		attrs = append(attrs, slog.Int("untold", s.changes-1))
 	}
 	s.said, s.at, s.changes = s.is, now, 0
-	l.logger.LogAttrs(context.Background(), level, message, attrs...)
+	err := guard.Call("the logger of sloglimit", func() {
+		l.logger.LogAttrs(context.Background(), level, message, attrs...)
+	})
+	if err != nil {
+		l.failed = err
+	}
 }

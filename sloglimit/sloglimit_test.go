@@ -142,20 +142,18 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 	})
 }
 
-func TestDroppedIsCollected(t *testing.T) {
+func TestDroppedIsCollected(*testing.T) {
 	collected := make(chan struct{})
 	func() {
 		changes := sloglimit.New(slog.New(slog.DiscardHandler), sloglimit.Options{})
 		runtime.AddCleanup(changes, func(c chan struct{}) { close(c) }, collected)
 	}()
-	for deadline := time.Now().Add(10 * time.Second); ; runtime.GC() {
+	for { // the time-out of the tests ends this
+		runtime.GC()
 		select {
 		case <-collected:
 			return
 		case <-time.After(10 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it was not collected")
 		}
 	}
 }

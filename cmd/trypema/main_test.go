@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/peer"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -127,7 +127,7 @@ func TestHelp(t *testing.T) {
 	}{
 		{"", []string{"Usage: trypema <command>", "demo", "bench"}},
 		{"--help", []string{"Usage: trypema <command>"}},
-		{"demo --help", []string{"--rate=100", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
+		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
 		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
 	}
@@ -151,18 +151,16 @@ type demoDocument struct {
 	Elapsed     float64 `json:"elapsed_ms"`
 	Interrupted bool    `json:"interrupted"`
 	Routes      []struct {
-		Route     string  `json:"route"`
-		Capacity  uint64  `json:"capacity"`
-		Bound     uint64  `json:"any_window_bound"`
-		Fullest   uint64  `json:"largest_any_window"`
-		Asked     float64 `json:"asked_per_second"`
-		OfferedPS float64 `json:"offered_per_second"`
-		Offered   uint64  `json:"offered"`
-		Admitted  uint64  `json:"admitted"`
-		Declined  uint64  `json:"declined"`
-		P50       int64   `json:"latency_p50_ns"`
-		Max       int64   `json:"latency_max_ns"`
-		Pause     float64 `json:"longest_pause_ms"`
+		Route    string  `json:"route"`
+		Capacity uint64  `json:"capacity"`
+		Bound    uint64  `json:"any_window_bound"`
+		Fullest  uint64  `json:"largest_any_window"`
+		Asked    float64 `json:"asked_per_second"`
+		Offered  uint64  `json:"offered"`
+		Admitted uint64  `json:"admitted"`
+		Declined uint64  `json:"declined"`
+		P50      int64   `json:"latency_p50_ns"`
+		Max      int64   `json:"latency_max_ns"`
 	} `json:"routes"`
 	Guarantees []struct {
 		Guarantee string `json:"guarantee"`
@@ -171,8 +169,9 @@ type demoDocument struct {
 	OK bool `json:"ok"`
 }
 
+// TestDemoJSON: what is said of smoothness depends on the machine. Package demo judges it in virtual time.
 func TestDemoJSON(t *testing.T) {
-	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --headless --json --rate 200 --load 5 --duration 4s")...)
+	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --headless --json --rate 50 --load 4 --duration 1200ms")...)
 	if code != exitOK {
 		t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
 	}
@@ -180,56 +179,64 @@ func TestDemoJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
 		t.Fatalf("%v in %s", err, stdout)
 	}
-	if !d.OK || d.Interrupted || len(d.Routes) != 2 || d.Routes[0].Route != "/absolute" || d.Routes[1].Route != "/suppressed" {
+	if !d.OK || d.Interrupted || d.Elapsed < 1200 || len(d.Routes) != 2 || d.Routes[0].Route != "/absolute" || d.Routes[1].Route != "/suppressed" {
 		t.Fatalf("unexpected document: %s", stdout)
 	}
 	for _, r := range d.Routes {
-		if r.Capacity != 200 { // 200/s in a quarter of the duration
-			t.Errorf("%s: capacity %d, want 200", r.Route, r.Capacity)
+		if r.Capacity != 15 || r.Asked != 200 { // 50/s in a quarter of the duration
+			t.Errorf("%s: capacity %d, want 15; %v/s asked for, want 200", r.Route, r.Capacity, r.Asked)
 		}
-		if r.Offered != r.Admitted+r.Declined {
+		if r.Offered != r.Admitted+r.Declined || r.Offered == 0 {
 			t.Errorf("%s: %d offered, but %d admitted and %d declined", r.Route, r.Offered, r.Admitted, r.Declined)
 		}
-		if r.OfferedPS < 0.8*r.Asked || r.OfferedPS > 1.2*r.Asked {
-			t.Errorf("%s: %.0f/s offered, %.0f/s asked for", r.Route, r.OfferedPS, r.Asked)
-		}
-		if r.Fullest > r.Bound || r.Fullest < r.Capacity/2 {
+		if r.Fullest > r.Bound || r.Fullest == 0 {
 			t.Errorf("%s: %d in the fullest window, bound %d", r.Route, r.Fullest, r.Bound)
 		}
-		if r.P50 <= 0 || r.Max < r.P50 || r.Pause <= 0 {
-			t.Errorf("%s: p50 %dns, max %dns, pause %vms", r.Route, r.P50, r.Max, r.Pause)
+		if r.P50 <= 0 || r.Max < r.P50 {
+			t.Errorf("%s: p50 %dns, max %dns", r.Route, r.P50, r.Max)
 		}
 	}
-	if a, s := d.Routes[0].Pause, d.Routes[1].Pause; a < 2*s {
-		t.Errorf("Absolute paused %vms, Suppressed %vms: the difference that the demo is to show is missing", a, s)
-	}
-	judged := 0
 	for _, g := range d.Guarantees {
-		if g.Verdict == "held" {
-			judged++
+		if g.Verdict == "broken" {
+			t.Errorf("%s is broken", g.Guarantee)
 		}
 	}
-	if judged != 6 {
-		t.Errorf("%d guarantees judged, want 6: %s", judged, stdout)
+	if len(d.Guarantees) != 6 {
+		t.Errorf("%d guarantees, want 6: %s", len(d.Guarantees), stdout)
 	}
-	if lines := strings.Count(stderr, "\n"); lines < 3 {
+	if lines := strings.Count(stderr, "\n"); lines < 2 {
 		t.Errorf("%d lines of progress on stderr, want one a second:\n%s", lines, stderr)
 	}
 }
 
+// interrupter ends a program at its second line.
+type interrupter struct {
+	bytes.Buffer
+	cancel context.CancelFunc
+}
+
+func (i *interrupter) Write(p []byte) (int, error) {
+	n, err := i.Buffer.Write(p)
+	if bytes.Count(i.Bytes(), []byte("\n")) >= 2 {
+		i.cancel()
+	}
+	return n, err
+}
+
 func TestDemoEndsCleanlyWhenInterrupted(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	code, stdout, stderr := trypema(ctx, strings.Fields("demo --json --duration 1m")...)
-	if code != exitOK {
-		t.Fatalf("exit status %d\n%s", code, stderr)
+	var stdout bytes.Buffer
+	stderr := interrupter{cancel: cancel}
+	if code := run(ctx, strings.Fields("demo --json --duration 1h"), &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit status %d\n%s", code, &stderr)
 	}
 	var d demoDocument
-	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
-		t.Fatalf("%v in %s", err, stdout)
+	if err := json.Unmarshal(stdout.Bytes(), &d); err != nil {
+		t.Fatalf("%v in %s", err, &stdout)
 	}
-	if !d.Interrupted || d.Elapsed < 600 || d.Elapsed > 10_000 || d.Routes[0].Admitted == 0 {
-		t.Errorf("unexpected document: %s", stdout)
+	if !d.Interrupted || d.Elapsed < 900 || d.Routes[0].Admitted == 0 { // a line for each second
+		t.Errorf("unexpected document: %s", &stdout)
 	}
 }
 
@@ -261,14 +268,19 @@ func TestBenchInterruptedFails(t *testing.T) {
 
 func TestRedisEmbedded(t *testing.T) {
 	const said = "embedded miniredis, not Redis: its speed means nothing"
-	tests := []struct{ args, want string }{
-		{"demo --provider redis --duration 2s --rate 50 --json", `"server": "` + said + `"`},
-		{"demo --provider redis --client rueidis --duration 500ms --rate 50", "redis by rueidis: " + said},
-		{"demo --provider hybrid --instances 2 --duration 2s --rate 50 --headless", "hybrid × 2 by go-redis: " + said},
-		{"bench --provider hybrid --instances 2 --key-space 50 --warm-up 0s --duration 200ms", "hybrid × 2 by go-redis: " + said},
-		{"bench --provider hybrid --key-space 50 --warm-up 0s --duration 200ms --compare trypema,trypema-local --csv", "trypema-local,local"},
-		{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", `"server": "` + said + `"`},
-		{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --compare trypema,redis_rate --csv", said},
+	type row struct{ args, want string }
+	tests := []row{
+		{"demo --provider redis --duration 300ms --rate 50 --json", `"server": "` + said + `"`},
+		{"demo --provider redis --client rueidis --duration 300ms --rate 50", "redis by rueidis: " + said},
+		{"demo --provider hybrid --instances 2 --duration 300ms --rate 50 --headless", "hybrid × 2 by go-redis: " + said},
+		{"bench --provider hybrid --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,trypema-local --csv", "trypema-local,local"},
+		{"bench --provider redis --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,redis_rate --csv", said},
+	}
+	if explore.Long() { // with an accuracy pass, which takes its time
+		tests = append(tests,
+			row{"bench --provider hybrid --instances 2 --key-space 50 --warm-up 0s --duration 200ms", "hybrid × 2 by go-redis: " + said},
+			row{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", `"server": "` + said + `"`},
+		)
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

@@ -159,7 +159,7 @@ func TestServer(t *testing.T) {
 	var stderr bytes.Buffer
 	status := make(chan int, 1)
 	go func() {
-		status <- run(ctx, []string{"--addr", "localhost:0", "--free", "20", "--window", "1m"}, in, &stderr)
+		status <- run(ctx, []string{"--addr", "localhost:0", "--free", "20", "--window", "1h"}, in, &stderr)
 	}()
 	var url string
 	if _, err := fmt.Fscanf(out, "listening on %s\n", &url); err != nil {

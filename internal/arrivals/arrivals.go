@@ -10,15 +10,14 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing/synctest"
 	"time"
 
 	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // Call is some equal calls at one instant.
@@ -195,10 +194,10 @@ func (s Space) cost(rng *rand.Rand) (cost uint64, times int) {
 
 func pick[T any](rng *rand.Rand, of ...T) T { return of[rng.IntN(len(of))] }
 
-// Tries is n, or as many times n as $TRYPEMA_SEARCH says, where there is time.
+// Tries is n in "make test", and ten times n where tests explore.
 func Tries(n int) int {
-	if times, err := strconv.Atoi(os.Getenv("TRYPEMA_SEARCH")); err == nil {
-		return n * times
+	if explore.Long() {
+		return 10 * n
 	}
 	return n
 }

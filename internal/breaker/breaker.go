@@ -8,19 +8,31 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/trypema/trypema/internal/guard"
 )
 
 // Breaker is the circuit breaker. After maxFailures exchanges in a row that brought no answer, Redis is taken for gone, and
 // asked again once in a while. The first answer that is in time ends that.
+//
+// A Redis that answers now and then would be gone and back all the time. So a patient breaker wants maxWins
+// answers in a row from one that goes again soon after it came back, or one if no exchange has failed for a
+// while. It has Redis asked one time after the other as long as it answers, and once in a while again when it
+// does not.
 type Breaker struct {
 	retry    time.Duration
+	patient  bool
 	onChange func(cause error)
 
 	gone atomic.Bool // whether cause is set
 
 	mu       sync.Mutex
 	failures int       // in a row
-	reason   error     // of those
+	wins     int       // in a row, since it is gone or, up to calm of them, since it came back
+	needed   int       // wins until it is back
+	failed   time.Time // when the last exchange failed
+	answered time.Time // when the last exchange succeeded
+	reason   error     // of those failures
 	cause    error     // why Redis is taken for gone
 	again    time.Time // when to ask it again
 	back     time.Time // when it came back last
@@ -30,12 +42,17 @@ type Breaker struct {
 	telling sync.Mutex // keeps them in order
 }
 
-const maxFailures = 3
+const (
+	maxFailures = 3
+	maxWins     = 16
+	calm        = 64 // successes after which it is not soon any more
+	calmRetries = 4  // times retry without a failure, after which one answer is enough
+)
 
 // New returns a breaker that has Redis asked again every retry while it is taken for gone. It tells onChange, which may be
 // nil, the cause each time that Redis is taken for gone, and nil when it is back; one change at a time, in order.
-func New(retry time.Duration, onChange func(cause error)) *Breaker {
-	return &Breaker{retry: retry, onChange: onChange, outages: new(atomic.Uint64)}
+func New(retry time.Duration, patient bool, onChange func(cause error)) *Breaker {
+	return &Breaker{retry: retry, patient: patient, onChange: onChange, wins: calm, outages: new(atomic.Uint64)}
 }
 
 // Gone reports whether Redis is taken for gone.
@@ -79,20 +96,40 @@ func (b *Breaker) Down() (probe bool, cause error) {
 // Failure is an exchange without any answer in time.
 func (b *Breaker) Failure(err error) {
 	b.mu.Lock()
+	now := time.Now()
 	b.failures++
+	b.failed = now
 	if b.failures == 1 || !broken(err) {
 		b.reason = err
 	}
 	changed := b.failures >= maxFailures && b.cause == nil
 	if changed {
-		b.cause, b.again = b.reason, time.Now().Add(b.retry)
+		b.needed = 1
+		if b.patient && b.wins < calm {
+			b.needed = maxWins
+		}
+		b.cause, b.again = b.reason, now.Add(b.retry)
 		b.gone.Store(true)
 		b.outages.Add(1)
 		b.changes = append(b.changes, b.cause)
 	}
+	if b.cause != nil {
+		b.wins = 0
+	}
 	b.mu.Unlock()
 	if changed {
 		b.tell()
+	}
+}
+
+// Silence is an exchange without any answer in time, of calls the latest of which was made at an instant. It
+// is a Failure, unless Redis has answered since then: these calls have waited for others.
+func (b *Breaker) Silence(err error, made time.Time) {
+	b.mu.Lock()
+	answered := b.answered.After(made)
+	b.mu.Unlock()
+	if !answered {
+		b.Failure(err)
 	}
 }
 
@@ -106,10 +143,16 @@ func broken(err error) bool {
 // Success is an exchange with an answer in time.
 func (b *Breaker) Success() {
 	b.mu.Lock()
-	b.failures = 0
-	changed := b.cause != nil
+	now := time.Now()
+	b.failures, b.answered = 0, now
+	b.wins = min(b.wins+1, calm)
+	changed := b.cause != nil && (b.wins >= b.needed || now.Sub(b.failed)/calmRetries >= b.retry)
+	if b.cause != nil {
+		b.again = now
+	}
 	if changed {
-		b.cause, b.back = nil, time.Now()
+		b.wins = 0
+		b.cause, b.back = nil, now
 		b.gone.Store(false)
 		b.changes = append(b.changes, nil)
 	}
@@ -128,7 +171,7 @@ func (b *Breaker) tell() {
 	b.mu.Unlock()
 	for _, cause := range changes {
 		if b.onChange != nil {
-			b.onChange(cause)
+			guard.Log("OnChange", func() { b.onChange(cause) })
 		}
 	}
 }

@@ -17,7 +17,7 @@ func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, last := errors.New("first"), errors.New("last")
 		var changes []error
-		b := breaker.New(time.Second, func(cause error) { changes = append(changes, cause) })
+		b := breaker.New(time.Second, false, func(cause error) { changes = append(changes, cause) })
 		is := func(step string, wantProbe bool, want error) {
 			t.Helper()
 			if gone, cause := b.Gone(), b.Cause(); gone != (want != nil) || !errors.Is(cause, want) {
@@ -65,7 +65,7 @@ func TestBreaker(t *testing.T) {
 }
 
 func TestNobodyIsTold(t *testing.T) {
-	b := breaker.New(time.Second, nil)
+	b := breaker.New(time.Second, false, nil)
 	for range 3 {
 		b.Failure(errors.New("gone"))
 	}
@@ -90,7 +90,7 @@ func TestReason(t *testing.T) {
 		{[]error{reset, io.EOF, io.EOF}, reset},
 		{[]error{refused, refused, said}, said},
 	} {
-		b := breaker.New(time.Second, nil)
+		b := breaker.New(time.Second, false, nil)
 		b.Failure(said)
 		b.Success() // what was before that is no reason
 		for _, err := range test.failures {
@@ -99,5 +99,68 @@ func TestReason(t *testing.T) {
 		if got := b.Cause(); !errors.Is(got, test.want) {
 			t.Errorf("after %v: %v, want %v", test.failures, got, test.want)
 		}
+	}
+}
+
+// A patient breaker believes a Redis that went again soon after it came back once it has answered often
+// enough in a row, or once, when nothing has failed for a while. It has it asked one time after the other
+// meanwhile, as long as it answers.
+func TestPatience(t *testing.T) {
+	failure := errors.New("lost")
+	for _, test := range []struct {
+		name    string
+		patient bool
+		calm    int    // answers between the two outages
+		steps   string // s: success, f: failure, each 10ms after the last; p: nothing for four times retry
+		want    string // after each step: g for gone, b for back
+	}{
+		{"impatient", false, 0, "s", "b"},
+		{"patient", true, 0, "ssssssssssssssss", "gggggggggggggggb"},
+		{"patient, with a failure in between", true, 63, "sssssssssssssssfssssssssssssssss", "gggggggggggggggggggggggggggggggb"},
+		{"patient, and it was well for long", true, 64, "s", "b"},
+		{"patient, without traffic", true, 0, "ssps", "gggb"},
+		{"patient, and it fails when it is asked again", true, 0, "spfsps", "gggggb"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				changes := 0
+				b := breaker.New(time.Second, test.patient, func(error) { changes++ })
+				outage := func() {
+					for range 3 {
+						b.Failure(failure)
+					}
+				}
+				outage()
+				if b.Success(); b.Gone() {
+					t.Fatal("gone after the first outage")
+				}
+				for range test.calm {
+					b.Success()
+				}
+				outage()
+				for i, step := range test.steps {
+					switch time.Sleep(10 * time.Millisecond); step {
+					case 's':
+						b.Success()
+					case 'f':
+						b.Failure(failure)
+					default:
+						time.Sleep(4 * time.Second)
+					}
+					if gone := b.Gone(); gone != (test.want[i] == 'g') {
+						t.Fatalf("step %d: gone %v", i, gone)
+					}
+					// It may be asked at once after an answer, but not twice.
+					if probe, cause := b.Down(); step == 's' && probe != (cause != nil) {
+						t.Fatalf("step %d: Down %v, %v", i, probe, cause)
+					} else if again, _ := b.Down(); again {
+						t.Fatalf("step %d: asked twice at once", i)
+					}
+				}
+				if changes != 4 {
+					t.Errorf("%d changes, want 4", changes)
+				}
+			})
+		})
 	}
 }

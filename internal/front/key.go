@@ -1,4 +1,5 @@
-// Package front is what httplimit and grpclimit have in common, who stand in front of servers and behind clients.
+// Package front is what httplimit and grpclimit have in common, who stand in front of servers and behind
+// clients.
 package front
 
 import (
@@ -33,7 +34,8 @@ func Join(n int, key func(i int) (string, bool)) (string, bool) {
 	return b.String(), n > 0
 }
 
-// ParseIP reads an address that may have a port, or stand in brackets. A zone is dropped, and IPv4 in IPv6 is IPv4.
+// ParseIP reads an address that may have a port, or stand in brackets. A zone is dropped, and IPv4 in IPv6 is
+// IPv4.
 func ParseIP(s string) (netip.Addr, bool) {
 	if ip, err := netip.ParseAddrPort(s); err == nil {
 		return clean(ip.Addr()), true
@@ -47,10 +49,24 @@ func ParseIP(s string) (netip.Addr, bool) {
 
 func clean(ip netip.Addr) netip.Addr { return ip.Unmap().WithZone("") }
 
+// SiteBits is the length of the IPv6 network that one customer has.
+const SiteBits = 64
+
 // IPKey is the address, or of one that is IPv6 the network of 64 bits, which is what a customer has.
-func IPKey(ip netip.Addr) string {
+func IPKey(ip netip.Addr) string { return NetworkKey(ip, SiteBits) }
+
+// nat64 is the network in which translators from IPv4 place the addresses of their clients (RFC 6052).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// NetworkKey is an IPv4 address, or the network of an IPv6 address that has a prefix of so many bits. A
+// client behind a translator to IPv6 is its IPv4 address: otherwise the whole of IPv4 would be one network.
+func NetworkKey(ip netip.Addr, bits int) string {
 	if ip.Is6() {
-		if p, err := ip.Prefix(64); err == nil {
+		if nat64.Contains(ip) {
+			b := ip.As16()
+			return netip.AddrFrom4([4]byte(b[12:])).String()
+		}
+		if p, err := ip.Prefix(bits); err == nil {
 			return p.String()
 		}
 	}

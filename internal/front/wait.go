@@ -16,10 +16,14 @@ func Allow(ctx context.Context, most time.Duration, ask func() (trypema.Decision
 	}
 	for {
 		d, err := ask()
-		if err != nil || d.Allowed || d.RetryAfter > time.Until(until) { // Never included
+		if err != nil || d.Allowed {
 			return d, err
 		}
-		timer := time.NewTimer(max(d.RetryAfter, time.Millisecond)) // Suppressed may ask to come again at once
+		now, wait := time.Now(), max(d.RetryAfter, time.Millisecond) // Suppressed may ask to come again at once
+		if wait > until.Sub(now) {                                   // Never included
+			return d, nil
+		}
+		timer := time.NewTimer(time.Until(now.Add(wait)))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -2,7 +2,13 @@
 // rule.
 package invalid
 
-import "fmt"
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 // inputError says in its own words what its sentinel only classifies.
 type inputError struct {
@@ -16,4 +22,30 @@ func (e *inputError) Unwrap() error { return e.kind }
 // Errorf returns an error that is the sentinel kind.
 func Errorf(kind error, format string, args ...any) error {
 	return &inputError{kind, fmt.Sprintf(format, args...)}
+}
+
+// Nil reports whether there is nothing behind an interface: it is nil, or holds a pointer, function, map, channel or slice that is. Its
+// methods would panic at the first call, perhaps on another goroutine.
+func Nil(v any) bool {
+	switch of := reflect.ValueOf(v); of.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Chan, reflect.Slice:
+		return of.IsNil()
+	}
+	return false
+}
+
+// NameRule is the rule that Name checks, in words.
+const NameRule = "printable UTF-8 without a space at either end"
+
+// Name reports whether a text can be a name: in metrics, statuses and logs, where one that is not UTF-8 breaks what holds it, and to
+// people, who must be able to tell two names apart. An empty text can.
+func Name(s string) bool {
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return s == strings.TrimSpace(s)
 }

@@ -52,13 +52,17 @@ type Account struct {
 	seq     uint64
 	slot    uint64
 	base    window.Counts // its own events that are settled
-	settled []own         // the last of those, while it is not known that others have settled, too
+	spell   *spell        // while a policy decides, and for a window after that; or nil
 	known   window.Counts // running counts of the ledger
 	live    window.Counts // what the window held by the last answer
 	drift   int           // answers in a row that the view did not agree with
 	resync  bool          // the view is to be made anew
+	lost    bool          // the last message has no answer
+	vague   bool          // much of what the view has of others may be older than it says
 	ended   bool          // what the message under way brings is no good
 	lent    int64         // until then the ledger may charge something to it
+	trip    int64         // how long the last answer took; the view may have an event as much later
+	using   int64         // until then the window may hold what others admit from their leases
 	mixed   int64         // until then there are events of others in the window
 	late    int64         // how much later than it was, at most, the ledger holds an event
 	lateFor int64         // as long as that event is in the window
@@ -92,7 +96,8 @@ type Account struct {
 type own struct {
 	first, last int64
 	window.Counts
-	holds []*Held // some of them, whose cost may change
+	holds   []*Held // some of them, whose cost may change
+	inSpell bool
 }
 
 // Verdict is the answer to one call by an account, if it has one.
@@ -120,6 +125,9 @@ type Held struct {
 	from   int64 // when it is recorded: then, or earlier, so that it leaves the window at its expiry
 	ledger int64 // when the ledger has it recorded, in µs; 0 until it is settled
 	gone   bool  // the ledger will never have it: it was not recorded, or had left the window before it was settled
+
+	spell    *spell // in which it was admitted, or nil
+	byPolicy bool   // it is among what the policy of that spell decided
 }
 
 // Hold makes the call that is recorded next one whose cost may change. With a life it leaves the window after
@@ -157,6 +165,9 @@ func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is
 	}
 	change := func(n uint64) uint64 { return n + added - min(n+added, removed) }
 	a.live.Admitted, a.known.Admitted = change(a.live.Admitted), change(a.known.Admitted)
+	a.inSpell(h, func(w *window.Window) {
+		w.Settle(g, t.Span, w.Advance(g, t.Span, now), h.from, h.at, was, is)
+	})
 	a.full, a.told = 0, 0
 	if added > removed { // what it takes from others, it takes from this lease first
 		taken := min(a.view.Counts().Admitted+a.others, a.ceiling)
@@ -173,7 +184,8 @@ func (a *Account) CommitLater(g *window.Groups, t *Terms, now int64, h *Held, is
 		return
 	}
 	a.view.Place(g, t.Span, now, h.at, h.at, c)
-	a.push(own{first: h.at, last: h.at, Counts: c})
+	a.inSpell(h, func(w *window.Window) { w.Place(g, t.Span, w.Advance(g, t.Span, now), h.at, h.at, c) })
+	a.push(own{first: h.at, last: h.at, Counts: c, inSpell: a.spell != nil && h.spell == a.spell})
 	a.open = false
 }
 
@@ -194,6 +206,13 @@ const (
 	largeBase = 1 << 50
 )
 
+// outdatedPart is the part of a window, as a divisor, after which it matters when others did what is heard of
+// them at once, and vaguePart the part of the capacity from which on.
+const (
+	outdatedPart = 32
+	vaguePart    = 16
+)
+
 // maxPending bounds the groups that are not settled; of more, neighbours are taken together.
 const maxPending = 16
 
@@ -201,10 +220,20 @@ const maxPending = 16
 func (a *Account) Last() int64 { return max(a.view.Last(), a.touched) }
 
 // Clear gives back the memory of the view.
-func (a *Account) Clear(g *window.Groups) { a.view.Clear(g) }
+func (a *Account) Clear(g *window.Groups) {
+	a.view.Clear(g)
+	a.endSpell(g)
+}
 
 // Move takes the view to other memory.
-func (a *Account) Move(from, to *window.Groups) { a.view.Move(from, to) }
+func (a *Account) Move(from, to *window.Groups) {
+	a.view.Move(from, to)
+	if s := a.spell; s != nil {
+		s.before.Move(from, to)
+		s.own.Move(from, to)
+		s.policy.Move(from, to)
+	}
+}
 
 // record enters its own events at now, which must come from Advance of the view.
 func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts) {
@@ -216,15 +245,21 @@ func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts)
 		h = nil
 	}
 	if h != nil {
-		h.at, h.from, h.gone = now, t.Backdate(now, h.life), false
+		h.at, h.from, h.gone, h.spell = now, t.Backdate(now, h.life), false, a.spell
 	}
 	switch {
 	case h != nil && h.Expires():
 		a.view.Place(g, t.Span, now, h.from, h.from, c)
-		a.push(own{first: h.from, last: h.from, Counts: c})
+		if s := a.spell; s != nil {
+			s.own.Place(g, t.Span, s.own.Advance(g, t.Span, now), h.from, h.from, c)
+		}
+		a.push(own{first: h.from, last: h.from, Counts: c, inSpell: a.spell != nil})
 		a.open = false
 	default:
 		a.view.Record(g, t.Span, now, c)
+		if s := a.spell; s != nil {
+			s.own.Record(g, t.Span, s.own.Advance(g, t.Span, now), c)
+		}
 		if a.open && a.began >= a.view.First() {
 			p := &a.pending[len(a.pending)-1]
 			p.last = now
@@ -232,7 +267,7 @@ func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts)
 			p.Declined += c.Declined
 			break
 		}
-		a.push(own{first: now, last: now, Counts: c})
+		a.push(own{first: now, last: now, Counts: c, inSpell: a.spell != nil})
 		a.open, a.began = true, now
 	}
 	if h != nil {
@@ -249,24 +284,29 @@ func (a *Account) push(p own) {
 	a.pending = append(a.pending, p)
 }
 
-// merge takes neighbours together, but for those in the message under way.
+// merge takes two groups together, but for those in the message under way, and not what was before a spell
+// with what was in it: those whose events then seem least younger than they are. Those are neighbours, but for
+// groups of calls with an expiry, which are not in order of age.
 func (a *Account) merge() {
-	rest := a.pending[a.sent:]
-	half := rest[:0]
-	for i := 0; i < len(rest); i += 2 {
-		p := rest[i]
-		if i+1 < len(rest) {
-			q := rest[i+1]
-			p.first, p.last = min(p.first, q.first), max(p.last, q.last)
-			p.Admitted += q.Admitted
-			p.Declined += q.Declined
-			p.holds = append(p.holds, q.holds...)
-		}
-		half = append(half, p)
-	}
-	clear(rest[len(half):])
-	a.pending = a.pending[:a.sent+len(half)]
 	a.open = false
+	into, from, least := 0, 0, math.Inf(1)
+	for i := a.sent; i < len(a.pending); i++ {
+		for j := i + 1; j < len(a.pending); j++ {
+			p, q := &a.pending[i], &a.pending[j]
+			last := max(p.last, q.last)
+			cost := float64(p.Observed())*float64(last-p.last) + float64(q.Observed())*float64(last-q.last)
+			if cost < least && p.inSpell == q.inSpell {
+				into, from, least = j, i, cost
+			}
+		}
+	}
+	if into == from {
+		return
+	}
+	p, q := &a.pending[from], &a.pending[into]
+	q.first, q.last, q.Counts = min(p.first, q.first), max(p.last, q.last), q.Plus(p.Counts)
+	q.holds = append(p.holds, q.holds...)
+	a.pending = slices.Delete(a.pending, from, from+1)
 }
 
 // spend takes an admitted cost from the budget.
@@ -277,6 +317,9 @@ func (a *Account) spend(n uint64) {
 
 // Open describes to callers without the lock what they may take; nil if there is nothing that is worth it.
 func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
+	if a.spell != nil { // which must see all that is admitted
+		return nil
+	}
 	now := a.view.Now()
 	closes, _, _ := a.view.Open(g, t.Span)
 	h := &table.Hot{
@@ -481,78 +524,6 @@ func (a *Account) Deny(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity
 	v.Ask, v.Due = false, now
 }
 
-// Alone judges a call without the ledger, when that can not be asked, as one of so many instances that each take the same
-// part of what is left: by a law, or as Absolute if there is none. It records it if record is set.
-func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64, l *window.Law, instances uint64, now int64, n uint64, dice float64, record bool) {
-	now = a.view.Advance(g, t.Span, now)
-	a.touched, a.capacity = max(a.touched, now), capacity
-	if l != nil {
-		a.capacity = l.Hard
-	}
-	have := a.view.Counts()
-	// Others are taken to have done the same as this one since they were heard of last.
-	var mine, recent window.Counts
-	for _, events := range [][]own{a.settled, a.pending} {
-		for _, p := range events {
-			if now-p.last < t.Window {
-				mine = mine.Plus(p.Counts)
-			}
-			if now-p.last < t.Recent() {
-				recent = recent.Plus(p.Counts)
-			}
-		}
-	}
-	times := instances - 1
-	if times > 0 {
-		have.Admitted = min(have.Admitted+a.others, math.MaxInt64) // and to have used what they had on lease
-	}
-	have.Admitted = min(have.Admitted+times*min(mine.Admitted, math.MaxUint32), math.MaxInt64)
-	have.Declined = min(have.Declined+times*min(mine.Declined, math.MaxUint32), math.MaxInt64-have.Admitted)
-	v.Now = have.Admitted
-	counted := window.Counts{Declined: n}
-	n = min(n, capacity+1) // so that products do not wrap
-	all := uint64(math.MaxInt64)
-	if n <= all/instances {
-		all = n * instances
-	}
-	if l == nil {
-		v.Allowed = have.Admitted <= capacity && all <= capacity-have.Admitted
-		counted = window.Counts{}
-	} else {
-		v.Factor = 1
-		if n <= capacity {
-			v.Factor = l.Factor(have, a.view.Since(g, now-t.Recent())+times*min(recent.Observed(), math.MaxUint32), all)
-		}
-		v.Allowed = dice >= v.Factor
-	}
-	if v.Allowed {
-		counted = window.Counts{Admitted: n}
-	}
-	if record && counted != (window.Counts{}) {
-		a.record(g, t, now, counted)
-		a.used += counted.Admitted
-		a.owed += counted.Admitted - min(a.budget, counted.Admitted)
-		a.budget -= min(a.budget, counted.Admitted) // or it could be admitted once more
-	}
-	switch {
-	case v.Allowed && record:
-		v.Now += n
-		v.Then = v.Now
-	case v.Allowed:
-		v.Then = v.Now
-	case n > capacity || all > capacity:
-		v.Wait = window.Never
-	default:
-		// Waiting until all that is counted now has gone is enough; a part of it may be.
-		limit := capacity - all
-		at, then := a.view.Last()+t.Window, uint64(0)
-		if l == nil && times*mine.Admitted <= limit && a.view.Counts().Admitted > limit-times*mine.Admitted {
-			at, then = a.view.Fits(g, t.Span, limit-times*mine.Admitted)
-		}
-		v.Wait, v.Then = max(at-now, 1), then
-	}
-}
-
 // Admit records a call that is admitted whatever was before.
 func (a *Account) Admit(g *window.Groups, t *Terms, capacity uint64, now int64, n uint64) {
 	now = a.view.Advance(g, t.Span, now)
@@ -636,7 +607,8 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 		a.budget, a.end = 0, min(a.end, now)
 	}
 	a.seq++
-	m = Ask{Holder: a.Holder, Seq: a.seq, Slot: a.slot, Capacity: a.capacity, Base: a.base, Whole: !a.heard || a.resync}
+	m = Ask{Holder: a.Holder, Seq: a.seq, Slot: a.slot, Capacity: a.capacity, Base: a.base}
+	m.Whole = !a.heard || a.resync || a.outdated(t, p, now)
 	life := p.Near
 	if want == More {
 		a.size(t, now)
@@ -663,6 +635,9 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 		m.Far = max(a.targets[1]-min(a.targets[1], a.budget), m.Need)
 	}
 	a.missed, a.owed = 0, 0
+	if a.spell != nil {
+		a.spell.unsent = window.Counts{}
+	}
 	m.Hold, m.NearLife = a.budget, life/t.Micro
 	if m.Hold > 0 || want == More {
 		a.lent = max(a.lent, now+max(life, p.Far)+t.Window)
@@ -710,8 +685,15 @@ func (p *own) lose() {
 	}
 }
 
+// outdated reports whether the ledger was heard of last so long ago that it matters when others did what is
+// heard of next.
+func (a *Account) outdated(t *Terms, p *Pace, now int64) bool {
+	most := t.Window / outdatedPart
+	return (a.lost || a.spell != nil || p.Trip > most) && now-a.grantedAt > most
+}
+
 // Lost notes that the message under way has no answer. The next one says it all again.
-func (a *Account) Lost() { a.asking, a.ended, a.sent = false, false, 0 }
+func (a *Account) Lost() { a.asking, a.ended, a.sent, a.lost = false, false, 0, true }
 
 // Seq is the number of the last message.
 func (a *Account) Seq() uint64 { return a.seq }
@@ -723,6 +705,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 		a.sent = 0
 		return
 	}
+	a.lost, a.trip = false, min(now-a.sentAt, t.Window/4)
 	now = a.view.Advance(g, t.Span, now)
 	for _, q := range a.pending[:a.sent] {
 		a.base = a.base.Plus(q.Counts)
@@ -739,14 +722,6 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
 		a.late, a.lateFor = took, now+t.Window
 	}
-	if a.want == Same {
-		a.settled = append(a.settled, a.pending[:a.sent]...)
-		for i := range a.settled {
-			a.settled[i].holds = nil
-		}
-	} else {
-		a.settled = a.settled[:0]
-	}
 	a.pending = slices.Delete(a.pending, 0, a.sent)
 	a.sent = 0
 	if a.base.Admitted >= largeBase || a.base.Declined >= largeBase {
@@ -758,15 +733,21 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	other := excess(m.Before, a.known)
 	switch {
 	case m.Whole:
-		a.view.Clear(g)
+		a.clearView(g)
 		for _, q := range m.Groups {
 			at := now - q.Age*t.Micro
 			a.view.Place(g, t.Span, now, at, at, q.Counts)
+			if s := a.spell; s != nil && at-t.Bucket <= s.began {
+				s.before.Place(g, t.Span, now, at, at, q.Counts)
+			}
 		}
 		a.placePending(g, t, now)
+		a.vague = false
 	case a.heard:
 		a.view.Record(g, t.Span, now, other)
+		a.vague = a.vague || now-a.grantedAt > t.Window/outdatedPart && other.Admitted > a.asked/vaguePart
 	}
+	a.hearSpell(g, t, now)
 	a.known, a.live, a.heard, a.slot = m.After, m.Live, true, m.Slot
 	if a.drift++; m.Whole || !a.drifted(m) {
 		a.drift = 0
@@ -781,7 +762,7 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	if a.hold+m.Grant == 0 {
 		a.lent = 0
 	}
-	a.ceiling, a.others = a.asked, m.Others
+	a.ceiling, a.others, a.using = a.asked, m.Others, now+p.Far+t.Window
 	taken := m.Live.Admitted + m.Others + a.hold + m.Grant
 	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any more.
 	a.budget -= min(a.budget, taken-min(taken, a.asked))
@@ -833,6 +814,10 @@ func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 		// While it lives, but not all at once.
 		return max(next, a.sentAt+(a.end-a.sentAt)*int64(8+a.Holder%6)/16)
 	case a.full > 0 && a.others == 0 && a.budget == 0:
+		if a.vague { // before it rests for long
+			a.resync = true
+			return next
+		}
 		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
 			at, _ := a.view.Fits(g, t.Span, a.capacity-1)
 			at += a.lag(t, p, now)
@@ -870,13 +855,24 @@ func (a *Account) Forget(g *window.Groups, t *Terms) {
 	if a.budget == 0 {
 		a.heard, a.end, a.full = false, 0, 0
 	}
-	a.view.Clear(g)
+	a.clearView(g)
 	a.placePending(g, t, a.view.Now())
+}
+
+// clearView empties the view.
+func (a *Account) clearView(g *window.Groups) {
+	a.view.Clear(g)
+	if a.spell != nil {
+		a.spell.before.Clear(g)
+	}
 }
 
 // placePending enters what is not settled into the view.
 func (a *Account) placePending(g *window.Groups, t *Terms, now int64) {
 	for _, q := range a.pending {
 		a.view.Place(g, t.Span, max(now, q.last), q.first, q.last, q.Counts)
+		if s := a.spell; s != nil && !q.inSpell {
+			s.before.Place(g, t.Span, max(now, q.last), q.first, q.last, q.Counts)
+		}
 	}
 }

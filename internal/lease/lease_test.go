@@ -8,6 +8,7 @@ import (
 
 	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -174,12 +175,9 @@ func (w *world) lost(a *account, p parcel) {
 
 // Whatever is lost, delayed, delivered late, or dies: no window admits more than the capacity.
 func TestBound(t *testing.T) {
-	runs := 150
-	if testing.Short() {
-		runs = 30
-	}
-	for run := range runs {
-		seed := rand.Uint64()
+	first := explore.Seed(t)
+	for run := range explore.Runs(25, 3000) {
+		seed := first + uint64(run)
 		rng := rand.New(rand.NewPCG(seed, 1))
 		instances := 1 + rng.IntN(9)
 		capacity := []uint64{1, 2, 5, 20, 100, 1000, 5000}[rng.IntN(7)]

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -55,15 +56,18 @@ func TestCapacity(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	n := remote.NewNames("trypema", "a", 10*time.Second)
-	if got, want := n.Of("user:42"), "{trypema:user:42}:a:10s"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-	for _, key := range []string{"user:42", "trypema", "}:a:10s"} {
-		if got := n.Key(n.Of(key)); got != key {
-			t.Errorf("the key of %q: %q", key, got)
+	for _, test := range []struct{ prefix, form, want string }{
+		{"trypema", "user:42", "{trypema:user:42}:a:10s"},
+		{"shop:login", "42", "{shop:login:42}:a1:10s"},
+		{"shop:login:", "42", "{shop:login::42}:a2:10s"},
+		{"trypema", groupkey.Prefix("free") + "bob", "{trypema:bob}:a:10s:free"},
+		{"shop:login", groupkey.Prefix("free") + "bob", "{shop:login:bob}:a1:10s:free"},
+	} {
+		if got := remote.NewNames(test.prefix, "a", 10*time.Second).Of(test.form); got != test.want {
+			t.Errorf("%q, want %q", got, test.want)
 		}
 	}
+	n := remote.NewNames("trypema", "a", 10*time.Second)
 	got := remote.SetArgs(trypema.Less(5), 7, trypema.KeepNewest, n.Letter())
 	if want := []string{"Less(5)", "7", "KeepNewest", "a"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

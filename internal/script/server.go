@@ -1,17 +1,43 @@
 package script
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/guard"
+	"github.com/trypema/trypema/internal/invalid"
 )
 
 // Conn is redislimit.Conn, which says what it promises.
 type Conn interface {
 	Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error))
 	OneServer() bool
+}
+
+// CheckConn returns why the function of that name refuses a Conn, as a trypema.ErrInvalidOptions, or nil.
+func CheckConn(function string, c Conn) error {
+	switch {
+	case c == nil:
+		return invalid.Errorf(trypema.ErrInvalidOptions,
+			"%s got no Conn; it needs one, from goredisconn or rueidisconn", function)
+	case invalid.Nil(c):
+		return invalid.Errorf(trypema.ErrInvalidOptions,
+			"%s got a Conn that is a nil %T; it needs one, from goredisconn or rueidisconn", function, c)
+	}
+	if c, ok := c.(interface{ Check() error }); ok {
+		if err := c.Check(); err != nil {
+			return invalid.Errorf(trypema.ErrInvalidOptions,
+				"%s got a Conn that cannot work: %v", function, err)
+		}
+	}
+	return nil
 }
 
 // Server is what is behind a Conn, and what turned out about it.
@@ -43,13 +69,20 @@ func Run[T any](
 ) {
 	apart := false
 	for len(items) > 0 {
-		lacking, together := s.lacking.Load(), s.conn.OneServer() && !s.many.Load() && !apart
+		one, unable := s.oneServer()
+		lacking, together := s.lacking.Load(), one && !apart
 		set := plain
 		if lacking {
 			set = portable
 		}
 		p := pick(set)
 		parcels := pack(items, together)
+		if unable != nil {
+			for _, parcel := range parcels {
+				answer(parcel, nil, unable)
+			}
+			return
+		}
 		keys, args := make([][]string, len(parcels)), make([][]string, len(parcels))
 		for i, parcel := range parcels {
 			keys[i], args[i] = ask(parcel)
@@ -57,7 +90,7 @@ func Run[T any](
 		var mu sync.Mutex // guards what follows
 		var again []T
 		var wait bool
-		s.conn.Run(ctx, p.Source, p.SHA1, keys, args, func(i int, reply []any, err error) {
+		s.exchange(ctx, p, keys, args, func(i int, reply []any, err error) {
 			// Nothing has been executed if the server could not, in any of these cases.
 			noStruct, crossSlot := !lacking && lacksStruct(err), len(parcels[i]) > 1 && isCrossSlot(err)
 			moving := isMoving(err) && ctx.Err() == nil
@@ -89,4 +122,67 @@ func Run[T any](
 			}
 		}
 	}
+}
+
+// oneServer reports whether a run may have several keys, or why the Conn does not say.
+func (s *Server) oneServer() (one bool, err error) {
+	err = guard.Call(whose, func() { one = s.conn.OneServer() && !s.many.Load() })
+	return one, err
+}
+
+// exchange has the Conn make one exchange, and answers each run once, whatever the Conn does: it may panic,
+// forget a run or answer it twice.
+func (s *Server) exchange(
+	ctx context.Context, p Script, keys, args [][]string, answer func(i int, reply []any, err error),
+) {
+	answered := make([]atomic.Bool, len(keys))
+	var bug atomic.Pointer[any] // a panic of answer, which is our own code
+	once := func(i int, reply []any, err error) {
+		if i < 0 || i >= len(keys) || answered[i].Swap(true) {
+			return
+		}
+		defer func() {
+			if p := recover(); p != nil {
+				bug.Store(&p)
+				panic(p)
+			}
+		}()
+		answer(i, reply, sound(err))
+	}
+	var panicked error
+	defer func() { // also if the Conn has ended the goroutine
+		if p := bug.Load(); p != nil {
+			panic(*p)
+		}
+		told := panicked == nil
+		for i := range keys {
+			if !answered[i].Load() {
+				once(i, nil, cmp.Or(panicked, errSilent))
+				told = true
+			}
+		}
+		if !told {
+			slog.Error("trypema: a panic was recovered", "err", panicked)
+		}
+	}()
+	panicked = guard.Call(whose, func() { s.conn.Run(ctx, p.Source, p.SHA1, keys, args, once) })
+}
+
+const whose = "the Conn"
+
+var errSilent = errors.New(whose + " has not answered")
+
+// sound returns an error that can be asked what it says. That of a Conn may be a nil pointer, or panic.
+func sound(err error) error {
+	if err == nil {
+		return nil
+	}
+	if invalid.Nil(err) {
+		return fmt.Errorf("%s has answered with an error that is a nil %T", whose, err)
+	}
+	what := fmt.Sprintf("%s has answered with a %T, which", whose, err)
+	if p := guard.Call(what, func() { _ = err.Error() }); p != nil {
+		return p
+	}
+	return err
 }

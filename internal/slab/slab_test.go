@@ -3,6 +3,8 @@ package slab
 import (
 	"math/rand/v2"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // Random blocks are filled with their own number: no block may overlap another, whatever was freed in between.
@@ -12,8 +14,7 @@ func TestBlocksDoNotOverlap(t *testing.T) {
 		class uint8
 		mark  uint64
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := explore.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	var s Slab[uint64]
 	var live []block

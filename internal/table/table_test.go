@@ -15,6 +15,7 @@ import (
 	"unsafe"
 	"weak"
 
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -58,7 +59,7 @@ func (t *Table[S, M]) remove(key string) {
 
 func TestAgreesWithMap(t *testing.T) {
 	for _, max := range []int{0, 1, 7, 300} {
-		seed := rand.Uint64()
+		seed := explore.Seed(t)
 		rng := rand.New(rand.NewPCG(seed, 0))
 		table := newTable(t, math.MaxInt64, max)
 		values := map[string]uint64{}
@@ -73,10 +74,10 @@ func TestAgreesWithMap(t *testing.T) {
 		if max > 0 {
 			keys = 2 * max
 		}
-		for now := range int64(60_000) {
+		for now := range int64(explore.Size(20_000, 200_000)) {
 			// The number of keys swells and shrinks.
 			key, n := name(rng.IntN(keys)), rng.IntN(100)
-			if n < 30+40*int(now/20_000%2) {
+			if n < 30+40*int(now/5_000%2) {
 				table.remove(key)
 				delete(values, key)
 				if i := slices.Index(order, key); max > 0 && i >= 0 {

@@ -55,6 +55,8 @@ var packages = map[string]string{
 	"prometheus":  "github.com/prometheus/client_golang/prometheus",
 	"promhttp":    "github.com/prometheus/client_golang/prometheus/promhttp",
 	"grpc":        "google.golang.org/grpc",
+	"codes":       "google.golang.org/grpc/codes",
+	"status":      "google.golang.org/grpc/status",
 	"limittest":   "github.com/trypema/trypema/limittest",
 	"redis":       "github.com/redis/go-redis/v9",
 	"rueidis":     "github.com/redis/rueidis",
@@ -343,8 +345,9 @@ func published(t *testing.T) (env []string) {
 		if err := zip.Create(&zipped, m, moduleFiles(t, filepath.Join(root, folder))); err != nil {
 			t.Fatal(err)
 		}
-		for name, content := range map[string]string{"info": `{"Version": "v0.1.0"}`, "mod": mod, "zip": zipped.String()} {
-			if err := os.WriteFile(filepath.Join(at, "v0.1.0."+name), []byte(content), 0o600); err != nil {
+		info := `{"Version": "v0.1.0"}`
+		for name, content := range map[string]string{"main.info": info, "v0.1.0.info": info, "v0.1.0.mod": mod, "v0.1.0.zip": zipped.String()} {
+			if err := os.WriteFile(filepath.Join(at, name), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -372,7 +375,7 @@ func moduleFiles(t *testing.T, dir string) (files []zip.File) {
 		path, _ := filepath.Rel(dir, file)
 		_, nested := os.Stat(filepath.Join(file, "go.mod"))
 		switch {
-		case entry.IsDir() && file != dir && (nested == nil || strings.HasPrefix(entry.Name(), ".") || entry.Name() == "bench" || entry.Name() == "pagetest"):
+		case entry.IsDir() && file != dir && (nested == nil || strings.HasPrefix(entry.Name(), ".") || entry.Name() == "bench"):
 			return fs.SkipDir
 		case slices.Contains([]string{".go", ".lua", ".mod", ""}, filepath.Ext(file)) && entry.Type().IsRegular():
 			files = append(files, moduleFile{filepath.ToSlash(path), file})

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // listed is a group of a window that is a list of its groups.
@@ -248,14 +250,10 @@ func (g *Groups) held() (words int) {
 
 // Windows that share their memory hold what a list of groups holds, whatever happens, and no block but their own.
 func TestClosedGroupsAgreeWithList(t *testing.T) {
-	runs := uint64(2000)
-	if testing.Short() {
-		runs = 200
-	}
 	lengths := []int64{1, 2, 3, 10, 100, 1000, 1<<20 - 1, 1 << 20, 1e6, 1e10, 30 * 86400 * 1e9, 25 * 365 * 86400 * 1e9}
-	first := rand.Uint64()
-	t.Logf("seeds from %d", first)
-	for seed := first; seed != first+runs; seed++ {
+	first := explore.Seed(t)
+	for run := range uint64(explore.Runs(200, 10_000)) {
+		seed := first + run
 		r := chance{rand.New(rand.NewPCG(seed, 0)), false, 0}
 		r.declines = r.IntN(3) == 0
 		r.calm = []int{10, 100, 1000}[r.IntN(3)]

@@ -103,12 +103,15 @@ func (w *Window) Factor(g *Groups, s Span, l *Law, now int64, n uint64) float64 
 }
 
 // Since returns the observed events of the groups whose last event came after t.
-func (w *Window) Since(g *Groups, t int64) uint64 {
+func (w *Window) Since(g *Groups, t int64) uint64 { return w.After(g, t).Observed() }
+
+// After returns the events of the groups whose last event came after t.
+func (w *Window) After(g *Groups, t int64) Counts {
 	if w.empty() || w.last <= t {
-		return 0
+		return Counts{}
 	}
 	before, _ := w.bounds(g, w.search(g, func(c group) bool { return c.last > t }))
-	return w.upto.minus(before).Observed()
+	return w.upto.minus(before)
 }
 
 // Calms reports the first instant at which a call of cost n is certain to be admitted, if nothing else happens, and how

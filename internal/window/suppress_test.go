@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // curve is what one run of Suppressed under a Poisson load did.
@@ -82,14 +84,10 @@ func (p sim) run() curve {
 
 // G6, at a limit of 100/s in 10s: the whole curve, with the seeds named in a failure.
 func TestSuppressionCurve(t *testing.T) {
-	seeds := uint64(5)
-	if testing.Short() {
-		seeds = 1
-	}
+	seeds := uint64(explore.Size(1, 5))
 	for _, load := range []float64{0.5, 0.9, 1.1, 1.5, 2, 3, 5, 10, 20, 50, 100} {
-		seeds := seeds
-		if load > 20 { // and there are as many more arrivals
-			seeds = min(seeds, 2)
+		if load > 10 && !explore.Long() { // there are as many more arrivals
+			continue
 		}
 		for seed := range seeds {
 			r := sim{rate: 100, load: load, window: 10, bucket: .1, factor: 1.5, bin: .1, windows: 21, seed: seed}.run()

@@ -153,8 +153,8 @@ func FuzzTwin(f *testing.F) {
 }
 
 func TestTwin(t *testing.T) {
-	seed := explore.Seed(t)
-	for i := range uint64(explore.Runs(1000, 20000)) {
-		agree(t, model.Noise(seed+i, 4000))
+	first := explore.Seed(t)
+	for run := range uint64(explore.Runs(600, 50_000)) {
+		agree(t, model.Noise(first+run, 4000))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/slab"
 )
 
@@ -142,7 +143,7 @@ func TestBlocksShrink(t *testing.T) {
 // Where as many groups come as go, no block is exchanged for another.
 func TestBlocksStay(t *testing.T) {
 	for _, c := range []Counts{{Admitted: 1}, {Declined: 1}} {
-		for groups := range int64(300) {
+		for groups := int64(0); groups < 300; groups += int64(explore.Size(7, 1)) {
 			s := Span{Window: 10 * (groups + 1), Bucket: 10}
 			var g Groups
 			var w Window

@@ -17,18 +17,23 @@ import (
 // Long reports whether tests explore.
 func Long() bool { return os.Getenv("TRYPEMA_EXPLORE") == "1" }
 
-// Runs returns how many runs a test makes: few in "make test", many in "make test-long", 1 where TRYPEMA_SEED replays a seed,
-// and a fifth of few under -short.
-func Runs(few, many int) int {
+// Size returns how much a test does: little in "make test", much in "make test-long", a fifth of little under -short.
+func Size(little, much int) int {
 	switch {
-	case os.Getenv("TRYPEMA_SEED") != "":
-		return 1
 	case Long():
-		return many
+		return much
 	case testing.Short():
-		return max(few/5, 1)
+		return max(little/5, 1)
 	}
-	return few
+	return little
+}
+
+// Runs is Size for tests that try one seed after the other, beginning with Seed: where TRYPEMA_SEED replays one, it is 1.
+func Runs(few, many int) int {
+	if os.Getenv("TRYPEMA_SEED") != "" {
+		return 1
+	}
+	return Size(few, many)
 }
 
 // Seed returns the seed of a test, and logs it. It is TRYPEMA_SEED if that is set, random in "make test-long", and else

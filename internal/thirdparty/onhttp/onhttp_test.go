@@ -97,22 +97,25 @@ func TestRouters(t *testing.T) {
 				if w.Code != want || (want == 200) != (body == "7") {
 					t.Errorf("request %d: %d, %s", i, w.Code, body)
 				}
-				fields(t, w.Header(), want == 429)
+				fields(t, w.Header(), want == 429, "default")
 			}
 		})
 	}
 }
 
-// fields reads RateLimit and RateLimit-Policy as structured fields, and checks that they are what the draft asks for.
-func fields(t *testing.T, h http.Header, denied bool) {
+// fields reads RateLimit and RateLimit-Policy as structured fields, and checks that they are what the draft
+// asks for: the same policies whether a request was denied or not, and one of them with what is left of it.
+func fields(t *testing.T, h http.Header, denied bool, policies ...string) {
 	t.Helper()
-	item := func(name string) httpsfv.Item {
+	items := func(name string) (all []httpsfv.Item) {
 		list, err := httpsfv.UnmarshalList(h.Values(name))
-		if err != nil || len(list) != 1 {
+		if err != nil || len(list) == 0 {
 			t.Errorf("%s is %q: %v", name, h.Values(name), err)
-			return httpsfv.NewItem("")
 		}
-		return list[0].(httpsfv.Item)
+		for _, member := range list {
+			all = append(all, member.(httpsfv.Item))
+		}
+		return all
 	}
 	number := func(i httpsfv.Item, name string) int64 {
 		v, _ := i.Params.Get(name)
@@ -122,14 +125,31 @@ func fields(t *testing.T, h http.Header, denied bool) {
 		}
 		return n
 	}
-	policy, limit := item("RateLimit-Policy"), item("RateLimit")
-	// A limit of several is named when it refuses.
-	if policy.Value != limit.Value || policy.Value != "default" && (!denied || policy.Value != "second" && policy.Value != "two seconds") {
-		t.Errorf("policies %v and %v", policy.Value, limit.Value)
+	limits := items("RateLimit")
+	if len(limits) != 1 {
+		t.Errorf("RateLimit has %d items", len(limits))
+		return
 	}
-	q, w, r, at := number(policy, "q"), number(policy, "w"), number(limit, "r"), number(limit, "t")
-	if q < 1 || (w < 1) == (policy.Value == "default") || r < 0 || r > q || (at >= 0) != denied {
-		t.Errorf("q=%d, w=%d, r=%d, t=%d, denied %v", q, w, r, at, denied)
+	limit := limits[0]
+	r, at := number(limit, "r"), number(limit, "t")
+	var told []string
+	named := false
+	for _, policy := range items("RateLimit-Policy") {
+		name, _ := policy.Value.(string)
+		told = append(told, name)
+		q, w := number(policy, "q"), number(policy, "w")
+		if q < 1 || w < 1 {
+			t.Errorf("policy %s: q=%d, w=%d", name, q, w)
+		}
+		if name == limit.Value {
+			named = true
+			if r < 0 || r > q || (at >= 0) != denied {
+				t.Errorf("policy %s: q=%d, r=%d, t=%d, denied %v", name, q, r, at, denied)
+			}
+		}
+	}
+	if !slices.Equal(told, policies) || !named {
+		t.Errorf("policies %q, want %q; the limit is of %v", told, policies, limit.Value)
 	}
 	if retry := h.Get("Retry-After"); denied && retry != strconv.FormatInt(at, 10) || !denied && retry != "" {
 		t.Errorf("Retry-After is %q, t is %d", retry, at)
@@ -191,22 +211,31 @@ func TestLoad(t *testing.T) {
 					if suppressed {
 						limiter = p.Suppressed()
 					}
-					o := httplimit.Options{Limiter: limiter, Rate: rate, Window: window}
+					o := httplimit.Options{Limiter: limiter, Rate: rate} // the window is the limiter's
 					if both {
-						m, err := p.Multi(trypema.StrategyAbsolute,
-							trypema.Limit{Name: "second", Rate: rate, Window: window},
-							trypema.Limit{Name: "two seconds", Rate: 0.75 * rate, Window: 2 * window})
+						all := []trypema.Limit{
+							{Name: "second", Rate: rate, Window: window},
+							{Name: "two seconds", Rate: 0.75 * rate, Window: 2 * window},
+						}
+						m, err := p.Multi(trypema.StrategyAbsolute, all...)
 						check(t, err)
-						o = httplimit.Options{Window: window, Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
-							return m.AllowN(r.Context(), key, n)
-						}}
+						o = httplimit.Options{
+							Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
+								return m.AllowN(r.Context(), key, n)
+							},
+							Limits: func(*http.Request) []trypema.Limit { return all },
+						}
 					}
 					limit := middleware(t, o)
 					s := httptest.NewServer(limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") })))
 					t.Cleanup(func() { s.Close(); check(t, bound()) })
 					urls = append(urls, s.URL)
 				}
-				admitted, denied := load(t, urls, callers, length)
+				policies := []string{"default"}
+				if both {
+					policies = []string{"second", "two seconds"}
+				}
+				admitted, denied := load(t, urls, callers, length, policies)
 				most := rate
 				if suppressed {
 					most = int(rate * hardness)
@@ -233,7 +262,9 @@ func TestLoad(t *testing.T) {
 type span struct{ from, to time.Duration }
 
 // load has callers ask in turn, as fast as they can, by vegeta.
-func load(t *testing.T, urls []string, callers int, length time.Duration) (admitted []span, denied int) {
+func load(
+	t *testing.T, urls []string, callers int, length time.Duration, policies []string,
+) (admitted []span, denied int) {
 	transport := &http.Transport{MaxIdleConnsPerHost: callers}
 	defer transport.CloseIdleConnections()
 	var targets []vegeta.Target
@@ -253,7 +284,7 @@ func load(t *testing.T, urls []string, callers int, length time.Duration) (admit
 		default:
 			t.Fatalf("%d %s", result.Code, result.Error)
 		}
-		fields(t, result.Headers, result.Code == http.StatusTooManyRequests)
+		fields(t, result.Headers, result.Code == http.StatusTooManyRequests, policies...)
 	}
 	return admitted, denied
 }

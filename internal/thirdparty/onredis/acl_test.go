@@ -99,6 +99,16 @@ func useAll(t *testing.T, conn redislimit.Conn) error {
 	}
 	defer hybrid.Close() //nolint:errcheck // without access it can not settle
 	ctx := t.Context()
+	for _, p := range []trypema.MultiProvider{inRedis, hybrid} { // their names end in the group
+		free := trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: 100, Window: time.Second}}}
+		policies, err := trypema.NewPolicies(p, free)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := policies.Allow(ctx, "free", "k"); err != nil || d.Fallback {
+			return fmt.Errorf("a policy: %+v, %w", d, err)
+		}
+	}
 	for _, l := range []trypema.Limiter{inRedis.Absolute(), inRedis.Suppressed(), hybrid.Absolute(), hybrid.Suppressed()} {
 		for i := range 100 {
 			rate := trypema.Per(40, 100*time.Millisecond)

@@ -48,6 +48,8 @@ type Command struct {
 
 	JSON bool `name:"json" help:"Print one JSON document."`
 	CSV  bool `name:"csv" help:"Print comma-separated values with a header line."`
+
+	adjust func(*plan) // for tests; nil for what the flags say
 }
 
 // Parse returns the command that the arguments of trypema bench are.
@@ -95,6 +97,9 @@ type plan struct {
 
 	warmUp   time.Duration // before the timed calls
 	duration time.Duration // of the timed calls to each limiter
+
+	traps   int // that are sprung in the accuracy pass; 0: no such pass
+	counted int // calls of which the allocations are counted
 }
 
 const (
@@ -112,28 +117,38 @@ const (
 // resolve checks the flags, makes the workload, and returns the names of the limiters to measure.
 func (c *Command) resolve() (plan, []string, error) {
 	p, names, err := c.check()
-	if err != nil {
-		return plan{}, nil, err
+	if err == nil {
+		p.work = c.workload()
 	}
-	workers := c.Workers
-	if workers == 0 {
-		workers = max(cmp.Or(c.Procs, runtime.GOMAXPROCS(0)), c.instances())
-		if c.Provider == redisserver.Redis {
-			workers = remoteWorkers
-		}
-	}
-	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
-	p.work = newWorkload(c.KeySpace, workers, hot)
-	return p, names, nil
+	return p, names, err
 }
 
 // prepare is resolve with a server, which forgets no key before the time shortest; it is for the caller to close.
 func (c *Command) prepare(ctx context.Context, shortest time.Duration) (plan, []string, error) {
-	p, names, err := c.resolve()
+	p, names, err := c.check()
 	if err == nil {
 		p.limit.Server, err = c.Open(ctx, shortest)
 	}
+	if err == nil { // the workload takes a while
+		p.work = c.workload()
+	}
 	return p, names, err
+}
+
+func (c *Command) workload() *workload {
+	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
+	return newWorkload(c.KeySpace, c.workers(), hot)
+}
+
+// workers is how many goroutines call.
+func (c *Command) workers() int {
+	switch {
+	case c.Workers > 0:
+		return c.Workers
+	case c.Provider == redisserver.Redis:
+		return remoteWorkers
+	}
+	return max(cmp.Or(c.Procs, runtime.GOMAXPROCS(0)), c.instances())
 }
 
 // check returns the first flag that is wrong, or the plan without its workload.
@@ -182,6 +197,8 @@ func (c *Command) check() (plan, []string, error) {
 		procs:    c.Procs,
 		warmUp:   min(maxWarmUp, c.Window*6/5),
 		duration: c.Duration,
+		traps:    traps,
+		counted:  countedOps,
 	}
 	if c.WarmUp != nil {
 		p.warmUp = *c.WarmUp
@@ -194,6 +211,9 @@ func (c *Command) check() (plan, []string, error) {
 		if c.Burst != nil {
 			p.burst = *c.Burst
 		}
+	}
+	if c.adjust != nil {
+		c.adjust(&p)
 	}
 	return p, names, nil
 }
@@ -255,24 +275,10 @@ var errInterrupted = errors.New("interrupted; a part of a measurement is not rep
 
 // Run measures and prints.
 func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
-	bar := screen.NewBar(out.Err)
-	defer bar.Clear()
-	var r printable
-	var failed []error
-	if c.Compare != "" {
-		all, err := Compare(ctx, []Case{{"", c}}, bar.Set)
-		if err != nil {
-			return err
-		}
-		r, failed = all, all.Failures()
-		bar.Clear()
-		for _, why := range all.LeftOut {
-			out.Complain(errors.New("left out: " + why))
-		}
-	} else if r, err = c.single(ctx, bar); err != nil {
+	r, failed, err := c.measure(ctx, out)
+	if err != nil {
 		return err
 	}
-	bar.Clear()
 	switch {
 	case c.JSON:
 		err = screen.JSON(out.Out, r)
@@ -282,6 +288,25 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 		err = r.table(out.Out)
 	}
 	return errors.Join(append(failed, err)...)
+}
+
+// measure measures what the flags say. The rows that failed are also errors.
+func (c *Command) measure(ctx context.Context, out screen.Streams) (r printable, failed []error, err error) {
+	bar := screen.NewBar(out.Err)
+	defer bar.Clear()
+	if c.Compare == "" {
+		r, err := c.single(ctx, bar)
+		return r, nil, err
+	}
+	all, err := Compare(ctx, []Case{{"", c}}, bar.Set)
+	if err != nil {
+		return nil, nil, err
+	}
+	bar.Clear()
+	for _, why := range all.LeftOut {
+		out.Complain(errors.New("left out: " + why))
+	}
+	return all, all.Failures(), nil
 }
 
 // single measures one limiter in every respect.
@@ -309,7 +334,7 @@ func (c *Command) single(ctx context.Context, bar *screen.Bar) (_ *result, err e
 	if err != nil {
 		return nil, err
 	}
-	fullest, err := p.fullestWindow(ctx, name, traps, func(part float64) { bar.Set(0.8+0.2*part, "accuracy") })
+	fullest, err := p.fullestWindow(ctx, name, p.traps, func(part float64) { bar.Set(0.8+0.2*part, "accuracy") })
 	if err != nil {
 		return nil, err
 	}

@@ -71,14 +71,14 @@ func (p plan) footprint(ctx context.Context, name string, filled func()) (f foot
 	runtime.ReadMemStats(&start)
 	for i, w := range workers {
 		wg.Go(func() {
-			for j := i; j < countedOps; j += len(workers) {
+			for j := i; j < p.counted; j += len(workers) {
 				w.call()
 			}
 		})
 	}
 	wg.Wait()
 	runtime.ReadMemStats(&end)
-	f.allocsPerOp = ptr(float64(end.Mallocs-start.Mallocs) / countedOps)
+	f.allocsPerOp = ptr(float64(end.Mallocs-start.Mallocs) / float64(p.counted))
 	var failed error
 	for _, w := range workers {
 		failed = cmp.Or(failed, w.firstFail)
@@ -173,10 +173,19 @@ func (f *Footprint) collect() {
 	}
 }
 
-// liveHeap is the size of what is reachable. The second collection ends the sweep of the first, and takes what
-// finalizers let go.
+// liveHeap is the size of what is reachable. A second collection ends the sweep of the first, and takes what finalizers let go: one
+// goroutine runs these in turn, so the end of one that was set last is waited for.
 func liveHeap() uint64 {
-	runtime.GC()
+	ran := make(chan struct{})
+	runtime.SetFinalizer(new(*int), func(**int) { close(ran) })
+	for collected := false; !collected; {
+		runtime.GC()
+		select {
+		case <-ran:
+			collected = true
+		case <-time.After(time.Millisecond):
+		}
+	}
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -19,6 +19,7 @@ const (
 
 	settlementTook   = 250 * time.Millisecond
 	settlementWindow = time.Minute
+	embeddedWindow   = time.Hour // for the embedded server, which may be slow, and whose keys end with it
 )
 
 // settlement runs a smaller workload within one window, and returns how much was admitted, after it is sure that Redis has
@@ -27,7 +28,11 @@ func (p plan) settlement(ctx context.Context, name string, progress func(part fl
 	if p.limit.Server.Provider() != redisserver.Hybrid || !peer.IsOurs(name) {
 		return nil, nil
 	}
-	if p.limit, err = resized(p.limit, p.limit.Capacity, settlementWindow); err != nil {
+	window := settlementWindow
+	if p.limit.Server.Embedded() {
+		window = embeddedWindow
+	}
+	if p.limit, err = resized(p.limit, p.limit.Capacity, window); err != nil {
 		return nil, err
 	}
 	p.work = newWorkload(min(len(p.work.keys), maxSettledKeys), len(p.work.sequences), p.work.hot)

@@ -74,27 +74,32 @@ func (w *worker) call() {
 
 func (w *worker) clock() time.Duration { return time.Since(w.base) }
 
-// flatOut calls as often as it can, and times some of the calls.
+// flatOut calls as often as it can, and times some of the calls. It makes a few in any case, also where it comes to run only when the
+// time is over.
 func (w *worker) flatOut(stop *atomic.Bool) {
 	untimed := sampleEvery - 1
 	if w.limiter.Waits() {
 		untimed = sampleEveryRemote - 1
 	}
-	for !stop.Load() {
+	for {
 		for range untimed {
 			w.call()
 		}
 		began := w.clock()
 		w.call()
 		w.latency.Record(w.clock() - began)
+		if stop.Load() {
+			return
+		}
 	}
 }
 
 // onSchedule makes burst calls at each instant of a Poisson process, and times every call from the instant at which it
-// was due: when one is late because those before it were slow, that is part of its latency.
+// was due: when one is late because those before it were slow, that is part of its latency. The first that is due is made in any case.
 func (w *worker) onSchedule(stop *atomic.Bool, perSecond float64, burst int) {
 	bursts := arrivals.NewPoisson(perSecond / float64(burst))
-	for ; w.waitUntil(bursts.Due(), stop); bursts.Next() {
+	for first := true; w.waitUntil(bursts.Due(), stop) || first && bursts.Due() <= w.clock(); bursts.Next() {
+		first = false
 		for range burst {
 			w.call()
 			w.latency.Record(w.clock() - bursts.Due())
@@ -529,9 +534,9 @@ func (s *session) verify(ctx context.Context) (a audit, err error) {
 	}
 	admitted := r.allowed + s.filled
 	a.admittedToLimit = float64(admitted) / float64(permitted)
-	// What one hybrid instance has on lease, another can not admit.
+	// What a hybrid instance has on lease no other can admit, nor can it do so itself where it comes too late.
 	hybrid := s.limiter.Provider == redisserver.Hybrid
-	if hybrid && len(s.limiter.Verbs()) > 1 {
+	if hybrid {
 		allCalm = false
 	}
 	switch {

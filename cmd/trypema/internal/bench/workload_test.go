@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"math"
 	"strings"
 	"testing"
 )
@@ -47,6 +48,40 @@ func TestWorkloadIsWhatItSays(t *testing.T) {
 				t.Errorf("share of the first key is %v, want %v", share, tt.share)
 			}
 		})
+	}
+}
+
+// TestShortRunsAreWhatTheySay: on a machine that is slow few calls are made, of which chance makes more than of many.
+func TestShortRunsAreWhatTheySay(t *testing.T) {
+	for _, keys := range []int{1, 2, 10, 2000} {
+		for _, hot := range []float64{0, 0.0001, 0.2, 0.9, 1} {
+			w := newWorkload(keys, 3, hot)
+			for n := uint64(1); n < 5000; n += 1 + n/8 {
+				for _, calls := range [][]uint64{{n, n, n}, {n, 0, 0}, {n, 20 * n, 7}} {
+					if _, _, err := w.verify(calls, w.offered(calls)); err != nil {
+						t.Errorf("%d keys, %v to the first, %d calls: %v", keys, hot, calls, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestByChance: a Poisson count lies further from its mean than is taken for chance less than once in 10⁷ times, and not so much less that
+// nothing would be found.
+func TestByChance(t *testing.T) {
+	for _, mean := range []float64{1e-6, 0.01, 0.2, 1, 5, 61, 1000} {
+		far, p := byChance(mean, 1), math.Exp(-mean)
+		outside := 0.0
+		for n := 0.0; n < mean+20*math.Sqrt(mean)+40; n++ {
+			if math.Abs(n-mean) > far {
+				outside += p
+			}
+			p *= mean / (n + 1)
+		}
+		if outside > 1e-7 || far > 6.5*math.Sqrt(mean)+7 {
+			t.Errorf("mean %v: further than %.1f with a probability of %.2g", mean, far, outside)
+		}
 	}
 }
 

@@ -16,6 +16,9 @@ const (
 	// up, and the report says so.
 	patience = time.Second
 
+	// tooLate is how late a call is that shows the load of the machine instead of the load that was asked for.
+	tooLate = 50 * time.Millisecond
+
 	requestTimeout = 10 * time.Second
 )
 
@@ -24,6 +27,7 @@ type sent struct {
 	admitted, declined uint64 // answered 200 and 429
 	failed             uint64 // any other answer, or none
 	skipped            uint64 // due but never sent
+	late               uint64 // sent more than tooLate after they were due
 	firstFail          error
 }
 
@@ -32,6 +36,7 @@ func (s *sent) add(o sent) {
 	s.declined += o.declined
 	s.failed += o.failed
 	s.skipped += o.skipped
+	s.late += o.late
 	if s.firstFail == nil {
 		s.firstFail = o.firstFail
 	}
@@ -40,12 +45,15 @@ func (s *sent) add(o sent) {
 func (s sent) answered() uint64 { return s.admitted + s.declined }
 func (s sent) due() uint64      { return s.answered() + s.failed + s.skipped }
 
+// untimely is the part of the calls that were made too late, or never.
+func (s sent) untimely() float64 { return float64(s.late+s.skipped) / float64(max(1, s.due())) }
+
 // offer sends requests to the urls until ctx ends, as a Poisson process of perSecond calls, and waits for the answers. Each
 // of the clients is a Poisson process of its share; together they are one. A client makes its next call when that is
 // due, or at once when the last answer came later, so the load does not wait for the server as long as some client is
 // free. It stays with one of the urls, each client with the next.
-func offer(ctx context.Context, urls []string, perSecond float64, clients int) sent {
-	transport := &http.Transport{MaxIdleConnsPerHost: clients}
+func (w web) offer(ctx context.Context, urls []string, perSecond float64, clients int) sent {
+	transport := w.transport(clients)
 	defer transport.CloseIdleConnections()
 	c := &http.Client{Transport: transport, Timeout: requestTimeout}
 
@@ -75,13 +83,19 @@ func client(ctx context.Context, c *http.Client, url string, perSecond float64) 
 		timer.Reset(calls.Due() - time.Since(start))
 		select {
 		case <-ctx.Done():
-			s.skipped += calls.SkipTo(time.Since(start))
-			return s
 		case <-timer.C:
 		}
-		if now := time.Since(start); now-calls.Due() > patience {
+		now := time.Since(start)
+		if ctx.Err() != nil {
+			s.skipped += calls.SkipTo(now)
+			return s
+		}
+		switch behind := now - calls.Due(); {
+		case behind > patience:
 			s.skipped += calls.SkipTo(now)
 			continue
+		case behind > tooLate:
+			s.late++
 		}
 		s.send(c, url)
 		calls.Next()

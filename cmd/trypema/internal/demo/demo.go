@@ -22,7 +22,7 @@ import (
 type Command struct {
 	redisserver.Flags
 
-	Rate            float64        `default:"100" help:"Limit of each route, in requests per second."`
+	Rate            *float64       `help:"Limit of each route, in requests per second. Default: 100; 50 for the page, on which one machine is all clients, servers and Redis."`
 	Load            float64        `default:"3" help:"Load offered to each route, as a multiple of the limit."`
 	Window          *time.Duration `help:"Length of the sliding window. Default: a quarter of the duration, at most 5s."`
 	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
@@ -34,7 +34,10 @@ type Command struct {
 	Addr            *string        `placeholder:"HOST:PORT" help:"Where to serve the page. Default: 127.0.0.1:8080, or another port where that is taken."`
 	Open            bool           `default:"true" negatable:"" help:"Open the page in a browser, when there is one."`
 
-	open func(trypema.Options) ([]instance, error)
+	// For tests.
+	web   *web                                                         // nil for loopback
+	open  func(trypema.Options) ([]instance, redisserver.Where, error) // nil for the instances that the flags name
+	redis backend                                                      // of the page; nil for the server that the flags name
 }
 
 // Help is the text of trypema demo --help.
@@ -49,7 +52,7 @@ limit. Clients offer Poisson load to both, independently of the answers as far a
 
 With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their time to
 live. With --provider hybrid decisions are made in this process, from what Redis has leased to it. What was decided without
-Redis, because it did not answer within 250ms, is counted as fallback.
+Redis, because it did not answer within 250ms, is counted as fallback; the embedded server has longer, as it shares the processors.
 
 With --instances there are as many servers, each with an instance of the provider and with its share of the clients. They
 are judged together.
@@ -62,7 +65,9 @@ At the end, or after Ctrl-C, the guarantees are judged by what was measured. The
 type instance = redisserver.Instance
 
 const (
-	defaultWindow = 5 * time.Second
+	defaultWindow   = 5 * time.Second
+	defaultRate     = 100
+	defaultPageRate = 50
 
 	// Each admission of the last window is kept for the exact check of any window, and each call that was due and not
 	// made is counted one by one.
@@ -91,7 +96,8 @@ func (c *Command) resolve() (setup, error) {
 	if c.Window != nil {
 		window = *c.Window
 	}
-	limit := flags.Limit{Rate: c.Rate, Window: window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
+	rate := c.rate(defaultRate)
+	limit := flags.Limit{Rate: rate, Window: window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
 	options, capacity, err := limit.Resolve()
 	err = flags.First(
 		c.Check(),
@@ -99,14 +105,14 @@ func (c *Command) resolve() (setup, error) {
 		flags.Check(c.Duration > 0, "duration", c.Duration, "above 0s"),
 		err,
 		c.CheckFor(window),
-		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
+		flags.Check(capacity <= maxCapacity, "rate", rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
 		flags.Check(c.Load > 0, "load", c.Load, "above 0"),
-		flags.Check(c.Load*c.Rate <= maxOffered, "load", c.Load, fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, c.Rate)),
+		flags.Check(c.Load*rate <= maxOffered, "load", c.Load, fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, rate)),
 		flags.Check(c.Clients >= 1 && c.Clients <= 4096, "clients", c.Clients, "from 1 to 4096"),
 		flags.Check(c.Instances == nil || c.Clients >= *c.Instances, "clients", c.Clients, "at least one for each of --instances"),
 	)
 	return setup{
-		rate:     trypema.Rate(c.Rate),
+		rate:     trypema.Rate(rate),
 		load:     c.Load,
 		options:  options,
 		capacity: capacity,
@@ -131,13 +137,13 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	s.where = server.Where(c.Provider, s.options.Window)
-	instances, end, err := c.limits(server, s.options)
+	instances, end, err := c.limits(server, &s)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
 
-	run, err := start(ctx, s, instances)
+	run, err := start(ctx, c.network(), s, instances)
 	if err != nil {
 		return err
 	}
@@ -154,15 +160,30 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	return errors.Join(err, report.broken())
 }
 
+// rate is the limit per second that the flags name, or the one given.
+func (c *Command) rate(otherwise float64) float64 {
+	if c.Rate == nil {
+		return otherwise
+	}
+	return *c.Rate
+}
+
+func (c *Command) network() web {
+	if c.web != nil {
+		return *c.web
+	}
+	return loopback
+}
+
 // limits returns the instances that guard the servers, and what ends them.
-func (c *Command) limits(server *redisserver.Server, o trypema.Options) (instances []instance, end func() error, err error) {
-	nothing := func() error { return nil }
+func (c *Command) limits(server *redisserver.Server, s *setup) (instances []instance, end func() error, err error) {
+	nothing, o := func() error { return nil }, s.options
 	switch {
 	case c.open != nil:
-		instances, err := c.open(o)
+		instances, s.where, err = c.open(o)
 		return instances, nothing, err
 	case server != nil:
-		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o})
+		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o, Timeout: timeout(server, embeddedTimeout)})
 		if err != nil {
 			return nil, nothing, err
 		}
@@ -195,7 +216,7 @@ type traffic struct {
 }
 
 // start opens a server for each instance and lets the clients loose, until the duration is over or ctx ends.
-func start(ctx context.Context, s setup, instances []instance) (*traffic, error) {
+func start(ctx context.Context, w web, s setup, instances []instance) (*traffic, error) {
 	guarded := func(strategy string, bound uint64) *route {
 		return &route{path: "/" + strategy, strategy: strategy, bound: bound, meter: newMeter(s.options.Window, s.offered())}
 	}
@@ -205,7 +226,7 @@ func start(ctx context.Context, s setup, instances []instance) (*traffic, error)
 		mux := http.NewServeMux()
 		mux.Handle(absolute.path, guard(i.Absolute(), s.rate, absolute.meter))
 		mux.Handle(suppressed.path, guard(i.Suppressed(), s.rate, suppressed.meter))
-		one, err := serve(mux)
+		one, err := w.serve(mux)
 		if err != nil {
 			return nil, errors.Join(err, t.servers.close())
 		}
@@ -215,7 +236,7 @@ func start(ctx context.Context, s setup, instances []instance) (*traffic, error)
 	began := time.Now()
 	var clients sync.WaitGroup
 	for _, r := range t.routes {
-		clients.Go(func() { r.sent = offer(ctx, t.servers.urls(r.path), s.offered(), s.clients) })
+		clients.Go(func() { r.sent = w.offer(ctx, t.servers.urls(r.path), s.offered(), s.clients) })
 	}
 	go func() {
 		<-ctx.Done()

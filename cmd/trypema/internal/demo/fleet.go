@@ -9,7 +9,6 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
-	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -20,27 +19,25 @@ type fleet struct {
 	paused    atomic.Int64 // the number of one, or 0
 	servers   servers
 	local     *server
-	proxies   []*proxy.Proxy
+	roads     []road
 	ends      []func() error
 }
 
 // newFleet makes one, with a guard for each of the lanes.
-func newFleet(k knobs, redis *redisserver.Server, lanes []*lane) (_ *fleet, err error) {
+func newFleet(k knobs, w web, redis backend, lanes []*lane) (_ *fleet, err error) {
 	f := &fleet{instances: k.Instances}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
 		}
 	}()
-	var addrs []string
 	for range k.Instances {
-		p, err := proxy.Start(redis.Addr())
+		r, err := redis.road()
 		if err != nil {
 			return nil, err
 		}
-		f.proxies = append(f.proxies, p)
-		f.ends = append(f.ends, p.Close)
-		addrs = append(addrs, p.Addr())
+		f.roads = append(f.roads, r)
+		f.ends = append(f.ends, r.Close)
 	}
 	f.set(k)
 	local, err := trypema.NewLocal(k.options())
@@ -50,7 +47,7 @@ func newFleet(k knobs, redis *redisserver.Server, lanes []*lane) (_ *fleet, err 
 	f.ends = append(f.ends, local.Close)
 	byProvider := map[string][]instance{redisserver.Local: {local}}
 	for _, provider := range []string{redisserver.Redis, redisserver.Hybrid} {
-		limits, err := redis.LimitsBy(addrs, provider, redislimit.Options{Options: k.options()})
+		limits, err := redis.limits(f.roads, provider, redislimit.Options{Options: k.options()})
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +61,7 @@ func newFleet(k knobs, redis *redisserver.Server, lanes []*lane) (_ *fleet, err 
 				mux.Handle("/"+l.id(), l.guard(l.limiter(all[i%k.Instances])))
 			}
 		}
-		s, err := serve(mux)
+		s, err := w.serve(mux)
 		if err != nil {
 			return nil, err
 		}
@@ -86,7 +83,7 @@ func (l *lane) limiter(i instance) trypema.Limiter {
 // set does what knobs say of Redis and the ways to it.
 func (f *fleet) set(k knobs) {
 	f.paused.Store(int64(k.Paused))
-	for i, p := range f.proxies {
+	for i, p := range f.roads {
 		p.SetDelay(time.Duration(k.Delay * float64(time.Millisecond)))
 		p.Refuse(!k.Redis)
 		p.Blackhole(i+1 == k.Paused)
@@ -105,16 +102,17 @@ func (f *fleet) url(l *lane) (url string, number int) {
 	return f.servers[i].url + "/" + l.id(), i + 1
 }
 
-// close ends all of it, after the calls that are under way. A provider that waits for Redis is let through to it, or told that it is gone.
+// close ends all of it, after the calls that are under way. The providers are let through to Redis, to settle.
 func (f *fleet) close() error {
 	all := f.servers
 	if f.local != nil {
 		all = append(all[:len(all):len(all)], f.local)
 	}
 	err := all.close()
-	for _, p := range f.proxies {
+	for _, p := range f.roads {
 		p.SetDelay(0)
 		p.Blackhole(false)
+		p.Refuse(false)
 	}
 	for i := range f.ends { // the newest first
 		err = errors.Join(err, f.ends[len(f.ends)-1-i]())

@@ -138,7 +138,7 @@ func (k knobs) bound(strategy string) uint64 {
 func (c *Command) knobs() (knobs, error) {
 	const ms = float64(time.Millisecond)
 	k := knobs{
-		Limit: c.Rate, Window: 2, HardLimitFactor: c.HardLimitFactor, Load: c.Load,
+		Limit: c.rate(defaultPageRate), Window: 2, HardLimitFactor: c.HardLimitFactor, Load: c.Load,
 		Instances: 2, Shape: steady, Redis: true,
 	}
 	if c.Window != nil {

@@ -156,8 +156,8 @@ func (l *lane) work(ctx context.Context, s *stage, client *http.Client) {
 
 // call makes one. The providers and servers do not change while it is under way.
 func (l *lane) call(s *stage, client *http.Client, who int) {
-	s.calling.RLock()
-	defer s.calling.RUnlock()
+	s.calling.enter()
+	defer s.calling.leave()
 	if s.fleet == nil { // it could not be made anew, and the show is over
 		return
 	}

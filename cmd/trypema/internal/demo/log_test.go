@@ -1,9 +1,9 @@
 package demo
 
 import (
-	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -29,14 +29,14 @@ func busy(t *testing.T) *traffic {
 }
 
 func TestLogEndsWithTheClients(t *testing.T) {
-	run := busy(t)
-	run.done = make(chan struct{})
-	ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
-	defer cancel()
-	context.AfterFunc(ctx, func() { close(run.done) })
-	var b strings.Builder
-	run.log(&b)
-	if got := b.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "11s   /absolute") {
-		t.Errorf("got %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		run := busy(t)
+		run.done = make(chan struct{})
+		time.AfterFunc(1200*time.Millisecond, func() { close(run.done) })
+		var b strings.Builder
+		run.log(&b)
+		if got := b.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "11s   /absolute") {
+			t.Errorf("got %q", got)
+		}
+	})
 }

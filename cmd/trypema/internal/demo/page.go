@@ -48,27 +48,22 @@ func (c *Command) show(ctx context.Context, out screen.Streams) (err error) {
 	if err != nil {
 		return err
 	}
-	f := c.Flags
-	f.Provider, f.Instances = redisserver.Hybrid, nil
-	redis, err := f.Open(ctx, time.Second)
+	redis, about, end, err := c.backend(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, redis.Close()) }()
-	if redis.IsCluster() {
-		return flags.Check(false, "redis", "a Cluster", "one server, for the page: it puts a proxy before it")
-	}
+	defer func() { err = errors.Join(err, end()) }()
 	l, err := c.listen(out)
 	if err != nil {
 		return err
 	}
-	s, err := newStage(redis, k, func(text string) { fmt.Fprintln(out.Err, text) })
+	s, err := newStage(c.network(), redis, k, func(text string) { fmt.Fprintln(out.Err, text) })
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pages := http.Server{Handler: s.handler(ctx, redis.Where(redisserver.Redis, 0).Server), ReadHeaderTimeout: 5 * time.Second}
+	pages := http.Server{Handler: s.handler(ctx, about), ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan error, 1)
 	go func() {
 		err := pages.Serve(l)
@@ -92,6 +87,23 @@ func (c *Command) show(ctx context.Context, out screen.Streams) (err error) {
 	return errors.Join(err, s.table(out.Out), s.judge())
 }
 
+// backend returns the server that the flags name, what there is to say about it, and what ends it.
+func (c *Command) backend(ctx context.Context) (_ backend, about string, end func() error, err error) {
+	if c.redis != nil {
+		return c.redis, "", func() error { return nil }, nil
+	}
+	f := c.Flags
+	f.Provider, f.Instances = redisserver.Hybrid, nil
+	redis, err := f.Open(ctx, time.Second)
+	if err == nil && redis.IsCluster() {
+		err = errors.Join(flags.Check(false, "redis", "a Cluster", "one server, for the page: it puts a proxy before it"), redis.Close())
+	}
+	if err != nil {
+		return nil, "", nil, err
+	}
+	return realRedis{redis}, redis.Where(redisserver.Redis, 0).Server, redis.Close, nil
+}
+
 // hasBrowser reports whether there is a screen on which one could open.
 func hasBrowser() bool {
 	return runtime.GOOS == "windows" || runtime.GOOS == "darwin" || os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != ""
@@ -101,7 +113,8 @@ func hasBrowser() bool {
 // at a free port.
 func (c *Command) listen(out screen.Streams) (net.Listener, error) {
 	addr := c.addr()
-	l, err := net.Listen("tcp", addr)
+	listen := c.network().listen
+	l, err := listen(addr)
 	if err == nil {
 		return l, nil
 	}
@@ -110,7 +123,7 @@ func (c *Command) listen(out screen.Streams) (net.Listener, error) {
 	}
 	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
 		fmt.Fprintf(out.Err, "%s is taken; another port it is\n", addr)
-		return net.Listen("tcp", "127.0.0.1:0")
+		return listen(freeAddr)
 	}
 	return nil, err
 }

@@ -12,6 +12,13 @@ function say(text, bad = false) {
   notice.classList.toggle('bad', bad)
 }
 
+// That the machine is too busy is said while nothing else is.
+let busy = ''
+function sayBusy(text) {
+  if (['', busy].includes(notice.textContent)) say(text, text !== '')
+  busy = text
+}
+
 // What was turned last goes last, however long the server takes.
 let pending = {}
 let sending = false
@@ -125,6 +132,7 @@ events.addEventListener('message', (event) => {
     say('')
   }
   if (!sending) set(view.knobs)
+  sayBusy(view.busy)
   view.lanes.forEach(show)
   rows($('clients'), view.lanes[0].clients.map((c, i) => [c.client, ...view.lanes.map((l) => {
     const { asked, admitted } = l.clients[i]

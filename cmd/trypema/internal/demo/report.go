@@ -53,6 +53,7 @@ type routeReport struct {
 	Errors            uint64  `json:"errors"`   // calls that the limiter answered with an error
 	Failed            uint64  `json:"failed"`
 	Skipped           uint64  `json:"skipped"`
+	Late              uint64  `json:"late"` // made more than 50ms after they were due
 	LongestPause      float64 `json:"longest_pause_ms"`
 	Stalled           float64 `json:"stalled_ms"`
 	SettledRate       float64 `json:"settled_admitted_per_second"`
@@ -92,6 +93,9 @@ func (t *traffic) report() report {
 				"%s: the clients offered %s of the %s asked for",
 				r.path, screen.PerSecond(float64(due-r.sent.skipped)/t.took.Seconds()), screen.PerSecond(s.offered())))
 		}
+		if r.sent.untimely() > mostUntimely {
+			out.Warnings = append(out.Warnings, r.path+": "+r.sent.excuse())
+		}
 		if r.sent.failed > 0 {
 			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %d requests failed, the first with: %v", r.path, r.sent.failed, r.sent.firstFail))
 		}
@@ -123,6 +127,7 @@ func (t *traffic) routeReport(r *route, m reading) routeReport {
 		Errors:            m.failed,
 		Failed:            r.sent.failed,
 		Skipped:           r.sent.skipped,
+		Late:              r.sent.late,
 		LongestPause:      screen.Milliseconds(m.longestPause),
 		Stalled:           screen.Milliseconds(m.stalled),
 		SettledRate:       m.settledRate(),
@@ -190,13 +195,13 @@ func (r report) table(w io.Writer) error {
 	}
 	for _, f := range r.Guarantees {
 		mark := map[verdict]string{held: "✓", broken: "✗", notJudged: "·"}[f.Verdict]
-		fmt.Fprintf(w, " %s %s\n", mark, f)
+		fmt.Fprint(w, screen.Fold(" "+mark+" ", f.String()))
 		if f.Note != "" {
-			fmt.Fprintf(w, "     %s\n", f.Note)
+			fmt.Fprint(w, screen.Fold("     ", f.Note))
 		}
 	}
 	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, " ! %s\n", warning)
+		fmt.Fprint(w, screen.Fold(" ! ", warning))
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -13,7 +12,7 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// server is a real HTTP server on a loopback port.
+// server is an HTTP server on a free port.
 type server struct {
 	http http.Server
 	url  string
@@ -21,8 +20,8 @@ type server struct {
 }
 
 // serve listens on a free port and answers by the handler until the server is closed.
-func serve(h http.Handler) (*server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func (w web) serve(h http.Handler) (*server, error) {
+	l, err := w.listen(freeAddr)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +42,8 @@ func (s *server) close(ctx context.Context) error {
 	}
 	return err
 }
+
+const freeAddr = "127.0.0.1:0"
 
 // servers are alike, each with an instance of the limits.
 type servers []*server

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,21 +21,23 @@ const (
 	tick        = 250 * time.Millisecond
 	shown       = 30 * time.Second // in the charts
 	rateOver    = 4                // ticks that a rate is the mean of
+	lateFor     = 8                // ticks for which it is said that calls came late
+	veryLate    = 100 * time.Millisecond
 	restAfter   = 10 * time.Second // without anybody who looks
 	worstWindow = "%s, %s: %d in the fullest window of %vs, at most %d allowed"
 )
 
 // stage is the six limiters under the same load, for people who look at the page and turn its knobs.
 type stage struct {
-	redis *redisserver.Server
+	web   web
+	redis backend
 	lanes []*lane
 	rate  atomic.Uint64 // bits of the limit per second
 	say   func(string)  // to who has started it
 	over  chan struct{} // closed when something has failed that ends the show
 
-	// Calls hold it for reading: who has it for writing can change the fleet.
-	calling sync.RWMutex
-	fleet   *fleet
+	calling *gate  // while it is closed, the fleet can change
+	fleet   *fleet // of the calls that are inside
 
 	turning sync.Mutex // held by who turns a knob, one after the other
 
@@ -45,12 +48,14 @@ type stage struct {
 	series   [][]sample
 	broken   map[string]string // guarantees, by lane
 	watchers map[chan []byte]bool
-	lonely   time.Time // since when there is no watcher
+	lonely   time.Time       // since when there is no watcher
+	late     time.Duration   // by which calls came too late since the last tick, at most
+	lates    []time.Duration // the same of the ticks before
 }
 
-func newStage(redis *redisserver.Server, k knobs, say func(string)) (*stage, error) {
+func newStage(w web, redis backend, k knobs, say func(string)) (*stage, error) {
 	s := &stage{
-		redis: redis, knobs: k, say: say, over: make(chan struct{}), turned: time.Now(), lonely: time.Now(),
+		web: w, redis: redis, knobs: k, say: say, calling: newGate(), over: make(chan struct{}), turned: time.Now(), lonely: time.Now(),
 		broken: make(map[string]string), watchers: make(map[chan []byte]bool),
 	}
 	for _, strategy := range []string{absolute, suppressed} {
@@ -63,13 +68,13 @@ func newStage(redis *redisserver.Server, k knobs, say func(string)) (*stage, err
 	return s, err
 }
 
-// build replaces the fleet. The caller has calling for writing, or is the only one.
+// build replaces the fleet. No call must be under way.
 func (s *stage) build(k knobs) error {
 	s.rate.Store(math.Float64bits(k.Limit))
 	for _, l := range s.lanes {
 		l.renew(k)
 	}
-	f, err := newFleet(k, s.redis, s.lanes)
+	f, err := newFleet(k, s.web, s.redis, s.lanes)
 	s.fleet = f
 	return err
 }
@@ -94,9 +99,7 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 		}
 	} else {
 		s.rate.Store(math.Float64bits(k.Limit))
-		s.calling.RLock()
-		s.fleet.set(k)
-		s.calling.RUnlock()
+		s.fleet.set(k) // which only a turn replaces
 		if another {
 			for _, l := range s.lanes {
 				l.judgeAnew(k)
@@ -112,11 +115,15 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 	return k, nil
 }
 
-// rebuild ends the fleet and makes another one, while no call is under way.
+// rebuild ends the fleet and makes another one, while no call is under way. The new one has keys of its own, so what the old one could not
+// settle does not matter to it.
 func (s *stage) rebuild(k knobs) error {
-	s.calling.Lock()
-	defer s.calling.Unlock()
-	return errors.Join(s.fleet.close(), s.build(k))
+	s.calling.close()
+	defer s.calling.open()
+	if err := s.fleet.close(); err != nil {
+		s.say(err.Error())
+	}
+	return s.build(k)
 }
 
 func (s *stage) now() knobs {
@@ -137,7 +144,7 @@ func (s *stage) fail(err error) {
 
 // run offers load and tells the watchers, until ctx ends, and returns what went wrong.
 func (s *stage) run(ctx context.Context) error {
-	transport := &http.Transport{MaxIdleConnsPerHost: len(s.lanes) * laneWorkers}
+	transport := s.web.transport(len(s.lanes) * laneWorkers)
 	client := &http.Client{Transport: transport, Timeout: requestTimeout}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -180,7 +187,9 @@ func (s *stage) offer(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+		now := time.Now()
 		s.mu.Lock()
+		s.late = max(s.late, now.Sub(last)-pause)
 		k, since := s.knobs, time.Since(s.turned)
 		rests := len(s.watchers) == 0 && time.Since(s.lonely) > restAfter
 		s.mu.Unlock()
@@ -191,7 +200,6 @@ func (s *stage) offer(ctx context.Context) {
 				s.say("somebody looks at the page")
 			}
 		}
-		now := time.Now()
 		load := loadAt(k.Shape, since, k.Load)
 		mean := load * k.Limit * min(now.Sub(last), patience).Seconds()
 		last = now
@@ -225,6 +233,9 @@ func (s *stage) tell(ctx context.Context) {
 			s.series[i] = s.series[i][max(0, len(s.series[i])-int(shown/tick)-rateOver):]
 		}
 		last = now
+		s.lates = append(s.lates, s.late)
+		s.lates = s.lates[max(0, len(s.lates)-lateFor):]
+		s.late = 0
 		watched := len(s.watchers) > 0
 		s.mu.Unlock()
 		message, err := json.Marshal(s.view(k, watched))
@@ -261,7 +272,11 @@ func (s *stage) watch() (messages <-chan []byte, end func()) {
 type stageView struct {
 	Knobs knobs      `json:"knobs"`
 	Lanes []laneView `json:"lanes"`
+	Busy  string     `json:"busy"` // why it does not show what it should; empty when it does
 }
+
+// tooBusy does not change while it is shown.
+const tooBusy = "This machine is too busy: calls are made late, and the limiters seem slower and less smooth than they are."
 
 type laneView struct {
 	ID         string   `json:"id"`
@@ -290,6 +305,11 @@ type laneView struct {
 // view is what there is to see, with charts if somebody looks. It notes which guarantees are broken.
 func (s *stage) view(k knobs, drawn bool) stageView {
 	v := stageView{Knobs: k}
+	s.mu.Lock()
+	if slices.ContainsFunc(s.lates, func(late time.Duration) bool { return late > veryLate }) {
+		v.Busy = tooBusy
+	}
+	s.mu.Unlock()
 	for i, l := range s.lanes {
 		s.mu.Lock()
 		series := s.series[i]

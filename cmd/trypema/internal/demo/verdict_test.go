@@ -49,22 +49,28 @@ func TestFindings(t *testing.T) {
 		{"a request that failed before", func(_ *setup, r *route, _ *reading) { r.sent.failed++ }, "sums", held, ""},
 		{"an error of the limiter", func(_ *setup, _ *route, m *reading) { m.failed = 1 }, "sums", broken, "1 decisions"},
 
-		// 100/s for 20s: 3 % and three times 1/√2000 = 6.7 %.
-		{"rate at the limit", func(*setup, *route, *reading) {}, "G6(b) settled rate", held, "allowed 90.3 to 109.7"},
-		{"rate just below the upper bound", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 2194 }, "G6(b) settled rate", held, ""},
-		{"rate above", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 2195 }, "G6(b) settled rate", broken, "109.8 per second"},
-		{"rate below", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1805 }, "G6(b) settled rate", broken, ""},
-		{"rate below while the machine stood still", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1805; m.stalled = time.Second }, "G6(b) settled rate", held, ""},
-		{"wider above 20×", func(_ *setup, _ *route, m *reading) { m.settled = tally{2230, 60000} }, "G6(b) settled rate", held, "to 111.7"},
-		{"wider for hybrid", func(s *setup, _ *route, m *reading) { s.where.Provider, m.settled.admitted = redisserver.Hybrid, 2230 }, "G6(b) settled rate", held, "to 111.7"},
+		// 100/s for 20s: 3 % and five times 1/√2000 = 11.2 %.
+		{"rate at the limit", func(*setup, *route, *reading) {}, "G6(b) settled rate", held, "allowed 85.8 to 114.2"},
+		{"rate just below the upper bound", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 2283 }, "G6(b) settled rate", held, ""},
+		{"rate above", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 2284 }, "G6(b) settled rate", broken, "114.2 per second"},
+		{"rate below", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1716 }, "G6(b) settled rate", broken, ""},
+		{"rate below while the machine stood still", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1716; m.stalled = time.Second }, "G6(b) settled rate", held, ""},
+		{"wider above 20×", func(_ *setup, _ *route, m *reading) { m.settled = tally{2320, 60000} }, "G6(b) settled rate", held, "to 116.2"},
+		{"wider for hybrid", func(s *setup, _ *route, m *reading) { s.where.Provider, m.settled.admitted = redisserver.Hybrid, 2320 }, "G6(b) settled rate", held, "to 116.2"},
 		{"not above 100×", func(_ *setup, _ *route, m *reading) { m.settled = tally{4000, 240000} }, "G6(b) settled rate", notJudged, ""},
 		{"not below 1.1×", func(_ *setup, _ *route, m *reading) { m.settled = tally{2100, 0} }, "G6(b) settled rate", notJudged, ""},
 		{"not for another factor", func(s *setup, _ *route, _ *reading) { s.options.HardLimitFactor = 1 }, "G6(b) settled rate", notJudged, ""},
 		{"not in less than four windows", func(_ *setup, _ *route, m *reading) { m.elapsed = 19 * time.Second }, "G6(b) settled rate", notJudged, ""},
 		{"not before anything settled", func(_ *setup, _ *route, m *reading) { *m = reading{elapsed: time.Second} }, "G6(b) settled rate", notJudged, ""},
 
-		{"pause at the bound", func(_ *setup, _ *route, m *reading) { m.longestPause = 500 * time.Millisecond }, "G6(d) longest pause", held, ""},
-		{"pause too long", func(_ *setup, _ *route, m *reading) { m.longestPause = 501 * time.Millisecond }, "G6(d) longest pause", broken, "501 ms without an admission, at most 500"},
+		{"not with late calls", func(_ *setup, r *route, _ *reading) { r.sent.late = 76 }, "G6(b) settled rate", notJudged, ""},
+		{"with a few", func(_ *setup, r *route, _ *reading) { r.sent.late = 75 }, "G6(b) settled rate", held, ""},
+		{"not with skipped calls", func(_ *setup, r *route, _ *reading) { r.sent.skipped = 76 }, "G6(b) settled rate", notJudged, ""},
+
+		// 500ms, and 16.2 times the mean distance of 30 admissions a second.
+		{"pause at the bound", func(_ *setup, _ *route, m *reading) { m.longestPause = 1040 * time.Millisecond }, "G6(d) longest pause", held, ""},
+		{"pause too long", func(_ *setup, _ *route, m *reading) { m.longestPause = 1041 * time.Millisecond }, "G6(d) longest pause", broken, "1041 ms without an admission, at most 1040"},
+		{"pause with late calls", func(_ *setup, r *route, m *reading) { r.sent.late, m.longestPause = 76, time.Minute }, "G6(d) longest pause", notJudged, ""},
 		{"pause in two windows", func(_ *setup, _ *route, m *reading) { m.elapsed = 10 * time.Second }, "G6(d) longest pause", held, ""},
 		{"not in less", func(_ *setup, _ *route, m *reading) { m.elapsed = 10*time.Second - 1 }, "G6(d) longest pause", notJudged, ""},
 		{"pause of a low rate", func(s *setup, _ *route, m *reading) {

@@ -236,7 +236,7 @@ func (l Limit) strategy(p redisserver.Instance) trypema.Limiter {
 // With the patience of the other clients, ours decides nothing without Redis that they would not fail at. Such a decision
 // is a failure here: it says nothing about Redis.
 func openTrypemaRemote(provider string, l Limit) (Limiter, error) {
-	limits, err := l.Server.Limits(provider, redislimit.Options{Options: l.Options, Timeout: redisserver.Patience})
+	limits, err := l.Server.Limits(provider, redislimit.Options{Options: l.Options, Timeout: l.Server.Patience()})
 	if err != nil {
 		return Limiter{}, err
 	}

@@ -15,12 +15,19 @@ type embedded struct {
 }
 
 func startEmbedded(shortest time.Duration) (*embedded, error) {
-	e := &embedded{redis: miniredis.NewMiniRedis(), stop: make(chan struct{}), ended: make(chan struct{})}
+	e := newEmbedded(shortest)
 	if err := e.redis.Start(); err != nil {
+		e.close()
 		return nil, err
 	}
-	go e.age(shortest)
 	return e, nil
+}
+
+// newEmbedded returns one that nobody can reach yet, whose keys age.
+func newEmbedded(shortest time.Duration) *embedded {
+	e := &embedded{redis: miniredis.NewMiniRedis(), stop: make(chan struct{}), ended: make(chan struct{})}
+	go e.age(shortest)
+	return e
 }
 
 // age lets time pass for the keys. All of them age by as much, and one may have been written just before; so they age at

@@ -22,6 +22,8 @@ type Flags struct {
 
 	Instances    *int           `help:"With --provider redis or hybrid: instances of the provider that share the limits, each with a client of its own. Default: 1."`
 	SyncInterval *time.Duration `help:"With --provider hybrid: how often keys near their limit settle. Default: a 200th of the window, from 5ms to 100ms."`
+
+	Patience time.Duration `kong:"-"` // how long to wait for an answer of the server; 0, but in tests, for what is usual
 }
 
 // The providers, as in Flags and Where.

@@ -18,7 +18,7 @@ import (
 var ErrNoProgram = errors.New("neither redis-server nor valkey-server is on PATH")
 
 const (
-	startTime = 10 * time.Second // in which a server of our own has to answer
+	startTime = time.Minute // in which a server of our own has to answer, on a machine that is busy
 	endTime   = 5 * time.Second
 )
 
@@ -84,7 +84,7 @@ func (p *Process) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	silenceGoRedis()
-	client := redis.NewClient(&redis.Options{Addr: p.address(), MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: p.address(), MaxRetries: -1, DialerRetries: 1})
 	defer client.Close() //nolint:errcheck // nothing is under way
 	for {
 		err := client.Ping(ctx).Err()

@@ -1,6 +1,7 @@
 package redisserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,8 +31,9 @@ import (
 const (
 	connectTimeout = 2500 * time.Millisecond
 
-	// Patience is how long a client waits for an answer, and how long ours does. It is the default of go-redis.
-	Patience = 3 * time.Second
+	// The default of go-redis; and for the embedded server, which is part of this process: when it answers late, the machine is busy.
+	patience         = 3 * time.Second
+	embeddedPatience = time.Minute
 )
 
 // Server is a Redis server, or a Cluster of them, that the limits of a run live in. A nil *Server stands for limits that
@@ -45,6 +47,7 @@ type Server struct {
 
 	instances int
 	interval  time.Duration // of settling; 0 for the library's default
+	patience  time.Duration
 
 	embedded *embedded // nil for a server of the user's
 	own      redis.UniversalClient
@@ -52,38 +55,43 @@ type Server struct {
 
 // Open returns the server that the flags name, after it has answered; nil if the provider is local. Without --redis it
 // starts an embedded one, which forgets no key before the time shortest: no limit must need its keys for less. The error
-// names the server and what is wrong, and comes within three seconds.
+// names the server and what is wrong. A server that does not answer within connectTimeout is such an error.
 func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err error) {
 	if err := f.Check(); err != nil || !f.Remote() {
 		return nil, err
 	}
-	s := &Server{provider: f.Provider, client: f.client(), instances: f.instances(), interval: f.syncInterval()}
+	s := &Server{provider: f.Provider, client: f.client(), instances: f.instances(), interval: f.syncInterval(), patience: cmp.Or(f.Patience, patience)}
 	if f.Redis != nil {
 		s.address, err = parse(*f.Redis)
 		s.name = s.address.String()
 	} else if s.embedded, err = startEmbedded(shortest); err == nil {
 		s.address = address{scheme: "redis", hosts: []string{s.embedded.redis.Addr()}}
 		s.name = "embedded miniredis, not Redis: its speed means nothing"
+		s.patience = embeddedPatience
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.own = s.GoRedis()
-	if err := s.greet(ctx); err != nil {
+	// What is wrong is said at once and not tried again, so a refusal is not reported as a server that does not answer.
+	s.own = s.goRedis(redis.UniversalOptions{MaxRetries: -1, DialerRetries: 1})
+	if err := s.greet(ctx, cmp.Or(f.Patience, connectTimeout)); err != nil {
 		return nil, errors.Join(fmt.Errorf("--redis is %s, which can not be used: %w", s.address, err), s.Close())
 	}
 	return s, nil
 }
 
 // greet waits for an answer, and notes the version of the server if it tells.
-func (s *Server) greet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+func (s *Server) greet(ctx context.Context, within time.Duration) error {
+	if s.embedded != nil {
+		return s.own.Ping(ctx).Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	err := s.own.Ping(ctx).Err()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("no answer within %v", connectTimeout)
-	case err != nil || s.embedded != nil:
+		return fmt.Errorf("no answer within %v", within)
+	case err != nil:
 		return err
 	}
 	about := fields(s.own.Info(ctx, "server").Val())
@@ -196,26 +204,28 @@ type silent struct{}
 
 func (silent) Printf(context.Context, string, ...any) {}
 
+// Patience is how long a client waits for an answer, and how long a limiter of ours has to, so that it decides nothing without Redis
+// that other limiters would not fail at.
+func (s *Server) Patience() time.Duration { return s.patience }
+
 // GoRedis returns a new client with the defaults of its library, for the caller to close.
-func (s *Server) GoRedis() redis.UniversalClient {
+func (s *Server) GoRedis() redis.UniversalClient { return s.goRedis(redis.UniversalOptions{}) }
+
+func (s *Server) goRedis(o redis.UniversalOptions) redis.UniversalClient {
 	silenceGoRedis()
-	return redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs:                 s.address.hosts,
-		Username:              s.address.user,
-		Password:              s.address.password,
-		DB:                    s.address.database,
-		TLSConfig:             s.tls(),
-		ReadTimeout:           Patience,
-		ContextTimeoutEnabled: true,
-		MaintNotificationsConfig: &maintnotifications.Config{
-			Mode: maintnotifications.ModeDisabled, // for servers that Redis Ltd. runs
-		},
-	})
+	o.Addrs = s.address.hosts
+	o.Username, o.Password = s.address.user, s.address.password
+	o.DB = s.address.database
+	o.TLSConfig = s.tls()
+	o.ReadTimeout = s.patience
+	o.ContextTimeoutEnabled = true
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled} // for servers that Redis Ltd. runs
+	return redis.NewUniversalClient(&o)
 }
 
 // Rueidis returns a new client with the defaults of its library, but without a cache, for the caller to close.
 func (s *Server) Rueidis() (rueidis.Client, error) {
-	return rueidis.NewClient(rueidis.ClientOption{
+	o := rueidis.ClientOption{
 		InitAddress:       s.address.hosts,
 		Username:          s.address.user,
 		Password:          s.address.password,
@@ -224,7 +234,11 @@ func (s *Server) Rueidis() (rueidis.Client, error) {
 		Dialer:            net.Dialer{Timeout: connectTimeout},
 		DisableCache:      true,
 		ForceSingleClient: len(s.address.hosts) == 1,
-	})
+	}
+	if s.Embedded() {
+		o.Dialer.Timeout, o.ConnWriteTimeout = s.patience, s.patience
+	}
+	return rueidis.NewClient(o)
 }
 
 // Instance is one of a provider, such as runs in each of many processes.

@@ -11,10 +11,10 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // to is the flags for a server at a URL.
-func to(url string) Flags { return Flags{Provider: "redis", Redis: &url} }
+func to(url string) Flags { return Flags{Provider: "redis", Redis: &url, Patience: time.Minute} }
 
 func closed(t *testing.T, c interface{ Close() error }) {
 	t.Helper()
@@ -81,40 +81,41 @@ func TestLimits(t *testing.T) {
 
 func limits(t *testing.T, s *Server) *Limits {
 	t.Helper()
-	p, err := s.Limits(Redis, redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: Patience})
+	p, err := s.Limits(Redis, redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: s.Patience()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-// TestInstances: they share the limit, by keys of their own.
+// TestInstances: they share the limit, by keys of their own. How much of it Hybrid uses depends on how long calls take, as leases end;
+// package hybridlimit holds that in virtual time.
 func TestInstances(t *testing.T) {
-	const c = 1000
+	const c = 60
 	for _, provider := range []string{Redis, Hybrid} {
 		t.Run(provider, func(t *testing.T) {
-			s, err := Flags{Provider: provider, Instances: ptr(3), SyncInterval: ptr(20 * time.Millisecond)}.Open(t.Context(), time.Minute)
+			s, err := Flags{Provider: provider, Instances: ptr(3), SyncInterval: ptr(20 * time.Millisecond)}.Open(t.Context(), time.Hour)
 			if provider == Redis {
 				if err == nil || !strings.Contains(err.Error(), "--sync-interval") {
 					t.Errorf("error is %v", err)
 				}
-				s, err = Flags{Provider: provider, Instances: ptr(3)}.Open(t.Context(), time.Minute)
+				s, err = Flags{Provider: provider, Instances: ptr(3)}.Open(t.Context(), time.Hour)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer closed(t, s)
-			if w := s.Where(provider, time.Minute); w.Instances != 3 || (w.SyncInterval == 20) != (provider == Hybrid) {
+			if w := s.Where(provider, time.Hour); w.Instances != 3 || (w.SyncInterval == 20) != (provider == Hybrid) {
 				t.Errorf("where is %+v", w)
 			}
-			l, err := s.Limits(provider, redislimit.Options{Options: trypema.Options{Window: time.Minute}, Timeout: Patience})
+			l, err := s.Limits(provider, redislimit.Options{Options: trypema.Options{Window: time.Hour}, Timeout: s.Patience()})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer closed(t, l)
 			admitted := uint64(0)
 			for i := range 2 * c {
-				d, err := l.Instances[i%3].Absolute().Allow(t.Context(), "k", trypema.PerMinute(c))
+				d, err := l.Instances[i%3].Absolute().Allow(t.Context(), "k", trypema.PerHour(c))
 				if err != nil || d.Fallback {
 					t.Fatalf("%+v, %v", d, err)
 				}
@@ -122,14 +123,14 @@ func TestInstances(t *testing.T) {
 					admitted++
 				}
 			}
-			if admitted > c || admitted < c/2 {
+			if admitted > c || admitted == 0 || provider == Redis && admitted < c {
 				t.Errorf("%d admitted, of at most %d", admitted, c)
 			}
 			if err := l.Flush(t.Context()); err != nil {
 				t.Error(err)
 			}
 			for i, l := range l.Instances {
-				u, err := l.Absolute().Usage(t.Context(), "k", trypema.PerMinute(c))
+				u, err := l.Absolute().Usage(t.Context(), "k", trypema.PerHour(c))
 				if err != nil || u.Total != admitted {
 					t.Errorf("instance %d: %+v, %v, want %d", i, u, err, admitted)
 				}
@@ -144,7 +145,7 @@ func TestIntervalFitsTheWindow(t *testing.T) {
 	for _, tt := range []struct {
 		window time.Duration
 		want   float64
-	}{{time.Millisecond, 1}, {500 * time.Millisecond, 500}, {time.Second, 1000}, {time.Minute, 1000}} {
+	}{{time.Millisecond, 1}, {500 * time.Millisecond, 500}, {time.Second, 1000}, {time.Hour, 1000}} {
 		if got := s.Where(Hybrid, tt.window).SyncInterval; got != tt.want {
 			t.Errorf("window %v: settled every %vms, want %v", tt.window, got, tt.want)
 		}
@@ -180,24 +181,26 @@ func TestServerThatCanNotBeUsed(t *testing.T) {
 	}
 	t.Cleanup(func() { closed(t, silent) })
 
-	tests := []struct{ name, url, says string }{
-		{"nobody listens", "redis://:wrong@127.0.0.1:1", "connection refused"},
-		{"nobody answers", "redis://:wrong@" + silent.Addr().String(), "no answer within 2.5s"},
-		{"nobody answers to TLS", "rediss://:wrong@" + silent.Addr().String(), "no answer within 2.5s"},
-		{"no password", "redis://" + guarded.Addr(), "NOAUTH"},
-		{"wrong password", "redis://:wrong@" + guarded.Addr(), "WRONGPASS"},
-		{"wrong user", "redis://u:wrong@" + guarded.Addr(), "WRONGPASS"},
-		{"certificate", "rediss://:wrong@" + strange.Addr(), "certificate"},
-		{"no Cluster", "redis://127.0.0.1:1,127.0.0.1:2", "connection refused"},
+	const soon, ever = 100 * time.Millisecond, time.Hour
+	tests := []struct {
+		name, url, says string
+		within          time.Duration
+	}{
+		{"nobody listens", "redis://:wrong@127.0.0.1:1", "connection refused", ever},
+		{"nobody answers", "redis://:wrong@" + silent.Addr().String(), "no answer within 100ms", soon},
+		{"nobody answers to TLS", "rediss://:wrong@" + silent.Addr().String(), "no answer within 100ms", soon},
+		{"no password", "redis://" + guarded.Addr(), "NOAUTH", ever},
+		{"wrong password", "redis://:wrong@" + guarded.Addr(), "WRONGPASS", ever},
+		{"wrong user", "redis://u:wrong@" + guarded.Addr(), "WRONGPASS", ever},
+		{"certificate", "rediss://:wrong@" + strange.Addr(), "certificate", ever},
+		{"no Cluster", "redis://127.0.0.1:1,127.0.0.1:2", "connection refused", ever},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			began := time.Now()
-			s, err := to(tt.url).Open(t.Context(), time.Second)
-			if took := time.Since(began); took > 3*time.Second {
-				t.Errorf("took %v", took)
-			}
+			f := to(tt.url)
+			f.Patience = tt.within
+			s, err := f.Open(t.Context(), time.Second)
 			if s != nil || err == nil {
 				t.Fatalf("got %v, %v", s, err)
 			}
@@ -236,11 +239,50 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestEmbeddedTime: in the embedded server a key lives for its time to live at least, and goes after that; the time that
-// scripts see is the real one.
+// TestEmbeddedTime: in the embedded server a key lives for its time to live at least, and for about twice that at most.
 func TestEmbeddedTime(t *testing.T) {
 	const life = 200 * time.Millisecond
-	s, err := Flags{Provider: "redis"}.Open(t.Context(), life)
+	synctest.Test(t, func(t *testing.T) {
+		e := newEmbedded(life)
+		defer e.close()
+		born := make(map[string]time.Time)
+		for i := range 40 { // at many moments between two looks at the keys
+			name := string(rune('a' + i))
+			if err := e.redis.Set(name, "1"); err != nil {
+				t.Fatal(err)
+			}
+			e.redis.SetTTL(name, life)
+			born[name] = time.Now()
+			time.Sleep(5 * time.Millisecond)
+			gone(t, e, born, life)
+		}
+		for len(born) > 0 {
+			time.Sleep(time.Millisecond)
+			gone(t, e, born, life)
+		}
+	})
+}
+
+// gone looks at how long the keys lived that are no longer there, and forgets them.
+func gone(t *testing.T, e *embedded, born map[string]time.Time, life time.Duration) {
+	t.Helper()
+	for name, at := range born {
+		if e.redis.Exists(name) {
+			if lives := time.Since(at); lives > 3*life {
+				t.Fatalf("key %s still lives after %v, its time to live was %v", name, lives, life)
+			}
+			continue
+		}
+		if lived := time.Since(at); lived < life {
+			t.Errorf("key %s lived for %v, its time to live was %v", name, lived, life)
+		}
+		delete(born, name)
+	}
+}
+
+// TestEmbeddedClock: the time that scripts see in the embedded server is the real one. It does not tell what it does.
+func TestEmbeddedClock(t *testing.T) {
+	s, err := Flags{Provider: "redis"}.Open(t.Context(), time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,33 +292,6 @@ func TestEmbeddedTime(t *testing.T) {
 	}
 	client := s.GoRedis()
 	defer closed(t, client)
-
-	type born struct {
-		name     string
-		at, gone time.Time
-	}
-	var keys []*born
-	for i := range 40 { // at many moments between two looks at the keys
-		k := &born{name: string(rune('a' + i)), at: time.Now()}
-		if err := client.Set(t.Context(), k.name, 1, life).Err(); err != nil {
-			t.Fatal(err)
-		}
-		keys = append(keys, k)
-		time.Sleep(5 * time.Millisecond)
-		for _, k := range keys {
-			note(t, client, k.name, &k.gone)
-		}
-	}
-	for _, k := range keys {
-		for k.gone.IsZero() && time.Since(k.at) < 10*time.Second {
-			note(t, client, k.name, &k.gone)
-			time.Sleep(time.Millisecond)
-		}
-		if lived := k.gone.Sub(k.at); lived < life {
-			t.Errorf("key %s lived for %v, its time to live was %v", k.name, lived, life)
-		}
-	}
-
 	before := time.Now().Truncate(time.Microsecond)
 	said, err := client.Eval(t.Context(), "return redis.call('TIME')", nil).Int64Slice()
 	if err != nil || len(said) != 2 {
@@ -284,17 +299,5 @@ func TestEmbeddedTime(t *testing.T) {
 	}
 	if now := time.Unix(said[0], 1000*said[1]); now.Before(before) || now.After(time.Now()) {
 		t.Errorf("a script sees %v at %v", now, before)
-	}
-}
-
-// note notes when a key was first missed.
-func note(t *testing.T, client redis.UniversalClient, name string, gone *time.Time) {
-	t.Helper()
-	n, err := client.Exists(t.Context(), name).Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n == 0 && gone.IsZero() {
-		*gone = time.Now()
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // MissingError says why no limiter in Rust can be had here.
@@ -34,7 +36,8 @@ var build struct {
 }
 
 // Build builds the program, and the module redis-cell, unless that has been done, and returns the folder of what was built. It takes a
-// minute or two the first time; for a test, which is not about speed, a part of that. The error is a *MissingError where cargo or the sources are not there.
+// minute or two the first time. The error is a *MissingError where cargo or the sources are not there. A test builds only where it
+// explores, and without optimization, as it does not measure.
 func Build(ctx context.Context) (dir string, err error) {
 	build.Lock()
 	defer build.Unlock()
@@ -50,6 +53,13 @@ func Build(ctx context.Context) (dir string, err error) {
 }
 
 func compile(ctx context.Context) (string, error) {
+	profile := "release"
+	if testing.Testing() {
+		if !explore.Long() {
+			return "", &MissingError{"tests build nothing in Rust unless TRYPEMA_EXPLORE=1 (make test-long)"}
+		}
+		profile = "quick"
+	}
 	dir, err := find()
 	if err != nil {
 		return "", err
@@ -57,10 +67,6 @@ func compile(ctx context.Context) (string, error) {
 	cargo, err := exec.LookPath("cargo")
 	if err != nil {
 		return "", &MissingError{"cargo, which builds the limiters in Rust, is not on PATH"}
-	}
-	profile := "release"
-	if testing.Testing() {
-		profile = "quick"
 	}
 	if err := run(ctx, cargo, dir, "--profile", profile); err != nil {
 		return "", err

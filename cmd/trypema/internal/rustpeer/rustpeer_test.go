@@ -24,7 +24,7 @@ func open(t *testing.T, s Settings) (*Process, error) {
 }
 
 func settings(limiter string) Settings {
-	return Settings{Limiter: limiter, Provider: "local", Capacity: 3, Rate: 0.3, Window: 10 * time.Second, Bucket: 100 * time.Millisecond, HardLimitFactor: 1.5}
+	return Settings{Limiter: limiter, Provider: "local", Capacity: 3, Rate: 3 / 600., Window: 10 * time.Minute, Bucket: 6 * time.Second, HardLimitFactor: 1.5}
 }
 
 func TestProcess(t *testing.T) {
@@ -78,9 +78,8 @@ func TestWhatIsWrong(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	began := time.Now()
-	if _, err := p.Drive(ctx, Pass{Duration: time.Minute, SampleEvery: 7, Burst: 1}); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
-		t.Errorf("error is %v after %v", err, time.Since(began))
+	if _, err := p.Drive(ctx, Pass{Duration: time.Hour, SampleEvery: 7, Burst: 1}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error is %v", err)
 	}
 	if _, err := p.Allow(t.Context(), "a"); err == nil {
 		t.Error("it answers after it was stopped")

@@ -8,7 +8,9 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/charmbracelet/bubbles/progress"
 	"github.com/charmbracelet/lipgloss"
@@ -66,6 +68,34 @@ func Table(w io.Writer, head []string, rows [][]string) error {
 		})
 	_, err := fmt.Fprintln(w, t)
 	return err
+}
+
+// width is that of a terminal, in columns.
+const width = 80
+
+// Fold returns the text as lines of at most 80 columns, where its words are not longer. The mark stands before the first line, and as much space
+// before each other one.
+func Fold(mark, text string) string {
+	indent := utf8.RuneCountInString(mark)
+	var out strings.Builder
+	out.WriteString(mark)
+	column := indent
+	for i, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case column+1+n > width:
+			out.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		default:
+			out.WriteByte(' ')
+			column++
+		}
+		out.WriteString(word)
+		column += n
+	}
+	out.WriteByte('\n')
+	return out.String()
 }
 
 // Bar is a progress bar in one line of a terminal. On anything else it is not drawn.

@@ -50,6 +50,23 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestFold(t *testing.T) {
+	long := strings.Repeat("x", 100)
+	for _, tt := range []struct{ text, want string }{
+		{"", " ✓ \n"},
+		{"one  line", " ✓ one line\n"},
+		{strings.Repeat("12345678 ", 9), " ✓" + strings.Repeat(" 12345678", 8) + "\n   12345678\n"},
+		{strings.Repeat("12345678 ", 8) + "1234", " ✓" + strings.Repeat(" 12345678", 8) + " 1234\n"}, // 79 columns
+		{strings.Repeat("12345678 ", 8) + "12345", " ✓" + strings.Repeat(" 12345678", 8) + " 12345\n"},
+		{strings.Repeat("12345678 ", 8) + "123456", " ✓" + strings.Repeat(" 12345678", 8) + "\n   123456\n"},
+		{long + " end", " ✓ " + long + "\n   end\n"},
+	} {
+		if got := Fold(" ✓ ", tt.text); got != tt.want {
+			t.Errorf("%q: got\n%swant\n%s", tt.text, got, tt.want)
+		}
+	}
+}
+
 func TestComplainSaysOneThingALine(t *testing.T) {
 	var b bytes.Buffer
 	Streams{Err: &b}.Complain(errors.Join(errors.New("first"), errors.Join(errors.New("second"))))

@@ -1,0 +1,183 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// virtually runs a test in virtual time, with a network that is in it: no call takes any time there but that which a limiter waits.
+func virtually(t *testing.T, test func(t *testing.T, w *web)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{listeners: make(map[string]*listener)}
+		test(t, &web{listen: n.listen, dial: n.dial})
+	})
+}
+
+// network is one in memory.
+type network struct {
+	mu        sync.Mutex // guards the fields below
+	listeners map[string]*listener
+	opened    int
+}
+
+type listener struct {
+	addr   *net.TCPAddr
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (n *network) listen(string) (net.Listener, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.opened++
+	l := &listener{
+		addr:  &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n.opened},
+		conns: make(chan net.Conn), closed: make(chan struct{}),
+	}
+	n.listeners[l.addr.String()] = l
+	return l, nil
+}
+
+func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	n.mu.Lock()
+	l := n.listeners[addr]
+	n.mu.Unlock()
+	if l == nil {
+		return nil, fmt.Errorf("dial %s: connection refused", addr)
+	}
+	here, there := net.Pipe()
+	select {
+	case l.conns <- there:
+		return here, nil
+	case <-l.closed:
+		return nil, fmt.Errorf("dial %s: connection refused", addr)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return l.addr }
+
+// client returns a client of the servers in the network, whose connections end with the test.
+func (w web) client(t *testing.T) *http.Client {
+	transport := w.transport(1)
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// virtualRedis is a server in virtual time.
+type virtualRedis struct{ server *fakeredis.Server }
+
+func (v virtualRedis) road() (road, error) {
+	return &virtualRoad{server: v.server, changed: make(chan struct{})}, nil
+}
+
+func (v virtualRedis) limits(roads []road, provider string, o redislimit.Options) (*redisserver.Limits, error) {
+	o.Instances = len(roads)
+	l := new(redisserver.Limits)
+	for _, r := range roads {
+		i, err := providerOn(r.(*virtualRoad), provider, o)
+		if err != nil {
+			return nil, err
+		}
+		l.Instances = append(l.Instances, i)
+	}
+	return l, nil
+}
+
+func providerOn(c redislimit.Conn, provider string, o redislimit.Options) (instance, error) {
+	if provider == redisserver.Hybrid {
+		return hybridlimit.New(c, hybridlimit.Options{Options: o})
+	}
+	return redislimit.New(c, o)
+}
+
+// virtualRoad is a redislimit.Conn that does to what passes what a proxy does.
+type virtualRoad struct {
+	server *fakeredis.Server
+
+	mu      sync.Mutex // guards the fields below
+	delay   time.Duration
+	refuses bool
+	holds   bool
+	changed chan struct{} // closed when they change
+}
+
+func (r *virtualRoad) change(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f()
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (r *virtualRoad) SetDelay(d time.Duration) { r.change(func() { r.delay = d }) }
+func (r *virtualRoad) Refuse(on bool)           { r.change(func() { r.refuses = on }) }
+func (r *virtualRoad) Blackhole(on bool)        { r.change(func() { r.holds = on }) }
+func (r *virtualRoad) Close() error             { return nil }
+func (r *virtualRoad) OneServer() bool          { return true }
+
+var errRefused = errors.New("connection refused")
+
+func (r *virtualRoad) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+	if err := r.pass(ctx); err != nil {
+		for i := range keys {
+			answer(i, nil, err)
+		}
+		return
+	}
+	r.server.Run(ctx, source, sha1, keys, args, answer)
+}
+
+// pass returns when something has come to the other end.
+func (r *virtualRoad) pass(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		delay, refuses, holds, changed := r.delay, r.refuses, r.holds, r.changed
+		r.mu.Unlock()
+		switch {
+		case refuses:
+			return errRefused
+		case holds:
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
+		}
+		select {
+		case <-time.After(delay):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package httplimit
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+// answering calls f, whose panic goes on once a request has a status: net/http closes the connection then,
+// and would drop a status that it has not sent. http.ErrAbortHandler is meant to leave the request without
+// one.
+func answering(w http.ResponseWriter, status int, answered *bool, f func()) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if v != http.ErrAbortHandler && !*answered {
+			w.Header().Set("Content-Length", "0")
+			w.WriteHeader(status)
+			_ = http.NewResponseController(w).Flush()
+		}
+		panic(v)
+	}()
+	f()
+}
+
+// answers has a function of the options answer a request, and reports whether it did. The status is what it
+// does not say: where it writes without one, for which net/http would say 200, or panics.
+func answers(w http.ResponseWriter, status int, answer func(http.ResponseWriter)) bool {
+	watched := &watchedWriter{ResponseWriter: w, status: status}
+	answering(w, status, &watched.answered, func() { answer(watched) })
+	return watched.answered
+}
+
+// watchedWriter notes whether a request was answered, and has a status for those who give none.
+type watchedWriter struct {
+	http.ResponseWriter
+	status   int
+	answered bool
+}
+
+// Unwrap is for http.ResponseController.
+func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *watchedWriter) WriteHeader(status int) {
+	w.answered = w.answered || status >= 200 || status == http.StatusSwitchingProtocols
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *watchedWriter) Write(b []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *watchedWriter) begin() {
+	if !w.answered {
+		w.WriteHeader(w.status)
+	}
+}
+
+func (w *watchedWriter) Flush() { _ = w.FlushError() }
+
+func (w *watchedWriter) FlushError() error {
+	w.begin()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *watchedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffer, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.answered = w.answered || err == nil
+	return conn, buffer, err
+}
+
+// panicked calls f, and returns its panic as an error.
+func panicked(f func()) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("httplimit: panic: %v\n\n%s", v, debug.Stack())
+		}
+	}()
+	f()
+	return nil
+}
+
+// failures are what was logged of a middleware.
+type failures struct {
+	made   time.Time
+	logged atomic.Int64 // when, in ns since made; 0 for never
+	others atomic.Int64 // since then
+}
+
+// logInterval is how often failures are logged.
+const logInterval = time.Minute
+
+// log logs that a request could not be judged: the first one, and then at most one in each interval. That the
+// context of a request has ended is not logged.
+func (m *middleware) log(r *http.Request, err error) {
+	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	if err == nil || ended && r.Context().Err() != nil {
+		return
+	}
+	now, last := int64(time.Since(m.made))|1, m.logged.Load()
+	if last != 0 && now-last < int64(logInterval) || !m.logged.CompareAndSwap(last, now) {
+		m.others.Add(1)
+		return
+	}
+	logger := m.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	logger.ErrorContext(r.Context(), "httplimit: requests cannot be judged",
+		"policy", m.Name, "error", err, "others", m.others.Swap(0))
+}

@@ -1,0 +1,203 @@
+package thirdparty
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/redislimit"
+	"github.com/trypema/trypema/rueidisconn"
+)
+
+// This file is the adapters' part of a table: what panics, and where. internal/guard has the rest.
+
+// A client that is nil, or a nil pointer, is refused by New of the providers.
+func TestNoClient(t *testing.T) {
+	for name, c := range map[string]redislimit.Conn{
+		"goredisconn.New(nil)":          goredisconn.New(nil),
+		"a nil *redis.Client":           goredisconn.New((*redis.Client)(nil)),
+		"a nil *redis.ClusterClient":    goredisconn.New((*redis.ClusterClient)(nil)),
+		"a nil *redis.Ring":             goredisconn.New((*redis.Ring)(nil)),
+		"a nil pointer to a wrapper":    goredisconn.New((*wrappedGoRedis)(nil)),
+		"an empty goredisconn.Conn":     new(goredisconn.Conn),
+		"rueidisconn.New(nil)":          rueidisconn.New(nil),
+		"a nil pointer to another":      rueidisconn.New((*wrappedRueidis)(nil)),
+		"an empty rueidisconn.Conn":     new(rueidisconn.Conn),
+		"a nil *goredisconn.Conn":       (*goredisconn.Conn)(nil),
+		"a nil *rueidisconn.Conn":       (*rueidisconn.Conn)(nil),
+		"no Conn":                       nil,
+		"one that will have no servers": checked{},
+	} {
+		_, err := redislimit.New(c, redislimit.Options{})
+		_, err2 := hybridlimit.New(c, hybridlimit.Options{})
+		if !errors.Is(err, trypema.ErrInvalidOptions) || !errors.Is(err2, trypema.ErrInvalidOptions) {
+			t.Errorf("%s: redislimit.New: %v, hybridlimit.New: %v", name, err, err2)
+		}
+		if c == nil || strings.HasPrefix(name, "a nil *") && strings.HasSuffix(name, "Conn") || c == (checked{}) {
+			continue
+		}
+		// And to who uses it all the same it is an error.
+		_ = c.OneServer()
+		for _, o := range exchange(t.Context(), t, c, count, manyKeys(3)) {
+			if o.err == nil {
+				t.Errorf("%s: %v", name, o.reply)
+			}
+		}
+	}
+}
+
+type (
+	wrappedGoRedis struct{ redis.ClusterClient }
+	wrappedRueidis struct{ rueidis.Client }
+)
+
+// checked is a Conn that knows that it will not work.
+type checked struct{ redislimit.Conn }
+
+func (checked) Check() error { return errors.New("there are no servers") }
+
+// A client that panics answers each key with an error, on whatever goroutine it does.
+func TestClientsThatPanic(t *testing.T) {
+	hook := &goRedisHook{}
+	single := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", DialerRetries: 1})
+	ring := redis.NewRing(&redis.RingOptions{
+		Addrs:         map[string]string{"a": "127.0.0.1:1", "b": "127.0.0.1:2", "c": "127.0.0.1:3"},
+		DialerRetries: 1,
+		HeartbeatFn:   func(context.Context, *redis.Client) bool { return true },
+		NewClient: func(o *redis.Options) *redis.Client {
+			node := redis.NewClient(o)
+			// Whatever else panics in there does so on a goroutine of go-redis.
+			node.AddHook(&goRedisHook{on: "script"})
+			return node
+		},
+	})
+	single.AddHook(hook)
+	ring.AddHook(hook)
+	defer func() { _ = single.Close() }()
+	defer func() { _ = ring.Close() }()
+	server := miniredis.RunT(t)
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{server.Addr()}, DisableCache: true, ForceSingleClient: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	rueidisOne := &brokenRueidis{Client: client, mode: rueidis.ClientModeStandalone}
+	rueidisMany := &brokenRueidis{Client: client, mode: rueidis.ClientModeCluster}
+	for name, test := range map[string]struct {
+		conn  redislimit.Conn
+		panic func(on string)
+	}{
+		"go-redis, one server": {goredisconn.New(single), hook.set},
+		"go-redis, a ring":     {goredisconn.New(ring), hook.set},
+		"rueidis, one server":  {rueidisconn.New(rueidisOne), rueidisOne.set},
+		"rueidis, a cluster":   {rueidisconn.New(rueidisMany), rueidisMany.set},
+	} {
+		for _, on := range []string{"eval", "script"} {
+			for _, n := range []int{1, 300} {
+				test.panic(on)
+				for i, o := range exchange(t.Context(), t, test.conn, count, manyKeys(n)) {
+					// Only a script that could not be loaded may have been brought in another way.
+					if on == "eval" && !strings.Contains(fmt.Sprint(o.err), "the client panicked: broken") {
+						t.Errorf("%s, %s, %d keys: key %d: %v, %v", name, on, n, i, o.reply, o.err)
+						break
+					}
+				}
+			}
+		}
+		// With a provider, each call is decided by the policy.
+		test.panic("eval")
+		o := redislimit.Options{OnFailure: redislimit.FailClosed, Timeout: time.Minute}
+		p, err := redislimit.New(test.conn, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 10 {
+			d, err := p.Absolute().Allow(t.Context(), fmt.Sprint(i), 100)
+			if err != nil || d.Allowed || !d.Fallback {
+				t.Errorf("%s: %+v, %v", name, d, err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// goRedisHook is a hook of go-redis that panics on one kind of commands. To others it answers that the script
+// is not there.
+type goRedisHook struct{ on string }
+
+func (h *goRedisHook) set(on string) { h.on = on }
+
+func (h *goRedisHook) DialHook(next redis.DialHook) redis.DialHook {
+	return func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") }
+}
+
+func (h *goRedisHook) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(_ context.Context, cmd redis.Cmder) error { return h.process(cmd) }
+}
+
+func (h *goRedisHook) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(_ context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			cmd.SetErr(h.process(cmd))
+		}
+		return cmds[0].Err()
+	}
+}
+
+func (h *goRedisHook) process(cmd redis.Cmder) error {
+	if strings.HasPrefix(cmd.Name(), h.on) {
+		panic("broken")
+	}
+	err := redisError("NOSCRIPT No matching script.")
+	cmd.SetErr(err)
+	return err
+}
+
+type redisError string
+
+func (e redisError) Error() string { return string(e) }
+func (redisError) RedisError()     {}
+
+// brokenRueidis is a client of rueidis that panics on one kind of commands.
+type brokenRueidis struct {
+	rueidis.Client
+	mode rueidis.ClientMode
+	on   string
+}
+
+func (b *brokenRueidis) set(on string)            { b.on = on }
+func (b *brokenRueidis) Mode() rueidis.ClientMode { return b.mode }
+func (b *brokenRueidis) Nodes() map[string]rueidis.Client {
+	return map[string]rueidis.Client{"a": b, "b": b}
+}
+
+func (b *brokenRueidis) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	b.look(cmd)
+	return b.Client.Do(ctx, cmd)
+}
+
+func (b *brokenRueidis) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
+	b.look(cmds[0])
+	return b.Client.DoMulti(ctx, cmds...)
+}
+
+func (b *brokenRueidis) look(cmd rueidis.Completed) {
+	if strings.HasPrefix(strings.ToLower(cmd.Commands()[0]), b.on) {
+		panic("broken")
+	}
+}

@@ -1,0 +1,89 @@
+#!/bin/sh
+# test.sh [FLAGS AND PACKAGES OF go test]
+# Tests all modules, or the packages given, in one go test call, and ends with one summary: passed, skipped and why, failed.
+#
+# First it says which programs are missing and which tests run them. In a terminal it asks whether to install them; elsewhere
+# it installs them, while it compiles. INSTALL=0 forbids that: the tests that run them are then skipped, by name.
+set -eu
+cd "$(dirname "$0")/.."
+
+GO=${GO:-go}
+GOTESTSUM=gotest.tools/gotestsum@v1.13.0
+packages=
+for arg; do
+	case $arg in ./* | . | github.com/*) packages="$packages $arg" ;; esac
+done
+if [ -z "$packages" ]; then
+	for module in $MODULES; do packages="$packages $module/..."; done
+	set -- "$@" $packages
+fi
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM
+
+echo "Looking up what the tests are compiled from; what is not there yet is downloaded."
+# Each package once, without its variants that are made for a test: its path, and "builds" if it has more than tests.
+$GO list -deps -test -f '{{if not .ForTest}}{{.ImportPath}}{{if and .GoFiles (ne .Name "main")}} builds{{end}}{{end}}' $packages |
+	sort -u >"$tmp/packages"
+
+# need USE PACKAGE PROGRAM…: the tests of USE run one of the programs, which are in a package of Debian.
+missing=
+need() {
+	use=$1 package=$2
+	shift 2
+	for program; do
+		command -v "$program" >/dev/null && return
+	done
+	echo "$1 is missing. $use run it."
+	missing="$missing $package"
+}
+tested() { grep -q "^github.com/trypema/trypema/$1\\( \\|\$\\)" "$tmp/packages"; }
+if tested internal/thirdparty/redisserver && [ -z "${REDIS_SERVER:-}" ]; then
+	need "The tests on a real Redis" redis-server redis-server valkey-server
+fi
+if tested internal/thirdparty/pages; then
+	[ -n "${CHROMIUM:-}" ] || need "The tests of the pages of trypema demo and trypema report" chromium chromium chromium-browser google-chrome
+	need "The tests of the pages" npm npm
+fi
+installing=
+if [ -n "$missing" ]; then
+	if [ "${INSTALL:-}" != 0 ] && [ -t 0 ] && [ -t 1 ]; then
+		printf 'Install%s? [Y/n] ' "$missing"
+		read -r answer
+		case $answer in [nN]*) INSTALL=0 ;; esac
+	fi
+	if [ "${INSTALL:-}" = 0 ]; then
+		export INSTALL
+	else
+		./scripts/install.sh $missing >"$tmp/installed" 2>&1 &
+		installing=$!
+	fi
+fi
+
+# The probe is the part of the race detector that needs a C compiler.
+race=-race
+if ! why=$($GO build -race runtime/cgo 2>&1); then
+	race=
+	echo "No race detector, which needs a C compiler: the tests run without it."
+	echo "$why"
+fi
+
+# What was compiled before is not compiled again, so only the first time this counts to the end.
+awk '$2 { print $1 }' "$tmp/packages" >"$tmp/builds"
+all=$(wc -l <"$tmp/builds")
+xargs $GO build $race -v <"$tmp/builds" 2>&1 | awk -v all="$all" '
+	/^[^ #]+$/ { if (++n % 50 == 0) { print "compiled " n " of at most " all " packages"; fflush() }; next }
+	{ print }'
+if [ -n "$installing" ]; then
+	wait $installing || true
+	cat "$tmp/installed"
+fi
+
+# Tests that wait run beside those that compute, so more packages than processors are tested at a time. No test depends on how
+# fast the machine is; the time-out only ends what would never end.
+processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+status=0
+$GO run $GOTESTSUM --format pkgname --format-hide-empty-pkg -- \
+	$race -vet=off -p $((2 * processors)) -timeout 60m "$@" || status=$?
+exit $status
