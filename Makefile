@@ -16,7 +16,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-long test-busy test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
+.PHONY: help demo bench report test test-page test-long test-busy test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ test-long: ## the same tests with random seeds, and longer: some hours; ARGS as 
 
 test-busy: ## make test TIMES (10) times beside busy loops, two for each processor: none may fail
 	@./scripts/busy.sh $(TIMES) $(MAKE) test ARGS="-count=1 $(ARGS)"
+
+test-servers: ## conformance, twins, ledger and Cluster on each server that is supported; ARGS='6.2 9.1' for some of them
+	@GO="$(GO)" ./scripts/servers.sh $(ARGS)
 
 test-page: ## the pages in a headless Chromium; REPORT=DIR for the page of a report of yours
 	@TRYPEMA_EXPLORE=1 MODULES="$(MODULES)" ./scripts/test.sh -count=1 ./internal/thirdparty/pages

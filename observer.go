@@ -99,6 +99,11 @@ type Counters struct {
 	Waited    uint64 // calls to Hybrid that waited for Redis, because nothing was on lease
 	Outages   uint64 // times that Redis was taken for gone; the two strategies of a provider tell the same
 
+	// Unreadable is how many windows in Redis held something that could not be read and were started again:
+	// with what could still be told, or from empty. Something else writes to these keys. The two strategies
+	// of a provider tell the same.
+	Unreadable uint64
+
 	// Latency says how long calls took: Latency[i] is the number of those that took less than 2^i ns, and are not in a bucket
 	// before it; the last is for all that took longer. Every call to Redis is measured. Of the other providers the first calls
 	// are, then 1 in 1024, so that there are fewer than decisions.
@@ -117,6 +122,7 @@ func (c *Counters) add(o *Counters) {
 	c.Fallbacks += o.Fallbacks
 	c.Waited += o.Waited
 	c.Outages += o.Outages
+	c.Unreadable += o.Unreadable
 	for i, n := range o.Latency {
 		c.Latency[i] += n
 	}

@@ -51,3 +51,12 @@ func ExampleConn_Check() {
 	fmt.Println(goredisconn.New(client).Check())
 	// Output: goredisconn.New got no client; it needs a redis.UniversalClient
 }
+
+// On which server of a Cluster a key is shows once something was asked.
+func ExampleConn_Node() {
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"redis-1:6379"}})
+	defer client.Close()
+
+	fmt.Printf("%q\n", goredisconn.New(client).Node("user:42"))
+	// Output: ""
+}

@@ -81,6 +81,26 @@ func none(c redis.UniversalClient) bool {
 // OneServer reports whether all keys are on one server: neither a Cluster nor a Ring.
 func (c *Conn) OneServer() bool { return c.nodeOf == nil }
 
+// noWait has a client say what it knows, without any I/O.
+var noWait = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// Node returns the address of the server that has a key in a Cluster or Ring, as far as the client knows;
+// else "".
+func (c *Conn) Node(key string) string {
+	if c.nodeOf == nil {
+		return ""
+	}
+	node, err := c.nodeOf(noWait, key)
+	if err != nil {
+		return ""
+	}
+	return node.Options().Addr
+}
+
 // Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i] and
 // args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
 // In a Cluster all of keys[i] must be in one slot.

@@ -45,13 +45,13 @@ func (l *log) String() string {
 
 func (l *log) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// failing is a limiter that has an error for each call.
-type failing struct {
+// faulty is a limiter that has an error for each call.
+type faulty struct {
 	trypema.Limiter
 	err error
 }
 
-func (f failing) AllowN(context.Context, string, trypema.Rate, uint64) (trypema.Decision, error) {
+func (f faulty) AllowN(context.Context, string, trypema.Rate, uint64) (trypema.Decision, error) {
 	return trypema.Decision{}, f.err
 }
 
@@ -105,7 +105,7 @@ func TestErrorsAreNotTold(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			said := new(log)
-			o := grpclimit.Options{Limiter: failing{err: tt.err}, Rate: 1, Logger: said.logger(), Name: "api"}
+			o := grpclimit.Options{Limiter: faulty{err: tt.err}, Rate: 1, Logger: said.logger(), Name: "api"}
 			for call, err := range each(t, limit(t, o)) {
 				if status.Code(err) != tt.code {
 					t.Errorf("%s: %v, want the code %v", call, err, tt.code)
@@ -212,7 +212,7 @@ func TestFailed(t *testing.T) {
 	said := new(log)
 	var own error
 	o := grpclimit.Options{
-		Limiter: failing{err: trypema.ErrInvalidRate}, Rate: 1, Logger: said.logger(),
+		Limiter: faulty{err: trypema.ErrInvalidRate}, Rate: 1, Logger: said.logger(),
 		Failed: func(_ context.Context, method string, err error) error {
 			if !strings.HasPrefix(method, "/grpc.health.v1.Health/") || !errors.Is(err, trypema.ErrInvalidRate) {
 				t.Errorf("Failed got %s, %v", method, err)
@@ -257,7 +257,7 @@ func brokenOptions(t *testing.T) map[string]grpclimit.Options {
 		"Decide": {Decide: func(context.Context, string, string, uint64) (trypema.Decision, error) {
 			panic(broken)
 		}},
-		"Failed": {Limiter: failing{err: errors.New("gone")}, Rate: 10, Failed: func(context.Context, string, error) error {
+		"Failed": {Limiter: faulty{err: errors.New("gone")}, Rate: 10, Failed: func(context.Context, string, error) error {
 			panic(broken)
 		}},
 	}
@@ -325,7 +325,7 @@ func TestOptionsThatFailLater(t *testing.T) {
 		"an infinite rate":                      {Limiter: l, Rate: trypema.Rate(math.Inf(1))},
 		"NaN":                                   {Limiter: l, Rate: trypema.Per(1, 0)},
 		"a rate that is too small for a window": {Limiter: l, Rate: trypema.PerHour(1)},
-		"a nil pointer":                         {Limiter: (*failing)(nil), Rate: 1},
+		"a nil pointer":                         {Limiter: (*faulty)(nil), Rate: 1},
 		"a name that is not UTF-8":              {Limiter: l, Rate: 1, Name: "caf\xe9"},
 		"a name with a blank":                   {Limiter: l, Rate: 1, Name: "free "},
 	} {

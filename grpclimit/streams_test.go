@@ -180,7 +180,9 @@ func TestDeniedSendWakesWhoReceives(t *testing.T) {
 	_, err := sendUntil(stream)
 	denial(t, err)
 	denial(t, <-received)
-	<-ended
+	if <-ended == nil {
+		t.Error("the server saw no end")
+	}
 	s.dropped()
 }
 
@@ -256,7 +258,9 @@ func TestStreamsThatEnd(t *testing.T) {
 		if err := receive(stream); status.Code(err) != codes.Canceled {
 			t.Error(err)
 		}
-		<-ended
+		if <-ended == nil {
+			t.Error("the server saw no end")
+		}
 		s.dropped()
 	})
 	t.Run("it is never opened", func(t *testing.T) {
@@ -319,7 +323,9 @@ func TestWaitingToSendEndsWithTheStream(t *testing.T) {
 		if _, err := sendUntil(stream); status.Code(err) != codes.Canceled || !errors.Is(err, context.Canceled) {
 			t.Errorf("SendMsg: %v", err)
 		}
-		<-ended
+		if <-ended == nil {
+			t.Error("the server saw no end")
+		}
 		s.dropped()
 	})
 }

@@ -84,7 +84,7 @@ func TestClientsAreToldNoSecrets(t *testing.T) {
 			var w *httptest.ResponseRecorder
 			for range 3 { // the first may pass
 				w = httptest.NewRecorder()
-				handler.ServeHTTP(w, httptest.NewRequest("GET", "/", nil).WithContext(tt.ctx))
+				handler.ServeHTTP(w, httptest.NewRequest("GET", "/", http.NoBody).WithContext(tt.ctx))
 			}
 			if tt.want > 0 && w.Code != tt.want {
 				t.Errorf("%s: status %d, want %d", name, w.Code, tt.want)

@@ -1,9 +1,33 @@
 package hybridlimit
 
 import (
+	"context"
 	"runtime"
 	"time"
+
+	"github.com/trypema/trypema/internal/lease"
 )
+
+// ComeLate asks for a call under Absolute as several limits do, and looks so much later whether there is a
+// lease for it.
+func ComeLate(p *Provider, key string, capacity, cost uint64, late time.Duration) bool {
+	l, began := p.absolute, p.absolute.now()
+	sh, _, k := l.acquire(l.table.Hash(key), key, began)
+	q := question{capacity: capacity, cost: cost, mode: lease.Try}
+	w := &waiter{question: q, stays: true, done: make(chan struct{})}
+	k.waiting = append(k.waiting, w)
+	l.urge(k)
+	sh.Unlock()
+	time.Sleep(late)
+	if l.waitFor(context.Background(), k, w, began) != nil || w.failed {
+		return false
+	}
+	sh = l.lock(k)
+	defer sh.Unlock()
+	var v lease.Verdict
+	l.put(&v, &q, sh, k, l.now())
+	return v.Allowed
+}
 
 // OnCollected has f called when the Absolute limiter of a provider, which its timers must not keep, is collected.
 func OnCollected(p *Provider, f func()) { runtime.AddCleanup(p.absolute, func(f func()) { f() }, f) }

@@ -46,10 +46,10 @@ type limiter struct {
 	failing atomic.Int64 // since when every exchange has failed; 0 if the last one did not
 	tally   *tally.Tally // nil without an Observer
 
-	server  *script.Server
-	breaker *breaker.Breaker
-	settler settler
-	windows windows // of the limiter with the window of the options
+	server   *script.Server
+	breakers *breaker.Set
+	settler  settler
+	windows  windows // of the limiter with the window of the options
 }
 
 // windows are the limiters of one strategy that a trypema.MultiLimiter has with other windows than that of the options.
@@ -72,7 +72,7 @@ func (l *limiter) of(w time.Duration) *limiter {
 		o.Window, o.Bucket = w, o.BucketOf(w)
 		share := float64(o.SyncInterval) / float64(intervalOf(l.options.Window))
 		o.SyncInterval = min(max(time.Duration(share*float64(intervalOf(w))), time.Millisecond), w)
-		other = newLimiter(l.server, l.breaker, o, l.suppressed, l.started)
+		other = newLimiter(l.server, l.breakers, o, l.suppressed, l.started)
 		if l.windows.closed {
 			_ = other.close() // it has nothing to settle
 		}
@@ -104,9 +104,10 @@ type shard = table.Shard[*account, window.Groups]
 
 // account is a key in use.
 type account struct {
-	name string // in Redis
-	form string // in the table: see package groupkey
-	hash uint64
+	name   string // in Redis
+	form   string // in the table: see package groupkey
+	hash   uint64
+	server atomic.Pointer[breaker.Breaker] // of the one that has the key, when it was asked last
 	lease.Account
 	gone  bool  // it is not in the table any more
 	fault error // what Redis said of what it holds, when it was asked last
@@ -122,7 +123,7 @@ type account struct {
 	urged  bool // for the next flight
 }
 
-func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool, started time.Time) *limiter {
+func newLimiter(s *script.Server, b *breaker.Set, o Options, suppressed bool, started time.Time) *limiter {
 	l := &limiter{
 		options:    o,
 		terms:      lease.Terms{Span: window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}, Micro: int64(time.Microsecond), Interval: int64(o.SyncInterval)},
@@ -133,7 +134,7 @@ func newLimiter(s *script.Server, b *breaker.Breaker, o Options, suppressed bool
 		started:    started,
 		windows:    windows{others: make(map[time.Duration]*limiter)},
 		server:     s,
-		breaker:    b,
+		breakers:   b,
 	}
 	if suppressed {
 		l.denial, l.names = trypema.OutcomeSuppressed, remote.NewNames(o.Prefix, "hs", o.Window)
@@ -214,7 +215,7 @@ func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, ra
 	form := groupkey.Plain(key)
 	hash := l.table.Hash(form)
 	if !l.suppressed && record {
-		if f := l.table.Shard(hash).Hot(form, now); f != nil && !l.breaker.Gone() {
+		if f := l.table.Shard(hash).Hot(form, now); f != nil && !l.breakers.Gone() {
 			switch a, have, at, then := f.Take(c, now, n, true); a {
 			case table.Admitted:
 				if stands := l.tally.Count(tally.Allowed); stands > 0 {
@@ -265,7 +266,7 @@ func (l *limiter) allGauges(s *trypema.Stats) {
 	if l.closed.Load() {
 		return
 	}
-	s.RedisErr = l.breaker.Cause()
+	s.RedisErr = l.breakers.Cause()
 	for _, one := range l.all() {
 		s.Keys += one.table.Len()
 		s.Leased += uint64(max(0, one.leased.Load()))
@@ -313,6 +314,7 @@ func (l *limiter) acquire(hash uint64, form string, now int64) (*shard, table.Ha
 		// form itself may be a part of a caller's large string.
 		*k = &account{name: name, form: l.names.Form(name), hash: hash}
 		(*k).Holder = l.holders.Add(1)
+		(*k).server.Store(l.breakers.Of(name))
 	}
 	return sh, h, *k
 }
@@ -331,7 +333,9 @@ func (l *limiter) lock(k *account) *shard {
 type waiter struct {
 	question
 	asked  bool          // the message under way asks for it
+	stays  bool          // it takes what it was granted later, and waits until it has come back for that
 	done   chan struct{} // closed when there is an answer:
+	closed bool          // done is
 	v      lease.Verdict
 	failed bool  // there is none, as the message was lost
 	fault  error // what is wrong with the key
@@ -394,7 +398,7 @@ func (l *limiter) decide(
 		if !alone {
 			l.put(&v, &q, sh, k, now)
 		}
-		if alone || v.Ask && l.mayNotWait(now, began) {
+		if alone || v.Ask && l.mayNotWait(k, now, began) {
 			l.alone(d, sh, k, &q, now)
 			sh.Unlock()
 			l.schedule(k, now)
@@ -443,12 +447,12 @@ func (l *limiter) decide(
 // decidesAlone reports whether the failure policy has to decide a call, under the lock: there is nothing on
 // lease, and there will be nothing.
 func (l *limiter) decidesAlone(k *account, now int64) bool {
-	return !k.Fresh(now) && l.breaker.Gone() || k.Leased() == 0 && l.takesNothing()
+	return !k.Fresh(now) && k.server.Load().Gone() || k.Leased() == 0 && l.takesNothing(k)
 }
 
 // mayNotWait reports whether a call that began at an instant does not wait for Redis, or not any more.
-func (l *limiter) mayNotWait(now, began int64) bool {
-	return l.breaker.Gone() || now-began >= int64(l.options.Timeout)
+func (l *limiter) mayNotWait(k *account, now, began int64) bool {
+	return k.server.Load().Gone() || now-began >= int64(l.options.Timeout)
 }
 
 // waitFor returns when w has its answer, or has waited for long enough, and then has failed. It returns what is wrong with the
@@ -457,33 +461,32 @@ func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int6
 	err := l.await(ctx, w.done, began)
 	sh := l.lock(k)
 	defer sh.Unlock()
-	select {
-	case <-w.done:
+	k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
+	if w.closed {
 		return w.fault // the answer was there first
-	default:
-		k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
-		w.failed = true
-		return err
 	}
+	w.failed = true
+	return err
 }
 
 // takesNothing reports whether leases are not asked for: while FailLocal decides, which does not count what
 // the ledger grants. An answer that is lost would only keep it from others.
-func (l *limiter) takesNothing() bool {
-	return l.options.OnFailure == redislimit.FailLocal && l.breaker.Gone() || l.sharing()
+func (l *limiter) takesNothing(k *account) bool {
+	return l.options.OnFailure == redislimit.FailLocal && k.server.Load().Gone() || l.sharing(k)
 }
 
 // sharing reports whether instances that share a limit by FailLocal do so: while Redis is gone, and until the others must have
 // noticed, too, that it is back, and have settled what they admitted without it.
-func (l *limiter) sharing() bool {
+func (l *limiter) sharing(k *account) bool {
 	if l.options.OnFailure != redislimit.FailLocal || l.options.Instances == 1 {
 		return false
 	}
-	if l.breaker.Gone() {
+	b := k.server.Load()
+	if b.Gone() {
 		return true
 	}
 	pace := l.pace.Load()
-	return time.Since(l.breaker.Back()) < l.options.RetryInterval+time.Duration(2*pace.Slack)
+	return time.Since(b.Back()) < l.options.RetryInterval+time.Duration(2*pace.Slack)
 }
 
 // tell makes d what a verdict means, and has the key settle as that says.
@@ -499,26 +502,39 @@ func (l *limiter) tell(d *trypema.Decision, k *account, q *question, v *lease.Ve
 func (l *limiter) serve(sh *shard, k *account, now int64) (more bool) {
 	rest := k.waiting[:0]
 	for _, w := range k.waiting {
-		w.v = lease.Verdict{}
-		if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && (!w.asked || !k.Fresh(now)) {
+		if !w.closed {
+			w.v = lease.Verdict{}
+			if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && (!w.asked || !k.Fresh(now)) {
+				rest, more = append(rest, w), true
+				continue
+			}
+			if w.v.Ask {
+				l.denyUnasked(&w.v, &w.question, sh, k, now)
+			}
+			w.end()
+		}
+		if w.stays {
 			rest = append(rest, w)
-			continue
 		}
-		if w.v.Ask {
-			l.denyUnasked(&w.v, &w.question, sh, k, now)
-		}
-		close(w.done)
 	}
 	clear(k.waiting[len(rest):])
 	k.waiting = rest
-	return len(rest) > 0
+	return more
+}
+
+// end says that w has its answer, under the lock.
+func (w *waiter) end() {
+	w.closed = true
+	close(w.done)
 }
 
 // fail has those who wait try again, or take the fault of the key for an answer, under the lock.
 func (k *account) fail(fault error) {
 	for _, w := range k.waiting {
-		w.failed, w.fault = fault == nil, fault
-		close(w.done)
+		if !w.closed {
+			w.failed, w.fault = fault == nil, fault
+			w.end()
+		}
 	}
 	k.waiting = nil
 }

@@ -169,7 +169,7 @@ func (m *multi) judge(
 			m.unlock(parties)
 			return trypema.ErrClosed
 		}
-		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(now, began) {
+		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(parties[0].k, now, began) {
 			m.alone(d, parties, n, mode, dice, now, r)
 			m.unlock(parties)
 			for i := range parties {
@@ -242,7 +242,8 @@ func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, no
 		if p.v.Ask && l.options.OnEmpty == EmptyReject && mode == lease.Record {
 			p.k.Miss(n)
 		}
-		if p.v.Ask && (p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject) && !l.breaker.Gone() {
+		deny := p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject
+		if p.v.Ask && deny && !p.k.server.Load().Gone() {
 			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
 		}
 		ask = ask || p.v.Ask
@@ -276,7 +277,7 @@ func (m *multi) ask(parties []party, n uint64, mode lease.Mode, now int64) []*wa
 			l.lapsed.Add(1)
 		}
 		p.asked++
-		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), done: make(chan struct{})}
+		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), stays: true, done: make(chan struct{})}
 		if l.urge(p.k) {
 			p.k.waiting = append(p.k.waiting, w)
 			waiters[i] = w
@@ -421,7 +422,7 @@ func (l *limiter) commit(ctx context.Context, k *account, h *lease.Held, was, is
 	var from, at int64
 	for known := false; !known; {
 		find := func(int64) (*shard, *account) { return l.lock(k), k }
-		err := l.settledAt(ctx, find, false, func(_ *shard, k *account) {
+		err := l.settledAt(ctx, k.name, find, false, func(_ *shard, k *account) {
 			from, at, known = k.Locate(&l.terms, h)
 		})
 		if err != nil && h.Expires() && errors.Is(err, redislimit.ErrUnavailable) {

@@ -53,14 +53,18 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	if o.OnChange != nil {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
-	b, server := breaker.New(o.RetryInterval, o.OnFailure == redislimit.FailLocal, tell), script.NewServer(c)
+	server := script.NewServer(c)
+	b := breaker.NewSet(o.RetryInterval, o.OnFailure == redislimit.FailLocal, server.Node(), tell)
 	started := time.Now().Add(-1) // so that no instant is 0
 	p := &Provider{
 		absolute:   newLimiter(server, b, o, false, started),
 		suppressed: newLimiter(server, b, o, true, started),
 	}
-	p.absolute.tally = remote.Observe(o.Options.Options, "hybrid", "absolute", b, p.absolute, (*limiter).allGauges)
-	p.suppressed.tally = remote.Observe(o.Options.Options, "hybrid", "suppressed", b, p.suppressed, (*limiter).allGauges)
+	observe := func(strategy string, l *limiter) {
+		l.tally = remote.Observe(o.Options.Options, "hybrid", strategy, b, server, l, (*limiter).allGauges)
+	}
+	observe("absolute", p.absolute)
+	observe("suppressed", p.suppressed)
 	return p, nil
 }
 

@@ -1,6 +1,7 @@
 package hybridlimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"weak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/window"
@@ -207,15 +209,15 @@ func (l *limiter) onTick() {
 	}
 	s.mu.Lock()
 	s.advanceLocked(began / l.terms.Interval)
-	var batch []*account
-	mayAsk := len(s.ready) > 0 && l.mayAsk()
-	if mayAsk {
-		batch = takeLocked(&s.ready, lease.MaxBatch)
-	}
-	for _, k := range batch {
-		k.due, k.ready = 0, false
-	}
+	batch, probes, held := l.takeReadyLocked()
 	s.mu.Unlock()
+	if len(probes) > 0 { // they may take long, and the others must not wait for that
+		s.running.Add(1)
+		go func() {
+			defer s.running.Done()
+			_ = l.settle(probes)
+		}()
+	}
 	_ = l.settle(batch) // what is wrong comes up again, and the breaker knows
 
 	s.mu.Lock()
@@ -223,10 +225,7 @@ func (l *limiter) onTick() {
 	s.running.Done()
 	took := l.now() - began
 	rest := max(l.terms.Interval-began%l.terms.Interval-took, l.terms.Interval/4)
-	left := len(s.ready)
-	if !mayAsk { // they wait for Redis, and not because there is too much to do
-		left = 0
-	}
+	left := max(0, len(s.ready)-held) // the others wait for their server, and not because there is too much to do
 	lapsed := int(l.lapsed.Swap(0))
 	l.setPace(s.load.Tick(&l.terms, began-s.before, s.spent, s.made, int64(s.rtt), left, lapsed, len(s.active)))
 	s.before, s.spent, s.made = began, 0, 0
@@ -249,9 +248,9 @@ func (s *settler) lookLocked(now func() int64, window int64) bool {
 }
 
 // resumedLocked reports whether the machine was suspended for half a window or more, as the clock on the wall
-// says. The process's own
-// clock stands still then, so a lease would be used when the ledger does not charge it any more. What was suspended for less is
-// charged still, and settled before that ends. A wall that is set forward costs a lease; one that is set back, nothing.
+// says. The process's own clock stands still then, so a lease would be used when the ledger does not charge
+// it any more. What was suspended for less is charged still, and settled before that ends. A wall that is set
+// forward costs a lease; one that is set back, nothing.
 func (s *settler) resumedLocked(now, window int64) bool {
 	s.sleptLocked(now)
 	if s.slept < window/2 {
@@ -284,10 +283,64 @@ func (l *limiter) endLeases(now int64) {
 	}
 }
 
-// mayAsk reports whether Redis may be asked in the background: not while it is taken for gone, but once in a while.
-func (l *limiter) mayAsk() bool {
-	probe, cause := l.breaker.Down()
-	return cause == nil || probe
+// takeReadyLocked takes the keys of the next exchange, and those whose server is gone and may be asked
+// whether it is back. It returns how many are left that wait for their server.
+func (l *limiter) takeReadyLocked() (batch, probes []*account, held int) {
+	s := &l.settler
+	switch {
+	case len(s.ready) == 0:
+		return nil, nil, 0
+	case !l.breakers.Gone():
+		batch = takeLocked(&s.ready, lease.MaxBatch)
+	case l.breakers.Single():
+		if probe, cause := l.breakers.Of("").Down(); cause != nil && !probe {
+			return nil, nil, len(s.ready)
+		}
+		batch = takeLocked(&s.ready, lease.MaxBatch)
+	default:
+		batch, probes, held = l.pickReadyLocked()
+	}
+	for _, k := range slices.Concat(batch, probes) {
+		k.due, k.ready = 0, false
+	}
+	return batch, probes, held
+}
+
+// pickReadyLocked is takeReadyLocked where some of several servers are gone.
+func (l *limiter) pickReadyLocked() (batch, probes []*account, held int) {
+	s := &l.settler
+	asked := make(map[*breaker.Breaker]bool) // whether a server that is gone is asked now
+	rest := s.ready[:0]
+	for _, k := range s.ready {
+		b := k.server.Load()
+		gone := b.Gone()
+		if gone {
+			may, seen := asked[b]
+			if !seen {
+				probe, cause := b.Down()
+				may = probe || cause == nil
+				asked[b] = may
+			}
+			if !may {
+				rest, held = append(rest, k), held+1
+				continue
+			}
+			b = l.breakers.Of(k.name) // the key may have moved
+			k.server.Store(b)
+			gone = b.Gone()
+		}
+		switch {
+		case gone && len(probes) < lease.MaxBatch:
+			probes = append(probes, k)
+		case !gone && len(batch) < lease.MaxBatch:
+			batch = append(batch, k)
+		default:
+			rest = append(rest, k)
+		}
+	}
+	clear(s.ready[len(rest):])
+	s.ready = rest
+	return batch, probes, held
 }
 
 // takeLocked takes up to n keys off a queue.
@@ -340,6 +393,7 @@ func (l *limiter) fly() {
 // item is one message in an exchange.
 type item struct {
 	k       *account
+	server  *breaker.Breaker
 	seq     uint64
 	ask     string
 	whole   bool
@@ -379,11 +433,13 @@ func (l *limiter) settle(batch []*account) error {
 
 // message makes the next message of a key, whose lock is held.
 func (l *limiter) message(k *account, now int64, giveBack bool) *item {
+	server := l.breakers.Of(k.name)
+	k.server.Store(server)
 	want := lease.More
 	switch {
 	case giveBack:
 		want = lease.Nothing
-	case l.takesNothing():
+	case l.takesNothing(k):
 		want = lease.Same
 	}
 	need := uint64(0)
@@ -394,7 +450,7 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *item {
 		}
 	}
 	m := k.Ask(&l.terms, l.pace.Load(), now, need, want)
-	return &item{k: k, seq: m.Seq, ask: script.Message(m), whole: m.Whole}
+	return &item{k: k, server: server, seq: m.Seq, ask: script.Message(m), whole: m.Whole}
 }
 
 // exchange sends messages, and returns when all of them are answered or lost, with what is wrong with Redis, or with any of
@@ -406,9 +462,10 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 	ctx, cancel := context.WithTimeout(caller, l.options.Timeout)
 	defer cancel()
 	began := l.now()
-	var mu sync.Mutex // guards the two below
+	var mu sync.Mutex // guards the three below
 	var wrong error
-	good := false
+	answered := int64(0) // when the last answer came that was good and in time; 0 for none
+	servers := outcomesOf(items)
 	done := make(chan struct{})
 	common := append(l.spanArgs(), strconv.FormatInt(l.pace.Load().FarLife(&l.terms), 10))
 	go func() {
@@ -429,18 +486,29 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 				}
 				return keys, args
 			},
-			func(parcel []*item, reply []any, err error) {
+			func(parcel []*item, reply []any, err error, last bool) (again, mend []*item) {
 				r := script.NewReader(reply)
 				for _, i := range parcel {
-					err := l.answer(i, r, err)
+					err := l.answer(i, r, err, last)
+					if script.IsUnreadable(err) {
+						if !last {
+							again = append(again, i)
+							continue
+						}
+						mend = append(mend, i)
+					}
 					mu.Lock()
 					if err != nil {
-						wrong = err
+						wrong, servers.of(i).wrong = err, err
 					}
-					good = good || ctx.Err() == nil && (err == nil || script.IsKeyFault(err)) // or it is too late
+					if ctx.Err() == nil && (err == nil || script.IsKeyFault(err)) { // or it is too late
+						answered, servers.of(i).good = l.now(), true
+					}
 					mu.Unlock()
 				}
-			})
+				return again, mend
+			},
+			func(i *item) script.Windows { return l.windowOf(i.k.name) })
 	}()
 	overdue := time.NewTimer(l.options.Timeout + l.options.Timeout/4)
 	defer overdue.Stop()
@@ -448,26 +516,35 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 	select {
 	case <-done:
 	case <-overdue.C:
-		late = fmt.Errorf("no answer within %v", l.options.Timeout)
+		late = l.noAnswer()
 	case <-caller.Done():
 		if late = ended(caller); errors.Is(late, redislimit.ErrUnavailable) {
-			late = fmt.Errorf("no answer within %v", l.options.Timeout)
+			late = l.noAnswer()
 		}
 	}
 	if late != nil {
 		for _, i := range items {
 			if l.lost(i, late) {
 				mu.Lock()
-				wrong = late
+				wrong, servers.of(i).wrong = late, late
 				mu.Unlock()
 			}
 		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
+	given := caller.Err() == nil || l.now()-began >= int64(l.options.Timeout) // the time
+	for _, o := range servers {
+		switch {
+		case o.good:
+			o.server.Success()
+		case given:
+			o.server.Failure(cmp.Or(o.wrong, l.noAnswer())) // which came, but too late
+		}
+	}
 	switch {
-	case good:
-		took := l.now() - began
+	case answered > 0:
+		took := answered - began // what did not answer says nothing of those who do
 		l.settler.mu.Lock()
 		if len(items) <= maxKeys { // larger ones say more of themselves than of the way
 			l.measured(float64(took))
@@ -476,12 +553,40 @@ func (l *limiter) exchange(caller context.Context, items []*item) error {
 		l.settler.made++
 		l.settler.mu.Unlock()
 		l.failing.Store(0)
-		l.breaker.Success()
-	case caller.Err() == nil || l.now()-began >= int64(l.options.Timeout): // or it was not given the time
+	case given:
 		l.failing.CompareAndSwap(0, began)
-		l.breaker.Failure(wrong)
 	}
 	return wrong
+}
+
+func (l *limiter) noAnswer() error { return fmt.Errorf("no answer within %v", l.options.Timeout) }
+
+// outcome is what came of an exchange with one server.
+type outcome struct {
+	server *breaker.Breaker
+	good   bool
+	wrong  error
+}
+
+// outcomes are those of the few servers in one exchange.
+type outcomes []*outcome
+
+func outcomesOf(items []*item) (all outcomes) {
+	for _, i := range items {
+		if all.of(i) == nil {
+			all = append(all, &outcome{server: i.server})
+		}
+	}
+	return all
+}
+
+func (all outcomes) of(i *item) *outcome {
+	for _, o := range all {
+		if o.server == i.server {
+			return o
+		}
+	}
+	return nil
 }
 
 // span is the window and the bucket as Redis counts them.
@@ -492,8 +597,14 @@ func (l *limiter) span() window.Span {
 // spanArgs are the arguments that every script begins with.
 func (l *limiter) spanArgs() []string { return script.SpanArgs(l.span()) }
 
-// answer takes what Redis says to one message. It returns what is wrong with it.
-func (l *limiter) answer(i *item, r *script.Reader, err error) error {
+// windowOf is the window with that name, as mend.lua must know it.
+func (l *limiter) windowOf(name string) script.Windows {
+	return script.Windows{Kind: l.names.Letter(), Keys: []string{name}, Spans: []window.Span{l.span()}}
+}
+
+// answer takes what Redis says to one message. It returns what is wrong with it. A message whose key cannot
+// be read is still under way then, unless it is the last time.
+func (l *limiter) answer(i *item, r *script.Reader, err error, last bool) error {
 	var m lease.Answer
 	if err == nil {
 		if fault, ok := r.Fault(); ok {
@@ -501,6 +612,9 @@ func (l *limiter) answer(i *item, r *script.Reader, err error) error {
 		} else {
 			m, err = script.ReadAnswer(r, i.whole)
 		}
+	}
+	if script.IsUnreadable(err) && !last {
+		return err
 	}
 	if err != nil {
 		l.lost(i, err)
@@ -563,17 +677,18 @@ func (l *limiter) settled(
 	ctx context.Context, form string, giveBack bool, then func(*shard, *account),
 ) error {
 	hash := l.table.Hash(form)
-	return l.settledAt(ctx, func(now int64) (*shard, *account) {
+	return l.settledAt(ctx, l.names.Of(form), func(now int64) (*shard, *account) {
 		sh, _, k := l.acquire(hash, form, now)
 		return sh, k
 	}, giveBack, then)
 }
 
-// settledAt is settled for the account that find finds, under its lock.
+// settledAt is settled for the account with a name in Redis that find finds, under its lock.
 func (l *limiter) settledAt(
-	ctx context.Context, find func(now int64) (*shard, *account), giveBack bool, then func(*shard, *account),
+	ctx context.Context, name string, find func(now int64) (*shard, *account), giveBack bool,
+	then func(*shard, *account),
 ) error {
-	k, i, err := l.claim(ctx, find, giveBack)
+	k, i, err := l.claim(ctx, name, find, giveBack)
 	if err != nil {
 		return err
 	}
@@ -596,11 +711,13 @@ func (l *limiter) settledAt(
 
 // claim makes the next message of the account that find finds, under its lock, once none is under way.
 func (l *limiter) claim(
-	ctx context.Context, find func(now int64) (*shard, *account), giveBack bool,
+	ctx context.Context, name string, find func(now int64) (*shard, *account), giveBack bool,
 ) (*account, *item, error) {
 	for began := l.now(); l.now()-began < int64(l.options.Timeout); {
-		if probe, cause := l.breaker.Down(); cause != nil && !probe {
-			return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
+		if l.breakers.Gone() {
+			if probe, cause := l.breakers.Of(name).Down(); cause != nil && !probe {
+				return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
+			}
 		}
 		if ctx.Err() != nil {
 			return nil, nil, ended(ctx)
@@ -643,7 +760,16 @@ func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scr
 	go script.Run(ctx, l.server, pick, []string{name},
 		func(names []string, _ bool) [][]string { return [][]string{names} },
 		func([]string) ([]string, []string) { return []string{name}, args },
-		func(_ []string, reply []any, err error) { done <- result{reply, err} })
+		func(names []string, reply []any, err error, last bool) (again, mend []string) {
+			if fault, ok := script.NewReader(reply).Fault(); ok && err == nil {
+				err = errors.New(fault)
+			}
+			if script.IsUnreadable(err) && !last {
+				return names, nil
+			}
+			done <- result{reply, err}
+			return nil, nil
+		}, l.windowOf)
 	var err error
 	select {
 	case got := <-done:
@@ -651,10 +777,6 @@ func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scr
 			break
 		}
 		r := script.NewReader(got.reply)
-		if fault, ok := r.Fault(); ok {
-			err = errors.New(fault)
-			break
-		}
 		read(r)
 		err = r.Done()
 	case <-ctx.Done():

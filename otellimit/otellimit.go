@@ -57,6 +57,7 @@ func New(meter metric.Meter) (*Observer, error) {
 		fallbacks = counter("fallback_decisions", "{call}", "Calls that were decided by the failure policy, because Redis was not there.")
 		waited    = counter("waited_calls", "{call}", "Calls to Hybrid that waited for Redis, because nothing was on lease.")
 		outages   = counter("redis.outages", "{outage}", "Times that Redis was taken for gone.")
+		unread    = counter("redis.unreadable_windows", "{window}", "Unreadable windows in Redis that were started again.")
 		buckets   = counter("decision.duration.bucket", "{call}", "Calls that took less than le seconds. Redis: all of them; Local and Hybrid: a sample.")
 		took      = counter("decision.duration.sum", "s", "How long the calls in the buckets took together.")
 		keys      = gauge("keys", "{key}", "Keys that are held in the process.")
@@ -102,6 +103,7 @@ func New(meter metric.Meter) (*Observer, error) {
 		}
 		tell(redisUp, up)
 		tell(outages, float64(s.Outages))
+		tell(unread, float64(s.Unreadable))
 		tell(active, float64(s.ActiveKeys))
 		if m.Provider == "hybrid" {
 			tell(waited, float64(s.Waited))

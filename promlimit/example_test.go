@@ -85,7 +85,7 @@ func ExampleCollector_Describe() {
 	described := make(chan *prometheus.Desc, 100)
 	promlimit.New().Describe(described)
 	fmt.Println(len(described), "metrics")
-	// Output: 11 metrics
+	// Output: 12 metrics
 }
 
 func ExampleCollector_Collect() {

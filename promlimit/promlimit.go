@@ -36,6 +36,7 @@ var (
 	fallbacks = describe("fallback_decisions_total", "Calls that were decided by the failure policy, because Redis was not there.")
 	waited    = describe("waited_calls_total", "Calls to Hybrid that waited for Redis, because nothing was on lease.")
 	outages   = describe("redis_outages_total", "Times that Redis was taken for gone.")
+	unread    = describe("redis_unreadable_windows_total", "Unreadable windows in Redis that were started again.")
 	duration  = describe("decision_duration_seconds", "How long calls took. Redis: all of them; Local and Hybrid: a sample.")
 	keys      = describe("keys", "Keys that are held in the process.")
 	active    = describe("active_keys", "Keys that have something to do with Redis: a call under way or, for Hybrid, settling.")
@@ -50,7 +51,9 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{decisions, errors, fallbacks, waited, outages, duration, keys, active, leased, lag, redisUp} {
+	for _, d := range []*prometheus.Desc{
+		decisions, errors, fallbacks, waited, outages, unread, duration, keys, active, leased, lag, redisUp,
+	} {
 		to <- d
 	}
 }
@@ -85,6 +88,7 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 		}
 		send(redisUp, prometheus.GaugeValue, up)
 		send(outages, prometheus.CounterValue, float64(s.Outages))
+		send(unread, prometheus.CounterValue, float64(s.Unreadable))
 		send(active, prometheus.GaugeValue, float64(s.ActiveKeys))
 		if m.Provider == "hybrid" {
 			send(waited, prometheus.CounterValue, float64(s.Waited))

@@ -117,6 +117,7 @@ func TestScrape(t *testing.T) {
 		{"trypema_fallback_decisions_total", "other hybrid absolute", 25},
 		{"trypema_waited_calls_total", "other hybrid absolute", 1},
 		{"trypema_redis_outages_total", "other hybrid absolute", 1},
+		{"trypema_redis_unreadable_windows_total", "api redis absolute", 0},
 		{"trypema_redis_up", "other hybrid absolute", 0},
 		{"trypema_redis_up", "api redis absolute", 1},
 		{"trypema_decision_duration_seconds", "api redis absolute", 25},
@@ -286,7 +287,7 @@ func TestNames(t *testing.T) {
 	value(t, families, "trypema_decisions_total", `a"b\c local absolute allowed`)
 	value(t, families, "trypema_decisions_total", "broken   allowed")
 	w := httptest.NewRecorder()
-	c.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	c.ServeHTTP(w, httptest.NewRequest("GET", "/", http.NoBody))
 	if !json.Valid(w.Body.Bytes()) || !strings.Contains(w.Body.String(), `"denied":9`) {
 		t.Errorf("%s", w.Body)
 	}

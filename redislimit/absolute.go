@@ -17,7 +17,8 @@ func absolute(span window.Span) *strategy {
 		letter: "a",
 		denial: trypema.OutcomeRejected,
 		decide: operation{
-			script: func(s *script.Scripts) script.Script { return s.Absolute },
+			windows: windowsOf("a", span),
+			script:  func(s *script.Scripts) script.Script { return s.Absolute },
 			args: func(batches []*batch) []string {
 				args := script.SpanArgs(span)
 				for _, run := range batches[0].runs {
@@ -33,6 +34,13 @@ func absolute(span window.Span) *strategy {
 				return cmp.Or(readAbsolute(r, runs, calls), unexplained(calls))
 			},
 		},
+	}
+}
+
+// windowsOf returns what the windows of a batch are, by its key.
+func windowsOf(kind string, span window.Span) func(key string) script.Windows {
+	return func(key string) script.Windows {
+		return script.Windows{Kind: kind, Keys: []string{key}, Spans: []window.Span{span}}
 	}
 }
 

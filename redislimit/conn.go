@@ -27,3 +27,15 @@ type Conn interface {
 	// are those of one key, in one slot. A server that turns out to be many, by the error CROSSSLOT, is treated as such.
 	OneServer() bool
 }
+
+// NodeConn is a Conn that knows which of several servers has a key. Each of them may then be unavailable by
+// itself: the keys of the others are decided by Redis meanwhile, and its own by the failure policy at once.
+// Without this, an answer from any server keeps calls for the keys of all others waiting for Options.Timeout.
+type NodeConn interface {
+	Conn
+
+	// Node names the server that has a key, or a few servers of which it is one, if the client does not know
+	// better; "" if it is not known. It does no I/O and must be quick: it is asked for each key of an
+	// exchange and, while a server is unavailable, for each call.
+	Node(key string) string
+}

@@ -30,15 +30,15 @@ import (
 //
 // Each call has the whole timeout, from its own arrival, however old the batch is that it joins and whatever
 // else travels with it. A call whose deadline passes leaves its batch, and the others go on. An exchange has
-// the timeout, too, from its start. It counts against Redis if it brings no answer to any of its calls in
-// time, unless Redis has answered since the latest of these calls was made: then they have waited for others
-// and not for Redis.
+// the timeout, too, from its start. It counts against a server if that gives no answer to any of its calls in
+// time, unless it has given another one since the latest of these calls was made: then they have waited for
+// others and not for the server.
 type exchange struct {
-	server  *script.Server
-	breaker *breaker.Breaker
-	timeout time.Duration
-	decide  *operation
-	started time.Time
+	server   *script.Server
+	breakers *breaker.Set
+	timeout  time.Duration
+	decide   *operation
+	started  time.Time
 
 	ctx    context.Context // ended by Close
 	cancel context.CancelFunc
@@ -68,15 +68,20 @@ const (
 // operation is a script, with how to ask it and how to read its answer.
 type operation struct {
 	single bool // each call is a batch, and travels alone
+	once   bool // it is not sent again: what it does twice would not be the same
 	dice   bool // that the script throws
 	script func(*script.Scripts) script.Script
 
 	// keys are the KEYS for a batch, if they are not its key alone; such a batch travels alone.
 	keys func(key string) []string
+	// windows are those of a batch.
+	windows func(key string) script.Windows
 
 	// args returns the ARGV of one run of the script for batches that ask the same.
 	args func(batches []*batch) []string
-	// read takes the answer to one batch, and tells it the calls; nil if nobody waits for them any more.
+	// read takes the answer to one batch, and tells it the calls; nil if no caller waits for them any more.
+	// An
+	// error about what the key holds is that of the calls, unless they have an answer all the same.
 	read func(r *script.Reader, runs []run, calls []*call) error
 }
 
@@ -139,14 +144,26 @@ type batch struct {
 	set    []string
 	state  state
 	flight *flight // that it left with
+	part   *part
 }
 
-// flight is a goroutine that makes exchanges. The lock of the exchange guards it.
+// flight is a goroutine that makes exchanges.
 type flight struct {
-	lost     bool
-	open     int   // batches of its exchange that are not settled
-	answered bool  // one of them was settled by an answer
+	lost  bool // guarded by the lock of the exchange
+	parts []*part
+}
+
+// part is that of one server in an exchange.
+type part struct {
+	breaker  *breaker.Breaker
 	deadline int64 // the latest of its calls, in ns since started
+
+	// Guarded by the lock of the exchange.
+	open     int  // batches that are not settled
+	answered bool // one was settled by an answer
+
+	good  bool  // guarded by the lock of the run: there was an answer
+	cause error // and so is this: why there was none
 }
 
 type state uint8
@@ -157,8 +174,8 @@ const (
 	settled
 )
 
-func newExchange(s *script.Server, b *breaker.Breaker, timeout time.Duration, decide *operation) *exchange {
-	x := &exchange{server: s, breaker: b, timeout: timeout, decide: decide, started: time.Now()}
+func newExchange(s *script.Server, b *breaker.Set, timeout time.Duration, decide *operation) *exchange {
+	x := &exchange{server: s, breakers: b, timeout: timeout, decide: decide, started: time.Now()}
 	x.lanes = make(map[string]*lane)
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	return x
@@ -170,12 +187,14 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if probe, cause := x.breaker.Down(); cause != nil {
-		if probe {
-			// It asks for the same key, records nothing, and nobody waits for it.
-			_ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
+	if x.breakers.Gone() {
+		if probe, cause := x.breakers.Of(key).Down(); cause != nil {
+			if probe {
+				// It asks for the same key, records nothing, and nobody waits for it.
+				_ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
+			}
+			return &trouble{cause}
 		}
-		return &trouble{cause}
 	}
 	if err := x.submit(op, key, c); err != nil {
 		return err
@@ -255,7 +274,7 @@ func (x *exchange) departLocked() {
 func (x *exchange) fly(f *flight) {
 	defer x.land(f) // also if the Conn has ended the goroutine
 	for batches := x.board(f); len(batches) > 0; batches = x.board(f) {
-		x.run(batches, x.madeBefore(f.deadline))
+		x.run(f, batches)
 	}
 }
 
@@ -279,12 +298,26 @@ func (x *exchange) board(f *flight) []*batch {
 		return nil
 	}
 	batches := x.boardLocked()
-	*f = flight{open: len(batches)}
+	f.parts = nil
 	for _, b := range batches {
-		b.flight = f
-		f.deadline = max(f.deadline, b.calls[len(b.calls)-1].deadline)
+		p := f.partOf(x.breakers.Of(b.key))
+		p.open++
+		p.deadline = max(p.deadline, b.calls[len(b.calls)-1].deadline)
+		b.flight, b.part = f, p
 	}
 	return batches
+}
+
+// partOf returns the part of a server in the exchange of a flight.
+func (f *flight) partOf(b *breaker.Breaker) *part {
+	for _, p := range f.parts {
+		if p.breaker == b {
+			return p
+		}
+	}
+	p := &part{breaker: b}
+	f.parts = append(f.parts, p)
+	return p
 }
 
 // boardLocked takes the batches of the next flight, all of one operation.
@@ -323,14 +356,12 @@ func (x *exchange) madeBefore(deadline int64) time.Time {
 	return x.started.Add(time.Duration(deadline) - x.timeout)
 }
 
-// run makes one exchange with batches of which the latest call was made at an instant.
-func (x *exchange) run(batches []*batch, made time.Time) {
+// run makes one exchange.
+func (x *exchange) run(f *flight, batches []*batch) {
 	ctx, cancel := context.WithTimeout(x.ctx, x.timeout)
 	defer cancel()
-	op := batches[0].op
+	op, parts := batches[0].op, f.parts
 	var mu sync.Mutex // of what the answers find out
-	var cause error
-	good := false
 	script.Run(ctx, x.server, op.script, batches, pack,
 		func(parcel []*batch) (keys, args []string) {
 			if op.keys != nil {
@@ -341,23 +372,27 @@ func (x *exchange) run(batches []*batch, made time.Time) {
 			}
 			return keys, op.args(parcel)
 		},
-		func(parcel []*batch, reply []any, err error) {
-			inTime, wrong := x.answer(parcel, reply, err)
+		func(parcel []*batch, reply []any, err error, last bool) (again, mend []*batch) {
+			inTime, wrong, again, mend := x.answer(parcel, reply, err, last)
 			mu.Lock()
 			defer mu.Unlock()
-			if wrong == nil && (inTime || ctx.Err() == nil) {
-				good = true
+			if p := parcel[0].part; wrong == nil && (inTime || ctx.Err() == nil) {
+				p.good = true
 			} else if inTime {
-				cause = wrong
+				p.cause = wrong
 			}
-		})
-	switch {
-	case good:
-		x.breaker.Success()
-	case cause != nil && ctx.Err() != nil:
-		x.breaker.Silence(cause, made)
-	case cause != nil:
-		x.breaker.Failure(cause)
+			return again, mend
+		},
+		func(b *batch) script.Windows { return b.op.windows(b.key) })
+	for _, p := range parts {
+		switch {
+		case p.good:
+			p.breaker.Success()
+		case p.cause != nil && ctx.Err() != nil:
+			p.breaker.Silence(p.cause, x.madeBefore(p.deadline))
+		case p.cause != nil:
+			p.breaker.Failure(p.cause)
+		}
 	}
 }
 
@@ -380,27 +415,41 @@ func pack(batches []*batch, together bool) (parcels [][]*batch) {
 	return parcels
 }
 
-// answer gives batches what Redis said. It reports whether that was in time for any, and what is wrong with Redis, if
-// anything.
-func (x *exchange) answer(batches []*batch, reply []any, err error) (inTime bool, wrong error) {
+// answer gives batches what Redis said, but for those to be asked for again, as their windows cannot be read:
+// see script.Run. It reports whether that was in time for any, and what is wrong with Redis, if anything.
+func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
+	inTime bool, wrong error, again, mend []*batch,
+) {
 	r := script.NewReader(reply)
 	for i, b := range batches {
+		err, read := err, false
+		if fault, ok := r.Fault(); ok && err == nil {
+			err = errors.New(fault)
+		} else {
+			read = err == nil
+		}
+		if script.IsUnreadable(err) && !last && !b.op.once {
+			again, inTime = append(again, b), true
+			continue
+		}
 		mine := x.settle(b)
 		inTime = inTime || mine
 		calls := b.calls
 		if !mine {
 			calls = nil // they may be others by now
 		}
-		err := err
-		if fault, ok := r.Fault(); ok && err == nil {
-			err = errors.New(fault)
-		} else if err == nil {
+		if read {
 			err = b.op.read(r, b.runs, calls)
 			if i == len(batches)-1 {
 				err = cmp.Or(err, r.Done())
 			}
 		}
+		if script.IsUnreadable(err) {
+			mend = append(mend, b)
+		}
 		switch {
+		case errors.Is(err, errAnswered):
+			err = nil
 		case script.IsKeyFault(err): // Redis has done its part
 			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
 		case err != nil:
@@ -411,7 +460,7 @@ func (x *exchange) answer(batches []*batch, reply []any, err error) (inTime bool
 			b.finish(err)
 		}
 	}
-	return inTime, wrong
+	return inTime, wrong, again, mend
 }
 
 // settle makes a batch settled, and lets the next of its key go. It reports whether it was the first to.
@@ -421,15 +470,15 @@ func (x *exchange) settle(b *batch) bool {
 	if b.state == settled {
 		return false
 	}
-	b.flight.answered = true
+	b.part.answered = true
 	x.settleLocked(b)
 	return true
 }
 
 func (x *exchange) settleLocked(b *batch) {
 	b.state = settled
-	if b.flight != nil {
-		b.flight.open--
+	if b.part != nil {
+		b.part.open--
 	}
 	for _, c := range b.calls {
 		if c != nil && c.batch != nil {
@@ -523,7 +572,7 @@ func (x *exchange) expire() {
 	x.mu.Lock()
 	now := int64(time.Since(x.started))
 	var late []*call
-	var silent int64 // the latest deadline of flights that have brought nothing; 0 for none
+	var silent []*part
 	for x.first != nil && x.first.deadline <= now {
 		c := x.first
 		b := c.batch
@@ -533,16 +582,18 @@ func (x *exchange) expire() {
 			continue
 		}
 		x.settleLocked(b)
-		if f := b.flight; f != nil && f.open == 0 {
-			if !f.answered {
-				silent = max(silent, f.deadline)
-			}
-			if !f.lost && x.lost < maxLost {
-				f.lost = true
-				x.lost++
-				x.flights--
-				x.departLocked()
-			}
+		f := b.flight
+		if f == nil {
+			continue
+		}
+		if b.part.open == 0 && !b.part.answered {
+			silent = append(silent, b.part)
+		}
+		if !f.lost && x.lost < maxLost && !slices.ContainsFunc(f.parts, func(p *part) bool { return p.open > 0 }) {
+			f.lost = true
+			x.lost++
+			x.flights--
+			x.departLocked()
 		}
 	}
 	x.ready = slices.DeleteFunc(x.ready, func(b *batch) bool { return b.state == settled })
@@ -550,8 +601,8 @@ func (x *exchange) expire() {
 		x.armLocked()
 	}
 	x.mu.Unlock()
-	if silent > 0 {
-		x.breaker.Silence(err.cause, x.madeBefore(silent))
+	for _, p := range silent {
+		p.breaker.Silence(err.cause, x.madeBefore(p.deadline))
 	}
 	for _, c := range late {
 		c.finish(err)

@@ -4,7 +4,7 @@ import "errors"
 
 // Health is what a provider thinks of Redis.
 type Health struct {
-	// Available is false while OnFailure decides.
+	// Available is false while OnFailure decides; where there are several servers, for the keys of one of them at least.
 	Available bool
 	// Err is why Redis was taken for gone; nil once it is back.
 	Err error

@@ -40,8 +40,8 @@ type strategy struct {
 	set    operation
 }
 
-func newLimiter(srv *script.Server, b *breaker.Breaker, o Options, span window.Span, s *strategy) *limiter {
-	s.set = setOperation(span)
+func newLimiter(srv *script.Server, b *breaker.Set, o Options, span window.Span, s *strategy) *limiter {
+	s.set = setOperation(s.letter, span)
 	return &limiter{
 		strategy:  s,
 		exchange:  newExchange(srv, b, o.Timeout, &s.decide),
@@ -104,7 +104,7 @@ func (l *limiter) gauges(s *trypema.Stats) {
 	defer x.mu.Unlock()
 	if !x.closed {
 		s.ActiveKeys = len(x.lanes)
-		s.RedisErr = x.breaker.Cause()
+		s.RedisErr = x.breakers.Cause()
 	}
 }
 
@@ -210,10 +210,11 @@ func (l *limiter) Delete(ctx context.Context, key string) error {
 }
 
 // setOperation is set.lua.
-func setOperation(span window.Span) operation {
+func setOperation(letter string, span window.Span) operation {
 	return operation{
-		single: true,
-		script: func(s *script.Scripts) script.Script { return s.Set },
+		single:  true,
+		windows: windowsOf(letter, span),
+		script:  func(s *script.Scripts) script.Script { return s.Set },
 		args: func(batches []*batch) []string {
 			return append(script.SpanArgs(span), batches[0].set...)
 		},

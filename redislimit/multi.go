@@ -70,7 +70,9 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	for _, l := range limits {
 		c, _ := remote.Capacity(l.Rate, l.Window) // it was checked
 		span := spanOf(l.Window, p.options.BucketOf(l.Window))
-		one := limit{label: l.Label(), capacity: c, span: span, names: remote.NewNames(p.options.Prefix, m.letter, l.Window), set: setOperation(span)}
+		names := remote.NewNames(p.options.Prefix, m.letter, l.Window)
+		one := limit{label: l.Label(), capacity: c, span: span, names: names}
+		one.set = setOperation(m.letter, span)
 		if s == trypema.StrategySuppressed {
 			one.law = lawOf(span, p.options.HardLimitFactor)
 		}
@@ -78,19 +80,22 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 		m.tight, m.longest = min(m.tight, c), max(m.longest, l.Window)
 	}
 	m.both = operation{
-		dice:   s == trypema.StrategySuppressed,
-		script: func(s *script.Scripts) script.Script { return s.Multi },
-		keys:   m.keys,
-		args:   m.args(strconv.FormatFloat(p.options.HardLimitFactor, 'g', -1, 64)),
-		read:   m.read,
+		dice:    s == trypema.StrategySuppressed,
+		script:  func(s *script.Scripts) script.Script { return s.Multi },
+		keys:    m.keys,
+		windows: m.windows,
+		args:    m.args(strconv.FormatFloat(p.options.HardLimitFactor, 'g', -1, 64)),
+		read:    m.read,
 	}
 	m.reserve = m.both
 	m.commit = operation{
-		single: true,
-		script: func(s *script.Scripts) script.Script { return s.Commit },
-		keys:   m.keys,
-		args:   func(batches []*batch) []string { return append(m.head(), batches[0].set...) },
-		read:   m.readCommit,
+		single:  true,
+		once:    true,
+		script:  func(s *script.Scripts) script.Script { return s.Commit },
+		keys:    m.keys,
+		windows: m.windows,
+		args:    func(batches []*batch) []string { return append(m.head(), batches[0].set...) },
+		read:    m.readCommit,
 	}
 	if p.local == nil {
 		return m, nil
@@ -167,6 +172,15 @@ func (m *multi) keys(lane string) []string {
 	return keys
 }
 
+// windows are those of a batch.
+func (m *multi) windows(lane string) script.Windows {
+	w := script.Windows{Kind: m.letter, Keys: m.keys(lane)}
+	for i := range m.limits {
+		w.Spans = append(w.Spans, m.limits[i].span)
+	}
+	return w
+}
+
 // head are the ARGV that both scripts begin with.
 func (m *multi) head() []string { return append(script.SpanArgs(m.limits[0].span), m.letter) }
 
@@ -194,6 +208,7 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 		pointers[i] = &answers[i]
 	}
 	alone := make([][]*call, len(m.limits))
+	var odd error // of a limit whose calls have an answer all the same
 	for i := range m.limits {
 		l := &m.limits[i]
 		at := int64(r.Count(1 << 53))
@@ -217,7 +232,9 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 		} else {
 			err = readSuppressed(r, l.span, l.law, diceOfPeeks(calls), mine, alone[i])
 		}
-		if err != nil {
+		if errors.Is(err, errAnswered) {
+			odd = err
+		} else if err != nil {
 			return err
 		}
 	}
@@ -248,7 +265,7 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 			c.refused = t.Limit
 		}
 	}
-	return nil
+	return odd
 }
 
 // refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the company of others.
@@ -467,7 +484,11 @@ func (m *multi) settle(ctx context.Context, key string, each []each, life int64,
 		from := max(0, span.Backdate(at, life))
 		c.set = append(append(c.set, script.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
 	}
-	if err := m.exchange.do(ctx, &m.commit, m.lane(key), c); err != nil {
+	err := m.exchange.do(ctx, &m.commit, m.lane(key), c)
+	if script.IsUnreadable(err) {
+		return nil // what the call counted in is no more
+	}
+	if err != nil {
 		return err
 	}
 	m.exchange.free(c)

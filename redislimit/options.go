@@ -37,8 +37,9 @@ type Options struct {
 	// 500ms; at least 1ms.
 	RetryInterval time.Duration
 
-	// OnChange is told each time that Redis is taken for gone, and that it is back; one change at a time, in order. It
-	// must not block: the next change waits for it. Default nil.
+	// OnChange is told each time that Redis is taken for gone, and that it is back; one change at a time, in order. Of
+	// several servers it is told that the first of them is gone, and that none is any more. It must not block: the next
+	// change waits for it. Default nil.
 	OnChange func(Health)
 }
 

@@ -67,15 +67,19 @@ func New(c Conn, o Options) (*Provider, error) {
 	if o.OnChange != nil {
 		onChange = func(cause error) { o.OnChange(Health{Available: cause == nil, Err: cause}) }
 	}
-	srv, b := script.NewServer(c), breaker.New(o.RetryInterval, o.OnFailure == FailLocal, onChange)
+	srv := script.NewServer(c)
+	b := breaker.NewSet(o.RetryInterval, o.OnFailure == FailLocal, srv.Node(), onChange)
 	span := spanOf(o.Window, o.Bucket)
 	p.absolute = newLimiter(srv, b, o, span, absolute(span))
 	p.suppressed = newLimiter(srv, b, o, span, suppressed(span, o.HardLimitFactor, rand.Float64))
 	if p.local != nil {
 		p.absolute.local, p.suppressed.local = p.local.Absolute(), p.local.Suppressed()
 	}
-	p.absolute.tally = remote.Observe(o.Options, "redis", "absolute", b, p.absolute, (*limiter).gauges)
-	p.suppressed.tally = remote.Observe(o.Options, "redis", "suppressed", b, p.suppressed, (*limiter).gauges)
+	observe := func(strategy string, l *limiter) {
+		l.tally = remote.Observe(o.Options, "redis", strategy, b, srv, l, (*limiter).gauges)
+	}
+	observe("absolute", p.absolute)
+	observe("suppressed", p.suppressed)
 	return p, nil
 }
 

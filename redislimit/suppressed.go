@@ -20,8 +20,9 @@ func suppressed(span window.Span, factor float64, dice func() float64) *strategy
 		letter: "s",
 		denial: trypema.OutcomeSuppressed,
 		decide: operation{
-			dice:   true,
-			script: func(s *script.Scripts) script.Script { return s.Suppressed },
+			dice:    true,
+			windows: windowsOf("s", span),
+			script:  func(s *script.Scripts) script.Script { return s.Suppressed },
 			args: func(batches []*batch) []string {
 				var thrown []byte
 				for _, b := range batches {
@@ -106,17 +107,22 @@ func readSuppressed(r *script.Reader, span window.Span, law func(uint64) *window
 	return readWaits(r, span, law, runs, calls)
 }
 
-// readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that from the state
-// after the whole batch: what came with a call has happened, too. Groups that contradict each other are a fault of the key, not of Redis.
+// errAnswered is the error of a key that holds groups which contradict each other. The calls have been
+// decided, and have an answer: to wait for a window is enough in any case.
+var errAnswered = errors.New("the calls have an answer")
+
+// readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that
+// from the state after the whole batch: what came with a call has happened, too.
 func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
 	var groups window.Groups
 	var w window.Window
+	var odd error
 	now := int64(r.Count(1 << 53))
 	if now != 0 {
 		before := window.Counts{Admitted: r.Count(4 * remote.Most), Declined: r.Count(4 * remote.Most)}
 		log := r.Text()
 		if len(log)%groupSize != 0 {
-			return fmt.Errorf("NOTAWINDOW the key holds %d bytes of groups, which are not groups of %d", len(log), groupSize)
+			odd = fmt.Errorf("NOTAWINDOW the key holds groups of %d bytes in all: %w", len(log), errAnswered)
 		}
 		// The groups are as they are; none may join another.
 		apart := window.Span{Window: span.Window, Bucket: 1}
@@ -124,7 +130,8 @@ func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law,
 			last := int64(number(log))
 			upto := window.Counts{Admitted: number(log[7:]), Declined: number(log[14:])}
 			if last > now || upto.Admitted < before.Admitted || upto.Declined < before.Declined {
-				return errors.New("NOTAWINDOW the key holds groups that are not in order")
+				odd = fmt.Errorf("NOTAWINDOW the key holds groups that are not in order: %w", errAnswered)
+				break
 			}
 			w.Record(&groups, apart, w.Advance(&groups, apart, last), window.Counts{
 				Admitted: upto.Admitted - before.Admitted,
@@ -147,10 +154,13 @@ func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law,
 			case run.cost > run.capacity:
 				v.Wait = window.Never
 				continue
+			case wait == 0 && odd == nil && w.Counts() == (window.Counts{}):
+				odd = fmt.Errorf("NOTAWINDOW the key holds no groups, and a call was denied: %w", errAnswered)
+				fallthrough
+			case odd != nil:
+				v.Wait, v.Then = span.Window, 0
+				continue
 			case wait == 0:
-				if w.Counts() == (window.Counts{}) {
-					return errors.New("NOTAWINDOW the key holds no groups, though a call was denied")
-				}
 				var at int64
 				at, then = w.Calms(&groups, span, law(run.capacity), run.cost)
 				wait = max(at-now, 1)
@@ -159,7 +169,7 @@ func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law,
 		}
 		calls = calls[run.n:]
 	}
-	return nil
+	return odd
 }
 
 // groupSize is that of a group in the log of a window: three numbers of seven bytes.

@@ -41,3 +41,14 @@ func ExampleConn_Check() {
 	fmt.Println(rueidisconn.New(client).Check())
 	// Output: rueidisconn.New got no client; it needs a rueidis.Client
 }
+
+// In a Cluster, keys of neighbouring slots are mostly on one server.
+func ExampleConn_Node() {
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"redis-1:6379", "redis-2:6379"}})
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close()
+
+	fmt.Println(rueidisconn.New(client).Node("user:42"))
+}

@@ -25,9 +25,12 @@ import (
 // brings the script itself.
 const loadTimeout = time.Second
 
-// neighbours is how many slots of a Cluster, of which there are 16384, make a neighbourhood: keys that are mostly on one
-// node, as a node holds runs of slots. On which node, rueidis does not tell.
-const neighbours = 128
+// neighbours is how many slots of a Cluster make a neighbourhood: keys that are mostly on one node, as a node
+// holds runs of slots. On which node, rueidis does not tell.
+const (
+	slots      = 16384
+	neighbours = 128
+)
 
 // Conn is a rueidis client as redislimit.Conn. It is safe for concurrent use.
 type Conn struct {
@@ -74,6 +77,24 @@ func none(c rueidis.Client) bool {
 // OneServer reports whether all keys are on one server: not a Cluster.
 func (c *Conn) OneServer() bool {
 	return c.client == nil || c.client.Mode() != rueidis.ClientModeCluster
+}
+
+// names are those of the neighbourhoods.
+var names = func() (all [slots / neighbours]string) {
+	for i := range all {
+		all[i] = fmt.Sprintf("slots %d to %d", i*neighbours, (i+1)*neighbours-1)
+	}
+	return all
+}()
+
+// Node returns the neighbourhood of 128 slots of a Cluster that has a key, as rueidis does not tell on which
+// server that is; else "".
+func (c *Conn) Node(key string) string {
+	if c.OneServer() {
+		return ""
+	}
+	at := rueidis.Completed{}.SetSlot(key)
+	return names[at.Slot()/neighbours]
 }
 
 // Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i] and

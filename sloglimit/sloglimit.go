@@ -1,5 +1,6 @@
 // Package sloglimit writes to a log/slog.Logger when something changes about the limiters of a program: a policy begins to limit, or
-// has ceased to; Redis is taken for gone, or is back. It writes no line for a call.
+// has ceased to; Redis is unavailable, or is back; windows in Redis cannot be read. It writes no line for a
+// call.
 //
 //	changes := sloglimit.New(slog.Default(), sloglimit.Options{})
 //	defer changes.Close()
@@ -48,6 +49,11 @@ type policy struct {
 	count    uint64    // of denied calls, or of outages, when it was looked at last
 	deniedAt time.Time // when it was seen last that calls had been denied
 	told     uint64    // denied calls, or fallbacks, that a line has told of
+
+	unreadable struct { // windows
+		count uint64    // that a line has told of
+		at    time.Time // of that line
+	}
 }
 
 // state is something that is so, or not.
@@ -126,6 +132,7 @@ func (l *Log) lookLocked() {
 	}
 	for id, s := range redis {
 		l.redis(id, s, now)
+		l.unreadable(id, s.Unreadable, now)
 	}
 }
 
@@ -184,6 +191,18 @@ func (l *Log) redis(id name, s *trypema.Stats, now time.Time) {
 	} else {
 		l.say(slog.LevelInfo, "trypema: Redis is back", id, &p.state, now, more...)
 	}
+}
+
+// unreadable says that windows in Redis could not be read.
+func (l *Log) unreadable(id name, count uint64, now time.Time) {
+	of := &l.policy(id).unreadable
+	if count == of.count || !of.at.IsZero() && now.Sub(of.at) < l.interval {
+		return
+	}
+	const message = "trypema: windows in Redis could not be read, and were started again"
+	l.logger.LogAttrs(context.Background(), slog.LevelWarn, message, slog.String("policy", id.policy),
+		slog.String("provider", id.provider), slog.Uint64("windows", count-of.count))
+	of.count, of.at = count, now
 }
 
 // say writes a line: what it is about, more, and how many changes before this one no line has told of.

@@ -142,6 +142,42 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 	})
 }
 
+// Windows that could not be read are a warning, at most one in an interval.
+func TestUnreadableWindows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger, lines := logger()
+		changes := sloglimit.New(logger, sloglimit.Options{})
+		defer changes.Close()
+		f := fakeredis.New()
+		var o redislimit.Options
+		o.Observer, o.Name = changes, "api"
+		p, err := redislimit.New(f, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		spoil := func(key string) {
+			f.Spoil("{trypema:" + key + "}:a:10s")
+			if d, err := p.Absolute().Allow(t.Context(), key, 1000); err != nil || !d.Allowed {
+				t.Errorf("%+v, %v", d, err)
+			}
+		}
+		const line = "at=%s level=WARN msg=\"trypema: windows in Redis could not be read, " +
+			"and were started again\" policy=api provider=redis windows=%d\n"
+		spoil("a")
+		time.Sleep(1500 * time.Millisecond)
+		if got, want := lines(), fmt.Sprintf(line, "1s", 1); got != want {
+			t.Errorf("got  %swant %s", got, want)
+		}
+		spoil("b")
+		spoil("c")
+		time.Sleep(time.Minute)
+		if got, want := lines(), fmt.Sprintf(line, "11s", 2); got != want {
+			t.Errorf("got  %swant %s", got, want)
+		}
+	})
+}
+
 func TestDroppedIsCollected(*testing.T) {
 	collected := make(chan struct{})
 	func() {

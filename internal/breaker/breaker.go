@@ -1,28 +1,27 @@
-// Package breaker is the circuit breaker between a provider and Redis.
+// Package breaker is the circuit breakers between a provider and Redis, one for each server.
 package breaker
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/trypema/trypema/internal/guard"
 )
 
-// Breaker is the circuit breaker. After maxFailures exchanges in a row that brought no answer, Redis is taken for gone, and
-// asked again once in a while. The first answer that is in time ends that.
+// Breaker is the circuit breaker of one server, here called Redis. After maxFailures exchanges in a row that
+// brought no answer, Redis counts as gone, and is asked again once in a while. The first answer that is in time
+// ends that.
 //
 // A Redis that answers now and then would be gone and back all the time. So a patient breaker wants maxWins
 // answers in a row from one that goes again soon after it came back, or one if no exchange has failed for a
 // while. It has Redis asked one time after the other as long as it answers, and once in a while again when it
 // does not.
 type Breaker struct {
-	retry    time.Duration
-	patient  bool
-	onChange func(cause error)
+	set  *Set
+	name string // of the server, or ""
 
 	gone atomic.Bool // whether cause is set
 
@@ -35,11 +34,8 @@ type Breaker struct {
 	reason   error     // of those failures
 	cause    error     // why Redis is taken for gone
 	again    time.Time // when to ask it again
+	asked    time.Time // when somebody wanted to ask it last, since it is gone
 	back     time.Time // when it came back last
-	changes  []error   // causes, or nil, that nobody was told of yet
-	outages  *atomic.Uint64
-
-	telling sync.Mutex // keeps them in order
 }
 
 const (
@@ -48,12 +44,6 @@ const (
 	calm        = 64 // successes after which it is not soon any more
 	calmRetries = 4  // times retry without a failure, after which one answer is enough
 )
-
-// New returns a breaker that has Redis asked again every retry while it is taken for gone. It tells onChange, which may be
-// nil, the cause each time that Redis is taken for gone, and nil when it is back; one change at a time, in order.
-func New(retry time.Duration, patient bool, onChange func(cause error)) *Breaker {
-	return &Breaker{retry: retry, patient: patient, onChange: onChange, wins: calm, outages: new(atomic.Uint64)}
-}
 
 // Gone reports whether Redis is taken for gone.
 func (b *Breaker) Gone() bool { return b.gone.Load() }
@@ -75,9 +65,6 @@ func (b *Breaker) Back() time.Time {
 	return b.back
 }
 
-// Outages returns how often Redis was taken for gone, in a counter that does not keep the Breaker.
-func (b *Breaker) Outages() *atomic.Uint64 { return b.outages }
-
 // Down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is back.
 func (b *Breaker) Down() (probe bool, cause error) {
 	if !b.Gone() {
@@ -86,9 +73,10 @@ func (b *Breaker) Down() (probe bool, cause error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
+	b.asked = now
 	probe = b.cause != nil && !now.Before(b.again)
 	if probe {
-		b.again = now.Add(b.retry)
+		b.again = now.Add(b.set.retry)
 	}
 	return probe, b.cause
 }
@@ -105,20 +93,22 @@ func (b *Breaker) Failure(err error) {
 	changed := b.failures >= maxFailures && b.cause == nil
 	if changed {
 		b.needed = 1
-		if b.patient && b.wins < calm {
+		if b.set.patient && b.wins < calm {
 			b.needed = maxWins
 		}
-		b.cause, b.again = b.reason, now.Add(b.retry)
+		if b.cause = b.reason; b.name != "" {
+			b.cause = fmt.Errorf("%s: %w", b.name, b.reason)
+		}
+		b.again, b.asked = now.Add(b.set.retry), now
 		b.gone.Store(true)
-		b.outages.Add(1)
-		b.changes = append(b.changes, b.cause)
+		b.set.note(b.cause)
 	}
 	if b.cause != nil {
 		b.wins = 0
 	}
 	b.mu.Unlock()
 	if changed {
-		b.tell()
+		b.set.tell()
 	}
 }
 
@@ -146,32 +136,24 @@ func (b *Breaker) Success() {
 	now := time.Now()
 	b.failures, b.answered = 0, now
 	b.wins = min(b.wins+1, calm)
-	changed := b.cause != nil && (b.wins >= b.needed || now.Sub(b.failed)/calmRetries >= b.retry)
+	changed := b.cause != nil && (b.wins >= b.needed || now.Sub(b.failed)/calmRetries >= b.set.retry)
 	if b.cause != nil {
 		b.again = now
 	}
 	if changed {
 		b.wins = 0
-		b.cause, b.back = nil, now
-		b.gone.Store(false)
-		b.changes = append(b.changes, nil)
+		b.closeLocked(now)
 	}
 	b.mu.Unlock()
 	if changed {
-		b.tell()
+		b.set.tell()
 	}
+	b.set.tidy(now)
 }
 
-func (b *Breaker) tell() {
-	b.telling.Lock()
-	defer b.telling.Unlock()
-	b.mu.Lock()
-	changes := b.changes
-	b.changes = nil
-	b.mu.Unlock()
-	for _, cause := range changes {
-		if b.onChange != nil {
-			guard.Log("OnChange", func() { b.onChange(cause) })
-		}
-	}
+// closeLocked makes what was gone be back.
+func (b *Breaker) closeLocked(now time.Time) {
+	b.cause, b.back = nil, now
+	b.gone.Store(false)
+	b.set.note(nil)
 }

@@ -17,7 +17,7 @@ func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, last := errors.New("first"), errors.New("last")
 		var changes []error
-		b := breaker.New(time.Second, false, func(cause error) { changes = append(changes, cause) })
+		b := breaker.NewSet(time.Second, false, nil, func(cause error) { changes = append(changes, cause) }).Of("")
 		is := func(step string, wantProbe bool, want error) {
 			t.Helper()
 			if gone, cause := b.Gone(), b.Cause(); gone != (want != nil) || !errors.Is(cause, want) {
@@ -65,7 +65,7 @@ func TestBreaker(t *testing.T) {
 }
 
 func TestNobodyIsTold(t *testing.T) {
-	b := breaker.New(time.Second, false, nil)
+	b := breaker.NewSet(time.Second, false, nil, nil).Of("")
 	for range 3 {
 		b.Failure(errors.New("gone"))
 	}
@@ -90,7 +90,7 @@ func TestReason(t *testing.T) {
 		{[]error{reset, io.EOF, io.EOF}, reset},
 		{[]error{refused, refused, said}, said},
 	} {
-		b := breaker.New(time.Second, false, nil)
+		b := breaker.NewSet(time.Second, false, nil, nil).Of("")
 		b.Failure(said)
 		b.Success() // what was before that is no reason
 		for _, err := range test.failures {
@@ -124,7 +124,7 @@ func TestPatience(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				changes := 0
-				b := breaker.New(time.Second, test.patient, func(error) { changes++ })
+				b := breaker.NewSet(time.Second, test.patient, nil, func(error) { changes++ }).Of("")
 				outage := func() {
 					for range 3 {
 						b.Failure(failure)

@@ -16,12 +16,14 @@ import (
 )
 
 // Server is a redislimit.Conn to a server. It does what absolute.lua, suppressed.lua, multi.lua, commit.lua and set.lua say, by package window,
-// and settle.lua, by package lease. That the scripts do the same, and all else that takes Lua, is tested on real servers, in internal/thirdparty.
+// settle.lua, by package lease, and mend.lua, for keys that were spoiled. That the scripts do the same, and
+// all else that takes Lua, is tested on real servers, in internal/thirdparty.
 type Server struct {
 	mu      sync.Mutex
 	groups  window.Groups
 	windows map[string]*window.Window
 	ledgers map[string]*lease.Ledger
+	spoiled map[string]bool
 	Runs    int // exchanges
 	Calls   int // scripts in them
 	Keys    int // keys of those
@@ -36,7 +38,9 @@ type Server struct {
 
 // New returns a server without any key.
 func New() *Server {
-	return &Server{windows: map[string]*window.Window{}, ledgers: map[string]*lease.Ledger{}}
+	return &Server{
+		windows: map[string]*window.Window{}, ledgers: map[string]*lease.Ledger{}, spoiled: map[string]bool{},
+	}
 }
 
 // now is the server's clock, in µs, under the lock.
@@ -76,6 +80,32 @@ func (f *Server) Forget() {
 	defer f.mu.Unlock()
 	clear(f.windows)
 	clear(f.ledgers)
+}
+
+// Spoil has a key hold a string that is not a window.
+func (f *Server) Spoil(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.spoiled[key] = true
+}
+
+// unreadable is the reply about a key that was spoiled, or nil.
+func (f *Server) unreadable(key string) []any {
+	if f.spoiled[key] {
+		return []any{"NOTAWINDOW the key was spoiled"}
+	}
+	return nil
+}
+
+// mend begins a key again if it was spoiled.
+func (f *Server) mend(key string) []any {
+	if !f.spoiled[key] {
+		return []any{int64(0)}
+	}
+	delete(f.spoiled, key)
+	delete(f.windows, key)
+	delete(f.ledgers, key)
+	return []any{int64(1)}
 }
 
 // ErrKey is what Redis says of a key that holds something else.
@@ -136,6 +166,12 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 		if reply, err := f.Fault(key); reply != nil || err != nil {
 			return reply, err
 		}
+	}
+	if strings.Contains(source, "-- Begins windows again") {
+		return f.mend(key), nil
+	}
+	if reply := f.unreadable(key); reply != nil {
+		return reply, nil
 	}
 	s := spanOf(args)
 	if strings.Contains(source, "-- Settles") {
@@ -296,6 +332,9 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 			if reply, err := f.Fault(key); reply != nil || err != nil {
 				return reply, err
 			}
+		}
+		if reply := f.unreadable(key); reply != nil {
+			return reply, nil
 		}
 		l := &limits[i]
 		l.w = f.window(key)

@@ -6,8 +6,8 @@ package groupkey
 
 import "strings"
 
-// mark is the first byte of every form that is not the key itself. No text starts with it: UTF-8 has no such
-// byte.
+// mark is the first byte of every form that is not the key itself. No text starts with it: UTF-8 does not use
+// this byte.
 const mark = "\xff"
 
 // Prefix returns what the forms of the keys of a group start with. The key follows.

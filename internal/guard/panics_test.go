@@ -409,7 +409,7 @@ func (brokenHandler) Handle(context.Context, slog.Record) error { panic("broken"
 // A reservation of somebody else's MultiLimiter that panics when it expires is logged.
 func TestBrokenSettling(t *testing.T) {
 	said := logged(t)
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(*testing.T) {
 		settle := func(context.Context, uint64, uint64) error { panic("settling is broken") }
 		trypema.NewReservation(trypema.Decision{Allowed: true}, 5, time.Second, settle)
 		trypema.NewReservation(trypema.Decision{Allowed: true}, 5, time.Second, nil)
@@ -444,7 +444,7 @@ func TestPanicsOfCallers(t *testing.T) {
 				t.Fatal(err)
 			}
 			handler := limit(http.NotFoundHandler())
-			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", http.NoBody))
 		}
 	}
 	for name, call := range map[string]func(){

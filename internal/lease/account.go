@@ -549,9 +549,15 @@ func (a *Account) Asking() bool { return a.asking }
 // Idle reports whether nobody has asked for the key for so long that its lease should go back.
 func (a *Account) Idle(t *Terms, now int64) bool {
 	if a.distant || a.slow {
-		return a.touched <= a.grantedAt
+		return a.touched <= a.grantedAt && (a.expires() || now-a.sentAt >= (a.end-a.sentAt)/2)
 	}
 	return now-a.touched > slowIntervals*t.Interval
+}
+
+// expires reports whether a call with an expiry is to be settled: it is settled soon as this instance may end
+// before it expires, and what would then stay on lease for a window goes back with it.
+func (a *Account) expires() bool {
+	return slices.ContainsFunc(a.pending, func(p own) bool { return slices.ContainsFunc(p.holds, (*Held).Expires) })
 }
 
 // A holder near the limit with little to do has a lease that lives for slowIntervals, or crowdedIntervals where others hold more
@@ -624,11 +630,15 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 			near,
 			max(a.enough(a.demand*float64(p.Far)*5/4), a.capacity/coldPart), // an unknown demand gets a little more
 		}
+		had := a.budget
 		if !a.distant { // what was leased far from the limit is too much near it
-			a.budget = min(a.budget, a.targets[0])
+			a.budget = min(a.budget, max(a.targets[0], need))
 		}
 		if a.capacity < a.ceiling { // as is what was leased for a larger one
 			a.budget = min(a.budget, a.targets[1])
+		}
+		if a.budget < had { // the ledger has again what goes back
+			a.full = 0
 		}
 		m.Need = min(max(need, a.missed), a.capacity) // all of it: what there is may be gone by then
 		m.Near = max(a.targets[0]-min(a.targets[0], a.budget), m.Need)

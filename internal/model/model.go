@@ -18,10 +18,11 @@ type group struct {
 
 // Twin is the history of one key.
 type Twin struct {
-	window.Span
-	groups  []group
-	now     int64 // of the call that is being judged
-	changed int64 // when anything was recorded or expired last
+	window.Span      // that of whoever asks next
+	Splits      bool // two groups may end at one instant, as in the version before
+	groups      []group
+	now         int64 // of the call that is being judged
+	changed     int64 // when anything was recorded or expired last
 }
 
 // advance keeps time from running back behind a change.
@@ -79,7 +80,7 @@ func (t *Twin) record(admitted, declined uint64) {
 	t.changed = t.now
 	if len(t.live(t.now)) > 0 {
 		newest := &t.groups[len(t.groups)-1]
-		if !newest.closed && t.now-newest.first < t.Bucket {
+		if !newest.closed && (t.now-newest.first < t.Bucket || t.now == newest.last && !t.Splits) {
 			newest.last = t.now
 			newest.admitted += admitted
 			newest.declined += declined
@@ -287,6 +288,10 @@ func (t *Twin) Resize(now int64, total uint64, keep window.Keep) {
 	kept[0].admitted += total
 	if keep == window.Newest {
 		slices.Reverse(kept)
+	}
+	if newest := &kept[len(kept)-1]; newest.closed {
+		// It takes no more by this bucket, but may by a longer one.
+		newest.first, newest.closed = newest.last-t.Bucket, false
 	}
 	t.groups = kept
 }

@@ -5,9 +5,16 @@ import (
 	"strings"
 )
 
+// notAWindow begins what scripts say of a string that they cannot read.
+const notAWindow = "NOTAWINDOW"
+
+// IsUnreadable reports whether an error of Redis is about a string that scripts cannot read. It helps to mend
+// the key.
+func IsUnreadable(err error) bool { return err != nil && strings.Contains(err.Error(), notAWindow) }
+
 // IsKeyFault reports whether an error of Redis is about what a key holds. To ask again, or another server, does not help.
 func IsKeyFault(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "WRONGTYPE") || strings.Contains(err.Error(), "NOTAWINDOW"))
+	return IsUnreadable(err) || err != nil && strings.Contains(err.Error(), "WRONGTYPE")
 }
 
 // lacksStruct reports whether an error says that the server's Lua does not have the library struct.
@@ -21,7 +28,7 @@ var ended = regexp.MustCompile(`^(?:ERR |.*: )user_script:\d+: `)
 
 // brokeOff reports whether an error says that a script came to an end over what a key holds.
 func brokeOff(err error) bool {
-	return err != nil && (ended.MatchString(err.Error()) || strings.Contains(err.Error(), "NOTAWINDOW")) &&
+	return err != nil && (ended.MatchString(err.Error()) || IsUnreadable(err)) &&
 		!lacksStruct(err) && !strings.Contains(err.Error(), "Script killed by user")
 }
 

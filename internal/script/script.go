@@ -19,7 +19,7 @@ var lua embed.FS
 type Script struct{ Source, SHA1 string }
 
 // Scripts are the operations on a key.
-type Scripts struct{ Absolute, Suppressed, Multi, Commit, Set, Settle Script }
+type Scripts struct{ Absolute, Suppressed, Multi, Commit, Set, Settle, Mend Script }
 
 var (
 	plain = load("")
@@ -40,6 +40,7 @@ func load(prelude string) *Scripts {
 		Commit:     script("commit.lua"),
 		Set:        script("set.lua"),
 		Settle:     script("settle.lua"),
+		Mend:       script("mend.lua"),
 	}
 }
 

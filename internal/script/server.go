@@ -13,6 +13,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/guard"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Conn is redislimit.Conn, which says what it promises.
@@ -45,29 +46,109 @@ type Server struct {
 	conn    Conn
 	lacking atomic.Bool // its Lua lacks struct
 	many    atomic.Bool // it is several, though the Conn said otherwise
+	mended  *atomic.Uint64
 }
 
 // NewServer returns the server behind a Conn, of which nothing is known yet.
-func NewServer(c Conn) *Server { return &Server{conn: c} }
+func NewServer(c Conn) *Server { return &Server{conn: c, mended: new(atomic.Uint64)} }
+
+// Mended returns how many windows could not be read and were begun again, in a counter that does not keep the
+// Server.
+func (s *Server) Mended() *atomic.Uint64 { return s.mended }
+
+// Node returns what tells on which of several servers a key is; nil if they are one, or the Conn does not
+// know.
+func (s *Server) Node() func(key string) string {
+	if c, ok := s.conn.(interface{ Node(key string) string }); ok && !s.conn.OneServer() {
+		return c.Node
+	}
+	return nil
+}
 
 // movingPause is how long keys that are on two nodes of a Cluster are left alone before they are asked for again.
 const movingPause = 10 * time.Millisecond
 
-// Run runs a script on items in one exchange, and once more with those that the server has refused in the form in which they
-// came, which it then remembers. Where a run was for several items and broke off over one of them, they are asked for one by one:
-// those before it are then recorded twice, which errs on the safe side. Items whose keys are moving from one node of a Cluster to
-// another are asked for again until they have arrived, or ctx ends.
+// Windows are the windows of an item, as mend.lua must know them.
+type Windows struct {
+	Kind  string // the letter in their names
+	Keys  []string
+	Spans []window.Span
+}
+
+// tries is how often an item is asked for whose windows cannot be read: once more when they have been looked
+// through and those that are not in order begun again, and once more when all of them have been.
+const tries = 3
+
+// Run runs a script on items in one exchange, and once more with those that the server has refused in the
+// form in which they came, which it then remembers. Where a run was for several items and broke off over one
+// of them, they are asked for one by one: those before it are then recorded twice, which errs on the safe
+// side. Items whose keys are moving from one node of a Cluster to another are asked for again until they have
+// arrived, or ctx ends.
 //
-// pack puts together the items that one run of the script can answer; unless together is set, each is a parcel of its own.
-// ask returns KEYS, one for each item, and ARGV for a parcel. answer is told what became of a parcel, from any goroutine and
-// before Run returns: once for each, but not for one that was refused, whose items are packed again.
+// pack puts together the items that one run of the script can answer; unless together is set, each is a
+// parcel of its own. ask returns KEYS, one for each item, and ARGV for a parcel.
+//
+// answer is told what became of a parcel, from any goroutine and before Run returns: once for each, but not
+// for one that was refused, whose items are packed again. It returns items of which it has found that their
+// windows cannot be read. Run has these mended, and asks once more for those in again, which answer has not
+// told yet. It must tell them all if last is set.
 func Run[T any](
 	ctx context.Context, s *Server, pick func(*Scripts) Script, items []T,
 	pack func(items []T, together bool) (parcels [][]T),
 	ask func(parcel []T) (keys, args []string),
+	answer func(parcel []T, reply []any, err error, last bool) (again, mend []T),
+	windows func(item T) Windows,
+) {
+	for try := 1; len(items) > 0; try++ {
+		var mu sync.Mutex // guards the two below
+		var again, unreadable []T
+		run(ctx, s, pick, items, try > 1, pack, ask, func(parcel []T, reply []any, err error) {
+			more, mend := answer(parcel, reply, err, try == tries)
+			mu.Lock()
+			defer mu.Unlock()
+			again, unreadable = append(again, more...), append(append(unreadable, more...), mend...)
+		})
+		mend(ctx, s, unreadable, try > 1, windows)
+		items = again
+	}
+}
+
+// mend begins the windows of items again that are not in order, or all of them, and counts them. What is
+// wrong comes up again when the items are asked for.
+func mend[T any](ctx context.Context, s *Server, items []T, all bool, windows func(item T) Windows) {
+	pick := func(s *Scripts) Script { return s.Mend }
+	run(ctx, s, pick, items, true, each[T], func(parcel []T) (keys, args []string) {
+		w := windows(parcel[0])
+		args = append(SpanArgs(w.Spans[0]), w.Kind, "0")
+		if all {
+			args[3] = "1"
+		}
+		for _, span := range w.Spans {
+			args = append(args, SpanArgs(span)...)
+		}
+		return w.Keys, args
+	}, func(_ []T, reply []any, _ error) {
+		for r := NewReader(reply); r.More() && r.Err() == nil; {
+			s.mended.Add(r.Count(1))
+		}
+	})
+}
+
+// each is a pack of parcels of one item.
+func each[T any](items []T, _ bool) (parcels [][]T) {
+	for i := range items {
+		parcels = append(parcels, items[i:][:1])
+	}
+	return parcels
+}
+
+// run is Run for windows that can be read. apart is set if no run may be for several items.
+func run[T any](
+	ctx context.Context, s *Server, pick func(*Scripts) Script, items []T, apart bool,
+	pack func(items []T, together bool) (parcels [][]T),
+	ask func(parcel []T) (keys, args []string),
 	answer func(parcel []T, reply []any, err error),
 ) {
-	apart := false
 	for len(items) > 0 {
 		one, unable := s.oneServer()
 		lacking, together := s.lacking.Load(), one && !apart

@@ -128,6 +128,7 @@ type Counters struct {
 	Fallbacks  uint64
 	Waited     uint64
 	Outages    uint64 // not counted here
+	Unreadable uint64 // nor this
 	Latency    [Buckets]uint64
 	LatencySum time.Duration
 }

@@ -208,7 +208,7 @@ func drawTraffic(seed uint64, r rules) traffic {
 }
 
 func (t traffic) String() string {
-	return fmt.Sprintf("-seed %d: %d callers, %d calls each, %d keys (bounded: %v), one in %d not Allow, limits %v %v, costs %v",
+	return fmt.Sprintf("TRYPEMA_SEED=%d: %d callers, %d calls each, %d keys (bounded: %v), one in %d not Allow, limits %v %v, costs %v",
 		t.seed, t.callers, t.calls, t.keys, t.bounded, t.others, t.capacities, t.rules.limits, t.costs)
 }
 

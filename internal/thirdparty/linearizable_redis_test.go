@@ -16,6 +16,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
 )
@@ -29,15 +30,16 @@ var onRedis = subjects(remote.MaxCapacity, remote.Most, time.Millisecond)
 
 // clients are the two that there is an adapter for.
 var clients = []struct {
-	name string
-	dial func(t *testing.T, addr string) redislimit.Conn
+	name      string
+	histories int
+	dial      func(t *testing.T, addr string) redislimit.Conn
 }{
-	{"go-redis", func(t *testing.T, addr string) redislimit.Conn {
-		c := redis.NewClient(&redis.Options{Addr: addr})
+	{"go-redis", 4, func(t *testing.T, addr string) redislimit.Conn {
+		c := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: rig.Patience})
 		t.Cleanup(func() { _ = c.Close() })
 		return goredisconn.New(c)
 	}},
-	{"rueidis", func(t *testing.T, addr string) redislimit.Conn {
+	{"rueidis", 1, func(t *testing.T, addr string) redislimit.Conn {
 		c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true})
 		if err != nil {
 			t.Fatal(err)
@@ -53,7 +55,7 @@ func (s subject) historyOnRedis(t *testing.T, traffic traffic, conns []redislimi
 	providers := make([]*redislimit.Provider, len(conns))
 	for i, c := range conns {
 		p, err := redislimit.New(c, redislimit.Options{
-			Options: s.options(), Prefix: fmt.Sprintf("h%d", traffic.seed), Timeout: 20 * time.Second, OnFailure: redislimit.FailClosed,
+			Options: s.options(), Prefix: fmt.Sprintf("h%d", traffic.seed), Timeout: rig.Patience, OnFailure: redislimit.FailClosed,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +74,7 @@ func TestRedisIsLinearizable(t *testing.T) {
 		conns := []redislimit.Conn{client.dial(t, server.Addr()), client.dial(t, server.Addr())}
 		for _, s := range onRedis {
 			t.Run(client.name+"/"+s.name, func(t *testing.T) {
-				s.judge(t, 12, func(traffic traffic) []porcupine.Operation { return s.historyOnRedis(t, traffic, conns) })
+				s.judge(t, client.histories, func(traffic traffic) []porcupine.Operation { return s.historyOnRedis(t, traffic, conns) })
 			})
 		}
 	}

@@ -3,9 +3,7 @@ package thirdparty
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // This file proves that Local is linearizable: whatever goroutines ask of it at the same time, with all six verbs, every
@@ -25,18 +24,10 @@ import (
 // window is longer than a history, so that the specification (counter_test.go) needs no clock. That the search finds what
 // is wrong is proved with limiters that are.
 
-var firstSeed = flag.Uint64("seed", 0, "of the first history, 0 to draw it; replays what is asked, not how it is scheduled")
-
-func seeds(t *testing.T, n uint64) (first, last uint64) {
-	first = *firstSeed
-	if first == 0 {
-		first = rand.Uint64() >> 1
-	}
-	t.Logf("-seed %d", first)
-	if testing.Short() {
-		n = n/10 + 1
-	}
-	return first, first + n
+// seeds returns the seeds of so many histories, or of many more where tests explore. A seed says what is asked, and not how it is scheduled.
+func seeds(t *testing.T, few int) (first, last uint64) {
+	first = explore.Seed(t)
+	return first, first + uint64(explore.Runs(few, 20*few))
 }
 
 // withProcessors runs Go code on n processors for the rest of the test.
@@ -136,16 +127,24 @@ func (s subject) history(t *testing.T, traffic traffic, wrap wrapper) []porcupin
 	return traffic.record(func(int) target { return s.target(t, local, traffic, wrap) })
 }
 
-// judge fails unless the histories of a number of seeds are linearizable.
-func (s subject) judge(t *testing.T, n uint64, history func(traffic) []porcupine.Operation) {
+// judge fails unless the histories of a number of seeds are linearizable. One that a busy machine finds no verdict on in a minute is
+// passed over, but most must have one.
+func (s subject) judge(t *testing.T, few int, history func(traffic) []porcupine.Operation) {
 	t.Helper()
-	first, last := seeds(t, n)
+	first, last := seeds(t, few)
+	judged := uint64(0)
 	for seed := first; seed != last; seed++ {
 		traffic := drawTraffic(seed, s.rules)
 		happened, model := history(traffic), traffic.rules.model()
-		if got := porcupine.CheckOperationsTimeout(model, happened, time.Minute); got != porcupine.Ok {
-			t.Fatalf("history is %v, see %s\n%v", got, draw(t, model, happened), traffic)
+		switch porcupine.CheckOperationsTimeout(model, happened, time.Minute) {
+		case porcupine.Illegal:
+			t.Fatalf("a history is not linearizable, see %s\n%v", draw(t, model, happened), traffic)
+		case porcupine.Ok:
+			judged++
 		}
+	}
+	if judged <= (last-first)/2 {
+		t.Errorf("%d of %d histories were judged", judged, last-first)
 	}
 }
 
@@ -155,7 +154,7 @@ func TestLocalIsLinearizable(t *testing.T) {
 		for _, processors := range []int{1, 2, 8} {
 			t.Run(fmt.Sprintf("%s/%d", s.name, processors), func(t *testing.T) {
 				withProcessors(t, processors)
-				s.judge(t, 60, func(traffic traffic) []porcupine.Operation { return s.history(t, traffic, wrapper{}) })
+				s.judge(t, 15, func(traffic traffic) []porcupine.Operation { return s.history(t, traffic, wrapper{}) })
 			})
 		}
 	}
@@ -204,7 +203,7 @@ func TestBrokenLimitersAreRejected(t *testing.T) {
 // reject fails unless one of some histories is not linearizable. Most broken limiters need far fewer.
 func (s subject) reject(t *testing.T, bound uint64, history func(traffic) []porcupine.Operation) {
 	t.Helper()
-	first, _ := seeds(t, bound)
+	first := explore.Seed(t)
 	for seed := first; seed != first+bound; seed++ {
 		traffic := drawTraffic(seed, s.rules)
 		if porcupine.CheckOperationsTimeout(traffic.rules.model(), history(traffic), time.Second) == porcupine.Illegal {
@@ -215,12 +214,8 @@ func (s subject) reject(t *testing.T, bound uint64, history func(traffic) []porc
 	t.Fatalf("not rejected by %d histories", bound)
 }
 
-// between is where a broken limiter lets others in. On a machine with one processor they would seldom come by themselves.
-func between() {
-	if runtime.NumCPU() == 1 {
-		runtime.Gosched()
-	}
-}
+// between is where a broken limiter lets others in. On a machine that is busy, or has one processor, they would seldom come by themselves.
+func between() { runtime.Gosched() }
 
 // tornAllow looks first and records then.
 type tornAllow struct{ trypema.Limiter }

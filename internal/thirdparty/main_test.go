@@ -3,8 +3,11 @@ package thirdparty
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
 // No test may leave a goroutine behind: not the callers of a history, nor anything of a limiter that was closed.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	rig.Rapid(20, 2000)
+	rig.Main(m)
+}

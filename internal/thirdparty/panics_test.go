@@ -142,7 +142,7 @@ type goRedisHook struct{ on string }
 
 func (h *goRedisHook) set(on string) { h.on = on }
 
-func (h *goRedisHook) DialHook(next redis.DialHook) redis.DialHook {
+func (h *goRedisHook) DialHook(redis.DialHook) redis.DialHook {
 	return func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") }
 }
 

@@ -1,6 +1,9 @@
+//go:build never
+
 package thirdparty
 
-// The libraries that docs/migrating.md shows code of, so that go.mod has them: the code itself is in the documents.
+// The libraries that docs/migrating.md shows code of, so that go.mod has them: the code itself is in the documents, and TestDocumentsCompile
+// compiles it.
 import (
 	_ "github.com/didip/tollbooth/v8"
 	_ "github.com/didip/tollbooth/v8/limiter"

@@ -150,7 +150,7 @@ func (w *Window) RecordGroup(g *Groups, s Span, first, last int64, c Counts) {
 	}
 	if w.empty() {
 		w.first = first
-	} else if last-w.first >= s.Bucket {
+	} else if last-w.first >= s.Bucket && last > w.last { // no two groups end at one instant
 		w.close(g, s, last)
 		w.first = first
 	}

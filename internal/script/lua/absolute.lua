@@ -55,7 +55,7 @@ for k = 1, #KEYS do
         n = n + 2
       end
     end
-    if dirty then
+    if dirty or stale and live then -- what counts from now must leave a window from now, also if nothing is admitted until then
 -- include save.lua
     end
   end

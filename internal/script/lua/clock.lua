@@ -3,7 +3,7 @@
 --
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
 local call = redis.call
-local window, bucket = ARGV[1], ARGV[2] -- numbers from window.lua on
+local window, bucket = ARGV[1] + 0, ARGV[2] + 0
 local time = call('TIME')
 local clock = time[1] * 1000000 + time[2]
 local NONE = 9007199254740992 -- 2^53

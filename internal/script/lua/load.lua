@@ -5,8 +5,15 @@
 -- of it is whole numbers, little-endian, of 7 bytes where no other size is given. Times are microseconds since 1970 by the server's clock.
 -- "Running" counts are those of package window: all that was recorded up to some point, since the log began.
 --
---    0  steady       until when events only join      57  head             4 bytes; the oldest live group in the log
---                    the newest group                 61  size             4 bytes; groups in the log, dead ones included
+-- Nothing in a window depends on the options of who has written it: instances with another bucket, hard limit
+-- factor or sync interval, and the version before this one, share it. The bucket is that of the call, as the
+-- capacity is: the newest group takes events for so long as the caller's bucket says, and expires a window
+-- after its last event in any case. So every event is counted for at least a window, whoever has recorded it,
+-- which is what the bound needs; and for less than a window and the largest bucket in use.
+--
+--    0  steady       0; the version before reads      57  head             4 bytes; the oldest live group in the log
+--                    here until when to join without  61  size             4 bytes; groups in the log, dead ones too
+--                    a look at its bucket
 --    7  gone         the admitted that expired        65  oldest_admitted  running, up to the end of group head
 --   14  version      1 byte                                                Suppressed only:
 --   15  last         the last event                   72  oldest_declined  running, up to the end of group head
@@ -27,11 +34,13 @@
 -- The newest group is not in the log until another follows it. If the log has no live group, oldest is NONE.
 local now = clock
 local text = redis.pcall('GETRANGE', key, '0', LAST_BYTE)
-local fault, gone, version, last, admitted
+local fault, gone, version, last, admitted, _
+local declined, first, oldest, expires, head, size, oldest_admitted = 0, 0, NONE, 0, 0, 0, 0
 local steady = false -- Is there nothing to do but to join the newest group?
-if #text == HEADER or ledger and #text >= FIXED then
-  steady, gone, version, last, admitted = struct.unpack('<I7I7BI7I7', text)
-  steady = now < steady and last <= now
+if not ledger and #text == HEADER or ledger and #text >= FIXED then
+  _, gone, version, last, admitted, declined, first, oldest, expires, head, size, oldest_admitted =
+    struct.unpack('<I7I7BI7I7I7I7I7I7I4I4I7', text)
+  steady = last <= now and now < first + bucket and now < oldest + window and now + window + bucket < expires
   if version ~= 1 or gone > admitted or admitted > NONE then fault = NOT_A_WINDOW end
 elseif text ~= '' then
   fault = text.err or NOT_A_WINDOW -- a string has no err

@@ -19,7 +19,7 @@
 --   and what absolute.lua, or suppressed.lua, replies for one key, of which "admitted" is what all limits admit
 --
 -- Cost: TIME; for each window what absolute.lua or suppressed.lua cost; and for each run with a life, in the windows that are
--- longer, a search in the log, GETRANGE and SETRANGE of all but the oldest part of it.
+-- longer, a search in the log, GETRANGE and SETRANGE of all but the oldest part of it, and SETRANGE of the header.
 
 local full, ledger = ARGV[3] == 's', false
 -- include clock.lua
@@ -57,12 +57,16 @@ for k = 1, #KEYS do
     local at, d = math.max(0, now - (window - life)), 0
 -- include search.lua
 -- include place.lua
+    -- Should another window turn out not to be readable, the header of this one must agree with its log: or
+    -- what the newest group has would leave with an older one.
+-- include save.lua
+    text = new
   end
 
   function limit.close()
     if changed and steady then
       call('SETRANGE', key, '15', struct.pack('<I7I7I7', last, admitted, declined))
-    elseif changed then
+    elseif changed or stale and live then -- as in absolute.lua
 -- include save.lua
     end
   end

@@ -1,5 +1,6 @@
 -- Sees to it that the newest group takes events at now. To be included right before some are recorded.
 if not live then
+  steady = false
   if gone + gone_declined >= NONE / 4 then -- as below
     admitted, declined, gone, gone_declined = 0, 0, 0, 0
   end
@@ -7,7 +8,7 @@ if not live then
   first, live = now, true
   if not ledger then expires = 0 end -- leases may need the key for longer
   text = ''
-elseif now - first >= bucket then
+elseif now - first >= bucket and now > last then -- no two groups end at one instant, whatever the buckets
   if text == '' then -- it was begun in this run, and is not written yet
 -- include save.lua
     text = new

@@ -75,7 +75,6 @@ if history == 'KeepNewest' then from, to, step = to, 1, -1 end
 local rest = total
 for i = from, to, step do
   local g = groups[i]
-  g.stays = rest > 0 or total >= have -- also one that was settled to nothing
   local count = g.admitted + g.declined
   local kept = math.min(count, rest)
   g.stays = rest > 0 or total == have -- one that was settled to nothing, too

@@ -1,8 +1,6 @@
 -- The window as it is now: what has expired is forgotten. Changes stay in variables until save.lua, but for the log.
 
 window, bucket = window + 0, bucket + 0
-local declined, first, oldest, expires = 0, 0, NONE, 0
-local head, size, oldest_admitted = 0, 0, 0
 local oldest_declined, gone_declined, recent, recent_before, recent_last = 0, 0, 0, 0, 0
 
 -- A clock that steps back stands still. If it steps back by more than a window, what is there counts from now.
@@ -11,11 +9,8 @@ local stale = last > now + window
 if last > now and not stale then now = last end
 
 local live = now - last < window
-if live or ledger and text ~= '' then
-  declined, first, oldest, expires, head, size, oldest_admitted = struct.unpack('<I7I7I7I7I4I4I7', text, 30)
-  if full then
-    oldest_declined, gone_declined, recent, recent_before, recent_last = struct.unpack('<I7I7I4I7I7', text, 73)
-  end
+if full and (live or ledger and text ~= '') then
+  oldest_declined, gone_declined, recent, recent_before, recent_last = struct.unpack('<I7I7I4I7I7', text, 73)
 end
 if live then
   if stale then

@@ -67,6 +67,7 @@ type Setup struct {
 	Options  hybridlimit.Options
 	Strategy trypema.Strategy
 	Calm     bool // there is one instance, and nothing happens to it
+	Mixed    bool // each has a bucket, an interval and a factor of its own, at most those of Options
 }
 
 // Figures are what was done in all runs.
@@ -195,6 +196,15 @@ func (f *Fleet) join(t *rapid.T) {
 	m := &member{wire: w, name: fmt.Sprint("instance ", f.named)}
 	o := f.Options
 	o.OnChange = func(h redislimit.Health) { m.gone.Store(!h.Available) }
+	if f.Mixed {
+		upTo := func(most time.Duration, label string) time.Duration {
+			third := max(time.Millisecond, (most / 3).Truncate(time.Microsecond))
+			return rapid.SampledFrom([]time.Duration{most, time.Millisecond, third}).Draw(t, label)
+		}
+		o.Bucket, o.SyncInterval = upTo(o.Bucket, "bucket"), upTo(o.SyncInterval, "interval")
+		factors := []float64{o.HardLimitFactor, 1, (1 + o.HardLimitFactor) / 2}
+		o.HardLimitFactor = rapid.SampledFrom(factors).Draw(t, "hard limit factor")
+	}
 	var err error
 	if m.Provider, err = hybridlimit.New(w, o); err != nil {
 		t.Fatal(err)

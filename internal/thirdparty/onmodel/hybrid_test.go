@@ -69,7 +69,9 @@ func TestHybrid(t *testing.T) {
 			o.Instances = rapid.SampledFrom([]int{1, 2, 4}).Draw(t, "instances that share")
 		}
 		o.OnEmpty = rapid.SampledFrom([]hybridlimit.EmptyPolicy{hybridlimit.EmptyWait, hybridlimit.EmptyWait, hybridlimit.EmptyReject}).Draw(t, "on empty")
-		return Setup{Options: o, Strategy: drawStrategy(t)}, rapid.IntRange(1, 4).Draw(t, "instances")
+		mixed := rapid.Bool().Draw(t, "mixed")
+		setup := Setup{Options: o, Strategy: drawStrategy(t), Mixed: mixed}
+		return setup, rapid.IntRange(1, 4).Draw(t, "instances")
 	})
 	for _, fault := range []string{"the server goes", "the server forgets", "a long line", "a line that is cut", "a line that loses answers", "a line with echoes", "closed", "dies"} {
 		if f.Faults[fault] == 0 {

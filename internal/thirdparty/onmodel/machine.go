@@ -30,14 +30,29 @@ type Subject struct {
 	Step    time.Duration       // the shortest time between two instants
 	Advance func(time.Duration) // moves the clock
 
+	// Peers are instances that share the keys, with another bucket or hard limit factor, or of another
+	// version; the first is that of the fields above. Each call is made by one of them. None where there is
+	// only one.
+	Peers      []Peer
+	Unreserved bool // nothing is reserved
+
 	Capacities []uint64 // the limits to draw from
 	Costs      []uint64
 	Held       func() int // with Options.MaxKeys: how many keys it holds
 }
 
+// Peer is an instance. Its window is that of the others.
+type Peer struct {
+	Limiter trypema.Limiter
+	Multi   func(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error)
+	Options trypema.Options
+	Old     bool // it is of the version before
+}
+
 // Machine is a run.
 type Machine struct {
 	Subject
+	peer     int   // that makes the calls
 	now      int64 // in units
 	twins    map[place]*twin
 	reserved []*reservation
@@ -71,6 +86,7 @@ type reservation struct {
 	at       int64 // when it was admitted
 	life     int64 // until it expires, or 0
 	expired  bool
+	by       int // the peer that settles it
 }
 
 // from is where a window has recorded a reservation.
@@ -93,8 +109,15 @@ func (m *Machine) Run(t *rapid.T) {
 		actions["several again"] = m.several
 		actions["several: usage"] = m.severalUsage
 		actions["several: delete"] = m.severalDelete
-		actions["reserve"] = m.reserve
-		actions["commit"] = m.commit
+		if !m.Unreserved {
+			actions["reserve"] = m.reserve
+			actions["commit"] = m.commit
+		}
+	}
+	if len(m.Peers) > 0 {
+		for name, action := range actions {
+			actions[name] = func(t *rapid.T) { m.pass(t); action(t) }
+		}
 	}
 	t.Repeat(actions)
 	for p := range m.twins {
@@ -107,13 +130,40 @@ func (m *Machine) Run(t *rapid.T) {
 // Chances returns how many decisions were one of two that the law allowed.
 func (m *Machine) Chances() int { return m.chances }
 
+// pass has another peer make the calls from now on.
+func (m *Machine) pass(t *rapid.T) {
+	if len(m.Peers) > 0 {
+		m.use(rapid.IntRange(0, len(m.Peers)-1).Draw(t, "peer"))
+	}
+}
+
+func (m *Machine) use(peer int) {
+	if len(m.Peers) > 0 {
+		p := &m.Peers[peer]
+		m.peer, m.Limiter, m.Multi, m.Options = peer, p.Limiter, p.Multi, p.Options
+	}
+}
+
+// hardest is the largest hard capacity that a peer holds a window to.
+func (m *Machine) hardest(key string, w time.Duration, capacity uint64) (hard uint64) {
+	defer m.use(m.peer)
+	for i := range max(1, len(m.Peers)) {
+		m.use(i)
+		hard = max(hard, m.law(key, w, capacity).Hard)
+	}
+	return hard
+}
+
 func (m *Machine) units(d time.Duration) int64 { return int64(d / m.Unit) }
 
 func (m *Machine) twin(key string, w time.Duration) *twin {
 	p := place{key, w}
 	if m.twins[p] == nil {
-		m.twins[p] = &twin{Twin: model.Twin{Span: window.Span{Window: m.units(w), Bucket: m.units(m.Options.BucketOf(w))}}}
+		m.twins[p] = &twin{}
 	}
+	m.twins[p].Splits = len(m.Peers) > 0 && m.Peers[m.peer].Old
+	// The bucket is that of the call.
+	m.twins[p].Span = window.Span{Window: m.units(w), Bucket: m.units(m.Options.BucketOf(w))}
 	return m.twins[p]
 }
 
@@ -207,6 +257,7 @@ func (m *Machine) allowMany(t *rapid.T) {
 	c, key, n := m.drawCapacity(t), drawKey(t), rapid.Uint64Range(1, 2).Draw(t, "cost")
 	for range rapid.IntRange(2, 40).Draw(t, "times") {
 		m.take(t, key, c, n, true)
+		m.pass(t)
 	}
 }
 
@@ -217,6 +268,7 @@ func (m *Machine) allowForAWhile(t *rapid.T) {
 	for range rapid.IntRange(2, 30).Draw(t, "times") {
 		m.take(t, key, c, n, true)
 		m.advance(t, pace)
+		m.pass(t)
 	}
 }
 
@@ -258,6 +310,15 @@ func (m *Machine) decision(capacity uint64, v window.Verdict) trypema.Decision {
 	return d
 }
 
+// known is a decision but for what is not known beside the version before: of two groups that end at one
+// instant, which it alone makes, the room of one is told.
+func (m *Machine) known(d trypema.Decision) trypema.Decision {
+	if slices.ContainsFunc(m.Peers, func(p Peer) bool { return p.Old }) {
+		d.RemainingAfterWaiting = 0
+	}
+	return d
+}
+
 func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) {
 	t.Helper()
 	verb, name := m.Limiter.Peek, "Peek"
@@ -271,7 +332,7 @@ func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) 
 	}
 	n = max(n, 1)
 	v := m.judge(key, m.Options.Window, capacity, n, m.thrown(got.Allowed)[0], record)
-	if want := m.decision(capacity, v); got != want {
+	if want := m.decision(capacity, v); m.known(got) != m.known(want) {
 		t.Fatalf("at %d, %s(%q, limit %d, %d):\n got %+v\nwant %+v", m.now, name, key, capacity, n, got, want)
 	}
 	if v.Factor > 0 && v.Factor < 1 {
@@ -308,7 +369,7 @@ func (m *Machine) log(t *rapid.T, key string, w time.Duration, capacity, n uint6
 	}
 	bound := capacity
 	if m.suppressed() {
-		bound = m.law(key, w, capacity).Hard
+		bound = m.hardest(key, w, capacity)
 	}
 	var log []anywindow.Admission
 	for _, a := range tw.admitted {
@@ -524,10 +585,10 @@ func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64,
 			if denied {
 				d.RefusedBy = l.Name
 			}
-			possible = append(possible, d)
+			possible = append(possible, m.known(d))
 		}
 	}
-	if !slices.Contains(possible, got) {
+	if !slices.Contains(possible, m.known(got)) {
 		t.Fatalf("at %d, %q, limits %+v, cost %d, record %v:\n got %+v\nwant one of %+v", m.now, key, limits, n, record, got, possible)
 	}
 	if got.Allowed && record {
@@ -570,7 +631,7 @@ func (m *Machine) reserve(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reservation{Reservation: got, key: key, estimate: n, at: m.now, life: m.units(expiry + m.Unit - 1)}
+	r := &reservation{Reservation: got, key: key, estimate: n, at: m.now, life: m.units(expiry + m.Unit - 1), by: m.peer}
 	m.checkSeveral(t, limits, key, n, got.Decision, true, r.life)
 	if !got.Allowed {
 		if err := got.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
@@ -616,6 +677,8 @@ func (m *Machine) commit(t *rapid.T) {
 
 // settle enters into the twins what a reservation costs now.
 func (m *Machine) settle(r *reservation, is uint64) {
+	defer m.use(m.peer)
+	m.use(r.by)
 	for i, w := range r.windows {
 		tw := m.twin(r.key, w)
 		removed, added := tw.Settle(m.now, m.from(r, w), r.at, r.estimate, is)

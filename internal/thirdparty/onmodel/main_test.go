@@ -2,16 +2,33 @@ package onmodel
 
 import (
 	"flag"
+	"strconv"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
 func TestMain(m *testing.M) {
-	for name, value := range map[string]string{"rapid.checks": "100", "rapid.steps": "60"} {
-		if err := flag.Set(name, value); err != nil { // unless the command line says otherwise, which is read later
-			panic(err)
+	if err := flag.Set("rapid.steps", "60"); err != nil { // unless the command line says otherwise, which is read later
+		panic(err)
+	}
+	rig.Rapid(18, 5000)
+	rig.Main(m)
+}
+
+// more has a test look at so many times as many runs: at those that cost little.
+func more(t *testing.T, times int) {
+	checks := flag.Lookup("rapid.checks").Value
+	before := checks.String()
+	n, err := strconv.Atoi(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(value string) {
+		if err := checks.Set(value); err != nil {
+			t.Fatal(err)
 		}
 	}
-	goleak.VerifyTestMain(m)
+	set(strconv.Itoa(n * times))
+	t.Cleanup(func() { set(before) })
 }

@@ -18,7 +18,7 @@ import (
 func onRedis(t *rapid.T, c redislimit.Conn, o trypema.Options, subject Subject) {
 	s := drawStrategy(t)
 	p, err := redislimit.New(c, redislimit.Options{
-		Options: o, Prefix: rig.Unique("model"), Timeout: 10 * time.Second, OnFailure: redislimit.FailClosed,
+		Options: o, Prefix: rig.Unique("model"), Timeout: rig.Patience, OnFailure: redislimit.FailClosed,
 		OnChange: func(h redislimit.Health) { t.Errorf("a change: %+v", h) },
 	})
 	if err != nil {
@@ -39,12 +39,9 @@ func onRedis(t *rapid.T, c redislimit.Conn, o trypema.Options, subject Subject) 
 // All verbs of the Redis provider, single limits and several, by the scripts on a real server whose clock stands still: every answer is
 // that of the naive twin in all its fields.
 func TestRedis(t *testing.T) {
-	clock, conn := rig.NewClock(t, rig.GoRedis(t, []string{redisserver.Start(t).Addr()}))
-	rapid.Check(t, func(rt *rapid.T) {
-		// Keys live as long as they would by the real clock, which goes on.
-		o := drawOptions(rt)
-		o.Window, o.Bucket = 100*o.Window, 100*o.Bucket
-		onRedis(rt, conn, o, Subject{Advance: func(d time.Duration) { clock.Advance(t, d.Microseconds()) }})
+	clock, conn := rig.NewClock(rig.Adapters[0].Dial(t, []string{redisserver.Start(t).Addr()}))
+	rapid.Check(t, func(t *rapid.T) {
+		onRedis(t, conn, drawOptions(t), Subject{Advance: func(d time.Duration) { clock.Advance(d.Microseconds()) }})
 	})
 }
 

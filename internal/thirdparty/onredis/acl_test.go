@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -80,13 +81,20 @@ func ofRueidis(disableCache bool) func(t *testing.T, addrs []string) (redislimit
 	}
 }
 
-// useAll uses every verb of both providers and strategies for long enough that keys fill, expire and are written anew. It
+// useAll uses every verb of both providers and strategies for so long, in virtual time, that keys fill, live on, and expire. It
 // returns what has gone wrong first.
-func useAll(t *testing.T, conn redislimit.Conn) error {
+func useAll(t *testing.T, conn redislimit.Conn) (err error) {
 	t.Helper()
+	t.Run("use", func(t *testing.T) { // which ends the bridge
+		bridge := rig.NewBridge(t, conn)
+		synctest.Test(t, func(t *testing.T) { err = useBoth(t, bridge.Conn()) })
+	})
+	return err
+}
+
+func useBoth(t *testing.T, conn redislimit.Conn) error {
 	o := redislimit.Options{
-		Options: trypema.Options{Window: 100 * time.Millisecond, Bucket: time.Millisecond},
-		Timeout: 10 * time.Second, OnFailure: redislimit.FailClosed,
+		Options: trypema.Options{Window: 100 * time.Millisecond, Bucket: time.Millisecond}, Timeout: rig.Patience, OnFailure: redislimit.FailClosed,
 	}
 	inRedis, err := redislimit.New(conn, o)
 	if err != nil {
@@ -110,7 +118,7 @@ func useAll(t *testing.T, conn redislimit.Conn) error {
 		}
 	}
 	for _, l := range []trypema.Limiter{inRedis.Absolute(), inRedis.Suppressed(), hybrid.Absolute(), hybrid.Suppressed()} {
-		for i := range 100 {
+		for i := range 80 {
 			rate := trypema.Per(40, 100*time.Millisecond)
 			one, err1 := l.Allow(ctx, "k", rate)
 			two, err2 := l.AllowN(ctx, "k", rate, 2)

@@ -2,12 +2,13 @@ package onredis
 
 import (
 	"slices"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/limittest"
 	"github.com/trypema/trypema/redislimit"
@@ -18,75 +19,79 @@ var conformers = []struct {
 	name    string
 	on      []string
 	options func(s *limittest.Subject)
-	open    func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider
+	open    func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider
 }{
-	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider {
+	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider {
 		return rig.Open(t, c, rig.Patient(t, o))
 	}},
 	// Room is noticed when an instance settles, so RetryAfter may be later than the truth by two intervals and a few round trips.
-	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag = 60 * time.Millisecond }, func(t *testing.T, c redislimit.Conn, o trypema.Options) limittest.MultiProvider {
+	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag, s.Use = 2*100*time.Millisecond+12*time.Millisecond, .97 }, func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider {
 		return rig.OpenHybrid(t, c, hybridlimit.Options{Options: rig.Patient(t, o)})
 	}},
 }
 
+// brief are the suites that "make test" runs, in their short form: those that share no code with another of them but the client, which is for
+// TestConn of thirdparty to prove. On miniredis, TestTwin runs the scripts.
+var brief = []string{
+	"redis/go-redis Absolute", "redis/go-redis Suppressed", "redis/hybrid go-redis Absolute",
+	"redis/go-redis Absolute multi", "redis/hybrid go-redis Suppressed multi",
+	"cluster/hybrid go-redis Suppressed", "cluster/rueidis Absolute multi",
+}
+
 // severalOn says where the suite also runs with several limits: once by each client, once on each kind of server. All that differs
-// between the others is looked at with one limit, and there are only so many processors.
+// between the others is looked at with one limit.
 func severalOn(topology, adapter string) bool {
 	return topology == "redis" && adapter == "go-redis" || topology == "cluster" && adapter == "rueidis"
 }
 
-// The suite, on every topology, by every adapter, for both providers. All wait at once.
+// The suite in virtual time on real servers, by every client, for both providers.
 func TestConformance(t *testing.T) {
-	t.Parallel()
-	var all sync.WaitGroup // t.Parallel would let only as many wait as there are processors
 	for _, topology := range rig.Topologies {
-		all.Go(func() {
-			t.Run(topology.Name, func(t *testing.T) {
-				addrs := topology.Start(t)
-				var suites sync.WaitGroup
-				for _, adapter := range rig.Adapters {
-					if topology.Name == "miniredis" && adapter.Name == "rueidis" {
-						continue // it is slow, and one client shows enough
+		if topology.Name == "miniredis" && !explore.Long() {
+			continue
+		}
+		t.Run(topology.Name, func(t *testing.T) {
+			t.Parallel()
+			addrs := topology.Start(t)
+			for _, adapter := range rig.Adapters {
+				if topology.Name == "miniredis" && adapter.Name == "rueidis" {
+					continue // it is slow, and one client shows enough
+				}
+				bridge := rig.NewBridge(t, adapter.Dial(t, addrs))
+				for _, conformer := range conformers {
+					if !slices.Contains(conformer.on, topology.Name) {
+						continue
 					}
-					conn := adapter.Dial(t, addrs)
-					for _, conformer := range conformers {
-						if !slices.Contains(conformer.on, topology.Name) {
-							continue
+					for _, suppressed := range []bool{false, true} {
+						subject := limittest.Subject{
+							New: func(t *testing.T, o trypema.Options) trypema.Limiter {
+								return rig.Strategy(conformer.open(t, bridge.Conn(), o), suppressed)
+							},
+							Suppressed: suppressed,
+							In:         synctest.Test,
+							Resolution: time.Microsecond,
 						}
-						for _, suppressed := range []bool{false, true} {
-							name := conformer.name + adapter.Name + map[bool]string{false: " Absolute", true: " Suppressed"}[suppressed]
-							subject := limittest.Subject{
-								New: func(t *testing.T, o trypema.Options) trypema.Limiter {
-									p := conformer.open(t, conn, o)
-									if suppressed {
-										return p.Suppressed()
-									}
-									return p.Absolute()
-								},
-								Suppressed: suppressed,
-								Window:     2 * time.Second,
-								Resolution: time.Microsecond,
-								Jitter:     50 * time.Millisecond,
-								Use:        .95, // of calls that take time to travel, and to be scheduled
+						if !explore.Long() {
+							subject.Jitter = 1 // which the suite takes for real time, and makes fewer calls
+						}
+						conformer.options(&subject)
+						run := func(name string, suite func(t *testing.T)) {
+							if explore.Long() || slices.Contains(brief, topology.Name+"/"+name) {
+								t.Run(name, suite)
 							}
-							conformer.options(&subject)
-							suites.Go(func() { t.Run(name, func(t *testing.T) { limittest.Run(t, subject) }) })
-							if !severalOn(topology.Name, adapter.Name) {
-								continue
-							}
-							suites.Go(func() {
-								t.Run(name+" multi", func(t *testing.T) {
-									limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.MultiProvider {
-										return conformer.open(t, conn, o)
-									})
+						}
+						name := conformer.name + adapter.Name + map[bool]string{false: " Absolute", true: " Suppressed"}[suppressed]
+						run(name, func(t *testing.T) { limittest.Run(t, subject) })
+						if severalOn(topology.Name, adapter.Name) {
+							run(name+" multi", func(t *testing.T) {
+								limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.MultiProvider {
+									return conformer.open(t, bridge.Conn(), o)
 								})
 							})
 						}
 					}
 				}
-				suites.Wait()
-			})
+			}
 		})
 	}
-	all.Wait()
 }

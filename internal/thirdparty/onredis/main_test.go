@@ -3,7 +3,7 @@ package onredis
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
 func TestMain(m *testing.M) {
@@ -11,5 +11,5 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	rig.Main(m)
 }

@@ -1,7 +1,6 @@
 package onredis
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/fakeredis"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/script"
@@ -37,17 +37,23 @@ type errandRun struct {
 }
 
 // errands are random ones for the windows of one key: runs of calls with several limits, with or without a
-// life, and settlements.
+// life, and settlements, in half of all by several instances with buckets of their own.
 func errands(rng *rand.Rand, kind string, steps int) (all []errand) {
-	w := int64(1_000_000_000) // keys live as long as they would by the real clock, which goes on
-	bucket := []int64{1, 1000, w / 100, w / 7, w}[rng.IntN(5)]
-	spans := []window.Span{{Window: w, Bucket: bucket}, {Window: 4 * w, Bucket: min(4*bucket, 4*w)}, {Window: w / 3, Bucket: max(bucket/3, 1)}}
+	w := int64(1_000_000_000)
+	buckets := []int64{1, 1000, w / 100, w / 7, w}
+	bucket, mixed := buckets[rng.IntN(5)], rng.IntN(2) == 0
 	base := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() // where the clock of a bubble begins
 	type reserved struct{ at, life int64 }
 	var open []reserved
 	now := base
 	text := func(n int64) string { return strconv.FormatInt(n, 10) }
 	for range steps {
+		if mixed { // by instances with other options
+			bucket = buckets[rng.IntN(5)]
+		}
+		spans := []window.Span{
+			{Window: w, Bucket: bucket}, {Window: 4 * w, Bucket: 4 * bucket}, {Window: w / 3, Bucket: max(bucket/3, 1)},
+		}
 		var e errand
 		wait := []int64{0, 0, 1, bucket - 1, bucket, bucket + 1, w / 30, w / 4, w - 1, w, 3 * w}[rng.IntN(11)]
 		if rng.IntN(2) == 0 {
@@ -113,58 +119,50 @@ func (e *errand) run(t *testing.T, s *script.Server, kind, prefix string) (said 
 	if e.commits {
 		pick = func(all *script.Scripts) script.Script { return all.Commit }
 	}
-	script.Run(context.Background(), s, pick, []int{0},
-		func(items []int, _ bool) [][]int { return [][]int{items} },
-		func([]int) ([]string, []string) { return keys, e.args },
-		func(_ []int, reply []any, err error) {
-			if err != nil {
-				t.Fatalf("%+v: %v", e, err)
-			}
-			r := script.NewReader(reply)
-			take := func(n int) {
-				for range n {
-					said = append(said, r.Number())
-				}
-			}
-			for range keys {
-				if e.commits {
+	r := script.NewReader(runScript(t, s, pick, keys, e.args))
+	take := func(n int) {
+		for range n {
+			said = append(said, r.Number())
+		}
+	}
+	for range keys {
+		if e.commits {
+			take(2)
+			continue
+		}
+		take(1) // now
+		for _, run := range e.runs {
+			if kind == "a" {
+				take(1)
+				fit := r.Count(run.count)
+				if said = append(said, fit); fit < run.count || run.count == 0 {
 					take(2)
-					continue
 				}
-				take(1) // now
-				for _, run := range e.runs {
-					if kind == "a" {
-						take(1)
-						fit := r.Count(run.count)
-						if said = append(said, fit); fit < run.count || run.count == 0 {
-							take(2)
-						}
-						continue
-					}
-					take(3)
-					joined := r.Number()
-					if run.count > 0 && !run.lives { // or it is not read
-						said = append(said, joined)
-					}
-					take(int(run.count+31) / 32)
-				}
-				if kind == "a" || r.Number() == 0 {
-					continue
-				}
-				upto := [2]uint64{r.Count(1 << 53), r.Count(1 << 53)}
-				for log := []byte(r.Text()); len(log) >= 21; log = log[21:] {
-					said = append(said, number7(log))
-					for i := range upto {
-						n := number7(log[7*i+7:])
-						said = append(said, n-upto[i])
-						upto[i] = n
-					}
-				}
+				continue
 			}
-			if err := r.Done(); err != nil {
-				t.Fatalf("%+v: %v", e, err)
+			take(3)
+			joined := r.Number()
+			if run.count > 0 && !run.lives { // or it is not read
+				said = append(said, joined)
 			}
-		})
+			take(int(run.count+31) / 32)
+		}
+		if kind == "a" || r.Number() == 0 {
+			continue
+		}
+		upto := [2]uint64{r.Count(1 << 53), r.Count(1 << 53)}
+		for log := []byte(r.Text()); len(log) >= 21; log = log[21:] {
+			said = append(said, number7(log))
+			for i := range upto {
+				n := number7(log[7*i+7:])
+				said = append(said, n-upto[i])
+				upto[i] = n
+			}
+		}
+	}
+	if err := r.Done(); err != nil {
+		t.Fatalf("%+v: %v", e, err)
+	}
 	return said
 }
 
@@ -187,7 +185,7 @@ func TestSeveralLimitsInRuns(t *testing.T) {
 		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(3, 50)},
 	} {
 		t.Run(server.name, func(t *testing.T) {
-			clock, conn := rig.NewClock(t, rig.GoRedis(t, []string{server.addr()}))
+			clock, conn := rig.NewClock(goredisconn.New(rig.GoRedis(t, []string{server.addr()})))
 			seed := explore.Seed(t)
 			for i := range uint64(server.runs) {
 				for _, kind := range []string{"a", "s"} {
@@ -201,10 +199,10 @@ func TestSeveralLimitsInRuns(t *testing.T) {
 						}
 					})
 					real := script.NewServer(redislimit.Conn(conn))
-					clock.Advance(t, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()-clock.Now)
+					clock.Advance(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() - clock.Now)
 					prefix := "{" + rig.Unique("runs") + "}"
 					for j, e := range all {
-						clock.Advance(t, e.wait.Microseconds())
+						clock.Advance(e.wait.Microseconds())
 						if got := e.run(t, real, kind, prefix); !reflect.DeepEqual(got, want[j]) {
 							t.Fatalf("seed %d, %s, step %d, %+v:\n got %v\nwant %v", seed+i, kind, j, e, got, want[j])
 						}

@@ -2,7 +2,6 @@ package onredis
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +13,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/script"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -50,7 +51,7 @@ type expectation struct {
 func newOracle(t testing.TB, client redis.UniversalClient, options trypema.Options, suppressed bool, twins map[string]*model.Twin) *oracle {
 	options, _ = options.WithDefaults()
 	o := &oracle{span: window.Span{Window: options.Window.Microseconds(), Bucket: options.Bucket.Microseconds()}, twins: twins}
-	o.Clock, o.Clocked = rig.NewClock(t, client)
+	o.Clock, o.Clocked = rig.NewClock(goredisconn.New(client))
 	if suppressed {
 		o.law = func(capacity uint64) *window.Law { return window.NewLaw(o.span, capacity, options.HardLimitFactor) }
 	}
@@ -168,7 +169,6 @@ func (a *redisAgreement) name(key string) string {
 func agreeWithRedis(t *testing.T, client redis.UniversalClient, data []byte) {
 	in := model.Tape{Data: data}
 	var o trypema.Options
-	// Keys live as long as they would by the real clock, which goes on.
 	o.Window = model.Pick(&in, 2*time.Second, 10*time.Second, time.Hour)
 	o.Bucket = max(time.Millisecond, model.Pick(&in, time.Millisecond, o.Window/1000, o.Window/100, o.Window/7, o.Window))
 	o.HardLimitFactor = model.Pick(&in, 1.5, 1, 1.1, 4)
@@ -190,7 +190,6 @@ func (a *redisAgreement) step() {
 	default:
 		o.Now += (c - 200) * w / 40
 	}
-	o.Advance(a.T, 0)
 	key := model.Pick(in, "k", "k", "k", "another")
 	capacity := model.Pick[uint64](in, 1, 5, 20, 20, 20, 100, 1e6, 1<<50)
 	if a.suppressed {
@@ -215,7 +214,7 @@ func (a *redisAgreement) step() {
 	case op < 200: // a long run of groups
 		for range 1 + op%16 {
 			a.calls([]string{key}, rate, capacity, []uint64{1}, true)
-			o.Advance(a.T, b)
+			o.Advance(b)
 		}
 	case op < 208:
 		a.usage(key, rate, capacity)
@@ -263,21 +262,34 @@ func (a *redisAgreement) commit(key string, is uint64) {
 // commit runs commit.lua.
 func commit(t *testing.T, s *script.Server, span window.Span, key, kind string, from, at int64, was, is uint64) (removed, added uint64) {
 	t.Helper()
-	script.Run(context.Background(), s, func(all *script.Scripts) script.Script { return all.Commit }, []int{0},
-		func(items []int, _ bool) [][]int { return [][]int{items} },
-		func([]int) ([]string, []string) {
-			args := append(script.SpanArgs(span), kind, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
-			args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
-			return []string{key}, args
-		},
-		func(_ []int, reply []any, err error) {
-			r := script.NewReader(reply)
-			removed, added = r.Count(1<<53), r.Count(1<<53)
-			if err != nil || r.Done() != nil {
-				t.Fatal(reply, err)
-			}
-		})
+	args := append(script.SpanArgs(span), kind, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
+	args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
+	pick := func(all *script.Scripts) script.Script { return all.Commit }
+	reply := runScript(t, s, pick, []string{key}, args)
+	r := script.NewReader(reply)
+	removed, added = r.Count(1<<53), r.Count(1<<53)
+	if r.Done() != nil {
+		t.Fatal(reply)
+	}
 	return removed, added
+}
+
+// runScript runs a script once, and returns its reply.
+func runScript(
+	t *testing.T, s *script.Server, pick func(*script.Scripts) script.Script, keys, args []string,
+) (reply []any) {
+	t.Helper()
+	script.Run(context.Background(), s, pick, []int{0},
+		func(items []int, _ bool) [][]int { return [][]int{items} },
+		func([]int) ([]string, []string) { return keys, args },
+		func(_ []int, got []any, err error, _ bool) (again, mend []int) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply = got
+			return nil, nil
+		}, func(int) script.Windows { return script.Windows{} })
+	return reply
 }
 
 // calls makes calls at one instant, and looks whether they were told what the twin was, in some order.
@@ -396,21 +408,20 @@ func (a *redisAgreement) set(key string, total uint64) {
 func TestTwin(t *testing.T) {
 	t.Parallel()
 	for _, server := range []struct {
-		name string
-		addr func() string
-		runs uint64
+		name         string
+		addr         func() string
+		runs, length int
 	}{
-		{"redis", redisserver.Start(t).Addr, 30},
-		{"miniredis", miniredis.RunT(t).Addr, 5},
+		{"redis", redisserver.Start(t).Addr, explore.Runs(10, 600), 1500},
+		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50), 1000},
 	} {
 		t.Run(server.name, func(t *testing.T) {
 			client := rig.GoRedis(t, []string{server.addr()})
-			first := rand.Uint64()
-			t.Logf("seeds from %d", first)
-			for seed := first; seed != first+server.runs && !t.Failed(); seed++ {
-				agreeWithRedis(t, client, model.Noise(seed, 1500))
+			first := explore.Seed(t)
+			for seed := first; seed != first+uint64(server.runs) && !t.Failed(); seed++ {
+				agreeWithRedis(t, client, model.Noise(seed, server.length))
 				if t.Failed() {
-					t.Logf("seed %d", seed)
+					t.Logf("TRYPEMA_SEED=%d", seed)
 				}
 			}
 		})
@@ -432,13 +443,13 @@ func TestCountsWithoutEnd(t *testing.T) {
 		capacity, _ = rate.Capacity(options.Window)
 		for range 60 {
 			a.calls([]string{"k"}, rate, capacity, []uint64{large}, true)
-			a.oracle.Advance(t, options.Window.Microseconds()/20)
+			a.oracle.Advance(options.Window.Microseconds() / 20)
 			a.calls([]string{"k"}, rate, capacity, []uint64{2}, true)
 			a.usage("k", rate, capacity)
-			a.oracle.Advance(t, options.Window.Microseconds()*9/20)
+			a.oracle.Advance(options.Window.Microseconds() * 9 / 20)
 			a.calls([]string{"k"}, rate, capacity, []uint64{3}, true)
 			a.usage("k", rate, capacity)
-			a.oracle.Advance(t, options.Window.Microseconds()/2)
+			a.oracle.Advance(options.Window.Microseconds() / 2)
 		}
 	}
 }

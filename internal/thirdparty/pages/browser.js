@@ -1,30 +1,39 @@
 // A headless Chromium, and the pages that are opened in it: each keeps a list of all that went wrong.
 import { mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { test as nodeTest } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
 
 const here = dirname(fileURLToPath(import.meta.url))
 
-export const repository = join(here, '..', '..', '..')
+export const repository = dirname(dirname(dirname(here)))
 
-/** The program, and whether tests look at more than 'make test' has time for. */
+/** The program, which pages_test.go has built. */
 export const program = process.env.TRYPEMA
-export const exploring = process.env.TRYPEMA_EXPLORE === '1'
 
-/** What a machine may take that is too slow to be true, in ms. */
-export const patience = 300_000
+/** How long anything may take, on a machine that is busy. */
+export const patience = 180_000
 
 const screenshots = join(here, 'screenshots')
 
-/** Sizes and themes that every page must look well in: each of them once, and all of both when tests explore. */
-export const looks = ['light', 'dark'].flatMap((colorScheme) => [
-  { name: `${colorScheme}-desk`, colorScheme, viewport: { width: 1280, height: 800 } },
-  { name: `${colorScheme}-phone`, colorScheme, viewport: { width: 390, height: 844 } },
-]).filter(({ name }) => exploring || ['light-phone', 'dark-desk'].includes(name))
+/** A test that "make test" runs. */
+export const test = (name, f) => nodeTest(name, { timeout: 2 * patience }, f)
+
+/** One that there is time for where tests explore. */
+export const longTest = (name, f) =>
+  nodeTest(name, { timeout: 4 * patience, skip: process.env.TRYPEMA_EXPLORE === '1' ? false : 'TRYPEMA_EXPLORE=1 runs it (make test-long)' }, f)
+
+/** Sizes and themes that every page must look well in. */
+export const looks = [
+  { name: 'light-desk', colorScheme: 'light', viewport: { width: 1280, height: 800 }, test },
+  { name: 'dark-phone', colorScheme: 'dark', viewport: { width: 390, height: 844 }, test },
+  { name: 'light-phone', colorScheme: 'light', viewport: { width: 390, height: 844 }, test: longTest },
+  { name: 'dark-desk', colorScheme: 'dark', viewport: { width: 1280, height: 800 }, test: longTest },
+]
 
 export async function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }) // in a container root can not have the sandbox
+  return chromium.launch({ executablePath: process.env.CHROMIUM, timeout: patience, args: ['--no-sandbox'] }) // in a container root can not have the sandbox
 }
 
 /** Opens a page with a look, and returns it with the list of errors that it fills. */

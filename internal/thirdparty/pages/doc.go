@@ -1,3 +1,3 @@
-// Package pages looks at the pages of trypema demo and trypema report in a headless Chromium. Its tests are in JavaScript, for
-// node's test runner; TestPages runs them and is all there is in Go.
+// Package pages looks at the pages that trypema makes, in a real browser: that of trypema demo, and that of trypema report. The tests
+// are written in JavaScript, for the test runner of node. TestPages runs them and reports each as a test of its own.
 package pages

@@ -2,75 +2,194 @@ package pages
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/goleak"
 )
 
-// TestPages runs the tests of *.test.js, each as a subtest. It is skipped where a program is missing: INSTALL=0 make test.
-func TestPages(t *testing.T) {
-	chromium := os.Getenv("CHROMIUM")
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if chromium == "" {
-			chromium, _ = exec.LookPath(name)
-		}
-	}
-	if chromium == "" {
-		t.Skip("the pages are not looked at: there is no chromium, chromium-browser or google-chrome")
-	}
-	for _, name := range []string{"npm", "node"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("the pages are not looked at: there is no %s", name)
-		}
-	}
-	program := filepath.Join(t.TempDir(), "trypema")
-	for _, command := range [][]string{
-		{"go", "build", "-o", program, "../../../cmd/trypema"},
-		{"npm", "ci", "--silent", "--no-audit", "--no-fund"},
-	} {
-		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", command, err, out)
-		}
-	}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-	node := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=./reporter.js")
-	node.Env = append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+program)
-	node.Stderr = os.Stderr
-	out, err := node.StdoutPipe()
+// TestPages runs the tests in JavaScript, each as a test of its own. REPORT names the folder of a report whose page is to be looked at;
+// TRYPEMA_EXPLORE=1 runs all of them.
+func TestPages(t *testing.T) {
+	uncached(t)
+	t.Cleanup(func() { uncached(t) })
+	chromium := browser(t)
+	npm, node := program(t, "npm"), program(t, "node")
+	install(t, npm)
+	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t))
+	for _, file := range []string{"demo.test.js", "report.test.js"} {
+		t.Run(strings.TrimSuffix(file, ".test.js"), func(t *testing.T) { look(t, node, file, env) })
+	}
+}
+
+// uncached has go test keep no result: it does not know that it depends on the program, on the scripts and on the browser. It keeps none
+// of a test that has looked at a file as new as this.
+func uncached(t *testing.T) {
+	t.Helper()
+	const stamp = "screenshots/stamp"
+	err := os.MkdirAll(filepath.Dir(stamp), 0o777)
+	if err == nil {
+		err = os.WriteFile(stamp, []byte(time.Now().String()), 0o600)
+	}
+	if err == nil {
+		_, err = os.Stat(stamp)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := node.Start(); err != nil {
+}
+
+// browser returns the path of Chromium, which CHROMIUM names, or which is on PATH.
+func browser(t *testing.T) string {
+	t.Helper()
+	names := []string{"chromium", "chromium-browser", "google-chrome"}
+	if named := os.Getenv("CHROMIUM"); named != "" {
+		names = []string{named}
+	}
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skipf("The pages are not looked at: there is no Chromium (%s).", strings.Join(names, ", "))
+	return ""
+}
+
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Skipf("The pages are not looked at: there is no %s.", name)
+	}
+	return path
+}
+
+// install sees to it that the packages are there which package-lock.json names.
+func install(t *testing.T, npm string) {
+	t.Helper()
+	const installed = "node_modules/playwright-core/package.json"
+	var have, want struct {
+		Version         string
+		DevDependencies map[string]string
+	}
+	read(t, "package.json", &want)
+	if _, err := os.Stat(installed); err == nil {
+		if read(t, installed, &have); have.Version == want.DevDependencies["playwright-core"] {
+			return
+		}
+	}
+	ci := exec.CommandContext(t.Context(), npm, "ci", "--no-audit", "--no-fund", "--prefer-offline")
+	said, err := ci.CombinedOutput()
+	switch {
+	case err == nil:
+	case isNetwork(said):
+		t.Skipf("The pages are not looked at: npm can not fetch playwright-core.\n%s", said)
+	default:
+		t.Fatalf("npm ci: %v\n%s", err, said)
+	}
+}
+
+func isNetwork(said []byte) bool {
+	for _, code := range []string{"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "ERR_SOCKET_TIMEOUT"} {
+		if bytes.Contains(said, []byte(code)) {
+			return true
+		}
+	}
+	return false
+}
+
+func read(t *testing.T, file string, v any) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(text, v)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+}
+
+// build returns the program, with the race detector where this test has it: then most of it has been compiled already.
+func build(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "trypema")
+	args := []string{"build", "-o", path}
+	if race {
+		args = append(args, "-race")
+	}
+	c := exec.CommandContext(t.Context(), "go", append(args, "./cmd/trypema")...)
+	c.Dir = filepath.Join("..", "..", "..")
+	if said, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, said)
+	}
+	return path
+}
+
+// result is a line of reporter.js.
+type result struct {
+	Name    string
+	Nesting int
+	Skip    string
+	Error   string
+	Took    float64 `json:"took_ms"`
+}
+
+// look runs a file of tests.
+func look(t *testing.T, node, file string, env []string) {
+	c := exec.CommandContext(t.Context(), node, "--test-reporter=./reporter.js", file)
+	c.Env = env
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	stdout, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	ran := 0
-	lines := bufio.NewScanner(out)
+	var rest []string
+	tests, failed := 0, 0
+	lines := bufio.NewScanner(stdout)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var result struct {
-			Name, Error, Skipped string
-			Passed               bool
-		}
-		if err := json.Unmarshal(lines.Bytes(), &result); err != nil {
-			t.Errorf("%v: %s", err, lines.Text())
-			continue
-		}
-		ran++
-		t.Run(result.Name, func(t *testing.T) {
-			switch {
-			case result.Skipped != "":
-				t.Skip(result.Skipped)
-			case !result.Passed:
-				t.Error(result.Error)
+		var r result
+		switch err := json.Unmarshal(lines.Bytes(), &r); {
+		case err != nil:
+			rest = append(rest, lines.Text())
+		case r.Nesting > 0: // a part of one that is to come
+		default:
+			tests++
+			if r.Error != "" {
+				failed++
 			}
-		})
+			t.Run(cmp.Or(r.Name, file), r.report)
+		}
 	}
-	if err := node.Wait(); err != nil && !t.Failed() {
-		t.Error("node --test: ", err)
+	ended := errors.Join(lines.Err(), c.Wait())
+	if tests == 0 || ended != nil && failed == 0 {
+		t.Errorf("%s: %d tests, and node says: %v\n%s\n%s", file, tests, ended, strings.Join(rest, "\n"), &stderr)
+	} else if t.Failed() {
+		t.Logf("%s\n%s", strings.Join(rest, "\n"), &stderr)
 	}
-	if ran == 0 {
-		t.Error("node --test ran no test")
+}
+
+func (r result) report(t *testing.T) {
+	switch {
+	case r.Error != "":
+		t.Errorf("after %.1fs: %s", r.Took/1000, r.Error)
+	case r.Skip != "":
+		t.Skip(r.Skip)
+	default:
+		t.Logf("it took %.1fs", r.Took/1000)
 	}
 }

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { after, before } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { launch, looks, open, overflow, program, repository, screenshot } from './browser.js'
 
@@ -47,7 +47,7 @@ const drawn = (svg) =>
   })
 
 for (const look of looks) {
-  test(`report, ${look.name}`, async () => {
+  look.test(`report, ${look.name}`, async () => {
     const { page, errors } = await open(browser, pathToFileURL(join(folder, 'report.html')).href, look)
     const figures = await page.locator('figure').all()
     const files = readdirSync(folder).filter((name) => name.endsWith('.svg'))

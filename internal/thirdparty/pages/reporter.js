@@ -1,13 +1,10 @@
-// Tells pages_test.go of each test, one line of JSON each.
-export default async function* report(source) {
-  for await (const { type, data } of source) {
-    if (!['test:pass', 'test:fail'].includes(type) || data.details?.type === 'suite') continue
-    const { cause } = data.details?.error ?? {}
-    yield JSON.stringify({
-      name: data.name,
-      passed: type === 'test:pass',
-      skipped: data.skip === undefined ? '' : String(data.skip),
-      error: type === 'test:pass' ? '' : (cause?.stack ?? String(cause ?? data.details?.error)),
-    }) + '\n'
+// Reports each test of node as a line of JSON, when it has ended.
+export default async function* (events) {
+  for await (const { type, data } of events) {
+    if (type === 'test:pass' || type === 'test:fail') {
+      const { name, nesting, skip, details } = data
+      const error = type === 'test:fail' ? String(details.error?.cause?.stack ?? details.error?.cause ?? details.error) : ''
+      yield JSON.stringify({ name, nesting, skip: skip === true ? 'skipped' : skip || '', error, took_ms: details.duration_ms }) + '\n'
+    }
   }
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long a server may take for anything that is asked of it, on a slow machine.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // Ports of servers are from 10000 on, and those of their cluster buses, by the custom of Redis, from 20000 on. No system
 // gives these to the near end of a connection. So no connection can take the port of a server that is down, not even one
@@ -42,6 +42,7 @@ type T interface {
 	Error(args ...any)
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
+	Skip(args ...any)
 }
 
 // Server is one redis-server process at a time, on one port. Its methods are for the goroutine of its test.
@@ -59,7 +60,8 @@ type Server struct {
 // options as on the command line of redis-server, say so. It is killed when t ends, and what it has printed is shown if
 // t has failed.
 //
-// The program is what $REDIS_SERVER names, or else redis-server or valkey-server of PATH. Without one, t fails.
+// The program is what $REDIS_SERVER names, or else redis-server or valkey-server of PATH. Without one t fails; it is skipped if
+// INSTALL=0 says that the program must not be installed.
 func Start(t T, args ...string) *Server {
 	t.Helper()
 	return launchOn(t, func(port int, dir string) []string {
@@ -112,14 +114,18 @@ func WithDebug(t T) []string {
 
 func find(t T) string {
 	t.Helper()
-	programs := []string{"redis-server", "valkey-server"}
-	if named := os.Getenv("REDIS_SERVER"); named != "" {
+	programs, named := []string{"redis-server", "valkey-server"}, os.Getenv("REDIS_SERVER")
+	if named != "" {
 		programs = []string{named}
 	}
 	for _, program := range programs {
 		if path, err := exec.LookPath(program); err == nil {
 			return path
 		}
+	}
+	if named == "" && os.Getenv("INSTALL") == "0" {
+		t.Skip("redisserver: neither redis-server nor valkey-server is in PATH, REDIS_SERVER names no other, and INSTALL=0 forbids to install one")
+		return ""
 	}
 	t.Fatalf("redisserver: this test needs a Redis server, but %s is not to be found. "+
 		"Install it (apt-get install redis-server, brew install redis) or name it (REDIS_SERVER=/path/to/redis-server).",
@@ -150,6 +156,7 @@ func (s *Server) Client() *redis.Client { return s.client }
 func client(port int) *redis.Client {
 	return redis.NewClient(&redis.Options{
 		Addr: addr(port), MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
+		DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience,
 	})
 }
 

@@ -14,12 +14,12 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { rig.Main(m) }
 
 func check(t *testing.T, err error) {
 	t.Helper()
@@ -110,6 +110,8 @@ func (s *spy) Fatal(args ...any) {
 	runtime.Goexit()
 }
 
+func (s *spy) Skip(args ...any) { s.Fatal(append([]any{"skipped: "}, args...)...) }
+
 func (s *spy) Fatalf(format string, args ...any) { s.Fatal(fmt.Sprintf(format, args...)) }
 
 // starting returns what it is that Start does not succeed for.
@@ -128,8 +130,20 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 	t.Run("NoServer", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
 		t.Setenv("REDIS_SERVER", "")
+		t.Setenv("INSTALL", "")
 		said := starting(t)
 		for _, want := range []string{"redis-server", "valkey-server", "apt-get install redis-server", "brew install redis", "REDIS_SERVER="} {
+			if !strings.Contains(said, want) {
+				t.Errorf("%q is not in %q", want, said)
+			}
+		}
+	})
+	t.Run("NoServerNorPermissionToInstallOne", func(t *testing.T) {
+		t.Setenv("PATH", t.TempDir())
+		t.Setenv("REDIS_SERVER", "")
+		t.Setenv("INSTALL", "0")
+		said := starting(t)
+		for _, want := range []string{"skipped", "redis-server", "valkey-server", "INSTALL=0"} {
 			if !strings.Contains(said, want) {
 				t.Errorf("%q is not in %q", want, said)
 			}
@@ -138,6 +152,7 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 	t.Run("NotWhatIsNamed", func(t *testing.T) {
 		missing := filepath.Join(t.TempDir(), "missing")
 		t.Setenv("REDIS_SERVER", missing)
+		t.Setenv("INSTALL", "0")
 		if said := starting(t); !strings.Contains(said, missing) {
 			t.Errorf("%q is not in %q", missing, said)
 		}
@@ -166,9 +181,11 @@ func TestServerIsNamed(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	cluster := redisserver.StartCluster(t)
 	c := redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs: cluster.Addrs(), MaxRetries: -1, MaxRedirects: -1, DialerRetries: 1, MinRetryBackoff: -1,
+		DialTimeout: time.Minute, ReadTimeout: time.Minute, WriteTimeout: time.Minute,
 	})
 	defer func() { _ = c.Close() }()
 	const keys = 300
@@ -241,14 +258,16 @@ func TestCluster(t *testing.T) {
 }
 
 func TestWatched(t *testing.T) {
+	t.Parallel()
 	w := redisserver.StartWatched(t)
 	c := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: redisserver.MasterName, SentinelAddrs: w.Addrs()})
 	defer func() { _ = c.Close() }()
 	check(t, c.Set(t.Context(), "key", 1, 0).Err())
 	check(t, c.Wait(t.Context(), 1, time.Minute).Err())
 	w.Master.Kill()
+	w.Promote(t)
 	var err error
-	for began := time.Now(); time.Since(began) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < 2*time.Minute; time.Sleep(50 * time.Millisecond) {
 		if err = c.Incr(t.Context(), "key").Err(); err == nil {
 			break
 		}

@@ -20,8 +20,8 @@ type Watched struct {
 	Sentinels       []*Server
 }
 
-// StartWatched returns a master that its replica is in step with, and three Sentinels that know of all, and take a server
-// for gone after half a second. See Start for the rest; args are for master and replica.
+// StartWatched returns a master that its replica is in step with, and three Sentinels that know of all. They give up a server only after
+// minutes, as on a busy machine one may be silent for seconds: Promote says when. See Start for the rest; args are for master and replica.
 func StartWatched(t testing.TB, args ...string) *Watched {
 	t.Helper()
 	w := &Watched{Master: Start(t, args...)}
@@ -30,7 +30,7 @@ func StartWatched(t testing.TB, args ...string) *Watched {
 		w.Sentinels = append(w.Sentinels, launchOn(t, func(port int, dir string) []string {
 			file := filepath.Join(dir, "sentinel.conf") // which it writes to
 			text := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor %s 127.0.0.1 %d 2\n"+
-				"sentinel down-after-milliseconds %[3]s 500\nsentinel failover-timeout %[3]s 3000\n", port, dir, MasterName, w.Master.port)
+				"sentinel down-after-milliseconds %[3]s 300000\nsentinel failover-timeout %[3]s 60000\n", port, dir, MasterName, w.Master.port)
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal("redisserver:", err)
 			}
@@ -50,6 +50,29 @@ func (w *Watched) Addrs() []string {
 		addrs[i] = s.Addr()
 	}
 	return addrs
+}
+
+// Promote has the Sentinels make the replica the master, and returns when all of them have. The master must be gone.
+func (w *Watched) Promote(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	// A Sentinel that has not heard from the replica lately finds no good one.
+	err := eventually(func() error { return w.Sentinels[0].client.Do(ctx, "SENTINEL", "FAILOVER", MasterName).Err() })
+	for _, s := range w.Sentinels {
+		if err == nil {
+			err = eventually(func() error {
+				at, err := s.client.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).StringSlice()
+				if err == nil && (len(at) != 2 || at[1] != strconv.Itoa(w.Replica.port)) {
+					err = fmt.Errorf("%s says that the master is %v", s.Addr(), at)
+				}
+				return err
+			})
+		}
+	}
+	if err != nil {
+		t.Fatal("redisserver: the replica does not take over:", err)
+	}
 }
 
 // complete returns when the replica is in step, and each Sentinel knows of it and of the others.

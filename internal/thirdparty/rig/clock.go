@@ -4,52 +4,163 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
 	"encoding/hex"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
-	"github.com/redis/go-redis/v9"
-
-	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Clocked is a Conn that has the scripts read another clock than that of the server: Lua is what they call, which returns what TIME does.
+// Clocked is a Conn whose scripts go by the clock Time instead of that of their server, which they read and forget: each call brings the
+// time along. Keys live 1,000 times as long, so that a slow machine does not see them expire by the clock of the server.
 type Clocked struct {
 	redislimit.Conn
-	Lua string
+	Time func() int64 // in µs
 }
 
 // Run implements redislimit.Conn.
-func (c Clocked) Run(ctx context.Context, script, _ string, keys, args [][]string, answer func(int, []any, error)) {
-	const wall = "call('TIME')"
-	if strings.Count(script, wall) != 1 {
-		panic("the script does not read the clock as expected")
+func (c Clocked) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+	s := clocked(script, sha1)
+	now := strconv.FormatInt(c.Time(), 10)
+	timed := make([][]string, len(args))
+	for i := range args {
+		timed[i] = append(slices.Clip(args[i]), now)
 	}
-	script = strings.Replace(script, wall, c.Lua, 1)
+	c.Conn.Run(ctx, s.source, s.sha1, keys, timed, answer)
+}
+
+type source struct{ source, sha1 string }
+
+var sources sync.Map // of source, by the SHA-1 of the script
+
+// clocked returns the script with another clock: the last of its arguments.
+func clocked(script, name string) source {
+	if s, ok := sources.Load(name); ok {
+		return s.(source)
+	}
+	for _, change := range [][2]string{
+		{"call('TIME')", "call('TIME') and {0, table.remove(ARGV)}"},
+		{"local call = redis.call\n", `local call = function(...)
+  local words = {...}
+  if words[1] == 'PEXPIRE' then words[3] = words[3] * 1000 end
+  if words[4] == 'PX' then words[5] = words[5] * 1000 end
+  return redis.call(unpack(words))
+end
+`},
+	} {
+		if n := strings.Count(script, change[0]); n != 1 {
+			panic(fmt.Sprintf("the script has %q %d times, want once", change[0], n))
+		}
+		script = strings.Replace(script, change[0], change[1], 1)
+	}
 	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is how Redis names scripts
-	c.Conn.Run(ctx, script, hex.EncodeToString(sum[:]), keys, args, answer)
+	s := source{script, hex.EncodeToString(sum[:])}
+	sources.Store(name, s)
+	return s
 }
 
-// Clock is one that only goes on when it is told to.
-type Clock struct {
-	client redis.UniversalClient
-	name   string
-	Now    int64 // in µs
-}
+// Clock is a clock that a test moves.
+type Clock struct{ Now int64 } // in µs
 
-// NewClock returns a clock on the server of a client, and a connection whose scripts read it.
-func NewClock(t testing.TB, client redis.UniversalClient) (*Clock, Clocked) {
-	c := &Clock{client: client, name: "{" + Unique("clock") + "}"}
-	c.Advance(t, 1.8e15)
-	return c, Clocked{goredisconn.New(client), "{0, call('GET', '" + c.name + "')}"}
+// NewClock returns a clock, and a connection whose scripts read it.
+func NewClock(c redislimit.Conn) (*Clock, Clocked) {
+	clock := &Clock{Now: 1.8e15}
+	return clock, Clocked{c, func() int64 { return clock.Now }}
 }
 
 // Advance moves the clock, by some µs.
-func (c *Clock) Advance(t testing.TB, later int64) {
-	t.Helper()
-	c.Now += later
-	if err := c.client.Set(context.Background(), c.name, strconv.FormatInt(c.Now, 10), 0).Err(); err != nil {
-		t.Fatal(err)
+func (c *Clock) Advance(later int64) { c.Now += later }
+
+// Bridge leads from bubbles of testing/synctest to a server outside of them. The time of a bubble stands still during an exchange, and the
+// scripts read it (Clocked). So what a test says of time holds on the real server, with a real client, on a machine of any speed.
+type Bridge struct {
+	conn  redislimit.Conn
+	trips chan *trip
+}
+
+// trip is an exchange. Who makes it waits for the mutex: of all that a goroutine can wait for, that, made in a bubble, does not let
+// its time go on, and may be ended by a goroutine outside.
+type trip struct {
+	script, sha1 string
+	keys, args   [][]string
+	replies      [][]any
+	errs         []error
+	under        sync.Mutex // locked until there are replies
+}
+
+// tripTimeout is how long a server may take. It is real time, which a bubble has none of.
+const tripTimeout = 2 * time.Minute
+
+// NewBridge returns a bridge to a connection. It must be called outside of bubbles.
+func NewBridge(t testing.TB, c redislimit.Conn) *Bridge {
+	b := &Bridge{conn: c, trips: make(chan *trip)}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for r := range b.trips {
+			all.Go(func() { b.make(r) })
+		}
+	})
+	t.Cleanup(func() {
+		close(b.trips)
+		all.Wait()
+	})
+	return b
+}
+
+func (b *Bridge) make(r *trip) {
+	defer r.under.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), tripTimeout)
+	defer cancel()
+	b.conn.Run(ctx, r.script, r.sha1, r.keys, r.args, func(i int, reply []any, err error) {
+		r.replies[i], r.errs[i] = reply, err
+	})
+}
+
+// Conn returns a connection for a bubble, whose scripts read the time of the bubble.
+func (b *Bridge) Conn() redislimit.Conn {
+	return Clocked{b, func() int64 { return time.Now().UnixMicro() }}
+}
+
+// OneServer implements redislimit.Conn.
+func (b *Bridge) OneServer() bool { return b.conn.OneServer() }
+
+// Run implements redislimit.Conn.
+func (b *Bridge) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+	r := &trip{
+		script: script, sha1: sha1, keys: keys, args: args,
+		replies: make([][]any, len(keys)), errs: make([]error, len(keys)),
+	}
+	if err := ctx.Err(); err != nil {
+		for i := range keys {
+			answer(i, nil, err)
+		}
+		return
+	}
+	r.under.Lock()
+	b.trips <- r
+	r.under.Lock()
+	for i := range keys {
+		answer(i, r.replies[i], r.errs[i])
+	}
+}
+
+// Far is a connection to a server that is so far away, there and back.
+type Far struct {
+	redislimit.Conn
+	Delay time.Duration
+}
+
+// Run implements redislimit.Conn.
+func (f Far) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
+	time.Sleep(f.Delay / 2)
+	f.Conn.Run(ctx, script, sha1, keys, args, func(i int, reply []any, err error) { replies[i], errs[i] = reply, err })
+	time.Sleep(f.Delay / 2)
+	for i := range keys {
+		answer(i, replies[i], errs[i])
 	}
 }

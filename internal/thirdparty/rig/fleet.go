@@ -1,8 +1,11 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -11,8 +14,12 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/redislimit"
 )
+
+// Patience is how long a test waits for what must come about: so long that it does on any machine.
+const Patience = 4 * time.Minute
 
 // Load says what a fleet is, and what it is asked.
 type Load struct {
@@ -42,6 +49,7 @@ type Fleet struct {
 	Instances []Provider
 	Began     time.Time
 
+	seed    uint64
 	stop    chan struct{}
 	callers sync.WaitGroup
 
@@ -61,12 +69,18 @@ func NewFleet(t testing.TB, load Load, o redislimit.Options, conns ...redislimit
 	if load.Keys == nil {
 		load.Keys = []string{"k"}
 	}
-	f := &Fleet{TB: t, Load: load, Prefix: Unique("fleet")}
-	o.Window, o.Prefix = load.Window, f.Prefix
-	for _, c := range conns {
-		f.Instances = append(f.Instances, load.Open(t, c, o))
-	}
+	f := &Fleet{TB: t, Load: load, Prefix: Unique("fleet"), seed: explore.Seed(t)}
+	f.Add(o, conns...)
 	return f
+}
+
+// Add adds instances with other options. It must be called before Start.
+func (f *Fleet) Add(o redislimit.Options, conns ...redislimit.Conn) {
+	f.Helper()
+	o.Window, o.Prefix = f.Window, f.Prefix
+	for _, c := range conns {
+		f.Instances = append(f.Instances, f.Open(f.TB, c, o))
+	}
 }
 
 // Capacity is that of a window of one key.
@@ -95,8 +109,9 @@ func (f *Fleet) Start() {
 		}
 		callers := max(f.Callers, 1)
 		rate := f.Rate * float64(len(f.Keys)) * f.Times * share / float64(callers)
-		for range callers {
-			f.callers.Go(func() { f.call(i, rate) })
+		for c := range callers {
+			rng := rand.New(rand.NewPCG(f.seed, uint64(i*callers+c)))
+			f.callers.Go(func() { f.call(rng, i, rate) })
 		}
 	}
 }
@@ -108,19 +123,19 @@ func (f *Fleet) Stop() {
 }
 
 // call is one caller.
-func (f *Fleet) call(instance int, rate float64) {
+func (f *Fleet) call(rng *rand.Rand, instance int, rate float64) {
 	l := Strategy(f.Instances[instance], f.Suppressed)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for next := f.Began; ; {
-		next = next.Add(time.Duration(rand.ExpFloat64() / rate * 1e9))
+		next = next.Add(time.Duration(rng.ExpFloat64() / rate * 1e9))
 		timer.Reset(time.Until(next))
 		select {
 		case <-timer.C:
 		case <-f.stop:
 			return
 		}
-		f.ask(l, instance, f.Keys[rand.IntN(len(f.Keys))])
+		f.ask(l, instance, f.Keys[rng.IntN(len(f.Keys))])
 	}
 }
 
@@ -175,6 +190,30 @@ func By(instances ...int) func(Call) bool {
 	return func(c Call) bool { return slices.Contains(instances, c.Instance) }
 }
 
+// Fewest returns the least cost that may have been in the window when a call was denied: what was admitted by calls that may have been judged at
+// most so long before it, while not after. A limiter that uses its limit denies nothing below that, however fast or slow its callers are.
+func Fewest(admitted, denied []anywindow.Admission, before time.Duration) (fewest uint64) {
+	var froms, tos []anywindow.Admission
+	froms, tos = slices.Clone(admitted), slices.Clone(admitted)
+	slices.SortFunc(froms, func(a, b anywindow.Admission) int { return a.From.Compare(b.From) })
+	slices.SortFunc(tos, func(a, b anywindow.Admission) int { return a.To.Compare(b.To) })
+	sums := func(log []anywindow.Admission) []uint64 {
+		sums := make([]uint64, 1, len(log)+1)
+		for _, a := range log {
+			sums = append(sums, sums[len(sums)-1]+a.Cost)
+		}
+		return sums
+	}
+	begun, ended := sums(froms), sums(tos)
+	fewest = math.MaxUint64
+	for _, d := range denied {
+		in, _ := slices.BinarySearchFunc(froms, d.To, func(a anywindow.Admission, t time.Time) int { return cmp.Or(a.From.Compare(t), -1) })
+		out, _ := slices.BinarySearchFunc(tos, d.From.Add(-before), func(a anywindow.Admission, t time.Time) int { return cmp.Or(a.To.Compare(t), -1) })
+		fewest = min(fewest, begun[in]-ended[out])
+	}
+	return fewest
+}
+
 // Admitted is the condition that a call was allowed.
 func Admitted(c Call) bool { return c.Allowed }
 
@@ -189,17 +228,15 @@ func (f *Fleet) Longest() (longest time.Duration) {
 	return longest
 }
 
-// Slack is what a busy machine may add to the timeout of a call.
-const Slack = 500 * time.Millisecond
-
-// Summary logs what became of the calls, and fails if one took longer than the timeout.
-func (f *Fleet) Summary(timeout time.Duration, what string) {
+// Summary logs what became of the calls, and fails if one has hung. How long a call takes at most is a matter of virtual time (TestTimeout
+// of redislimit): here a machine may be as slow as it likes.
+func (f *Fleet) Summary(what string) {
 	f.Helper()
 	calls, longest := f.Calls(), f.Longest()
 	f.Logf("%s: %d calls, the longest took %v, %d admitted, %d decided by the policy; at most %d of %d in a window",
 		what, len(calls), longest.Round(time.Millisecond), len(f.Of(Admitted)), len(f.Of(Fellback)), f.Most(), f.Capacity())
-	if longest > timeout+Slack {
-		f.Errorf("%s: a call took %v, the timeout is %v", what, longest, timeout)
+	if longest > Patience {
+		f.Errorf("%s: a call took %v", what, longest)
 	}
 }
 
@@ -211,10 +248,29 @@ func (f *Fleet) Bound(what string, bound uint64, wanted ...func(Call) bool) {
 	}
 }
 
-// Use fails if less of the limit was used, in the fullest window since some time.
-func (f *Fleet) Use(what string, share float64, wanted ...func(Call) bool) {
+// Used waits until a share of the limit is used in a window, and fails if that does not come about. Callers that are too slow to use the
+// limit at first, while the machine is busy, have time to.
+func (f *Fleet) Used(what string, share float64, wanted ...func(Call) bool) {
 	f.Helper()
-	if most := f.Most(wanted...); float64(most) < share*float64(f.Capacity()) {
-		f.Errorf("%d of %d admitted in the fullest window %s", most, f.Capacity(), what)
+	Wait(f.TB, func() error {
+		if most := f.Most(wanted...); float64(most) < share*float64(f.Capacity()) {
+			return fmt.Errorf("%d of %d admitted in the fullest window %s; %d calls in all", most, f.Capacity(), what, len(f.Calls()))
+		}
+		return nil
+	})
+}
+
+// Wait waits until there is no error, and fails with the last one if that does not come about.
+func Wait(t testing.TB, try func() error) {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Since(began) > Patience {
+			t.Error(err)
+			return
+		}
 	}
 }

@@ -20,6 +20,7 @@ func (h *host) Failed() bool            { return h.failed }
 func (h *host) Cleanup(f func())        { h.ends = append(h.ends, f) }
 func (h *host) Logf(s string, a ...any) { fmt.Fprintf(os.Stderr, s+"\n", a...) }
 func (h *host) Error(a ...any)          { h.Fatal(a...) }
+func (h *host) Skip(a ...any)           { h.Fatal(a...) }
 func (h *host) Fatalf(s string, a ...any) {
 	h.Fatal(fmt.Sprintf(s, a...))
 }

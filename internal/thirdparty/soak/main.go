@@ -142,12 +142,9 @@ func (c *command) soak(ctx context.Context, p *progress) (out *result, err error
 	}
 	out.Rules = append(out.Rules, closing, r.leaves())
 	if c.Out != "" {
-		svg, err := picture(out.Samples, f.lanes)
+		err := os.MkdirAll(c.Out, 0o755)
 		if err == nil {
-			err = os.MkdirAll(c.Out, 0o755)
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(c.Out, "soak.svg"), svg, 0o644)
+			err = os.WriteFile(filepath.Join(c.Out, "soak.svg"), picture(out.Samples, f.lanes), 0o644)
 		}
 		if err != nil {
 			return nil, err

@@ -2,39 +2,45 @@ package main
 
 import (
 	"bytes"
-	"image/color"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/plotutil"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+	"fmt"
+	"html"
+	"math"
 )
 
+// curve is a line of a panel.
+type curve struct {
+	name string
+	of   func(sample) float64
+}
+
+// Sizes of the picture, in pixels: panels, and what is around their axes.
+const (
+	panelWide, panelHigh = 600, 300
+	marginLeft           = 60
+	margin               = 30
+)
+
+var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"}
+
 // picture draws what was sampled over time, as SVG: faults are the gaps.
-func picture(samples []sample, lanes []*lane) ([]byte, error) {
-	type line struct {
-		name string
-		of   func(sample) float64
-	}
-	each := func(f func(laneSample) float64) (lines []line) {
+func picture(samples []sample, lanes []*lane) []byte {
+	each := func(f func(laneSample) float64) (curves []curve) {
 		for i, l := range lanes {
-			lines = append(lines, line{l.String(), func(s sample) float64 { return f(s.Lanes[i]) }})
+			curves = append(curves, curve{l.String(), func(s sample) float64 { return f(s.Lanes[i]) }})
 		}
-		return lines
+		return curves
 	}
 	panels := []struct {
-		title string
-		lines []line
+		title  string
+		curves []curve
 	}{
-		{"memory, MB", []line{
+		{"memory, MB", []curve{
 			{"heap after a collection", func(s sample) float64 { return s.Heap }},
 			{"resident", func(s sample) float64 { return s.RSS }},
 			{"Redis", func(s sample) float64 { return s.RedisMB }},
 		}},
-		{"goroutines", []line{{"", func(s sample) float64 { return s.Goroutines }}}},
-		{"keys", []line{
+		{"goroutines", []curve{{"all", func(s sample) float64 { return s.Goroutines }}}},
+		{"keys", []curve{
 			{"Local", func(s sample) float64 { return s.LocalKeys }},
 			{"Hybrid", func(s sample) float64 { return s.HybridKeys }},
 			{"Redis", func(s sample) float64 { return s.RedisKeys }},
@@ -43,61 +49,53 @@ func picture(samples []sample, lanes []*lane) ([]byte, error) {
 		{"most in a window, of what may be", each(func(l laneSample) float64 { return l.Most })},
 		{"use of the hot key", each(func(l laneSample) float64 { return l.Hot })},
 	}
-	var rows [][]*plot.Plot
-	for i, panel := range panels {
-		p := plot.New()
-		p.Title.Text, p.X.Label.Text = panel.title, "seconds"
-		p.Y.Min = 0
-		p.Legend.Top = false
-		p.Add(plotter.NewGrid())
-		for j, l := range panel.lines {
-			if err := curve(p, samples, l.name, l.of, plotutil.Color(j)); err != nil {
-				return nil, err
-			}
-		}
-		if i%2 == 0 {
-			rows = append(rows, nil)
-		}
-		rows[i/2] = append(rows[i/2], p)
-	}
-	canvas := vgsvg.New(32*vg.Centimeter, 30*vg.Centimeter)
-	tiles := draw.Tiles{Rows: len(rows), Cols: 2, PadX: vg.Centimeter, PadY: vg.Centimeter}
-	for y, row := range plot.Align(rows, tiles, draw.New(canvas)) {
-		for x, c := range row {
-			rows[y][x].Draw(c)
-		}
-	}
 	var out bytes.Buffer
-	_, err := canvas.WriteTo(&out)
-	return out.Bytes(), err
+	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",
+		2*panelWide, (len(panels)+1)/2*panelHigh)
+	fmt.Fprintln(&out, `<rect width="100%" height="100%" fill="white"/>`)
+	for i, p := range panels {
+		fmt.Fprintf(&out, `<g transform="translate(%d %d)">`+"\n", i%2*panelWide, i/2*panelHigh)
+		drawPanel(&out, p.title, p.curves, samples)
+		fmt.Fprintln(&out, "</g>")
+	}
+	fmt.Fprintln(&out, "</svg>")
+	return out.Bytes()
 }
 
-// curve adds a line that has a gap where there is no value.
-func curve(p *plot.Plot, samples []sample, name string, of func(sample) float64, c color.Color) error {
-	var part plotter.XYs
-	flush := func() error {
-		if len(part) < 2 {
-			part = nil
-			return nil
-		}
-		l, err := plotter.NewLine(part)
-		if err != nil {
-			return err
-		}
-		l.Color, part = c, nil
-		p.Add(l)
-		if name != "" {
-			p.Legend.Add(name, l)
-			name = ""
-		}
-		return nil
-	}
+// drawPanel draws curves from 0 on.
+func drawPanel(out *bytes.Buffer, title string, curves []curve, samples []sample) {
+	longest, highest := 1e-9, 1e-9
 	for _, s := range samples {
-		if !s.Excused {
-			part = append(part, plotter.XY{X: s.Seconds, Y: of(s)})
-		} else if err := flush(); err != nil {
-			return err
+		longest = max(longest, s.Seconds)
+		for _, c := range curves {
+			if y := c.of(s); !s.Excused && !math.IsNaN(y) {
+				highest = max(highest, y)
+			}
 		}
 	}
-	return flush()
+	const right, bottom = panelWide - margin, panelHigh - margin
+	text := func(x, y int, anchor, color, what string) {
+		fmt.Fprintf(out, `<text x="%d" y="%d" text-anchor="%s" fill="%s">%s</text>`+"\n", x, y, anchor, color, html.EscapeString(what))
+	}
+	fmt.Fprintf(out, `<path d="M%d %dV%dH%d" fill="none" stroke="black"/>`+"\n", marginLeft, margin, bottom, right)
+	text(marginLeft, margin-10, "start", "black", title)
+	text(marginLeft-4, margin+4, "end", "black", fmt.Sprintf("%.4g", highest))
+	text(marginLeft-4, bottom, "end", "black", "0")
+	text(right, bottom+16, "end", "black", fmt.Sprintf("%.0f s", longest))
+	for i, c := range curves {
+		color := colors[i%len(colors)]
+		text(right, bottom-6-14*(len(curves)-1-i), "end", color, c.name)
+		fmt.Fprintf(out, `<path fill="none" stroke="%s" d="`, color)
+		pen := "M"
+		for _, s := range samples {
+			y := c.of(s)
+			if s.Excused || math.IsNaN(y) {
+				pen = "M"
+				continue
+			}
+			fmt.Fprintf(out, "%s%.1f %.1f", pen, marginLeft+(right-marginLeft)*s.Seconds/longest, bottom-(bottom-margin)*y/highest)
+			pen = "L"
+		}
+		fmt.Fprintln(out, `"/>`)
+	}
 }

@@ -3,44 +3,78 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { rig.Main(m) }
 
-// A few seconds of all of it: what a short run can judge holds, and what it writes can be read.
+// hurried are the rules that a machine can break by being slow, which make soak judges, and this test does not.
+var hurried = []string{
+	"new keys", "fallbacks without a fault", "seconds to recover from a fault", "Redis is taken for gone at the end", "seconds that closing took",
+	"use of the hot key", "median latency, µs", "p99.9 of latency, µs", "goroutines left at the end",
+}
+
+// A few seconds of all of it: what does not depend on the machine holds, and what it writes can be read. On one that is too busy for a
+// fault or a sample in that time, it takes longer.
 func TestSoak(t *testing.T) {
-	var out bytes.Buffer
-	dir := filepath.Join(t.TempDir(), "new")
-	c := command{For: 6 * time.Second, Flood: 400_000, Faults: 2 * time.Second, JSON: true, Out: dir}
-	if err := c.run(t.Context(), &out, io.Discard); err != nil {
-		t.Error(err)
-	}
-	var r result
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		t.Fatal(err)
-	}
-	for _, one := range r.Rules {
-		if one.Verdict == fail {
-			t.Errorf("%+v", one)
+	for took := 3 * time.Second; ; took *= 4 {
+		var out bytes.Buffer
+		dir := filepath.Join(t.TempDir(), "new")
+		c := command{For: took, Churn: int64(500 * took.Seconds()), Flood: 100_000, Faults: time.Second, JSON: true, Out: dir}
+		if err := c.run(t.Context(), &out, io.Discard); err != nil && !errors.Is(err, errBroken) {
+			t.Fatal(err)
+		}
+		var r result
+		if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range r.Rules {
+			if one.Verdict == fail && !slices.Contains(hurried, one.Name) {
+				t.Errorf("%+v", one)
+			}
+		}
+		svg, err := os.ReadFile(filepath.Join(dir, "soak.svg"))
+		for d := xml.NewDecoder(bytes.NewReader(svg)); err == nil; {
+			_, err = d.Token()
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Errorf("the picture: %v", err)
+		}
+		if r.Faults > 0 && len(r.Samples) > 0 && r.NewKeys > 0 && r.Calls > 0 && len(r.Rules) > 50 {
+			break
+		}
+		if took > time.Minute {
+			t.Fatalf("%d faults, %d samples, %d new keys, %d calls, %d rules", r.Faults, len(r.Samples), r.NewKeys, r.Calls, len(r.Rules))
 		}
 	}
-	if r.Faults < 2 || len(r.Samples) < 4 || r.NewKeys < 5_000 || r.Calls < 20_000 || len(r.Rules) < 50 {
-		t.Errorf("%d faults, %d samples, %d new keys, %d calls, %d rules", r.Faults, len(r.Samples), r.NewKeys, r.Calls, len(r.Rules))
+}
+
+// A picture has a line for each quantity, with gaps where samples are excused.
+func TestPicture(t *testing.T) {
+	samples, lanes := healthy()
+	samples[50].Excused = true
+	svg := string(picture(samples, lanes))
+	for _, want := range []string{"<svg", "heap after a collection", "p99.9 of latency, µs", "redis absolute", "</svg>"} {
+		if !strings.Contains(svg, want) {
+			t.Errorf("%q is missing", want)
+		}
 	}
-	if svg, err := os.ReadFile(filepath.Join(dir, "soak.svg")); err != nil || !bytes.Contains(svg, []byte("<svg")) {
-		t.Errorf("%v, %d bytes of picture", err, len(svg))
+	const curves = 3 + 1 + 3 + 1 + 1 + 1
+	if n := strings.Count(svg, "M"); n != curves*2+6+1 { // two parts each, the axes of six panels, and MB
+		t.Errorf("%d parts of curves, want %d", n, curves*2+6+1)
 	}
 }
 
@@ -52,7 +86,7 @@ func TestWrongFlags(t *testing.T) {
 
 // Judged in pieces, a log shows what it shows as a whole, however the pieces lie, with calls that end long after they began.
 func TestWatchJudgesAllWindows(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(explore.Runs(50, 2000)) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		w := &watch{window: time.Second}
 		var log []anywindow.Admission
