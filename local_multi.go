@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/window"
@@ -43,14 +44,17 @@ func (l *Local) Multi(s Strategy, limits ...Limit) (MultiLimiter, error) {
 	if s == StrategySuppressed {
 		m.denial = OutcomeSuppressed
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for i, limit := range limits {
 		c, _ := limit.Rate.Capacity(limit.Window) // it was checked
 		m.most = min(m.most, c)
-		one := localLimit{localKeys: l.keysOf(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
+		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
 		if s == StrategySuppressed {
 			one.law = window.NewLaw(one.span, c, l.suppressed.hardFactor)
 		}
 		m.limits = append(m.limits, one)
+		inuse.Hold(m, &one.users)
 	}
 	slices.SortFunc(m.limits, func(a, b localLimit) int { return cmp.Compare(a.span.Window, b.span.Window) })
 	return m, nil

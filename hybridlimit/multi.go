@@ -6,11 +6,13 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
@@ -49,11 +51,14 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	if s == trypema.StrategySuppressed {
 		m.counter = p.suppressed
 	}
+	m.counter.windows.mu.Lock()
+	defer m.counter.windows.mu.Unlock()
 	for i, of := range limits {
 		c, _ := remote.Capacity(of.Rate, of.Window) // it was checked
-		l := limit{limiter: m.counter.of(of.Window), label: of.Label(), place: i, rate: of.Rate, capacity: c}
+		l := limit{limiter: m.counter.ofLocked(of.Window), label: of.Label(), place: i, rate: of.Rate, capacity: c}
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
+		inuse.Hold(m, &l.limiter.users)
 		m.tight = min(m.tight, c)
 	}
 	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
@@ -102,6 +107,7 @@ const asks = 3
 
 // judge makes d for a call that began at an instant, and tells where it was recorded if that is wanted.
 func (m *multi) judge(ctx context.Context, d *trypema.Decision, key string, began int64, n uint64, mode lease.Mode, holds *[trypema.MaxLimits]*lease.Held) error {
+	defer runtime.KeepAlive(m) // or its windows may go meanwhile
 	first := m.limits[0].limiter
 	if _, err := first.check(key, trypema.Unlimited); err != nil {
 		return err
