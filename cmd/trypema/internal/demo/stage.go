@@ -331,8 +331,8 @@ func (s *stage) view(k knobs, drawn bool) stageView {
 func (l *lane) view(k knobs, series []sample) laneView {
 	l.mu.Lock()
 	m, bound := l.meter.read(), l.bound
-	clients := append([]asked(nil), l.clients...)
-	answers := append([]answer(nil), l.answers...)
+	clients := append([]asked{}, l.clients...) // never null, which the page cannot go through
+	answers := append([]answer{}, l.answers...)
 	all := l.countedLocked(m)
 	l.mu.Unlock()
 	x := laneView{
