@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -98,10 +99,26 @@ type conn struct {
 	*fakeredis.Server
 	run     func(c *conn, keys [][]string, answer answer) // nil for OneServer
 	broken  atomic.Bool
-	delayed []func()
+	mu      sync.Mutex
+	delayed []func() // guarded by mu
 }
 
-func (c *conn) later(f func()) { c.delayed = append(c.delayed, f) }
+func (c *conn) later(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.delayed = append(c.delayed, f)
+}
+
+// answerLate makes the answers that were delayed.
+func (c *conn) answerLate() {
+	c.mu.Lock()
+	delayed := c.delayed
+	c.delayed = nil
+	c.mu.Unlock()
+	for _, f := range delayed {
+		f()
+	}
+}
 
 func (c *conn) OneServer() bool {
 	if c.broken.Load() && c.run == nil {
@@ -194,9 +211,7 @@ func TestBrokenConn(t *testing.T) {
 					if err := p.Close(); err != nil {
 						t.Error(err)
 					}
-					for _, f := range c.delayed {
-						f()
-					}
+					c.answerLate()
 				})
 			})
 		}
@@ -306,7 +321,12 @@ func testBrokenConn(t *testing.T, p provider, c *conn) {
 	}
 
 	c.broken.Store(false)
-	time.Sleep(5 * time.Second)
+	for range 10 { // a call finds out that Redis is back, and is decided by the policy meanwhile
+		time.Sleep(5 * time.Second)
+		if d, err := p.Absolute().Peek(ctx, "recovers", rate, 1); err == nil && !d.Fallback {
+			break
+		}
+	}
 	for strategy, l := range strategies(p) {
 		if d, err := l.Allow(ctx, "afterwards", rate); err != nil || !d.Allowed || d.Fallback {
 			t.Errorf("afterwards, %s: %+v, %v", strategy, d, err)
