@@ -53,7 +53,8 @@ func (c Conn) Run(
 	ctx context.Context, script, _ string, keys, args [][]string, answer func(i int, reply []any, err error),
 ) {
 	for begins, source := range sources {
-		if strings.HasPrefix(script, begins) {
+		if prelude, _, found := strings.Cut(script, begins); found { // the prelude is struct.lua, or nothing
+			source = prelude + source
 			sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
 			c.Conn.Run(ctx, source, hex.EncodeToString(sum[:]), keys, args, answer)
 			return
