@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/tally"
@@ -107,15 +108,15 @@ func (l *Local) all(s Strategy) []*localKeys {
 	return all
 }
 
-// keysOf returns the keys of a strategy with windows of a length.
-func (l *Local) keysOf(s Strategy, w time.Duration) *localKeys {
+// keysOfLocked returns the keys of a strategy with windows of a length, for a user that holds them before mu
+// is unlocked.
+func (l *Local) keysOfLocked(s Strategy, w time.Duration) *localKeys {
 	if w == l.options.Window {
 		return l.own(s)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	k := l.others[otherKeys{s, w}]
 	if k == nil {
+		l.forgetUnusedLocked()
 		k = new(localKeys)
 		o := l.options
 		o.Bucket = o.BucketOf(w)
@@ -125,6 +126,17 @@ func (l *Local) keysOf(s Strategy, w time.Duration) *localKeys {
 		l.others[otherKeys{s, w}] = k
 	}
 	return k
+}
+
+// forgetUnusedLocked gives back the tables of windows that no limiter has any more, once their keys are gone,
+// too.
+func (l *Local) forgetUnusedLocked() {
+	for of, k := range l.others {
+		if k.users.None() && k.table.Len() == 0 {
+			k.table.Close()
+			delete(l.others, of)
+		}
+	}
 }
 
 // Close forgets all keys and ends the cleanup; when it returns, nothing of the provider runs. Calls made after it return
@@ -149,6 +161,7 @@ type localKeys struct {
 	started time.Time
 	closed  atomic.Bool
 	tally   *tally.Tally // nil without an Observer
+	users   inuse.Count  // of those with other windows than that of the options
 }
 
 type localShard = table.Shard[window.Window, window.Groups]

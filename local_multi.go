@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/window"
@@ -46,14 +47,18 @@ func (l *Local) Multi(s Strategy, limits ...Limit) (MultiLimiter, error) {
 	if s == StrategySuppressed {
 		m.denial = OutcomeSuppressed
 	}
+	m.limits = make([]localLimit, 0, len(limits))
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for i, limit := range limits {
 		c, _ := limit.Rate.Capacity(limit.Window) // it was checked
 		m.most = min(m.most, c)
-		one := localLimit{localKeys: l.keysOf(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
+		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
 		if s == StrategySuppressed {
 			one.law = window.NewLaw(one.span, c, l.suppressed.hardFactor)
 		}
 		m.limits = append(m.limits, one)
+		inuse.Hold(&m.limits[i], &one.users) // which limiters of groups have, too
 	}
 	slices.SortFunc(m.limits, func(a, b localLimit) int { return cmp.Compare(a.span.Window, b.span.Window) })
 	return m, nil

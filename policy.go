@@ -149,7 +149,8 @@ func NewPolicies(p MultiProvider, list ...Policy) (*Policies, error) {
 // new group or strategy. What a policy has counted that is no longer there leaves its windows in time, and still counts if the
 // policy comes back before.
 //
-// The provider keeps some memory for each length of window that it was ever given, until it is closed: choose from a few.
+// The provider keeps some memory for each length of window that a policy has, and until its keys have
+// expired: choose from a few.
 func (p *Policies) Swap(list ...Policy) error {
 	if len(list) == 0 {
 		return invalid.Errorf(ErrInvalidOptions, "there are no policies; there must be at least 1")

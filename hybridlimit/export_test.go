@@ -42,3 +42,12 @@ func StepWall(p *Provider, d time.Duration) {
 		s.mu.Unlock()
 	}
 }
+
+// Windows returns the number of lengths of windows, beside that of the options, that a provider holds keys
+// of.
+func Windows(p *Provider) (n int) {
+	for _, l := range []*limiter{p.absolute, p.suppressed} {
+		n += len(l.all()) - 1
+	}
+	return n
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
@@ -49,7 +50,8 @@ type limiter struct {
 	server   *script.Server
 	breakers *breaker.Set
 	settler  settler
-	windows  windows // of the limiter with the window of the options
+	windows  windows     // of the limiter with the window of the options
+	users    inuse.Count // of the others
 }
 
 // windows are the limiters of one strategy that a trypema.MultiLimiter has with other windows than that of the options.
@@ -59,15 +61,15 @@ type windows struct {
 	closed bool
 }
 
-// of returns the limiter with windows of a length.
-func (l *limiter) of(w time.Duration) *limiter {
+// ofLocked returns the limiter with windows of a length, for a user that holds it before the lock of windows
+// is unlocked.
+func (l *limiter) ofLocked(w time.Duration) *limiter {
 	if w == l.options.Window {
 		return l
 	}
-	l.windows.mu.Lock()
-	defer l.windows.mu.Unlock()
 	other := l.windows.others[w]
 	if other == nil {
+		l.forgetUnusedLocked()
 		o := l.options
 		o.Window, o.Bucket = w, o.BucketOf(w)
 		share := float64(o.SyncInterval) / float64(intervalOf(l.options.Window))
@@ -79,6 +81,25 @@ func (l *limiter) of(w time.Duration) *limiter {
 		l.windows.others[w] = other
 	}
 	return other
+}
+
+// forgetUnusedLocked gives back the limiters with windows of lengths that no trypema.MultiLimiter has any
+// more, once their keys are gone, too, and all of them is settled.
+func (l *limiter) forgetUnusedLocked() {
+	for w, other := range l.windows.others {
+		if other.users.None() && other.rests() {
+			_ = other.close() // there is nothing to settle
+			delete(l.windows.others, w)
+		}
+	}
+}
+
+// rests reports whether the limiter has no key, and nothing to do.
+func (l *limiter) rests() bool {
+	s := &l.settler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.table.Len() == 0 && len(s.active) == 0 && s.flights == 0
 }
 
 // all returns the limiter, and those with other windows.

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/remote"
 	"github.com/trypema/trypema/internal/script"
@@ -50,11 +52,15 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	if s == trypema.StrategySuppressed {
 		m.counter = p.suppressed
 	}
+	m.limits = make([]limit, 0, len(limits))
+	m.counter.windows.mu.Lock()
+	defer m.counter.windows.mu.Unlock()
 	for i, of := range limits {
 		c, _ := remote.Capacity(of.Rate, of.Window) // it was checked
-		l := limit{limiter: m.counter.of(of.Window), label: of.Label(), place: i, capacity: c}
+		l := limit{limiter: m.counter.ofLocked(of.Window), label: of.Label(), place: i, capacity: c}
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
+		inuse.Hold(&m.limits[i], &l.limiter.users) // which limiters of groups have, too
 		m.tight = min(m.tight, c)
 	}
 	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
@@ -135,6 +141,7 @@ func (m *multi) judge(
 	ctx context.Context, d *trypema.Decision, form string, began int64, n uint64, mode lease.Mode,
 	holds *[trypema.MaxLimits]*lease.Held,
 ) error {
+	defer runtime.KeepAlive(m) // or its windows may go meanwhile
 	first := m.limits[0].limiter
 	var hashes [trypema.MaxLimits]uint64
 	var all [trypema.MaxLimits]party

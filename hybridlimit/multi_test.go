@@ -2,6 +2,7 @@ package hybridlimit_test
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -182,4 +183,69 @@ func TestMultiObserved(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A provider does not keep windows of lengths that no limiter has any more, once all is settled. It does as
+// long as there is a limiter.
+func TestWindowsGo(t *testing.T) {
+	f := fakeredis.New()
+	o := second
+	o.SyncInterval = time.Millisecond
+	p := open(t, f, o)
+	limiter := func(w time.Duration) trypema.MultiLimiter {
+		m, err := p.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(1000, w), Window: w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	allow := func(m trypema.MultiLimiter) {
+		if d, err := m.Allow(ctx, "k"); err != nil || !d.Allowed {
+			t.Fatal(d, err)
+		}
+	}
+	policies := func() *trypema.Policies { // whose limiters are made from others
+		w := 7 * time.Minute
+		of, err := trypema.NewPolicies(p, trypema.Policy{Name: "p", Limits: []trypema.Limit{{Rate: trypema.Per(1000, w), Window: w}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return of
+	}
+	of := policies()
+	used := limiter(time.Minute)
+	allow(used)
+	const lengths = 50
+	for i := range lengths {
+		allow(limiter(20*time.Millisecond + time.Duration(i)))
+	}
+	left := hybridlimit.Windows(p)
+	if left < lengths/2 {
+		t.Fatalf("%d lengths of windows, of %d", left, lengths)
+	}
+	for i := 0; left >= 11 && i < 1000; i++ {
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+		limiter(2*time.Minute + time.Duration(i)) // which looks for what can go
+		left = hybridlimit.Windows(p)
+	}
+	if left < 3 || left >= 11 { // those that are used, and the newest
+		t.Errorf("%d lengths of windows are left", left)
+	}
+	if d, err := of.Allow(ctx, "p", "k"); err != nil || !d.Allowed {
+		t.Fatal(d, err)
+	}
+	if n := hybridlimit.Windows(p); n != left {
+		t.Errorf("%d lengths of windows, want %d: that of a policy was not there", n, left)
+	}
+	policies()
+	if n := hybridlimit.Windows(p); n != left {
+		t.Errorf("%d lengths of windows, want %d: that of a policy was not there", n, left)
+	}
+	runtime.KeepAlive(of)
+	allow(used)
+	if u, err := limiter(time.Minute).Usage(ctx, "k"); err != nil || u[0].Total != 2 {
+		t.Errorf("%+v, %v, want 2 in use", u, err)
+	}
+	runtime.KeepAlive(used)
 }

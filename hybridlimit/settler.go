@@ -88,6 +88,18 @@ func (l *limiter) measured(took float64) {
 	l.setPace(l.terms.Interval)
 }
 
+// believe takes it that exchanges take so long from now on: an answer came when what it granted had ended
+// already, and so would the next one.
+func (l *limiter) believe(took int64) {
+	s := &l.settler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if float64(took) > s.rtt {
+		s.rtt = float64(took)
+		l.setPace(l.pace.Load().Interval)
+	}
+}
+
 // setPace decides how fast settling is from now on.
 func (l *limiter) setPace(interval int64) {
 	rtt := l.settler.rtt
@@ -633,6 +645,7 @@ func (l *limiter) answer(i *item, r *script.Reader, err error, last bool) error 
 	}
 	pace := l.pace.Load()
 	k.Hear(groups, &l.terms, pace, now, m)
+	wasted := m.Grant > 0 && !k.Fresh(now)
 	l.noteLease(k, int64(k.Leased()))
 	k.fault = nil
 	more, due := false, now
@@ -643,7 +656,11 @@ func (l *limiter) answer(i *item, r *script.Reader, err error, last bool) error 
 		due = k.Due(groups, &l.terms, pace, now)
 	}
 	k.wake()
+	took := now - k.SentAt()
 	sh.Unlock()
+	if wasted {
+		l.believe(took)
+	}
 	l.schedule(k, due)
 	if more {
 		l.urge(k)

@@ -53,6 +53,7 @@ func TestTimeoutIsThatOfEachCall(t *testing.T) {
 				var all sync.WaitGroup
 				for i, a := range asks {
 					time.Sleep(a.at - time.Since(began))
+					synctest.Wait()
 					f.Delay = a.delay
 					all.Go(func() {
 						d, err := l.Allow(t.Context(), a.key, perSecond10)

@@ -442,7 +442,11 @@ func (a *Account) Suppressed(v *Verdict, g *window.Groups, t *Terms, p *Pace, l 
 func (a *Account) Deny(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity uint64, l *window.Law, now int64, n uint64, record bool) {
 	now = a.view.Advance(g, t.Span, now)
 	have := min(a.view.Counts().Admitted, capacity)
-	v.Verdict = window.Verdict{Wait: p.Trip + p.Slack, Now: have, Then: min(have, capacity-min(n, capacity))}
+	wait := p.Trip + p.Slack
+	if a.asking { // an answer that is late may be as late again
+		wait = max(wait, now-a.sentAt)
+	}
+	v.Verdict = window.Verdict{Wait: wait, Now: have, Then: min(have, capacity-min(n, capacity))}
 	if n > capacity {
 		v.Wait, v.Then = window.Never, 0
 	}
@@ -453,6 +457,9 @@ func (a *Account) Deny(v *Verdict, g *window.Groups, t *Terms, p *Pace, capacity
 		}
 	}
 	v.Ask, v.Due = false, now
+	if v.Wait != window.Never {
+		a.touched = max(a.touched, now+v.Wait) // it is kept for who comes again
+	}
 }
 
 // Admit records a call that is admitted whatever was before.
@@ -617,6 +624,9 @@ func (a *Account) outdated(t *Terms, p *Pace, now int64) bool {
 
 // Lost notes that the message under way has no answer. The next one says it all again.
 func (a *Account) Lost() { a.asking, a.ended, a.sent, a.lost = false, false, 0, true }
+
+// SentAt is when the last message was made.
+func (a *Account) SentAt() int64 { return a.sentAt }
 
 // Seq is the number of the last message.
 func (a *Account) Seq() uint64 { return a.seq }
