@@ -123,7 +123,12 @@ func (i *instance) ticked(x *exchange) {
 	s := &i.settler
 	began, took := x.began-i.started, i.world.now-x.began
 	rest := max(i.terms.Interval-began%i.terms.Interval-took, i.terms.Interval/4)
-	s.pace = lease.NewPace(i.terms, int64(s.rtt), s.load.Tick(i.terms, began-s.before, s.spent, s.made, int64(s.rtt), len(s.ready), s.lapsed, s.active), s.active)
+	left := len(s.ready)
+	if x.size == 0 { // they wait for Redis, and not because there is too much to do
+		left = 0
+	}
+	interval := s.load.Tick(i.terms, began-s.before, s.spent, s.made, int64(s.rtt), left, s.lapsed, s.active)
+	s.pace = lease.NewPace(i.terms, int64(s.rtt), interval, s.active)
 	s.before, s.spent, s.made, s.lapsed = began, 0, 0, 0
 	if s.active == 0 {
 		s.armed = false
