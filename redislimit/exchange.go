@@ -108,8 +108,9 @@ type call struct {
 
 	done chan struct{} // takes one element; nil in a ghost, which stands for a call that has left
 
+	deadline int64 // ns since started
+
 	// Guarded by the lock of the exchange.
-	deadline      int64  // ns since started
 	batch         *batch // nil unless it is in the list of the exchange
 	before, after *call
 }
@@ -230,6 +231,7 @@ func (x *exchange) leave(ctx context.Context, c *call) error {
 
 // submit puts a call into a batch.
 func (x *exchange) submit(op *operation, key string, c *call) error {
+	c.deadline = int64(time.Since(x.started) + x.timeout) // in the order of the list, but for what the lock takes
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
@@ -513,7 +515,7 @@ func (c *call) finish(err error) {
 func (x *exchange) pushLocked(b *batch, c *call) {
 	b.calls = append(b.calls, c)
 	b.left++
-	c.batch, c.deadline = b, int64(time.Since(x.started)+x.timeout)
+	c.batch = b
 	if c.before = x.last; c.before != nil {
 		c.before.after = c
 	} else {
