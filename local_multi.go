@@ -92,18 +92,18 @@ func (m *localMulti) Allow(ctx context.Context, key string) (Decision, error) {
 }
 
 func (m *localMulti) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
-	err = m.take(&d, key, n, nil)
+	err = m.take(&d, key, n, 0, nil)
 	return d, err
 }
 
-// take decides a call, records it, and counts it.
-func (m *localMulti) take(d *Decision, key string, n uint64, at *[MaxLimits]int64) error {
+// take decides a call, records it, with a life if that is not 0, and counts it.
+func (m *localMulti) take(d *Decision, key string, n uint64, life time.Duration, at *[MaxLimits]int64) error {
 	if err := m.check(key); err != nil || n == 0 {
 		return m.counter.failed(n, err)
 	}
 	key = m.form(key)
 	now := m.counter.now()
-	m.decide(d, key, now, n, true, at)
+	m.decide(d, key, now, n, true, life, at)
 	m.counter.count(d.Allowed, key, now)
 	return nil
 }
@@ -112,7 +112,7 @@ func (m *localMulti) Peek(_ context.Context, key string, n uint64) (d Decision, 
 	if err := m.check(key); err != nil {
 		return d, err
 	}
-	m.decide(&d, m.form(key), m.counter.now(), max(n, 1), false, nil)
+	m.decide(&d, m.form(key), m.counter.now(), max(n, 1), false, 0, nil)
 	return d, nil
 }
 
@@ -133,8 +133,8 @@ type held struct {
 	v   window.Verdict
 }
 
-// decide makes d, and tells when it was recorded in each window if that is wanted.
-func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record bool, at *[MaxLimits]int64) {
+// decide makes d, and tells when it was admitted in each window if that is wanted.
+func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record bool, life time.Duration, at *[MaxLimits]int64) {
 	if at == nil && m.strategy == StrategyAbsolute && m.denied(d, key, now, n) {
 		return
 	}
@@ -172,7 +172,9 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 	var t window.Tally
 	for i := range m.limits {
 		l, h := &m.limits[i], &all[i]
-		if record {
+		if from := l.span.Backdate(h.now, int64(life)); record && allowed && from < h.now {
+			h.Place(&h.Memory, l.span, h.now, from, from, counts)
+		} else if record {
 			h.Record(&h.Memory, l.span, h.now, counts)
 		}
 		switch {
@@ -184,7 +186,7 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 		}
 		t.Add(i, l.capacity, &h.v)
 		if at != nil {
-			at[i] = h.Last()
+			at[i] = h.now
 		}
 		if !allowed && asks && l.law == nil && h.Asked(h.at) {
 			l.open(h.localShard, h.at, h.Window)
@@ -240,16 +242,16 @@ func (m *localMulti) Reserve(_ context.Context, key string, estimate uint64, exp
 	}
 	var d Decision
 	at := new([MaxLimits]int64)
-	if err := m.take(&d, key, estimate, at); err != nil {
+	if err := m.take(&d, key, estimate, expiry, at); err != nil {
 		return nil, err
 	}
-	return NewReservation(d, estimate, expiry, func(_ context.Context, was, is uint64) error {
-		return m.settle(key, at, was, is)
+	return NewReservation(d, estimate, 0, func(_ context.Context, was, is uint64) error {
+		return m.settle(key, expiry, at, was, is)
 	}), nil
 }
 
-// settle changes what a call counts that was recorded at the given instants.
-func (m *localMulti) settle(key string, at *[MaxLimits]int64, was, is uint64) error {
+// settle changes what a call counts that was admitted at the given instants, with a life.
+func (m *localMulti) settle(key string, life time.Duration, at *[MaxLimits]int64, was, is uint64) error {
 	if err := m.check(key); err != nil {
 		return err
 	}
@@ -257,8 +259,14 @@ func (m *localMulti) settle(key string, at *[MaxLimits]int64, was, is uint64) er
 	for i := range m.limits {
 		l := &m.limits[i]
 		sh, h, w, now := l.find(key)
+		if h == table.None && is > 0 && now-at[i] < l.span.Window {
+			sh.Unlock()
+			sh, h = l.table.Acquire(l.table.Hash(key), key, now)
+			w = sh.State(h)
+			now = w.Advance(&sh.Memory, l.span, now)
+		}
 		if h != table.None {
-			w.Settle(&sh.Memory, l.span, now, at[i], was, is)
+			w.Settle(&sh.Memory, l.span, now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
 		}
 		sh.Unlock()
 	}

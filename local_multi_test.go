@@ -89,6 +89,49 @@ func TestMultiWaitsForWhatItDeclines(t *testing.T) {
 	})
 }
 
+// A call that waits for a reservation is told when that expires, which is less than a bucket late; with
+// nothing else in the window, exactly.
+func TestRetryAfterAReservation(t *testing.T) {
+	for _, w := range []time.Duration{time.Second, time.Minute, 24 * time.Hour} {
+		for _, bucket := range []time.Duration{time.Millisecond, w / 100, w} {
+			for _, others := range []uint64{0, 10} {
+				synctest.Test(t, func(t *testing.T) {
+					l := newLocal(t, trypema.Options{Window: w, Bucket: bucket})
+					m, err := l.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(100, w), Window: w})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if others > 0 {
+						if d, err := m.AllowN(t.Context(), "k", others); err != nil || !d.Allowed {
+							t.Fatal(d, err)
+						}
+					}
+					expiry := w / 7
+					if r, err := m.Reserve(t.Context(), "k", 90, expiry); err != nil || !r.Allowed {
+						t.Fatal(r, err)
+					}
+					d, err := m.AllowN(t.Context(), "k", 50)
+					if err != nil || d.Allowed {
+						t.Fatal(d, err)
+					}
+					late := d.RetryAfter - expiry
+					if late < 0 || late >= bucket || late > expiry/8 && bucket < w || others == 0 && late > 0 && bucket < w {
+						t.Errorf("window %v, bucket %v, %d used by others: %v after the expiry of %v", w, bucket, others, late, expiry)
+					}
+					time.Sleep(d.RetryAfter - 1)
+					if d, err := m.Peek(t.Context(), "k", 50); err != nil || d.Allowed {
+						t.Errorf("an instant before: %+v, %v", d, err)
+					}
+					time.Sleep(1)
+					if d, err := m.AllowN(t.Context(), "k", 50); err != nil || !d.Allowed {
+						t.Errorf("after its RetryAfter: %+v, %v", d, err)
+					}
+				})
+			}
+		}
+	}
+}
+
 // Limiters that share windows, given in other orders, with room for a few keys only, while keys are deleted and reservations
 // settled: nobody waits in a circle, nothing wraps, and what is left when all has expired is nothing.
 func TestMultiUnderStress(t *testing.T) {

@@ -103,9 +103,10 @@ type MultiLimiter interface {
 	// Peek decides as AllowN would at this instant, and records nothing. A cost of 0 is answered as a cost of 1.
 	Peek(ctx context.Context, key string, n uint64) (Decision, error)
 
-	// Reserve is AllowN for a call whose cost is an estimate. Once the true cost is known, Commit settles it; what is neither
-	// committed nor refunded is refunded after expiry. An expiry of 0 is none: the estimate then counts until it has left
-	// the window.
+	// Reserve is AllowN for a call whose cost is an estimate. Commit puts the true cost in its place, and
+	// Refund gives it back. If neither is called, the estimate leaves the windows after expiry, less than a
+	// bucket late. Its store sees to that: this process may be gone by then. An expiry of 0 is none: the
+	// estimate then counts until it is a window old.
 	Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error)
 
 	// Usage reports what the windows of the key hold, in the order in which the limits were given.

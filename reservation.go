@@ -21,11 +21,13 @@ var ErrSettled = errors.New("trypema: the reservation is settled already")
 //	if err != nil { r.Refund(ctx) … }
 //	r.Commit(ctx, tokens)
 //
-// The true cost takes the place of the estimate: in the group of events where that was recorded, however long ago, so that
-// it leaves the window when the estimate would have. A higher one is entered whole, even if the window then holds more than its
-// capacity; the next calls wait for it. What has left a window is not settled there.
+// Until it is settled, the estimate counts. At the expiry it leaves the windows by itself, less than a bucket
+// late: also if the process has ended by then, or the provider was closed. Redis keeps the expiry, so no
+// instance has to be alive for it. With an expiry of 0, the estimate counts until it is a window old.
 //
-// Set and Delete change what there is to settle; never is more taken back than is there.
+// A Commit puts the true cost in the place of the estimate. It counts from the instant of the admission on,
+// however long ago that was, and so leaves each window when any call of that instant does. A higher cost is
+// entered whole, even if the window then holds more than its capacity; the next calls wait for it.
 type Reservation struct {
 	Decision
 
@@ -38,8 +40,10 @@ type Reservation struct {
 }
 
 // NewReservation is for implementations of MultiLimiter: it returns the reservation of a call that was
-// decided. settle changes what it costs from was to is; it is not called for one that was denied, or twice at
-// a time. A settle of nil changes nothing.
+// decided. settle changes what it costs from was to is, which may be the same; it is not called for one that
+// was denied, or twice at a time. A settle of nil changes nothing. With an expiry, settle is called with 0 by
+// a timer after that. An implementation whose store expires the estimate by itself passes 0; was is then the
+// estimate also where it has expired.
 func NewReservation(d Decision, estimate uint64, expiry time.Duration, settle func(ctx context.Context, was, is uint64) error) *Reservation {
 	r := &Reservation{Decision: d, settle: settle, charged: estimate, settled: !d.Allowed}
 	if d.Allowed && expiry > 0 {
@@ -50,10 +54,16 @@ func NewReservation(d Decision, estimate uint64, expiry time.Duration, settle fu
 	return r
 }
 
-// Commit settles the reservation at its true cost; 0 is a Refund. It can be called once: later calls return ErrSettled. After
-// the expiry it enters the true cost where the estimate was, though others may have had that room meanwhile.
+// Commit settles the reservation at its true cost; 0 is a Refund. It can be called once: later calls return
+// ErrSettled.
 //
-// With Redis it takes a round trip or two, and an error means that it may have been settled or not; it is not to be repeated.
+// It enters the true cost whatever has become of the estimate: it may have expired, or been deleted with its
+// key. Others may have had its room since; the window then holds more than its capacity. A cost is not
+// entered into a window that is shorter than the time since the admission.
+//
+// With Redis it takes a round trip or two, and an error means that it may have been settled or not; it is not
+// to be repeated. If it was not, the estimate counts until its expiry, and the true cost is not counted after
+// that. After Close of the provider it returns ErrClosed, and enters nothing.
 func (r *Reservation) Commit(ctx context.Context, n uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,14 +85,14 @@ func (r *Reservation) expire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.settled {
-		// If Redis can not be told, the estimate counts until it has left the window.
+		// If the store cannot be told, the estimate counts until it has left the window.
 		guard.Log("the MultiLimiter", func() { _ = r.changeLocked(context.Background(), 0) })
 	}
 }
 
 func (r *Reservation) changeLocked(ctx context.Context, n uint64) error {
 	was := r.charged
-	if n == was || r.settle == nil {
+	if r.settle == nil || was == 0 && n == 0 {
 		return nil
 	}
 	r.charged = n

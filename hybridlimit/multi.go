@@ -103,15 +103,31 @@ func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Dec
 	return d, err
 }
 
+// reserved is a call whose cost may change: its life, and where it is in each window.
+type reserved struct {
+	life int64
+	in   [trypema.MaxLimits]struct {
+		k *account
+		h *lease.Held
+	}
+}
+
+// hold has an account, whose lock is held, note where the call is that it records next. Release must follow.
+func (r *reserved) hold(i int, k *account) {
+	if r != nil {
+		r.in[i].k, r.in[i].h = k, k.Hold(r.life)
+	}
+}
+
 // take decides a call, records it, and counts it if there is an Observer.
-func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uint64, holds *[trypema.MaxLimits]*lease.Held) (err error) {
+func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uint64, r *reserved) (err error) {
 	began := m.counter.now()
 	form := m.form(key)
 	if err = m.check(key); err == nil && n == 0 {
 		err = remote.ErrZeroCost
 	}
 	if err == nil {
-		err = m.judge(ctx, d, form, began, n, lease.Record, holds)
+		err = m.judge(ctx, d, form, began, n, lease.Record, r)
 	}
 	m.counter.count(groupkey.Shown(form), d, err, began)
 	return err
@@ -139,7 +155,7 @@ const asks = 3
 // judge makes d for a call that began at an instant, and tells where it was recorded if that is wanted.
 func (m *multi) judge(
 	ctx context.Context, d *trypema.Decision, form string, began int64, n uint64, mode lease.Mode,
-	holds *[trypema.MaxLimits]*lease.Held,
+	r *reserved,
 ) error {
 	defer runtime.KeepAlive(m) // or its windows may go meanwhile
 	first := m.limits[0].limiter
@@ -161,7 +177,7 @@ func (m *multi) judge(
 			return trypema.ErrClosed
 		}
 		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(parties[0].k, now, began) {
-			m.alone(d, parties, n, mode, dice, now, holds)
+			m.alone(d, parties, n, mode, dice, now, r)
 			m.unlock(parties)
 			for i := range parties {
 				m.limits[i].schedule(parties[i].k, now)
@@ -182,7 +198,7 @@ func (m *multi) judge(
 		}
 		t := m.tally(parties, n, mode)
 		if mode == lease.Record {
-			m.record(parties, n, t.Allowed, dice, now, holds)
+			m.record(parties, n, t.Allowed, dice, now, r)
 		}
 		m.unlock(parties)
 		for i := range parties {
@@ -304,17 +320,19 @@ func (m *multi) tally(parties []party, n uint64, mode lease.Mode) (t window.Tall
 }
 
 // record records a call that all admit, or that Suppressed declines, under the locks.
-func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now int64, holds *[trypema.MaxLimits]*lease.Held) {
+func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now int64, r *reserved) {
 	for i := range parties {
 		l, p := &m.limits[i], &parties[i]
 		var v lease.Verdict
 		q := m.question(i, n, lease.Record)
 		switch {
 		case passes:
+			r.hold(i, p.k)
 			l.throw(&v, &q, p.sh, p.k, now, dice, lease.Record)
+			p.k.Release()
 			p.v.Due = v.Due
-			if holds != nil {
-				holds[i] = p.k.Hold()
+			if r != nil && r.in[i].h.Expires() { // Redis is to know before this instance may end
+				p.v.Due = now
 			}
 		case l.suppressed:
 			l.denyUnasked(&v, &q, p.sh, p.k, now)
@@ -326,7 +344,7 @@ func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now
 }
 
 // alone decides by the failure policy, under the locks.
-func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease.Mode, dice float64, now int64, holds *[trypema.MaxLimits]*lease.Held) {
+func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease.Mode, dice float64, now int64, r *reserved) {
 	first := m.limits[0].limiter
 	switch first.options.OnFailure {
 	case redislimit.FailLocal:
@@ -342,14 +360,20 @@ func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease
 		for i := range parties {
 			if p := &parties[i]; mode == lease.Record && (t.Allowed || first.suppressed) {
 				p.v = lease.Verdict{}
+				if t.Allowed {
+					r.hold(i, p.k)
+				}
 				m.judgeAlone(i, p, n, dice, now, true)
+				p.k.Release()
 			}
 		}
 		m.tell(d, &t)
 	case redislimit.FailOpen:
 		for i := range parties {
 			if p := &parties[i]; mode == lease.Record {
+				r.hold(i, p.k)
 				p.k.Admit(&p.sh.Memory, &m.limits[i].terms, m.limits[i].capacity, now, n)
+				p.k.Release()
 			}
 		}
 		*d = remote.Open(m.tight, n)
@@ -360,11 +384,6 @@ func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease
 		*d = remote.Closed(m.tight, n, first.options.RetryInterval, first.denial)
 	}
 	d.Fallback = true
-	for i := range parties {
-		if holds != nil && d.Allowed {
-			holds[i] = parties[i].k.Hold()
-		}
-	}
 }
 
 func (m *multi) judgeAlone(i int, p *party, n uint64, dice float64, now int64, record bool) {
@@ -389,54 +408,79 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 		return nil, err
 	}
 	var d trypema.Decision
-	holds := new([trypema.MaxLimits]*lease.Held)
-	if err := m.take(ctx, &d, key, estimate, holds); err != nil {
+	r := &reserved{life: int64(expiry)}
+	if err := m.take(ctx, &d, key, estimate, r); err != nil {
 		return nil, err
 	}
-	return trypema.NewReservation(d, estimate, expiry, func(ctx context.Context, was, is uint64) (err error) {
+	return trypema.NewReservation(d, estimate, 0, func(ctx context.Context, was, is uint64) (err error) {
 		ctx, cancel := m.counter.within(ctx)
 		defer cancel()
 		for i := range m.limits {
-			err = errors.Join(err, m.limits[i].commit(ctx, m.form(key), holds[i], was, is))
+			err = errors.Join(err, m.limits[i].commit(ctx, r.in[i].k, r.in[i].h, was, is))
 		}
 		return err
 	}), nil
 }
 
-// commit changes what a call counts in Redis, once all of the key is settled there, and here.
-func (l *limiter) commit(ctx context.Context, form string, h *lease.Held, was, is uint64) error {
-	var name string
-	var at, late int64
-	err := l.settled(ctx, form, false, func(_ *shard, k *account) {
-		name, at, late = k.name, h.Settled(), h.Late()
-	})
-	if err != nil {
-		return err
+// commit changes what a call counts in Redis, once all of its account is settled there, and here. If Redis
+// does not answer, the cost of a call with an expiry is settled later, as what calls cost is that are
+// admitted meanwhile.
+func (l *limiter) commit(ctx context.Context, k *account, h *lease.Held, was, is uint64) error {
+	var from, at int64
+	for known := false; !known; {
+		find := func(int64) (*shard, *account) { return l.lock(k), k }
+		err := l.settledAt(ctx, k.name, find, false, func(_ *shard, k *account) {
+			from, at, known = k.Locate(&l.terms, h)
+		})
+		if err != nil && h.Expires() && errors.Is(err, redislimit.ErrUnavailable) {
+			return l.commitLater(k, h, is)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if at == 0 {
 		return nil // it has left the window
 	}
-	there, err := l.runCommit(ctx, name, at, late, was, is)
-	if err != nil || !there {
+	removed, added, err := l.runCommit(ctx, k.name, from, at, was, is)
+	if err != nil || removed == 0 && added == 0 {
 		return err
 	}
-	now := l.now()
-	sh, _, k := l.acquire(l.table.Hash(form), form, now)
-	k.Commit(&sh.Memory, &l.terms, now, h, was, is)
+	sh := l.lock(k)
+	if !k.gone {
+		k.Commit(&sh.Memory, &l.terms, l.now(), h, was, is, removed, added)
+	}
 	sh.Unlock()
 	return nil
 }
 
-// runCommit runs commit.lua, for a call that was settled so late.
-func (l *limiter) runCommit(ctx context.Context, name string, at, late int64, was, is uint64) (there bool, err error) {
+// commitLater has the account of a call settle its true cost when it can.
+func (l *limiter) commitLater(k *account, h *lease.Held, is uint64) error {
+	now := l.now()
+	l.schedule(k, now) // so that Close settles it, too
+	sh := l.lock(k)
+	if l.closed.Load() {
+		sh.Unlock()
+		return trypema.ErrClosed
+	}
+	groups := &sh.Memory
+	if k.gone {
+		groups = new(window.Groups)
+	}
+	k.CommitLater(groups, &l.terms, now, h, is)
+	sh.Unlock()
+	l.schedule(k, now)
+	return nil
+}
+
+// runCommit runs commit.lua for a call that Redis has recorded at from, or not at all if that is 0.
+func (l *limiter) runCommit(ctx context.Context, name string, from, at int64, was, is uint64) (removed, added uint64, err error) {
 	args := append(l.spanArgs(), l.names.Letter(), strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10))
-	span := l.span()
-	span.Bucket += late
-	args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(at, 10))
+	args = append(append(args, l.spanArgs()...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
 	err = l.runOne(ctx, name, func(s *script.Scripts) script.Script { return s.Commit }, args, func(r *script.Reader) {
-		there = r.Count(1) == 1
+		removed, added = r.Count(4*remote.Most), r.Count(4*remote.Most)
 	})
-	return there, err
+	return removed, added, err
 }
 
 // Usage implements trypema.MultiLimiter. It takes a round trip for each limit.

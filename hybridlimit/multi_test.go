@@ -24,8 +24,17 @@ func TestMulti(t *testing.T) {
 				continue
 			}
 			t.Run(name(suppressed)+", "+delay.String()+" away", func(t *testing.T) {
+				servers := map[limittest.MultiProvider]*fakeredis.Server{}
+				on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) limittest.MultiProvider {
+					p := open(t, f, hybridlimit.Options{Options: redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}})
+					servers[p] = f
+					return p
+				}
 				subject := limittest.Subject{
 					Suppressed: suppressed,
+					Join: func(t *testing.T, p limittest.MultiProvider) limittest.MultiProvider {
+						return on(t, servers[p], trypema.Options{})
+					},
 					In:         synctest.Test,
 					Resolution: time.Microsecond,
 					Jitter:     delay,
@@ -35,7 +44,7 @@ func TestMulti(t *testing.T) {
 				limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.MultiProvider {
 					f := fakeredis.New()
 					f.Delay = delay
-					return open(t, f, hybridlimit.Options{Options: redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}})
+					return on(t, f, o)
 				})
 			})
 		}

@@ -693,7 +693,19 @@ func (l *limiter) lost(i *item, err error) bool {
 func (l *limiter) settled(
 	ctx context.Context, form string, giveBack bool, then func(*shard, *account),
 ) error {
-	k, i, err := l.claim(ctx, form, giveBack)
+	hash := l.table.Hash(form)
+	return l.settledAt(ctx, l.names.Of(form), func(now int64) (*shard, *account) {
+		sh, _, k := l.acquire(hash, form, now)
+		return sh, k
+	}, giveBack, then)
+}
+
+// settledAt is settled for the account with a name in Redis that find finds, under its lock.
+func (l *limiter) settledAt(
+	ctx context.Context, name string, find func(now int64) (*shard, *account), giveBack bool,
+	then func(*shard, *account),
+) error {
+	k, i, err := l.claim(ctx, name, find, giveBack)
 	if err != nil {
 		return err
 	}
@@ -714,11 +726,13 @@ func (l *limiter) settled(
 	return nil
 }
 
-// claim makes the next message of a key, once none is under way.
-func (l *limiter) claim(ctx context.Context, form string, giveBack bool) (*account, *item, error) {
+// claim makes the next message of the account that find finds, under its lock, once none is under way.
+func (l *limiter) claim(
+	ctx context.Context, name string, find func(now int64) (*shard, *account), giveBack bool,
+) (*account, *item, error) {
 	for began := l.now(); l.now()-began < int64(l.options.Timeout); {
 		if l.breakers.Gone() {
-			if probe, cause := l.breakers.Of(l.names.Of(form)).Down(); cause != nil && !probe {
+			if probe, cause := l.breakers.Of(name).Down(); cause != nil && !probe {
 				return nil, nil, fmt.Errorf("%w: %w", redislimit.ErrUnavailable, cause)
 			}
 		}
@@ -726,13 +740,13 @@ func (l *limiter) claim(ctx context.Context, form string, giveBack bool) (*accou
 			return nil, nil, ended(ctx)
 		}
 		now := l.now()
-		sh, _, k := l.acquire(l.table.Hash(form), form, now)
+		sh, k := find(now)
 		if l.closed.Load() {
 			sh.Unlock()
 			return nil, nil, trypema.ErrClosed
 		}
 		if !k.Asking() {
-			i := l.message(k, now, giveBack || !k.Fresh(now))
+			i := l.message(k, now, giveBack || k.gone || !k.Fresh(now))
 			sh.Unlock()
 			return k, i, nil
 		}

@@ -56,6 +56,10 @@ type Subject struct {
 	// share, as a fraction. Default 1.
 	Use float64
 
+	// Join returns another instance that shares the counts of a provider which RunMulti has opened. nil
+	// leaves out what takes two, where every provider counts for itself.
+	Join func(t *testing.T, p MultiProvider) MultiProvider
+
 	// EmptyKey says that the empty key is a key like any other.
 	EmptyKey bool
 }

@@ -40,6 +40,9 @@ func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options
 		{"ReservationsSettleExactly", (*multiSubject).settles},
 		{"ReservationsExpire", (*multiSubject).expires},
 		{"WhatHasLeftIsNotSettled", (*multiSubject).settlesTooLate},
+		{"LivesOfReservations", (*multiSubject).livesOfReservations},
+		{"ReservationsUnderOtherLimits", (*multiSubject).otherLimits},
+		{"ReservationsOutliveTheirInstance", (*multiSubject).outlives},
 		{"MultiBadInput", (*multiSubject).badInput},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -44,16 +44,22 @@ func windowsOf(kind string, span window.Span) func(key string) script.Windows {
 	}
 }
 
-// runsOf returns the calls in runs of equal ones.
-func runsOf(calls []*call) (runs []run) {
+// runsOf returns the calls in runs of equal ones. Where dice are thrown, a call with a life is a run of its
+// own, as multi.lua wants it.
+func runsOf(calls []*call, dice bool) (runs []run) {
 	for _, c := range calls {
-		if n := len(runs) - 1; n >= 0 && runs[n].capacity == c.capacity && runs[n].cost == c.cost && runs[n].record == c.record {
+		if n := len(runs) - 1; n >= 0 && runs[n].equals(c) && !(dice && c.life > 0) {
 			runs[n].n++
 			continue
 		}
-		runs = append(runs, run{c.capacity, c.cost, c.record, 1})
+		runs = append(runs, run{c.capacity, c.cost, c.record, c.life, 1})
 	}
 	return runs
+}
+
+// equals reports whether a call asks what the calls of a run ask.
+func (r *run) equals(c *call) bool {
+	return r.capacity == c.capacity && r.cost == c.cost && r.record == c.record && r.life == c.life
 }
 
 // append appends capacity, cost and count of a run.

@@ -89,6 +89,7 @@ type operation struct {
 type run struct {
 	capacity, cost uint64
 	record         bool
+	life           int64 // µs; that of a reservation with an expiry, or 0
 	n              int
 }
 
@@ -96,6 +97,7 @@ type run struct {
 type call struct {
 	capacity, cost uint64
 	record         bool     // or only ask
+	life           int64    // as in a run
 	dice           uint32   // 24 bits
 	set            []string // arguments of set.lua or commit.lua
 
@@ -337,7 +339,7 @@ func (x *exchange) boardLocked() (batches []*batch) {
 			continue
 		}
 		b.state = sent
-		b.runs, b.set = runsOf(b.calls), b.calls[0].set
+		b.runs, b.set = runsOf(b.calls, b.op.dice), b.calls[0].set
 		if b.op.dice {
 			b.dice = diceOf(b.calls)
 		}

@@ -27,6 +27,7 @@ type multi struct {
 	longest time.Duration
 	tight   uint64 // the least of the capacities
 	both    operation
+	reserve operation // is both, for calls with a life
 	commit  operation
 	fail    failLocal
 	group   string // what the forms of its keys start with, if they are those of a group
@@ -86,6 +87,7 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 		args:    m.args(strconv.FormatFloat(p.options.HardLimitFactor, 'g', -1, 64)),
 		read:    m.read,
 	}
+	m.reserve = m.both
 	m.commit = operation{
 		single:  true,
 		once:    true,
@@ -193,6 +195,7 @@ func (m *multi) args(hardFactor string) func(batches []*batch) []string {
 		for _, r := range b.runs {
 			args = r.append(args)
 			args = append(args[:len(args)-3], args[len(args)-2:]...) // the capacity is that of the limit
+			args = append(args, strconv.FormatInt(r.life, 10))
 		}
 		return args
 	}
@@ -293,20 +296,25 @@ func (m *multi) readCommit(r *script.Reader, _ []run, _ []*call) error {
 		if fault, ok := r.Fault(); ok {
 			return errors.New(fault)
 		}
-		r.Count(1)
+		r.Count(4 * remote.Most) // taken back
+		r.Count(4 * remote.Most) // added
 	}
 	return r.Err()
 }
 
-// askAll asks Redis about one call.
-func (m *multi) askAll(ctx context.Context, key string, n uint64, record bool, each []each) (*call, error) {
+// askAll asks Redis about one call, which may have a life.
+func (m *multi) askAll(ctx context.Context, key string, n uint64, record bool, each []each, life int64) (*call, error) {
 	if err := m.check(key); err != nil {
 		return nil, err
 	}
 	c := m.exchange.newCall()
-	c.cost, c.record, c.each = min(n, remote.Most), record, each
+	c.cost, c.record, c.each, c.life = min(n, remote.Most), record, each, life
 	c.dice = rand.Uint32N(1 << 24)
-	return c, m.exchange.do(ctx, &m.both, m.lane(key), c)
+	op := &m.both
+	if life > 0 {
+		op = &m.reserve
+	}
+	return c, m.exchange.do(ctx, op, m.lane(key), c)
 }
 
 // told makes a decision of what a call was told, and takes the call back.
@@ -349,7 +357,7 @@ func (m *multi) Peek(ctx context.Context, key string, n uint64) (trypema.Decisio
 }
 
 func (m *multi) judgeAll(ctx context.Context, key string, n uint64, record bool) (d trypema.Decision, err error) {
-	c, err := m.askAll(ctx, key, n, record, nil)
+	c, err := m.askAll(ctx, key, n, record, nil, 0)
 	switch {
 	case err == nil:
 		d = m.told(c)
@@ -410,30 +418,35 @@ func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
 	return d
 }
 
-// Reserve implements trypema.MultiLimiter. What the failure policy admitted is settled where that has it.
+// Reserve implements trypema.MultiLimiter. The expiry is kept by Redis. What the failure policy admitted is
+// settled where that has it.
 func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (r *trypema.Reservation, err error) {
 	var told trypema.Decision
 	began := m.began()
-	if r, err = m.reserve(ctx, key, estimate, expiry); r != nil {
+	if r, err = m.reserved(ctx, key, estimate, expiry); r != nil {
 		told = r.Decision
 	}
 	m.count(key, &told, err, began)
 	return r, err
 }
 
-func (m *multi) reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+func (m *multi) reserved(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
 	if err := remote.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}
+	life := int64(0)
+	if expiry < m.longest { // or it has left all windows by then
+		life = int64((expiry + time.Microsecond - 1) / time.Microsecond)
+	}
 	each := make([]each, len(m.limits))
-	c, err := m.askAll(ctx, key, estimate, true, each)
+	c, err := m.askAll(ctx, key, estimate, true, each, life)
 	switch {
 	case err == nil:
 	case !isTrouble(err):
 		return nil, err
 	case m.policy != FailLocal || m.sharing() == nil:
 		nowhere := func(context.Context, uint64, uint64) error { return nil }
-		return trypema.NewReservation(m.withoutRedis(estimate), estimate, expiry, nowhere), nil
+		return trypema.NewReservation(m.withoutRedis(estimate), estimate, 0, nowhere), nil
 	default:
 		r, err := m.fail.share.Reserve(ctx, key, estimate, expiry)
 		m.fallsBack()
@@ -446,29 +459,30 @@ func (m *multi) reserve(ctx context.Context, key string, estimate uint64, expiry
 	var mine *trypema.Reservation // as the memory has it
 	admitted := d.Allowed
 	if admitted && m.local != nil {
-		if mine, err = m.memory().Reserve(ctx, key, estimate, 0); err == nil {
+		if mine, err = m.memory().Reserve(ctx, key, estimate, expiry); err == nil {
 			m.correct(&d, &mine.Decision, nil)
 		}
 	}
-	r := trypema.NewReservation(d, estimate, expiry, func(ctx context.Context, was, is uint64) error {
+	r := trypema.NewReservation(d, estimate, 0, func(ctx context.Context, was, is uint64) error {
 		if mine != nil {
-			_ = mine.Commit(ctx, is) // it may be settled, or closed
+			_ = mine.Commit(ctx, is) // it may be closed
 		}
-		return m.settle(ctx, key, each, was, is)
+		return m.settle(ctx, key, each, life, was, is)
 	})
 	if admitted && !d.Allowed { // Redis has it, and it is not to be
-		return r, m.settle(ctx, key, each, estimate, 0)
+		return r, m.settle(ctx, key, each, life, estimate, 0)
 	}
 	return r, nil
 }
 
 // settle runs commit.lua.
-func (m *multi) settle(ctx context.Context, key string, each []each, was, is uint64) error {
+func (m *multi) settle(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()
 	c.set = []string{strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10)}
 	for i := range m.limits {
-		c.set = append(c.set, script.SpanArgs(m.limits[i].span)...)
-		c.set = append(c.set, strconv.FormatInt(each[i].at, 10))
+		span, at := m.limits[i].span, each[i].at
+		from := max(0, span.Backdate(at, life))
+		c.set = append(append(c.set, script.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
 	}
 	err := m.exchange.do(ctx, &m.commit, m.lane(key), c)
 	if script.IsUnreadable(err) {
@@ -484,7 +498,7 @@ func (m *multi) settle(ctx context.Context, key string, each []each, was, is uin
 // Usage implements trypema.MultiLimiter.
 func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
 	each := make([]each, len(m.limits))
-	c, err := m.askAll(ctx, key, 1, false, each)
+	c, err := m.askAll(ctx, key, 1, false, each, 0)
 	if err != nil {
 		return nil, err
 	}

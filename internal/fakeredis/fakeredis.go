@@ -177,22 +177,13 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 	if strings.Contains(source, "-- Settles") {
 		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
-	commits := strings.Contains(source, "-- Changes what was admitted")
-	if commits {
-		args = args[3:]
-		s = spanOf(args[2+3*k:])
+	if strings.Contains(source, "-- Changes what was admitted") {
+		return f.commit(key, args[2], number(args[3]), number(args[4]), args[5+4*k:]), nil
 	}
 	if l := f.ledgers[key]; l != nil {
-		if commits {
-			return []any{settled(l.Commit(s, f.now(), int64(number(args[4+3*k])), number(args[0]), number(args[1])))}, nil
-		}
 		return f.setLedger(l, s, args[2], number(args[3]), args[4]), nil
 	}
-	w := f.windows[key]
-	if w == nil {
-		w = new(window.Window)
-		f.windows[key] = w
-	}
+	w := f.window(key)
 	now := w.Advance(&f.groups, s, f.now())
 	switch {
 	case strings.Contains(source, "-- Decides calls under Absolute"):
@@ -200,12 +191,40 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 	case strings.Contains(source, "-- Decides calls under Suppressed"):
 		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
 		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
-	case commits:
-		return []any{settled(w.Settle(&f.groups, s, now, int64(number(args[4+3*k])), number(args[0]), number(args[1])))}, nil
 	case strings.Contains(source, "-- Makes the total"):
 		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
 	}
 	return nil, errors.New("ERR the fake does not know the script")
+}
+
+func (f *Server) window(key string) *window.Window {
+	w := f.windows[key]
+	if w == nil {
+		w = new(window.Window)
+		f.windows[key] = w
+	}
+	return w
+}
+
+func (f *Server) ledger(key string) *lease.Ledger {
+	l := f.ledgers[key]
+	if l == nil {
+		l = new(lease.Ledger)
+		f.ledgers[key] = l
+	}
+	return l
+}
+
+func (f *Server) commit(key, kind string, was, is uint64, args []string) []any {
+	s, from, at := spanOf(args), int64(number(args[2])), int64(number(args[3]))
+	var removed, added uint64
+	if kind[0] == 'h' {
+		removed, added = f.ledger(key).Commit(s, f.now(), from, at, was, is)
+	} else {
+		w := f.window(key)
+		removed, added = w.Settle(&f.groups, s, w.Advance(&f.groups, s, f.now()), from, at, was, is)
+	}
+	return []any{int64(removed), int64(added)}
 }
 
 func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []string) (reply []any) {
@@ -294,13 +313,6 @@ func spanOf(args []string) window.Span {
 	return window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
 }
 
-func settled(there bool) int64 {
-	if there {
-		return 1
-	}
-	return 0
-}
-
 // multi decides each call by all windows on their own, one call after the other, and has each window say what it would by itself.
 func (f *Server) multi(keys, args []string) ([]any, error) {
 	f.mu.Lock()
@@ -325,10 +337,7 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 			return reply, nil
 		}
 		l := &limits[i]
-		if l.w = f.windows[key]; l.w == nil {
-			l.w = new(window.Window)
-			f.windows[key] = l.w
-		}
+		l.w = f.window(key)
 		l.s, l.capacity = spanOf(args), number(args[2])
 		h, err := strconv.ParseFloat(factor, 64)
 		if err != nil {
@@ -359,8 +368,8 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 		return all, passes
 	}
 	wanted := false
-	for ; len(args) > 0; args = args[2:] {
-		cost, count := number(args[0]), number(args[1])
+	for ; len(args) > 0; args = args[3:] {
+		cost, count, life := number(args[0]), number(args[1]), int64(number(args[2]))
 		bits, fit := []any{}, uint64(0)
 		befores, recents, joineds := make([]window.Counts, len(limits)), make([]uint64, len(limits)), make([]uint64, len(limits))
 		for i := range limits {
@@ -397,7 +406,12 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 				if c == (window.Counts{}) {
 					continue
 				}
-				l.w.Record(&f.groups, l.s, l.w.Advance(&f.groups, l.s, now), c)
+				now := l.w.Advance(&f.groups, l.s, now)
+				if from := l.s.Backdate(now, life); passes && from < now {
+					l.w.Place(&f.groups, l.s, now, from, from, c)
+					continue
+				}
+				l.w.Record(&f.groups, l.s, now, c)
 				if j == 0 {
 					joineds[i] = l.w.Since(&f.groups, now-l.s.Recent()) - c.Observed()
 				}
@@ -457,11 +471,7 @@ func holds(when string, have uint64) bool {
 }
 
 func (f *Server) settle(key string, s window.Span, farLife int64, message string) []any {
-	l := f.ledgers[key]
-	if l == nil {
-		l = new(lease.Ledger)
-		f.ledgers[key] = l
-	}
+	l := f.ledger(key)
 	ask := script.ParseMessage(message)
 	a := l.Settle(s, f.now(), farLife, ask)
 	if a.Stale {

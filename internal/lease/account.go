@@ -77,7 +77,11 @@ type Account struct {
 	want       Want
 	asksSlowly bool // with a slow life
 
-	holds []*Held // that are not settled
+	next *Held // the call that is recorded next
+
+	// The ledger's clock at an instant of this one, or later; 0 before the first answer.
+	ledgerTime int64 // µs
+	ledgerAt   int64
 
 	// Demand.
 	grantedAt int64     // since when used is counted
@@ -92,6 +96,7 @@ type Account struct {
 type own struct {
 	first, last int64
 	window.Counts
+	holds   []*Held // some of them, whose cost may change
 	inSpell bool
 }
 
@@ -113,50 +118,75 @@ const (
 	Record
 )
 
-// Held is an admitted call whose cost may change. Where it is in the ledger is known once it is settled.
+// Held is an admitted call whose cost may change.
 type Held struct {
-	at     int64 // in the account
-	ledger int64 // in the ledger, in µs; 0 until it is settled
-	late   int64 // how old it was then, in µs: it may be in a group of others that is so much younger
+	life   int64 // until its expiry, or 0
+	at     int64 // when it was admitted, by the clock of the account
+	from   int64 // when it is recorded: then, or earlier, so that it leaves the window at its expiry
+	ledger int64 // when the ledger has it recorded, in µs; 0 until it is settled
+	gone   bool  // the ledger will never have it: it was not recorded, or had left the window before it was settled
+
+	spell    *spell // in which it was admitted, or nil
+	byPolicy bool   // it is among what the policy of that spell decided
 }
 
-// Hold returns the call that was recorded last.
-func (a *Account) Hold() *Held {
-	h := &Held{at: a.view.Last()}
-	a.holds = append(a.holds, h)
-	return h
+// Hold makes the call that is recorded next one whose cost may change. With a life it leaves the window after
+// that. Release must follow.
+func (a *Account) Hold(life int64) *Held {
+	a.next = &Held{life: life, gone: true}
+	return a.next
 }
 
-// Settled returns when the ledger has a call that was held, in µs; 0 if it has none.
-func (h *Held) Settled() int64 { return h.ledger }
+// Release ends what Hold began, whether a call was recorded or not.
+func (a *Account) Release() { a.next = nil }
 
-// Late returns how much later than a call that was held, in µs, the group may end that it is in, besides a bucket.
-func (h *Held) Late() int64 { return h.late }
+// Expires reports whether the call leaves the window before others that were admitted with it, so that the
+// ledger has to know soon.
+func (h *Held) Expires() bool { return h.from < h.at }
 
-// Commit enters that the ledger has changed what a held call counts.
-func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is uint64) {
+// Locate returns when the ledger has a held call recorded, and when it was admitted, by the ledger's clock in
+// µs; the first is 0 if the ledger has never had it. It is not known as long as the call is not settled.
+func (a *Account) Locate(t *Terms, h *Held) (from, at int64, known bool) {
+	switch {
+	case a.ledgerTime == 0 || h.ledger == 0 && !h.gone:
+		return 0, 0, false
+	case h.from == h.at:
+		return h.ledger, h.ledger, true
+	}
+	return h.ledger, a.ledgerTime - (a.ledgerAt-h.at)/t.Micro, true
+}
+
+// Commit enters that the ledger has taken back so much of what a held call of cost was counted, and added so
+// much, to make it is.
+func (a *Account) Commit(g *window.Groups, t *Terms, now int64, h *Held, was, is, removed, added uint64) {
 	now = a.view.Advance(g, t.Span, now)
-	had := a.view.Counts().Admitted
-	if !a.view.Settle(g, t.Span, now, h.at, was, is) || had+is != a.view.Counts().Admitted+was {
-		a.resync = true // it was deleted meanwhile: it is not known what there was to change
-		return
+	if r, more := a.view.Settle(g, t.Span, now, h.from, h.at, was, is); r != removed || more != added {
+		a.resync = true // it was deleted meanwhile, or one of the two has forgotten it sooner
 	}
-	change := func(n uint64) uint64 {
-		if is < was {
-			return n - min(n, was-is)
-		}
-		return n + (is - was)
-	}
+	change := func(n uint64) uint64 { return n + added - min(n+added, removed) }
 	a.live.Admitted, a.known.Admitted = change(a.live.Admitted), change(a.known.Admitted)
-	if s := a.spell; s != nil && h.at <= s.began {
-		s.before.Admitted = change(s.before.Admitted)
-	}
+	a.inSpell(h, func(w *window.Window) {
+		w.Settle(g, t.Span, w.Advance(g, t.Span, now), h.from, h.at, was, is)
+	})
 	a.full, a.told = 0, 0
-	if is > was { // what it takes from others, it takes from this lease first
+	if added > removed { // what it takes from others, it takes from this lease first
 		taken := min(a.view.Counts().Admitted+a.others, a.ceiling)
 		a.budget = min(a.budget, a.ceiling-taken)
 		a.spare = min(a.spare, a.ceiling-taken-a.budget)
 	}
+}
+
+// CommitLater enters the true cost of a held call that has an expiry, where the ledger cannot be asked: it is
+// settled with what else is admitted here. The estimate counts until its expiry.
+func (a *Account) CommitLater(g *window.Groups, t *Terms, now int64, h *Held, is uint64) {
+	c := window.Counts{Admitted: is}
+	if now = a.view.Advance(g, t.Span, now); is == 0 || now-h.at >= t.Window {
+		return
+	}
+	a.view.Place(g, t.Span, now, h.at, h.at, c)
+	a.inSpell(h, func(w *window.Window) { w.Place(g, t.Span, w.Advance(g, t.Span, now), h.at, h.at, c) })
+	a.push(own{first: h.at, last: h.at, Counts: c, inSpell: a.spell != nil && h.spell == a.spell})
+	a.open = false
 }
 
 // lowPart is the part of the target at which a lease is low, as a divisor.
@@ -198,9 +228,10 @@ func (a *Account) Clear(g *window.Groups) {
 // Move takes the view to other memory.
 func (a *Account) Move(from, to *window.Groups) {
 	a.view.Move(from, to)
-	if a.spell != nil {
-		a.spell.own.Move(from, to)
-		a.spell.policy.Move(from, to)
+	if s := a.spell; s != nil {
+		s.before.Move(from, to)
+		s.own.Move(from, to)
+		s.policy.Move(from, to)
 	}
 }
 
@@ -209,41 +240,73 @@ func (a *Account) record(g *window.Groups, t *Terms, now int64, c window.Counts)
 	if c.Declined = min(c.Declined, most-min(most, a.view.Counts().Observed())); c == (window.Counts{}) {
 		return
 	}
-	a.view.Record(g, t.Span, now, c)
-	if a.spell != nil {
-		a.spell.own.Record(g, t.Span, a.spell.own.Advance(g, t.Span, now), c)
+	h := a.next
+	if c.Admitted == 0 {
+		h = nil
 	}
-	if a.open && a.began >= a.view.First() {
+	if h != nil {
+		h.at, h.from, h.gone, h.spell = now, t.Backdate(now, h.life), false, a.spell
+	}
+	switch {
+	case h != nil && h.Expires():
+		a.view.Place(g, t.Span, now, h.from, h.from, c)
+		if s := a.spell; s != nil {
+			s.own.Place(g, t.Span, s.own.Advance(g, t.Span, now), h.from, h.from, c)
+		}
+		a.push(own{first: h.from, last: h.from, Counts: c, inSpell: a.spell != nil})
+		a.open = false
+	default:
+		a.view.Record(g, t.Span, now, c)
+		if s := a.spell; s != nil {
+			s.own.Record(g, t.Span, s.own.Advance(g, t.Span, now), c)
+		}
+		if a.open && a.began >= a.view.First() {
+			p := &a.pending[len(a.pending)-1]
+			p.last = now
+			p.Admitted += c.Admitted
+			p.Declined += c.Declined
+			break
+		}
+		a.push(own{first: now, last: now, Counts: c, inSpell: a.spell != nil})
+		a.open, a.began = true, now
+	}
+	if h != nil {
 		p := &a.pending[len(a.pending)-1]
-		p.last = now
-		p.Admitted += c.Admitted
-		p.Declined += c.Declined
-		return
+		p.holds = append(p.holds, h)
 	}
+}
+
+// push adds a group to those that are not settled.
+func (a *Account) push(p own) {
 	if len(a.pending)-a.sent >= maxPending {
 		a.merge()
 	}
-	a.pending = append(a.pending, own{now, now, c, a.spell != nil})
-	a.open, a.began = true, now
+	a.pending = append(a.pending, p)
 }
 
-// merge takes two neighbours together, but for those in the message under way, and not what was before a
-// spell with what was in it: those whose events then seem least younger than they are.
+// merge takes two groups together, but for those in the message under way, and not what was before a spell
+// with what was in it: those whose events then seem least younger than they are. Those are neighbours, but for
+// groups of calls with an expiry, which are not in order of age.
 func (a *Account) merge() {
 	a.open = false
-	best, least := -1, math.Inf(1)
-	for i := a.sent; i+1 < len(a.pending); i++ {
-		p, q := &a.pending[i], &a.pending[i+1]
-		if cost := float64(p.Observed()) * float64(q.last-p.last); cost < least && p.inSpell == q.inSpell {
-			best, least = i, cost
+	into, from, least := 0, 0, math.Inf(1)
+	for i := a.sent; i < len(a.pending); i++ {
+		for j := i + 1; j < len(a.pending); j++ {
+			p, q := &a.pending[i], &a.pending[j]
+			last := max(p.last, q.last)
+			cost := float64(p.Observed())*float64(last-p.last) + float64(q.Observed())*float64(last-q.last)
+			if cost < least && p.inSpell == q.inSpell {
+				into, from, least = j, i, cost
+			}
 		}
 	}
-	if best < 0 {
+	if into == from {
 		return
 	}
-	p, q := a.pending[best], &a.pending[best+1]
-	q.first, q.Counts = p.first, q.Plus(p.Counts)
-	a.pending = slices.Delete(a.pending, best, best+1)
+	p, q := &a.pending[from], &a.pending[into]
+	q.first, q.last, q.Counts = min(p.first, q.first), max(p.last, q.last), q.Plus(p.Counts)
+	q.holds = append(p.holds, q.holds...)
+	a.pending = slices.Delete(a.pending, from, from+1)
 }
 
 // spend takes an admitted cost from the budget.
@@ -335,12 +398,12 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capa
 		a.low(v, now)
 	case a.Fresh(now) && mode == Peek && n <= a.budget+a.spare && capacity >= a.ceiling:
 		v.Allowed = true
-	case have > capacity || n > capacity-have:
-		// Full, whatever others do.
+	case (have > capacity || n > capacity-have) && !a.freed(now, capacity, n):
+		// Full, unless others have given back some of it.
 		at, then := a.view.Fits(g, t.Span, capacity-n)
 		a.refuse(now)
 		at += a.lag(t, p, now)
-		v.Wait, v.Then, v.Due = at+p.Slack-now, then, at
+		v.Wait, v.Then, v.Due = at+p.Slack-now, then, min(at, max(now, a.sentAt+recheckIntervals*t.Interval))
 		if now >= a.told || at+p.Slack < a.told {
 			a.told = at + p.Slack
 		}
@@ -351,6 +414,12 @@ func (a *Account) Absolute(v *Verdict, g *window.Groups, t *Terms, p *Pace, capa
 		a.refuse(now)
 		v.Ask = true
 	}
+}
+
+// freed reports whether the ledger had room for a call when it was asked last. If the view has none, it does
+// not know that others have given back what they had reserved, or that the window was set to something less.
+func (a *Account) freed(now int64, capacity, n uint64) bool {
+	return a.Fresh(now) && capacity >= a.ceiling && n <= a.budget+a.spare
 }
 
 // low sees to it that there is more before the budget is used up.
@@ -487,9 +556,15 @@ func (a *Account) Asking() bool { return a.asking }
 // Idle reports whether nobody has asked for the key for so long that its lease should go back.
 func (a *Account) Idle(t *Terms, now int64) bool {
 	if a.distant || a.slow {
-		return a.touched <= a.grantedAt && now-a.sentAt >= (a.end-a.sentAt)/2
+		return a.touched <= a.grantedAt && (a.expires() || now-a.sentAt >= (a.end-a.sentAt)/2)
 	}
 	return now-a.touched > slowIntervals*t.Interval
+}
+
+// expires reports whether a call with an expiry is to be settled: it is settled soon as this instance may end
+// before it expires, and what would then stay on lease for a window goes back with it.
+func (a *Account) expires() bool {
+	return slices.ContainsFunc(a.pending, func(p own) bool { return slices.ContainsFunc(p.holds, (*Held).Expires) })
 }
 
 // A holder near the limit with little to do has a lease that lives for slowIntervals, or crowdedIntervals where others hold more
@@ -503,6 +578,10 @@ const (
 	crowdedPart      = 16 // as a divisor
 	slowPart         = 16 // of what is left for all, as a divisor: what one of them may have
 )
+
+// recheckIntervals is after how many intervals a holder that takes the window for full asks again, as long as
+// it is called: what others have reserved may expire, be settled below the estimate, or be deleted.
+const recheckIntervals = 60
 
 // slowLife is how long a lease of a slow holder lives.
 func (a *Account) slowLife(t *Terms) int64 {
@@ -533,9 +612,10 @@ func (a *Account) Ask(t *Terms, p *Pace, now int64, need uint64, want Want) (m A
 	gone := 0
 	for gone < len(a.pending) && now-a.pending[gone].last >= t.Window {
 		a.base = a.base.Plus(a.pending[gone].Counts)
+		a.pending[gone].lose()
 		gone++
 	}
-	a.pending = a.pending[:copy(a.pending, a.pending[gone:])]
+	a.pending = slices.Delete(a.pending, 0, gone)
 	if now >= a.end || want == Nothing {
 		a.budget, a.end = 0, min(a.end, now)
 	}
@@ -615,6 +695,13 @@ func (a *Account) size(t *Terms, now int64) {
 	a.demand += (rate - a.demand) * min(1, elapsed/float64(32*t.Interval))
 }
 
+// lose notes that the ledger has no call of a group.
+func (p *own) lose() {
+	for _, h := range p.holds {
+		h.gone = true
+	}
+}
+
 // outdated reports whether the ledger was heard of last so long ago that it matters when others did what is
 // heard of next.
 func (a *Account) outdated(t *Terms, p *Pace, now int64) bool {
@@ -642,18 +729,20 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	now = a.view.Advance(g, t.Span, now)
 	for _, q := range a.pending[:a.sent] {
 		a.base = a.base.Plus(q.Counts)
-		for _, h := range a.holds {
-			if q.first <= h.at && h.at <= q.last {
-				h.late = max(0, a.sentAt-q.last) / t.Micro
-				h.ledger = m.Now - h.late
-			}
+		age := max(0, a.sentAt-q.last) / t.Micro
+		if age >= t.Window/t.Micro {
+			q.lose()
+			continue
+		}
+		for _, h := range q.holds {
+			h.ledger = m.Now - age
 		}
 	}
-	a.holds = slices.DeleteFunc(a.holds, func(h *Held) bool { return h.ledger != 0 || now-h.at >= t.Window })
+	a.ledgerTime, a.ledgerAt = m.Now, a.sentAt
 	if took := now - a.sentAt; a.sent > 0 && (took >= a.late || now >= a.lateFor) {
 		a.late, a.lateFor = took, now+t.Window
 	}
-	a.pending = a.pending[:copy(a.pending, a.pending[a.sent:])]
+	a.pending = slices.Delete(a.pending, 0, a.sent)
 	a.sent = 0
 	if a.base.Admitted >= largeBase || a.base.Declined >= largeBase {
 		// A message has no room for more. All that was in one is acknowledged, so a holder that the ledger has not heard of can go on.
@@ -664,24 +753,15 @@ func (a *Account) Hear(g *window.Groups, t *Terms, p *Pace, now int64, m Answer)
 	other := excess(m.Before, a.known)
 	switch {
 	case m.Whole:
-		a.view.Clear(g)
-		before := a.view.Running()
+		a.clearView(g)
 		for _, q := range m.Groups {
 			at := now - q.Age*t.Micro
-			place(&a.view, g, t.Span, at, 0, q.Counts)
-			if a.spell != nil && at-t.Bucket <= a.spell.began {
-				before = before.Plus(q.Counts)
+			a.view.Place(g, t.Span, now, at, at, q.Counts)
+			if s := a.spell; s != nil && at-t.Bucket <= s.began {
+				s.before.Place(g, t.Span, now, at, at, q.Counts)
 			}
 		}
-		for _, q := range a.pending {
-			place(&a.view, g, t.Span, q.last, q.last-q.first, q.Counts)
-			if !q.inSpell {
-				before = before.Plus(q.Counts)
-			}
-		}
-		if a.spell != nil {
-			a.spell.before = before
-		}
+		a.placePending(g, t, now)
 		a.vague = false
 	case a.heard:
 		a.view.Record(g, t.Span, now, other)
@@ -762,7 +842,7 @@ func (a *Account) Due(g *window.Groups, t *Terms, p *Pace, now int64) int64 {
 			at, _ := a.view.Fits(g, t.Span, a.capacity-1)
 			at += a.lag(t, p, now)
 			a.fullUntil(max(a.full, at+p.Slack), now)
-			return max(next, at)
+			return max(next, min(at, a.sentAt+recheckIntervals*t.Interval))
 		}
 	}
 	return next
@@ -795,8 +875,24 @@ func (a *Account) Forget(g *window.Groups, t *Terms) {
 	if a.budget == 0 {
 		a.heard, a.end, a.full = false, 0, 0
 	}
+	a.clearView(g)
+	a.placePending(g, t, a.view.Now())
+}
+
+// clearView empties the view.
+func (a *Account) clearView(g *window.Groups) {
 	a.view.Clear(g)
+	if a.spell != nil {
+		a.spell.before.Clear(g)
+	}
+}
+
+// placePending enters what is not settled into the view.
+func (a *Account) placePending(g *window.Groups, t *Terms, now int64) {
 	for _, q := range a.pending {
-		place(&a.view, g, t.Span, q.last, q.last-q.first, q.Counts)
+		a.view.Place(g, t.Span, max(now, q.last), q.first, q.last, q.Counts)
+		if s := a.spell; s != nil && !q.inSpell {
+			s.before.Place(g, t.Span, max(now, q.last), q.first, q.last, q.Counts)
+		}
 	}
 }

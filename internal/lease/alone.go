@@ -12,7 +12,7 @@ import (
 type spell struct {
 	began  int64
 	last   int64         // when the policy decided last
-	before window.Counts // running counts of the view at the beginning
+	before window.Window // what the view held when it began
 	own    window.Window // what this instance has done since then
 	policy window.Window // the part of that which the policy has decided
 
@@ -26,11 +26,15 @@ func (a *Account) decides(g *window.Groups, t *Terms, now int64) *spell {
 		a.endSpell(g)
 	}
 	if a.spell == nil {
-		a.spell = &spell{began: now, before: a.view.Running()}
+		a.spell = &spell{began: now}
+		for last, c := range a.view.All(g) {
+			a.spell.before.RecordGroup(g, window.Span{Window: t.Window, Bucket: 1}, last, last, c)
+		}
 		a.open = false // what is from before is not to be mixed up with what comes
 	}
 	s := a.spell
 	s.last = max(s.last, now)
+	s.before.Advance(g, t.Span, now)
 	s.own.Advance(g, t.Span, now)
 	s.policy.Advance(g, t.Span, now)
 	return s
@@ -48,17 +52,29 @@ func (a *Account) hearSpell(g *window.Groups, t *Terms, now int64) {
 }
 
 func (a *Account) endSpell(g *window.Groups) {
-	if a.spell != nil {
-		a.spell.own.Clear(g)
-		a.spell.policy.Clear(g)
+	if s := a.spell; s != nil {
+		s.before.Clear(g)
+		s.own.Clear(g)
+		s.policy.Clear(g)
 		a.spell = nil
+		for i := range a.pending {
+			a.pending[i].inSpell = false
+		}
 	}
 }
 
-// before returns what the window holds that was there when the spell began.
-func (a *Account) before() window.Counts {
-	upto, was := a.view.Running(), a.spell.before
-	return excess(a.view.Counts(), window.Counts{Admitted: upto.Admitted - was.Admitted, Declined: upto.Declined - was.Declined})
+// inSpell does something with the windows of the spell, if there is one, that have a held call.
+func (a *Account) inSpell(h *Held, do func(w *window.Window)) {
+	switch s := a.spell; {
+	case s == nil:
+	case h.spell != s:
+		do(&s.before)
+	case h.byPolicy:
+		do(&s.policy)
+		fallthrough
+	default:
+		do(&s.own)
+	}
 }
 
 // estimate returns what the window is taken to hold, all instances together, and what of that was observed in its recent part, by one of
@@ -66,7 +82,7 @@ func (a *Account) before() window.Counts {
 func (a *Account) estimate(g *window.Groups, t *Terms, now int64, s *spell, instances uint64) (have window.Counts, recent uint64) {
 	others := instances - 1
 	since := now - t.Recent()
-	before, own, policy := a.before(), s.own.Counts(), s.policy.Counts()
+	before, own, policy := s.before.Counts(), s.own.Counts(), s.policy.Counts()
 	known, knownRecently := a.view.After(g, now-t.Window+a.trip), a.view.Since(g, since)
 	ownRecently, policyRecently := s.own.Since(g, since), s.policy.Since(g, since)
 	if s.began > since {
@@ -134,7 +150,11 @@ func (a *Account) Alone(v *Verdict, g *window.Groups, t *Terms, capacity uint64,
 	if record && counted != (window.Counts{}) {
 		a.record(g, t, now, counted)
 		if instances > 1 {
-			s.policy.Record(g, t.Span, s.policy.Advance(g, t.Span, now), counted)
+			at := now
+			if h := a.next; h != nil && v.Allowed {
+				at, h.byPolicy = h.from, true
+			}
+			s.policy.Place(g, t.Span, s.policy.Advance(g, t.Span, now), at, at, counted)
 		}
 		s.unsent, s.unheard = s.unsent.Plus(counted), s.unheard.Plus(counted)
 		a.used += counted.Admitted
@@ -167,7 +187,7 @@ func (a *Account) roomAlone(g *window.Groups, t *Terms, now int64, s *spell, ins
 		}
 		return w.Fits(g, t.Span, limit)
 	}
-	before, others := a.before().Admitted, instances-1
+	before, others := s.before.Counts().Admitted, instances-1
 	if others == 0 {
 		if before > 0 { // it is a part of the view, as is what came since
 			return fits(&a.view, limit)

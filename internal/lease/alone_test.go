@@ -1,8 +1,10 @@
 package lease_test
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -170,5 +172,145 @@ func TestHeardLate(t *testing.T) {
 		if want := w.terms.Window + 50_000; w.now > want {
 			t.Errorf("settled %dms late: full from %dms to %dms, want until %dms", late/1000, full/1000, w.now/1000, want/1000)
 		}
+	}
+}
+
+// A reservation that the policy admits counts until its expiry, or from then on what it is settled to, and what
+// was there before counts beside it: for the policy, alone and as one of two, whatever is heard in between.
+func TestReservationsAlone(t *testing.T) {
+	const estimate = 20
+	for _, c := range []struct {
+		name   string
+		share  uint64
+		life   int64
+		is     int // what it is settled to, or -1
+		later  bool
+		admits int
+	}{
+		{"expires", 1, 200_000, -1, false, 40},
+		{"expires", 2, 200_000, -1, false, 20},
+		{"stays", 1, 0, -1, false, 20},
+		{"stays", 2, 0, -1, false, 0},
+		{"committed above", 1, 0, 30, false, 10},
+		{"committed below", 1, 0, 5, false, 35},
+		{"committed below", 2, 0, 10, false, 10},
+		{"refunded", 1, 0, 0, false, 40},
+		{"expires, committed above", 1, 200_000, 30, false, 10},
+		{"expires, committed below", 2, 200_000, 10, false, 10},
+		{"expires, committed later", 1, 200_000, 30, true, 10},
+		{"expires, committed later", 2, 200_000, 10, true, 10},
+	} {
+		for _, heard := range []bool{false, true} {
+			name := fmt.Sprintf("%s, one of %d, heard %v", c.name, c.share, heard)
+			w := newWorld(1, 1, 100, false)
+			a := w.accounts[0]
+			settle := func() {
+				ask := a.Ask(&w.terms, w.pace, w.now, 0, lease.Same)
+				a.Hear(&a.groups, &w.terms, w.pace, w.now, w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask))
+			}
+			alone := func(n uint64, record bool) bool {
+				var v lease.Verdict
+				a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, c.share, w.now, n, 0, record)
+				return v.Allowed
+			}
+			w.now = 1
+			settle()
+			a.Admit(&a.groups, &w.terms, w.capacity, w.now, 60)
+			w.now = 50_000
+			alone(1, false)
+			w.now = 100_000
+			h := a.Hold(c.life)
+			if !alone(estimate, true) {
+				t.Fatalf("%s: the reservation is denied", name)
+			}
+			a.Release()
+			if room := (40 - c.share*estimate) / c.share; alone(room+1, false) || room > 0 && !alone(room, false) {
+				t.Errorf("%s: until then, there is not room for %d", name, room)
+			}
+			switch w.now = 110_000; {
+			case c.later:
+				a.CommitLater(&a.groups, &w.terms, w.now, h, uint64(c.is))
+			case c.is >= 0:
+				settle()
+				from, at, known := a.Locate(&w.terms, h)
+				if !known {
+					t.Fatalf("%s: the reservation is not settled", name)
+				}
+				removed, added := w.ledger.Commit(w.terms.Span, w.now, from, at, estimate, uint64(c.is))
+				a.Commit(&a.groups, &w.terms, w.now, h, estimate, uint64(c.is), removed, added)
+			}
+			w.now = 400_000
+			if heard {
+				settle()
+			}
+			w.now = 500_000
+			admits := 0
+			for alone(1, true) {
+				admits++
+			}
+			if admits != c.admits {
+				t.Errorf("%s: admits %d, want %d", name, admits, c.admits)
+			}
+		}
+	}
+}
+
+// What was there when the policy began to decide counts also if the answer that comes then does not have it.
+func TestAnswerOnceAlone(t *testing.T) {
+	w := newWorld(1, 1, 100, false)
+	a := w.accounts[0]
+	w.now = 1
+	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Ask(&w.terms, w.pace, w.now, 0, lease.Same))
+	w.now = 10_000
+	a.Admit(&a.groups, &w.terms, w.capacity, w.now, 60)
+	admits := 0
+	for w.now = 50_000; w.now < 500_000; w.now += 5_000 {
+		var v lease.Verdict
+		a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
+		if v.Allowed {
+			admits++
+		}
+		if w.now == 100_000 {
+			a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
+		}
+	}
+	if admits != 40 {
+		t.Errorf("admits %d, want 40", admits)
+	}
+}
+
+// Reservations are told with their ages, too: none is told as younger by the time to its expiry, because it is
+// told together with what was admitted next.
+func TestSilenceAboutReservations(t *testing.T) {
+	w := newWorld(1, 1, 1_000_000, false)
+	a := w.accounts[0]
+	var at []int64
+	for w.now = 1; w.now < w.terms.Window; w.now += 50_000 {
+		var v lease.Verdict
+		a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
+		a.Hold(300_000)
+		a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
+		a.Release()
+		at = append(at, w.now, w.now-700_000)
+	}
+	w.now = w.terms.Window
+	at = slices.DeleteFunc(at, func(at int64) bool { return w.now-at >= w.terms.Window })
+	slices.Sort(at)
+	ask := a.Ask(&w.terms, w.pace, w.now, 0, lease.Same)
+	slices.SortFunc(ask.Groups, func(a, b lease.Group) int { return cmp.Compare(b.Age, a.Age) })
+	most := int64(0)
+	for _, g := range ask.Groups {
+		for range g.Admitted {
+			if g.Age >= w.terms.Window {
+				continue
+			}
+			if len(at) == 0 || w.now-g.Age < at[0] {
+				t.Fatalf("an event is told as older than it is, or twice")
+			}
+			most, at = max(most, w.now-g.Age-at[0]), at[1:]
+		}
+	}
+	if len(at) > 0 || most > w.terms.Window/5 {
+		t.Errorf("%d events are not told, and some %d%% of a window later than they were", len(at), 100*most/w.terms.Window)
 	}
 }

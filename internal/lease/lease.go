@@ -19,6 +19,9 @@
 // or later than g from a lease that was granted before. So at g it was counted, settled by (3) or charged by (2), and by
 // (4) all of it together with the new lease was no more than the capacity.
 //
+// A reservation with an expiry is settled as if it had been admitted so long ago that it leaves the window at its expiry.
+// Until then it is counted or charged as by (2) and (3); after that it is given back, and counts for nothing.
+//
 // Nothing in this needs the holder to be alive, or the clocks of holders to agree: ages and lives are durations. What it
 // needs is that clocks run at the same speed, within a thousandth, by which a holder stops early.
 //

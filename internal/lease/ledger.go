@@ -41,7 +41,7 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Ask) Answer {
 		c := excess(g.Counts, done)
 		done = excess(done, g.Counts)
 		if g.Age < s.Window {
-			place(&l.window, &l.groups, s, now-g.Age, g.Span, c)
+			l.window.Place(&l.groups, s, now, now-g.Age-g.Span, now-g.Age, c)
 		}
 	}
 	out.After = l.window.Running()
@@ -98,23 +98,15 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 	}
 }
 
-// Commit changes what was admitted by one call at an instant, and reports whether it is still in the window.
-func (l *Ledger) Commit(s window.Span, now, at int64, was, is uint64) bool {
-	return l.window.Settle(&l.groups, s, l.window.Advance(&l.groups, s, now), at, was, is)
+// Commit makes a call that was recorded at from count is, and not was, from when it was admitted on: see
+// Settle of package window.
+func (l *Ledger) Commit(s window.Span, now, from, at int64, was, is uint64) (removed, added uint64) {
+	return l.window.Settle(&l.groups, s, l.window.Advance(&l.groups, s, now), from, at, was, is)
 }
 
 // excess is by how much numbers exceed others.
 func excess(a, b window.Counts) window.Counts {
 	return window.Counts{Admitted: a.Admitted - min(a.Admitted, b.Admitted), Declined: a.Declined - min(a.Declined, b.Declined)}
-}
-
-// place records a group of events that ended at an instant, which may be before the last one, and took so long.
-func place(w *window.Window, g *window.Groups, s window.Span, at, span int64, c window.Counts) {
-	if w.Counts() == (window.Counts{}) || at >= w.Last() {
-		w.RecordGroup(g, s, at-span, at, c)
-		return
-	}
-	w.Insert(g, at, c)
 }
 
 func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {

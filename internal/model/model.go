@@ -168,27 +168,87 @@ func (t *Twin) Last() int64 {
 	return t.groups[len(t.groups)-1].last
 }
 
-// Settle changes what events that were recorded at an instant count, and reports whether they are still there. Events that were
-// deleted are not told from those of a group that ended less than a bucket after them.
-func (t *Twin) Settle(now, at int64, was, is uint64) bool {
+// Place is window.Window.Place, for events at one instant.
+func (t *Twin) Place(now, at int64, c window.Counts) {
 	t.advance(now)
+	t.place(at, c)
+}
+
+func (t *Twin) place(at int64, c window.Counts) {
+	at = min(at, t.now)
+	live := t.live(t.now)
+	c.Declined = min(c.Declined, math.MaxInt64-min(math.MaxInt64, sum(live).Observed()))
+	if c == (window.Counts{}) || t.now-at >= t.Window {
+		return
+	}
+	t.changed = t.now
+	grain := t.Bucket
+	if t.now-at >= t.Bucket {
+		grain = min(grain, max(1, (at+t.Window-t.now)/8))
+	}
+	alone := group{first: at, last: at, admitted: c.Admitted, declined: c.Declined}
+	if len(live) == 0 {
+		t.groups = append(t.groups, alone)
+		return
+	}
+	dead := len(t.groups) - len(live) // they are all before the live ones
+	for i := range live {
+		g := &t.groups[dead+i]
+		newest := i == len(live)-1
+		first := g.first
+		if newest && g.closed { // others were behind it
+			first = g.last - t.Bucket
+		}
+		switch {
+		case at > g.last && !newest:
+			continue
+		case at > g.last && (g.closed || at-first >= grain):
+			g.closed = true
+			t.groups = append(t.groups, alone)
+		case at > g.last, (at >= first || !newest) && g.last-at < t.Bucket:
+			g.last = max(g.last, at)
+			g.admitted += c.Admitted
+			g.declined += c.Declined
+		default:
+			alone.closed = true
+			end := g.last - t.Bucket
+			if newest {
+				end = first - 1
+			}
+			alone.last = max(at, min(at+grain-1, end))
+			t.groups = slices.Insert(t.groups, dead+i, alone)
+		}
+		return
+	}
+}
+
+// Settle is window.Window.Settle.
+func (t *Twin) Settle(now, from, at int64, was, is uint64) (removed, added uint64) {
+	t.advance(now)
+	room := func() uint64 { return math.MaxInt64 - min(math.MaxInt64, sum(t.live(t.now)).Observed()) }
 	for i := range t.groups {
 		g := &t.groups[i]
-		if t.now-g.last >= t.Window || g.gone || at > g.last {
+		if t.now-g.last >= t.Window || g.gone || from > g.last || t.now-from >= t.Window {
 			continue
 		}
-		if t.now-at >= t.Window || g.last-at >= t.Bucket {
-			return false
+		if g.last-from >= t.Bucket {
+			break
 		}
-		if is > was {
-			g.admitted += min(is-was, math.MaxInt64-min(math.MaxInt64, sum(t.live(t.now)).Observed()))
-		} else {
-			g.admitted -= min(was-is, g.admitted)
+		removed = min(was, g.admitted)
+		g.admitted -= removed
+		if from == at { // the group may be empty now, but it is there
+			added = min(is, room())
+			g.admitted += added
+			is = 0
 		}
 		t.forget()
-		return true
+		break
 	}
-	return false
+	if t.now-at < t.Window && is > 0 {
+		added = min(is, room())
+		t.place(at, window.Counts{Admitted: added})
+	}
+	return removed, added
 }
 
 // Delete forgets everything.

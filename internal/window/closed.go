@@ -192,6 +192,25 @@ func (w *Window) push(g *Groups, c group) {
 	w.n++
 }
 
+// insert makes a group the i-th oldest closed one. It must be as old as that, and less than a window older
+// than the last event.
+func (w *Window) insert(g *Groups, s Span, i int, c group) {
+	if w.n == 0 {
+		w.short = uint8(bits.LeadingZeros64(uint64(s.Window))) - 1
+	}
+	w.fit(g, c.upto.minus(w.gone))
+	n := int(w.n)
+	if i == n {
+		w.push(g, c)
+		return
+	}
+	w.push(g, w.closedAt(g, n-1))
+	for j := n - 1; j > i; j-- {
+		w.pack(w.at(g, j), w.closedAt(g, j-1))
+	}
+	w.pack(w.at(g, i), c)
+}
+
 // flush moves the groups after the ring into it.
 func (q *closed) flush(g *Groups) {
 	q.reserve(g, int(q.back))

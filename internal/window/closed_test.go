@@ -43,13 +43,29 @@ func (l *list) record(s Span, first, last int64, c Counts) {
 	l.groups = append(l.groups, listed{first: first, last: last, Counts: c})
 }
 
-func (l *list) insert(at int64, c Counts) {
+func (l *list) place(s Span, now, at int64, c Counts) {
+	if c == (Counts{}) || now-at >= s.Window {
+		return
+	}
 	newest := &l.groups[len(l.groups)-1]
-	for i := range l.groups {
-		if e := &l.groups[i]; e == newest || at < newest.first && at <= e.last {
-			e.Counts = e.Plus(c)
-			return
+	switch grain := s.grain(now, at); {
+	case at > newest.last:
+		s.Bucket = grain
+		l.record(s, at, at, c)
+	case at >= newest.first && newest.last-at < s.Bucket:
+		newest.Counts = newest.Plus(c)
+	default:
+		i := slices.IndexFunc(l.groups, func(e listed) bool { return e.last >= at })
+		e := &l.groups[i]
+		end := newest.first - 1
+		if e != newest {
+			if e.last-at < s.Bucket {
+				e.Counts = e.Plus(c)
+				return
+			}
+			end = e.last - s.Bucket
 		}
+		l.groups = slices.Insert(l.groups, i, listed{last: max(at, min(at+grain-1, end)), Counts: c, closed: true})
 	}
 }
 
@@ -186,9 +202,9 @@ func (r chance) step(l *list, g *Groups, s Span) {
 			l.record(s, first, now, c)
 		}
 	case op < 70:
-		at := l.last - r.Int64N(s.Window)
-		l.Insert(g, at, c)
-		l.insert(at, c)
+		at := now - r.Int64N(s.Window)
+		l.Place(g, s, now, at, at, c)
+		l.place(s, now, at, c)
 	case op < 75:
 		if closes, _, _ := l.Open(g, s); l.Now() < closes {
 			last := l.Now() + r.Int64N(closes-l.Now())

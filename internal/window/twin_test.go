@@ -24,10 +24,10 @@ func count(t *model.Tape) uint64 {
 	}
 }
 
-// event is what was admitted at an instant, as it was settled last.
+// event is what was admitted at an instant, as it was settled last, and where it was recorded.
 type event struct {
-	at int64
-	n  uint64
+	from, at int64
+	n        uint64
 }
 
 // agree drives a window and its twin with the same calls, and fails at the first difference.
@@ -81,17 +81,27 @@ func agree(t *testing.T, data []byte) {
 					step, op, s, now, capacity, n, record, got, want)
 			}
 			if got.Allowed && record {
-				events = append(events, event{w.Last(), n})
+				events = append(events, event{w.Last(), w.Last(), n})
 			}
+		case in.Next() < 80: // it is recorded so that it leaves early, or was so long ago
+			at := w.Advance(&g, s, now)
+			from := s.Backdate(at, model.Pick(&in, 0, 1, 2, s.Bucket, s.Window/8, s.Window/2, s.Window-s.Bucket, s.Window-1, s.Window)+int64(in.Next()%4))
+			c := window.Counts{Admitted: min(n%(1<<40), math.MaxInt64-min(w.Counts().Observed(), math.MaxInt64))}
+			if in.Next() < 32 {
+				c.Declined = 3
+			}
+			w.Place(&g, s, at, from, from, c)
+			twin.Place(now, from, c)
+			events = append(events, event{from, at, c.Admitted})
 		case len(events) > 0 && in.Next() < 160:
 			i := int(in.Next()) % len(events)
 			e := &events[max(0, len(events)-1-i)]
 			is := model.Pick(&in, 0, e.n/2, e.n, n)
-			got, want := w.Settle(&g, s, w.Advance(&g, s, now), e.at, e.n, is), twin.Settle(now, e.at, e.n, is)
-			if got != want || w.Counts() != twin.Counts(now) {
-				t.Fatalf("step %d, %+v, now %d: settle %+v to %d: %v, want %v; %+v, want %+v", step, s, now, *e, is, got, want, w.Counts(), twin.Counts(now))
+			removed, added := w.Settle(&g, s, w.Advance(&g, s, now), e.from, e.at, e.n, is)
+			if r, a := twin.Settle(now, e.from, e.at, e.n, is); removed != r || added != a || w.Counts() != twin.Counts(now) {
+				t.Fatalf("step %d, %+v, now %d: settle %+v to %d: -%d+%d, want -%d+%d; %+v, want %+v", step, s, now, *e, is, removed, added, r, a, w.Counts(), twin.Counts(now))
 			}
-			if e.n = is; is == 0 {
+			if e.n, e.from = is, e.at; is == 0 {
 				events = slices.DeleteFunc(events, func(e event) bool { return e.n == 0 })
 			}
 		default:
@@ -111,6 +121,9 @@ func agree(t *testing.T, data []byte) {
 		if got, want := w.Last(), twin.Last(); got != want {
 			t.Fatalf("step %d: last event at %d, want %d", step, got, want)
 		}
+		if n := groups(&g, &w); n > 0 && int64(n) > 4*s.Window/s.Bucket+64 {
+			t.Fatalf("step %d, %+v: %d groups", step, s, n)
+		}
 		if record && in.Next() < 4 {
 			w.Clear(&g)
 			w = window.Window{}
@@ -122,6 +135,14 @@ func agree(t *testing.T, data []byte) {
 			g = to
 		}
 	}
+}
+
+// groups is the number of groups of a window.
+func groups(g *window.Groups, w *window.Window) (n int) {
+	for range w.All(g) {
+		n++
+	}
+	return n
 }
 
 func FuzzTwin(f *testing.F) {

@@ -154,62 +154,124 @@ func (w *Window) RecordGroup(g *Groups, s Span, first, last int64, c Counts) {
 		w.close(g, s, last)
 		w.first = first
 	}
-	w.now, w.last = last, last
+	w.now, w.last = max(w.now, last), last
 	w.upto = w.upto.Plus(c)
 }
 
-// Insert adds events that happened at an instant before the last one, which must be younger than a window: to the group
-// that held that instant, or else to the next one after it, so that they never expire early. O(groups since).
-func (w *Window) Insert(g *Groups, at int64, c Counts) {
+// Backdate returns the instant at which to record an event that happens at an instant, so that it leaves the
+// window after a life. A life of 0 is that of any event: a window.
+func (s Span) Backdate(at, life int64) int64 {
+	if life <= 0 || life >= s.Window {
+		return at
+	}
+	return at - (s.Window - life)
+}
+
+// grain is how much longer than necessary an event of the past may count, beside that it may join a group: a
+// bucket, or an eighth of what is left of its life if that is less.
+func (s Span) grain(now, at int64) int64 {
+	if now-at < s.Bucket {
+		return s.Bucket
+	}
+	return min(s.Bucket, max(1, (at+s.Window-now)/8))
+}
+
+// Place records events of the past, of which the first happened at first, and the last at last. now must come
+// from Advance. Events that are a window old are not recorded. O(groups since).
+//
+// They join the newest group, if it had begun by then, or the first group that ends at last or later, if it
+// ends less than a bucket later. Otherwise they are a group of their own, which takes other events that are
+// as old. So an event leaves the window no sooner than it is a window old, and less than a bucket later, and
+// Settle finds it.
+func (w *Window) Place(g *Groups, s Span, now, first, last int64, c Counts) {
+	first, last = min(first, now), min(last, now)
 	c.Declined = min(c.Declined, maxObserved-min(w.Counts().Observed(), maxObserved))
+	if c == (Counts{}) || now-last >= s.Window {
+		return
+	}
+	w.now = now
+	grain := s.grain(now, last)
+	if w.empty() || last > w.last {
+		w.RecordGroup(g, Span{s.Window, grain}, first, last, c)
+		return
+	}
+	if last >= w.first && w.last-last < s.Bucket {
+		w.upto = w.upto.Plus(c)
+		return
+	}
+	i := w.search(g, func(c group) bool { return c.last >= last })
+	end := w.first - 1 // of the new group, at most: no event of a later group is before that
+	if i < int(w.n) {
+		after := w.closedAt(g, i).last
+		if after-last < s.Bucket {
+			w.change(g, i, c)
+			return
+		}
+		end = after - s.Bucket
+	}
+	before, _ := w.bounds(g, i)
+	w.insert(g, s, i, group{max(last, min(last+grain-1, end)), before})
+	w.change(g, i, c)
+}
+
+// change adds to the counts of group i. Admitted events are modulo 2⁶⁴, to take some back. O(groups since).
+func (w *Window) change(g *Groups, i int, c Counts) {
 	w.upto = w.upto.Plus(c)
-	if at >= w.first || w.n == 0 {
+	if i == int(w.n) {
 		return
 	}
 	w.fit(g, Counts{w.Counts().Admitted, c.Declined})
-	for i := int(w.n) - 1; i >= 0; i-- {
+	for ; i < int(w.n); i++ {
 		e := w.closedAt(g, i)
-		if e.last < at {
-			return
-		}
 		e.upto = e.upto.Plus(c)
 		w.pack(w.at(g, i), e)
 	}
 }
 
-// Settle changes what events recorded at an instant count, from was to is, at now: in the group where they are, whatever has
-// happened since. It reports whether they are still there; if they are older than a window, or were deleted, nothing changes.
-// Call Advance first. O(groups since).
-func (w *Window) Settle(g *Groups, s Span, now, at int64, was, is uint64) bool {
-	if w.empty() || at > w.last || now-at >= s.Window {
-		return false
+// Settle makes a call that was recorded at from with a cost of was count as one of cost is that was admitted
+// at an instant, at now. What was recorded less than a window ago is taken back, as far as it is there, and
+// the new cost is placed, unless it is a window old by now. It returns how much was taken back, and how much
+// was added. Call Advance first. O(groups since).
+//
+// A call that was deleted is not told from others that were recorded less than a bucket later.
+func (w *Window) Settle(g *Groups, s Span, now, from, at int64, was, is uint64) (removed, added uint64) {
+	i, there := w.find(g, s, now, from)
+	if there {
+		before, end := w.bounds(g, i)
+		removed = min(was, end.Admitted-before.Admitted)
 	}
-	i := w.search(g, func(c group) bool { return c.last >= at })
-	last := w.last
-	if i < int(w.n) {
-		last = w.closedAt(g, i).last
+	if now-at < s.Window {
+		added = min(is, maxObserved-min(w.Counts().Observed()-removed, maxObserved))
 	}
-	if last-at >= s.Bucket { // none so early is in this group: the events were deleted
-		return false
-	}
-	before, end := w.bounds(g, i)
-	var more uint64 // modulo 2⁶⁴
-	if is > was {
-		more = min(is-was, maxObserved-min(w.Counts().Observed(), maxObserved))
-		w.fit(g, Counts{Admitted: w.Counts().Admitted + more})
-	} else {
-		more = -min(was-is, end.Admitted-before.Admitted)
-	}
-	w.upto.Admitted += more
-	for ; i < int(w.n); i++ {
-		e := w.closedAt(g, i)
-		e.upto.Admitted += more
-		w.pack(w.at(g, i), e)
+	switch {
+	case !there:
+		w.Place(g, s, now, at, at, Counts{Admitted: added})
+	case from == at:
+		w.change(g, i, Counts{Admitted: added - removed})
+	default:
+		w.change(g, i, Counts{Admitted: -removed})
+		if w.empty() {
+			w.Clear(g)
+		}
+		w.Place(g, s, now, at, at, Counts{Admitted: added})
 	}
 	if w.empty() {
 		w.Clear(g)
 	}
-	return true
+	return removed, added
+}
+
+// find returns the group of an event that was recorded at an instant, and whether it is there, at now.
+func (w *Window) find(g *Groups, s Span, now, at int64) (i int, there bool) {
+	if w.empty() || at > w.last || now-at >= s.Window { // then its group may have expired, and others may be near
+		return 0, false
+	}
+	i = w.search(g, func(c group) bool { return c.last >= at })
+	last := w.last
+	if i < int(w.n) {
+		last = w.closedAt(g, i).last
+	}
+	return i, last-at < s.Bucket // or none so early is in this group: the event was deleted
 }
 
 // Open describes a window that is not empty to those who want to add events to its newest group and Join their sum later:

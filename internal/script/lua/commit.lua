@@ -1,16 +1,20 @@
--- Changes what was admitted by one call at an instant, in the group where it is: a reservation is settled. Both strategies.
+-- Changes what was admitted by one call: a reservation is settled, as Settle of package window does. Both strategies.
 --
 -- KEYS     the windows of one key in which it was recorded
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs: those of the first
 -- ARGV[3]  kind             a, or s for Suppressed; ha, hs for those of the Hybrid provider
--- ARGV[4]  was              what the call counts so far
+-- ARGV[4]  was              what the call counts so far, where it is still there
 -- ARGV[5]  is               what it is to count
 -- and for each window:
--- ARGV     window, µs       ARGV  bucket, µs       ARGV  at, µs: when it was recorded
+-- ARGV     window, µs       ARGV  bucket, µs
+-- ARGV     from, µs         where it was recorded, so that it leaves the window at its expiry
+-- ARGV     at, µs           when it was admitted, which is where it counts from now on
 --
--- Reply: for each window: what is wrong with the key, a string; or 1, or 0 if the call is not in the window any more.
+-- Reply: for each window: what is wrong with the key, a string; or how much was taken back, and how much was added, which is
+-- nothing if it was admitted a window ago.
 --
--- Cost: TIME; for each window GETRANGE, a search in its log, GETRANGE and SETRANGE of the part since, SETRANGE.
+-- Cost: TIME; for each window GETRANGE, and SETRANGE; and a search in its log, GETRANGE and SETRANGE of the part since from,
+-- and the same of the part since at if that is later.
 
 local ledger = string.sub(ARGV[3], 1, 1) == 'h'
 local full = ledger or ARGV[3] == 's'
@@ -20,39 +24,64 @@ local was, is = ARGV[4] + 0, ARGV[5] + 0
 local reply = {}
 for k = 1, #KEYS do
   local key = KEYS[k]
-  local window, bucket, at = ARGV[3 * k + 3], ARGV[3 * k + 4], ARGV[3 * k + 5] + 0
+  local window, bucket = ARGV[4 * k + 2], ARGV[4 * k + 3]
+  local from, at = ARGV[4 * k + 4] + 0, ARGV[4 * k + 5] + 0
 -- include load.lua
-  reply[k] = fault or 0
-  if not fault then
+  if fault then
+    reply[#reply + 1] = fault
+  else
 -- include window.lua
 -- include search.lua
-    local i, until_then, upto = size, last, admitted
-    if live and at <= last and now - at < window then
-      local l, a
-      i, l, a = search(head, function(group_last) return group_last >= at end)
-      if i < size then until_then, upto = l, a end
-    end
-    -- A group that is longer than a bucket holds none so early: it was deleted.
-    if live and at <= last and now - at < window and until_then - at < bucket then
-      local before = gone
-      if i > head then
-        local _, a = group(i - 1)
-        before = a
-      end
-      local more = math.max(is - was, before - upto)
-      more = math.min(more, math.max(0, NONE / 4 - (admitted - gone + declined - gone_declined)))
-      if i < size then
-        local from, log = HEADER + GROUP * i, {}
-        local old = call('GETRANGE', key, from, HEADER + GROUP * size - 1)
-        for j = 0, size - i - 1 do
-          local l, a, d = struct.unpack('<I7I7I7', old, GROUP * j + 1)
-          log[j + 1] = struct.pack('<I7I7I7', l, a + more, d)
+    -- change adds to the admitted of group i.
+    local function change(i, more)
+      if i < size and more ~= 0 then
+        local begin, log = HEADER + GROUP * i, {}
+        local old = call('GETRANGE', key, begin, HEADER + GROUP * size - 1)
+        for j = 1, #old, GROUP do
+          local l, a, d = struct.unpack('<I7I7I7', old, j)
+          log[#log + 1] = struct.pack('<I7I7I7', l, a + more, d)
         end
-        call('SETRANGE', key, from, table.concat(log))
+        call('SETRANGE', key, begin, table.concat(log))
         if i == head then oldest_admitted = oldest_admitted + more end
         if i < recent then recent_before = recent_before + more end
       end
       admitted = admitted + more
+    end
+
+    local i, removed, added = nil, 0, 0
+    if live and from <= last and now - from < window then
+      local ends, upto, l, a = last, admitted, nil, nil
+      i, l, a = search(head, function(group_last) return group_last >= from end)
+      if i < size then ends, upto = l, a end
+      if ends - from < bucket then
+        local before = gone
+        if i > head then
+          local _
+          _, before = group(i - 1)
+        end
+        removed = math.min(was, upto - before)
+      else -- a group that is longer than a bucket holds none so early: the call was deleted
+        i = nil
+      end
+    end
+    if now - at < window then
+      added = math.min(is, math.max(0, NONE / 4 - (admitted - gone + declined - gone_declined - removed)))
+    end
+    if i and from == at then
+      change(i, added - removed)
+    else
+      if i then change(i, -removed) end
+      live = live and (gone < admitted or gone_declined < declined)
+      if added > 0 then
+        if ledger and not live then
+-- include table.lua
+        end
+        local a, d = added, 0
+        at = math.min(at, now)
+-- include place.lua
+      end
+    end
+    if removed + added > 0 then
       local empty = admitted == gone and declined == gone_declined
       if empty and not ledger then
         call('DEL', key)
@@ -62,8 +91,9 @@ for k = 1, #KEYS do
         end
 -- include save.lua
       end
-      reply[k] = 1
     end
+    reply[#reply + 1] = removed
+    reply[#reply + 1] = added
   end
 end
 return reply

@@ -11,18 +11,21 @@
 -- and for each run of equal calls:
 -- ARGV     cost             of one call
 -- ARGV     count            how many calls, or 0 to ask about one and record nothing
+-- ARGV     life, µs         after which what is admitted leaves the window, where that is less than the window; 0 for none.
+--                           Either all calls have one or none, and under Suppressed each is a run of its own if they do
 --
 -- Reply: what is wrong with one of the keys, a string; or for each limit:
 --   now        µs, by its window
 --   and what absolute.lua, or suppressed.lua, replies for one key, of which "admitted" is what all limits admit
 --
--- Cost: TIME; for each window what absolute.lua or suppressed.lua cost.
+-- Cost: TIME; for each window what absolute.lua or suppressed.lua cost; and for each run with a life, in the windows that are
+-- longer, a search in the log, GETRANGE and SETRANGE of all but the oldest part of it, and SETRANGE of the header.
 
 local full, ledger = ARGV[3] == 's', false
 -- include clock.lua
 
 local factor, dice, thrown = ARGV[4] + 0, ARGV[5], 0
-local dirty, slope = dice ~= '', 1 / (factor - 1)
+local dirty, slope = dice ~= '' and ARGV[#ARGV] == '0', 1 / (factor - 1)
 local limits = {}
 for k = 1, #KEYS do
   local key = KEYS[k]
@@ -30,14 +33,14 @@ for k = 1, #KEYS do
 -- include load.lua
   if fault then return {fault} end
 -- include window.lua
-  local limit, opened, sum, lately = {reply = {now}}, false, 0, 0
+  local limit, opened, changed, sum, lately = {reply = {now}}, false, false, 0, 0
 
   -- count returns what the window holds, and observe how many of it are of its recent part.
   function limit.count() return admitted - gone, declined - gone_declined, lately, sum end
 
   local function open()
     if opened then return end
-    opened = true
+    opened, changed = true, true
 -- include open.lua
   end
 
@@ -47,10 +50,23 @@ for k = 1, #KEYS do
     lately = sum
   end
 
+  -- reserve records a cost that leaves the window after a life; like record if that is a window or more.
+  function limit.reserve(a, life)
+    if life >= window then return limit.record(a, 0) end
+    changed = true
+    local at, d = math.max(0, now - (window - life)), 0
+-- include search.lua
+-- include place.lua
+    -- Should another window turn out not to be readable, the header of this one must agree with its log: or
+    -- what the newest group has would leave with an older one.
+-- include save.lua
+    text = new
+  end
+
   function limit.close()
-    if opened and steady then
+    if changed and steady then
       call('SETRANGE', key, '15', struct.pack('<I7I7I7', last, admitted, declined))
-    elseif opened or stale and live then -- as in absolute.lua
+    elseif changed or stale and live then -- as in absolute.lua
 -- include save.lua
     end
   end
@@ -109,8 +125,8 @@ local wanted = false
 if full then
   for _, limit in ipairs(limits) do limit.observe() end
 end
-for i = 6 + 3 * #KEYS, #ARGV, 2 do
-  local cost, count = ARGV[i] + 0, ARGV[i + 1] + 0
+for i = 6 + 3 * #KEYS, #ARGV, 3 do
+  local cost, count, life = ARGV[i] + 0, ARGV[i + 1] + 0, ARGV[i + 2] + 0
   if full then
     for _, limit in ipairs(limits) do push(limit, limit.count()) end
     if count == 0 then wanted = true end
@@ -124,13 +140,16 @@ for i = 6 + 3 * #KEYS, #ARGV, 2 do
       if passes then bits = bits + bit else wanted = true end
       bit = 2 * bit
       for _, limit in ipairs(limits) do
-        if passes then
+        if passes and life > 0 then
+          limit.reserve(cost, life)
+        elseif passes then
           limit.record(cost, 0)
         else
           local a, d = limit.count()
           limit.record(0, math.max(0, math.min(cost, NONE / 4 - a - d)))
         end
         if j % 32 == 0 or j == count then push(limit, bits) end
+        if life > 0 then limit.observe() end
       end
       if j % 32 == 0 then bits, bit = 0, 1 end
     end
@@ -140,7 +159,11 @@ for i = 6 + 3 * #KEYS, #ARGV, 2 do
     for _, limit in ipairs(limits) do
       local have = limit.count()
       push(limit, have, fit)
-      if fit > 0 then limit.record(fit * cost, 0) end
+      if fit > 0 and life > 0 then
+        limit.reserve(fit * cost, life)
+      elseif fit > 0 then
+        limit.record(fit * cost, 0)
+      end
       if fit < count or count == 0 then push(limit, limit.wait(cost)) end
     end
   end

@@ -9,6 +9,10 @@ if not live then
   if not ledger then expires = 0 end -- leases may need the key for longer
   text = ''
 elseif now - first >= bucket and now > last then -- no two groups end at one instant, whatever the buckets
+  if text == '' then -- it was begun in this run, and is not written yet
+-- include save.lua
+    text = new
+  end
   local large = gone + gone_declined >= NONE / 4
   if large or head > 32 and 2 * head > size then
     -- Forget the dead groups of the log. Where running counts have become large, they begin again at 0.
@@ -32,12 +36,7 @@ elseif now - first >= bucket and now > last then -- no two groups end at one ins
     call('SET', key, text .. table.concat(log), 'KEEPTTL')
     recent, size, head = recent - head, size - head, 0
   end
-  local closed = struct.pack('<I7I7I7', last, admitted, declined)
-  if text == '' then
-    table_text = table_text .. closed -- of a window that is about to be written
-  else
-    call('APPEND', key, closed)
-  end
+  call('APPEND', key, struct.pack('<I7I7I7', last, admitted, declined))
   if head == size then oldest, oldest_admitted, oldest_declined = last, admitted, declined end
   if recent == size then recent_last = last end
   size = size + 1

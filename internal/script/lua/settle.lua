@@ -123,30 +123,11 @@ for k = 1, #KEYS do
         local live_a, live_d = admitted - gone, declined - gone_declined
         a = math.min(a, math.max(0, NONE / 4 - live_a))
         d = math.min(d, math.max(0, NONE / 4 - live_a - live_d - a))
-        local at = now - age
+        local at = math.max(0, now - age)
         if a + d > 0 and age < window then
-          if not live or at >= last then
-            local time, began, was = now, first, live
-            now = at
--- include open.lua
-            now = time
-            if not was or first ~= began then first = math.max(0, at - span) end
-          elseif at < first and text ~= '' then
-            -- It belongs to a group that is closed.
-            local i = search(head, function(l) return l >= at end)
-            if i < size then
-              local begin, log = HEADER + GROUP * i, {}
-              local old = call('GETRANGE', key, begin, HEADER + GROUP * size - 1)
-              for j = 0, size - i - 1 do
-                local l, upto_a, upto_d = struct.unpack('<I7I7I7', old, GROUP * j + 1)
-                log[j + 1] = struct.pack('<I7I7I7', l, upto_a + a, upto_d + d)
-              end
-              call('SETRANGE', key, begin, table.concat(log))
-              if i == head then oldest_admitted, oldest_declined = oldest_admitted + a, oldest_declined + d end
-              if i < recent then recent_before = recent_before + a + d end
-            end
-          end
-          admitted, declined = admitted + a, declined + d
+          local began, was = first, live
+-- include place.lua
+          if not was or first ~= began then first = math.max(0, at - span) end
         end
       end
 

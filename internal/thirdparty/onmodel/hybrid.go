@@ -128,6 +128,21 @@ type event struct {
 	late               time.Time // no later than this it was settled, if it is synced
 	crowd              bool      // so many calls were not settled that groups may have been taken together
 	cut                bool      // it may have been deleted since
+
+	life   time.Duration // of a reservation with an expiry that is not settled: so long it counts for certain; or 0
+	unsure bool          // it may be settled after all
+}
+
+// counts is how long an event counts for certain, and at most, but for what it may be late.
+func (e *event) counts() (least, most time.Duration) {
+	least, most = e.at.window, e.at.window
+	if e.life > 0 {
+		least = e.life
+		if !e.unsure && !e.crowd {
+			most = e.life
+		}
+	}
+	return least, most
 }
 
 // promise is a reservation that can still be settled.
@@ -137,9 +152,8 @@ type promise struct {
 	by       *member
 	key      string
 	events   []*event
-	charged  uint64
+	estimate uint64
 	expires  time.Time // or zero
-	expired  time.Time // when it has; zero once it is known what came of that
 }
 
 // pendingGroups is how many groups an instance holds apart until they are settled.
@@ -321,23 +335,12 @@ func (f *Fleet) waitForEdge(t *rapid.T) {
 	t.Skip("they have all expired")
 }
 
-// sleep stops at each instant at which a reservation expires. Redis counts in microseconds, so time goes by in these.
+// sleep sleeps. Redis counts in microseconds, so time goes by in these.
 func (f *Fleet) sleep(d time.Duration) {
 	to := time.Now().Add(max(d, time.Microsecond) + time.Microsecond - 1)
-	for to = to.Truncate(time.Microsecond); ; {
-		stop := to
-		for _, p := range f.promises {
-			if !p.expires.IsZero() && p.expires.Before(stop) {
-				stop = p.expires
-			}
-		}
-		time.Sleep(time.Until(stop))
-		synctest.Wait()
-		f.expire()
-		if stop.Equal(to) {
-			return
-		}
-	}
+	time.Sleep(time.Until(to.Truncate(time.Microsecond)))
+	synctest.Wait()
+	f.expire()
 }
 
 // Calls.
@@ -509,7 +512,7 @@ func (f *Fleet) do(c call) *promise {
 	if f.Calm {
 		f.checkTwins(verb, c, windows, d)
 	}
-	p := &promise{Reservation: r, decision: d, by: c.by, key: c.key, charged: c.cost}
+	p := &promise{Reservation: r, decision: d, by: c.by, key: c.key, estimate: c.cost}
 	if c.peek {
 		return p
 	}
@@ -520,6 +523,9 @@ func (f *Fleet) do(c call) *promise {
 	}
 	for _, w := range windows {
 		e := &event{at: place{c.key, w}, from: from, to: to, by: c.by, fallback: d.Fallback}
+		if d.Allowed && c.expiry < w {
+			e.life = c.expiry
+		}
 		switch {
 		case d.Allowed:
 			e.admitted, e.charged = span{c.cost, c.cost}, c.cost
@@ -541,7 +547,7 @@ func (f *Fleet) do(c call) *promise {
 		return p
 	}
 	if c.expiry > 0 {
-		p.expires = to.Add(c.expiry)
+		p.expires = from.Add(c.expiry)
 	}
 	f.promises = append(f.promises, p)
 	return p
@@ -606,11 +612,12 @@ func (f *Fleet) incoherent(d trypema.Decision, n uint64, windows []time.Duration
 func (f *Fleet) counts(p place, by *member, from, to time.Time) (admitted, declined span) {
 	r := f.record(p)
 	for _, e := range r.events {
-		if (e.synced || e.by == by) && to.Sub(e.from) < p.window-2*time.Microsecond {
+		least, most := e.counts()
+		if (e.synced || e.by == by) && to.Sub(e.from) < least-2*time.Microsecond {
 			admitted.low += e.admitted.low
 			declined.low += e.declined.low
 		}
-		if from.Sub(f.latest(p, e, from)) < p.window {
+		if from.Sub(f.latest(p, e, from)) < most {
 			admitted.high += e.admitted.high
 			declined.high += e.declined.high
 		}
@@ -844,10 +851,7 @@ func (f *Fleet) commit(t *rapid.T) {
 	p := f.promises[i]
 	f.expire()
 	f.promises = slices.Delete(f.promises, i, i+1)
-	if under := time.Until(p.expired.Add(2 * f.Options.Timeout)); !p.expired.IsZero() && under > 0 {
-		f.sleep(under) // a refund may be under way, and time would stand still where it is waited for by a lock
-	}
-	is := rapid.SampledFrom([]uint64{0, p.charged, p.charged + 3, p.charged / 2, 1}).Draw(t, "cost in the end")
+	is := rapid.SampledFrom([]uint64{0, p.estimate, p.estimate + 3, p.estimate / 2, 1}).Draw(t, "cost in the end")
 	for _, e := range p.events {
 		f.checkBound(e.at)
 	}
@@ -858,7 +862,7 @@ func (f *Fleet) commit(t *rapid.T) {
 	f.expire()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.note(p.key, "%s: Commit(%q, %d) since %v, of %d at %v: %v", p.by.name, p.key, is, from.Sub(f.began), p.charged, p.events[0].to.Sub(f.began), err)
+	f.note(p.key, "%s: Commit(%q, %d) since %v, of %d at %v: %v", p.by.name, p.key, is, from.Sub(f.began), p.estimate, p.events[0].to.Sub(f.began), err)
 	if !errors.Is(again, trypema.ErrSettled) {
 		f.fault("a reservation of %q was settled twice: %v", p.key, again)
 	}
@@ -868,55 +872,59 @@ func (f *Fleet) commit(t *rapid.T) {
 	if err != nil {
 		f.unavailable(p.by, "Commit", p.key, err, from, to)
 	}
-	f.settled(p, is, err == nil, to)
+	f.settled(p, is, err == nil, f.excused(p.by, from, to), to)
 	f.Figures.Settled++
 }
 
-// expire has reservations expire.
+// expire tells the judges of the bound which reservations have expired. Whoever has them recorded knows it by
+// itself.
 func (f *Fleet) expire() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, patience := time.Now(), 8*f.Options.Timeout
 	for _, p := range f.promises {
-		if !p.expires.IsZero() && !p.expires.After(now) {
+		if !p.expires.IsZero() && !p.expires.After(time.Now()) {
 			f.note(p.key, "the reservation of %q at %v expired", p.key, p.events[0].to.Sub(f.began))
-			p.expired, p.expires = p.expires, time.Time{}
-			f.settled(p, 0, f.Calm, now)
-		}
-		if !p.expired.IsZero() && now.Sub(p.expired) >= patience && !f.troubled(p.expired, p.expired.Add(patience)) {
+			p.expires = time.Time{}
 			for _, e := range p.events {
-				if !e.cut && p.expired.Add(patience).Sub(e.from) < e.at.window {
-					e.admitted.high = e.admitted.low
+				if e.life > 0 {
+					e.charged = 0
 				}
 			}
-			p.expired = time.Time{}
 		}
 	}
 }
 
-// settled enters what a reservation costs now, if that is known, under the lock.
-func (f *Fleet) settled(p *promise, is uint64, known bool, to time.Time) {
+// settled enters what a reservation costs now, if that is known, under the lock. In trouble it may be settled
+// later, and the estimate counts until it expires.
+func (f *Fleet) settled(p *promise, is uint64, known, trouble bool, to time.Time) {
 	for _, e := range p.events {
-		r, was, young := f.record(e.at), e.admitted, to.Sub(e.from) < e.at.window
+		r, was, age := f.record(e.at), e.admitted, to.Sub(e.from)
+		at := int64(e.to.Sub(f.began))
+		if r.twin != nil && known {
+			r.twin.Settle(f.now(), r.twin.Backdate(at, int64(e.life)), at, p.estimate, is)
+		}
 		e.charged = min(e.charged, is)
-		if p.charged == is {
-			continue
-		}
-		e.admitted = span{min(was.low, is), was.high + is - min(is, p.charged)}
-		if p.charged == 0 { // of a window that was refunded altogether nothing may be left to enter it into
-			e.admitted.low = 0
-		} else if known && young && was == (span{p.charged, p.charged}) {
-			e.admitted = span{is, is}
-		}
 		if e.cut { // others' events may have been taken for those
 			r.doubt()
 		}
-		// What was refunded altogether is entered into a later group, if there is one.
-		if r.twin == nil || p.charged == 0 || !young || !r.twin.Settle(f.now(), int64(e.to.Sub(f.began)), p.charged, is) {
+		switch {
+		case !known:
+			e.admitted, e.unsure = span{min(was.low, is), was.high + is}, true
+			if e.life > 0 {
+				e.charged = 0
+			}
+		case age >= e.at.window-2*time.Microsecond:
+			e.admitted, e.life = span{0, was.high + is}, 0
 			r.loose = true
+		default:
+			if e.life > 0 && (trouble || age >= e.life-2*time.Microsecond) { // the estimate leaves by itself
+				rest := *e
+				rest.admitted.low, rest.charged = 0, 0
+				r.events = append(r.events, &rest)
+			}
+			e.admitted, e.life, e.synced = span{is, is}, 0, e.synced && !trouble
 		}
 	}
-	p.charged = is
 }
 
 // Judges.
@@ -1029,9 +1037,10 @@ func (f *Fleet) checkTwins(verb string, c call, windows []time.Duration, d trype
 		}
 		for _, e := range r.events {
 			// Where groups were taken together, an event may be taken for one as late as its settlement.
-			if age := time.Since(e.to); age < w+f.lag(w) || e.crowd && age < 3*w {
+			least, most := e.counts()
+			if age := time.Since(e.to); age < most+f.lag(w) || e.crowd && age < 3*w {
 				held += e.admitted.high
-				edge = edge || age >= w
+				edge = edge || age >= least
 			}
 		}
 		excused = excused || held+c.cost > bound
@@ -1042,7 +1051,7 @@ func (f *Fleet) checkTwins(verb string, c call, windows []time.Duration, d trype
 		if !c.peek {
 			switch {
 			case d.Allowed:
-				r.twin.Record(f.now(), window.Counts{Admitted: c.cost})
+				r.twin.Place(f.now(), r.twin.Backdate(f.now(), int64(c.expiry)), window.Counts{Admitted: c.cost})
 			case f.suppressed():
 				r.twin.Record(f.now(), window.Counts{Declined: c.cost})
 			}

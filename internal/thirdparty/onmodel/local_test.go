@@ -30,7 +30,7 @@ func local(t *rapid.T, o trypema.Options, s trypema.Strategy) (*trypema.Local, S
 	}
 	subject := Subject{
 		Limiter: l.Absolute(), Multi: l.Multi, Strategy: s, Options: o,
-		Unit: time.Nanosecond, Step: time.Nanosecond, Timers: true,
+		Unit: time.Nanosecond, Step: time.Nanosecond,
 		Advance:    func(d time.Duration) { time.Sleep(d); synctest.Wait() },
 		Capacities: []uint64{1, 5, 20, 20, 100, 1e6, math.MaxInt64},
 		Costs:      []uint64{1, 3, 7, 1e7, math.MaxUint64},

@@ -29,7 +29,6 @@ type Subject struct {
 	Unit    time.Duration       // in which it counts time
 	Step    time.Duration       // the shortest time between two instants
 	Advance func(time.Duration) // moves the clock
-	Timers  bool                // those of reservations run by that clock
 
 	// Peers are instances that share the keys, with another bucket or hard limit factor, or of another
 	// version; the first is that of the fields above. Each call is made by one of them. None where there is
@@ -80,14 +79,19 @@ type twin struct {
 // reservation is one that can still be settled.
 type reservation struct {
 	*trypema.Reservation
-	key     string
-	windows []time.Duration
-	at      []int64                // when each recorded it
-	log     []*anywindow.Admission // what the judges have of it; nil where they have nothing
-	charged uint64
-	expires int64 // or 0
-	expired bool
-	by      int // the peer that settles it
+	key      string
+	windows  []time.Duration
+	log      []*anywindow.Admission // what the judges have of it; nil where they have nothing
+	estimate uint64
+	at       int64 // when it was admitted
+	life     int64 // until it expires, or 0
+	expired  bool
+	by       int // the peer that settles it
+}
+
+// from is where a window has recorded a reservation.
+func (m *Machine) from(r *reservation, w time.Duration) int64 {
+	return m.twin(r.key, w).Backdate(r.at, r.life)
 }
 
 // New returns a machine that knows of nothing yet.
@@ -216,8 +220,8 @@ func (m *Machine) waitForEdge(t *rapid.T) {
 	at := m.twin(drawKey(t), m.Options.Window).Last() + m.units(m.Options.Window)
 	if len(m.reserved) > 0 && rapid.Bool().Draw(t, "of a reservation") {
 		r := rapid.SampledFrom(m.reserved).Draw(t, "reservation")
-		i := rapid.IntRange(0, len(r.windows)-1).Draw(t, "limit")
-		at = r.at[i] + m.units(r.windows[i])
+		w := rapid.SampledFrom(r.windows).Draw(t, "limit")
+		at = rapid.SampledFrom([]int64{r.at, m.from(r, w)}).Draw(t, "of the admission or the expiry") + m.units(w)
 	}
 	at -= m.units(m.Step) * int64(rapid.IntRange(0, 1).Draw(t, "before"))
 	if at < m.now+m.units(m.Step) {
@@ -226,29 +230,19 @@ func (m *Machine) waitForEdge(t *rapid.T) {
 	m.advance(t, time.Duration(at-m.now)*m.Unit)
 }
 
-// advance moves the clock, with a stop at each instant at which a reservation expires.
+// advance moves the clock. What is reserved expires by itself; the judges are told.
 func (m *Machine) advance(t *rapid.T, d time.Duration) {
 	t.Helper()
-	to := m.now + m.units(d)
-	for {
-		stop := to
-		for _, r := range m.reserved {
-			if r.expires > 0 {
-				stop = min(stop, r.expires)
+	m.Advance(time.Duration(m.units(d)) * m.Unit)
+	m.now += m.units(d)
+	for _, r := range m.reserved {
+		if r.life > 0 && !r.expired && r.at+r.life <= m.now {
+			r.expired = true
+			for i, w := range r.windows {
+				if tw := m.twin(r.key, w); slices.Contains(tw.admitted, r.log[i]) {
+					r.log[i].Cost = 0
+				}
 			}
-		}
-		if stop > m.now {
-			m.Advance(time.Duration(stop-m.now) * m.Unit)
-			m.now = stop
-		}
-		for _, r := range m.reserved {
-			if r.expires > 0 && r.expires <= m.now {
-				r.expires, r.expired = 0, true
-				m.settle(r, 0)
-			}
-		}
-		if stop == to {
-			return
 		}
 	}
 }
@@ -520,13 +514,13 @@ func (m *Machine) several(t *rapid.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.checkSeveral(t, limits, key, n, got, record)
+		m.checkSeveral(t, limits, key, n, got, record, 0)
 	}
 }
 
 // checkSeveral judges the answer of several limits: all or nothing, and that of the limit which refuses for longest, or of an admitted
 // call that of the one with the least room. Where two are alike it may be that of either.
-func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64, got trypema.Decision, record bool) {
+func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64, got trypema.Decision, record bool, life int64) {
 	t.Helper()
 	var factors []float64
 	for _, l := range limits {
@@ -551,7 +545,11 @@ func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64,
 	}
 	if record {
 		for _, l := range limits {
-			m.twin(key, l.Window).Record(m.now, counts)
+			if tw := m.twin(key, l.Window); got.Allowed {
+				tw.Place(m.now, tw.Backdate(m.now, life), counts)
+			} else {
+				tw.Record(m.now, counts)
+			}
 		}
 	}
 	var possible []trypema.Decision
@@ -627,17 +625,14 @@ func (m *Machine) severalDelete(t *rapid.T) {
 func (m *Machine) reserve(t *rapid.T) {
 	l, limits := m.drawLimits(t)
 	key, n := drawKey(t), rapid.Uint64Range(1, 8).Draw(t, "estimate")
-	expiry := time.Duration(0)
-	if m.Timers {
-		w, b := m.Options.Window, m.Options.Bucket
-		expiry = rapid.SampledFrom([]time.Duration{0, m.Step, b, w / 2, w - m.Step, w, 2 * w}).Draw(t, "expiry")
-	}
+	w, b := m.Options.Window, m.Options.Bucket
+	expiry := rapid.SampledFrom([]time.Duration{0, m.Step, b, w / 20, w / 2, w - b, w - m.Step, w, 2 * w}).Draw(t, "expiry")
 	got, err := l.Reserve(context.Background(), key, n, expiry)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.checkSeveral(t, limits, key, n, got.Decision, true)
-	r := &reservation{Reservation: got, key: key, charged: n, by: m.peer}
+	r := &reservation{Reservation: got, key: key, estimate: n, at: m.now, life: m.units(expiry + m.Unit - 1), by: m.peer}
+	m.checkSeveral(t, limits, key, n, got.Decision, true, r.life)
 	if !got.Allowed {
 		if err := got.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
 			t.Fatalf("a reservation that was denied was committed: %v", err)
@@ -647,15 +642,11 @@ func (m *Machine) reserve(t *rapid.T) {
 	for _, l := range limits {
 		tw := m.twin(key, l.Window)
 		r.windows = append(r.windows, l.Window)
-		r.at = append(r.at, tw.Last())
 		var last *anywindow.Admission
 		if k := len(tw.admitted); k > 0 && tw.capacity == l.capacity {
 			last = tw.admitted[k-1]
 		}
 		r.log = append(r.log, last)
-	}
-	if expiry > 0 {
-		r.expires = m.now + m.units(expiry)
 	}
 	m.reserved = append(m.reserved, r)
 }
@@ -667,7 +658,7 @@ func (m *Machine) commit(t *rapid.T) {
 	}
 	i := rapid.IntRange(0, len(m.reserved)-1).Draw(t, "reservation")
 	r := m.reserved[i]
-	is := rapid.SampledFrom([]uint64{0, r.charged, r.charged + 3, r.charged / 2, 1}).Draw(t, "cost in the end")
+	is := rapid.SampledFrom([]uint64{0, r.estimate, r.estimate + 3, r.estimate / 2, 1}).Draw(t, "cost in the end")
 	var err error
 	if is == 0 {
 		err = r.Refund(context.Background())
@@ -689,19 +680,16 @@ func (m *Machine) settle(r *reservation, is uint64) {
 	defer m.use(m.peer)
 	m.use(r.by)
 	for i, w := range r.windows {
-		if r.charged == is {
-			continue
-		}
 		tw := m.twin(r.key, w)
-		there := tw.Settle(m.now, r.at[i], r.charged, is)
+		removed, added := tw.Settle(m.now, m.from(r, w), r.at, r.estimate, is)
 		switch a := r.log[i]; {
-		case there && is < r.charged && slices.Contains(tw.admitted, a):
+		case removed == 0 && added == 0:
+		case !r.expired && removed == r.estimate && is <= r.estimate && slices.Contains(tw.admitted, a):
 			a.Cost = is
-		case there: // it may hold more than its capacity now, or other events were taken for those
+		default: // it may hold more than its capacity now, or other events were taken for those
 			tw.unjudged()
 		}
 	}
-	r.charged = is
 }
 
 // held is how many keys there are, if there is a bound on them.

@@ -36,6 +36,7 @@ type messages struct {
 type option struct {
 	bucket int64
 	server *script.Server // which may run the scripts of the version before
+	prompt bool           // nothing is settled late
 }
 
 // pass has holders with other options send messages, and returns the server by which they do.
@@ -70,7 +71,8 @@ func (m *messages) next(key string, now int64) lease.Ask {
 	}
 	last.Seq++
 	a := *last
-	if m.rng.IntN(20) == 0 {
+	prompt := m.mix != nil && m.mix[m.turn].prompt
+	if m.rng.IntN(20) == 0 && !prompt {
 		a.Seq -= min(a.Seq, m.rng.Uint64N(3)) // one that is late
 	}
 	a.Capacity = []uint64{1, 5, 20, 100, 1000, 1 << 40}[m.rng.IntN(6)]
@@ -86,6 +88,9 @@ func (m *messages) next(key string, now int64) lease.Ask {
 		ages[i] = m.rng.Int64N(1 + m.span.Window/[]int64{1000, 100, 4, 1}[m.rng.IntN(4)])
 		if m.rng.IntN(10) == 0 {
 			ages[i] = m.span.Window - m.rng.Int64N(2)
+		}
+		if prompt {
+			ages[i] = 0
 		}
 	}
 	slices.Sort(ages)
@@ -155,9 +160,11 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 	old := false
 	if mixed {
 		old = rng.IntN(2) == 0
-		m.mix = []option{{m.span.Bucket, s}, {1000, s}, {m.span.Window, s}}
-		if old { // which has two groups end at one instant unless its bucket is the largest
-			m.mix[2] = option{m.span.Window, script.NewServer(previous.Conn{Conn: oracle})}
+		m.mix = []option{{m.span.Bucket, s, false}, {1000, s, false}, {m.span.Window, s, false}}
+		// It has two groups end at one instant unless its bucket is the largest, and what it settles late joins
+		// the next group however much later that is.
+		if old {
+			m.mix[2] = option{m.span.Window, script.NewServer(previous.Conn{Conn: oracle}), true}
 		}
 	}
 	prefix := rig.Unique("ledger")
@@ -207,11 +214,12 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		}
 		outlivesItsLeases(t, client.Get(t.Context(), keys[0]).Val(), oracle.span.Window)
 		// A reservation is settled. The version before does not see that a window is empty by it.
-		if rng.IntN(10) == 0 && !old {
-			key, at, was, is := keys[0], oracle.Now()-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
-			got := commit(t, s, m.span, key, "ha", at, was, is)
-			if want := twins[key].Commit(m.span, oracle.Now(), at, was, is); got != want {
-				t.Fatalf("step %d: commit of %d to %d at %d: %v, want %v", step, was, is, at, got, want)
+		if rng.IntN(8) == 0 && !old {
+			key, from, was, is := keys[0], oracle.Now()-rng.Int64N(m.span.Window+m.span.Window/8), rng.Uint64N(10), rng.Uint64N(10)
+			at := from + rng.Int64N(1+oracle.Now()-from)*rng.Int64N(2)
+			removed, added := commit(t, s, m.span, key, "ha", from, at, was, is)
+			if r, more := twins[key].Commit(m.span, oracle.Now(), from, at, was, is); removed != r || added != more {
+				t.Fatalf("step %d: commit of %d at %d to %d at %d: -%d+%d, want -%d+%d", step, was, from, is, at, removed, added, r, more)
 			}
 			delete(running, key)
 		}

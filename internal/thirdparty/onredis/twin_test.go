@@ -148,10 +148,10 @@ type redisAgreement struct {
 	events     map[string][]event // by key: what may be settled
 }
 
-// event is what was admitted at an instant.
+// event is what was admitted at an instant, and where it was recorded.
 type event struct {
-	at int64
-	n  uint64
+	from, at int64
+	n        uint64
 }
 
 func newAgreement(t *testing.T, client redis.UniversalClient, options trypema.Options, suppressed bool) *redisAgreement {
@@ -218,9 +218,9 @@ func (a *redisAgreement) step() {
 		}
 	case op < 208:
 		a.usage(key, rate, capacity)
-	case op < 215:
+	case op < 232:
 		a.commit(key, cost())
-	case op < 245:
+	case op < 248:
 		a.set(key, cost())
 	default:
 		if err := a.limiter.Delete(a.Context(), key); err != nil {
@@ -231,38 +231,47 @@ func (a *redisAgreement) step() {
 	}
 }
 
-// commit settles a call at another cost.
+// commit settles a call at another cost, or places one in the past, as a reservation does that has an expiry.
 func (a *redisAgreement) commit(key string, is uint64) {
-	events := a.events[key]
-	if len(events) == 0 {
-		return
+	o, in := a.oracle, &a.in
+	w, b := o.span.Window, o.span.Bucket
+	e := event{at: o.Now()}
+	if events := a.events[key]; len(events) > 0 && in.Next() < 128 {
+		i := max(0, len(events)-1-int(in.Next()%8))
+		e = events[i]
+		a.events[key] = slices.Delete(events, i, i+1)
+		is = model.Pick(in, 0, 0, is, e.n)
+	} else {
+		is = model.Pick(in, is, 1, 3)
+		e.from = o.span.Backdate(o.Now(), model.Pick(in, 1, b, w/100, w/8, w/2, w-b, w-1)+int64(in.Next()))
+		e.at = e.from
 	}
-	i := max(0, len(events)-1-int(a.in.Next()))
-	is = model.Pick(&a.in, 0, 0, is, events[i].n)
 	if is > 1e6 {
 		is = 5 // the twin counts further than Redis
 	}
 	letter := map[bool]string{false: "a", true: "s"}[a.suppressed]
-	got := commit(a.T, script.NewServer(a.oracle), a.oracle.span, a.name(key), letter, events[i].at, events[i].n, is)
-	if want := a.oracle.twin(a.name(key)).Settle(a.oracle.Now(), events[i].at, events[i].n, is); got != want {
-		a.Errorf("%+v to %d at %d: settled %v, want %v", events[i], is, a.oracle.Now(), got, want)
+	removed, added := commit(a.T, script.NewServer(a.oracle), o.span, a.name(key), letter, e.from, e.at, e.n, is)
+	if r, more := o.twin(a.name(key)).Settle(o.Now(), e.from, e.at, e.n, is); removed != r || added != more {
+		a.Errorf("%+v to %d at %d: -%d+%d, want -%d+%d", e, is, o.Now(), removed, added, r, more)
 	}
-	if events[i].n = is; is == 0 {
-		a.events[key] = slices.Delete(events, i, i+1)
+	if is > 0 {
+		a.events[key] = append(a.events[key], event{e.at, max(e.at, o.Now()-int64(in.Next())*b/64), is})
 	}
 }
 
 // commit runs commit.lua.
-func commit(t *testing.T, s *script.Server, span window.Span, key, letter string, at int64, was, is uint64) (there bool) {
+func commit(t *testing.T, s *script.Server, span window.Span, key, kind string, from, at int64, was, is uint64) (removed, added uint64) {
 	t.Helper()
-	args := append(script.SpanArgs(span), letter, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
-	args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(at, 10))
+	args := append(script.SpanArgs(span), kind, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
+	args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
 	pick := func(all *script.Scripts) script.Script { return all.Commit }
 	reply := runScript(t, s, pick, []string{key}, args)
-	if len(reply) != 1 {
+	r := script.NewReader(reply)
+	removed, added = r.Count(1<<53), r.Count(1<<53)
+	if r.Done() != nil {
 		t.Fatal(reply)
 	}
-	return reply[0] == int64(1)
+	return removed, added
 }
 
 // runScript runs a script once, and returns its reply.
@@ -310,7 +319,7 @@ func (a *redisAgreement) calls(keys []string, rate trypema.Rate, capacity uint64
 		}
 		if got[i].Allowed && record && n > 0 {
 			key := keys[i%len(keys)]
-			a.events[key] = append(a.events[key], event{a.oracle.Now(), n})
+			a.events[key] = append(a.events[key], event{a.oracle.Now(), a.oracle.Now(), n})
 		}
 	}
 }

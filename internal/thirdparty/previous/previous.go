@@ -10,6 +10,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/trypema/trypema/redislimit"
@@ -18,14 +20,16 @@ import (
 //go:embed lua/*.lua
 var lua embed.FS
 
+const several, settles = "-- Decides calls that have several", "-- Changes what was admitted"
+
 // sources are its scripts, by what those of today begin with.
 var sources = map[string]string{
-	"-- Decides calls under Absolute":    read("absolute.lua"),
-	"-- Decides calls under Suppressed":  read("suppressed.lua"),
-	"-- Decides calls that have several": read("multi.lua"),
-	"-- Changes what was admitted":       read("commit.lua"),
-	"-- Makes the total":                 read("set.lua"),
-	"-- Settles windows":                 read("settle.lua"),
+	"-- Decides calls under Absolute":   read("absolute.lua"),
+	"-- Decides calls under Suppressed": read("suppressed.lua"),
+	several:                             read("multi.lua"),
+	settles:                             read("commit.lua"),
+	"-- Makes the total":                read("set.lua"),
+	"-- Settles windows":                read("settle.lua"),
 }
 
 var include = regexp.MustCompile(`(?m)^-- include (\w+\.lua)$`)
@@ -55,6 +59,15 @@ func (c Conn) Run(
 	for begins, source := range sources {
 		if prelude, _, found := strings.Cut(script, begins); found { // the prelude is struct.lua, or nothing
 			source = prelude + source
+			switch begins {
+			case several:
+				args = withoutLives(keys, args)
+			case settles:
+				args, answer = settling(keys, args, answer)
+			}
+			if args == nil {
+				break
+			}
 			sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
 			c.Conn.Run(ctx, source, hex.EncodeToString(sum[:]), keys, args, answer)
 			return
@@ -62,5 +75,55 @@ func (c Conn) Run(
 	}
 	for i := range keys {
 		answer(i, nil, errUnknown)
+	}
+}
+
+// withoutLives returns the arguments of multi.lua, where runs of calls had no life, or nil if one has.
+func withoutLives(keys, args [][]string) (out [][]string) {
+	for i, a := range args {
+		head := 5 + 3*len(keys[i])
+		was := slices.Clone(a[:head])
+		for run := range slices.Chunk(a[head:], 3) {
+			if run[2] != "0" {
+				return nil
+			}
+			was = append(was, run[:2]...)
+		}
+		out = append(out, was)
+	}
+	return out
+}
+
+// settling returns the arguments of commit.lua, to which a call was recorded when it was admitted, or nil if
+// one was not; and what makes its reply, whether that was there, that of today.
+func settling(
+	keys, args [][]string, answer func(int, []any, error),
+) (out [][]string, translated func(int, []any, error)) {
+	for i, a := range args {
+		was := slices.Clone(a[:5])
+		for w := range slices.Chunk(a[5:5+4*len(keys[i])], 4) {
+			if w[2] != w[3] {
+				return nil, nil
+			}
+			was = append(was, w[:3]...)
+		}
+		out = append(out, was)
+	}
+	return out, func(i int, reply []any, err error) {
+		var both []any
+		for _, one := range reply {
+			there, ok := one.(int64)
+			switch {
+			case !ok: // a fault
+				both = append(both, one)
+			case there == 0:
+				both = append(both, int64(0), int64(0))
+			default:
+				removed, _ := strconv.ParseInt(args[i][3], 10, 64)
+				added, _ := strconv.ParseInt(args[i][4], 10, 64)
+				both = append(both, removed, added)
+			}
+		}
+		answer(i, both, err)
 	}
 }
