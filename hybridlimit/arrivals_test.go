@@ -61,6 +61,7 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 					mu.Lock()
 					lossy = false // so that Close can settle
 					mu.Unlock()
+					synctest.Wait() // an exchange may be under way
 					t.Logf("at most %d of %d in a window, %d schedules, %d exchanges", most, space.Capacity, tried, f.Runs)
 					if most != space.Capacity {
 						t.Errorf("at most %d in a window, want %d: %v", most, space.Capacity, best)

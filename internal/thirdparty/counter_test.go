@@ -170,13 +170,12 @@ func (r rules) waits(have counter, b bound, c call, n uint64, a answer) bool {
 	return wait >= oldest+window-a.at-slack && wait <= window+a.at-c.at+slack && then >= n && then <= b.capacity
 }
 
-// commit is the settlement of a call that was admitted at c.n, at the true cost c.total, in one window.
+// commit is the settlement of a call that was admitted at c.n, at the true cost c.total, in one window: what is
+// there of the estimate is taken back, and then the true cost is entered.
 func (r rules) commit(have counter, c call) counter {
-	if c.total > c.n {
-		have.admitted += min(c.total-c.n, r.counted-min(have.observed(), r.counted))
-		return have
-	}
-	if have.admitted -= min(c.n-c.total, have.admitted); have.observed() == 0 {
+	have.admitted -= min(c.n, have.admitted)
+	have.admitted += min(c.total, r.counted-min(have.observed(), r.counted))
+	if have.observed() == 0 {
 		return counter{}
 	}
 	return have

@@ -72,8 +72,11 @@ func TestManyGroups(t *testing.T) {
 			return d
 		}
 		groups := 8_500
-		if explore.Long() {
+		switch {
+		case explore.Long():
 			groups = 35_990
+		case suppressed:
+			groups = 1000
 		}
 		allow(550_000)
 		for range groups {

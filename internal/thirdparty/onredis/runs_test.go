@@ -181,8 +181,8 @@ func TestSeveralLimitsInRuns(t *testing.T) {
 		addr func() string
 		runs int
 	}{
-		{"redis", redisserver.Start(t).Addr, explore.Runs(25, 2000)},
-		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(3, 50)},
+		{"redis", redisserver.Start(t).Addr, explore.Runs(8, 2000)},
+		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50)},
 	} {
 		t.Run(server.name, func(t *testing.T) {
 			clock, conn := rig.NewClock(goredisconn.New(rig.GoRedis(t, []string{server.addr()})))
