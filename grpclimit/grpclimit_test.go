@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -170,7 +171,6 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestPatientClient waits for its turn, and not beyond its deadline.
 // TestSeveralLimits: the details name the limit that refused, over a real connection.
 func TestSeveralLimits(t *testing.T) {
 	limits, err := trypema.NewLocal(trypema.Options{})
@@ -199,29 +199,37 @@ func TestSeveralLimits(t *testing.T) {
 	}
 }
 
+// TestPatientClient waits for its turn, and not at all if its deadline is before that.
 func TestPatientClient(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{Window: 300 * time.Millisecond})
+	conn, err := grpc.NewClient("passthrough:///example.com", grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = limits.Close() }()
-	c := dial(t, nil, limit(t, grpclimit.Options{Limiter: limits.Absolute(), Rate: trypema.Per(1, 300*time.Millisecond), MaxWait: time.Minute}))
-	began := time.Now()
-	for range 3 {
-		if err := check(t.Context(), c); err != nil {
-			t.Fatal(err)
+	defer func() { _ = conn.Close() }()
+	synctest.Test(t, func(t *testing.T) {
+		client := limit(t, grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(1), MaxWait: time.Hour}).UnaryClient()
+		call := func(ctx context.Context) error {
+			return client(ctx, "/a/b", nil, nil, conn, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+				return nil
+			})
 		}
-	}
-	if took := time.Since(began); took < 600*time.Millisecond {
-		t.Errorf("three calls in %v", took)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	began = time.Now()
-	denial(t, check(ctx, c))
-	if took := time.Since(began); took > 45*time.Millisecond {
-		t.Errorf("it waited %v in vain", took)
-	}
+		began := time.Now()
+		for range 3 {
+			if err := call(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took < 2*time.Minute || took > 2*time.Minute+2*time.Second {
+			t.Errorf("three calls at one a minute took %v", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+		defer cancel()
+		began = time.Now()
+		denial(t, call(ctx))
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it waited %v in vain", took)
+		}
+	})
 }
 
 // fakeStream is a stream of ever the same messages.

@@ -14,7 +14,8 @@ for arg; do
 	case $arg in ./* | . | github.com/*) packages="$packages $arg" ;; esac
 done
 if [ -z "$packages" ]; then
-	for module in $MODULES; do packages="$packages $module/..."; done
+	# The last module comes first: its tests wait for servers and a browser, and others compute meanwhile.
+	for module in $MODULES; do packages="$module/... $packages"; done
 	set -- "$@" $packages
 fi
 

@@ -14,10 +14,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -113,7 +116,7 @@ type polite struct {
 
 func (p *polite) RoundTrip(r *http.Request) (*http.Response, error) {
 	for {
-		d, err := p.limiter.Allow(r.Context(), r.URL.Host, p.rate)
+		d, err := p.limiter.Allow(r.Context(), hostOf(r.URL), p.rate)
 		if err != nil {
 			return nil, err
 		}
@@ -124,6 +127,12 @@ func (p *polite) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
+}
+
+// hostOf is a host and its port, however the URL spells them.
+func hostOf(u *url.URL) string {
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	return net.JoinHostPort(strings.TrimSuffix(strings.ToLower(u.Hostname()), "."), port)
 }
 
 // sleep returns after d, or with an error when ctx ends.

@@ -102,6 +102,23 @@ func TestHostsAreApart(t *testing.T) {
 	})
 }
 
+// A host has one limit, however URLs spell it.
+func TestSpellingsOfAHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hosts{answer: func(*http.Request) *http.Response { return ok() }}
+		f := open(t, h)
+		began := time.Now()
+		for _, host := range []string{"api.test", "API.test", "api.test:80", "api.test.", "Api.Test.:80", "api.test"} {
+			if _, err := f.fetch(t.Context(), "http://"+host+"/"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took < 10*time.Second {
+			t.Errorf("6 calls to one host took %v", took)
+		}
+	})
+}
+
 // Where the client follows a redirect, that is a call, too.
 func TestRedirectsCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
