@@ -18,6 +18,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/metrics"
 	"github.com/trypema/trypema/internal/tally"
 )
 
@@ -41,35 +42,30 @@ func New(meter metric.Meter) (*Observer, error) {
 	o := new(Observer)
 	var wrong []error
 	var all []metric.Observable
-	counter := func(name, unit, description string) metric.Float64ObservableCounter {
-		c, err := meter.Float64ObservableCounter("trypema."+name, metric.WithUnit(unit), metric.WithDescription(description))
+	counter := func(name, unit, help string) metric.Float64Observable {
+		c, err := meter.Float64ObservableCounter("trypema."+name, metric.WithUnit(unit), metric.WithDescription(help))
 		wrong, all = append(wrong, err), append(all, c)
 		return c
 	}
-	gauge := func(name, unit, description string) metric.Float64ObservableGauge {
-		g, err := meter.Float64ObservableGauge("trypema."+name, metric.WithUnit(unit), metric.WithDescription(description))
-		wrong, all = append(wrong, err), append(all, g)
-		return g
+	of := make([]metric.Float64Observable, len(metrics.All))
+	for i := range metrics.All {
+		switch m := &metrics.All[i]; {
+		case i > 0 && m.Name == metrics.All[i-1].Name: // with another outcome
+			of[i] = of[i-1]
+		case m.Counter:
+			of[i] = counter(m.Name, m.Unit, m.Help)
+		default:
+			g, err := meter.Float64ObservableGauge("trypema."+m.Name, metric.WithUnit(m.Unit), metric.WithDescription(m.Help))
+			wrong, all, of[i] = append(wrong, err), append(all, g), g
+		}
 	}
-	var (
-		decisions = counter("decisions", "{call}", "Calls that were decided, by outcome.")
-		failed    = counter("errors", "{call}", "Calls that got an error and no decision.")
-		fallbacks = counter("fallback_decisions", "{call}", "Calls that were decided by the failure policy, because Redis was not there.")
-		waited    = counter("waited_calls", "{call}", "Calls to Hybrid that waited for Redis, because nothing was on lease.")
-		outages   = counter("redis.outages", "{outage}", "Times that Redis was taken for gone.")
-		unread    = counter("redis.unreadable_windows", "{window}", "Unreadable windows in Redis that were started again.")
-		buckets   = counter("decision.duration.bucket", "{call}", "Calls that took less than le seconds. Redis: all of them; Local and Hybrid: a sample.")
-		took      = counter("decision.duration.sum", "s", "How long the calls in the buckets took together.")
-		keys      = gauge("keys", "{key}", "Keys that are held in the process.")
-		active    = gauge("active_keys", "{key}", "Keys that have something to do with Redis: a call under way or, for Hybrid, settling.")
-		leased    = gauge("leased_budget", "1", "What Hybrid has on lease, as each key was left by its last message.")
-		lag       = gauge("settling_lag", "s", "How far Hybrid is behind with settling.")
-		redisUp   = gauge("redis.up", "1", "Whether Redis is there (1), or taken for gone (0).")
-	)
+	duration := metrics.Duration.Name
+	buckets := counter(duration+".bucket", "{call}", metrics.Duration.Help+" Calls that took less than le seconds.")
+	sum := counter(duration+".sum", metrics.Duration.Unit, "Duration of the calls in the buckets together.")
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err
 	}
-	observe := func(to metric.Observer, m trypema.Meter) {
+	observe := func(to metric.Observer, m *trypema.Meter) {
 		s := m.Read()
 		names := []attribute.KeyValue{
 			attribute.String("policy", m.Policy), attribute.String("provider", m.Provider), attribute.String("strategy", m.Strategy),
@@ -77,44 +73,23 @@ func New(meter metric.Meter) (*Observer, error) {
 		tell := func(i metric.Float64Observable, value float64, more ...attribute.KeyValue) {
 			to.ObserveFloat64(i, value, metric.WithAttributes(append(names, more...)...))
 		}
-		tell(decisions, float64(s.Allowed), attribute.String("outcome", "allowed"))
-		if m.Strategy == "suppressed" {
-			tell(decisions, float64(s.Suppressed), attribute.String("outcome", "suppressed"))
-		} else {
-			tell(decisions, float64(s.Rejected), attribute.String("outcome", "rejected"))
+		for i, value := range metrics.Read(m, &s) {
+			if outcome := metrics.All[i].Outcome; outcome != "" {
+				tell(of[i], value, attribute.String("outcome", outcome))
+			} else {
+				tell(of[i], value)
+			}
 		}
-		tell(failed, float64(s.Errors))
 		for bound, n := range tally.Below(&s.Latency) {
 			tell(buckets, float64(n), attribute.String("le", strconv.FormatFloat(bound, 'g', -1, 64)))
 		}
 		tell(buckets, float64(tally.Measured(&s.Latency)), attribute.String("le", "+Inf"))
-		tell(took, s.LatencySum.Seconds())
-		tell(keys, float64(s.Keys))
-		if m.Provider == "local" {
-			return
-		}
-		tell(fallbacks, float64(s.Fallbacks))
-		if m.Provider == "policies" { // their provider tells the rest
-			return
-		}
-		up := 1.0
-		if s.RedisErr != nil {
-			up = 0
-		}
-		tell(redisUp, up)
-		tell(outages, float64(s.Outages))
-		tell(unread, float64(s.Unreadable))
-		tell(active, float64(s.ActiveKeys))
-		if m.Provider == "hybrid" {
-			tell(waited, float64(s.Waited))
-			tell(leased, float64(s.Leased))
-			tell(lag, s.SettlingLag.Seconds())
-		}
+		tell(sum, s.LatencySum.Seconds())
 	}
 	var err error
 	o.registration, err = meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
 		for _, m := range o.meters.All() {
-			observe(to, m)
+			observe(to, &m)
 		}
 		return nil
 	}, all...)

@@ -14,10 +14,12 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/metrics"
 	"github.com/trypema/trypema/internal/tally"
 )
 
@@ -31,30 +33,40 @@ func New() *Collector { return new(Collector) }
 func (c *Collector) Observe(m trypema.Meter) { c.meters.Observe(m) }
 
 var (
-	decisions = describe("decisions_total", "Calls that were decided, by outcome.", "outcome")
-	errors    = describe("errors_total", "Calls that got an error and no decision.")
-	fallbacks = describe("fallback_decisions_total", "Calls that were decided by the failure policy, because Redis was not there.")
-	waited    = describe("waited_calls_total", "Calls to Hybrid that waited for Redis, because nothing was on lease.")
-	outages   = describe("redis_outages_total", "Times that Redis was taken for gone.")
-	unread    = describe("redis_unreadable_windows_total", "Unreadable windows in Redis that were started again.")
-	duration  = describe("decision_duration_seconds", "How long calls took. Redis: all of them; Local and Hybrid: a sample.")
-	keys      = describe("keys", "Keys that are held in the process.")
-	active    = describe("active_keys", "Keys that have something to do with Redis: a call under way or, for Hybrid, settling.")
-	leased    = describe("leased_budget", "What Hybrid has on lease, as each key was left by its last message.")
-	lag       = describe("settling_lag_seconds", "How far Hybrid is behind with settling.")
-	redisUp   = describe("redis_up", "Whether Redis is there (1), or taken for gone (0).")
+	duration = describe(&metrics.Duration, "_seconds")
+	descs    = func() (all []*prometheus.Desc) { // of metrics.All
+		for i := range metrics.All {
+			m, suffix := &metrics.All[i], ""
+			switch {
+			case i > 0 && m.Name == metrics.All[i-1].Name: // with another outcome
+				all = append(all, all[i-1])
+				continue
+			case m.Counter:
+				suffix = "_total"
+			case m.Unit == "s":
+				suffix = "_seconds"
+			}
+			all = append(all, describe(m, suffix))
+		}
+		return all
+	}()
 )
 
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("trypema_"+name, help, append([]string{"policy", "provider", "strategy"}, labels...), nil)
+func describe(m *metrics.Metric, suffix string) *prometheus.Desc {
+	labels := []string{"policy", "provider", "strategy"}
+	if m.Outcome != "" {
+		labels = append(labels, "outcome")
+	}
+	return prometheus.NewDesc("trypema_"+strings.ReplaceAll(m.Name, ".", "_")+suffix, m.Help, labels, nil)
 }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		decisions, errors, fallbacks, waited, outages, unread, duration, keys, active, leased, lag, redisUp,
-	} {
-		to <- d
+	to <- duration
+	for i, d := range descs {
+		if i == 0 || d != descs[i-1] {
+			to <- d
+		}
 	}
 }
 
@@ -62,38 +74,17 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	for _, m := range c.meters.All() {
 		s := m.Read()
-		send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
-			to <- prometheus.MustNewConstMetric(d, kind, value, append([]string{m.Policy, m.Provider, m.Strategy}, labels...)...)
-		}
-		send(decisions, prometheus.CounterValue, float64(s.Allowed), "allowed")
-		if m.Strategy == "suppressed" {
-			send(decisions, prometheus.CounterValue, float64(s.Suppressed), "suppressed")
-		} else {
-			send(decisions, prometheus.CounterValue, float64(s.Rejected), "rejected")
-		}
-		send(errors, prometheus.CounterValue, float64(s.Errors))
 		to <- prometheus.MustNewConstHistogram(duration, tally.Measured(&s.Latency), s.LatencySum.Seconds(),
 			maps.Collect(tally.Below(&s.Latency)), m.Policy, m.Provider, m.Strategy)
-		send(keys, prometheus.GaugeValue, float64(s.Keys))
-		if m.Provider == "local" {
-			continue
-		}
-		send(fallbacks, prometheus.CounterValue, float64(s.Fallbacks))
-		if m.Provider == "policies" { // their provider tells the rest
-			continue
-		}
-		up := 1.0
-		if s.RedisErr != nil {
-			up = 0
-		}
-		send(redisUp, prometheus.GaugeValue, up)
-		send(outages, prometheus.CounterValue, float64(s.Outages))
-		send(unread, prometheus.CounterValue, float64(s.Unreadable))
-		send(active, prometheus.GaugeValue, float64(s.ActiveKeys))
-		if m.Provider == "hybrid" {
-			send(waited, prometheus.CounterValue, float64(s.Waited))
-			send(leased, prometheus.GaugeValue, float64(s.Leased))
-			send(lag, prometheus.GaugeValue, s.SettlingLag.Seconds())
+		for i, value := range metrics.Read(&m, &s) {
+			kind, labels := prometheus.GaugeValue, []string{m.Policy, m.Provider, m.Strategy}
+			if metrics.All[i].Counter {
+				kind = prometheus.CounterValue
+			}
+			if outcome := metrics.All[i].Outcome; outcome != "" {
+				labels = append(labels, outcome)
+			}
+			to <- prometheus.MustNewConstMetric(descs[i], kind, value, labels...)
 		}
 	}
 }

@@ -1,0 +1,103 @@
+// Package metrics is the one list of the metrics that promlimit and otellimit export.
+package metrics
+
+import (
+	"iter"
+
+	"github.com/trypema/trypema"
+)
+
+// Metric is a number that is read from the counters of a limiter.
+type Metric struct {
+	Name    string // without "trypema" before it; parts are separated by dots
+	Unit    string // in UCUM, as OpenTelemetry wants it
+	Help    string
+	Counter bool // it only grows; otherwise it is a gauge
+
+	// Outcome is how the calls that it counts were decided. Metrics of one name differ in it.
+	Outcome string
+
+	value func(*trypema.Stats) float64
+	shows func(provider, strategy string) bool
+}
+
+// Duration is the histogram of how long calls took, which is no single number.
+var Duration = Metric{
+	Name: "decision.duration", Unit: "s", Counter: true,
+	Help: "Duration of calls. Redis: all calls; Local and Hybrid: a sample.",
+}
+
+func each(string, string) bool             { return true }
+func remote(provider, _ string) bool       { return provider == "redis" || provider == "hybrid" }
+func hybrid(provider, _ string) bool       { return provider == "hybrid" }
+func notLocal(provider, _ string) bool     { return provider != "local" }
+func bySuppressed(_, strategy string) bool { return strategy == "suppressed" }
+func byAbsolute(_, strategy string) bool   { return strategy != "suppressed" }
+
+const (
+	decisions     = "decisions"
+	decisionsHelp = "Number of calls that were decided, by outcome."
+)
+
+// All are the metrics but Duration. Those of one name follow each other.
+var All = []Metric{
+	{decisions, "{call}", decisionsHelp, true, "allowed", func(s *trypema.Stats) float64 { return float64(s.Allowed) }, each},
+	{decisions, "{call}", decisionsHelp, true, "suppressed", func(s *trypema.Stats) float64 { return float64(s.Suppressed) }, bySuppressed},
+	{decisions, "{call}", decisionsHelp, true, "rejected", func(s *trypema.Stats) float64 { return float64(s.Rejected) }, byAbsolute},
+	{
+		"errors", "{call}", "Number of calls that got an error and no decision.",
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Errors) }, each,
+	},
+	{
+		"fallback_decisions", "{call}", "Number of calls that the failure policy decided, because Redis was unavailable.",
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Fallbacks) }, notLocal,
+	},
+	{
+		"waited_calls", "{call}", "Number of calls to Hybrid that waited for Redis, because their key had no lease.",
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Waited) }, hybrid,
+	},
+	{
+		"redis.outages", "{outage}", "Number of times the circuit breaker opened.",
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Outages) }, remote,
+	},
+	{
+		"redis.unreadable_windows", "{window}", "Number of windows in Redis that could not be read and were started again.",
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Unreadable) }, remote,
+	},
+	{
+		"redis.up", "1", "Whether Redis is available (1), or the circuit breaker is open (0).",
+		false, "", func(s *trypema.Stats) float64 {
+			if s.RedisErr != nil {
+				return 0
+			}
+			return 1
+		}, remote,
+	},
+	{
+		"keys", "{key}", "Number of keys held in this process.",
+		false, "", func(s *trypema.Stats) float64 { return float64(s.Keys) }, each,
+	},
+	{
+		"active_keys", "{key}", "Number of keys with a call to Redis under way or, for Hybrid, that settle.",
+		false, "", func(s *trypema.Stats) float64 { return float64(s.ActiveKeys) }, remote,
+	},
+	{
+		"leased_budget", "1", "Cost that Hybrid has on lease, as the last message of each key left it.",
+		false, "", func(s *trypema.Stats) float64 { return float64(s.Leased) }, hybrid,
+	},
+	{
+		"settling_lag", "s", "How far Hybrid is behind with settling.",
+		false, "", func(s *trypema.Stats) float64 { return s.SettlingLag.Seconds() }, hybrid,
+	},
+}
+
+// Read yields the place in All of each metric that a meter has, and its value.
+func Read(m *trypema.Meter, s *trypema.Stats) iter.Seq2[int, float64] {
+	return func(yield func(int, float64) bool) {
+		for i := range All {
+			if All[i].shows(m.Provider, m.Strategy) && !yield(i, All[i].value(s)) {
+				return
+			}
+		}
+	}
+}
