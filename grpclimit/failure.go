@@ -22,7 +22,7 @@ func (f *failure) Error() string              { return f.status.Err().Error() }
 func (f *failure) GRPCStatus() *status.Status { return f.status }
 func (f *failure) Unwrap() error              { return f.cause }
 
-const cannotJudge = "the limit of calls cannot be judged"
+const cannotJudge = "rate limiter unavailable"
 
 // mistakes are the errors that no retry cures.
 var mistakes = []error{

@@ -57,7 +57,7 @@ func (f faulty) AllowN(context.Context, string, trypema.Rate, uint64) (trypema.D
 
 // secrets are what may not leave the process.
 var secrets = []string{
-	"billing", "acme", "alice", "10.1.2.3", "6379", "edis", "WRONGTYPE", "trypema", "rate", "hunter2", ".go:",
+	"billing", "acme", "alice", "10.1.2.3", "6379", "edis", "WRONGTYPE", "trypema", "invalid rate", "rate is", "hunter2", ".go:",
 }
 
 func tells(t *testing.T, err error) {

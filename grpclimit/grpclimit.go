@@ -172,9 +172,9 @@ func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time
 
 // denied is the status of a denial.
 func (l *Limit) denied(d trypema.Decision) error {
-	text := "the quota of calls is used up"
+	text := "rate limit exceeded"
 	if d.Outcome == trypema.OutcomeSuppressed {
-		text = "a part of the calls is declined for now"
+		text = "call shed under overload"
 	}
 	s := status.New(codes.ResourceExhausted, text)
 	// A name that is not UTF-8 could not be encoded, nor what comes with it.

@@ -196,7 +196,7 @@ func (m *middleware) admits(w http.ResponseWriter, r *http.Request) bool {
 	case j.passes:
 		return true
 	case j.keyless:
-		p := problem{Type: "about:blank", Title: "The request does not say who makes it."}
+		p := problem{Type: "about:blank", Title: "The request does not identify its client."}
 		writeProblem(w, http.StatusBadRequest, p)
 		return false
 	case err != nil:
@@ -266,12 +266,12 @@ func (m *middleware) denied(w http.ResponseWriter, r *http.Request, d trypema.De
 func deny(w http.ResponseWriter, d trypema.Decision, policy string) {
 	p := problem{
 		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
-		Title:    "The quota of requests is used up.",
+		Title:    "Rate limit exceeded.",
 		Policies: []string{policy},
 	}
 	if d.Outcome == trypema.OutcomeSuppressed {
 		p.Type = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-		p.Title = "A part of the requests is declined for now."
+		p.Title = "Request shed under overload."
 	}
 	writeProblem(w, http.StatusTooManyRequests, p)
 }
@@ -284,6 +284,6 @@ func (m *middleware) failed(w http.ResponseWriter, r *http.Request, err error) {
 	} else if answers(w, http.StatusServiceUnavailable, own) {
 		return
 	}
-	p := problem{Type: "about:blank", Title: "The limit of requests cannot be judged."}
+	p := problem{Type: "about:blank", Title: "Rate limiter unavailable."}
 	writeProblem(w, http.StatusServiceUnavailable, p)
 }

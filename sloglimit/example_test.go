@@ -32,7 +32,7 @@ func ExampleNew() {
 		}
 	}
 	changes.Close() // which looks once more
-	// Output: level=INFO msg="trypema: limits" policy=login provider=local strategy=absolute denied=2
+	// Output: level=INFO msg="trypema: denies calls" policy=login provider=local strategy=absolute denied=2
 }
 
 // A Log is given to a provider, which calls Observe; it can be one of several observers.

@@ -161,9 +161,9 @@ func (l *Log) limiting(id name, denied uint64, now time.Time) {
 	if !p.set(is, changes, now, l.interval) {
 		return
 	}
-	message := "trypema: limits"
+	message := "trypema: denies calls"
 	if !is {
-		message = "trypema: limits no more"
+		message = "trypema: denies no more calls"
 	}
 	l.say(slog.LevelInfo, message, id, &p.state, now, slog.Uint64("denied", denied-p.told))
 	p.told = denied
@@ -187,9 +187,9 @@ func (l *Log) redis(id name, s *trypema.Stats, now time.Time) {
 	more := []slog.Attr{slog.Uint64("fallbacks", s.Fallbacks-p.told)}
 	p.told = s.Fallbacks
 	if gone {
-		l.say(slog.LevelWarn, "trypema: Redis is gone", id, &p.state, now, append(more, slog.Any("err", s.RedisErr))...)
+		l.say(slog.LevelWarn, "trypema: Redis unavailable, failure policy active", id, &p.state, now, append(more, slog.Any("err", s.RedisErr))...)
 	} else {
-		l.say(slog.LevelInfo, "trypema: Redis is back", id, &p.state, now, more...)
+		l.say(slog.LevelInfo, "trypema: Redis available again", id, &p.state, now, more...)
 	}
 }
 
@@ -213,7 +213,7 @@ func (l *Log) say(level slog.Level, message string, id name, s *state, now time.
 	}
 	attrs = append(attrs, more...)
 	if s.changes > 1 {
-		attrs = append(attrs, slog.Int("untold", s.changes-1))
+		attrs = append(attrs, slog.Int("unlogged", s.changes-1))
 	}
 	s.said, s.at, s.changes = s.is, now, 0
 	err := guard.Call("the logger of sloglimit", func() {

@@ -71,14 +71,14 @@ func TestLimiting(t *testing.T) {
 		expect("")
 		deny(3)
 		time.Sleep(time.Second)
-		expect("at=2s level=INFO msg=\"trypema: limits\" policy=api provider=local strategy=absolute denied=3\n")
+		expect("at=2s level=INFO msg=\"trypema: denies calls\" policy=api provider=local strategy=absolute denied=3\n")
 		for range 30 { // it goes on
 			deny(2)
 			time.Sleep(time.Second)
 		}
 		expect("")
 		time.Sleep(20 * time.Second)
-		expect("at=42s level=INFO msg=\"trypema: limits no more\" policy=api provider=local strategy=absolute denied=60\n")
+		expect("at=42s level=INFO msg=\"trypema: denies no more calls\" policy=api provider=local strategy=absolute denied=60\n")
 		if err := changes.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		got := lines()
 		n := strings.Count(got, "\n")
-		if n < 5 || n > 10 || !strings.Contains(got, "level=WARN msg=\"trypema: Redis is gone\" policy=api provider=redis fallbacks=") ||
+		if n < 5 || n > 10 || !strings.Contains(got, "level=WARN msg=\"trypema: Redis unavailable, failure policy active\" policy=api provider=redis fallbacks=") ||
 			!strings.Contains(got, "no answer within 250ms") {
 			t.Errorf("%d lines in ten minutes, want one each minute:\n%s", n, got)
 		}
@@ -129,14 +129,14 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 		for line := range strings.Lines(got) {
 			told++
 			var more int
-			if _, after, ok := strings.Cut(line, "untold="); ok {
+			if _, after, ok := strings.Cut(line, "unlogged="); ok {
 				if _, err := fmt.Sscan(after, &more); err != nil {
 					t.Error(err)
 				}
 				told += more
 			}
 		}
-		if told != 200 || !strings.Contains(got[strings.LastIndex(got, "at="):], "Redis is back") {
+		if told != 200 || !strings.Contains(got[strings.LastIndex(got, "at="):], "Redis available again") {
 			t.Errorf("%d changes were told of, want 200; the last that it is back:\n%s", told, got)
 		}
 	})
