@@ -4,6 +4,8 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Never is the RetryAfter of a call whose cost is above the capacity: no amount of waiting lets it pass.
@@ -83,4 +85,21 @@ type Usage struct {
 	Remaining uint64
 	// SuppressionFactor is the probability with which a call of cost 1 would be declined now; 0 under Absolute.
 	SuppressionFactor float64
+}
+
+// set makes d the decision that a verdict means. It writes through a pointer because a Decision is too large for the
+// compiler to keep in registers: made and returned by value it would be copied at every step.
+func (d *Decision) set(capacity uint64, v *window.Verdict, denial Outcome) {
+	d.Allowed = v.Allowed
+	d.Outcome = denial
+	if v.Allowed {
+		d.Outcome = OutcomeAllowed
+	}
+	d.Limit = capacity
+	d.Remaining = window.Room(capacity, v.Now)
+	d.RetryAfter = time.Duration(v.Wait)
+	if v.Wait != window.Never {
+		d.RemainingAfterWaiting = window.Room(capacity, v.Then)
+	}
+	d.SuppressionFactor = v.Factor
 }
