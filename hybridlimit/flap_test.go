@@ -134,6 +134,9 @@ func TestFlappingRedis(t *testing.T) {
 				{OnFailure: redislimit.FailOpen, Instances: 1},
 				{OnFailure: redislimit.FailClosed, Instances: 1},
 			} {
+				if suppressed && o.Instances == 1 && !explore.Long() { // as Absolute
+					continue
+				}
 				t.Run(fmt.Sprintf("%s, %s, %v, Instances %d", provider, name(suppressed), o.OnFailure, o.Instances), func(t *testing.T) {
 					t.Parallel()
 					tries := 1

@@ -37,7 +37,7 @@ func TestFloodOfKeys(t *testing.T) {
 				capacity := uint64(100 / test.pause)
 				var log []anywindow.Admission
 				most, began := 0, time.Now()
-				for i := range map[bool]int{false: 300, true: 600}[explore.Long()] {
+				for i := range map[bool]int{false: 200, true: 600}[explore.Long()] {
 					var flood sync.WaitGroup
 					for j := range 10 {
 						flood.Go(func() {

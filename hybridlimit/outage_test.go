@@ -34,10 +34,10 @@ type multiOutage struct {
 const (
 	outageTimeout  = 100 * time.Millisecond
 	outageInterval = 200 * time.Millisecond
-	outageLength   = 8 * time.Second
+	outageLength   = 6500 * time.Millisecond
 )
 
-var outageBegins = []time.Duration{6 * time.Second, 20 * time.Second}
+var outageBegins = []time.Duration{5500 * time.Millisecond, 16 * time.Second}
 
 // gone reports whether Redis is, and has been for so long that everybody must have noticed, and what was on lease near the limit has
 // ended; back likewise.

@@ -378,7 +378,7 @@ func (s *Subject) retryAfter(t *trial) {
 	rate := s.rate(c)
 	rounds := 6
 	if s.Jitter == 0 {
-		rounds = explore.Size(100, 500)
+		rounds = explore.Size(50, 500)
 	}
 	for round := range rounds {
 		for l.peek("k", rate, 1).Allowed || rng.IntN(4) > 0 {
@@ -473,7 +473,11 @@ func (s *Subject) burstFromCold(t *trial) {
 // settlesAtTheLimit offers Poisson arrivals. More than twenty times the limit, and what only virtual time makes cheap, is
 // for the tests of the law.
 func (s *Subject) settlesAtTheLimit(t *trial) {
-	for _, load := range some(s, 1.5, 0.5, 5) {
+	most := 3.
+	if explore.Long() {
+		most = 5
+	}
+	for _, load := range some(s, 1.5, 0.5, most) {
 		t.Logf("load %v", load)
 		rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
 		l := s.make(t, trypema.Options{})

@@ -176,7 +176,7 @@ func (w *world) lost(a *account, p parcel) {
 // Whatever is lost, delayed, delivered late, or dies: no window admits more than the capacity.
 func TestBound(t *testing.T) {
 	first := explore.Seed(t)
-	for run := range explore.Runs(18, 3000) {
+	for run := range explore.Runs(14, 3000) {
 		seed := first + uint64(run)
 		rng := rand.New(rand.NewPCG(seed, 1))
 		instances := 1 + rng.IntN(9)
