@@ -32,7 +32,7 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 						limiter, bound = local.Suppressed(), space.Capacity*3/2
 					}
 					tried := 0
-					attack(t, space, arrivals.Tries(400), bound, func(s arrivals.Schedule) uint64 {
+					attack(t, space, arrivals.Tries(250), bound, func(s arrivals.Schedule) uint64 {
 						tried++
 						key := fmt.Sprint(tried) // among the keys of other schedules
 						return anywindow.Most(s.Run(false, func(c arrivals.Call) (bool, time.Duration) {
@@ -63,7 +63,7 @@ func TestNoArrivalsPassOneOfSeveralLimits(t *testing.T) {
 						t.Fatal(err)
 					}
 					tried := 0
-					attack(t, space, arrivals.Tries(200), space.Capacity, func(s arrivals.Schedule) uint64 {
+					attack(t, space, arrivals.Tries(120), space.Capacity, func(s arrivals.Schedule) uint64 {
 						tried++
 						key := fmt.Sprint(tried)
 						return anywindow.Most(s.Run(false, func(c arrivals.Call) (bool, time.Duration) {

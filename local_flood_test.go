@@ -13,15 +13,20 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// New keys without end, ten thousand in a window: the keys held stay within those of two windows and a bit, or MaxKeys, and so does memory; and a key
+// New keys without end, thousands in a window: the keys held stay within those of two windows and a bit, or MaxKeys, and so does memory; and a key
 // that is in use meanwhile has its limit, no more and no less.
 func TestFloodOfKeys(t *testing.T) {
-	const window, tick, each = time.Second, 10 * time.Millisecond, 100
+	const window, tick = time.Second, 10 * time.Millisecond
+	each, ticks := 50, 500
+	if explore.Long() {
+		each, ticks = 100, 800
+	}
 	for _, test := range []struct {
 		maxKeys, most int
-	}{{0, 22_000}, {500, 500}} {
+	}{{0, 220 * each}, {500, 500}} {
 		for _, suppressed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("MaxKeys %d, suppressed %v", test.maxKeys, suppressed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -33,7 +38,7 @@ func TestFloodOfKeys(t *testing.T) {
 					var log []anywindow.Admission
 					var early uint64
 					most := 0
-					for i := range 800 {
+					for i := range ticks {
 						for j := range each {
 							if _, err := limiter.Allow(t.Context(), fmt.Sprint(i*each+j), 10); err != nil {
 								t.Fatal(err)
@@ -54,7 +59,7 @@ func TestFloodOfKeys(t *testing.T) {
 						synctest.Wait()
 					}
 					if late := heap(); late > early+early/2+1<<20 {
-						t.Errorf("%d bytes after two windows, %d after eight", early, late)
+						t.Errorf("%d bytes after two windows, %d after %d", early, late, ticks/100)
 					}
 					if most > test.most {
 						t.Errorf("%d keys held, want at most %d", most, test.most)
@@ -121,7 +126,7 @@ func TestCrowdOnOneKey(t *testing.T) {
 
 // Keys of a megabyte work, and take their memory along when they go.
 func TestHugeKeys(t *testing.T) {
-	const n = 20
+	const n = 10
 	synctest.Test(t, func(t *testing.T) {
 		l := newLocal(t, trypema.Options{Window: time.Second})
 		before := heap()

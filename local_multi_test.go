@@ -150,7 +150,7 @@ func TestMultiUnderStress(t *testing.T) {
 			t.Fatal(err)
 		}
 		all.Go(func() {
-			for range explore.Size(2_000, 200_000) {
+			for range explore.Size(1_000, 200_000) {
 				key := string(rune('a' + rng.IntN(20)))
 				switch rng.IntN(20) {
 				case 0:

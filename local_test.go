@@ -221,7 +221,7 @@ func TestMaxKeysUnderConcurrency(t *testing.T) {
 	var wg sync.WaitGroup
 	for c := range 8 {
 		wg.Go(func() {
-			for i := range 5000 {
+			for i := range explore.Size(2500, 50_000) {
 				l.Absolute().Allow(t.Context(), fmt.Sprint(c, i%200), 1)
 				if n := l.Len(); n > most+8 {
 					t.Errorf("%d keys", n)
@@ -246,7 +246,7 @@ func heap() uint64 {
 }
 
 func TestMillionKeysInBoundedMemory(t *testing.T) {
-	n := explore.Size(100_000, 1_000_000)
+	n := explore.Size(50_000, 1_000_000)
 	for _, strategy := range []string{"Absolute", "Suppressed"} {
 		l := newLocal(t, trypema.Options{Window: time.Hour})
 		limiter := each(l)[strategy]
@@ -271,7 +271,7 @@ func TestIdleKeysGiveMemoryBack(t *testing.T) {
 		o := trypema.Options{Window: time.Second}
 		l := newLocal(t, o)
 		before := heap()
-		for i := range 50_000 {
+		for i := range 25_000 {
 			limiter := l.Absolute()
 			if i%2 == 0 {
 				limiter = l.Suppressed()
@@ -279,7 +279,7 @@ func TestIdleKeysGiveMemoryBack(t *testing.T) {
 			limiter.Allow(t.Context(), fmt.Sprint("user:", i), 100)
 		}
 		if held := heap() - before; held < 1<<20 {
-			t.Fatalf("50,000 keys hold %d bytes", held)
+			t.Fatalf("25,000 keys hold %d bytes", held)
 		}
 		time.Sleep(5 * o.Window)
 		synctest.Wait()
@@ -300,7 +300,7 @@ func TestDroppedLocalIsCollected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range 1000 {
+		for i := range 300 {
 			l.Absolute().Allow(t.Context(), fmt.Sprint(i), 1)
 		}
 	}
@@ -349,7 +349,8 @@ func noAllocations(t *testing.T, o trypema.Options) {
 // calls that certainly fell into it. How much is admitted depends on how often the machine lets the callers run; more than one
 // window's worth shows that windows slide.
 func TestNeverAboveUnderConcurrency(t *testing.T) {
-	const capacity, window, callers, windows = 500, 50 * time.Millisecond, 16, 20
+	const capacity, window, callers = 500, 50 * time.Millisecond, 16
+	windows := time.Duration(explore.Size(10, 100))
 	l := newLocal(t, trypema.Options{Window: window, Bucket: time.Millisecond})
 	limiter := l.Absolute()
 	rate := trypema.Per(capacity, window)
@@ -410,7 +411,7 @@ func TestDeleteUnderLoad(t *testing.T) {
 		var wg sync.WaitGroup
 		for c := range callers {
 			wg.Go(func() {
-				for i := range 5000 {
+				for i := range explore.Size(2500, 50_000) {
 					key := fmt.Sprint("k", i%3)
 					d, err := limiter.Allow(t.Context(), key, rate)
 					u, err2 := limiter.Usage(t.Context(), key, rate)

@@ -71,6 +71,9 @@ func (c *line) Run(ctx context.Context, source, sha1 string, keys, args [][]stri
 		}
 	}
 	wait := func(d time.Duration) bool {
+		if d == 0 {
+			return ctx.Err() == nil
+		}
 		select {
 		case <-ctx.Done():
 			return false
@@ -131,11 +134,14 @@ func TestFlappingRedis(t *testing.T) {
 				{OnFailure: redislimit.FailOpen, Instances: 1},
 				{OnFailure: redislimit.FailClosed, Instances: 1},
 			} {
+				if suppressed && o.Instances == 1 && !explore.Long() { // as Absolute
+					continue
+				}
 				t.Run(fmt.Sprintf("%s, %s, %v, Instances %d", provider, name(suppressed), o.OnFailure, o.Instances), func(t *testing.T) {
 					t.Parallel()
 					tries := 1
 					if o.OnFailure == redislimit.FailLocal {
-						tries = 1 + o.Instances
+						tries = 2*o.Instances - 1
 					}
 					if explore.Long() {
 						tries = len(faults)

@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -36,7 +37,7 @@ func TestFloodOfKeys(t *testing.T) {
 				capacity := uint64(100 / test.pause)
 				var log []anywindow.Admission
 				most, began := 0, time.Now()
-				for i := range 600 {
+				for i := range map[bool]int{false: 200, true: 600}[explore.Long()] {
 					var flood sync.WaitGroup
 					for j := range 10 {
 						flood.Go(func() {
@@ -83,7 +84,7 @@ func TestCrowdOnOneKey(t *testing.T) {
 			var all sync.WaitGroup
 			began := time.Now()
 			for round := range 3 {
-				for i := range callers {
+				for i := range []int{callers, callers / 10, callers / 10}[round] {
 					all.Go(func() {
 						d, err := f.limiters[i%3].Allow(ctx, "k", f.rate)
 						if err != nil || d.Fallback {

@@ -25,7 +25,7 @@ func TestLoneCallerGetsAll(t *testing.T) {
 	// These have found something.
 	seeds := []uint64{2421641295143893501, 8770928376319792088, 15051820313132381433}
 	first := explore.Seed(t)
-	for i := range uint64(explore.Runs(200, 30_000)) {
+	for i := range uint64(explore.Runs(100, 30_000)) {
 		seeds = append(seeds, first+i)
 	}
 	for _, seed := range seeds {

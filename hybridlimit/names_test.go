@@ -22,7 +22,7 @@ type strategies interface {
 // owner is somebody with counts of its own: a plain key, or a key by a policy.
 type owner struct {
 	what   string
-	allow  func() (trypema.Decision, error)
+	allow  func(cost uint64) (trypema.Decision, error)
 	peek   func() (trypema.Decision, error)
 	delete func() error
 }
@@ -47,11 +47,11 @@ func ownersOf(t *testing.T, p strategies, prefix string, s trypema.Strategy) (al
 	} {
 		o := owner{what: fmt.Sprintf("prefix %q, key %q", prefix, key)}
 		if i%2 == 0 { // several limits share the window of the one
-			o.allow = func() (trypema.Decision, error) { return l.Allow(ctx, key, rate) }
+			o.allow = func(cost uint64) (trypema.Decision, error) { return l.AllowN(ctx, key, rate, cost) }
 			o.peek = func() (trypema.Decision, error) { return m.Peek(ctx, key, 1) }
 			o.delete = func() error { return m.Delete(ctx, key) }
 		} else {
-			o.allow = func() (trypema.Decision, error) { return m.Allow(ctx, key) }
+			o.allow = func(cost uint64) (trypema.Decision, error) { return m.AllowN(ctx, key, cost) }
 			o.peek = func() (trypema.Decision, error) { return l.Peek(ctx, key, rate, 1) }
 			o.delete = func() error { return l.Delete(ctx, key) }
 		}
@@ -66,7 +66,7 @@ func ownersOf(t *testing.T, p strategies, prefix string, s trypema.Strategy) (al
 		for _, key := range []string{"bob", "", "free:bob", "}:a:1m0s", "42"} {
 			all = append(all, owner{
 				what:   fmt.Sprintf("prefix %q, group %q, key %q", prefix, group, key),
-				allow:  func() (trypema.Decision, error) { return policies.Allow(ctx, "p", key) },
+				allow:  func(cost uint64) (trypema.Decision, error) { return policies.AllowN(ctx, "p", key, cost) },
 				peek:   func() (trypema.Decision, error) { return policies.Peek(ctx, "p", key, 1) },
 				delete: func() error { return policies.Delete(ctx, "p", key) },
 			})
@@ -121,11 +121,9 @@ func TestCountsAreNotShared(t *testing.T) {
 					for _, prefix := range test.prefixes {
 						all = append(all, ownersOf(t, test.open(t, f, prefix), prefix, s)...)
 					}
-					for i, o := range all {
-						for range i + 1 {
-							if d, err := o.allow(); err != nil || !d.Allowed {
-								t.Fatalf("%s: %+v, %v", o.what, d, err)
-							}
+					for i, o := range all { // each has counts that nobody else has
+						if d, err := o.allow(uint64(i + 1)); err != nil || !d.Allowed {
+							t.Fatalf("%s: %+v, %v", o.what, d, err)
 						}
 					}
 					check := func(deleted int) {

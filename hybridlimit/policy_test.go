@@ -56,7 +56,7 @@ func TestPoliciesAreSwappedUnderLoad(t *testing.T) {
 					for caller := range uint64(4) {
 						rng := rand.New(rand.NewPCG(seed, 4*instance+caller))
 						all.Go(func() {
-							for range 1000 {
+							for range map[bool]int{false: 500, true: 1000}[explore.Long()] {
 								time.Sleep(time.Duration(rng.ExpFloat64() * float64(200*time.Millisecond)))
 								if caller == 0 {
 									if err := p.Swap(policy([]float64{low, high}[rng.IntN(2)])); err != nil {

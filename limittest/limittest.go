@@ -288,9 +288,9 @@ func (s *Subject) boundInAnyWindow(t *trial) {
 				}
 			}
 		}
-		phases := time.Duration(10)
-		if s.Jitter > 0 { // and time is real
-			phases = 4
+		phases := time.Duration(4)
+		if s.Jitter == 0 && explore.Long() {
+			phases = 10
 		}
 		for phase := range phases {
 			burst()
@@ -378,7 +378,7 @@ func (s *Subject) retryAfter(t *trial) {
 	rate := s.rate(c)
 	rounds := 6
 	if s.Jitter == 0 {
-		rounds = explore.Size(100, 500)
+		rounds = explore.Size(50, 500)
 	}
 	for round := range rounds {
 		for l.peek("k", rate, 1).Allowed || rng.IntN(4) > 0 {
@@ -473,11 +473,19 @@ func (s *Subject) burstFromCold(t *trial) {
 // settlesAtTheLimit offers Poisson arrivals. More than twenty times the limit, and what only virtual time makes cheap, is
 // for the tests of the law.
 func (s *Subject) settlesAtTheLimit(t *trial) {
-	for _, load := range some(s, 1.5, 0.5, 5) {
+	most := 3.
+	if explore.Long() {
+		most = 5
+	}
+	for _, load := range some(s, 1.5, 0.5, most) {
 		t.Logf("load %v", load)
 		rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
 		l := s.make(t, trypema.Options{})
-		const c, windows = 200, 6
+		const c = 200
+		windows := time.Duration(6)
+		if load > 1.5 && !explore.Long() { // many arrivals, of which chance makes less
+			windows = 3
+		}
 		var log []anywindow.Admission
 		var offered, admitted int
 		start, next := time.Now(), time.Now()
@@ -499,12 +507,13 @@ func (s *Subject) settlesAtTheLimit(t *trial) {
 		if got, want := anywindow.Most(log, s.Window), s.bound(c, trypema.Options{}); got > want {
 			t.T.Errorf("load %v: %d admitted in a window, the hard capacity is %d", load, got, want)
 		}
-		if got := float64(offered) / (c * (windows - 1)); got < 0.9*load {
+		limit := float64(c * (windows - 1))
+		if got := float64(offered) / limit; got < 0.9*load {
 			t.Logf("the machine is too busy to offer %v times the limit: %v", load, got)
 			continue
 		}
 		// Of so few arrivals, chance alone makes some percent.
-		rate := float64(admitted) / (c * (windows - 1))
+		rate := float64(admitted) / limit
 		if load < 0.9 && offered-admitted > offered/1000 || load > 1 && (rate < 0.93 || rate > 1.07) {
 			t.Errorf("load %v: %d of %d admitted, %.3f of the limit", load, admitted, offered, rate)
 		}

@@ -211,9 +211,12 @@ func (m *multiSubject) bounds() {
 	const short, long = 40, 100
 	l := m.limits(short, long, 4)
 	var log []anywindow.Admission
-	steps := 300
-	if m.s.Jitter > 0 {
-		steps = 60
+	steps := 60
+	if m.s.Jitter == 0 {
+		steps = 100
+		if explore.Long() {
+			steps = 300
+		}
 	}
 	for range steps {
 		for range 1 + rng.IntN(30) {

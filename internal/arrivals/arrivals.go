@@ -73,7 +73,7 @@ func (s Schedule) Run(concurrent bool, allow func(Call) (bool, time.Duration)) (
 				synctest.Wait()
 			}
 			mu.Lock()
-			gap = min(told, time.Hour) // or it was told never to come back
+			gap = min(told, 3*time.Second) // some windows, if it was told never to come back
 			mu.Unlock()
 		}
 		time.Sleep(gap)

@@ -24,9 +24,10 @@ type Server struct {
 	windows map[string]*window.Window
 	ledgers map[string]*lease.Ledger
 	spoiled map[string]bool
-	Runs    int // exchanges
-	Calls   int // scripts in them
-	Keys    int // keys of those
+	scripts map[string]verb // by their source
+	Runs    int             // exchanges
+	Calls   int             // scripts in them
+	Keys    int             // keys of those
 
 	CrossSlot bool                                    // it is many servers after all
 	Delay     time.Duration                           // of the network, there and back
@@ -40,7 +41,48 @@ type Server struct {
 func New() *Server {
 	return &Server{
 		windows: map[string]*window.Window{}, ledgers: map[string]*lease.Ledger{}, spoiled: map[string]bool{},
+		scripts: map[string]verb{},
 	}
+}
+
+// verb is what a script does.
+type verb int
+
+const (
+	unknown verb = iota
+	absolute
+	suppressed
+	multi
+	commit
+	set
+	settle
+	mend
+)
+
+// headers are lines with which the scripts begin, after what they include.
+var headers = map[verb]string{
+	absolute:   "-- Decides calls under Absolute",
+	suppressed: "-- Decides calls under Suppressed",
+	multi:      "-- Decides calls that have several",
+	commit:     "-- Changes what was admitted",
+	set:        "-- Makes the total",
+	settle:     "-- Settles",
+	mend:       "-- Begins windows again",
+}
+
+// verbLocked returns what a script does. It looks for the header once for each script, which takes long with the race detector.
+func (f *Server) verbLocked(source string) verb {
+	v, ok := f.scripts[source]
+	if ok {
+		return v
+	}
+	for of, header := range headers {
+		if strings.Contains(source, header) {
+			v = of
+		}
+	}
+	f.scripts[source] = v
+	return v
 }
 
 // now is the server's clock, in µs, under the lock.
@@ -119,16 +161,20 @@ func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]strin
 		f.Keys += len(keys[i])
 	}
 	f.Calls += len(keys)
-	delay, hang := f.Delay, f.hang
+	delay, hang, v := f.Delay, f.hang, f.verbLocked(source)
 	f.mu.Unlock()
 	var err error
 	if hang != nil {
 		<-hang // as a client that does not look at its context
 		err = errors.New("connection reset by peer")
 	}
-	select {
-	case <-time.After(delay / 2):
-	case <-ctx.Done():
+	if delay > 0 {
+		select {
+		case <-time.After(delay / 2):
+		case <-ctx.Done():
+		}
+	}
+	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
 	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
@@ -137,14 +183,14 @@ func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]strin
 		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
 			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
 		}
-		if errs[i] == nil && strings.Contains(source, "-- Decides calls that have several") {
+		if errs[i] == nil && v == multi {
 			replies[i], errs[i] = f.multi(keys[i], args[i])
 			continue
 		}
 		for k, key := range keys[i] {
 			if errs[i] == nil {
 				var reply []any
-				reply, errs[i] = f.eval(source, key, k, len(keys[i]), args[i])
+				reply, errs[i] = f.eval(v, key, k, len(keys[i]), args[i])
 				replies[i] = append(replies[i], reply...)
 			}
 		}
@@ -159,7 +205,7 @@ func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]strin
 }
 
 // eval runs a script for the key that is number k of a number of keys.
-func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, error) {
+func (f *Server) eval(v verb, key string, k, keys int, args []string) ([]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.Fault != nil {
@@ -167,17 +213,17 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 			return reply, err
 		}
 	}
-	if strings.Contains(source, "-- Begins windows again") {
+	if v == mend {
 		return f.mend(key), nil
 	}
 	if reply := f.unreadable(key); reply != nil {
 		return reply, nil
 	}
 	s := spanOf(args)
-	if strings.Contains(source, "-- Settles") {
+	if v == settle {
 		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
-	if strings.Contains(source, "-- Changes what was admitted") {
+	if v == commit {
 		return f.commit(key, args[2], number(args[3]), number(args[4]), args[5+4*k:]), nil
 	}
 	if l := f.ledgers[key]; l != nil {
@@ -185,13 +231,13 @@ func (f *Server) eval(source, key string, k, keys int, args []string) ([]any, er
 	}
 	w := f.window(key)
 	now := w.Advance(&f.groups, s, f.now())
-	switch {
-	case strings.Contains(source, "-- Decides calls under Absolute"):
+	switch v {
+	case absolute:
 		return f.absolute(w, s, now, args[2:]), nil
-	case strings.Contains(source, "-- Decides calls under Suppressed"):
+	case suppressed:
 		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
 		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
-	case strings.Contains(source, "-- Makes the total"):
+	case set:
 		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
 	}
 	return nil, errors.New("ERR the fake does not know the script")

@@ -34,17 +34,17 @@ func append7(b []byte, x uint64) []byte {
 
 // ParseMessage reads a message, which must be one: it is for servers that are not Redis.
 func ParseMessage(s string) (m lease.Ask) {
-	b := []byte(s)
-	m.Holder, m.Slot, b = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), b[10:]
+	b := []byte(s[:10])
+	m.Holder, m.Slot, s = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), s[10:]
 	var life uint64
 	for _, x := range []*uint64{&m.Seq, &m.Capacity, &m.Hold, &m.Near, &m.Far, &m.Need, &life, &m.Base.Admitted, &m.Base.Declined} {
-		*x, b = number7(string(b)), b[7:]
+		*x, s = number7(s), s[7:]
 	}
 	m.NearLife = int64(life)
-	m.Whole, b = b[0] == 1, b[1:]
-	for ; len(b) > 0; b = b[28:] {
-		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(string(b))), Span: int64(number7(string(b[7:]))), Counts: window.Counts{
-			Admitted: number7(string(b[14:])), Declined: number7(string(b[21:])),
+	m.Whole, s = s[0] == 1, s[1:]
+	for ; len(s) > 0; s = s[28:] {
+		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(s)), Span: int64(number7(s[7:])), Counts: window.Counts{
+			Admitted: number7(s[14:]), Declined: number7(s[21:]),
 		}})
 	}
 	return m

@@ -154,7 +154,7 @@ func FuzzTwin(f *testing.F) {
 
 func TestTwin(t *testing.T) {
 	first := explore.Seed(t)
-	for run := range uint64(explore.Runs(600, 50_000)) {
+	for run := range uint64(explore.Runs(300, 50_000)) {
 		agree(t, model.Noise(first+run, 4000))
 	}
 }
