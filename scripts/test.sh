@@ -43,7 +43,7 @@ if tested internal/thirdparty/redisserver && [ -z "${REDIS_SERVER:-}" ]; then
 	need "The tests on a real Redis" redis-server redis-server valkey-server
 fi
 if tested internal/thirdparty/pages; then
-	[ -n "${CHROMIUM:-}" ] || need "The tests of the pages of trypema demo and trypema report" chromium chromium chromium-browser google-chrome
+	[ -n "${CHROMIUM:-}" ] || need "The tests of the pages of the demo and the report" chromium chromium chromium-browser google-chrome
 	need "The tests of the pages" npm npm
 fi
 installing=

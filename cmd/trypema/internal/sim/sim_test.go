@@ -13,14 +13,14 @@ import (
 	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
-	"go.uber.org/goleak"
+	"github.com/trypema/trypema/internal/proof/leak"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/flags"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // command parses a command line of trypema sim.
 func command(t *testing.T, args string) *Command {
