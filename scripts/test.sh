@@ -39,7 +39,7 @@ need() {
 	missing="$missing $package"
 }
 tested() { grep -q "^github.com/trypema/trypema/$1\\( \\|\$\\)" "$tmp/packages"; }
-if tested internal/thirdparty/redisserver && [ -z "${REDIS_SERVER:-}" ]; then
+if tested internal/proof/realredis && [ -z "${REDIS_SERVER:-}" ]; then
 	need "The tests on a real Redis" redis-server redis-server valkey-server
 fi
 if tested internal/thirdparty/pages; then

@@ -22,6 +22,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
+	"github.com/trypema/trypema/internal/proof/realredis"
 )
 
 // Command is the flags of bench report.
@@ -29,7 +30,7 @@ type Command struct {
 	Out    string   `default:"trypema-report" placeholder:"DIR" help:"Folder to write to; it is made. If a report lies there that was interrupted, it goes on."`
 	Quick  bool     `help:"A shorter look, in a few minutes: fewer and shorter rounds, no grid of keys and rates."`
 	Full   bool     `help:"The long one, in forty minutes or so: more and longer rounds, ten million keys."`
-	Redis  *string  `name:"redis" placeholder:"URL" help:"Server for the limiters that need one. Default: a redis-server of its own, which must be on PATH."`
+	Redis  *string  `name:"redis" placeholder:"URL" help:"Server for the limiters that need one. Default: a redis-server of its own, which must be on PATH, or named by $REDIS_SERVER."`
 	Only   []string `placeholder:"STEP,…" help:"Measure these steps alone; --list names them."`
 	List   bool     `help:"List the steps with the commands that they stand for, and measure nothing."`
 	Redraw bool     `help:"Measure nothing; write page and table anew from what was measured."`
@@ -255,18 +256,20 @@ func (r *runner) run(ctx context.Context) (_ *document, err error) {
 	if r.Redis != nil {
 		r.server = *r.Redis
 	} else {
-		var process *store.Process
-		process, err = store.StartProcess(ctx, rustpeer.Cell(built)...)
+		var server *realredis.Server
+		server, err = startServer(ctx, rustpeer.Cell(built)...)
+		var noServer *realredis.MissingError
 		switch {
-		case ctx.Err() != nil:
-			return nil, errInterrupted
-		case errors.Is(err, store.ErrNoProgram):
+		case err == nil:
+			r.server = "redis://" + server.Addr()
+			defer func() { err = errors.Join(err, server.Close()) }()
+		case errors.As(err, &noServer):
 			missing = append(missing, "everything with Redis: "+err.Error()+", and --redis names no other")
-		case err != nil:
+		case ctx.Err() == nil:
 			return nil, err
-		default:
-			r.server = process.URL()
-			defer func() { err = errors.Join(err, process.Close()) }()
+		}
+		if ctx.Err() != nil {
+			return nil, errInterrupted
 		}
 	}
 	if r.server != "" {
@@ -281,6 +284,19 @@ func (r *runner) run(ctx context.Context) (_ *document, err error) {
 	d.Missing = missing
 	d.Expected = len(r.steps)
 	return d, r.measure(ctx, d)
+}
+
+// startServer starts a Redis server with those modules that it accepts.
+func startServer(ctx context.Context, modules ...string) (*realredis.Server, error) {
+	var args []string
+	for _, m := range modules {
+		args = append(args, "--loadmodule", m)
+	}
+	server, err := realredis.Start(ctx, args...)
+	if err != nil && len(modules) > 0 && ctx.Err() == nil { // a module made for another server
+		server, err = realredis.Start(ctx)
+	}
+	return server, err
 }
 
 var errInterrupted = errors.New("interrupted; the same command goes on from here")

@@ -1,4 +1,4 @@
-package redisserver
+package realredis
 
 import (
 	"os"
