@@ -98,8 +98,9 @@ type plan struct {
 	warmUp   time.Duration // before the timed calls
 	duration time.Duration // of the timed calls to each limiter
 
-	traps   int // that are sprung in the accuracy pass; 0: no such pass
-	counted int // calls of which the allocations are counted
+	traps   int           // that are sprung in the accuracy pass; 0: no such pass
+	counted int           // calls of which the allocations are counted
+	settles time.Duration // that calls of hybrid are made, before it is compared what Redis was told
 }
 
 const (
@@ -199,6 +200,7 @@ func (c *Command) check() (plan, []string, error) {
 		duration: c.Duration,
 		traps:    traps,
 		counted:  countedOps,
+		settles:  settlementTook,
 	}
 	if c.WarmUp != nil {
 		p.warmUp = *c.WarmUp

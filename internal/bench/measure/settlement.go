@@ -37,7 +37,7 @@ func (p plan) settlement(ctx context.Context, name string, progress func(part fl
 	}
 	p.work = newWorkload(min(len(p.work.keys), maxSettledKeys), len(p.work.sequences), p.work.hot)
 	p.warmUp = 0
-	r, err := p.measure(ctx, name, settlementTook, progress)
+	r, err := p.measure(ctx, name, p.settles, progress)
 	if errors.Is(err, errIdle) { // at a low rate it may be too short for any
 		return nil, nil
 	}

@@ -4,6 +4,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 func TestWorkloadIsWhatItSays(t *testing.T) {
@@ -56,7 +58,7 @@ func TestShortRunsAreWhatTheySay(t *testing.T) {
 	for _, keys := range []int{1, 2, 10, 2000} {
 		for _, hot := range []float64{0, 0.0001, 0.2, 0.9, 1} {
 			w := newWorkload(keys, 3, hot)
-			for n := uint64(1); n < 5000; n += 1 + n/8 {
+			for n := uint64(1); n < 5000; n += 1 + n/uint64(explore.Size(4, 8)) {
 				for _, calls := range [][]uint64{{n, n, n}, {n, 0, 0}, {n, 20 * n, 7}} {
 					if _, _, err := w.verify(calls, w.offered(calls)); err != nil {
 						t.Errorf("%d keys, %v to the first, %d calls: %v", keys, hot, calls, err)

@@ -36,13 +36,8 @@ type Percentiles struct {
 
 // Percentiles reads the Histogram; all are 0 when it is empty.
 func (h Histogram) Percentiles() Percentiles {
-	return Percentiles{
-		P50:  h.h.ValueAtPercentile(50),
-		P95:  h.h.ValueAtPercentile(95),
-		P99:  h.h.ValueAtPercentile(99),
-		P999: h.h.ValueAtPercentile(99.9),
-		Max:  h.h.Max(),
-	}
+	at := h.h.ValueAtPercentilesSlice([]float64{50, 95, 99, 99.9, 100}) // one pass over the counts, and not five
+	return Percentiles{P50: at[0], P95: at[1], P99: at[2], P999: at[3], Max: at[4]}
 }
 
 // Decode reads a Histogram from the text that HdrHistogram libraries of all languages exchange, which must have the bounds of
