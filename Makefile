@@ -6,9 +6,10 @@ SOAK     ?= 10m
 ARGS     ?=
 TIMES    ?= 10
 
-MODULES  := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./cmd/trypema ./examples ./internal/thirdparty
+# Each module that is released, and those that are not. The first list is that of scripts/release.sh.
+RELEASED := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./internal/cli ./cmd/trypema
+MODULES  := $(RELEASED) ./examples ./internal/bench ./internal/thirdparty
 PACKAGES := $(MODULES:%=%/...)
-RELEASED := $(filter-out ./examples ./internal/%,$(MODULES))
 OLDEST   := go1.25.0
 COVERED  := 95
 
@@ -25,10 +26,10 @@ demo: ## a page with all six limiters under the same load; ARGS=--headless for a
 	@$(GO) run ./cmd/trypema demo $(ARGS)
 
 bench: ## measure speed, latency, memory and accuracy; ARGS='--compare a,b' for flags
-	@$(GO) run ./cmd/trypema bench $(ARGS)
+	@$(GO) run ./internal/bench $(ARGS)
 
 report: ## measure everything beside everybody, with pictures; ARGS='--quick' for five minutes of it
-	@$(GO) run ./cmd/trypema report $(ARGS)
+	@$(GO) run ./internal/bench report $(ARGS)
 
 test: ## every module's tests, with the race detector, on a real Redis and in a real browser; ARGS='./redislimit -run Multi' for some of them
 	@MODULES="$(MODULES)" ./scripts/test.sh $(ARGS)
@@ -53,7 +54,7 @@ test-ports: ## the root module's tests on 32 bits and with the oldest Go; all th
 	GOTOOLCHAIN=$(OLDEST) $(GO) test -short ./...
 	@for system in linux/arm darwin/arm64 windows/amd64; do \
 		echo "go vet for $$system"; \
-		GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) vet $(filter-out ./internal/%,$(PACKAGES)) || exit 1; \
+		GOOS=$${system%/*} GOARCH=$${system#*/} $(GO) vet $(RELEASED:%=%/...) ./examples/... || exit 1; \
 	done
 
 check: format lint tidy vulnerabilities ## all that follows, up to vulnerabilities
@@ -97,4 +98,4 @@ release-check: check test test-alone test-ports cover mutants ## all that must h
 
 benchmarks: ## go test -bench of the root module, and of its peers
 	$(GO) test -run '^$$' -bench . -benchmem ./...
-	$(GO) test -run '^$$' -bench . -benchmem ./cmd/trypema/...
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/bench/...

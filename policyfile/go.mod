@@ -4,6 +4,5 @@ go 1.25.0
 
 require (
 	github.com/trypema/trypema v0.1.0
-	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v4 v4.0.0
 )

@@ -11,13 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/policyfile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // right is what the files below are, but for what is wrong with them.
 const right = `policies:

@@ -15,7 +15,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 cp go.mod "$tmp"
 [ ! -f go.sum ] || cp go.sum "$tmp"
-for mod in "$root"/go.mod "$root"/*/go.mod; do
+for mod in "$root"/go.mod "$root"/*/go.mod "$root"/internal/*/go.mod; do
 	at=${mod%/go.mod}
 	${GO:-go} mod edit -replace "github.com/trypema/trypema${at#"$root"}=$at" "$tmp/go.mod"
 done

@@ -26,7 +26,7 @@ tags=
 for mod in $(git ls-files '*go.mod'); do
 	module=$(dirname "$mod")
 	case $module in
-	examples | internal/*) continue ;; # are never released, but must build with what is
+	examples | internal/bench | internal/thirdparty) continue ;; # are never released, but must build with what is
 	.) tag=$version ;;
 	*) tag=$module/$version ;;
 	esac

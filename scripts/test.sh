@@ -40,11 +40,11 @@ need() {
 	missing="$missing $package"
 }
 tested() { grep -q "^github.com/trypema/trypema/$1\\( \\|\$\\)" "$tmp/packages"; }
-if tested internal/thirdparty/redisserver && [ -z "${REDIS_SERVER:-}" ]; then
+if tested internal/proof/realredis && [ -z "${REDIS_SERVER:-}" ]; then
 	need "The tests on a real Redis" redis-server redis-server valkey-server
 fi
 if tested internal/thirdparty/pages; then
-	[ -n "${CHROMIUM:-}" ] || need "The tests of the pages of trypema demo and trypema report" chromium chromium chromium-browser google-chrome
+	[ -n "${CHROMIUM:-}" ] || need "The tests of the pages of the demo and the report" chromium chromium chromium-browser google-chrome
 	need "The tests of the pages" npm npm
 fi
 installing=

@@ -8,23 +8,20 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"go.uber.org/goleak"
-
-	"github.com/trypema/trypema/cmd/trypema/internal/peer"
-	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/cli"
+	"github.com/trypema/trypema/internal/proof/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // trypema runs the program in this process.
 func trypema(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
-	code = run(ctx, args, &out, &err)
+	code = program().Run(ctx, args, &out, &err)
 	return code, out.String(), err.String()
 }
 
 func TestWrongFlags(t *testing.T) {
-	peers := strings.Join(peer.Names(), ", ")
 	tests := []struct{ args, message string }{
 		{"demo --window 0s", "--window is 0s; it must be at least 1ms"},
 		{"demo --window -5s", "--window is -5s; it must be at least 1ms"},
@@ -68,47 +65,14 @@ func TestWrongFlags(t *testing.T) {
 		{"demo more", "unexpected argument more"},
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"--json", "unknown flag --json"},
-		{"bench --peer nobody", `--peer is "nobody"; it must be one of ` + peers},
-		{"bench --compare ulule", "--compare is ulule; it must be at least two names with a comma between them"},
-		{"bench --compare ulule,ulule", "--compare is ulule,ulule; it must be a list without repetition"},
-		{"bench --compare trypema,x", `--compare is "x"; it must be one of ` + peers + `, trypema-local, trypema-redis, trypema-hybrid`},
-		{"bench --compare trypema,ulule --duration 50ms", "--duration is 50ms; it must be at least 10ms for each round"},
-		{"bench --peer redis_rate", "--peer is redis_rate; it must be left out unless --provider is redis"},
-		{"bench --compare trypema,redis_rate", "--compare is redis_rate; it must be left out unless --provider is redis or hybrid"},
-		{"bench --provider redis --peer ulule", "--peer is ulule; it must be one of trypema, redis_rate, redis-cell, rust-trypema-redis with --provider redis"},
-		{"bench --provider redis --peer redis_rate --client rueidis", "--client is rueidis; it must be left out with --peer redis_rate, which uses go-redis"},
-		{"bench --compare trypema,trypema-hybrid", "--compare is trypema-hybrid; it must be left out unless --provider is redis or hybrid"},
-		{"bench --peer trypema-local", `--peer is "trypema-local"; it must be one of ` + peers},
-		{"bench --provider hybrid --peer redis_rate", "--peer is redis_rate; it must be one of trypema, rust-trypema-hybrid with --provider hybrid"},
-		{"bench --provider hybrid --instances 0", "--instances is 0; it must be from 1 to 64"},
-		{"bench --provider hybrid --instances 4 --workers 3", "--workers is 3; it must be at least one for each of --instances"},
-		{"bench --sync-interval 5ms", "--sync-interval is 5ms; it must be left out unless --provider is hybrid"},
-		{"bench --provider hybrid --sync-interval 2s", "--sync-interval is 2s; it must be from 1ms to --window (1s)"},
-		{"bench --provider hybrid --window 0s --sync-interval 2s", "--window is 0s; it must be at least 1ms"},
-		{"bench --provider redis --redis redis://h/x", "--redis is redis://h/x; it must be a URL whose path is the number of a database"},
-		{"bench --rounds 0", "--rounds is 0; it must be from 1 to 1000"},
-		{"bench --strategy both", `--strategy is "both"; it must be one of absolute, suppressed`},
-		{"bench --keys cold", `--keys is "cold"; it must be one of hot, uniform, skewed`},
-		{"bench --key-space 0", "--key-space is 0; it must be from 1 to 50000000"},
-		{"bench --hot-fraction 1.1", "--hot-fraction is 1.1; it must be from 0 to 1"},
-		{"bench --workers -2", "--workers is -2; it must be from 1 to 4096"},
-		{"bench --mode fast", `--mode is "fast"; it must be one of max, target`},
-		{"bench --qps 5", "--qps is 5; it must be left out unless --mode is target"},
-		{"bench --mode target --qps 0", "--qps is 0; it must be above 0 and at most 1e9"},
-		{"bench --burst 5", "--burst is 5; it must be left out unless --mode is target"},
-		{"bench --mode target --burst 0", "--burst is 0; it must be from 1 to 1000000"},
-		{"bench --json --csv", "--csv is true; it must be left out with --json"},
-		{"bench --rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (1s)"},
-		{"bench --warm-up -1s", "--warm-up is -1s; it must be at least 0s"},
 		{"sim --instances 0", "--instances is 0; it must be from 1 to 1000"},
 		{"sim --loss x", `--loss is "x"; it must be a number`},
-		{"bench --rate 0.01", "--rate is 0.01 per second, less than one event in a window of 1s; raise the rate or lengthen --window"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
-			if code != exitWrong {
-				t.Errorf("exit status %d, want %d", code, exitWrong)
+			if code != cli.ExitWrong {
+				t.Errorf("exit status %d, want %d", code, cli.ExitWrong)
 			}
 			if want := "trypema: " + tt.message + "\n"; stderr != want {
 				t.Errorf("stderr:\n got %q\nwant %q", stderr, want)
@@ -125,16 +89,15 @@ func TestHelp(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"", []string{"Usage: trypema <command>", "demo", "bench"}},
+		{"", []string{"Usage: trypema <command>", "demo", "sim"}},
 		{"--help", []string{"Usage: trypema <command>"}},
 		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
-		{"bench -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
-			if code != exitOK || stderr != "" {
+			if code != cli.ExitOK || stderr != "" {
 				t.Errorf("exit status %d, stderr %q", code, stderr)
 			}
 			for _, want := range tt.want {
@@ -172,7 +135,7 @@ type demoDocument struct {
 // TestDemoJSON: what is said of smoothness depends on the machine. Package demo judges it in virtual time.
 func TestDemoJSON(t *testing.T) {
 	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --headless --json --rate 50 --load 4 --duration 1200ms")...)
-	if code != exitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
 	}
 	var d demoDocument
@@ -228,7 +191,7 @@ func TestDemoEndsCleanlyWhenInterrupted(t *testing.T) {
 	defer cancel()
 	var stdout bytes.Buffer
 	stderr := interrupter{cancel: cancel}
-	if code := run(ctx, strings.Fields("demo --json --duration 1h"), &stdout, &stderr); code != exitOK {
+	if code := program().Run(ctx, strings.Fields("demo --json --duration 1h"), &stdout, &stderr); code != cli.ExitOK {
 		t.Fatalf("exit status %d\n%s", code, &stderr)
 	}
 	var d demoDocument
@@ -242,7 +205,7 @@ func TestDemoEndsCleanlyWhenInterrupted(t *testing.T) {
 
 func TestDemoTable(t *testing.T) {
 	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --duration 300ms")...)
-	if code != exitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("exit status %d\n%s", code, stderr)
 	}
 	for _, want := range []string{"/absolute", "/suppressed", "offered", "× limit", "✓ /absolute G1 bound", "longest pause", "p99.9"} {
@@ -257,35 +220,17 @@ func TestDemoTable(t *testing.T) {
 	}
 }
 
-func TestBenchInterruptedFails(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	code, stdout, stderr := trypema(ctx, strings.Fields("bench --key-space 100")...)
-	if code != exitBroken || stdout != "" || !strings.Contains(stderr, "interrupted") {
-		t.Errorf("exit status %d, stdout %q, stderr %q", code, stdout, stderr)
-	}
-}
-
 func TestRedisEmbedded(t *testing.T) {
 	const said = "embedded miniredis, not Redis: its speed means nothing"
-	type row struct{ args, want string }
-	tests := []row{
+	tests := []struct{ args, want string }{
 		{"demo --provider redis --duration 300ms --rate 50 --json", `"server": "` + said + `"`},
 		{"demo --provider redis --client rueidis --duration 300ms --rate 50", "redis by rueidis: " + said},
 		{"demo --provider hybrid --instances 2 --duration 300ms --rate 50 --headless", "hybrid × 2 by go-redis: " + said},
-		{"bench --provider hybrid --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,trypema-local --csv", "trypema-local,local"},
-		{"bench --provider redis --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,redis_rate --csv", said},
-	}
-	if explore.Long() { // with an accuracy pass, which takes its time
-		tests = append(tests,
-			row{"bench --provider hybrid --instances 2 --key-space 50 --warm-up 0s --duration 200ms", "hybrid × 2 by go-redis: " + said},
-			row{"bench --provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", `"server": "` + said + `"`},
-		)
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
-			if code != exitOK {
+			if code != cli.ExitOK {
 				t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
 			}
 			if !strings.Contains(stdout, tt.want) {
@@ -296,11 +241,11 @@ func TestRedisEmbedded(t *testing.T) {
 }
 
 func TestRedisThatCanNotBeUsed(t *testing.T) {
-	for _, command := range []string{"demo --provider redis", "bench --provider redis", "demo --provider hybrid", "bench --provider hybrid"} {
-		code, stdout, stderr := trypema(t.Context(), append(strings.Fields(command), "--redis", "redis://user:secret@127.0.0.1:1/2")...)
-		if code != exitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
+	for _, provider := range []string{"redis", "hybrid"} {
+		code, stdout, stderr := trypema(t.Context(), "demo", "--provider", provider, "--redis", "redis://user:secret@127.0.0.1:1/2")
+		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
 			!strings.HasPrefix(stderr, "trypema: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
-			t.Errorf("%s: exit status %d, stdout %q, stderr %q", command, code, stdout, stderr)
+			t.Errorf("%s: exit status %d, stdout %q, stderr %q", provider, code, stdout, stderr)
 		}
 	}
 }

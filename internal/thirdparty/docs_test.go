@@ -414,7 +414,7 @@ func moduleFiles(t *testing.T, dir string) (files []zip.File) {
 		path, _ := filepath.Rel(dir, file)
 		_, nested := os.Stat(filepath.Join(file, "go.mod"))
 		switch {
-		case entry.IsDir() && file != dir && (nested == nil || strings.HasPrefix(entry.Name(), ".") || entry.Name() == "bench"):
+		case entry.IsDir() && file != dir && (nested == nil || strings.HasPrefix(entry.Name(), ".")):
 			return fs.SkipDir
 		case slices.Contains([]string{".go", ".lua", ".mod", ""}, filepath.Ext(file)) && entry.Type().IsRegular():
 			files = append(files, moduleFile{filepath.ToSlash(path), file})

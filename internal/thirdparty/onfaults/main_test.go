@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
@@ -30,9 +29,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	// What rueidis has asleep after a slot has moved ends by itself, seconds after its client is closed.
-	rig.Main(m,
-		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1"),
-		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).LazyDo.func1"))
+	rig.Main(m, "github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1", "github.com/redis/rueidis.(*call).LazyDo.func1")
 }
 
 // repeat runs a test once, or several times where tests explore.

@@ -9,8 +9,9 @@ const here = dirname(fileURLToPath(import.meta.url))
 
 export const repository = dirname(dirname(dirname(here)))
 
-/** The program, which pages_test.go has built. */
+/** The programs, which pages_test.go has built. */
 export const program = process.env.TRYPEMA
+export const bench = process.env.BENCH
 
 /** How long anything may take, on a machine that is busy. */
 export const patience = 180_000

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/trypema/trypema/internal/proof/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // TestPages runs the tests in JavaScript, each as a test of its own. REPORT names the folder of a report whose page is to be looked at;
 // TRYPEMA_EXPLORE=1 runs all of them.
@@ -26,7 +26,7 @@ func TestPages(t *testing.T) {
 	chromium := browser(t)
 	npm, node := program(t, "npm"), program(t, "node")
 	install(t, npm)
-	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t))
+	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t, "./cmd/trypema"), "BENCH="+build(t, "./internal/bench"))
 	for _, file := range []string{"demo.test.js", "report.test.js"} {
 		t.Run(strings.TrimSuffix(file, ".test.js"), func(t *testing.T) { look(t, node, file, env) })
 	}
@@ -119,15 +119,15 @@ func read(t *testing.T, file string, v any) {
 	}
 }
 
-// build returns the program, with the race detector where this test has it: then most of it has been compiled already.
-func build(t *testing.T) string {
+// build returns a program, with the race detector where this test has it: then most of it has been compiled already.
+func build(t *testing.T, folder string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "trypema")
+	path := filepath.Join(t.TempDir(), filepath.Base(folder))
 	args := []string{"build", "-o", path}
 	if race {
 		args = append(args, "-race")
 	}
-	c := exec.CommandContext(t.Context(), "go", append(args, "./cmd/trypema")...)
+	c := exec.CommandContext(t.Context(), "go", append(args, folder)...)
 	c.Dir = filepath.Join("..", "..", "..")
 	if said, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, said)

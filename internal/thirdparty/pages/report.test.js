@@ -1,13 +1,14 @@
-// The page of trypema report: every picture of it is drawn, in every look. It is drawn anew from the measurements that docs/benchmarks.md
+// The page of a report: every picture of it is drawn, in every look. It is drawn anew from the measurements that docs/benchmarks.md
 // shows, or REPORT names the folder of another report.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { launch, looks, open, overflow, program, repository, screenshot } from './browser.js'
+import { gunzipSync } from 'node:zlib'
+import { bench, launch, looks, open, overflow, repository, screenshot } from './browser.js'
 
 let browser, folder, made
 
@@ -15,8 +16,9 @@ before(async () => {
   folder = process.env.REPORT
   if (!folder) {
     folder = made = mkdtempSync(join(tmpdir(), 'trypema-report-'))
-    cpSync(join(repository, 'docs', 'benchmarks', 'measurements.json'), join(folder, 'measurements.json'))
-    execFileSync(program, ['report', '--redraw', '--out', folder])
+    const measured = readFileSync(join(repository, 'docs', 'benchmarks', 'measurements.json.gz'))
+    writeFileSync(join(folder, 'measurements.json'), gunzipSync(measured))
+    execFileSync(bench, ['report', '--redraw', '--out', folder])
   }
   browser = await launch()
 })

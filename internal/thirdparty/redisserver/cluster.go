@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/realredis"
 )
 
 // slots is how many slots a Redis Cluster has.
@@ -73,7 +75,7 @@ func (c *Cluster) form() error {
 			return err
 		}
 		for _, other := range c.Nodes[:i] { // hearsay would do, but takes its time
-			if err := n.client.ClusterMeet(ctx, "127.0.0.1", strconv.Itoa(other.port)).Err(); err != nil {
+			if err := n.client.ClusterMeet(ctx, "127.0.0.1", strconv.Itoa(other.server.Port())).Err(); err != nil {
 				return err
 			}
 		}
@@ -85,7 +87,7 @@ func (c *Cluster) form() error {
 func (s *Server) complete(masters int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return eventually(func() error {
+	return realredis.Eventually(ctx, func() error {
 		info, err := s.client.ClusterInfo(ctx).Result()
 		if err != nil {
 			return err
@@ -135,7 +137,7 @@ func (c *Cluster) Move(ctx context.Context, slot int, to *Server, pause func()) 
 			break
 		}
 		c.migrating.Lock()
-		err = from.client.Do(ctx, "MIGRATE", "127.0.0.1", to.port, "", 0, patience.Milliseconds(), "KEYS", keys[0]).Err()
+		err = from.client.Do(ctx, "MIGRATE", "127.0.0.1", to.server.Port(), "", 0, patience.Milliseconds(), "KEYS", keys[0]).Err()
 		c.migrating.Unlock()
 		if err != nil {
 			return err

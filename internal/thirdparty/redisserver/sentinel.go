@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema/internal/proof/realredis"
 )
 
 // MasterName is what Sentinels call the master that they watch.
@@ -25,17 +27,15 @@ type Watched struct {
 func StartWatched(t testing.TB, args ...string) *Watched {
 	t.Helper()
 	w := &Watched{Master: Start(t, args...)}
-	w.Replica = Start(t, append([]string{"--replicaof", "127.0.0.1 " + strconv.Itoa(w.Master.port), "--repl-diskless-sync-delay", "0"}, args...)...)
+	w.Replica = Start(t, append([]string{"--replicaof", "127.0.0.1 " + strconv.Itoa(w.Master.server.Port()), "--repl-diskless-sync-delay", "0"}, args...)...)
 	for range 3 {
-		w.Sentinels = append(w.Sentinels, launchOn(t, func(port int, dir string) []string {
+		server, err := realredis.StartWith(context.Background(), func(port int, dir string) ([]string, error) {
 			file := filepath.Join(dir, "sentinel.conf") // which it writes to
 			text := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor %s 127.0.0.1 %d 2\n"+
-				"sentinel down-after-milliseconds %[3]s 300000\nsentinel failover-timeout %[3]s 60000\n", port, dir, MasterName, w.Master.port)
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal("redisserver:", err)
-			}
-			return []string{file, "--sentinel"}
-		}))
+				"sentinel down-after-milliseconds %[3]s 300000\nsentinel failover-timeout %[3]s 60000\n", port, dir, MasterName, w.Master.server.Port())
+			return []string{file, "--sentinel"}, os.WriteFile(file, []byte(text), 0o600)
+		})
+		w.Sentinels = append(w.Sentinels, newServer(t, server, err))
 	}
 	if err := w.complete(); err != nil {
 		t.Fatal("redisserver: the Sentinels do not know of all:", err)
@@ -58,12 +58,12 @@ func (w *Watched) Promote(t testing.TB) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	// A Sentinel that has not heard from the replica lately finds no good one.
-	err := eventually(func() error { return w.Sentinels[0].client.Do(ctx, "SENTINEL", "FAILOVER", MasterName).Err() })
+	err := realredis.Eventually(ctx, func() error { return w.Sentinels[0].client.Do(ctx, "SENTINEL", "FAILOVER", MasterName).Err() })
 	for _, s := range w.Sentinels {
 		if err == nil {
-			err = eventually(func() error {
+			err = realredis.Eventually(ctx, func() error {
 				at, err := s.client.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).StringSlice()
-				if err == nil && (len(at) != 2 || at[1] != strconv.Itoa(w.Replica.port)) {
+				if err == nil && (len(at) != 2 || at[1] != strconv.Itoa(w.Replica.server.Port())) {
 					err = fmt.Errorf("%s says that the master is %v", s.Addr(), at)
 				}
 				return err
@@ -80,7 +80,7 @@ func (w *Watched) complete() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, s := range w.Sentinels {
-		err := eventually(func() error {
+		err := realredis.Eventually(ctx, func() error {
 			master := redis.NewMapStringStringCmd(ctx, "SENTINEL", "MASTER", MasterName)
 			if err := s.client.Process(ctx, master); err != nil {
 				return err
@@ -95,7 +95,7 @@ func (w *Watched) complete() error {
 			return err
 		}
 	}
-	return eventually(func() error {
+	return realredis.Eventually(ctx, func() error {
 		role, err := w.Replica.client.Do(ctx, "ROLE").Slice()
 		if err == nil && (len(role) < 4 || role[3] != "connected") {
 			err = fmt.Errorf("the replica is %v", role)

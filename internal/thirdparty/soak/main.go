@@ -20,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/trypema/trypema/internal/proof/realredis"
 	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
@@ -93,11 +94,13 @@ func (c *command) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 
 // soak runs it all. What it has started has ended when it returns.
 func (c *command) soak(ctx context.Context, p *progress) (out *result, err error) {
-	h := new(host)
-	defer func() {
-		err = errors.Join(err, h.end(recover()))
-	}()
-	server := redisserver.Start(h)
+	server, err := realredis.Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	client := redisserver.Client(server.Addr())
+	defer func() { _ = client.Close() }()
 	px, err := proxy.Start(server.Addr())
 	if err != nil {
 		return nil, err
@@ -114,15 +117,19 @@ func (c *command) soak(ctx context.Context, p *progress) (out *result, err error
 	callers, stop := context.WithTimeout(ctx, c.For)
 	defer stop()
 	var all sync.WaitGroup
-	s := &sampler{fleet: f, server: server.Client(), began: time.Now(), last: time.Now()}
+	s := &sampler{fleet: f, server: client, began: time.Now(), last: time.Now()}
 	for _, l := range f.lanes {
 		all.Go(func() { l.run(callers) })
 	}
-	r := &run{command: c, sampler: s, faulty: faulty{server: server, proxy: px, every: c.Faults}, progress: p}
+	r := &run{command: c, sampler: s, faulty: faulty{server: server, client: client, proxy: px, every: c.Faults}, progress: p}
 	r.run(callers)
 	out.Seconds, out.Interrupted = time.Since(s.began).Seconds(), ctx.Err() != nil
 	all.Wait()
 	p.clear()
+	if r.failed != nil {
+		_, err := f.close()
+		return nil, errors.Join(r.failed, err)
+	}
 
 	for _, l := range f.lanes {
 		out.Calls += l.offered.Load()

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema/internal/proof/realredis"
 	"github.com/trypema/trypema/internal/proxy"
-	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
 // run is a soak under way: the faults, the samples, the judging. All of it is in one goroutine; the callers are in others.
@@ -21,7 +24,9 @@ type run struct {
 
 // faulty is what happens to Redis, in turn.
 type faulty struct {
-	server  *redisserver.Server
+	server  *realredis.Server
+	client  *redis.Client
+	failed  error // to pause or resume the server
 	proxy   *proxy.Proxy
 	every   time.Duration
 	count   int
@@ -41,14 +46,14 @@ func (f *faulty) strike(now time.Time) (wait time.Duration) {
 	f.count++
 	switch f.count % 3 {
 	case 1:
-		f.server.Pause()
+		f.failed = errors.Join(f.failed, f.server.Pause())
 		f.paused = now
 		f.periods = append(f.periods, period{"server stopped", now, now.Add(pause), true})
 		return pause
 	case 2:
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = f.server.Client().ScriptFlush(ctx).Err() // of a server that is too busy nothing is asked
+		_ = f.client.ScriptFlush(ctx).Err() // of a server that is too busy nothing is asked
 		f.periods = append(f.periods, period{"scripts flushed", now, now, false})
 	default:
 		f.proxy.Reset()
@@ -60,7 +65,7 @@ func (f *faulty) strike(now time.Time) (wait time.Duration) {
 func (f *faulty) isPaused() bool { return !f.paused.IsZero() }
 
 func (f *faulty) resume(now time.Time) {
-	f.server.Resume()
+	f.failed = errors.Join(f.failed, f.server.Resume())
 	f.paused = time.Time{}
 	f.periods[len(f.periods)-1].to = now
 }

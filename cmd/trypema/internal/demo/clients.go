@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/arrivals"
+	"github.com/trypema/trypema/internal/proof/poisson"
 )
 
 const (
@@ -79,7 +79,7 @@ func client(ctx context.Context, c *http.Client, url string, perSecond float64) 
 	start := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for calls := arrivals.NewPoisson(perSecond); ; {
+	for calls := poisson.New(perSecond); ; {
 		timer.Reset(calls.Due() - time.Since(start))
 		select {
 		case <-ctx.Done():

@@ -12,15 +12,15 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/cmd/trypema/internal/flags"
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/redislimit"
 )
 
 // Command is the flags of trypema demo.
 type Command struct {
-	redisserver.Flags
+	store.Flags
 
 	Rate            *float64       `help:"Limit of each route, in requests per second. Default: 100; 50 for the page, on which one machine is all clients, servers and Redis."`
 	Load            float64        `default:"3" help:"Load offered to each route, as a multiple of the limit."`
@@ -35,9 +35,9 @@ type Command struct {
 	Open            bool           `default:"true" negatable:"" help:"Open the page in a browser, when there is one."`
 
 	// For tests.
-	web   *web                                                         // nil for loopback
-	open  func(trypema.Options) ([]instance, redisserver.Where, error) // nil for the instances that the flags name
-	redis backend                                                      // of the page; nil for the server that the flags name
+	web   *web                                                   // nil for loopback
+	open  func(trypema.Options) ([]instance, store.Where, error) // nil for the instances that the flags name
+	redis backend                                                // of the page; nil for the server that the flags name
 }
 
 // Help is the text of trypema demo --help.
@@ -62,7 +62,7 @@ At the end, or after Ctrl-C, the guarantees are judged by what was measured. The
 }
 
 // instance is where the limiters of a server come from, and what has to be closed after use.
-type instance = redisserver.Instance
+type instance = store.Instance
 
 const (
 	defaultWindow   = 5 * time.Second
@@ -80,7 +80,7 @@ type setup struct {
 	rate     trypema.Rate
 	load     float64
 	options  trypema.Options
-	where    redisserver.Where
+	where    store.Where
 	capacity uint64 // C
 	hard     uint64 // the capacity that Suppressed never passes
 	duration time.Duration
@@ -176,7 +176,7 @@ func (c *Command) network() web {
 }
 
 // limits returns the instances that guard the servers, and what ends them.
-func (c *Command) limits(server *redisserver.Server, s *setup) (instances []instance, end func() error, err error) {
+func (c *Command) limits(server *store.Server, s *setup) (instances []instance, end func() error, err error) {
 	nothing, o := func() error { return nil }, s.options
 	switch {
 	case c.open != nil:

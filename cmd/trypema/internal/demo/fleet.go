@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -45,8 +45,8 @@ func newFleet(k knobs, w web, redis backend, lanes []*lane) (_ *fleet, err error
 		return nil, err
 	}
 	f.ends = append(f.ends, local.Close)
-	byProvider := map[string][]instance{redisserver.Local: {local}}
-	for _, provider := range []string{redisserver.Redis, redisserver.Hybrid} {
+	byProvider := map[string][]instance{store.Local: {local}}
+	for _, provider := range []string{store.Redis, store.Hybrid} {
 		limits, err := redis.limits(f.roads, provider, redislimit.Options{Options: k.options()})
 		if err != nil {
 			return nil, err

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/cmd/trypema/internal/flags"
+	"github.com/trypema/trypema/internal/cli/flags"
 )
 
 // knobs are what people change on the page while they look.

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/cmd/trypema/internal/latency"
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/internal/cli/latency"
+	"github.com/trypema/trypema/internal/cli/store"
 )
 
 const (
@@ -80,7 +80,7 @@ func newLane(provider, strategy string, rate *atomic.Uint64) *lane {
 // id is the path of the lane without its slash, and its name in the page.
 func (l *lane) id() string { return l.provider + "-" + l.strategy }
 
-func (l *lane) remote() bool { return l.provider != redisserver.Local }
+func (l *lane) remote() bool { return l.provider != store.Local }
 
 // forget empties the accounts of the clients. The caller holds mu, or is the only one.
 func (l *lane) forget() {

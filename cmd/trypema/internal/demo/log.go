@@ -5,7 +5,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/screen"
 )
 
 // log writes a line about each second of the run, until the clients have ended.

@@ -4,8 +4,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/anywindow"
-	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/cli/latency"
 )
 
 const (
@@ -73,7 +73,7 @@ func newMeter(window time.Duration, asked float64) *meter {
 		bin:     max(window/16, 50*time.Millisecond),
 		asked:   asked,
 		start:   time.Now(),
-		fullest: anywindow.New(window),
+		fullest: anywindow.NewCounter(window),
 		latency: latency.NewHistogram(),
 	}
 }
@@ -107,7 +107,7 @@ func (m *meter) decided(before, took time.Duration, allowed, fallback bool) {
 		return
 	}
 	if before >= m.judged.since && (!fallback || !m.apart) {
-		m.fullest.Add(before, now)
+		m.fullest.Add(before, now, 1)
 	}
 	m.longestPause = m.pauseAt(now)
 	m.lastAdmitted, m.refused = now, 0
@@ -120,7 +120,7 @@ func (m *meter) judgeAnew() {
 	defer m.mu.Unlock()
 	now := m.clock()
 	m.judged = judged{now, m.total.offered()}
-	m.fullest = anywindow.New(m.window)
+	m.fullest = anywindow.NewCounter(m.window)
 	m.longestPause, m.lastAdmitted, m.refused = 0, now, 0
 }
 
@@ -167,7 +167,7 @@ type reading struct {
 	failed       uint64
 	firstFail    error
 	longestPause time.Duration
-	fullest      int
+	fullest      uint64
 	latency      latency.Percentiles
 	bin          time.Duration
 	history      []tally // complete bins, the oldest first

@@ -17,9 +17,9 @@ import (
 
 	"github.com/cli/browser"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/flags"
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/cli/store"
 )
 
 const (
@@ -42,7 +42,7 @@ var (
 func (c *Command) show(ctx context.Context, out screen.Streams) (err error) {
 	k, err := c.knobs()
 	err = flags.First(
-		flags.Check(c.Provider == redisserver.Local, "provider", c.Provider, "left out without --headless: the page shows all of them"),
+		flags.Check(c.Provider == store.Local, "provider", c.Provider, "left out without --headless: the page shows all of them"),
 		err,
 	)
 	if err != nil {
@@ -93,7 +93,7 @@ func (c *Command) backend(ctx context.Context) (_ backend, about string, end fun
 		return c.redis, "", func() error { return nil }, nil
 	}
 	f := c.Flags
-	f.Provider, f.Instances = redisserver.Hybrid, nil
+	f.Provider, f.Instances = store.Hybrid, nil
 	redis, err := f.Open(ctx, time.Second)
 	if err == nil && redis.IsCluster() {
 		err = errors.Join(flags.Check(false, "redis", "a Cluster", "one server, for the page: it puts a proxy before it"), redis.Close())
@@ -101,7 +101,7 @@ func (c *Command) backend(ctx context.Context) (_ backend, about string, end fun
 	if err != nil {
 		return nil, "", nil, err
 	}
-	return realRedis{redis}, redis.Where(redisserver.Redis, 0).Server, redis.Close, nil
+	return realRedis{redis}, redis.Where(store.Redis, 0).Server, redis.Close, nil
 }
 
 // hasBrowser reports whether there is a screen on which one could open.
@@ -207,9 +207,9 @@ type laneAbout struct{ ID, Provider, Strategy, Text string }
 func (s *stage) about() (all []laneAbout) {
 	for _, l := range s.lanes {
 		all = append(all, laneAbout{l.id(), title(l.provider), title(l.strategy), map[string]string{
-			redisserver.Local:  "in one process",
-			redisserver.Redis:  "Redis decides each",
-			redisserver.Hybrid: "a part is on lease here",
+			store.Local:  "in one process",
+			store.Redis:  "Redis decides each",
+			store.Hybrid: "a part is on lease here",
 		}[l.provider]})
 	}
 	return all

@@ -7,9 +7,9 @@ import (
 	"math"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/latency"
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/latency"
+	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/cli/store"
 )
 
 // report is the result of a run. Its JSON is for programs, its table for people.
@@ -25,7 +25,7 @@ type report struct {
 }
 
 type settings struct {
-	redisserver.Where
+	store.Where
 	Rate            float64 `json:"rate_per_second"`
 	Load            float64 `json:"load_ratio"`
 	Window          float64 `json:"window_ms"`
@@ -40,7 +40,7 @@ type routeReport struct {
 	Strategy          string  `json:"strategy"`
 	Capacity          uint64  `json:"capacity"`
 	AnyWindowBound    uint64  `json:"any_window_bound"`
-	LargestAnyWindow  int     `json:"largest_any_window"`
+	LargestAnyWindow  uint64  `json:"largest_any_window"`
 	Asked             float64 `json:"asked_per_second"`
 	OfferedRate       float64 `json:"offered_per_second"`
 	AdmittedRate      float64 `json:"admitted_per_second"`

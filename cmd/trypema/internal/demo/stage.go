@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/cli/store"
 )
 
 const (
@@ -59,7 +59,7 @@ func newStage(w web, redis backend, k knobs, say func(string)) (*stage, error) {
 		broken: make(map[string]string), watchers: make(map[chan []byte]bool),
 	}
 	for _, strategy := range []string{absolute, suppressed} {
-		for _, provider := range []string{redisserver.Local, redisserver.Redis, redisserver.Hybrid} {
+		for _, provider := range []string{store.Local, store.Redis, store.Hybrid} {
 			s.lanes = append(s.lanes, newLane(provider, strategy, &s.rate))
 		}
 	}
@@ -288,7 +288,7 @@ type laneView struct {
 	P50        string   `json:"p50"`
 	P99        string   `json:"p99"`
 	Pause      string   `json:"longest_pause"`
-	Fullest    int      `json:"largest_any_window"`
+	Fullest    uint64   `json:"largest_any_window"`
 	Capacity   uint64   `json:"capacity"`
 	Bound      uint64   `json:"bound"`
 	Held       bool     `json:"held"`
@@ -347,7 +347,7 @@ func (l *lane) view(k knobs, series []sample) laneView {
 		Clients:  clients,
 		Answers:  answers,
 	}
-	x.Held = uint64(x.Fullest) <= x.Bound
+	x.Held = x.Fullest <= x.Bound
 	if m.firstFail != nil {
 		x.FirstError = m.firstFail.Error()
 	}

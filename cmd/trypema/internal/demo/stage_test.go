@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/flags"
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/fakeredis"
 )
 
@@ -116,7 +116,7 @@ type page struct {
 func open(t *testing.T, c Command) page {
 	t.Helper()
 	free := freeAddr
-	c.Provider, c.Addr = redisserver.Local, &free
+	c.Provider, c.Addr = store.Local, &free
 	c.Load, c.HardLimitFactor = 3, 1.5
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
@@ -363,7 +363,7 @@ func TestBusyPage(t *testing.T) {
 // TestBrokenBound: a limiter that admits one too many is found out, and ends the program with an error; what was decided without Redis is
 // no concern of the bound, nor what began before the limit was changed.
 func TestBrokenBound(t *testing.T) {
-	l := newLane(redisserver.Redis, absolute, new(atomic.Uint64))
+	l := newLane(store.Redis, absolute, new(atomic.Uint64))
 	s := &stage{lanes: []*lane{l}, series: make([][]sample, 1), broken: make(map[string]string)}
 	l.renew(plain)
 	before := l.meter.clock()
@@ -398,7 +398,7 @@ func TestPageFlags(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	addr := taken.Addr().String()
 	url, cluster := "redis://127.0.0.1:1", "redis://127.0.0.1:1,redis://127.0.0.1:2"
-	good := Command{Flags: redisserver.Flags{Provider: redisserver.Local}, Rate: ptr(100.0), Load: 3, HardLimitFactor: 1.5, Addr: &addr}
+	good := Command{Flags: store.Flags{Provider: store.Local}, Rate: ptr(100.0), Load: 3, HardLimitFactor: 1.5, Addr: &addr}
 	for _, tt := range []struct {
 		with func(c *Command)
 		says string
@@ -406,7 +406,7 @@ func TestPageFlags(t *testing.T) {
 		{func(*Command) {}, "--addr is " + addr + "; it must be an address to listen on that is free"},
 		{func(c *Command) { c.Rate = ptr(1000.0) }, "--rate is 1000; it must be from 1 to 200, for the page (--headless takes more)"},
 		{func(c *Command) { c.HardLimitFactor = 9 }, "--hard-limit-factor is 9; it must be from 1 to 3, for the page"},
-		{func(c *Command) { c.Provider = redisserver.Redis }, "--provider is redis; it must be left out without --headless"},
+		{func(c *Command) { c.Provider = store.Redis }, "--provider is redis; it must be left out without --headless"},
 		{func(c *Command) { c.Redis = &url }, "--redis is redis://127.0.0.1:1, which can not be used"},
 		{func(c *Command) { c.Redis = &cluster }, "--redis is "},
 	} {

@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/cli/store"
 )
 
 // The conditions under which the smoothness of Suppressed is promised, and what is promised then (G6 of the design).
@@ -144,7 +144,7 @@ func settledRate(s setup, r *route, m reading) finding {
 		return f
 	}
 	promised := tightTolerance
-	if s.settledLoad(m) > tightMaxLoad || s.where.Provider == redisserver.Hybrid {
+	if s.settledLoad(m) > tightMaxLoad || s.where.Provider == store.Hybrid {
 		promised = wideTolerance
 	}
 	limit := s.limit()

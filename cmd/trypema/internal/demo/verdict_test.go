@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/internal/cli/store"
 )
 
 // smooth is a setup and a reading in which Suppressed does what it promises.
@@ -56,7 +56,7 @@ func TestFindings(t *testing.T) {
 		{"rate below", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1716 }, "G6(b) settled rate", broken, ""},
 		{"rate below while the machine stood still", func(_ *setup, _ *route, m *reading) { m.settled.admitted = 1716; m.stalled = time.Second }, "G6(b) settled rate", held, ""},
 		{"wider above 20×", func(_ *setup, _ *route, m *reading) { m.settled = tally{2320, 60000} }, "G6(b) settled rate", held, "to 116.2"},
-		{"wider for hybrid", func(s *setup, _ *route, m *reading) { s.where.Provider, m.settled.admitted = redisserver.Hybrid, 2320 }, "G6(b) settled rate", held, "to 116.2"},
+		{"wider for hybrid", func(s *setup, _ *route, m *reading) { s.where.Provider, m.settled.admitted = store.Hybrid, 2320 }, "G6(b) settled rate", held, "to 116.2"},
 		{"not above 100×", func(_ *setup, _ *route, m *reading) { m.settled = tally{4000, 240000} }, "G6(b) settled rate", notJudged, ""},
 		{"not below 1.1×", func(_ *setup, _ *route, m *reading) { m.settled = tally{2100, 0} }, "G6(b) settled rate", notJudged, ""},
 		{"not for another factor", func(s *setup, _ *route, _ *reading) { s.options.HardLimitFactor = 1 }, "G6(b) settled rate", notJudged, ""},

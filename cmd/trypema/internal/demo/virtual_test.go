@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -99,9 +99,9 @@ func (v virtualRedis) road() (road, error) {
 	return &virtualRoad{server: v.server, changed: make(chan struct{})}, nil
 }
 
-func (v virtualRedis) limits(roads []road, provider string, o redislimit.Options) (*redisserver.Limits, error) {
+func (v virtualRedis) limits(roads []road, provider string, o redislimit.Options) (*store.Limits, error) {
 	o.Instances = len(roads)
-	l := new(redisserver.Limits)
+	l := new(store.Limits)
 	for _, r := range roads {
 		i, err := providerOn(r.(*virtualRoad), provider, o)
 		if err != nil {
@@ -113,7 +113,7 @@ func (v virtualRedis) limits(roads []road, provider string, o redislimit.Options
 }
 
 func providerOn(c redislimit.Conn, provider string, o redislimit.Options) (instance, error) {
-	if provider == redisserver.Hybrid {
+	if provider == store.Hybrid {
 		return hybridlimit.New(c, hybridlimit.Options{Options: o})
 	}
 	return redislimit.New(c, o)

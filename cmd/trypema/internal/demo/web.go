@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/redisserver"
+	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -34,7 +34,7 @@ type backend interface {
 	road() (road, error)
 
 	// limits returns instances of a provider, each of which has one of the roads.
-	limits(roads []road, provider string, o redislimit.Options) (*redisserver.Limits, error)
+	limits(roads []road, provider string, o redislimit.Options) (*store.Limits, error)
 }
 
 // road is the way of an instance to its server. It misbehaves when told to.
@@ -46,11 +46,11 @@ type road interface {
 }
 
 // realRedis is a server that is reached by proxies.
-type realRedis struct{ *redisserver.Server }
+type realRedis struct{ *store.Server }
 
 func (r realRedis) road() (road, error) { return proxy.Start(r.Addr()) }
 
-func (r realRedis) limits(roads []road, provider string, o redislimit.Options) (*redisserver.Limits, error) {
+func (r realRedis) limits(roads []road, provider string, o redislimit.Options) (*store.Limits, error) {
 	var addrs []string
 	for _, p := range roads {
 		addrs = append(addrs, p.(*proxy.Proxy).Addr())
@@ -67,7 +67,7 @@ const (
 )
 
 // timeout is how long limiters wait for the server, if it is embedded; 0 for their default.
-func timeout(s *redisserver.Server, embedded time.Duration) time.Duration {
+func timeout(s *store.Server, embedded time.Duration) time.Duration {
 	if s.Embedded() {
 		return embedded
 	}

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/latency"
+	"github.com/trypema/trypema/internal/cli/latency"
 	"github.com/trypema/trypema/internal/window"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/screen"
 )
 
 // report is the result of a run. Its JSON is for programs, its table for people. What is said of the settled part, which

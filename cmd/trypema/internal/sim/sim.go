@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/cmd/trypema/internal/flags"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/redislimit"
 )
 

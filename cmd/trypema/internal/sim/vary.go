@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/flags"
-	"github.com/trypema/trypema/cmd/trypema/internal/screen"
+	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
 )
 
 // varying are the flags that --vary can set.

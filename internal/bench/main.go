@@ -1,0 +1,23 @@
+// Command bench measures this library, and others beside it.
+package main
+
+import (
+	"github.com/alecthomas/kong"
+
+	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/bench/report"
+	"github.com/trypema/trypema/internal/cli"
+)
+
+type commands struct {
+	Measure measure.Command `cmd:"" default:"withargs" help:"Measure speed, latency, memory and accuracy, of this library and of others. The default."`
+	Report  report.Command  `cmd:"" help:"Measure everything beside everybody, and write a page and a table of it."`
+}
+
+func main() { program().Main() }
+
+func program() cli.Program {
+	return cli.Program{
+		Name: "bench", Description: "Rate limiters, measured.", Commands: new(commands), Options: []kong.Option{measure.Vars()},
+	}
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/trypema/trypema/internal/bench/leak"
+	"github.com/trypema/trypema/internal/bench/peer"
+	"github.com/trypema/trypema/internal/cli"
+	"github.com/trypema/trypema/internal/proof/explore"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+// bench runs the program in this process.
+func bench(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = program().Run(ctx, args, &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestWrongFlags(t *testing.T) {
+	peers := strings.Join(peer.Names(), ", ")
+	tests := []struct{ args, message string }{
+		{"--peer nobody", `--peer is "nobody"; it must be one of ` + peers},
+		{"--compare ulule", "--compare is ulule; it must be at least two names with a comma between them"},
+		{"--compare ulule,ulule", "--compare is ulule,ulule; it must be a list without repetition"},
+		{"--compare trypema,x", `--compare is "x"; it must be one of ` + peers + `, trypema-local, trypema-redis, trypema-hybrid`},
+		{"--compare trypema,ulule --duration 50ms", "--duration is 50ms; it must be at least 10ms for each round"},
+		{"--peer redis_rate", "--peer is redis_rate; it must be left out unless --provider is redis"},
+		{"--compare trypema,redis_rate", "--compare is redis_rate; it must be left out unless --provider is redis or hybrid"},
+		{"--provider redis --peer ulule", "--peer is ulule; it must be one of trypema, redis_rate, redis-cell, rust-trypema-redis with --provider redis"},
+		{"--provider redis --peer redis_rate --client rueidis", "--client is rueidis; it must be left out with --peer redis_rate, which uses go-redis"},
+		{"--compare trypema,trypema-hybrid", "--compare is trypema-hybrid; it must be left out unless --provider is redis or hybrid"},
+		{"--peer trypema-local", `--peer is "trypema-local"; it must be one of ` + peers},
+		{"--provider hybrid --peer redis_rate", "--peer is redis_rate; it must be one of trypema, rust-trypema-hybrid with --provider hybrid"},
+		{"--provider hybrid --instances 0", "--instances is 0; it must be from 1 to 64"},
+		{"--provider hybrid --instances 4 --workers 3", "--workers is 3; it must be at least one for each of --instances"},
+		{"--sync-interval 5ms", "--sync-interval is 5ms; it must be left out unless --provider is hybrid"},
+		{"--provider hybrid --sync-interval 2s", "--sync-interval is 2s; it must be from 1ms to --window (1s)"},
+		{"--provider hybrid --window 0s --sync-interval 2s", "--window is 0s; it must be at least 1ms"},
+		{"--provider redis --redis redis://h/x", "--redis is redis://h/x; it must be a URL whose path is the number of a database"},
+		{"--rounds 0", "--rounds is 0; it must be from 1 to 1000"},
+		{"--strategy both", `--strategy is "both"; it must be one of absolute, suppressed`},
+		{"--keys cold", `--keys is "cold"; it must be one of hot, uniform, skewed`},
+		{"--key-space 0", "--key-space is 0; it must be from 1 to 50000000"},
+		{"--hot-fraction 1.1", "--hot-fraction is 1.1; it must be from 0 to 1"},
+		{"--workers -2", "--workers is -2; it must be from 1 to 4096"},
+		{"--mode fast", `--mode is "fast"; it must be one of max, target`},
+		{"--qps 5", "--qps is 5; it must be left out unless --mode is target"},
+		{"--mode target --qps 0", "--qps is 0; it must be above 0 and at most 1e9"},
+		{"--burst 5", "--burst is 5; it must be left out unless --mode is target"},
+		{"--mode target --burst 0", "--burst is 0; it must be from 1 to 1000000"},
+		{"--json --csv", "--csv is true; it must be left out with --json"},
+		{"--rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (1s)"},
+		{"--warm-up -1s", "--warm-up is -1s; it must be at least 0s"},
+		{"--rate 0.01", "--rate is 0.01 per second, less than one event in a window of 1s; raise the rate or lengthen --window"},
+		{"report --quick --full", "--full is true; it must be left out with --quick"},
+		{"reprot", "unexpected argument reprot"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := bench(t.Context(), strings.Fields(tt.args)...)
+			if code != cli.ExitWrong {
+				t.Errorf("exit status %d, want %d", code, cli.ExitWrong)
+			}
+			if want := "bench: " + tt.message + "\n"; stderr != want {
+				t.Errorf("stderr:\n got %q\nwant %q", stderr, want)
+			}
+			if stdout != "" {
+				t.Errorf("stdout: %q, want nothing", stdout)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	tests := []struct {
+		args string
+		want []string
+	}{
+		{"--help", []string{"Usage: bench <command>", "measure", "report"}},
+		{"measure -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
+		{"report --help", []string{"--quick", "--list", "cargo", "exit status"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := bench(t.Context(), strings.Fields(tt.args)...)
+			if code != cli.ExitOK || stderr != "" {
+				t.Errorf("exit status %d, stderr %q", code, stderr)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stdout, want) {
+					t.Errorf("help does not contain %q:\n%s", want, stdout)
+				}
+			}
+		})
+	}
+}
+
+// TestInterruptedFails: without arguments, it measures the canonical workload.
+func TestInterruptedFails(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	code, stdout, stderr := bench(ctx)
+	if code != cli.ExitBroken || stdout != "" || !strings.Contains(stderr, "interrupted") {
+		t.Errorf("exit status %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestRedisEmbedded(t *testing.T) {
+	const said = "embedded miniredis, not Redis: its speed means nothing"
+	type row struct{ args, want string }
+	tests := []row{
+		{"--provider hybrid --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,trypema-local --csv", "trypema-local,local"},
+		{"--provider redis --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,redis_rate --csv", said},
+	}
+	if explore.Long() { // with an accuracy pass, which takes its time
+		tests = append(tests,
+			row{"--provider hybrid --instances 2 --key-space 50 --warm-up 0s --duration 200ms", "hybrid × 2 by go-redis: " + said},
+			row{"--provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", `"server": "` + said + `"`},
+		)
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := bench(t.Context(), strings.Fields(tt.args)...)
+			if code != cli.ExitOK {
+				t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
+			}
+			if !strings.Contains(stdout, tt.want) {
+				t.Errorf("nothing says %q:\n%s", tt.want, stdout)
+			}
+		})
+	}
+}
+
+func TestRedisThatCanNotBeUsed(t *testing.T) {
+	for _, provider := range []string{"redis", "hybrid"} {
+		code, stdout, stderr := bench(t.Context(), "--provider", provider, "--redis", "redis://user:secret@127.0.0.1:1/2")
+		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
+			!strings.HasPrefix(stderr, "bench: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
+			t.Errorf("%s: exit status %d, stdout %q, stderr %q", provider, code, stdout, stderr)
+		}
+	}
+}

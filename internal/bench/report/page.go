@@ -1,0 +1,294 @@
+package report
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"slices"
+	"strings"
+
+	"github.com/trypema/trypema/internal/bench/figure"
+	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/cli/screen"
+)
+
+//go:embed page.html
+var pageText string
+
+var pageTemplate = template.Must(template.New("page").Parse(pageText))
+
+// sheet is a table of a report: its rows have a cell for each head.
+type sheet struct {
+	Head []string
+	Rows [][]string
+}
+
+// section is a step as it is shown.
+type section struct {
+	result
+	Sheets  []sheet
+	Figures []shown
+	Failing []string
+}
+
+// shown is a figure in a page.
+type shown struct {
+	ID, Title, Caption, File string
+	SVG                      template.HTML
+}
+
+// view is a report as it is shown.
+type view struct {
+	*document
+	When      string
+	Partial   []string // why it is
+	LeftOut   []string
+	Promises  sheet
+	Sections  []section
+	Libraries sheet
+}
+
+func (d *document) view(figures []picture) view {
+	v := view{
+		document: d,
+		When:     fmt.Sprintf("%s to %s", d.Began.UTC().Format("2006-01-02 15:04"), d.Ended.UTC().Format("15:04 MST")),
+		Partial:  d.why(),
+		LeftOut:  d.leftOut(),
+		Promises: d.promised(),
+	}
+	for _, r := range d.Steps {
+		s := section{result: r, Sheets: r.sheets()}
+		for _, f := range figures {
+			if f.step == r.ID {
+				s.Figures = append(s.Figures, shown{f.id, f.title, f.caption, f.file(), template.HTML(f.svg)}) //nolint:gosec // it is made here, of numbers and names of ours
+			}
+		}
+		for _, f := range r.failures() {
+			s.Failing = append(s.Failing, f.limiter+": "+strings.TrimPrefix(f.why, f.limiter+": "))
+		}
+		v.Sections = append(v.Sections, s)
+	}
+	v.Libraries = sheet{Head: []string{"module", "version"}}
+	for _, path := range compared {
+		if version, ok := d.Machine.Modules[path]; ok {
+			v.Libraries.Rows = append(v.Libraries.Rows, []string{path, version})
+		}
+	}
+	return v
+}
+
+// why says what makes the report partial.
+func (d *document) why() (all []string) {
+	if n := d.Expected - d.Done; n > 0 {
+		all = append(all, fmt.Sprintf("it was interrupted: %d of %d measurements are missing; the same command goes on", n, d.Expected))
+	}
+	all = append(all, d.Missing...)
+	for _, r := range d.Steps {
+		if r.Failed != "" {
+			all = append(all, r.ID+" failed: "+r.Failed)
+		}
+	}
+	return all
+}
+
+// leftOut lists the limiters that are missing in some comparison, once each.
+func (d *document) leftOut() (all []string) {
+	seen := make(map[string]bool)
+	for _, r := range d.Steps {
+		if r.Comparison == nil {
+			continue
+		}
+		for _, why := range r.Comparison.LeftOut {
+			if !seen[why] {
+				all = append(all, why)
+			}
+			seen[why] = true
+		}
+	}
+	return all
+}
+
+// sheets are the tables of a step.
+func (r *result) sheets() []sheet {
+	switch {
+	case r.Comparison != nil:
+		return comparisonSheets(r.Comparison)
+	case r.Accuracy != nil:
+		return []sheet{accuracySheet(r.Accuracy), pauseSheet(r.Accuracy)}
+	case r.Fullest != nil:
+		s := sheet{Head: []string{"", "most in any window ÷ C"}}
+		for _, f := range r.Fullest {
+			cell := "failed"
+			switch {
+			case f.Ratio != nil:
+				cell = hundredths(*f.Ratio)
+			case f.Failed == "":
+				cell = notMeasured
+			}
+			s.Rows = append(s.Rows, []string{f.Limiter, cell})
+		}
+		return []sheet{s}
+	case r.Memory != nil:
+		return []sheet{memorySheet(r.Memory)}
+	case r.Floors != nil:
+		s := sheet{Head: []string{"", "ns"}}
+		for _, p := range r.Floors.Parts {
+			s.Rows = append(s.Rows, []string{p.Part, spread(p.Cost, tenths)})
+		}
+		for _, p := range r.Floors.Reaches {
+			s.Rows = append(s.Rows, []string{"a load at a random place of " + binary(p.Bytes), spread(p.Cost, tenths)})
+		}
+		return []sheet{s}
+	}
+	return nil
+}
+
+func tenths(x float64) string { return fmt.Sprintf("%.1f", x) }
+
+func comparisonSheets(c *measure.Comparison) []sheet {
+	cases, server := false, false
+	for _, x := range c.Limiters {
+		cases = cases || x.Case != ""
+		server = server || x.RedisCommands != nil
+	}
+	speed := sheet{Head: []string{"", "calls per second", "÷ first", "p50", "p99", "p99.9", "max", "admitted ÷ limit"}}
+	if server {
+		speed.Head = append(speed.Head, "Redis, for a decision")
+	}
+	if cases {
+		speed.Head[0] = "case"
+		speed.Head = append(speed.Head[:1], append([]string{"limiter"}, speed.Head[1:]...)...)
+	}
+	for _, x := range c.Limiters {
+		row := []string{c.Label(x)}
+		if cases {
+			row = []string{x.Case, x.Limiter}
+		}
+		if x.Failed != "" {
+			row = append(row, "failed")
+		} else {
+			of := func(get func(measure.Round) float64, write func(float64) string) string {
+				var values []float64
+				for _, r := range x.ByRound {
+					values = append(values, get(r))
+				}
+				return spread(values, write)
+			}
+			row = append(row,
+				of(func(r measure.Round) float64 { return r.OpsPerSecond }, figure.Short),
+				of(func(r measure.Round) float64 { return r.Ratio }, hundredths),
+				of(func(r measure.Round) float64 { return float64(r.P50) }, nanoseconds),
+				of(func(r measure.Round) float64 { return float64(r.P99) }, nanoseconds),
+				of(func(r measure.Round) float64 { return float64(r.P999) }, nanoseconds),
+				of(func(r measure.Round) float64 { return float64(r.Max) }, nanoseconds),
+				fmt.Sprintf("%.3f", x.AdmittedToLimit))
+			if server && x.RedisCommands != nil {
+				row = append(row, nanoseconds(*x.RedisCommands))
+			}
+		}
+		for len(row) < len(speed.Head) {
+			row = append(row, "")
+		}
+		speed.Rows = append(speed.Rows, row)
+	}
+	return []sheet{speed}
+}
+
+// accuracySheet is what was admitted of each load, as a part of the limit.
+func accuracySheet(all []measure.Accuracy) sheet {
+	s := sheet{Head: []string{"admitted ÷ limit, at"}}
+	for _, a := range all {
+		if len(a.Loads) > len(s.Head)-1 {
+			s.Head = s.Head[:1]
+			for _, l := range a.Loads {
+				s.Head = append(s.Head, fmt.Sprintf("%g ×", l.Load))
+			}
+		}
+	}
+	for _, a := range all {
+		row := []string{title(a)}
+		for _, l := range a.Loads {
+			row = append(row, fmt.Sprintf("%s (%s – %s)", hundredths(l.AdmittedToLimit), hundredths(l.LeastToLimit), hundredths(l.MostToLimit)))
+		}
+		if a.Failed != "" {
+			row = append(row, "failed")
+		}
+		for len(row) < len(s.Head) {
+			row = append(row, "")
+		}
+		s.Rows = append(s.Rows, row)
+	}
+	return s
+}
+
+// pauseSheet is what else can be said of the admissions.
+func pauseSheet(all []measure.Accuracy) sheet {
+	s := sheet{Head: []string{"", "most in any window ÷ C", "÷ an exact log at 0.95 ×", "at 1.05 ×", "longest pause at 2 ×", "at 10 ×", "after the step to 10 ×"}}
+	for _, a := range all {
+		if a.Failed != "" {
+			s.Rows = append(s.Rows, []string{title(a), "failed", "", "", "", "", ""})
+			continue
+		}
+		most := uint64(0)
+		at := make(map[float64]measure.Load)
+		for _, l := range a.Loads {
+			most = max(most, l.Fullest)
+			at[l.Load] = l
+		}
+		exact := func(load float64) string {
+			if l := at[load]; l.Exact > 0 {
+				return fmt.Sprintf("%.3f", float64(l.Admitted)/float64(l.Exact))
+			}
+			return ""
+		}
+		pause := func(ms float64) string { return screen.Duration(milliseconds(ms)) }
+		s.Rows = append(s.Rows, []string{
+			title(a), hundredths(float64(most) / float64(a.Capacity)), exact(0.95), exact(1.05),
+			pause(at[2].Pause), pause(at[10].Pause), pause(a.Step.Pause),
+		})
+	}
+	return s
+}
+
+func memorySheet(all []measure.Footprint) sheet {
+	s := sheet{Head: []string{"", "bytes for a key", "allocations for a call", "garbage collection, ms", "its pause, µs"}}
+	for _, f := range all {
+		if f.Failed != "" {
+			s.Rows = append(s.Rows, []string{f.Limiter, "failed", "", "", ""})
+			continue
+		}
+		name := f.Limiter
+		if name == "" {
+			name = "harness alone"
+		}
+		s.Rows = append(s.Rows, []string{
+			name, spread(f.BytesPerKey, whole), spread(f.AllocsPerOp, hundredths), spread(f.Collection, tenths), spread(f.Pause, whole),
+		})
+	}
+	return s
+}
+
+// page is the report as one file that a browser shows.
+func (d *document) page(figures []picture) ([]byte, error) {
+	var out bytes.Buffer
+	err := pageTemplate.Execute(&out, d.view(figures))
+	return out.Bytes(), err
+}
+
+// Seconds is how long the step took.
+func (s section) Seconds() float64 { return s.Took / 1000 }
+
+// row is a line of a sheet, and whether it is one of Trypema's in Go.
+type row struct {
+	Ours  bool
+	Cells []string
+}
+
+// Lines are the rows of a sheet.
+func (s sheet) Lines() (rows []row) {
+	for _, cells := range s.Rows {
+		rows = append(rows, row{slices.ContainsFunc(cells[:min(2, len(cells))], ours), cells})
+	}
+	return rows
+}

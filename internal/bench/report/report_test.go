@@ -1,0 +1,334 @@
+package report
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema/internal/bench/leak"
+	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/cli/latency"
+	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/proof/explore"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+func quiet(out io.Writer) screen.Streams { return screen.Streams{Out: out, Err: io.Discard} }
+
+// TestEveryStepIsACommand: what a report says that it ran can be run.
+func TestEveryStepIsACommand(t *testing.T) {
+	quick, standard, full := efforts()
+	for _, e := range []effort{quick, standard, full} {
+		seen := make(map[string]int)
+		for _, s := range e.steps() {
+			seen[s.ID]++
+			if s.pass != seen[s.ID] {
+				t.Errorf("%s: pass %d of %s comes as number %d", e.Name, s.pass, s.ID, seen[s.ID])
+			}
+			for _, l := range s.lines {
+				c, err := e.command(l, s.kind, "redis://localhost:1")
+				if err == nil && s.kind != floors {
+					err = c.Wrong()
+				}
+				if err != nil {
+					t.Errorf("%s: %s: %v", e.Name, l.args, err)
+				}
+			}
+		}
+	}
+}
+
+func TestQuickIsShort(t *testing.T) {
+	quick, _, _ := efforts()
+	var total time.Duration
+	for _, s := range quick.steps() {
+		total += s.took
+	}
+	if total > 200*time.Second { // with a minute to build what is in Rust, and what an estimate is wrong by
+		t.Errorf("it takes about %v, want so little that five minutes are enough", total)
+	}
+}
+
+func TestWrongFlags(t *testing.T) {
+	url := "http://x"
+	for _, tt := range []struct {
+		command Command
+		says    string
+	}{
+		{Command{Out: ""}, "--out has no value"},
+		{Command{Out: "x", Quick: true, Full: true}, "--full is true; it must be left out with --quick"},
+		{Command{Out: "x", Only: []string{"nothing"}}, `--only is "nothing"; it must be one of floors, hot-over`},
+		{Command{Out: "x", Redis: &url}, "--redis is http://x; it must be a URL that begins with"},
+		{Command{Out: t.TempDir(), Redraw: true}, "--redraw is true; it must be left out unless there is a report"},
+	} {
+		err := tt.command.Run(t.Context(), quiet(io.Discard))
+		if err == nil || !strings.HasPrefix(err.Error(), tt.says) {
+			t.Errorf("%+v: %v, want %q", tt.command, err, tt.says)
+		}
+	}
+}
+
+// brief is a report of two small measurements.
+func brief() (effort, []step) {
+	return effort{Name: "quick", Rounds: 2, Each: 10 * time.Millisecond, Times: 1}, []step{
+		{ID: "memory-1k", Title: "Memory", kind: memory, pass: 1, lines: []line{{args: "--keys uniform --key-space 1000 --compare trypema,xtime-syncmap"}}},
+		{ID: "hot-over", Title: "One key", pass: 1, lines: []line{{args: "--keys hot --key-space 10 --warm-up 0s --compare trypema,ulule"}}},
+	}
+}
+
+// TestReport measures two steps, is interrupted, goes on, and begins anew.
+func TestReport(t *testing.T) {
+	dir := t.TempDir()
+	c := Command{Out: dir, Quick: true, JSON: true, brief: brief}
+	if explore.Long() { // with all limiters
+		c.brief, c.Only = nil, []string{"memory-1k", "memory-100k"}
+	}
+	measured := func(ctx context.Context, want error) *document {
+		t.Helper()
+		var out bytes.Buffer
+		err := c.Run(ctx, quiet(&out))
+		if errors.Is(err, errPartial) && want == nil { // without cargo, or a server
+			t.Log(err)
+			err = nil
+		}
+		if !errors.Is(err, want) {
+			t.Fatalf("error is %v, want %v", err, want)
+		}
+		if want != nil && out.Len() == 0 {
+			return nil
+		}
+		d := new(document)
+		if err := json.Unmarshal(out.Bytes(), d); err != nil {
+			t.Fatalf("%v in %s", err, &out)
+		}
+		return d
+	}
+	d := measured(t.Context(), nil)
+	if d.Done != 2 || d.Expected != 2 || len(d.Steps) != 2 || len(d.Steps[0].Memory) < 3 {
+		t.Fatalf("%d of %d measured: %+v", d.Done, d.Expected, d.Steps)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, pageFile))
+	if err != nil || !bytes.Contains(page, []byte("<svg")) || bytes.Contains(page, []byte("<script")) || bytes.Contains(page, []byte("src=")) {
+		t.Errorf("the page has no picture, or needs something else: %v", err)
+	}
+	if table, err := os.ReadFile(filepath.Join(dir, tableFile)); err != nil || !bytes.Contains(table, []byte("| trypema |")) {
+		t.Errorf("the table does not name us: %v\n%s", err, table)
+	}
+
+	// As if it had been interrupted after the first of the two.
+	d.Steps, d.Done = d.Steps[:1], 1
+	d.Steps[0].Title = "from before"
+	if err := d.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	measured(stopped, errInterrupted)
+	if d = measured(t.Context(), nil); d.Done != 2 || d.Steps[0].Title != "from before" || d.Interrupt != 1 {
+		t.Errorf("it did not go on: %d done, %d interruptions, %s", d.Done, d.Interrupt, d.Steps[0].Title)
+	}
+	if d = measured(t.Context(), nil); d.Steps[0].Title == "from before" {
+		t.Error("a complete report was not begun anew")
+	}
+
+	d.Steps, d.Done, d.Machine.Processor = d.Steps[:1], 1, "another"
+	if err := d.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Run(t.Context(), quiet(io.Discard)); err == nil || !strings.Contains(err.Error(), "of another machine or version") {
+		t.Errorf("another machine's report: %v", err)
+	}
+}
+
+func TestFolderThatCanNotBeWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := Command{Out: file, Quick: true, Only: []string{"floors"}}
+	if err := c.Run(t.Context(), quiet(io.Discard)); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("error is %v", err)
+	}
+	if err := os.WriteFile(file, []byte("[]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file, filepath.Join(filepath.Dir(file), measurementsFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(filepath.Dir(file)); err == nil || !strings.Contains(err.Error(), "is not the work of bench report") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// TestCommittedReport: tables and pictures of docs/benchmarks are what their measurements give.
+func TestCommittedReport(t *testing.T) {
+	const committed = "../../../docs/benchmarks"
+	dir := t.TempDir()
+	packed, err := os.Open(filepath.Join(committed, measurementsFile+".gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close() //nolint:errcheck // it is only read
+	unpacked, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(unpacked)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, measurementsFile), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Command{Out: dir, Redraw: true}
+	if err := c.Run(t.Context(), quiet(io.Discard)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(committed)
+	if err != nil || len(files) < 40 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		if f.Name() == measurementsFile+".gz" {
+			continue
+		}
+		want, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		got, unread := os.ReadFile(filepath.Join(committed, f.Name()))
+		if err != nil || unread != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not what the measurements give; report --redraw writes it (%v, %v)", f.Name(), err, unread)
+		}
+	}
+}
+
+func rows(names []string, ops ...float64) *measure.Comparison {
+	c := &measure.Comparison{LeftOut: []string{"redis-cell: not here"}}
+	for i, name := range names {
+		x := measure.Compared{Limiter: name, OpsPerSecond: ops[i], Curve: []latency.Point{{Quantile: 0.5, Latency: 100}, {Quantile: 0.99, Latency: 900}}}
+		for _, part := range []float64{0.5, 1, 2} {
+			x.ByRound = append(x.ByRound, measure.Round{OpsPerSecond: part * ops[i], Ratio: ops[i] / ops[0]})
+		}
+		c.Limiters = append(c.Limiters, x)
+	}
+	return c
+}
+
+// known is a document of which all is known.
+func known() *document {
+	slow := rows([]string{"trypema", "xtime-syncmap", "governor"}, 100, 50, 0)
+	slow.Limiters[2].Failed = "governor: 3 calls, but 1 allowed and 1 denied"
+	growth := rows([]string{"trypema", "trypema"}, 90, 30)
+	growth.Limiters[0].Case, growth.Limiters[1].Case, growth.Workers = "1000", "1000000", 2
+	exact := measure.Accuracy{Limiter: "trypema", Capacity: 100, Window: 1000, Step: measure.Timeline{Bin: 500, Admitted: []int{1, 60}, Offered: []int{1, 600}, Pause: 12}}
+	for _, load := range []float64{0.95, 1.05, 2, 10} {
+		exact.Loads = append(exact.Loads, measure.Load{Load: load, OfferedToLimit: load, AdmittedToLimit: min(1, load), Admitted: 99, Exact: 100, Fullest: 101})
+	}
+	return &document{
+		Effort: "quick", Done: 5, Expected: 7, Missing: []string{"everything with Redis: no server"},
+		Steps: []result{
+			{ID: "hot-over", Title: "One key", Commands: []string{"go run ./internal/bench --keys hot"}, Comparison: slow},
+			{ID: "growth", Title: "Growth", Comparison: growth},
+			{ID: "accuracy", Title: "Accuracy", Accuracy: []measure.Accuracy{exact, {Limiter: "ulule", Failed: "too late"}}},
+			{ID: "memory-1k", Title: "Memory", Memory: []measure.Footprint{{Keys: 1000, Collection: []float64{1}}, {Limiter: "trypema", Keys: 1000, BytesPerKey: []float64{150}}}},
+			{ID: "skewed", Title: "Skewed <one>", Failed: "out of order"},
+		},
+	}
+}
+
+func TestPromises(t *testing.T) {
+	verdicts := make(map[string]string)
+	for _, p := range known().promises() {
+		verdicts[p.What] = p.Got() + " " + p.Verdict()
+	}
+	for what, want := range map[string]string{
+		"hot key over its limit ÷ x/time/rate in a sync.Map":          "2 × missed",
+		"hot key over its limit ÷ governor":                           "not measured ", // its run failed
+		"time of a call, 1,000,000 keys ÷ 1,000 keys":                 "3 × ✓",
+		"Local: most in any window ÷ C":                               "1.01 missed",
+		"Local: admitted ÷ by an exact log, 0.5 to 2 times the limit": "99 % ✓",
+		"Redis: hot key, 256 callers ÷ redis-cell by go-redis":        "not measured ",
+	} {
+		if verdicts[what] != want {
+			t.Errorf("%s: %q, want %q", what, verdicts[what], want)
+		}
+	}
+}
+
+func TestSpread(t *testing.T) {
+	p := promise{values: []float64{3, 1, 2}, write: whole, atLeast: 2}
+	if p.Got() != "2 (1 – 3)" || p.Verdict() != "✓" {
+		t.Errorf("%s %s", p.Got(), p.Verdict())
+	}
+	if got := spread([]float64{1.2, 1.4, 1.3, 0.9}, tenths); got != "1.2 (0.9 – 1.4)" {
+		t.Error(got)
+	}
+}
+
+// TestPartialReport: what is missing, or has failed, is shown and not left out.
+func TestPartialReport(t *testing.T) {
+	d := known()
+	figures, err := d.figures()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range figures {
+		var svg struct {
+			XMLName xml.Name `xml:"svg"`
+		}
+		if err := xml.Unmarshal(f.svg, &svg); err != nil {
+			t.Errorf("%s is no picture: %v", f.id, err)
+		}
+	}
+	page, err := d.page(figures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{string(page), string(d.table(figures))} {
+		for _, want := range []string{
+			"This report is partial.", "2 of 7 measurements are missing", "everything with Redis: no server", "skewed failed: out of order",
+			"governor: 3 calls, but 1 allowed and 1 denied", "ulule: too late", "redis-cell: not here", "go run ./internal/bench --keys hot", "failed",
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("it does not say %q", want)
+			}
+		}
+	}
+	if bytes.Contains(page, []byte("<one>")) {
+		t.Error("a title is taken for a tag")
+	}
+	if !d.partial() || d.broken() != nil {
+		t.Errorf("partial %v, broken %v", d.partial(), d.broken())
+	}
+	d.Steps[0].Comparison.Limiters[0].Failed = "trypema: 5 admitted"
+	if err := d.broken(); err == nil || !strings.Contains(err.Error(), "5 admitted") {
+		t.Errorf("ours failed, and it says %v", err)
+	}
+}
+
+// TestPasses: a later pass adds its rounds to those of the first, and nothing to limiters that it left out.
+func TestPasses(t *testing.T) {
+	d := new(document)
+	s := step{ID: "hot-over", pass: 1}
+	d.add(s, result{ID: s.ID, Comparison: rows([]string{"trypema", "ulule"}, 10, 5)})
+	s.pass = 2
+	if d.has(s) {
+		t.Error("the second pass is done before it was")
+	}
+	d.add(s, result{ID: s.ID, Comparison: rows([]string{"trypema"}, 20)})
+	x := d.step(s.ID).Comparison.Limiters
+	if !d.has(s) || d.Done != 2 || len(x[0].ByRound) != 6 || len(x[1].ByRound) != 3 || x[0].OpsPerSecond != 15 {
+		t.Errorf("unexpected: %+v", x)
+	}
+	if len(d.Steps) != 1 {
+		t.Errorf("%d steps", len(d.Steps))
+	}
+}
