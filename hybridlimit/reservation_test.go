@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -236,5 +237,60 @@ func TestCommitWithoutRedis(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// heldCommits is a server whose answers to commits come late: when release is closed.
+type heldCommits struct {
+	*fakeredis.Server
+	arrived, release chan struct{}
+}
+
+func (h *heldCommits) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+	h.Server.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) {
+		if strings.Contains(source, "-- Changes what was admitted") {
+			close(h.arrived)
+			<-h.release
+		}
+		answer(i, reply, err)
+	})
+}
+
+// The provider is closed while a commit is under way. The commit is in Redis, so it is no error.
+func TestCommitDuringClose(t *testing.T) {
+	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
+		synctest.Test(t, func(t *testing.T) {
+			f := fakeredis.New()
+			h := &heldCommits{f, make(chan struct{}), make(chan struct{})}
+			p, err := hybridlimit.New(h, hybridlimit.Options{Options: redislimit.Options{Timeout: time.Hour}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := p.Multi(s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 50 { // so that their windows have memory of their own
+				if d, err := m.Allow(ctx, "k"); err != nil || !d.Allowed {
+					t.Fatal(d, err)
+				}
+				time.Sleep(time.Second)
+			}
+			r, err := m.Reserve(ctx, "k", 10, 0)
+			if err != nil || !r.Allowed {
+				t.Fatal(r, err)
+			}
+			time.Sleep(time.Second)
+			committed := make(chan error)
+			go func() { committed <- r.Commit(ctx, 3) }()
+			<-h.arrived
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+			close(h.release)
+			if err := <-committed; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -22,6 +22,8 @@ var mutants = []mutant{
 	{"what a hot key has counted is lost", "internal/table/hot.go", "f.added(f.word.Swap(taken)); n > 0 {", "f.added(f.word.Swap(taken)); n > 1<<40 {", ".", ""},
 	{"keys go when they are half as idle as they must be", "internal/table/shard.go", "if now-last(sh.State(h)) >= sh.table.idle {", "if now-last(sh.State(h)) >= 0 {", "./internal/table .", ""},
 
+	{"a closed table does not tell of its states", "internal/table/table.go", "if sh.entry(h).length != unusedEntry {", "if false {", "./hybridlimit", "TestCommitDuringClose"},
+
 	// Local.
 	{"several limits record what one of them denies", "local_multi.go", "		counts = window.Counts{}\n", "		counts.Declined = 0\n", ".", ""},
 	{"several limits tell the shorter wait", "internal/window/judge.go", "!v.Allowed && v.Wait <= t.Wait:", "!v.Allowed && v.Wait >= t.Wait:", ".", "TestMulti"},

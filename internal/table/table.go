@@ -134,12 +134,18 @@ func (t *Table[S, M]) evict() {
 	}
 }
 
-// Close removes all keys, and waits for the end of the sweep.
+// Close removes all keys, and waits for the end of the sweep. As Remove does, it tells the owner of each state by
+// Free: somebody may still hold a pointer to one, whose memory is gone. O(keys).
 func (t *Table[S, M]) Close() {
 	t.sweep.close()
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.Lock()
+		for h := range Handle(sh.size) {
+			if sh.entry(h).length != unusedEntry {
+				t.kind.Free(&sh.Memory, sh.State(h))
+			}
+		}
 		t.count.Add(-int64(sh.n))
 		sh.reset()
 		sh.Unlock()

@@ -178,3 +178,14 @@ func TestFactorIsMonotonousAndCalmIsZero(t *testing.T) {
 		}
 	}
 }
+
+// A burst passes whole up to 0.8 of the capacity, however sudden it is; above that a part of it is declined.
+func TestBurstUpToTheCalmShare(t *testing.T) {
+	l := NewLaw(Span{Window: 1000, Bucket: 10}, 100, 1.5)
+	for n := range uint64(100) {
+		f := l.Factor(Counts{Admitted: n}, n, 1)
+		if calm := n < 80; calm != (f == 0) || f >= 1 {
+			t.Errorf("after a burst of %d of 100 the factor is %v", n, f)
+		}
+	}
+}
