@@ -308,7 +308,8 @@ func (c *Command) measure(ctx context.Context, out screen.Streams) (r printable,
 	for _, why := range all.LeftOut {
 		out.Complain(errors.New("left out: " + why))
 	}
-	return all, all.Failures(), nil
+	failed = all.Failures()
+	return all, failed, nil
 }
 
 // single measures one limiter in every respect.
