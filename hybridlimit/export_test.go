@@ -37,8 +37,8 @@ func StepWall(p *Provider, d time.Duration) {
 	for _, l := range p.all() {
 		s := &l.settler
 		s.mu.Lock()
-		wall := s.wall
-		s.wall = func() int64 { return wall() + int64(d) }
+		wall := s.suspension.wall
+		s.suspension.wall = func() int64 { return wall() + int64(d) }
 		s.mu.Unlock()
 	}
 }

@@ -99,7 +99,7 @@ func (l *limiter) rests() bool {
 	s := &l.settler
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return l.table.Len() == 0 && len(s.active) == 0 && s.flights == 0
+	return l.table.Len() == 0 && s.schedule.Rests()
 }
 
 // all returns the limiter, and those with other windows.
@@ -137,11 +137,7 @@ type account struct {
 	waiting  []*waiter     // in the order in which they came
 	answered chan struct{} // closed at the end of the message that is under way, or else of the next; nil if nobody wants to know
 
-	// Guarded by the lock of the settler.
-	due    int64 // the tick, of the wheel or since when it is ready
-	active bool
-	ready  bool // for the next tick
-	urged  bool // for the next flight
+	lease.Turn // guarded by the lock of the settler
 }
 
 func newLimiter(s *script.Server, b *breaker.Set, o Options, suppressed bool, started time.Time) *limiter {
@@ -300,15 +296,14 @@ func (l *limiter) allGauges(s *trypema.Stats) {
 // settling returns how many keys are active, and how far the limiter is behind with them.
 func (l *limiter) settling() (active int, lag time.Duration) {
 	now := l.now()
-	l.settler.mu.Lock()
-	defer l.settler.mu.Unlock()
-	if ready := l.settler.ready; len(ready) > 0 {
-		lag = time.Duration(max(0, now-ready[0].due*l.terms.Interval))
-	}
+	s := &l.settler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lag = time.Duration(s.schedule.Lag(now))
 	if since := l.failing.Load(); since > 0 {
 		lag = max(lag, time.Duration(now-since))
 	}
-	return len(l.settler.active), lag
+	return s.schedule.Active(), lag
 }
 
 // noteLease takes into the sum what a key has on lease, under the lock.

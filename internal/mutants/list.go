@@ -43,10 +43,10 @@ var mutants = []mutant{
 
 	{"what others admit without Redis counts twice", "internal/lease/alone.go", "max(sum(sum(before, own), times(others, policy)), sum(known, times(others, min(unheard, policy))))", "sum(known, times(others, policy))", "./internal/lease", "TestAlone"},
 	{"an instance without Redis takes the share of all", "internal/lease/alone.go", "sum(sum(before, own), times(others, policy))", "sum(before, own)", "./internal/lease", "TestAlone"},
-	{"an outage is taken for load", "hybridlimit/settler.go", "max(0, len(s.ready)-held)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
+	{"an outage is taken for load", "internal/lease/schedule.go", "max(0, len(s.ready)-s.unreachable)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
 
 	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "m.judgeAlone(i, p, n, dice, now, true)", "m.judgeAlone(i, p, n, dice, now, false)", "./hybridlimit", "TestMultiOutage"},
-	{"a machine that was suspended keeps its leases", "hybridlimit/settler.go", "	if s.slept < window/2 {", "	if s.slept < window<<20 {", "./hybridlimit", "TestSuspended"},
+	{"a machine that was suspended keeps its leases", "hybridlimit/suspension.go", "s.lost < window/2 {", "s.lost < window<<20 {", "./hybridlimit", "TestSuspended"},
 
 	// Redis.
 	{"each instance enforces the whole of several limits without Redis", "redislimit/multi.go", "	return m.fail.share\n", "	return m.fail.whole\n", "./hybridlimit", "TestMultiOutage"},
