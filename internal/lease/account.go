@@ -347,6 +347,7 @@ func (a *Account) Open(g *window.Groups, t *Terms) *table.Hot {
 			}
 		}
 		h.Closes, h.Expires = now, a.full
+		a.touched = max(a.touched, a.full) // calls that are denied without the lock are not noted
 		h.Oldest = h.Admitted - min(h.Admitted, a.capacity-1)
 		h.Reserve = a.capacity - h.Admitted
 	default:
