@@ -557,7 +557,7 @@ func (a *Account) Asking() bool { return a.asking }
 // Idle reports whether nobody has asked for the key for so long that its lease should go back.
 func (a *Account) Idle(t *Terms, now int64) bool {
 	if a.distant || a.slow {
-		return a.touched <= a.grantedAt && (a.expires() || now-a.sentAt >= (a.end-a.sentAt)/2)
+		return a.touched <= a.grantedAt && (a.budget == 0 || a.expires() || now-a.sentAt >= (a.end-a.sentAt)/2)
 	}
 	return now-a.touched > slowIntervals*t.Interval
 }
