@@ -65,7 +65,7 @@ func (l *limiter) claim(
 			sh.Unlock()
 			return nil, nil, trypema.ErrClosed
 		}
-		if !k.Asking() {
+		if !k.UnderWay() {
 			i := l.message(k, now, giveBack || k.gone || !k.Fresh(now))
 			sh.Unlock()
 			return k, i, nil

@@ -13,7 +13,6 @@ import (
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/script"
-	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -30,7 +29,7 @@ type message struct {
 
 // end ends the message, unless that has happened already. It reports whether it did. The shard must be locked.
 func (m *message) end() bool {
-	if m.ended || !m.k.Asking() || m.k.Seq() != m.seq {
+	if m.ended || !m.k.UnderWay() || m.k.Seq() != m.seq {
 		return false
 	}
 	m.ended = true
@@ -51,11 +50,11 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *message {
 	need := uint64(0)
 	for _, w := range k.waiting {
 		w.asked = true
-		if w.mode != lease.Peek { // Peek takes nothing
-			need = min(need+w.cost, w.capacity)
+		if w.Mode != lease.Peek { // Peek takes nothing
+			need = min(need+w.Cost, w.Capacity)
 		}
 	}
-	m := k.Ask(&l.terms, l.pace.Load(), now, need, want)
+	m := k.Message(l.moment(nil, now), need, want)
 	return &message{k: k, server: server, seq: m.Seq, text: script.Message(m), whole: m.Whole}
 }
 
@@ -246,12 +245,8 @@ func (l *limiter) hear(m *message, a lease.Answer) {
 		sh.Unlock()
 		return
 	}
-	groups := &sh.Memory
-	if k.gone {
-		groups = new(window.Groups)
-	}
-	pace := l.pace.Load()
-	k.Hear(groups, &l.terms, pace, now, a)
+	at := l.moment(k.groups(sh), now)
+	k.Hear(at, a)
 	endedBefore := a.Grant > 0 && !k.Fresh(now)
 	l.noteLease(k, int64(k.Leased()))
 	k.fault = nil
@@ -260,7 +255,7 @@ func (l *limiter) hear(m *message, a lease.Answer) {
 		k.fail(nil) // the calls find another account
 	} else {
 		more = l.serve(sh, k, now)
-		due = k.Due(groups, &l.terms, pace, now)
+		due = k.Due(at)
 	}
 	k.wake()
 	took := now - k.SentAt()

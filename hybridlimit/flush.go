@@ -23,7 +23,7 @@ func (l *limiter) flush(ctx context.Context, giveBack bool) error {
 		for _, k := range keys[:n] {
 			sh := l.lock(k)
 			switch {
-			case k.Asking():
+			case k.UnderWay():
 				later = append(later, k)
 				answered = append(answered, k.wait())
 			case k.Unsettled() || giveBack && k.Lent(l.now()):

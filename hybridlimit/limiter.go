@@ -130,7 +130,7 @@ type account struct {
 	hash   uint64
 	server atomic.Pointer[breaker.Breaker] // of the one that has the key, when it was asked last
 	lease.Account
-	gone  bool  // it is not in the table any more
+	gone  bool  // the table has dropped it
 	fault error // what Redis said of what it holds, when it was asked last
 	noted int64 // what of its lease is in the limiter's leased
 
@@ -142,8 +142,13 @@ type account struct {
 
 func newLimiter(s *script.Server, b *breaker.Set, o Options, suppressed bool, started time.Time) *limiter {
 	l := &limiter{
-		options:    o,
-		terms:      lease.Terms{Span: window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}, Micro: int64(time.Microsecond), Interval: int64(o.SyncInterval)},
+		options: o,
+		terms: lease.Terms{
+			Span:       window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)},
+			Micro:      int64(time.Microsecond),
+			Interval:   int64(o.SyncInterval),
+			Suppressed: suppressed,
+		},
 		seconds:    o.Window.Seconds(),
 		suppressed: suppressed,
 		denial:     trypema.OutcomeRejected,
@@ -345,63 +350,50 @@ func (l *limiter) lock(k *account) *shard {
 	return sh
 }
 
+// groups returns the memory of the account's windows. An account that the table has dropped has none: what it still hears
+// goes to memory of its own.
+func (k *account) groups(sh *shard) *window.Groups {
+	if k.gone {
+		return new(window.Groups)
+	}
+	return &sh.Memory
+}
+
 // waiter is a call that waits for the answer to a message.
 type waiter struct {
-	question
+	lease.Call
 	asked  bool          // the message under way asks for it
 	stays  bool          // it takes what it was granted later, and waits until it has come back for that
 	done   chan struct{} // closed when there is an answer:
 	closed bool          // done is
-	v      lease.Verdict
+	d      lease.Decision
 	failed bool  // there is none, as the message was lost
 	fault  error // what is wrong with the key
 }
 
-// question is what one call asks.
-type question struct {
-	capacity, cost uint64
-	law            window.Law // of Suppressed
-	mode           lease.Mode
+// moment is what accounts act at: an instant, with the memory of a shard.
+func (l *limiter) moment(g *window.Groups, now int64) *lease.Moment {
+	return &lease.Moment{Terms: &l.terms, Groups: g, Pace: l.pace.Load(), Now: now}
 }
 
-// put asks an account, under the lock.
-func (l *limiter) put(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
-	dice := 0.
+// call is what an account is asked for a call.
+func (l *limiter) call(capacity, cost uint64, mode lease.Mode) lease.Call {
+	c := lease.Call{Cost: cost, Capacity: capacity, Mode: mode}
 	if l.suppressed {
-		dice = rand.Float64()
+		c.Law, c.Dice = l.law(capacity), rand.Float64()
 	}
-	l.throw(v, q, sh, k, now, dice, q.mode)
-}
-
-// throw is put with dice and a mode.
-func (l *limiter) throw(v *lease.Verdict, q *question, sh *shard, k *account, now int64, dice float64, mode lease.Mode) {
-	if l.suppressed {
-		k.Suppressed(v, &sh.Memory, &l.terms, l.pace.Load(), &q.law, now, q.cost, dice, mode)
-	} else {
-		k.Absolute(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, now, q.cost, mode)
-	}
-}
-
-// lawOf is the law of a question, or nil under Absolute.
-func (q *question) lawOf(l *limiter) *window.Law {
-	if !l.suppressed {
-		return nil
-	}
-	return &q.law
-}
-
-func (l *limiter) denyUnasked(v *lease.Verdict, q *question, sh *shard, k *account, now int64) {
-	k.Deny(v, &sh.Memory, &l.terms, l.pace.Load(), q.capacity, q.lawOf(l), now, q.cost, q.mode == lease.Record)
+	return c
 }
 
 // decide judges a call under the lock of its key. When this instance has nothing on lease, it waits for the answer to a message.
 func (l *limiter) decide(
 	ctx context.Context, d *trypema.Decision, form string, hash uint64, began int64, c, n uint64, record bool,
 ) error {
-	q := question{capacity: c, cost: n, law: l.law(c), mode: lease.Peek}
+	mode := lease.Peek
 	if record {
-		q.mode = lease.Record
+		mode = lease.Record
 	}
+	q := l.call(c, n, mode)
 	waited := false
 	for now := began; ; now = l.now() {
 		sh, h, k := l.acquire(hash, form, now)
@@ -409,31 +401,32 @@ func (l *limiter) decide(
 			sh.Unlock()
 			return trypema.ErrClosed
 		}
-		var v lease.Verdict
+		var v lease.Decision
+		at := l.moment(&sh.Memory, now)
 		alone := l.decidesAlone(k, now)
 		if !alone {
-			l.put(&v, &q, sh, k, now)
+			k.Decide(&v, at, &q)
 		}
-		if alone || v.Ask && l.mayNotWait(k, now, began) {
-			l.alone(d, sh, k, &q, now)
+		if alone || v.AskLedger && l.mayNotWait(k, now, began) {
+			l.alone(d, k, at, &q)
 			sh.Unlock()
 			l.schedule(k, now)
 			return nil
 		}
-		if v.Ask && l.options.OnEmpty == EmptyReject {
+		if v.AskLedger && l.options.OnEmpty == EmptyReject {
 			if record {
 				k.Miss(n)
 			}
-			l.denyUnasked(&v, &q, sh, k, now)
+			k.Deny(&v, at, &q)
 		}
-		if !v.Ask {
+		if !v.AskLedger {
 			if !l.suppressed && record && sh.Asked(h) {
-				if f := k.Open(&sh.Memory, &l.terms); f != nil {
+				if f := k.Hot(at); f != nil {
 					sh.Open(h, f)
 				}
 			}
 			sh.Unlock()
-			l.tell(d, k, &q, &v)
+			l.tell(d, k, c, &v)
 			return nil
 		}
 		if k.Lapsed(now) {
@@ -447,14 +440,14 @@ func (l *limiter) decide(
 			l.tally.Count(tally.Waited)
 			waited = true
 		}
-		w := &waiter{question: q, done: make(chan struct{})}
+		w := &waiter{Call: q, done: make(chan struct{})}
 		k.waiting = append(k.waiting, w)
 		sh.Unlock()
 		switch err := l.waitFor(ctx, k, w, began); {
 		case err != nil:
 			return err
 		case !w.failed:
-			l.tell(d, k, &q, &w.v)
+			l.tell(d, k, c, &w.d)
 			return nil
 		}
 	}
@@ -506,26 +499,27 @@ func (l *limiter) sharing(k *account) bool {
 }
 
 // tell makes d what a verdict means, and has the key settle as that says.
-func (l *limiter) tell(d *trypema.Decision, k *account, q *question, v *lease.Verdict) {
-	if v.Due > 0 {
-		l.schedule(k, v.Due)
+func (l *limiter) tell(d *trypema.Decision, k *account, capacity uint64, v *lease.Decision) {
+	if v.SettleAt > 0 {
+		l.schedule(k, v.SettleAt)
 	}
-	remote.Decide(d, q.capacity, &v.Verdict, time.Nanosecond, l.denial)
+	remote.Decide(d, capacity, &v.Verdict, time.Nanosecond, l.denial)
 }
 
 // serve answers those who wait, after the answer to a message, under the lock. What it was asked for and is not there, is not
 // to be had; unless the answer came so late that its lease is over. It reports whether there are some who go on waiting.
 func (l *limiter) serve(sh *shard, k *account, now int64) (more bool) {
+	at := l.moment(&sh.Memory, now)
 	rest := k.waiting[:0]
 	for _, w := range k.waiting {
 		if !w.closed {
-			w.v = lease.Verdict{}
-			if l.put(&w.v, &w.question, sh, k, now); w.v.Ask && (!w.asked || !k.Fresh(now)) {
+			w.d = lease.Decision{}
+			if k.Decide(&w.d, at, &w.Call); w.d.AskLedger && (!w.asked || !k.Fresh(now)) {
 				rest, more = append(rest, w), true
 				continue
 			}
-			if w.v.Ask {
-				l.denyUnasked(&w.v, &w.question, sh, k, now)
+			if w.d.AskLedger {
+				k.Deny(&w.d, at, &w.Call)
 			}
 			w.end()
 		}
@@ -585,20 +579,20 @@ func (l *limiter) await(ctx context.Context, done chan struct{}, began int64) er
 }
 
 // alone decides by the failure policy, under the lock.
-func (l *limiter) alone(d *trypema.Decision, sh *shard, k *account, q *question, now int64) {
-	c, n := q.capacity, q.cost
+func (l *limiter) alone(d *trypema.Decision, k *account, at *lease.Moment, q *lease.Call) {
+	c, n := q.Capacity, q.Cost
 	switch l.options.OnFailure {
 	case redislimit.FailLocal:
-		var v lease.Verdict
-		k.Alone(&v, &sh.Memory, &l.terms, c, q.lawOf(l), uint64(l.options.Instances), now, n, rand.Float64(), q.mode == lease.Record)
+		var v lease.Decision
+		k.DecideOffline(&v, at, q, uint64(l.options.Instances))
 		remote.Decide(d, c, &v.Verdict, time.Nanosecond, l.denial)
 	case redislimit.FailOpen:
-		if q.mode == lease.Record {
-			k.Admit(&sh.Memory, &l.terms, c, now, n)
+		if q.Mode == lease.Record {
+			k.Admit(at, q)
 		}
 		*d = remote.Open(c, n)
 	default:
-		k.Touch(now)
+		k.Touch(at.Now)
 		*d = remote.Closed(c, n, l.options.RetryInterval, l.denial)
 	}
 	d.Fallback = true
@@ -627,7 +621,7 @@ func (l *limiter) usage(ctx context.Context, form string, c uint64) (u trypema.U
 			Remaining: window.Room(c, counts.Admitted),
 		}
 		if l.suppressed {
-			u.SuppressionFactor = k.Factor(&sh.Memory, &l.terms, &law, l.now())
+			u.SuppressionFactor = k.Factor(l.moment(&sh.Memory, l.now()), &law)
 		}
 	})
 	return u, err

@@ -108,14 +108,14 @@ type reserved struct {
 	life int64
 	in   [trypema.MaxLimits]struct {
 		k *account
-		h *lease.Held
+		h *lease.Reserved
 	}
 }
 
-// hold has an account, whose lock is held, note where the call is that it records next. Release must follow.
+// hold has an account, whose lock is held, note where the call is that it records next. EndReserve must follow.
 func (r *reserved) hold(i int, k *account) {
 	if r != nil {
-		r.in[i].k, r.in[i].h = k, k.Hold(r.life)
+		r.in[i].k, r.in[i].h = k, k.Reserve(r.life)
 	}
 }
 
@@ -145,7 +145,7 @@ func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decis
 type party struct {
 	sh    *shard
 	k     *account
-	v     lease.Verdict
+	v     lease.Decision
 	asked int // how often the ledger had its say on this call
 }
 
@@ -184,7 +184,7 @@ func (m *multi) judge(
 			}
 			return nil
 		}
-		if slices.ContainsFunc(parties, func(p party) bool { return p.v.Ask }) {
+		if slices.ContainsFunc(parties, func(p party) bool { return p.v.AskLedger }) {
 			waiters := m.ask(parties, n, mode, now)
 			m.unlock(parties)
 			if mode == lease.Record && !waited {
@@ -202,7 +202,7 @@ func (m *multi) judge(
 		}
 		m.unlock(parties)
 		for i := range parties {
-			if due := parties[i].v.Due; due > 0 {
+			if due := parties[i].v.SettleAt; due > 0 {
 				m.limits[i].schedule(parties[i].k, due)
 			}
 		}
@@ -235,36 +235,37 @@ func (m *multi) decidesAlone(parties []party, now int64) bool {
 	return false
 }
 
-func (m *multi) question(i int, n uint64, mode lease.Mode) question {
-	return question{capacity: m.limits[i].capacity, cost: n, law: m.limits[i].law, mode: mode}
+// call is what the account of a limit is asked for a call.
+func (m *multi) call(i int, n uint64, mode lease.Mode, dice float64) *lease.Call {
+	return &lease.Call{Capacity: m.limits[i].capacity, Cost: n, Law: m.limits[i].law, Dice: dice, Mode: mode}
 }
 
 // try has each limit judge, and reports whether some have to ask the ledger, and no other denies in any case.
 func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, now int64) (ask bool) {
 	for i := range parties {
 		l, p := &m.limits[i], &parties[i]
-		q := m.question(i, n, min(mode, lease.Try))
-		p.v = lease.Verdict{}
-		l.throw(&p.v, &q, p.sh, p.k, now, dice, q.mode)
-		if p.v.Ask && l.options.OnEmpty == EmptyReject && mode == lease.Record {
+		q, at := m.call(i, n, min(mode, lease.Try), dice), l.moment(&p.sh.Memory, now)
+		p.v = lease.Decision{}
+		p.k.Decide(&p.v, at, q)
+		if p.v.AskLedger && l.options.OnEmpty == EmptyReject && mode == lease.Record {
 			p.k.Miss(n)
 		}
 		deny := p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject
-		if p.v.Ask && deny && !p.k.server.Load().Gone() {
-			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
+		if p.v.AskLedger && deny && !p.k.server.Load().Gone() {
+			p.k.Deny(&p.v, at, q)
 		}
-		ask = ask || p.v.Ask
+		ask = ask || p.v.AskLedger
 	}
 	if !ask {
 		return false
 	}
 	for i := range parties {
-		if p := &parties[i]; p.v.Ask || p.v.Allowed {
+		if p := &parties[i]; p.v.AskLedger || p.v.Allowed {
 			continue
 		}
 		for j := range parties { // it is denied whatever the ledger says
-			if o := &parties[j]; o.v.Ask {
-				o.v.Ask, o.v.Allowed = false, true
+			if o := &parties[j]; o.v.AskLedger {
+				o.v.AskLedger, o.v.Allowed = false, true
 			}
 		}
 		return false
@@ -277,14 +278,14 @@ func (m *multi) ask(parties []party, n uint64, mode lease.Mode, now int64) []*wa
 	waiters := make([]*waiter, len(parties))
 	for i := range parties {
 		l, p := &m.limits[i], &parties[i]
-		if !p.v.Ask {
+		if !p.v.AskLedger {
 			continue
 		}
 		if p.k.Lapsed(now) {
 			l.lapsed.Add(1)
 		}
 		p.asked++
-		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), stays: true, done: make(chan struct{})}
+		w := &waiter{Call: *m.call(i, n, min(mode, lease.Try), rand.Float64()), stays: true, done: make(chan struct{})}
 		if l.urge(p.k) {
 			p.k.waiting = append(p.k.waiting, w)
 			waiters[i] = w
@@ -323,21 +324,21 @@ func (m *multi) tally(parties []party, n uint64, mode lease.Mode) (t window.Tall
 func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now int64, r *reserved) {
 	for i := range parties {
 		l, p := &m.limits[i], &parties[i]
-		var v lease.Verdict
-		q := m.question(i, n, lease.Record)
+		var v lease.Decision
+		q, at := m.call(i, n, lease.Record, dice), l.moment(&p.sh.Memory, now)
 		switch {
 		case passes:
 			r.hold(i, p.k)
-			l.throw(&v, &q, p.sh, p.k, now, dice, lease.Record)
-			p.k.Release()
-			p.v.Due = v.Due
+			p.k.Decide(&v, at, q)
+			p.k.EndReserve()
+			p.v.SettleAt = v.SettleAt
 			if r != nil && r.in[i].h.Expires() { // Redis is to know before this instance may end
-				p.v.Due = now
+				p.v.SettleAt = now
 			}
 		case l.suppressed:
-			l.denyUnasked(&v, &q, p.sh, p.k, now)
+			p.k.Deny(&v, at, q)
 			if p.k.Leased() == 0 { // or it settles in any case
-				p.v.Due = v.Due
+				p.v.SettleAt = v.SettleAt
 			}
 		}
 	}
@@ -350,7 +351,7 @@ func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease
 	case redislimit.FailLocal:
 		for i := range parties {
 			p := &parties[i]
-			p.v = lease.Verdict{}
+			p.v = lease.Decision{}
 			m.judgeAlone(i, p, n, dice, now, false)
 		}
 		t := m.tally(parties, n, mode)
@@ -359,12 +360,12 @@ func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease
 		}
 		for i := range parties {
 			if p := &parties[i]; mode == lease.Record && (t.Allowed || first.suppressed) {
-				p.v = lease.Verdict{}
+				p.v = lease.Decision{}
 				if t.Allowed {
 					r.hold(i, p.k)
 				}
 				m.judgeAlone(i, p, n, dice, now, true)
-				p.k.Release()
+				p.k.EndReserve()
 			}
 		}
 		m.tell(d, &t)
@@ -372,8 +373,8 @@ func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease
 		for i := range parties {
 			if p := &parties[i]; mode == lease.Record {
 				r.hold(i, p.k)
-				p.k.Admit(&p.sh.Memory, &m.limits[i].terms, m.limits[i].capacity, now, n)
-				p.k.Release()
+				p.k.Admit(m.limits[i].moment(&p.sh.Memory, now), m.call(i, n, mode, dice))
+				p.k.EndReserve()
 			}
 		}
 		*d = remote.Open(m.tight, n)
@@ -388,8 +389,11 @@ func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease
 
 func (m *multi) judgeAlone(i int, p *party, n uint64, dice float64, now int64, record bool) {
 	l := &m.limits[i]
-	q := m.question(i, n, lease.Record)
-	p.k.Alone(&p.v, &p.sh.Memory, &l.terms, l.capacity, q.lawOf(l.limiter), uint64(l.options.Instances), now, n, dice, record)
+	mode := lease.Try
+	if record {
+		mode = lease.Record
+	}
+	p.k.DecideOffline(&p.v, l.moment(&p.sh.Memory, now), m.call(i, n, mode, dice), uint64(l.options.Instances))
 }
 
 // tell makes d what a tally means.
@@ -425,7 +429,7 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 // commit changes what a call counts in Redis, once all of its account is settled there, and here. If Redis
 // does not answer, the cost of a call with an expiry is settled later, as what calls cost is that are
 // admitted meanwhile.
-func (l *limiter) commit(ctx context.Context, k *account, h *lease.Held, was, is uint64) error {
+func (l *limiter) commit(ctx context.Context, k *account, h *lease.Reserved, was, is uint64) error {
 	var from, at int64
 	for known := false; !known; {
 		find := func(int64) (*shard, *account) { return l.lock(k), k }
@@ -448,14 +452,14 @@ func (l *limiter) commit(ctx context.Context, k *account, h *lease.Held, was, is
 	}
 	sh := l.lock(k)
 	if !k.gone {
-		k.Commit(&sh.Memory, &l.terms, l.now(), h, was, is, removed, added)
+		k.Commit(l.moment(&sh.Memory, l.now()), h, lease.Change{Was: was, Is: is, Removed: removed, Added: added})
 	}
 	sh.Unlock()
 	return nil
 }
 
 // commitLater has the account of a call settle its true cost when it can.
-func (l *limiter) commitLater(k *account, h *lease.Held, is uint64) error {
+func (l *limiter) commitLater(k *account, h *lease.Reserved, is uint64) error {
 	now := l.now()
 	l.schedule(k, now) // so that Close settles it, too
 	sh := l.lock(k)
@@ -463,11 +467,7 @@ func (l *limiter) commitLater(k *account, h *lease.Held, is uint64) error {
 		sh.Unlock()
 		return trypema.ErrClosed
 	}
-	groups := &sh.Memory
-	if k.gone {
-		groups = new(window.Groups)
-	}
-	k.CommitLater(groups, &l.terms, now, h, is)
+	k.CommitLater(l.moment(k.groups(sh), now), h, is)
 	sh.Unlock()
 	l.schedule(k, now)
 	return nil

@@ -185,7 +185,7 @@ func (l *limiter) fly() {
 func (l *limiter) endLeases(now int64) {
 	for _, k := range l.activeKeys() {
 		sh := l.lock(k)
-		k.End(now)
+		k.EndLease(now)
 		sh.Unlock()
 		l.schedule(k, 0)
 	}

@@ -43,66 +43,57 @@ package lease
 
 import "github.com/trypema/trypema/internal/window"
 
-// Ask is what a holder says about one key, and wants. Instants and durations are in µs.
-type Ask struct {
-	Holder   uint64 // not 0
-	Seq      uint64 // number of this message
-	Slot     uint64 // where the ledger keeps the holder, by its last answer
-	Capacity uint64 // that leases must not pass: of a window, or the hard one
-
-	Hold     uint64 // what the holder has of its lease, and goes on using until it is answered
-	Near     uint64 // what it wants beyond that near the limit
-	NearLife int64  // how long it wants that
-	Far      uint64 // what it wants far from the limit, for the life that leases have there
-	Need     uint64 // what calls cost that wait; Hold may be used up by then
-
-	Base   window.Counts // settled before Groups, as far as the holder knows
-	Groups []Group       // since then, the oldest first
-	Whole  bool          // the answer is to contain all groups
+// Terms are what the accounts of one limiter have in common. Instants and durations are in one unit that the caller
+// chooses; a nanosecond for the Hybrid provider.
+type Terms struct {
+	window.Span
+	Micro      int64 // a microsecond, in which messages count
+	Interval   int64 // of settling
+	Suppressed bool  // the strategy; otherwise it is Absolute
 }
 
-// Group is a number of events: how old the last one is, and how much older the first.
-type Group struct {
-	Age, Span int64
-	window.Counts
+// Moment is an instant, and what an account needs to act at it.
+type Moment struct {
+	*Terms
+	Groups *window.Groups // the memory of the account's windows
+	Pace   *Pace
+	Now    int64
 }
 
-// Answer is what the ledger says.
-type Answer struct {
-	Stale bool // a later message of the holder was here before; nothing was done
-
-	Grant  uint64 // beyond Hold; all of the lease may be used for Life from the instant of asking
-	Life   int64
-	Slot   uint64
-	Live   window.Counts // what the window holds, that of the message included
-	Others uint64        // on lease to others
-	Before window.Counts // running counts, before and after what was in the message
-	After  window.Counts
-	Now    int64   // from which ages count, by the ledger's clock
-	Whole  bool    // it was asked for Groups:
-	Groups []Group // what the window holds
+// Call is a question to an account.
+type Call struct {
+	Cost     uint64
+	Capacity uint64
+	Law      window.Law // of Suppressed, for the capacity
+	Dice     float64    // of Suppressed, from 0 to below 1
+	Mode     Mode
 }
 
-// farShare is the part of the capacity up to which a key is far from its limit, as a divisor.
-const farShare = 4
+// Mode says what a decision is for.
+type Mode uint8
 
-// grant returns how much is leased to a holder, and for how long, when so much is taken: settled, on lease to others, or
-// held by itself.
-func (a *Ask) grant(taken, others uint64, farLife int64) (amount uint64, life int64) {
-	free := a.Capacity - min(a.Capacity, taken)
-	need := uint64(0)
-	if a.Need <= free+a.Hold { // or they get nothing by it
-		need = min(a.Need, free)
+// The modes: Peek asks whether a call would be admitted, in the time that it takes to ask the ledger. Try asks whether the
+// lease admits it. Record is Try, and records the outcome.
+const (
+	Peek Mode = iota
+	Try
+	Record
+)
+
+// Decision is the answer of an account to one call.
+type Decision struct {
+	window.Verdict
+	AskLedger bool  // the account cannot decide: a message to the ledger must be answered first
+	SettleAt  int64 // when the account should settle, if that is earlier than it is due; or 0
+}
+
+// bound is what the admissions of a window never pass for a call.
+func (c *Call) bound(t *Terms) uint64 {
+	if t.Suppressed {
+		return c.Law.Hard
 	}
-	// Half of what is left until the limit is near, so that no lease brings it near by itself.
-	far := a.Capacity / farShare
-	far -= min(far, taken)
-	if amount = max(min(a.Far, (far+1)/2), need); far > 0 && amount <= far {
-		return amount, farLife
-	}
-	share := free
-	if others > 0 {
-		share = (free + 1) / 2
-	}
-	return max(min(a.Near, share), need), a.NearLife
+	return c.Capacity
 }
+
+// maxCount is where counting ends, in a window and in a message, as in package remote.
+const maxCount = 1 << 51

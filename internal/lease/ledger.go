@@ -19,7 +19,7 @@ type holder struct {
 }
 
 // Settle takes the message of a holder at now, and answers.
-func (l *Ledger) Settle(s window.Span, now, farLife int64, a Ask) Answer {
+func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 	h := l.holders[a.Holder]
 	if h == nil {
 		h = &holder{used: a.Base}
@@ -114,4 +114,28 @@ func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
 		out = append(out, Group{now - last, 0, c})
 	}
 	return out
+}
+
+// farShare is the part of the capacity up to which a key is far from its limit, as a divisor.
+const farShare = 4
+
+// grant returns how much is leased to a holder, and for how long, when so much is taken: settled, on lease to others, or
+// held by itself.
+func (a *Message) grant(taken, others uint64, farLife int64) (amount uint64, life int64) {
+	free := a.Capacity - min(a.Capacity, taken)
+	need := uint64(0)
+	if a.Need <= free+a.Hold { // or they get nothing by it
+		need = min(a.Need, free)
+	}
+	// Half of what is left until the limit is near, so that no lease brings it near by itself.
+	far := a.Capacity / farShare
+	far -= min(far, taken)
+	if amount = max(min(a.Far, (far+1)/2), need); far > 0 && amount <= far {
+		return amount, farLife
+	}
+	share := free
+	if others > 0 {
+		share = (free + 1) / 2
+	}
+	return max(min(a.Near, share), need), a.NearLife
 }

@@ -346,7 +346,7 @@ const (
 func (a *Account) Step(t *Terms, now int64, use Use, cannotSettle bool) Step {
 	idle := use == Removed || use == Known && a.Idle(t, now)
 	switch {
-	case a.Asking():
+	case a.UnderWay():
 		return Wait
 	case idle && (!a.Unsettled() && !a.Lent(now) || cannotSettle):
 		return Rest

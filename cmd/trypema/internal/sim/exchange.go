@@ -22,7 +22,7 @@ type exchange struct {
 
 type message struct {
 	k *account
-	lease.Ask
+	lease.Message
 }
 
 var errNoAnswer = errors.New("no answer")
@@ -104,7 +104,7 @@ func (i *instance) settle(x *exchange, batch []*account) bool {
 }
 
 // message makes the next message of a key.
-func (i *instance) message(k *account, giveBack bool) lease.Ask {
+func (i *instance) message(k *account, giveBack bool) lease.Message {
 	want := lease.More
 	switch {
 	case giveBack:
@@ -115,7 +115,7 @@ func (i *instance) message(k *account, giveBack bool) lease.Ask {
 	for n := range k.waiting {
 		k.waiting[n].asked = true
 	}
-	return k.Ask(i.terms, i.settling.Pace(), i.now(), min(uint64(len(k.waiting)), i.world.capacity), want)
+	return k.Message(i.moment(), min(uint64(len(k.waiting)), i.world.capacity), want)
 }
 
 // answered takes the answers of an exchange.
@@ -125,7 +125,7 @@ func (i *instance) answered(x *exchange) {
 	}
 	x.ended = true
 	for n, m := range x.messages {
-		if m.k.Asking() && m.k.Seq() == m.Seq {
+		if m.k.UnderWay() && m.k.Seq() == m.Seq {
 			i.hear(m.k, x.answers[n])
 		}
 	}
@@ -136,13 +136,13 @@ func (i *instance) answered(x *exchange) {
 
 // hear has an account take an answer, serves the calls that wait, and schedules the key.
 func (i *instance) hear(k *account, a lease.Answer) {
-	now, pace := i.now(), i.settling.Pace()
-	k.Hear(&i.groups, i.terms, pace, now, a)
-	endedBefore := a.Grant > 0 && !k.Fresh(now)
+	at := i.moment()
+	k.Hear(at, a)
+	endedBefore := a.Grant > 0 && !k.Fresh(at.Now)
 	more := i.serve(k)
-	due := k.Due(&i.groups, i.terms, pace, now)
+	due := k.Due(at)
 	if endedBefore {
-		i.settling.Slowed(now - k.SentAt())
+		i.settling.Slowed(at.Now - k.SentAt())
 	}
 	i.schedule(k, due)
 	if more {
@@ -158,7 +158,7 @@ func (i *instance) lost(x *exchange) {
 	x.ended = true
 	i.redis.Failure(errNoAnswer)
 	for _, m := range x.messages {
-		if k := m.k; k.Asking() && k.Seq() == m.Seq {
+		if k := m.k; k.UnderWay() && k.Seq() == m.Seq {
 			k.Lost()
 			i.schedule(k, i.now()+i.terms.Interval)
 			i.fail(k)

@@ -74,28 +74,34 @@ func (i *instance) account(key int32) *account {
 	return k
 }
 
-// put asks an account.
-func (i *instance) put(v *lease.Verdict, k *account) {
-	if w := i.world; w.law == nil {
-		k.Absolute(v, &i.groups, i.terms, i.settling.Pace(), w.capacity, i.now(), 1, lease.Record)
-	} else {
-		k.Suppressed(v, &i.groups, i.terms, i.settling.Pace(), w.law, i.now(), 1, w.dice(), lease.Record)
+// moment is what accounts act at.
+func (i *instance) moment() *lease.Moment {
+	return &lease.Moment{Terms: i.terms, Groups: &i.groups, Pace: i.settling.Pace(), Now: i.now()}
+}
+
+// question is what an account is asked for a call.
+func (i *instance) question() *lease.Call {
+	w := i.world
+	q := &lease.Call{Cost: 1, Capacity: w.capacity, Mode: lease.Record}
+	if w.law != nil {
+		q.Law, q.Dice = *w.law, w.dice()
 	}
+	return q
 }
 
 // decide judges a call, or has it wait for the answer to a message.
 func (i *instance) decide(k *account, c call) {
 	now := i.now()
-	var v lease.Verdict
+	var v lease.Decision
 	alone := i.decidesAlone(k)
 	if !alone {
-		i.put(&v, k)
+		k.Decide(&v, i.moment(), i.question())
 	}
-	if alone || v.Ask && (i.redis.Gone() || i.world.now-c.made >= int64(i.world.timeout)) {
+	if alone || v.AskLedger && (i.redis.Gone() || i.world.now-c.made >= int64(i.world.timeout)) {
 		i.decideAlone(k, c)
 		return
 	}
-	if !v.Ask {
+	if !v.AskLedger {
 		i.tell(k, c, &v)
 		return
 	}
@@ -115,9 +121,9 @@ func (i *instance) decidesAlone(k *account) bool {
 // decideAlone decides a call by the failure policy.
 func (i *instance) decideAlone(k *account, c call) {
 	w := i.world
-	var v lease.Verdict
+	var v lease.Decision
 	if w.local {
-		k.Alone(&v, &i.groups, i.terms, w.capacity, w.law, uint64(len(w.instances)), i.now(), 1, w.dice(), true)
+		k.DecideOffline(&v, i.moment(), i.question(), uint64(len(w.instances)))
 	} else {
 		k.Touch(i.now())
 	}
@@ -141,9 +147,9 @@ func (i *instance) takesNothing() bool {
 }
 
 // tell is the end of a call that was judged, and has the key settle as the verdict says.
-func (i *instance) tell(k *account, c call, v *lease.Verdict) {
-	if v.Due > 0 {
-		i.schedule(k, v.Due)
+func (i *instance) tell(k *account, c call, v *lease.Decision) {
+	if v.SettleAt > 0 {
+		i.schedule(k, v.SettleAt)
 	}
 	i.world.meter.decided(i.world.now, i, k.key, c, v.Allowed, false)
 }
@@ -154,13 +160,14 @@ func (i *instance) serve(k *account) (more bool) {
 	calls := k.waiting
 	k.waiting = nil
 	for _, c := range calls {
-		var v lease.Verdict
-		if i.put(&v, k); v.Ask && (!c.asked || !k.Fresh(i.now())) {
+		var v lease.Decision
+		q := i.question()
+		if k.Decide(&v, i.moment(), q); v.AskLedger && (!c.asked || !k.Fresh(i.now())) {
 			k.waiting = append(k.waiting, c)
 			continue
 		}
-		if v.Ask {
-			k.Deny(&v, &i.groups, i.terms, i.settling.Pace(), i.world.capacity, i.world.law, i.now(), 1, true)
+		if v.AskLedger {
+			k.Deny(&v, i.moment(), q)
 		}
 		i.tell(k, c, &v)
 	}

@@ -104,7 +104,7 @@ type sent struct {
 	instance int
 	key      int32
 	farLife  int64
-	lease.Ask
+	lease.Message
 }
 
 func at(all []sent, i int) string {
@@ -304,7 +304,7 @@ func (n *network) loses(x *exchange) bool {
 		return f.lostBack
 	}
 	for _, m := range x.messages {
-		n.all = append(n.all, sent{x.from.world.now, x.from.index, m.k.key, x.farLife, m.Ask})
+		n.all = append(n.all, sent{x.from.world.now, x.from.index, m.k.key, x.farLife, m.Message})
 	}
 	return f.lostThere
 }

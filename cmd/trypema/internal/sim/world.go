@@ -42,9 +42,10 @@ func newWorld(s setup) *world {
 	w := &world{
 		setup: s,
 		terms: lease.Terms{
-			Span:     window.Span{Window: int64(s.options.Window), Bucket: int64(s.options.Bucket)},
-			Micro:    int64(time.Microsecond),
-			Interval: int64(s.interval),
+			Span:       window.Span{Window: int64(s.options.Window), Bucket: int64(s.options.Bucket)},
+			Micro:      int64(time.Microsecond),
+			Interval:   int64(s.interval),
+			Suppressed: s.suppressed,
 		},
 		server:  window.Span{Window: s.options.Window.Microseconds(), Bucket: s.options.Bucket.Microseconds()},
 		local:   s.policy == policyLocal,
@@ -187,7 +188,7 @@ func (w *world) serve(x *exchange) {
 	}
 	w.meter.settled(w.now, len(x.messages))
 	for _, m := range x.messages {
-		x.answers = append(x.answers, w.keys[m.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.farLife, m.Ask))
+		x.answers = append(x.answers, w.keys[m.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.farLife, m.Message))
 	}
 	if !w.link.loses(x) {
 		x.from.after(w.link.trip(x), event{kind: reply, exchange: x})
