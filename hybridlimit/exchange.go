@@ -248,13 +248,13 @@ func (l *limiter) hear(m *message, a lease.Answer) {
 	at := l.moment(k.groups(sh), now)
 	k.Hear(at, a)
 	endedBefore := a.Grant > 0 && !k.Fresh(now)
-	l.noteLease(k, int64(k.Leased()))
+	l.countLease(k, int64(k.Leased()))
 	k.fault = nil
 	more, due := false, now
-	if k.gone {
+	if k.removed {
 		k.fail(nil) // the calls find another account
 	} else {
-		more = l.serve(sh, k, now)
+		more = l.serve(k, at)
 		due = k.Due(at)
 	}
 	k.wake()

@@ -208,7 +208,7 @@ func (l *limiter) settle(batch []*account) error {
 		switch step := k.Step(&l.terms, now, k.use(), k.fault != nil); step {
 		case lease.Wait:
 		case lease.Rest:
-			l.noteLease(k, 0)
+			l.countLease(k, 0)
 			resting = append(resting, k)
 		default:
 			messages = append(messages, l.message(k, now, step == lease.GiveBack))
@@ -217,15 +217,4 @@ func (l *limiter) settle(batch []*account) error {
 	}
 	l.retire(resting)
 	return l.exchange(context.Background(), messages)
-}
-
-// use says who needs the account. Its shard must be locked.
-func (k *account) use() lease.Use {
-	switch {
-	case k.gone:
-		return lease.Removed
-	case len(k.waiting) > 0:
-		return lease.Wanted
-	}
-	return lease.Known
 }

@@ -39,13 +39,13 @@ var mutants = []mutant{
 	{"what a policy admits leaves the lease as it was", "internal/lease/offline.go", "	a.budget -= fromLease\n", "", "./hybridlimit", "TestFallbackUsesUp"},
 	{"a commit above the estimate leaves the lease as it was", "internal/lease/reserved.go", "	if c.Added > c.Removed { // what the call takes", "	if c.Added > c.Removed && c.Added == 0 { // what the call takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
 	{"a lowered rate leaves the lease as it was", "internal/lease/message.go", "	a.budget -= min(a.budget, taken-min(taken, x.capacity))\n", "", "./hybridlimit", "TestLoweredRate"},
-	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "			m.record(parties, n, t.Allowed, dice, now, r)", "			m.record(parties, n, true, dice, now, r)", "./hybridlimit", "TestMulti"},
+	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
 
 	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(sum(sum(p.before, p.own), times(others, p.policy)), sum(p.known, times(others, min(p.unheard, p.policy))))", "sum(p.known, times(others, p.policy))", "./internal/lease", "TestAlone"},
 	{"an instance without Redis takes the share of all", "internal/lease/offline.go", "sum(sum(p.before, p.own), times(others, p.policy))", "sum(p.before, p.own)", "./internal/lease", "TestAlone"},
 	{"an outage is taken for load", "internal/lease/schedule.go", "max(0, len(s.ready)-s.unreachable)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
 
-	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "m.judgeAlone(i, p, n, dice, now, true)", "m.judgeAlone(i, p, n, dice, now, false)", "./hybridlimit", "TestMultiOutage"},
+	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "j.decideOffline(lease.Record)", "j.decideOffline(lease.Try)", "./hybridlimit", "TestMultiOutage"},
 	{"a machine that was suspended keeps its leases", "hybridlimit/suspension.go", "s.lost < window/2 {", "s.lost < window<<20 {", "./hybridlimit", "TestSuspended"},
 
 	// Redis.
