@@ -11,15 +11,16 @@ import (
 
 type shard = table.Shard[*account, window.Groups]
 
-// account is a key in use. The lock of its shard guards all of it but the fixed fields and the Turn. That lock is never held
-// while Redis is asked. The settler's lock may be taken under it.
+// account is a key in use. The lock of its shard guards all of it but the fixed fields and the Turn. That
+// lock is never held while Redis is asked. The settler's lock may be taken under it.
 type account struct {
 	// Fixed.
 	key  string // in the table: with its group, see package groupkey
 	name string // in Redis
 	hash uint64
 
-	server atomic.Pointer[breaker.Breaker] // of the server that had the key when it was last asked; read without a lock
+	// The breaker of the server that had the key when that was last asked. It is read without a lock.
+	server atomic.Pointer[breaker.Breaker]
 
 	lease.Account
 	removed    bool          // the table has dropped it
@@ -55,7 +56,8 @@ func (l *limiter) lock(k *account) *shard {
 	return sh
 }
 
-// remove is told that a key leaves the table. What it has not settled goes to Redis soon, and its lease goes back.
+// remove is told that a key leaves the table. What it has not settled goes to Redis soon, and its lease goes
+// back.
 func (l *limiter) remove(g *window.Groups, k *account) {
 	k.Clear(g)
 	k.removed = true

@@ -23,19 +23,23 @@ func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d t
 }
 
 // AllowN implements trypema.Limiter.
-func (l *limiter) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
+func (l *limiter) AllowN(
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (d trypema.Decision, err error) {
 	err = l.judge(ctx, &d, key, rate, n, true)
 	return d, err
 }
 
 // Peek implements trypema.Limiter.
-func (l *limiter) Peek(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
+func (l *limiter) Peek(
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (d trypema.Decision, err error) {
 	err = l.judge(ctx, &d, key, rate, max(n, 1), false)
 	return d, err
 }
 
-// check returns the capacity at a rate, or what is wrong: the rate is not valid, the key cannot be stored, the provider is
-// closed.
+// check returns the capacity at a rate, or what is wrong: the rate is not valid, the key cannot be stored,
+// the provider is closed.
 func (l *limiter) check(key string, rate trypema.Rate) (uint64, error) {
 	c := min(window.Capacity(float64(rate), l.seconds), remote.MaxCapacity)
 	if c == 0 || key == "" || len(key) > remote.MaxKeyLen || l.closed.Load() {
@@ -55,9 +59,11 @@ func (l *limiter) refuse(key string, rate trypema.Rate) error {
 	return remote.CheckKey(key)
 }
 
-// judge decides a call: without the lock if the key is hot, otherwise by decide. It takes six parameters, all that a caller
-// gives: a hot call needs no request.
-func (l *limiter) judge(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, record bool) error {
+// judge decides a call: without the lock if the key is hot, otherwise by decide. It takes six parameters, all
+// that a caller gives: a hot call needs no request.
+func (l *limiter) judge(
+	ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, record bool,
+) error {
 	c, err := l.check(key, rate)
 	if err != nil || n == 0 {
 		if record {
@@ -115,8 +121,8 @@ type request struct {
 	lease.Call
 }
 
-// decide decides a call under the lock of its key. When this instance has nothing on lease, the call waits for the answer to a
-// message, unless the options say otherwise.
+// decide decides a call under the lock of its key. When this instance has nothing on lease, the call waits
+// for the answer to a message, unless the options say otherwise.
 func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) error {
 	waited := r.Mode == lease.Peek // which the Observer does not count
 	for now := r.began; ; now = l.now() {
@@ -170,8 +176,8 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 	}
 }
 
-// enqueue has a call wait for the answer to the next message of its key. It reports false if the limiter is closed. The shard
-// must be locked.
+// enqueue has a call wait for the answer to the next message of its key. It reports false if the limiter is
+// closed. The shard must be locked.
 func (l *limiter) enqueue(k *account, w *waiter, now int64) bool {
 	if k.Lapsed(now) {
 		l.lapsed.Add(1)
@@ -183,8 +189,8 @@ func (l *limiter) enqueue(k *account, w *waiter, now int64) bool {
 	return true
 }
 
-// reject denies a call that would have to wait, as EmptyReject says. A lease for it is asked for in the background. The shard
-// must be locked.
+// reject denies a call that would have to wait, as EmptyReject says. A lease for it is asked for in the
+// background. The shard must be locked.
 func (l *limiter) reject(v *lease.Decision, k *account, at *lease.Moment, c *lease.Call) {
 	if c.Mode != lease.Peek {
 		k.Miss(c.Cost)
@@ -192,8 +198,8 @@ func (l *limiter) reject(v *lease.Decision, k *account, at *lease.Moment, c *lea
 	k.Deny(v, at, c)
 }
 
-// decidesAlone reports whether the failure policy has to decide: there is nothing on lease, and there will be nothing. The
-// shard must be locked.
+// decidesAlone reports whether the failure policy has to decide: there is nothing on lease, and there will be
+// nothing. The shard must be locked.
 func (l *limiter) decidesAlone(k *account, now int64) bool {
 	return !k.Fresh(now) && k.server.Load().Gone() || k.Leased() == 0 && l.takesNothing(k)
 }
@@ -222,14 +228,15 @@ func (l *limiter) decideAlone(d *trypema.Decision, k *account, at *lease.Moment,
 	d.Fallback = true
 }
 
-// takesNothing reports whether messages ask for no lease: while FailLocal decides, which does not count what the ledger
-// grants. A lost answer would only keep its grant from others.
+// takesNothing reports whether messages ask for no lease: while FailLocal decides, which does not count what
+// the ledger grants. A lost answer would only keep its grant from others.
 func (l *limiter) takesNothing(k *account) bool {
 	return l.options.OnFailure == redislimit.FailLocal && k.server.Load().Gone() || l.sharing(k)
 }
 
-// sharing reports whether FailLocal gives each instance its share of the limit: while Redis is unavailable, and until the other
-// instances must have noticed, too, that it is back, and have settled what they admitted without it.
+// sharing reports whether FailLocal gives each instance its share of the limit: while Redis is unavailable,
+// and until the other instances must have noticed, too, that it is back, and have settled what they admitted
+// without it.
 func (l *limiter) sharing(k *account) bool {
 	if l.options.OnFailure != redislimit.FailLocal || l.options.Instances == 1 {
 		return false

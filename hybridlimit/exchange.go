@@ -16,8 +16,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// message is one message to Redis. Its invariant: it ends once, by its answer or because it is lost. Whoever ends it holds
-// the lock of the key's shard.
+// message is one message to Redis. Its invariant: it ends once, by its answer or because it is lost. Whoever
+// ends it holds the lock of the key's shard.
 type message struct {
 	k      *account
 	server *breaker.Breaker
@@ -27,7 +27,8 @@ type message struct {
 	ended  bool
 }
 
-// end ends the message, unless that has happened already. It reports whether it did. The shard must be locked.
+// end ends the message, unless that has happened already. It reports whether it did. The shard must be
+// locked.
 func (m *message) end() bool {
 	if m.ended || !m.k.UnderWay() || m.k.Seq() != m.seq {
 		return false
@@ -77,8 +78,8 @@ type outcome struct {
 	wrong  error // the last fault
 }
 
-// exchange sends messages. It returns when each of them is answered or lost, with the last fault of Redis or of a key. The
-// client may overstay the timeout if it cannot be interrupted; then its answers are not heard.
+// exchange sends messages. It returns when each of them is answered or lost, with the last fault of Redis or
+// of a key. The client may overstay the timeout if it cannot be interrupted; then its answers are not heard.
 func (l *limiter) exchange(caller context.Context, messages []*message) error {
 	if len(messages) == 0 {
 		return nil
@@ -155,8 +156,9 @@ func (x *exchange) send(ctx context.Context) {
 		}
 		return again, mend
 	}
-	script.Run(ctx, x.server, func(s *script.Scripts) script.Script { return s.Settle }, x.messages, split, arguments, heard,
-		func(m *message) script.Windows { return x.windowOf(m.k.name) })
+	settle := func(s *script.Scripts) script.Script { return s.Settle }
+	windowOf := func(m *message) script.Windows { return x.windowOf(m.k.name) }
+	script.Run(ctx, x.server, settle, x.messages, split, arguments, heard, windowOf)
 }
 
 // note notes how a message ended. An answer is good, also one that a key is at fault, if it is in time.
@@ -214,8 +216,8 @@ func (x *exchange) conclude(caller context.Context) error {
 
 func (l *limiter) noAnswer() error { return fmt.Errorf("no answer within %v", l.options.Timeout) }
 
-// answer ends a message with what Redis replied. It returns the fault of Redis or of the key. A message whose key cannot
-// be read does not end by that, except the last time.
+// answer ends a message with what Redis replied. It returns the fault of Redis or of the key. A message whose
+// key cannot be read does not end by that, except the last time.
 func (l *limiter) answer(m *message, r *script.Reader, err error, last bool) error {
 	var a lease.Answer
 	if err == nil {

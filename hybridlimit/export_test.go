@@ -29,7 +29,8 @@ func ComeLate(p *Provider, key string, capacity, cost uint64, late time.Duration
 	return v.Allowed
 }
 
-// OnCollected has f called when the Absolute limiter of a provider, which its timers must not keep, is collected.
+// OnCollected has f called when the Absolute limiter of a provider, which its timers must not keep, is
+// collected.
 func OnCollected(p *Provider, f func()) { runtime.AddCleanup(p.absolute, func(f func()) { f() }, f) }
 
 // StepWall sets the clock on the wall forward, as a provider sees it.

@@ -18,8 +18,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// limiter is one strategy of a provider, with windows of one length. The locks of the table's shards guard its accounts: see
-// account. Locks are taken in this order: windows, shard, settler.
+// limiter is one strategy of a provider, with windows of one length. The locks of the table's shards guard
+// its accounts: see account. Locks are taken in this order: windows, shard, settler.
 type limiter struct {
 	options    Options
 	terms      lease.Terms

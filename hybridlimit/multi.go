@@ -22,11 +22,11 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// multi is several limits. Each has a limiter with windows of its own, whose keys settle by themselves. A decision locks the
-// accounts of the key in all of them, tries each, and records in all or none.
+// multi is several limits. Each has a limiter with windows of its own, whose keys settle by themselves. A
+// decision locks the accounts of the key in all of them, tries each, and records in all or none.
 //
-// Shards are locked in the order of the lengths of the windows, of which no two are the same. Everything else locks one shard
-// at a time. So there is no deadlock.
+// Shards are locked in the order of the lengths of the windows, of which no two are the same. Everything else
+// locks one shard at a time. So there is no deadlock.
 type multi struct {
 	limits  []limit  // in that order
 	least   uint64   // of the capacities
@@ -42,8 +42,9 @@ type limit struct {
 	law      window.Law // of Suppressed
 }
 
-// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see trypema.CheckLimits. It is cheap to
-// make. With FailClosed and FailOpen the limits have no say while Redis is gone.
+// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see
+// trypema.CheckLimits. It is cheap to make. With FailClosed and FailOpen the limits have no say while Redis
+// is gone.
 func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
 	if err := trypema.CheckLimits(s, limits); err != nil {
 		return nil, err
@@ -103,8 +104,11 @@ func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Dec
 	return d, err
 }
 
-// take decides a call, records it, and counts it if there is an Observer. r is nil unless the call is a reservation.
-func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uint64, r *reservation) (err error) {
+// take decides a call, records it, and counts it if there is an Observer. r is nil unless the call is a
+// reservation.
+func (m *multi) take(
+	ctx context.Context, d *trypema.Decision, key string, n uint64, r *reservation,
+) (err error) {
 	began := m.counter.now()
 	if err = m.check(key); err == nil && n == 0 {
 		err = remote.ErrZeroCost
@@ -127,8 +131,8 @@ func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decis
 	return d, err
 }
 
-// maxAsks is how often a call asks the ledger: other calls may take what it was granted, or it may go back, before the call
-// comes to it.
+// maxAsks is how often a call asks the ledger: other calls may take what it was granted, or it may go back,
+// before the call comes to it.
 const maxAsks = 3
 
 // joint is one call that several limits decide together.
@@ -238,8 +242,8 @@ func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
 // at returns the moment at which one account acts.
 func (j *joint) at(p *party) *lease.Moment { return p.moment(&p.sh.Memory, j.now) }
 
-// try has each account decide without recording anything. It reports whether the ledger must be asked: it must not if one
-// account denies whatever the ledger says.
+// try has each account decide without recording anything. It reports whether the ledger must be asked: it
+// must not if one account denies whatever the ledger says.
 func (j *joint) try() (ask bool) {
 	denied := false
 	for i := range j.parties {
@@ -286,8 +290,8 @@ func (j *joint) ask() (waiters [trypema.MaxLimits]*waiter) {
 	return waiters
 }
 
-// waitFor returns when all waiters have ended, or have waited for long enough. It returns the fault of a key, or the error of
-// ctx.
+// waitFor returns when all waiters have ended, or have waited for long enough. It returns the fault of a key,
+// or the error of ctx.
 func (j *joint) waitFor(ctx context.Context, waiters [trypema.MaxLimits]*waiter) (err error) {
 	for i := range j.parties {
 		p, w := &j.parties[i], waiters[i]
@@ -328,7 +332,7 @@ func (j *joint) record(allowed bool) {
 			p.k.Decide(&v, at, c)
 			p.k.EndReserve()
 			p.decision.SettleAt = v.SettleAt
-			if r := j.reservation; r != nil && r.in[i].r.Expires() { // Redis must know before this instance may end
+			if r := j.reservation; r != nil && r.in[i].r.Expires() { // this instance may end before
 				p.decision.SettleAt = j.now
 			}
 		case p.suppressed:
@@ -406,7 +410,8 @@ type reservation struct {
 	}
 }
 
-// begin has an account note where the call is that it records next. EndReserve must follow. The shard must be locked.
+// begin has an account note where the call is that it records next. EndReserve must follow. The shard must be
+// locked.
 func (r *reservation) begin(i int, k *account) {
 	if r != nil {
 		r.in[i].k, r.in[i].r = k, k.Reserve(r.life)
@@ -414,7 +419,9 @@ func (r *reservation) begin(i int, k *account) {
 }
 
 // Reserve implements trypema.MultiLimiter.
-func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+func (m *multi) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*trypema.Reservation, error) {
 	if err := remote.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}
@@ -433,8 +440,8 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 	}), nil
 }
 
-// commit changes what a call counts in Redis, after its account has settled, and then here. If Redis does not answer, the cost of
-// a call that expires settles later, with what is admitted meanwhile.
+// commit changes what a call counts in Redis, after its account has settled, and then here. If Redis does not
+// answer, the cost of a call that expires settles later, with what is admitted meanwhile.
 func (l *limiter) commit(ctx context.Context, k *account, r *lease.Reserved, was, is uint64) error {
 	c := lease.Change{Was: was, Is: is}
 	var at committed

@@ -24,15 +24,22 @@ func (l *limiter) windowOf(name string) script.Windows {
 }
 
 // runSet runs set.lua.
-func (l *limiter) runSet(ctx context.Context, name string, args []string) (matched bool, have uint64, err error) {
-	err = l.runOne(ctx, name, func(s *script.Scripts) script.Script { return s.Set }, append(l.spanArgs(), args...), func(r *script.Reader) {
+func (l *limiter) runSet(
+	ctx context.Context, name string, args []string,
+) (matched bool, have uint64, err error) {
+	set := func(s *script.Scripts) script.Script { return s.Set }
+	err = l.runOne(ctx, name, set, append(l.spanArgs(), args...), func(r *script.Reader) {
 		matched, have = r.Count(1) == 1, r.Count(1<<53)
 	})
 	return matched, have, err
 }
 
-// runOne runs a script on one key, and reads its reply. It does not wait for a client that can not be interrupted.
-func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scripts) script.Script, args []string, read func(*script.Reader)) error {
+// runOne runs a script on one key, and reads its reply. It does not wait for a client that can not be
+// interrupted.
+func (l *limiter) runOne(
+	ctx context.Context, name string, pick func(*script.Scripts) script.Script, args []string,
+	read func(*script.Reader),
+) error {
 	type result struct {
 		reply []any
 		err   error
@@ -74,7 +81,8 @@ func (l *limiter) runOne(ctx context.Context, name string, pick func(*script.Scr
 
 // within bounds all that one call does, by the timeout.
 func (l *limiter) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, l.options.Timeout, fmt.Errorf("%w: no answer within %v", redislimit.ErrUnavailable, l.options.Timeout))
+	late := fmt.Errorf("%w: %w", redislimit.ErrUnavailable, l.noAnswer())
+	return context.WithTimeoutCause(ctx, l.options.Timeout, late)
 }
 
 // ended returns why a context has ended: it is over, or that of a call was, by within.

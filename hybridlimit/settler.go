@@ -10,13 +10,13 @@ import (
 	"github.com/trypema/trypema/internal/lease"
 )
 
-// settler drives the Schedule of a limiter: it has the timer, the goroutines and the lock. package lease decides which keys
-// settle when; see lease.Schedule.
+// settler drives the Schedule of a limiter: it has the timer, the goroutines and the lock. package lease
+// decides which keys settle when; see lease.Schedule.
 //
-// The timer runs only while there are active keys. It refers to the limiter by a weak pointer, so a limiter that is
-// dropped without Close is collected.
+// The timer runs only while there are active keys. It refers to the limiter by a weak pointer, so a limiter
+// that is dropped without Close is collected.
 type settler struct {
-	mu         sync.Mutex // guards all of this, and the Turn of each account; it may be locked under a shard's lock
+	mu         sync.Mutex // guards what follows, and the Turn of each account
 	schedule   lease.Schedule[*account]
 	suspension suspension
 	timer      *time.Timer
@@ -198,7 +198,8 @@ func (l *limiter) activeKeys() []*account {
 	return s.schedule.Keys()
 }
 
-// settle makes one exchange with keys, except those of which a message is under way. Keys that need nothing retire.
+// settle makes one exchange with keys, except those of which a message is under way. Keys that need nothing
+// retire.
 func (l *limiter) settle(batch []*account) error {
 	messages := make([]*message, 0, len(batch))
 	var resting []*account

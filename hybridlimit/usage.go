@@ -12,8 +12,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Usage implements trypema.Limiter. It returns what Redis has, after this instance has settled. It does not see what other
-// instances have not settled.
+// Usage implements trypema.Limiter. It returns what Redis has, after this instance has settled. It does not
+// see what other instances have not settled.
 func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (u trypema.Usage, err error) {
 	c, err := l.check(key, rate)
 	if err != nil {
@@ -41,8 +41,9 @@ func (l *limiter) usage(ctx context.Context, key string, c uint64) (u trypema.Us
 	return u, err
 }
 
-// Set implements trypema.Limiter. It works on what Redis has, after this instance has settled and given back its lease. Other
-// instances use up what they have on lease, and learn of the new total when they settle next.
+// Set implements trypema.Limiter. It works on what Redis has, after this instance has settled and given back
+// its lease. Other instances use up what they have on lease, and learn of the new total when they settle
+// next.
 func (l *limiter) Set(
 	ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History,
 ) (result trypema.SetResult, err error) {
@@ -88,7 +89,8 @@ func (l *limiter) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// settled has a key settle, and give back its lease if giveBack is set. Then it calls then, with the shard locked.
+// settled has a key settle, and give back its lease if giveBack is set. Then it calls then, with the shard
+// locked.
 func (l *limiter) settled(
 	ctx context.Context, key string, giveBack bool, then func(*shard, *account),
 ) error {

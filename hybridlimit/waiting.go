@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema/internal/lease"
 )
 
-// waiter is a call that waits for the answer to a message. The lock of the key's shard guards it. The caller may read it without
-// the lock once done is closed, which happens once.
+// waiter is a call that waits for the answer to a message. The lock of the key's shard guards it. The caller
+// may read it without the lock once done is closed, which happens once.
 type waiter struct {
 	lease.Call
 	asked    bool // the message under way asks for it
@@ -28,8 +28,8 @@ func (w *waiter) end() {
 	close(w.done)
 }
 
-// waitFor returns when w has ended, or the timeout since began is over; then w has failed. It returns the fault of the key, or
-// the error of ctx.
+// waitFor returns when w has ended, or the timeout since began is over; then w has failed. It returns the
+// fault of the key, or the error of ctx.
 func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int64) error {
 	err := l.await(ctx, w.done, began)
 	sh := l.lock(k)
@@ -55,9 +55,9 @@ func (l *limiter) await(ctx context.Context, done chan struct{}, began int64) er
 	return nil
 }
 
-// serve decides the calls that wait, in the order in which they came, after the answer to a message. A call that the message
-// asked for is denied if the grant does not suffice, unless the lease has ended already. It reports whether calls go on
-// waiting. The shard must be locked.
+// serve decides the calls that wait, in the order in which they came, after the answer to a message. A call
+// that the message asked for is denied if the grant does not suffice, unless the lease has ended already. It
+// reports whether calls go on waiting. The shard must be locked.
 func (l *limiter) serve(k *account, at *lease.Moment) (more bool) {
 	rest := k.waiting[:0]
 	for _, w := range k.waiting {
@@ -82,7 +82,8 @@ func (l *limiter) serve(k *account, at *lease.Moment) (more bool) {
 	return more
 }
 
-// fail ends all waiters: with fault as their error, or to try again if fault is nil. The shard must be locked.
+// fail ends all waiters: with fault as their error, or to try again if fault is nil. The shard must be
+// locked.
 func (k *account) fail(fault error) {
 	for _, w := range k.waiting {
 		if !w.ended {
@@ -93,7 +94,8 @@ func (k *account) fail(fault error) {
 	k.waiting = nil
 }
 
-// wait returns a channel that is closed at the end of the message under way, or else of the next. The shard must be locked.
+// wait returns a channel that is closed at the end of the message under way, or else of the next. The shard
+// must be locked.
 func (k *account) wait() chan struct{} {
 	if k.messageEnd == nil {
 		k.messageEnd = make(chan struct{})

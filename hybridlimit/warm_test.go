@@ -10,8 +10,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// A hot key whose window is full is in use, although its calls are denied without the lock: when there is room again, its
-// lease is there, and hardly any call waits for Redis.
+// A hot key whose window is full is in use, although its calls are denied without the lock: when there is
+// room again, its lease is there, and hardly any call waits for Redis.
 func TestFullAndHotStaysWarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()

@@ -8,15 +8,17 @@ import (
 	"time"
 )
 
-// windows are the limiters of one strategy with windows of other lengths than that of the options. A trypema.MultiLimiter has
-// them made. They share the clock, the server and the breakers of the limiter with the window of the options.
+// windows are the limiters of one strategy with windows of other lengths than that of the options. A
+// trypema.MultiLimiter has them made. They share the clock, the server and the breakers of the limiter with
+// the window of the options.
 type windows struct {
 	mu     sync.Mutex // guards what follows
 	others map[time.Duration]*limiter
 	closed bool
 }
 
-// ofLocked returns the limiter with windows of a length. The caller must hold it, as inuse.Hold does, before it unlocks windows.
+// ofLocked returns the limiter with windows of a length. The caller must hold it, as inuse.Hold does, before
+// it unlocks windows.
 func (l *limiter) ofLocked(w time.Duration) *limiter {
 	if w == l.options.Window {
 		return l
@@ -37,7 +39,8 @@ func (l *limiter) ofLocked(w time.Duration) *limiter {
 	return other
 }
 
-// forgetUnusedLocked closes the limiters that no trypema.MultiLimiter uses any more, and that have no key and nothing to settle.
+// forgetUnusedLocked closes the limiters that no trypema.MultiLimiter uses any more, and that have no key and
+// nothing to settle.
 func (l *limiter) forgetUnusedLocked() {
 	for w, other := range l.windows.others {
 		if other.users.None() && other.rests() {

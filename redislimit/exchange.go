@@ -17,12 +17,12 @@ import (
 
 // exchange takes calls to Redis and brings back the answers. Calls share round trips:
 //
-//   - While a batch of calls for a key is under way, later calls for that key gather in the next one. So there is at most one
-//     batch of a key under way, the calls of a key are decided in the order in which they came, and a key that is asked
-//     for a lot costs one script call per round trip.
-//   - Batches that are ready leave together, in flights. There are at most maxFlights at a time; while all are in the air,
-//     batches for more keys gather for the next. A flight that has not ended at its deadline, because the client can not be
-//     interrupted, is lost: another may go in its place.
+//   - While a batch of calls for a key is under way, later calls for that key gather in the next one. So
+//     there is at most one batch of a key under way, the calls of a key are decided in the order in which
+//     they came, and a key that is asked for a lot costs one script call per round trip.
+//   - Batches that are ready leave together, in flights. There are at most maxFlights at a time; while all
+//     are in the air, batches for more keys gather for the next. A flight that has not ended at its deadline,
+//     because the client can not be interrupted, is lost: another may go in its place.
 //
 // A batch is in one state at a time, which mu guards: waiting, sent, and then settled, once, by whoever comes
 // first: the answer, the deadline of its last call, or Close. Only who settles a batch writes to its calls,
@@ -93,7 +93,8 @@ type run struct {
 	n              int
 }
 
-// call is one question of one caller. What is asked is written before it is handed over, the answer before done.
+// call is one question of one caller. What is asked is written before it is handed over, the answer before
+// done.
 type call struct {
 	capacity, cost uint64
 	record         bool     // or only ask
@@ -117,7 +118,8 @@ type call struct {
 	before, after *call
 }
 
-// newCall returns a call to fill in. Their channels belong to the clock that the provider lives in, so the pool does, too.
+// newCall returns a call to fill in. Their channels belong to the clock that the provider lives in, so the
+// pool does, too.
 func (x *exchange) newCall() *call {
 	if c, ok := x.calls.Get().(*call); ok {
 		return c
@@ -182,8 +184,8 @@ func newExchange(s *script.Server, b *breaker.Set, timeout time.Duration, decide
 	return x
 }
 
-// do asks Redis, and returns when c has its answer, or why it has none: a trouble if the failure policy has to decide. An
-// ErrInDoubt leaves c to Redis; it must not be used again.
+// do asks Redis, and returns when c has its answer, or why it has none: a trouble if the failure policy has
+// to decide. An ErrInDoubt leaves c to Redis; it must not be used again.
 func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -233,7 +235,8 @@ func (x *exchange) leave(ctx context.Context, c *call) error {
 
 // submit puts a call into a batch.
 func (x *exchange) submit(op *operation, key string, c *call) error {
-	c.deadline = int64(time.Since(x.started) + x.timeout) // in the order of the list, but for what the lock takes
+	// Deadlines are in the order of the list, except for the time that the lock takes.
+	c.deadline = int64(time.Since(x.started) + x.timeout)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
@@ -591,7 +594,8 @@ func (x *exchange) expire() {
 		if b.part.open == 0 && !b.part.answered {
 			silent = append(silent, b.part)
 		}
-		if !f.lost && x.lost < maxLost && !slices.ContainsFunc(f.parts, func(p *part) bool { return p.open > 0 }) {
+		pending := slices.ContainsFunc(f.parts, func(p *part) bool { return p.open > 0 })
+		if !f.lost && x.lost < maxLost && !pending {
 			f.lost = true
 			x.lost++
 			x.flights--
@@ -611,8 +615,8 @@ func (x *exchange) expire() {
 	}
 }
 
-// close ends all calls with ErrClosed, and returns when nothing runs any more, or after the timeout, if the client does not
-// end its exchanges.
+// close ends all calls with ErrClosed, and returns when nothing runs any more, or after the timeout, if the
+// client does not end its exchanges.
 func (x *exchange) close() error {
 	x.mu.Lock()
 	x.closed = true
@@ -641,6 +645,7 @@ func (x *exchange) close() error {
 	case <-landed:
 		return nil
 	case <-time.After(x.timeout):
-		return fmt.Errorf("redislimit: Close: the client has not ended its exchange with Redis after %v", x.timeout)
+		return fmt.Errorf("redislimit: Close: the client has not ended its exchange with Redis after %v",
+			x.timeout)
 	}
 }

@@ -5,13 +5,14 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// Account is the holder's side of one key: what it has on lease, what it has not settled, what it knows of the window, and
-// how much of it is needed.
+// Account is the holder's side of one key: what it has on lease, what it has not settled, what it knows of
+// the window, and how much of it is needed.
 //
-// Its invariant: the budget is what may be admitted until leaseEnd. The ledger charges at least the budget, and all that
-// was admitted and is not settled.
+// Its invariant: the budget is what may be admitted until leaseEnd. The ledger charges at least the budget,
+// and all that was admitted and is not settled.
 //
-// The lock of the key's shard guards all of it. The Turn of a key, which the lock of the Schedule guards, is not part of it.
+// The lock of the key's shard guards all of it. The Turn of a key, which the lock of the Schedule guards, is
+// not part of it.
 type Account struct {
 	lease
 	view      window.Window // see knowledge
@@ -42,8 +43,8 @@ type lease struct {
 // kind is the kind of a lease.
 type kind uint8
 
-// A lease near the limit lives for two intervals. A slow one is near the limit, too, but lives longer, since its holder has
-// little to do. A far one is far from the limit.
+// A lease near the limit lives for two intervals. A slow one is near the limit, too, but lives longer, since
+// its holder has little to do. A far one is far from the limit.
 const (
 	near kind = iota
 	slow
@@ -68,8 +69,8 @@ func (a *Account) Lapsed(now int64) bool {
 // Leased returns what is left of the lease.
 func (a *Account) Leased() uint64 { return a.budget }
 
-// Lent reports whether the ledger may charge something to the account. That can be a lease that it does not use any more,
-// or has not heard of.
+// Lent reports whether the ledger may charge something to the account. That can be a lease that it does not
+// use any more, or has not heard of.
 func (a *Account) Lent(now int64) bool { return now < a.chargedUntil }
 
 // Unsettled reports whether there is anything that the ledger does not know.
@@ -80,15 +81,16 @@ func (a *Account) Idle(t *Terms, now int64) bool {
 	if a.kind == near {
 		return now-a.calledAt > slowIntervals*t.Interval
 	}
-	// A call that was granted something may be slow to take it. But a reservation settles soon, since this instance may end
-	// before the reservation expires; and if the account holds nothing, nothing can be taken.
+	// A call that was granted something may be slow to take it. But a reservation settles soon, since this
+	// instance may end before the reservation expires; and if the account holds nothing, nothing can be
+	// taken.
 	sentAt := a.exchange.sentAt
 	return a.calledAt <= a.demand.since &&
 		(a.budget == 0 || a.unsettled.expires() || now-sentAt >= (a.leaseEnd-sentAt)/2)
 }
 
-// EndLease ends the lease at now, as the clock has missed some time. What the message under way brings must not be used,
-// and the view must be replaced, since they have missed that time, too.
+// EndLease ends the lease at now, as the clock has missed some time. What the message under way brings must
+// not be used, and the view must be replaced, since they have missed that time, too.
 func (a *Account) EndLease(now int64) {
 	a.budget, a.leaseEnd = 0, min(a.leaseEnd, now)
 	a.knowledge.exhaustedUntil = 0
@@ -139,7 +141,8 @@ func (a *Account) Hot(m *Moment) *table.Hot {
 	case a.budget == 0 && a.exhausted(now, a.capacity):
 		until := a.knowledge.exhaustedUntil
 		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
-			// Room that came sooner than a caller was told is taken again. exhaustedUntil is about that room only.
+			// Room that came sooner than a caller was told is taken again. exhaustedUntil is about that room
+			// only.
 			if at, _ := a.view.Fits(m.Groups, m.Span, a.capacity-1); at >= until {
 				return nil
 			}
@@ -173,7 +176,8 @@ func (a *Account) spend(n uint64) {
 // lowPart is the part of the target at which a lease is low, as a divisor.
 const lowPart = 3
 
-// lowBudget is the budget below which the account settles: enough for an interval, or half of the target if that is less.
+// lowBudget is the budget below which the account settles: enough for an interval, or half of the target if
+// that is less.
 func (a *Account) lowBudget() uint64 {
 	if a.target > a.interval {
 		return max(a.interval, a.target/lowPart)

@@ -6,7 +6,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// Decide decides a call by what is on lease, or says that the ledger must be asked. d must be the zero Decision.
+// Decide decides a call by what is on lease, or says that the ledger must be asked. d must be the zero
+// Decision.
 func (a *Account) Decide(d *Decision, m *Moment, c *Call) {
 	at := *m
 	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
@@ -96,15 +97,15 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 		return
 	}
 	if c.Mode == Record {
-		if a.budget == 0 && !a.Unsettled() { // an account without a lease may not be due; what is declined can wait
+		if a.budget == 0 && !a.Unsettled() { // it may not be due at all, and what is declined can wait
 			d.SettleAt = now + m.Window/2
 		}
 		a.record(m, window.Counts{Declined: n})
 	}
 }
 
-// Deny denies a call for which the ledger must be asked, and which does not wait for that, or has waited enough. Under
-// Suppressed it records the call as declined if the mode is Record.
+// Deny denies a call for which the ledger must be asked, and which does not wait for that, or has waited
+// enough. Under Suppressed it records the call as declined if the mode is Record.
 func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
 	at := *m
 	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
@@ -138,8 +139,9 @@ func (a *Account) Admit(m *Moment, c *Call) {
 	a.record(&at, window.Counts{Admitted: min(c.Cost, maxCount-min(maxCount, a.view.Counts().Admitted))})
 }
 
-// ledgerHadRoom reports whether the ledger had room for a call in its last answer. If the view has none then, it does not
-// know that others have given back what they had reserved, or that the window was set to something less.
+// ledgerHadRoom reports whether the ledger had room for a call in its last answer. If the view has none then,
+// it does not know that others have given back what they had reserved, or that the window was set to
+// something less.
 func (a *Account) ledgerHadRoom(now int64, capacity, n uint64) bool {
 	return a.Fresh(now) && capacity >= a.ceiling && n <= a.budget+a.knowledge.free
 }
@@ -156,8 +158,8 @@ func (a *Account) settleIfLow(d *Decision, now int64) {
 	}
 }
 
-// lag is how much later than the view says the ledger may have room: it has heard of every event later, and may hold it in
-// one group with later events of others.
+// lag is how much later than the view says the ledger may have room: it has heard of every event later, and
+// may hold it in one group with later events of others.
 func (a *Account) lag(m *Moment) int64 {
 	lag := m.Pace.Trip
 	if m.Now < a.knowledge.settleDelayUntil {

@@ -8,14 +8,16 @@ type demand struct {
 	since       int64   // when the last answer came
 	admitted    uint64  // cost since then
 	exhaustedAt int64   // when the budget first did not suffice since then, or 0
-	missed      uint64  // the largest cost of a call for which it did not, and which has not waited; until the next message
-	uncharged   uint64  // cost that a policy admitted since the last message: the ledger does not know it when it grants
-	halfFull    bool    // Suppressed: more than half of the capacity was observed, so what others observe matters
+	halfFull    bool    // Suppressed: more than half of the capacity was observed, so others matter
+
+	// Both since the last message.
+	missedCost    uint64 // the largest cost of a call that found the budget too small and did not wait
+	unchargedCost uint64 // admitted by a policy: the ledger does not know it when it grants
 }
 
 const (
-	// coldPart is the part of the capacity, as a divisor, that an account wants far from the limit while its demand is not
-	// known.
+	// coldPart is the part of the capacity, as a divisor, that an account wants far from the limit while its
+	// demand is not known.
 	coldPart = 16
 
 	// surgeSigmas is by how many standard deviations more than expected is a surge.
@@ -24,9 +26,9 @@ const (
 	memory = 32
 )
 
-// A slow account has less than slowDemand calls in an interval. Its lease near the limit lives for slowIntervals; for
-// cheapIntervals if an interval needs only a small part of the capacity; for crowdedIntervals if others hold more than a
-// part of the capacity, and more than there is free.
+// A slow account has less than slowDemand calls in an interval. Its lease near the limit lives for
+// slowIntervals; for cheapIntervals if an interval needs only a small part of the capacity; for
+// crowdedIntervals if others hold more than a part of the capacity, and more than there is free.
 const (
 	slowDemand       = .5
 	slowIntervals    = 20
@@ -38,7 +40,7 @@ const (
 )
 
 // Miss notes that a call of cost n does not wait for what it needs. It may come again.
-func (a *Account) Miss(n uint64) { a.demand.missed = max(a.demand.missed, n) }
+func (a *Account) Miss(n uint64) { a.demand.missedCost = max(a.demand.missedCost, n) }
 
 // exhaust notes that the budget was not enough for a call.
 func (d *demand) exhaust(now int64) {
@@ -66,7 +68,8 @@ func (d *demand) estimate(t *Terms, now int64) {
 	d.rate += (rate - d.rate) * min(1, elapsed/float64(memory*t.Interval))
 }
 
-// enough returns what is nearly always enough for a demand of so much on average; or, where little is free, the average.
+// enough returns what is nearly always enough for a demand of so much on average; or, where little is free,
+// the average.
 func (a *Account) enough(mean float64) uint64 {
 	sigmas := 2 + 2*min(1, 16*float64(a.knowledge.free)/float64(a.capacity+1))
 	n := uint64(min(math.Ceil(mean+sigmas*math.Sqrt(mean)), float64(a.capacity)))

@@ -23,8 +23,9 @@ func number(in *model.Tape) uint64 {
 	}
 }
 
-// FuzzLedger: whatever holders say, in any order and with any numbers, the ledger grants nothing beyond what is left; it counts nothing
-// that was not said, and heeds no message twice. A message is in Redis what was meant.
+// FuzzLedger: whatever holders say, in any order and with any numbers, the ledger grants nothing beyond what
+// is left; it counts nothing that was not said, and heeds no message twice. A message is in Redis what was
+// meant.
 func FuzzLedger(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(model.Noise(seed, 300))

@@ -4,9 +4,10 @@ import "github.com/trypema/trypema/internal/window"
 
 // knowledge is what an account knows of the window that all instances share, beside its view.
 //
-// The view is the window as far as it is known: what the ledger said, what others have settled since, recorded when the
-// account heard of it, and all events of its own. It judges waiting times and the suppression factor. So its invariant is
-// weak: it may hold events of others too late, and may miss some until the next answer. The lease holds the limit.
+// The view is the window as far as it is known: what the ledger said, what others have settled since,
+// recorded when the account heard of it, and all events of its own. It judges waiting times and the
+// suppression factor. So its invariant is weak: it may hold events of others too late, and may miss some
+// until the next answer. The lease holds the limit.
 type knowledge struct {
 	answered bool          // the ledger has answered
 	running  window.Counts // running counts of the ledger after the last answer
@@ -14,7 +15,7 @@ type knowledge struct {
 	others   uint64        // on lease to others then
 	free     uint64        // of the capacity, neither used nor on lease then
 
-	exhaustedUntil  int64 // until then the ledger has nothing to give, since it refused a part of what was wanted; or 0
+	exhaustedUntil  int64 // until then the ledger has nothing to give: it granted less than was wanted; or 0
 	promisedRetryAt int64 // the first instant ahead at which a caller was told to come again
 	sharedUntil     int64 // until then there are events of others in the window
 	othersAdmit     int64 // until then the window may hold what others admit from the leases that they had
@@ -33,22 +34,22 @@ type knowledge struct {
 }
 
 const (
-	// maxDisagreements is how many answers in a row the view must not agree with to be replaced. Events that are heard of
-	// late explain one or two.
+	// maxDisagreements is how many answers in a row the view must not agree with to be replaced. Events that
+	// are heard of late explain one or two.
 	maxDisagreements = 3
 
-	// datedPart is the part of a window, as a divisor, after which it matters when others did what the account hears of.
-	// datedCostPart is the part of the capacity from which on.
+	// datedPart is the part of a window, as a divisor, after which it matters when others did what the
+	// account hears of. datedCostPart is the part of the capacity from which on.
 	datedPart     = 32
 	datedCostPart = 16
 
-	// recheckIntervals is after how many intervals an account whose window is full asks again, as long as it is called: a
-	// reservation of others may have expired, been committed below the estimate or been deleted.
+	// recheckIntervals is after how many intervals an account whose window is full asks again, as long as it
+	// is called: a reservation of others may have expired, been committed below the estimate or been deleted.
 	recheckIntervals = 60
 )
 
-// exhaust notes until when the ledger has nothing to give. That is not beyond what a caller was told, unless events of
-// others may have changed it.
+// exhaust notes until when the ledger has nothing to give. That is not beyond what a caller was told, unless
+// events of others may have changed it.
 func (k *knowledge) exhaust(until, now int64) {
 	k.exhaustedUntil = until
 	if now < k.promisedRetryAt && now >= k.sharedUntil {
@@ -56,7 +57,8 @@ func (k *knowledge) exhaust(until, now int64) {
 	}
 }
 
-// dated reports whether the last answer was so long ago that it matters when others did what the next one tells.
+// dated reports whether the last answer was so long ago that it matters when others did what the next one
+// tells.
 func (a *Account) dated(m *Moment) bool {
 	long := m.Window / datedPart
 	return (a.exchange.lost || a.spell != nil || m.Pace.Trip > long) && m.Now-a.demand.since > long

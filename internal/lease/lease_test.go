@@ -22,7 +22,8 @@ type parcel struct {
 	answer *lease.Answer
 }
 
-// world is one key, its ledger, and the accounts of several instances, under random calls and a random network.
+// world is one key, its ledger, and the accounts of several instances, under random calls and a random
+// network.
 type world struct {
 	rng      *rand.Rand
 	terms    lease.Terms
@@ -244,7 +245,8 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// A lease is used until its life is over since it was asked for, however late the answer came, and not an instant longer.
+// A lease is used until its life is over since it was asked for, however late the answer came, and not an
+// instant longer.
 func TestLeaseEnds(t *testing.T) {
 	w := newWorld(1, 1, 100, false)
 	a := w.accounts[0]
@@ -271,8 +273,8 @@ func TestLeaseEnds(t *testing.T) {
 	}
 }
 
-// What a holder has on lease for long stays charged for as long, also if it has asked for something short since, and has not heard
-// the answer: it goes on using what it has.
+// What a holder has on lease for long stays charged for as long, also if it has asked for something short
+// since, and has not heard the answer: it goes on using what it has.
 func TestLongLeaseStaysCharged(t *testing.T) {
 	w := newWorld(1, 2, 100, false)
 	w.pace.Far = 3 * w.terms.Window

@@ -83,7 +83,8 @@ func (l *Ledger) Live(s window.Span, now int64) (c window.Counts, leased uint64)
 	return l.window.Counts(), leased
 }
 
-// Set makes what the window holds equal to total, as trypema.Limiter.Set does. What is on lease stays charged.
+// Set makes what the window holds equal to total, as trypema.Limiter.Set does. What is on lease stays
+// charged.
 func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, replace bool) {
 	w, g := &l.window, &l.groups
 	now = w.Advance(g, s, now)
@@ -106,7 +107,10 @@ func (l *Ledger) Commit(s window.Span, now, from, at int64, was, is uint64) (rem
 
 // excess is by how much numbers exceed others.
 func excess(a, b window.Counts) window.Counts {
-	return window.Counts{Admitted: a.Admitted - min(a.Admitted, b.Admitted), Declined: a.Declined - min(a.Declined, b.Declined)}
+	return window.Counts{
+		Admitted: a.Admitted - min(a.Admitted, b.Admitted),
+		Declined: a.Declined - min(a.Declined, b.Declined),
+	}
 }
 
 func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
@@ -119,8 +123,8 @@ func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
 // farShare is the part of the capacity up to which a key is far from its limit, as a divisor.
 const farShare = 4
 
-// grant returns how much is leased to a holder, and for how long, when so much is taken: settled, on lease to others, or
-// held by itself.
+// grant returns how much is leased to a holder, and for how long, when so much is taken: settled, on lease to
+// others, or held by itself.
 func (a *Message) grant(taken, others uint64, farLife int64) (amount uint64, life int64) {
 	free := a.Capacity - min(a.Capacity, taken)
 	need := uint64(0)

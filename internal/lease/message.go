@@ -52,8 +52,8 @@ const (
 	Nothing
 )
 
-// exchange is the message under way, or the last one. Its invariant: at most one message of an account is under way, and
-// its answer is only heard if it has the number of the last one.
+// exchange is the message under way, or the last one. Its invariant: at most one message of an account is
+// under way, and its answer is only heard if it has the number of the last one.
 type exchange struct {
 	seq      uint64 // number of the message
 	slot     uint64
@@ -88,8 +88,8 @@ func (a *Account) Lost() {
 	a.exchange.underWay, a.exchange.void, a.exchange.lost, a.unsettled.sent = false, false, true, 0
 }
 
-// Message returns the message to send at m.Now. need is at least what the calls cost that wait. No message may be under
-// way.
+// Message returns the message to send at m.Now. need is at least what the calls cost that wait. No message
+// may be under way.
 func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	x, u, now := &a.exchange, &a.unsettled, m.Now
 	u.forget(m.Window, now)
@@ -103,7 +103,7 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	if want == More {
 		life = a.wants(m, &out, need)
 	}
-	a.demand.missed, a.demand.uncharged = 0, 0
+	a.demand.missedCost, a.demand.unchargedCost = 0, 0
 	if a.spell != nil {
 		a.spell.unsent = window.Counts{}
 	}
@@ -112,7 +112,8 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 		a.chargedUntil = max(a.chargedUntil, now+max(life, m.Pace.Far)+m.Window)
 	}
 	for _, g := range u.groups {
-		out.Groups = append(out.Groups, Group{max(0, now-g.last) / m.Micro, (g.last - g.first) / m.Micro, g.Counts})
+		age, span := max(0, now-g.last)/m.Micro, (g.last-g.first)/m.Micro
+		out.Groups = append(out.Groups, Group{age, span, g.Counts})
 	}
 	u.open, u.sent = false, len(u.groups)
 	x.underWay, x.sentAt = true, now
@@ -120,8 +121,8 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	return out
 }
 
-// wants sets what a message wants, and returns the life of a lease near the limit. What the lease has beyond that goes
-// back.
+// wants sets what a message wants, and returns the life of a lease near the limit. What the lease has beyond
+// that goes back.
 func (a *Account) wants(m *Moment, out *Message, need uint64) (life int64) {
 	x, d := &a.exchange, &a.demand
 	d.estimate(m.Terms, m.Now)
@@ -142,7 +143,7 @@ func (a *Account) wants(m *Moment, out *Message, need uint64) (life int64) {
 	if a.budget < had {
 		a.knowledge.exhaustedUntil = 0 // the ledger has again what goes back
 	}
-	out.Need = min(max(need, d.missed), a.capacity) // all of it: the budget may be used up by then
+	out.Need = min(max(need, d.missedCost), a.capacity) // all of it: the budget may be used up by then
 	out.Near = max(x.nearTarget-min(x.nearTarget, a.budget), out.Need)
 	out.Far = max(x.farTarget-min(x.farTarget, a.budget), out.Need)
 	return life
@@ -185,8 +186,8 @@ func (a *Account) hearSettled(m *Moment, r Answer) {
 	})
 	k.ledgerTime, k.ledgerTimeAt = r.Now, sentAt
 	if u.settled.Admitted >= largeSettled || u.settled.Declined >= largeSettled {
-		// All that was sent is acknowledged, so a holder of which the ledger has not heard can go on. What this one has on
-		// lease stays charged until it has aged out.
+		// All that was sent is acknowledged, so a holder of which the ledger has not heard can go on. What
+		// this one has on lease stays charged until it has aged out.
 		a.Holder, u.settled = a.Holder+1<<32, window.Counts{}
 	}
 }
@@ -226,9 +227,10 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	}
 	a.ceiling, k.others, k.othersAdmit = x.capacity, r.Others, now+m.Pace.Far+m.Window
 	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
-	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any more.
+	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any
+	// more.
 	a.budget -= min(a.budget, taken-min(taken, x.capacity))
-	a.budget -= min(a.budget, a.demand.uncharged)
+	a.budget -= min(a.budget, a.demand.unchargedCost)
 	k.free = x.capacity - min(x.capacity, taken)
 	wanted := x.near
 	switch {
@@ -245,14 +247,15 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 		k.sharedUntil = now + m.Window + m.Bucket
 	}
 	// Where there are no others and still less than there should be, the ledger has only not seen it yet.
-	if r.Grant < wanted && a.kind != far && (now < k.sharedUntil || a.view.Counts().Admitted+a.budget >= x.capacity) {
+	others := now < k.sharedUntil
+	if r.Grant < wanted && a.kind != far && (others || a.view.Counts().Admitted+a.budget >= x.capacity) {
 		k.exhaust(now+m.Pace.Slack, now)
 	}
 	a.demand.admitted, a.demand.since, a.demand.exhaustedAt = 0, now, 0
 }
 
-// Due returns when the account should settle next, after an answer: in an interval; if the window is full, when there may be
-// room again; or in the second half of a lease that lives long.
+// Due returns when the account should settle next, after an answer: in an interval; if the window is full,
+// when there may be room again; or in the second half of a lease that lives long.
 func (a *Account) Due(m *Moment) int64 {
 	k, sentAt := &a.knowledge, a.exchange.sentAt
 	next := sentAt + m.Pace.Interval - m.Interval/4 // the tick that is about an interval after the last

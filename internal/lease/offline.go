@@ -7,12 +7,12 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// spell is a time in which the failure policy decides for an account, because the ledger does not answer, or only now and
-// then. It begins with the first such decision, and ends a window after the last one. docs/design.md says what counts in
-// it, and why that holds the limit.
+// spell is a time in which the failure policy decides for an account, because the ledger does not answer, or
+// only now and then. It begins with the first such decision, and ends a window after the last one.
+// docs/design.md says what counts in it, and why that holds the limit.
 //
-// Its invariant: policy is a part of own, and before and own together hold all that this instance has admitted in the last
-// window.
+// Its invariant: policy is a part of own, and before and own together hold all that this instance has
+// admitted in the last window.
 type spell struct {
 	began  int64
 	last   int64         // when the policy decided last
@@ -81,8 +81,8 @@ func (a *Account) inSpell(r *Reserved, do func(w *window.Window)) {
 	}
 }
 
-// DecideOffline decides a call without the ledger, as one of so many instances that each take the same part of what is
-// left. It records the outcome if the mode is Record. d must be the zero Decision.
+// DecideOffline decides a call without the ledger, as one of so many instances that each take the same part
+// of what is left. It records the outcome if the mode is Record. d must be the zero Decision.
 func (a *Account) DecideOffline(d *Decision, m *Moment, c *Call, instances uint64) {
 	at := *m
 	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
@@ -122,7 +122,8 @@ func (a *Account) DecideOffline(d *Decision, m *Moment, c *Call, instances uint6
 	}
 }
 
-// recordOffline records a call that the policy has decided, and takes it from the lease: it could be admitted twice.
+// recordOffline records a call that the policy has decided, and takes it from the lease: it could be admitted
+// twice.
 func (a *Account) recordOffline(m *Moment, s *spell, allowed bool, c *Call, n, instances uint64) {
 	var counts window.Counts
 	switch {
@@ -145,12 +146,12 @@ func (a *Account) recordOffline(m *Moment, s *spell, allowed bool, c *Call, n, i
 	s.unsent, s.unheard = s.unsent.Plus(counts), s.unheard.Plus(counts)
 	a.demand.admitted += counts.Admitted
 	fromLease := min(a.budget, counts.Admitted)
-	a.demand.uncharged += counts.Admitted - fromLease
+	a.demand.unchargedCost += counts.Admitted - fromLease
 	a.budget -= fromLease
 }
 
-// estimate returns what one of so many instances takes the window to hold, of all of them together, and how much of that was
-// observed in its recent part.
+// estimate returns what one of so many instances takes the window to hold, of all of them together, and how
+// much of that was observed in its recent part.
 func (a *Account) estimate(m *Moment, s *spell, instances uint64) (have window.Counts, recent uint64) {
 	others := instances - 1
 	since := m.Now - m.Recent()
@@ -176,14 +177,15 @@ func (a *Account) estimate(m *Moment, s *spell, instances uint64) (have window.C
 // parts are counts of a spell, by their letters in docs/design.md: B, M, P, K and U.
 type parts struct{ before, own, policy, known, unheard uint64 }
 
-// larger returns the larger one of two sums that each hold the limit: the share of what was left when the spell began, and
-// what is known now. In both, others are taken to admit as much as this instance.
+// larger returns the larger one of two sums that each hold the limit: the share of what was left when the
+// spell began, and what is known now. In both, others are taken to admit as much as this instance.
 func larger(others uint64, p parts) uint64 {
-	return max(sum(sum(p.before, p.own), times(others, p.policy)), sum(p.known, times(others, min(p.unheard, p.policy))))
+	share := sum(sum(p.before, p.own), times(others, p.policy))
+	return max(share, sum(p.known, times(others, min(p.unheard, p.policy))))
 }
 
-// othersLease returns what others had on lease when the ledger last answered, as long as the window may hold what they
-// admit from it.
+// othersLease returns what others had on lease when the ledger last answered, as long as the window may hold
+// what they admit from it.
 func (a *Account) othersLease(now int64) uint64 {
 	if now < a.knowledge.othersAdmit {
 		return a.knowledge.others
@@ -191,9 +193,11 @@ func (a *Account) othersLease(now int64) uint64 {
 	return 0
 }
 
-// roomOffline returns when the estimate is at most a limit if nothing else happens, and what it is then; or latest and 0 if
-// that is not known.
-func (a *Account) roomOffline(m *Moment, s *spell, instances, limit uint64, latest int64) (at int64, then uint64) {
+// roomOffline returns when the estimate is at most a limit if nothing else happens, and what it is then; or
+// latest and 0 if that is not known.
+func (a *Account) roomOffline(
+	m *Moment, s *spell, instances, limit uint64, latest int64,
+) (at int64, then uint64) {
 	fits := func(w *window.Window, limit uint64) (int64, uint64) {
 		if have := w.Counts().Admitted; have <= limit {
 			return m.Now, have
@@ -219,7 +223,8 @@ func (a *Account) roomOffline(m *Moment, s *spell, instances, limit uint64, late
 	limit -= leased
 	at, then = fits(&a.view, limit-unheard)
 	share, left := fits(&s.policy, (limit-before-fromLeases)/instances)
-	return max(at, share), sum(leased, max(sum(then, unheard), sum(before+fromLeases, times(instances, left))))
+	then = max(sum(then, unheard), sum(before+fromLeases, times(instances, left)))
+	return max(at, share), sum(leased, then)
 }
 
 // sum and times end at the largest number.

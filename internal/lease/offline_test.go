@@ -13,9 +13,10 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// Instances whose ledger answers now and then, some calls being decided from leases and some by the policy: what the policy admits is
-// at most the capacity in any window, of all that share it, and so is what each instance admits. Where all have something to do and
-// the policy decides alone, it admits that, whatever is heard in between: nothing counts twice, and nothing for longer than a window.
+// Instances whose ledger answers now and then, some calls being decided from leases and some by the policy:
+// what the policy admits is at most the capacity in any window, of all that share it, and so is what each
+// instance admits. Where all have something to do and the policy decides alone, it admits that, whatever is
+// heard in between: nothing counts twice, and nothing for longer than a window.
 func TestAlone(t *testing.T) {
 	seed := explore.Seed(t)
 	for run := range uint64(explore.Runs(16, 3000)) {
@@ -175,8 +176,9 @@ func TestHeardLate(t *testing.T) {
 	}
 }
 
-// A reservation that the policy admits counts until its expiry, or from then on what it is settled to, and what
-// was there before counts beside it: for the policy, alone and as one of two, whatever is heard in between.
+// A reservation that the policy admits counts until its expiry, or from then on what it is settled to, and
+// what was there before counts beside it: for the policy, alone and as one of two, whatever is heard in
+// between.
 func TestReservationsAlone(t *testing.T) {
 	const estimate = 20
 	for _, c := range []struct {
@@ -283,8 +285,8 @@ func TestAnswerOnceAlone(t *testing.T) {
 	}
 }
 
-// Reservations are told with their ages, too: none is told as younger by the time to its expiry, because it is
-// told together with what was admitted next.
+// Reservations are told with their ages, too: none is told as younger by the time to its expiry, because it
+// is told together with what was admitted next.
 func TestSilenceAboutReservations(t *testing.T) {
 	w := newWorld(1, 1, 1_000_000, false)
 	a := w.accounts[0]

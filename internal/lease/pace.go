@@ -11,8 +11,9 @@ type Pace struct {
 // FarLife is the life of leases far from the limit, in µs.
 func (p *Pace) FarLife(t *Terms) int64 { return p.Far / t.Micro }
 
-// NewPace returns the pace of a holder whose exchanges take so long, rtt, and whose keys near their limit settle so often,
-// which is seldom where there are too many of them, and which has so many keys in use. Leases live long enough for that.
+// NewPace returns the pace of a holder whose exchanges take so long, rtt, and whose keys near their limit
+// settle so often, which is seldom where there are too many of them, and which has so many keys in use.
+// Leases live long enough for that.
 func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 	ms := 1000 * t.Micro
 	trip := 2*rtt + ms/10
@@ -22,8 +23,9 @@ func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 		Trip:     trip,
 		Slack:    interval + trip,
 	}
-	// Far from the limit, half a window, but at least some seconds where the window is not very short, and at most a minute; all
-	// that longer if settling is slow, or if there are so many keys that to renew their leases would be a load by itself.
+	// Far from the limit, half a window, but at least some seconds where the window is not very short, and at
+	// most a minute; all that longer if settling is slow, or if there are so many keys that to renew their
+	// leases would be a load by itself.
 	far := min(max(t.Window/2, min(5000*ms, 10*t.Window)), 60_000*ms)
 	p.Far = max(far, 4*p.Near, min(int64(active)*ms*1000/renewals, 600_000*ms))
 	return p
@@ -36,7 +38,7 @@ const renewals = 4000
 type Load struct{ interval float64 }
 
 const (
-	busy     = .25 // share of the time in exchanges beside that of the way, from which settling is slowed down
+	busy     = .25 // share of the time that exchanges take, without the way, from which on keys settle less often
 	lapses   = 64  // one in so many active keys may have lost its lease meanwhile
 	slowdown = 1.3 // for each tick
 	recovery = .9

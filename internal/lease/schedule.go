@@ -2,19 +2,21 @@ package lease
 
 import "slices"
 
-// Schedule decides which keys of one limiter settle, when, in which order and how many at a time. It has no clock, no lock
-// and no goroutine. Whoever drives it passes the instant, sends the messages, and says what became of them: the Hybrid
-// provider with a timer, goroutines and Redis, the simulator with virtual time.
+// Schedule decides which keys of one limiter settle, when, in which order and how many at a time. It has no
+// clock, no lock and no goroutine. Whoever drives it passes the instant, sends the messages, and says what
+// became of them: the Hybrid provider with a timer, goroutines and Redis, the simulator with virtual time.
 //
-// Its invariant: an active key is in one place. It is in the wheel, due at a tick; or it is ready for the next exchange;
-// or neither, while a message of it is under way. In addition it may be urgent, because calls wait for it. A key that is
-// not active is in none of these places, so nothing but its limiter's table refers to it.
+// Its invariant: an active key is in one place. It is in the wheel, due at a tick; or it is ready for the
+// next exchange; or neither, while a message of it is under way. In addition it may be urgent, because calls
+// wait for it. A key that is not active is in none of these places, so nothing but its limiter's table refers
+// to it.
 //
-// A tick is a multiple of Terms.Interval. At each tick one exchange takes what is ready, at most MaxBatch keys. Urgent
-// keys do not wait for a tick: up to MaxFlights exchanges at a time take them in the order in which they became urgent.
+// A tick is a multiple of Terms.Interval. At each tick one exchange takes what is ready, at most MaxBatch
+// keys. Urgent keys do not wait for a tick: up to MaxFlights exchanges at a time take them in the order in
+// which they became urgent.
 //
-// The driver guards a Schedule and the Turn of each of its keys with one lock. That may be taken while the lock of a
-// key's Account is held, never the other way round.
+// The driver guards a Schedule and the Turn of each of its keys with one lock. That may be taken while the
+// lock of a key's Account is held, never the other way round.
 type Schedule[K Key] struct {
 	terms   *Terms
 	active  map[K]struct{}
@@ -68,8 +70,8 @@ const (
 	maxUrgent = MaxBatch / 4
 	// MaxFlights is how many exchanges with urgent keys are under way at a time.
 	MaxFlights = 4
-	// MaxRun is how many keys one run of the script settles. The time of an exchange with more tells of its own size, and
-	// not of the way to Redis.
+	// MaxRun is how many keys one run of the script settles. The time of an exchange with more tells of its
+	// own size, and not of the way to Redis.
 	MaxRun = 64
 
 	assumedMillis = 1 // round trip in ms, before one was measured
@@ -122,8 +124,8 @@ func (s *Schedule[K]) Settle(k K, at int64) {
 	}
 }
 
-// Urge has a key settle at once, for calls that wait. It reports whether the driver must begin a flight: exchanges with
-// what TakeUrgent returns, until it returns nothing.
+// Urge has a key settle at once, for calls that wait. It reports whether the driver must begin a flight:
+// exchanges with what TakeUrgent returns, until it returns nothing.
 func (s *Schedule[K]) Urge(k K) (begin bool) {
 	t := k.turn()
 	if t.urgent {
@@ -178,16 +180,17 @@ func (s *Schedule[K]) BeginTick(now int64) {
 // Reach says whether a key can settle now.
 type Reach uint8
 
-// A key is Reachable unless its server is unavailable. Then it is Unreachable, but for a Probe now and then, which finds
-// out whether the server answers again.
+// A key is Reachable unless its server is unavailable. Then it is Unreachable, but for a Probe now and then,
+// which finds out whether the server answers again.
 const (
 	Reachable Reach = iota
 	Probe
 	Unreachable
 )
 
-// Take takes the keys of the next exchange off the ready ones, the longest ready first. Keys that probe their server are
-// apart: that may take long, and the others must not wait for it. A nil reach means that every key is Reachable.
+// Take takes the keys of the next exchange off the ready ones, the longest ready first. Keys that probe their
+// server are apart: that may take long, and the others must not wait for it. A nil reach means that every key
+// is Reachable.
 func (s *Schedule[K]) Take(reach func(K) Reach) (batch, probes []K) {
 	s.unreachable = 0
 	if reach == nil {
@@ -251,9 +254,9 @@ func (s *Schedule[K]) Retire(k K) {
 	}
 }
 
-// Answered takes that an exchange with so many keys was answered after some time. The first round trip that is measured
-// sets the pace at once: a call that was told when to come again must not be told of a later instant once the round trip is
-// known better.
+// Answered takes that an exchange with so many keys was answered after some time. The first round trip that
+// is measured sets the pace at once: a call that was told when to come again must not be told of a later
+// instant once the round trip is known better.
 func (s *Schedule[K]) Answered(took int64, keys int) {
 	s.exchanging += took
 	s.exchanges++
@@ -267,8 +270,8 @@ func (s *Schedule[K]) Answered(took int64, keys int) {
 	}
 }
 
-// Slowed takes that an answer took so long that what it granted had ended already. Unless leases live longer, so does what
-// the next answer grants.
+// Slowed takes that an answer took so long that what it granted had ended already. Unless leases live longer,
+// so does what the next answer grants.
 func (s *Schedule[K]) Slowed(took int64) {
 	if float64(took) > s.roundTrip {
 		s.roundTrip = float64(took)
@@ -276,8 +279,8 @@ func (s *Schedule[K]) Slowed(took int64) {
 	}
 }
 
-// EndTick ends at now the tick that began at an instant, in which so many leases have lapsed. It returns the time until the
-// next, and false if there is none because no key is active.
+// EndTick ends at now the tick that began at an instant, in which so many leases have lapsed. It returns the
+// time until the next, and false if there is none because no key is active.
 func (s *Schedule[K]) EndTick(began, now int64, lapsed int) (rest int64, more bool) {
 	interval := s.terms.Interval
 	s.setPace(s.load.Tick(s.terms, Work{
@@ -323,8 +326,8 @@ func (s *Schedule[K]) Lag(now int64) int64 {
 // Step is what an account does when it is the turn of its key.
 type Step uint8
 
-// The steps: Wait for the answer to a message that is under way, Rest as there is nothing to say, Settle, or settle and
-// give the lease back.
+// The steps: Wait for the answer to a message that is under way, Rest as there is nothing to say, Settle, or
+// settle and give the lease back.
 const (
 	Wait Step = iota
 	Rest

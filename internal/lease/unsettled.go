@@ -7,7 +7,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// unsettled is what an account has done and the ledger has not acknowledged. The next message tells all of it, with ages.
+// unsettled is what an account has done and the ledger has not acknowledged. The next message tells all of
+// it, with ages.
 type unsettled struct {
 	groups  []ownGroup // in the order in which they began
 	sent    int        // number of the first groups that are in the message under way
@@ -35,9 +36,9 @@ func (u *unsettled) push(g ownGroup) {
 	u.groups = append(u.groups, g)
 }
 
-// merge makes one group of two that are not sent, and of which none or both are of the spell. It takes the two whose
-// events then seem the least younger than they are. These are neighbours, except for reservations, whose groups are not
-// in order of age.
+// merge makes one group of two that are not sent, and of which none or both are of the spell. It takes the
+// two whose events then seem the least younger than they are. These are neighbours, except for reservations,
+// whose groups are not in order of age.
 func (u *unsettled) merge() {
 	u.open = false
 	into, from, least := 0, 0, math.Inf(1)
@@ -71,8 +72,8 @@ func (u *unsettled) forget(length, now int64) {
 	u.groups = slices.Delete(u.groups, 0, n)
 }
 
-// acknowledge takes out the groups that were sent. ledgerTime returns when the ledger has events of an instant recorded,
-// and false if they had left the window before that.
+// acknowledge takes out the groups that were sent. ledgerTime returns when the ledger has events of an
+// instant recorded, and false if they had left the window before that.
 func (u *unsettled) acknowledge(ledgerTime func(at int64) (int64, bool)) {
 	for _, g := range u.groups[:u.sent] {
 		u.settled = u.settled.Plus(g.Counts)
@@ -105,7 +106,8 @@ func (g *ownGroup) lose() {
 
 // record enters events of this account at m.Now, which must come from Advance of the view.
 func (a *Account) record(m *Moment, c window.Counts) {
-	if c.Declined = min(c.Declined, maxCount-min(maxCount, a.view.Counts().Observed())); c == (window.Counts{}) {
+	c.Declined = min(c.Declined, maxCount-min(maxCount, a.view.Counts().Observed()))
+	if c == (window.Counts{}) {
 		return
 	}
 	r := a.reserved

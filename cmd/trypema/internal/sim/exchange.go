@@ -6,8 +6,8 @@ import (
 	"github.com/trypema/trypema/internal/lease"
 )
 
-// This file drives a lease.Schedule in virtual time, as settler.go and exchange.go of hybridlimit do with a timer,
-// goroutines and Redis. TestSameMessages holds the two equal, message by message.
+// This file drives a lease.Schedule in virtual time, as settler.go and exchange.go of hybridlimit do with a
+// timer, goroutines and Redis. TestSameMessages holds the two equal, message by message.
 
 // exchange is the messages that an instance sends at once, and their answers.
 type exchange struct {
@@ -79,8 +79,8 @@ func (i *instance) fly() {
 	}
 }
 
-// settle sends an exchange with keys, except those of which a message is under way. It reports false if there is nothing to
-// send.
+// settle sends an exchange with keys, except those of which a message is under way. It reports false if there
+// is nothing to send.
 func (i *instance) settle(x *exchange, batch []*account) bool {
 	for _, k := range batch {
 		use := lease.Known

@@ -113,7 +113,8 @@ func (i *instance) decide(k *account, c call) {
 	i.urge(k)
 }
 
-// decidesAlone reports whether the failure policy has to decide: there is nothing on lease, and there will be nothing.
+// decidesAlone reports whether the failure policy has to decide: there is nothing on lease, and there will be
+// nothing.
 func (i *instance) decidesAlone(k *account) bool {
 	return !k.Fresh(i.now()) && i.redis.Gone() || k.Leased() == 0 && i.takesNothing()
 }
@@ -131,8 +132,8 @@ func (i *instance) decideAlone(k *account, c call) {
 	w.meter.decided(w.now, i, k.key, c, v.Allowed, true)
 }
 
-// takesNothing reports whether leases are not asked for, because the instances decide locally: while Redis is unavailable,
-// and, where several share a limit, until the others must have noticed, too, that it is back.
+// takesNothing reports whether leases are not asked for, because the instances decide locally: while Redis is
+// unavailable, and, where several share a limit, until the others must have noticed, too, that it is back.
 func (i *instance) takesNothing() bool {
 	switch w := i.world; {
 	case !w.local:
@@ -154,8 +155,8 @@ func (i *instance) tell(k *account, c call, v *lease.Decision) {
 	i.world.meter.decided(i.world.now, i, k.key, c, v.Allowed, false)
 }
 
-// serve answers the calls that wait, after the answer to a message. What a call asked for and the answer did not grant is
-// denied, unless the lease has ended already. It reports whether some calls go on waiting.
+// serve answers the calls that wait, after the answer to a message. What a call asked for and the answer did
+// not grant is denied, unless the lease has ended already. It reports whether some calls go on waiting.
 func (i *instance) serve(k *account) (more bool) {
 	calls := k.waiting
 	k.waiting = nil

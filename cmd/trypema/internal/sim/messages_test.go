@@ -23,13 +23,15 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// hybridlimit and the simulator send the same messages to Redis at the same instants, if they get the same calls and the
-// network does the same to them: hybridlimit with its goroutines and locks, in the virtual time of testing/synctest.
+// hybridlimit and the simulator send the same messages to Redis at the same instants, if they get the same
+// calls and the network does the same to them: hybridlimit with its goroutines and locks, in the virtual time
+// of testing/synctest.
 //
-// The histories are such that hybridlimit has one way to go, whichever of its goroutines runs first at an instant. So no
-// decision takes dice, and the way to Redis always takes the same time: hybridlimit may make a message before or after it
-// has set the pace. Where the window is full the strategy is Suppressed without headroom, which decides as Absolute does,
-// but never without the lock: the simulator does not have that. Where messages are lost one call at a time waits for a key.
+// The histories are such that hybridlimit has one way to go, whichever of its goroutines runs first at an
+// instant. So no decision takes dice, and the way to Redis always takes the same time: hybridlimit may make a
+// message before or after it has set the pace. Where the window is full the strategy is Suppressed without
+// headroom, which decides as Absolute does, but never without the lock: the simulator does not have that.
+// Where messages are lost one call at a time waits for a key.
 func TestSameMessages(t *testing.T) {
 	const full = "--strategy suppressed --hard-limit-factor 1 "
 	for _, args := range []string{
@@ -83,8 +85,9 @@ type made struct {
 
 type fate struct{ lostThere, lostBack bool }
 
-// fate draws what happens to an exchange. It follows from the instant of sending: which keys go together at one instant may
-// depend on which goroutine of hybridlimit runs first. Redis answers often enough not to be taken for unavailable.
+// fate draws what happens to an exchange. It follows from the instant of sending: which keys go together at
+// one instant may depend on which goroutine of hybridlimit runs first. Redis answers often enough not to be
+// taken for unavailable.
 func (h *history) fate(instance int, now int64) (f fate) {
 	rng := rand.New(rand.NewPCG(h.seed+uint64(instance), uint64(now)))
 	if now/int64(h.timeout)%4 == 3 {
@@ -121,10 +124,10 @@ func inOrder(all []sent) []sent {
 	return all
 }
 
-// newHistory draws a history: calls for each key at loads that change now and then from nearly nothing to ten times the
-// limit. Each instance is called for each key before it expires: when it does depends on its random hash. The calls of the
-// first second are so few that none waits for the message of another: hybridlimit may then make the next one before or after it
-// takes the first round trip that it has measured for the pace.
+// newHistory draws a history: calls for each key at loads that change now and then from nearly nothing to ten
+// times the limit. Each instance is called for each key before it expires: when it does depends on its random
+// hash. The calls of the first second are so few that none waits for the message of another: hybridlimit may
+// then make the next one before or after it takes the first round trip that it has measured for the pace.
 func newHistory(s setup) *history {
 	rng := rand.New(rand.NewPCG(s.seed, 5))
 	h := &history{setup: s, holders: make(map[holding]uint64)}

@@ -60,7 +60,8 @@ func simulate(t *testing.T, args string) report {
 	return r
 }
 
-// seeded are the flags of a run that "make test" makes always alike; it ends sooner where nothing happens late in it.
+// seeded are the flags of a run that "make test" makes always alike; it ends sooner where nothing happens
+// late in it.
 func seeded(t *testing.T, args string) string {
 	t.Helper()
 	args += fmt.Sprintf(" --seed %d", explore.Seed(t)%(1<<31))
@@ -70,8 +71,8 @@ func seeded(t *testing.T, args string) string {
 	return args
 }
 
-// What is promised of leases holds in virtual time. Where tests explore, calls and network differ in each run, and some runs have more
-// instances, calls or keys.
+// What is promised of leases holds in virtual time. Where tests explore, calls and network differ in each
+// run, and some runs have more instances, calls or keys.
 func TestPromises(t *testing.T) {
 	const none = -1
 	type row struct {
@@ -168,7 +169,8 @@ func TestSmooth(t *testing.T) {
 	}
 }
 
-// An instance that is seldom asked for a key does not settle it all the time: once to get a lease, and once to give it back.
+// An instance that is seldom asked for a key does not settle it all the time: once to get a lease, and once
+// to give it back.
 func TestSeldomAsked(t *testing.T) {
 	for _, args := range []string{"--load 0.5 --rate 0.5", "--load 0.5 --rate 5", "--load 2 --rate 0.5", "--load 2 --rate 5"} {
 		r := simulate(t, seeded(t, args))

@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// world is a number of instances that share limits by the ledgers of one Redis. Its time is virtual: it goes from one
-// event to the next. Everything random in it follows from the seed.
+// world is a number of instances that share limits by the ledgers of one Redis. Its time is virtual: it goes
+// from one event to the next. Everything random in it follows from the seed.
 type world struct {
 	setup
 	terms  lease.Terms
@@ -195,8 +195,8 @@ func (w *world) serve(x *exchange) {
 	}
 }
 
-// link is the network between instances and Redis. It is asked about each exchange on its way there, and again on its way
-// back.
+// link is the network between instances and Redis. It is asked about each exchange on its way there, and
+// again on its way back.
 type link interface {
 	loses(x *exchange) bool
 	trip(x *exchange) int64 // ns
