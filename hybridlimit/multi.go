@@ -307,7 +307,7 @@ func (j *joint) waitFor(ctx context.Context, waiters [trypema.MaxLimits]*waiter)
 }
 
 // combine returns what the decisions are together.
-func (j *joint) combine() (t window.Tally) {
+func (j *joint) combine() (t window.Joint) {
 	for i := range j.parties {
 		p := &j.parties[i]
 		v := &p.decision.Verdict
@@ -392,7 +392,7 @@ func (j *joint) decideOffline(mode lease.Mode) {
 }
 
 // tell makes d what the limits have decided together.
-func (j *joint) tell(d *trypema.Decision, t *window.Tally) {
+func (j *joint) tell(d *trypema.Decision, t *window.Joint) {
 	v := t.Verdict
 	v.Factor = t.Most
 	remote.Decide(d, t.Capacity, &v, time.Nanosecond, j.limits[0].denial)

@@ -239,7 +239,7 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 		}
 	}
 	for j, c := range calls {
-		var t window.Tally
+		var t window.Joint
 		passes := alone[0][j].verdict.Allowed // if it is recorded, by all or by none
 		for i := range m.limits {
 			l, one := &m.limits[i], alone[i][j]

@@ -100,9 +100,9 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 }
 
 // Commit makes a call that was recorded at from count is, and not was, from when it was admitted on: see
-// Settle of package window.
+// Commit of package window.
 func (l *Ledger) Commit(s window.Span, now, from, at int64, was, is uint64) (removed, added uint64) {
-	return l.window.Settle(&l.groups, s, l.window.Advance(&l.groups, s, now), from, at, was, is)
+	return l.window.Commit(&l.groups, s, l.window.Advance(&l.groups, s, now), from, at, was, is)
 }
 
 // excess is by how much numbers exceed others.

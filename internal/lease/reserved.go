@@ -48,7 +48,7 @@ type Change struct{ Was, Is, Removed, Added uint64 }
 // Commit enters a commit that the ledger has made.
 func (a *Account) Commit(m *Moment, r *Reserved, c Change) {
 	now := a.view.Advance(m.Groups, m.Span, m.Now)
-	removed, added := a.view.Settle(m.Groups, m.Span, now, r.recordedAt, r.admittedAt, c.Was, c.Is)
+	removed, added := a.view.Commit(m.Groups, m.Span, now, r.recordedAt, r.admittedAt, c.Was, c.Is)
 	if removed != c.Removed || added != c.Added {
 		// The key was deleted meanwhile, or one of the two has forgotten the call sooner.
 		a.knowledge.wantsWindow = true
@@ -57,7 +57,7 @@ func (a *Account) Commit(m *Moment, r *Reserved, c Change) {
 	k := &a.knowledge
 	k.live.Admitted, k.running.Admitted = change(k.live.Admitted), change(k.running.Admitted)
 	a.inSpell(r, func(w *window.Window) {
-		w.Settle(m.Groups, m.Span, w.Advance(m.Groups, m.Span, now), r.recordedAt, r.admittedAt, c.Was, c.Is)
+		w.Commit(m.Groups, m.Span, w.Advance(m.Groups, m.Span, now), r.recordedAt, r.admittedAt, c.Was, c.Is)
 	})
 	k.exhaustedUntil, k.promisedRetryAt = 0, 0
 	if c.Added > c.Removed { // what the call takes from others, it takes from this lease first
