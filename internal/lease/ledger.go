@@ -99,8 +99,8 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 	}
 }
 
-// Commit makes a call that was recorded at from count is, and not was, from when it was admitted on: see
-// Commit of package window.
+// Commit makes a call that was recorded at from count is, and not was, from when it was admitted on. It takes
+// what commit.lua takes, one by one: see Commit of package window.
 func (l *Ledger) Commit(s window.Span, now, from, at int64, was, is uint64) (removed, added uint64) {
 	return l.window.Commit(&l.groups, s, l.window.Advance(&l.groups, s, now), from, at, was, is)
 }

@@ -102,7 +102,14 @@ func (a *Account) DecideOffline(d *Decision, m *Moment, c *Call, instances uint6
 		d.Allowed = have.Admitted <= c.Capacity && all <= c.Capacity-have.Admitted
 	}
 	if c.Mode == Record {
-		a.recordOffline(&at, s, d.Allowed, c, n, instances)
+		var counts window.Counts
+		switch {
+		case d.Allowed:
+			counts.Admitted = n
+		case m.Suppressed:
+			counts.Declined = c.Cost
+		}
+		a.recordOffline(&at, s, counts, instances)
 	}
 	switch {
 	case d.Allowed && c.Mode == Record:
@@ -122,23 +129,15 @@ func (a *Account) DecideOffline(d *Decision, m *Moment, c *Call, instances uint6
 	}
 }
 
-// recordOffline records a call that the policy has decided, and takes it from the lease: it could be admitted
-// twice.
-func (a *Account) recordOffline(m *Moment, s *spell, allowed bool, c *Call, n, instances uint64) {
-	var counts window.Counts
-	switch {
-	case allowed:
-		counts.Admitted = n
-	case m.Suppressed:
-		counts.Declined = c.Cost
-	}
+// recordOffline records what the policy has decided, and takes it from the lease: it could be admitted twice.
+func (a *Account) recordOffline(m *Moment, s *spell, counts window.Counts, instances uint64) {
 	if counts == (window.Counts{}) {
 		return
 	}
 	a.record(m, counts)
 	if instances > 1 {
 		at := m.Now
-		if r := a.reserved; r != nil && allowed {
+		if r := a.reserved; r != nil && counts.Admitted > 0 {
 			at, r.byPolicy = r.recordedAt, true
 		}
 		s.policy.Place(m.Groups, m.Span, s.policy.Advance(m.Groups, m.Span, m.Now), at, at, counts)

@@ -43,6 +43,8 @@ var mutants = []mutant{
 
 	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(share, sum(p.known, times(others, min(p.unheard, p.policy))))", "max(share-share, sum(p.known, times(others, p.policy)))", "./internal/lease", "TestAlone"},
 	{"an instance without Redis takes the share of all", "internal/lease/offline.go", "sum(sum(p.before, p.own), times(others, p.policy))", "sum(p.before, p.own)", "./internal/lease", "TestAlone"},
+	{"a key that is due after the wheel has gone round is forgotten", "internal/lease/schedule.go", "			case e.due > upto:\n				s.place(e)\n", "			case e.due > upto:\n", "./internal/lease", "TestScheduleTicks"},
+	{"the simulator settles keys when they are not due", "cmd/trypema/internal/sim/exchange.go", "	due := k.Due(at)\n", "	due := at.Now\n", "./cmd/trypema/internal/sim", "TestSameMessages"},
 	{"an outage is taken for load", "internal/lease/schedule.go", "max(0, len(s.ready)-s.unreachable)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
 
 	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "j.decideOffline(lease.Record)", "j.decideOffline(lease.Try)", "./hybridlimit", "TestMultiOutage"},
