@@ -169,7 +169,7 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 		}
 	}
 	record = record && (counts != window.Counts{})
-	var t window.Tally
+	var t window.Joint
 	for i := range m.limits {
 		l, h := &m.limits[i], &all[i]
 		if from := l.span.Backdate(h.now, int64(life)); record && allowed && from < h.now {
@@ -199,7 +199,7 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 // denied reports whether a call is denied by what is known without any lock: all windows are those of the hot keys of their
 // shards, and one has no room. It then makes d.
 func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
-	var t window.Tally
+	var t window.Joint
 	for i := range m.limits {
 		l := &m.limits[i]
 		f := l.table.Shard(l.table.Hash(key)).Hot(key, now)
@@ -223,7 +223,7 @@ func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
 }
 
 // tell makes d what a tally means.
-func (m *localMulti) tell(d *Decision, t *window.Tally) {
+func (m *localMulti) tell(d *Decision, t *window.Joint) {
 	d.set(t.Capacity, &t.Verdict, m.denial)
 	d.SuppressionFactor = t.Most
 	if m.shown != nil {
@@ -266,7 +266,7 @@ func (m *localMulti) settle(key string, life time.Duration, at *[MaxLimits]int64
 			now = w.Advance(&sh.Memory, l.span, now)
 		}
 		if h != table.None {
-			w.Settle(&sh.Memory, l.span, now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
+			w.Commit(&sh.Memory, l.span, now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
 		}
 		sh.Unlock()
 	}

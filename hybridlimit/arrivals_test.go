@@ -17,8 +17,9 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Whatever pattern calls come in, and to whichever instance each, and though a tenth of the answers get lost, no window holds more
-// than the capacity over all instances. A search over patterns looks for one that does, and finds windows that are full.
+// Whatever pattern calls come in, and to whichever instance each, and though a tenth of the answers get lost,
+// no window holds more than the capacity over all instances. A search over patterns looks for one that does,
+// and finds windows that are full.
 func TestNoArrivalsPassTheLimit(t *testing.T) {
 	const window, instances = time.Second, 3
 	for _, suppressed := range []bool{false, true} {

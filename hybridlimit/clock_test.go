@@ -14,9 +14,10 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// A machine that was suspended wakes up with leases that Redis does not charge any more, as its clock did not see the time pass. It
-// uses them for an interval at most, until it looks at the clock on the wall. So a window holds at most what it had on lease
-// above the limit, and nothing of that once it has looked. One that was suspended for less than half a window does not pass the limit at all.
+// A machine that was suspended wakes up with leases that Redis does not charge any more, as its clock did not
+// see the time pass. It uses them for an interval at most, until it looks at the clock on the wall. So a
+// window holds at most what it had on lease above the limit, and nothing of that once it has looked. One that
+// was suspended for less than half a window does not pass the limit at all.
 func TestSuspended(t *testing.T) {
 	const capacity, window = 800, 10 * time.Second
 	times := []time.Duration{time.Second, 4900 * time.Millisecond, 8 * time.Second, time.Hour}

@@ -40,7 +40,8 @@ func reserves(t *testing.T, p *hybridlimit.Provider, rate trypema.Rate, n uint64
 	return r
 }
 
-// A call that one limit declines is counted by all of them, also by those that have nothing on lease: it is in the ledger after Close.
+// A call that one limit declines is counted by all of them, also by those that have nothing on lease: it is
+// in the ledger after Close.
 func TestDeclinedCountsEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
@@ -81,8 +82,8 @@ func TestLoweredRate(t *testing.T) {
 	})
 }
 
-// After a Commit above the estimate, the instance that has made it admits no more than the window has room for; what it had on lease
-// beyond that goes back with Close.
+// After a Commit above the estimate, the instance that has made it admits no more than the window has room
+// for; what it had on lease beyond that goes back with Close.
 func TestCommitTakesFromTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
@@ -171,7 +172,8 @@ func TestFallbackUsesUpWhatIsGrantedLate(t *testing.T) {
 	})
 }
 
-// Verbs that no policy answers return within Timeout, whatever the client does; and they find out by themselves that Redis is back.
+// Verbs that no policy answers return within Timeout, whatever the client does; and they find out by
+// themselves that Redis is back.
 func TestVerbsWithoutAPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
@@ -201,7 +203,8 @@ func TestVerbsWithoutAPolicy(t *testing.T) {
 	})
 }
 
-// While Redis is taken for gone no call waits, also where there is something on lease still that is not enough.
+// While Redis is taken for gone no call waits, also where there is something on lease still that is not
+// enough.
 func TestNoWaitWithALeaseThatIsTooSmall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
@@ -221,7 +224,8 @@ func TestNoWaitWithALeaseThatIsTooSmall(t *testing.T) {
 	})
 }
 
-// With EmptyReject, a call has what it costs at its RetryAfter, however much that is; one that never fits is told so.
+// With EmptyReject, a call has what it costs at its RetryAfter, however much that is; one that never fits is
+// told so.
 func TestEmptyRejectLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := second
@@ -269,6 +273,7 @@ func TestLateIsGone(t *testing.T) {
 					})
 				}
 				all.Wait()
+				time.Sleep(10 * time.Second) // the key rests: Usage does not have to wait for a message under way
 				_, err := l.Usage(ctx, "k", 20)
 				if late := delay > 250*time.Millisecond; late != errors.Is(err, redislimit.ErrUnavailable) {
 					t.Errorf("Usage: %v", err)

@@ -64,7 +64,8 @@ func ExampleNew() {
 	// Output: allowed 100 <nil>
 }
 
-// Where no call may wait, not even the first for a key, that is denied instead. Those that come a moment later are answered.
+// Where no call may wait, not even the first for a key, that is denied instead. Those that come a moment
+// later are answered.
 func ExampleEmptyPolicy() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	limits, err := hybridlimit.New(conn, hybridlimit.Options{OnEmpty: hybridlimit.EmptyReject})
@@ -160,7 +161,8 @@ func ExampleProvider_Len() {
 	// Output: 2
 }
 
-// What an instance has admitted shows to others when it has settled. Flush does not wait until it does so by itself.
+// What an instance has admitted shows to others when it has settled. Flush does not wait until it does so by
+// itself.
 func ExampleProvider_Flush() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	ctx, rate := context.Background(), trypema.PerSecond(10)

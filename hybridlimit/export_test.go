@@ -13,8 +13,8 @@ import (
 func ComeLate(p *Provider, key string, capacity, cost uint64, late time.Duration) bool {
 	l, began := p.absolute, p.absolute.now()
 	sh, _, k := l.acquire(l.table.Hash(key), key, began)
-	q := question{capacity: capacity, cost: cost, mode: lease.Try}
-	w := &waiter{question: q, stays: true, done: make(chan struct{})}
+	q := lease.Call{Capacity: capacity, Cost: cost, Mode: lease.Try}
+	w := &waiter{Call: q, stays: true, done: make(chan struct{})}
 	k.waiting = append(k.waiting, w)
 	l.urge(k)
 	sh.Unlock()
@@ -24,12 +24,13 @@ func ComeLate(p *Provider, key string, capacity, cost uint64, late time.Duration
 	}
 	sh = l.lock(k)
 	defer sh.Unlock()
-	var v lease.Verdict
-	l.put(&v, &q, sh, k, l.now())
+	var v lease.Decision
+	k.Decide(&v, l.moment(&sh.Memory, l.now()), &q)
 	return v.Allowed
 }
 
-// OnCollected has f called when the Absolute limiter of a provider, which its timers must not keep, is collected.
+// OnCollected has f called when the Absolute limiter of a provider, which its timers must not keep, is
+// collected.
 func OnCollected(p *Provider, f func()) { runtime.AddCleanup(p.absolute, func(f func()) { f() }, f) }
 
 // StepWall sets the clock on the wall forward, as a provider sees it.
@@ -37,8 +38,8 @@ func StepWall(p *Provider, d time.Duration) {
 	for _, l := range p.all() {
 		s := &l.settler
 		s.mu.Lock()
-		wall := s.wall
-		s.wall = func() int64 { return wall() + int64(d) }
+		wall := s.suspension.wall
+		s.suspension.wall = func() int64 { return wall() + int64(d) }
 		s.mu.Unlock()
 	}
 }

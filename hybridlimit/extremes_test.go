@@ -11,8 +11,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// However much a process has admitted since it began, each window knows all of what it holds: counts that have become too large for
-// Redis begin anew.
+// However much a process has admitted since it began, each window knows all of what it holds: counts that
+// have become too large for Redis begin anew.
 func TestCountsWithoutEnd(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		t.Run(name(suppressed), func(t *testing.T) {

@@ -29,7 +29,8 @@ type line struct {
 	bad bool
 }
 
-// fault is what happens to exchanges: a share of them is lost, on the way there or back; or the answers are late.
+// fault is what happens to exchanges: a share of them is lost, on the way there or back; or the answers are
+// late.
 type fault struct {
 	name     string
 	lost     float64
@@ -117,14 +118,16 @@ const (
 	flapCapacity = 100
 	flapTimeout  = 250 * time.Millisecond
 
-	// Redis flaps from one window after the beginning until flapEnd. What is used of the limit is judged from one window later on.
+	// Redis flaps from one window after the beginning until flapEnd. What is used of the limit is judged from
+	// one window later on.
 	flapEnd  = 25 * time.Second
 	flapOver = 40 * time.Second
 )
 
-// While Redis answers now and then, FailLocal admits what it promises: with Instances set, all together the limit, and otherwise at least
-// that, and each at most that. Suppressed makes no pauses. FailClosed never passes the limit, and FailOpen denies nothing by itself. A
-// window after Redis is well again, all is as before.
+// While Redis answers now and then, FailLocal admits what it promises: with Instances set, all together the
+// limit, and otherwise at least that, and each at most that. Suppressed makes no pauses. FailClosed never
+// passes the limit, and FailOpen denies nothing by itself. A window after Redis is well again, all is as
+// before.
 func TestFlappingRedis(t *testing.T) {
 	for _, provider := range []string{"Redis", "Hybrid"} {
 		for _, suppressed := range []bool{false, true} {
@@ -321,8 +324,8 @@ func (f *flap) judge(suppressed bool) {
 		if f.Instances > 1 && policy > hard {
 			f.Errorf("%s: the policy admitted %d of %d in a window", f.fault.name, policy, hard)
 		}
-		// A pause is about as long as answers take and chance makes it: with answers that are late by up to 400 ms, some
-		// are a little longer than a second.
+		// A pause is about as long as answers take and chance makes it: with answers that are late by up to
+		// 400 ms, some are a little longer than a second.
 		if suppressed && pause > 2*time.Second {
 			f.Errorf("%s: a pause of %v", f.fault.name, pause)
 		}

@@ -18,8 +18,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// New keys without end: an instance holds those of a few seconds, or MaxKeys; and a key in use has its limit, even if it is
-// asked for so seldom that it is always the one that makes room: what it has used is in Redis.
+// New keys without end: an instance holds those of a few seconds, or MaxKeys; and a key in use has its limit,
+// even if it is asked for so seldom that it is always the one that makes room: what it has used is in Redis.
 func TestFloodOfKeys(t *testing.T) {
 	const window = time.Second
 	for _, test := range []struct {
@@ -74,7 +74,8 @@ func TestFloodOfKeys(t *testing.T) {
 	}
 }
 
-// Ten thousand callers of one key at once, at three instances: the capacity is admitted, to the last, in some round trips.
+// Ten thousand callers of one key at once, at three instances: the capacity is admitted, to the last, in some
+// round trips.
 func TestCrowdOnOneKey(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -20,7 +20,8 @@ import (
 // wrongOption is how an error names a field, its value and the rule.
 var wrongOption = regexp.MustCompile(`^trypema: (?:redislimit\.|hybridlimit\.)?Options\.(\w+) is (?s:(.*?))(?:; it must |, longer than Options\.Window)`)
 
-// FuzzOptions: of any options a provider is made that works, or an error that names the field, its value and the rule.
+// FuzzOptions: of any options a provider is made that works, or an error that names the field, its value and
+// the rule.
 func FuzzOptions(f *testing.F) {
 	f.Add(int64(0), int64(0), 0., int64(0), "", int64(0), uint8(0), int64(0), int64(0), int64(0), uint8(0))
 	f.Add(int64(time.Hour), int64(time.Minute), 1., int64(1), "p", int64(time.Second), uint8(1), int64(8), int64(time.Second), int64(time.Second), uint8(1))
@@ -104,8 +105,8 @@ func works(t *testing.T, p interface {
 	}
 }
 
-// FuzzReply: whatever a server answers, calls end in time with an error or a decision that makes sense; nothing panics, and no more is
-// admitted than was granted.
+// FuzzReply: whatever a server answers, calls end in time with an error or a decision that makes sense;
+// nothing panics, and no more is admitted than was granted.
 func FuzzReply(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(model.Noise(seed, 200))

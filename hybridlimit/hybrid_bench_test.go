@@ -12,8 +12,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Beside each row of Hybrid is the same of Local, whose cost is the measure. The server is the fake, which shares the
-// processor; a real one is for trypema bench.
+// Beside each row of Hybrid is the same of Local, whose cost is the measure. The server is the fake, which
+// shares the processor; a real one is for trypema bench.
 func BenchmarkHybrid(b *testing.B) {
 	for _, bench := range []struct {
 		name     string

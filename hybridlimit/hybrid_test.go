@@ -52,8 +52,8 @@ func name(suppressed bool) string {
 	return map[bool]string{false: "Absolute", true: "Suppressed"}[suppressed]
 }
 
-// The suite in virtual time. RetryAfter may be later than the truth by an interval of settling and some round trips, because
-// room is noticed when an instance settles; and a caller who always wants more gets it then.
+// The suite in virtual time. RetryAfter may be later than the truth by an interval of settling and some round
+// trips, because room is noticed when an instance settles; and a caller who always wants more gets it then.
 func TestConformance(t *testing.T) {
 	for _, delay := range []time.Duration{0, 2 * time.Millisecond} {
 		for _, suppressed := range []bool{false, true} {
@@ -117,7 +117,8 @@ func newFleet(t *testing.T, n int, capacity float64, suppressed bool, o redislim
 	return f
 }
 
-// offer makes calls at the load, as a Poisson process of each instance; the first has a share of its own, if that is not 0.
+// offer makes calls at the load, as a Poisson process of each instance; the first has a share of its own, if
+// that is not 0.
 func (f *fleet) offer(load, first float64, duration time.Duration) {
 	var all sync.WaitGroup
 	for i, l := range f.limiters {
@@ -197,7 +198,8 @@ func (f *fleet) use(from, to time.Duration) float64 {
 	return float64(n) / (float64(f.rate) * (to - from).Seconds())
 }
 
-// exact returns how many of the calls after the first window an exact log of events admits, as a share of the limit.
+// exact returns how many of the calls after the first window an exact log of events admits, as a share of the
+// limit.
 func (f *fleet) exact(capacity, windows int) float64 {
 	slices.SortFunc(f.all, time.Time.Compare)
 	var log []time.Time
@@ -216,8 +218,8 @@ func (f *fleet) exact(capacity, windows int) float64 {
 	return float64(n) / float64(capacity*(windows-1))
 }
 
-// G1, G2: eight instances never pass the limit together, and use it, however the load is spread; near the limit they admit
-// what an exact log does. G7: next to no call waits.
+// G1, G2: eight instances never pass the limit together, and use it, however the load is spread; near the
+// limit they admit what an exact log does. G7: next to no call waits.
 func TestEightInstances(t *testing.T) {
 	for _, test := range []struct {
 		capacity    float64
@@ -283,8 +285,8 @@ func TestEightInstances(t *testing.T) {
 	}
 }
 
-// smoothness returns the coefficient of variation of the admissions in 100 ms, and the longest time without one, after the
-// first window.
+// smoothness returns the coefficient of variation of the admissions in 100 ms, and the longest time without
+// one, after the first window.
 func (f *fleet) smoothness() (variation float64, pause time.Duration) {
 	slices.SortFunc(f.log, func(a, b event) int { return a.at.Compare(b.at) })
 	bins := make(map[int]float64)
@@ -307,7 +309,8 @@ func (f *fleet) smoothness() (variation float64, pause time.Duration) {
 	return math.Sqrt(squares/float64(n-first)-mean*mean) / mean, pause
 }
 
-// What was admitted is in Redis after Close, exactly, whatever answers were lost on the way, and nothing is on lease.
+// What was admitted is in Redis after Close, exactly, whatever answers were lost on the way, and nothing is
+// on lease.
 func TestCloseSettlesExactly(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		for _, loss := range []float64{0, .3} {
@@ -354,8 +357,9 @@ func TestCloseSettlesExactly(t *testing.T) {
 	}
 }
 
-// While Redis is gone, leases serve on, then the policy decides; no call takes longer than Timeout, and none takes any time once
-// it is known. What was admitted meanwhile is settled when Redis is back, as old as it is.
+// While Redis is gone, leases serve on, then the policy decides; no call takes longer than Timeout, and none
+// takes any time once it is known. What was admitted meanwhile is settled when Redis is back, as old as it
+// is.
 func TestOutage(t *testing.T) {
 	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen, redislimit.FailClosed} {
 		for _, instances := range []int{1, 4} {

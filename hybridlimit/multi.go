@@ -22,16 +22,16 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// multi is several limits. Each has a limiter with windows of its own, of which the keys settle by themselves; a decision locks the
-// accounts of the key in all of them, tries each, and records in all or none.
+// multi is several limits. Each has a limiter with windows of its own, whose keys settle by themselves. A
+// decision locks the accounts of the key in all of them, tries each, and records in all or none.
 //
-// Locks are taken in the order of the lengths of the windows, of which no two are the same; everything else takes one at a
-// time. So nobody waits in a circle.
+// Shards are locked in the order of the lengths of the windows, of which no two are the same. Everything else
+// locks one shard at a time. So there is no deadlock.
 type multi struct {
 	limits  []limit  // in that order
-	tight   uint64   // the least of the capacities
-	counter *limiter // the limiter of the strategy, which counts for the Observer
-	group   string   // what the forms of its keys start with, if they are those of a group
+	least   uint64   // of the capacities
+	counter *limiter // the limiter with the window of the options: it counts for the Observer
+	group   string   // how its keys begin in the table, if they are those of a group
 }
 
 type limit struct {
@@ -42,13 +42,14 @@ type limit struct {
 	law      window.Law // of Suppressed
 }
 
-// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see trypema.CheckLimits. It is cheap to
-// make. With FailClosed and FailOpen the limits have no say while Redis is gone.
+// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see
+// trypema.CheckLimits. It is cheap to make. With FailClosed and FailOpen the limits have no say while Redis
+// is gone.
 func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
 	if err := trypema.CheckLimits(s, limits); err != nil {
 		return nil, err
 	}
-	m := &multi{tight: math.MaxUint64, counter: p.absolute}
+	m := &multi{least: math.MaxUint64, counter: p.absolute}
 	if s == trypema.StrategySuppressed {
 		m.counter = p.suppressed
 	}
@@ -61,7 +62,7 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
 		inuse.Hold(&m.limits[i], &l.limiter.users) // which limiters of groups have, too
-		m.tight = min(m.tight, c)
+		m.least = min(m.least, c)
 	}
 	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
 	return m, nil
@@ -84,8 +85,8 @@ func (m *multi) check(key string) error {
 	return err
 }
 
-// form returns the form of a key.
-func (m *multi) form(key string) string {
+// inTable returns a key as it is in the table.
+func (m *multi) inTable(key string) string {
 	if m.group == "" {
 		return groupkey.Plain(key)
 	}
@@ -103,312 +104,329 @@ func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Dec
 	return d, err
 }
 
-// reserved is a call whose cost may change: its life, and where it is in each window.
-type reserved struct {
-	life int64
-	in   [trypema.MaxLimits]struct {
-		k *account
-		h *lease.Held
-	}
-}
-
-// hold has an account, whose lock is held, note where the call is that it records next. Release must follow.
-func (r *reserved) hold(i int, k *account) {
-	if r != nil {
-		r.in[i].k, r.in[i].h = k, k.Hold(r.life)
-	}
-}
-
-// take decides a call, records it, and counts it if there is an Observer.
-func (m *multi) take(ctx context.Context, d *trypema.Decision, key string, n uint64, r *reserved) (err error) {
+// take decides a call, records it, and counts it if there is an Observer. r is nil unless the call is a
+// reservation.
+func (m *multi) take(
+	ctx context.Context, d *trypema.Decision, key string, n uint64, r *reservation,
+) (err error) {
 	began := m.counter.now()
-	form := m.form(key)
 	if err = m.check(key); err == nil && n == 0 {
 		err = remote.ErrZeroCost
 	}
+	key = m.inTable(key)
 	if err == nil {
-		err = m.judge(ctx, d, form, began, n, lease.Record, r)
+		j := joint{multi: m, key: key, began: began, cost: n, mode: lease.Record, reservation: r}
+		err = j.decide(ctx, d)
 	}
-	m.counter.count(groupkey.Shown(form), d, err, began)
+	m.counter.count(groupkey.Shown(key), d, err, began)
 	return err
 }
 
 // Peek implements trypema.MultiLimiter.
 func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
 	if err = m.check(key); err == nil {
-		err = m.judge(ctx, &d, m.form(key), m.counter.now(), max(n, 1), lease.Peek, nil)
+		j := joint{multi: m, key: m.inTable(key), began: m.counter.now(), cost: max(n, 1), mode: lease.Peek}
+		err = j.decide(ctx, &d)
 	}
 	return d, err
 }
 
-// party is the part of one limit in a decision: its account, under the lock.
-type party struct {
-	sh    *shard
-	k     *account
-	v     lease.Verdict
-	asked int // how often the ledger had its say on this call
+// maxAsks is how often a call asks the ledger: other calls may take what it was granted, or it may go back,
+// before the call comes to it.
+const maxAsks = 3
+
+// joint is one call that several limits decide together.
+type joint struct {
+	*multi
+	key         string // in the tables
+	began, now  int64
+	cost        uint64
+	mode        lease.Mode
+	dice        float64
+	reservation *reservation
+
+	all     [trypema.MaxLimits]party
+	parties []party // the first of all, one for each limit
 }
 
-// asks is how often the ledger is asked for a call: what it has granted may be taken, or given back, before the call comes to it.
-const asks = 3
+// party is the part of one limit in a decision. Its shard is locked but while the call waits.
+type party struct {
+	*limit
+	hash     uint64
+	sh       *shard
+	k        *account
+	decision lease.Decision
+	asks     int // how often the ledger has been asked
+}
 
-// judge makes d for a call that began at an instant, and tells where it was recorded if that is wanted.
-func (m *multi) judge(
-	ctx context.Context, d *trypema.Decision, form string, began int64, n uint64, mode lease.Mode,
-	r *reserved,
-) error {
-	defer runtime.KeepAlive(m) // or its windows may go meanwhile
-	first := m.limits[0].limiter
-	var hashes [trypema.MaxLimits]uint64
-	var all [trypema.MaxLimits]party
-	parties := all[:len(m.limits)]
-	for i := range m.limits {
-		hashes[i] = m.limits[i].table.Hash(form)
+// decide decides the call, and records it if the mode says so.
+func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
+	defer runtime.KeepAlive(j.multi) // or its windows may go meanwhile
+	j.parties = j.all[:len(j.limits)]
+	for i := range j.parties {
+		p := &j.parties[i]
+		p.limit = &j.limits[i]
+		p.hash = p.table.Hash(j.key)
 	}
-	dice := 0.
+	first := j.limits[0].limiter
 	if first.suppressed {
-		dice = rand.Float64()
+		j.dice = rand.Float64()
 	}
-	waited := false
-	for now := began; ; now = first.now() {
-		m.lock(parties, form, hashes, now)
+	waited := j.mode == lease.Peek // which the Observer does not count
+	for j.now = j.began; ; j.now = first.now() {
+		j.lock()
 		if first.closed.Load() {
-			m.unlock(parties)
+			j.unlock()
 			return trypema.ErrClosed
 		}
-		if m.decidesAlone(parties, now) || m.try(parties, n, mode, dice, now) && first.mayNotWait(parties[0].k, now, began) {
-			m.alone(d, parties, n, mode, dice, now, r)
-			m.unlock(parties)
-			for i := range parties {
-				m.limits[i].schedule(parties[i].k, now)
+		ask := false
+		alone := slices.ContainsFunc(j.parties, func(p party) bool { return p.decidesAlone(p.k, j.now) })
+		if !alone {
+			ask = j.try()
+			alone = ask && first.mayNotWait(j.parties[0].k, j.now, j.began)
+		}
+		switch {
+		case alone:
+			j.decideAlone(d)
+			j.unlock()
+			for i := range j.parties {
+				j.parties[i].schedule(j.parties[i].k, j.now)
 			}
 			return nil
-		}
-		if slices.ContainsFunc(parties, func(p party) bool { return p.v.Ask }) {
-			waiters := m.ask(parties, n, mode, now)
-			m.unlock(parties)
-			if mode == lease.Record && !waited {
-				m.counter.tally.Count(tally.Waited)
+		case ask:
+			waiters := j.ask()
+			j.unlock()
+			if !waited {
+				j.counter.tally.Count(tally.Waited)
 				waited = true
 			}
-			if err := m.waitFor(ctx, parties, waiters, began); err != nil {
+			if err := j.waitFor(ctx, waiters); err != nil {
 				return err
 			}
-			continue
+		default:
+			t := j.combine()
+			if j.mode == lease.Record {
+				j.record(t.Allowed)
+			}
+			j.unlock()
+			for i := range j.parties {
+				if p := &j.parties[i]; p.decision.SettleAt > 0 {
+					p.schedule(p.k, p.decision.SettleAt)
+				}
+			}
+			j.tell(d, &t)
+			return nil
 		}
-		t := m.tally(parties, n, mode)
-		if mode == lease.Record {
-			m.record(parties, n, t.Allowed, dice, now, r)
-		}
-		m.unlock(parties)
-		for i := range parties {
-			if due := parties[i].v.Due; due > 0 {
-				m.limits[i].schedule(parties[i].k, due)
+	}
+}
+
+// lock finds the accounts of the key, and locks their shards.
+func (j *joint) lock() {
+	for i := range j.parties {
+		p := &j.parties[i]
+		p.sh, _, p.k = p.acquire(p.hash, j.key, j.now)
+	}
+}
+
+func (j *joint) unlock() {
+	for i := range j.parties {
+		j.parties[i].sh.Unlock()
+	}
+}
+
+// call returns what one account is asked.
+func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
+	return &lease.Call{Cost: j.cost, Capacity: p.capacity, Law: p.law, Dice: j.dice, Mode: mode}
+}
+
+// at returns the moment at which one account acts.
+func (j *joint) at(p *party) *lease.Moment { return p.moment(&p.sh.Memory, j.now) }
+
+// try has each account decide without recording anything. It reports whether the ledger must be asked: it
+// must not if one account denies whatever the ledger says.
+func (j *joint) try() (ask bool) {
+	denied := false
+	for i := range j.parties {
+		p := &j.parties[i]
+		c, at := j.call(p, min(j.mode, lease.Try)), j.at(p)
+		p.decision = lease.Decision{}
+		p.k.Decide(&p.decision, at, c)
+		if p.decision.AskLedger {
+			empty := p.options.OnEmpty == EmptyReject
+			if empty && j.mode == lease.Record {
+				p.k.Miss(j.cost)
+			}
+			if (empty || p.asks >= maxAsks && p.k.Fresh(j.now)) && !p.k.server.Load().Gone() {
+				p.k.Deny(&p.decision, at, c)
 			}
 		}
-		m.tell(d, &t)
-		return nil
+		ask = ask || p.decision.AskLedger
+		denied = denied || !p.decision.AskLedger && !p.decision.Allowed
 	}
-}
-
-// lock finds the accounts of a key, and unlock leaves them.
-func (m *multi) lock(parties []party, form string, hashes [trypema.MaxLimits]uint64, now int64) {
-	for i := range parties {
-		p := &parties[i]
-		p.sh, _, p.k = m.limits[i].acquire(hashes[i], form, now)
-	}
-}
-
-func (m *multi) unlock(parties []party) {
-	for i := range parties {
-		parties[i].sh.Unlock()
-	}
-}
-
-// decidesAlone reports whether the failure policy has to, for any of the limits.
-func (m *multi) decidesAlone(parties []party, now int64) bool {
-	for i := range parties {
-		if m.limits[i].decidesAlone(parties[i].k, now) {
-			return true
-		}
-	}
-	return false
-}
-
-func (m *multi) question(i int, n uint64, mode lease.Mode) question {
-	return question{capacity: m.limits[i].capacity, cost: n, law: m.limits[i].law, mode: mode}
-}
-
-// try has each limit judge, and reports whether some have to ask the ledger, and no other denies in any case.
-func (m *multi) try(parties []party, n uint64, mode lease.Mode, dice float64, now int64) (ask bool) {
-	for i := range parties {
-		l, p := &m.limits[i], &parties[i]
-		q := m.question(i, n, min(mode, lease.Try))
-		p.v = lease.Verdict{}
-		l.throw(&p.v, &q, p.sh, p.k, now, dice, q.mode)
-		if p.v.Ask && l.options.OnEmpty == EmptyReject && mode == lease.Record {
-			p.k.Miss(n)
-		}
-		deny := p.asked >= asks && p.k.Fresh(now) || l.options.OnEmpty == EmptyReject
-		if p.v.Ask && deny && !p.k.server.Load().Gone() {
-			l.denyUnasked(&p.v, &q, p.sh, p.k, now)
-		}
-		ask = ask || p.v.Ask
-	}
-	if !ask {
-		return false
-	}
-	for i := range parties {
-		if p := &parties[i]; p.v.Ask || p.v.Allowed {
-			continue
-		}
-		for j := range parties { // it is denied whatever the ledger says
-			if o := &parties[j]; o.v.Ask {
-				o.v.Ask, o.v.Allowed = false, true
+	if ask && denied {
+		for i := range j.parties {
+			if v := &j.parties[i].decision; v.AskLedger {
+				v.AskLedger, v.Allowed = false, true
 			}
 		}
 		return false
 	}
-	return true
+	return ask
 }
 
-// ask has calls for the ledger's word wait, under the locks.
-func (m *multi) ask(parties []party, n uint64, mode lease.Mode, now int64) []*waiter {
-	waiters := make([]*waiter, len(parties))
-	for i := range parties {
-		l, p := &m.limits[i], &parties[i]
-		if !p.v.Ask {
+// ask has the call wait for the ledger of each account that has to ask it. The shards must be locked.
+func (j *joint) ask() (waiters [trypema.MaxLimits]*waiter) {
+	for i := range j.parties {
+		p := &j.parties[i]
+		if !p.decision.AskLedger {
 			continue
 		}
-		if p.k.Lapsed(now) {
-			l.lapsed.Add(1)
-		}
-		p.asked++
-		w := &waiter{question: m.question(i, n, min(mode, lease.Try)), stays: true, done: make(chan struct{})}
-		if l.urge(p.k) {
-			p.k.waiting = append(p.k.waiting, w)
+		p.asks++
+		w := &waiter{Call: *j.call(p, min(j.mode, lease.Try)), stays: true, done: make(chan struct{})}
+		if p.enqueue(p.k, w, j.now) {
 			waiters[i] = w
 		}
 	}
 	return waiters
 }
 
-// waitFor returns when all have been answered, or have waited for long enough, with what is wrong with a key, or with ctx.
-func (m *multi) waitFor(ctx context.Context, parties []party, waiters []*waiter, began int64) (err error) {
-	for i, w := range waiters {
-		if w != nil {
-			err = cmp.Or(err, m.limits[i].waitFor(ctx, parties[i].k, w, began))
-			if w.failed { // the message was lost, or took too long: it is to be asked again, if there is time
-				parties[i].asked--
-			}
+// waitFor returns when all waiters have ended, or have waited for long enough. It returns the fault of a key,
+// or the error of ctx.
+func (j *joint) waitFor(ctx context.Context, waiters [trypema.MaxLimits]*waiter) (err error) {
+	for i := range j.parties {
+		p, w := &j.parties[i], waiters[i]
+		if w == nil {
+			continue
+		}
+		err = cmp.Or(err, p.limiter.waitFor(ctx, p.k, w, j.began))
+		if w.failed { // the ledger did not answer
+			p.asks--
 		}
 	}
 	return err
 }
 
-// tally is what the verdicts mean together.
-func (m *multi) tally(parties []party, n uint64, mode lease.Mode) (t window.Tally) {
-	for i := range parties {
-		v := &parties[i].v.Verdict
-		if v.Allowed && mode == lease.Record {
-			v.Now = min(v.Now+n, m.limits[i].capacity)
+// combine returns what the decisions are together.
+func (j *joint) combine() (t window.Joint) {
+	for i := range j.parties {
+		p := &j.parties[i]
+		v := &p.decision.Verdict
+		if v.Allowed && j.mode == lease.Record {
+			v.Now = min(v.Now+j.cost, p.capacity)
 			v.Then = v.Now
 		}
-		t.Add(i, m.limits[i].capacity, v)
+		t.Add(i, p.capacity, v)
 	}
 	return t
 }
 
-// record records a call that all admit, or that Suppressed declines, under the locks.
-func (m *multi) record(parties []party, n uint64, passes bool, dice float64, now int64, r *reserved) {
-	for i := range parties {
-		l, p := &m.limits[i], &parties[i]
-		var v lease.Verdict
-		q := m.question(i, n, lease.Record)
+// record records a call that all admit, or that Suppressed declines. The shards must be locked.
+func (j *joint) record(allowed bool) {
+	for i := range j.parties {
+		p := &j.parties[i]
+		var v lease.Decision
+		c, at := j.call(p, lease.Record), j.at(p)
 		switch {
-		case passes:
-			r.hold(i, p.k)
-			l.throw(&v, &q, p.sh, p.k, now, dice, lease.Record)
-			p.k.Release()
-			p.v.Due = v.Due
-			if r != nil && r.in[i].h.Expires() { // Redis is to know before this instance may end
-				p.v.Due = now
+		case allowed:
+			j.reservation.begin(i, p.k)
+			p.k.Decide(&v, at, c)
+			p.k.EndReserve()
+			p.decision.SettleAt = v.SettleAt
+			if r := j.reservation; r != nil && r.in[i].r.Expires() { // this instance may end before
+				p.decision.SettleAt = j.now
 			}
-		case l.suppressed:
-			l.denyUnasked(&v, &q, p.sh, p.k, now)
-			if p.k.Leased() == 0 { // or it settles in any case
-				p.v.Due = v.Due
+		case p.suppressed:
+			p.k.Deny(&v, at, c)
+			if p.k.Leased() == 0 { // otherwise it settles in any case
+				p.decision.SettleAt = v.SettleAt
 			}
 		}
 	}
 }
 
-// alone decides by the failure policy, under the locks.
-func (m *multi) alone(d *trypema.Decision, parties []party, n uint64, mode lease.Mode, dice float64, now int64, r *reserved) {
-	first := m.limits[0].limiter
+// decideAlone decides by the failure policy. The shards must be locked.
+func (j *joint) decideAlone(d *trypema.Decision) {
+	first := j.limits[0].limiter
 	switch first.options.OnFailure {
 	case redislimit.FailLocal:
-		for i := range parties {
-			p := &parties[i]
-			p.v = lease.Verdict{}
-			m.judgeAlone(i, p, n, dice, now, false)
-		}
-		t := m.tally(parties, n, mode)
+		j.decideOffline(min(j.mode, lease.Try))
+		t := j.combine()
 		if !t.Allowed {
-			dice = -1 // whatever each would have done by itself
+			j.dice = -1 // none admits, whatever it would have done by itself
 		}
-		for i := range parties {
-			if p := &parties[i]; mode == lease.Record && (t.Allowed || first.suppressed) {
-				p.v = lease.Verdict{}
+		if j.mode == lease.Record && (t.Allowed || first.suppressed) {
+			for i := range j.parties {
 				if t.Allowed {
-					r.hold(i, p.k)
+					j.reservation.begin(i, j.parties[i].k)
 				}
-				m.judgeAlone(i, p, n, dice, now, true)
-				p.k.Release()
 			}
+			j.decideOffline(lease.Record)
 		}
-		m.tell(d, &t)
+		j.tell(d, &t)
 	case redislimit.FailOpen:
-		for i := range parties {
-			if p := &parties[i]; mode == lease.Record {
-				r.hold(i, p.k)
-				p.k.Admit(&p.sh.Memory, &m.limits[i].terms, m.limits[i].capacity, now, n)
-				p.k.Release()
+		for i := range j.parties {
+			if p := &j.parties[i]; j.mode == lease.Record {
+				j.reservation.begin(i, p.k)
+				p.k.Admit(j.at(p), j.call(p, j.mode))
+				p.k.EndReserve()
 			}
 		}
-		*d = remote.Open(m.tight, n)
+		*d = remote.Open(j.least, j.cost)
 	default:
-		for i := range parties {
-			parties[i].k.Touch(now)
+		for i := range j.parties {
+			j.parties[i].k.Touch(j.now)
 		}
-		*d = remote.Closed(m.tight, n, first.options.RetryInterval, first.denial)
+		*d = remote.Closed(j.least, j.cost, first.options.RetryInterval, first.denial)
 	}
 	d.Fallback = true
 }
 
-func (m *multi) judgeAlone(i int, p *party, n uint64, dice float64, now int64, record bool) {
-	l := &m.limits[i]
-	q := m.question(i, n, lease.Record)
-	p.k.Alone(&p.v, &p.sh.Memory, &l.terms, l.capacity, q.lawOf(l.limiter), uint64(l.options.Instances), now, n, dice, record)
+// decideOffline has each account decide as FailLocal does.
+func (j *joint) decideOffline(mode lease.Mode) {
+	for i := range j.parties {
+		p := &j.parties[i]
+		p.decision = lease.Decision{}
+		p.k.DecideOffline(&p.decision, j.at(p), j.call(p, mode), uint64(p.options.Instances))
+		p.k.EndReserve()
+	}
 }
 
-// tell makes d what a tally means.
-func (m *multi) tell(d *trypema.Decision, t *window.Tally) {
+// tell makes d what the limits have decided together.
+func (j *joint) tell(d *trypema.Decision, t *window.Joint) {
 	v := t.Verdict
 	v.Factor = t.Most
-	remote.Decide(d, t.Capacity, &v, time.Nanosecond, m.limits[0].denial)
+	remote.Decide(d, t.Capacity, &v, time.Nanosecond, j.limits[0].denial)
 	if !t.Allowed {
-		d.RefusedBy = m.limits[t.Limit].label
+		d.RefusedBy = j.limits[t.Limit].label
+	}
+}
+
+// reservation is a call whose cost may change: its life, and where it is in each window.
+type reservation struct {
+	life int64
+	in   [trypema.MaxLimits]struct {
+		k *account
+		r *lease.Reserved
+	}
+}
+
+// begin has an account note where the call is that it records next. EndReserve must follow. The shard must be
+// locked.
+func (r *reservation) begin(i int, k *account) {
+	if r != nil {
+		r.in[i].k, r.in[i].r = k, k.Reserve(r.life)
 	}
 }
 
 // Reserve implements trypema.MultiLimiter.
-func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+func (m *multi) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*trypema.Reservation, error) {
 	if err := remote.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}
 	var d trypema.Decision
-	r := &reserved{life: int64(expiry)}
+	r := &reservation{life: int64(expiry)}
 	if err := m.take(ctx, &d, key, estimate, r); err != nil {
 		return nil, err
 	}
@@ -416,46 +434,48 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 		ctx, cancel := m.counter.within(ctx)
 		defer cancel()
 		for i := range m.limits {
-			err = errors.Join(err, m.limits[i].commit(ctx, r.in[i].k, r.in[i].h, was, is))
+			err = errors.Join(err, m.limits[i].commit(ctx, r.in[i].k, r.in[i].r, was, is))
 		}
 		return err
 	}), nil
 }
 
-// commit changes what a call counts in Redis, once all of its account is settled there, and here. If Redis
-// does not answer, the cost of a call with an expiry is settled later, as what calls cost is that are
-// admitted meanwhile.
-func (l *limiter) commit(ctx context.Context, k *account, h *lease.Held, was, is uint64) error {
-	var from, at int64
+// commit changes what a call counts in Redis, after its account has settled, and then here. If Redis does not
+// answer, the cost of a call that expires settles later, with what is admitted meanwhile.
+func (l *limiter) commit(ctx context.Context, k *account, r *lease.Reserved, was, is uint64) error {
+	c := lease.Change{Was: was, Is: is}
+	var at committed
 	for known := false; !known; {
 		find := func(int64) (*shard, *account) { return l.lock(k), k }
 		err := l.settledAt(ctx, k.name, find, false, func(_ *shard, k *account) {
-			from, at, known = k.Locate(&l.terms, h)
+			at.recorded, at.admitted, known = k.Locate(&l.terms, r)
 		})
-		if err != nil && h.Expires() && errors.Is(err, redislimit.ErrUnavailable) {
-			return l.commitLater(k, h, is)
+		if err != nil && r.Expires() && errors.Is(err, redislimit.ErrUnavailable) {
+			return l.commitLater(k, r, is)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if at == 0 {
+	if at.admitted == 0 {
 		return nil // it has left the window
 	}
-	removed, added, err := l.runCommit(ctx, k.name, from, at, was, is)
-	if err != nil || removed == 0 && added == 0 {
+	if err := l.runCommit(ctx, k.name, at, &c); err != nil || c.Removed == 0 && c.Added == 0 {
 		return err
 	}
 	sh := l.lock(k)
-	if !k.gone {
-		k.Commit(&sh.Memory, &l.terms, l.now(), h, was, is, removed, added)
+	if !k.removed {
+		k.Commit(l.moment(&sh.Memory, l.now()), r, c)
 	}
 	sh.Unlock()
 	return nil
 }
 
+// committed is when Redis has recorded a call, in µs, or 0 if it has not; and when the call was admitted.
+type committed struct{ recorded, admitted int64 }
+
 // commitLater has the account of a call settle its true cost when it can.
-func (l *limiter) commitLater(k *account, h *lease.Held, is uint64) error {
+func (l *limiter) commitLater(k *account, r *lease.Reserved, is uint64) error {
 	now := l.now()
 	l.schedule(k, now) // so that Close settles it, too
 	sh := l.lock(k)
@@ -463,24 +483,22 @@ func (l *limiter) commitLater(k *account, h *lease.Held, is uint64) error {
 		sh.Unlock()
 		return trypema.ErrClosed
 	}
-	groups := &sh.Memory
-	if k.gone {
-		groups = new(window.Groups)
-	}
-	k.CommitLater(groups, &l.terms, now, h, is)
+	k.CommitLater(l.moment(k.groups(sh), now), r, is)
 	sh.Unlock()
 	l.schedule(k, now)
 	return nil
 }
 
-// runCommit runs commit.lua for a call that Redis has recorded at from, or not at all if that is 0.
-func (l *limiter) runCommit(ctx context.Context, name string, from, at int64, was, is uint64) (removed, added uint64, err error) {
-	args := append(l.spanArgs(), l.names.Letter(), strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10))
-	args = append(append(args, l.spanArgs()...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
-	err = l.runOne(ctx, name, func(s *script.Scripts) script.Script { return s.Commit }, args, func(r *script.Reader) {
-		removed, added = r.Count(4*remote.Most), r.Count(4*remote.Most)
+// runCommit runs commit.lua, and enters into c what that has removed and added.
+func (l *limiter) runCommit(ctx context.Context, name string, at committed, c *lease.Change) error {
+	count := func(n uint64) string { return strconv.FormatUint(min(n, remote.Most), 10) }
+	args := append(l.spanArgs(), l.names.Letter(), count(c.Was), count(c.Is))
+	args = append(args, l.spanArgs()...)
+	args = append(args, strconv.FormatInt(at.recorded, 10), strconv.FormatInt(at.admitted, 10))
+	commit := func(s *script.Scripts) script.Script { return s.Commit }
+	return l.runOne(ctx, name, commit, args, func(r *script.Reader) {
+		c.Removed, c.Added = r.Count(4*remote.Most), r.Count(4*remote.Most)
 	})
-	return removed, added, err
 }
 
 // Usage implements trypema.MultiLimiter. It takes a round trip for each limit.
@@ -493,7 +511,7 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 	all := make([]trypema.Usage, len(m.limits))
 	for i := range m.limits {
 		l := &m.limits[i]
-		u, err := l.usage(ctx, m.form(key), l.capacity)
+		u, err := l.usage(ctx, m.inTable(key), l.capacity)
 		if err != nil {
 			return nil, err
 		}
@@ -510,7 +528,7 @@ func (m *multi) Delete(ctx context.Context, key string) error {
 	ctx, cancel := m.counter.within(ctx)
 	defer cancel()
 	for i := range m.limits {
-		if _, err := m.limits[i].set(ctx, m.form(key), trypema.Always(), 0, trypema.Replace); err != nil {
+		if _, err := m.limits[i].set(ctx, m.inTable(key), trypema.Always(), 0, trypema.Replace); err != nil {
 			return err
 		}
 	}

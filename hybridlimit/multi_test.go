@@ -51,8 +51,9 @@ func TestMulti(t *testing.T) {
 	}
 }
 
-// Several instances with two limits, under three times what the tighter allows, some of it reserved and given back: what calls
-// have cost in the end is within both limits in any window, and not far below the one that is tighter in the long run.
+// Several instances with two limits, under three times what the tighter allows, some of it reserved and given
+// back: what calls have cost in the end is within both limits in any window, and not far below the one that
+// is tighter in the long run.
 func TestMultiFleet(t *testing.T) {
 	minutes := 2
 	if explore.Long() {

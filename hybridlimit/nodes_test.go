@@ -97,9 +97,9 @@ func (n *nodes) Run(ctx context.Context, source, sha1 string, keys, args [][]str
 	all.Wait()
 }
 
-// One server of several answers nothing any more: it costs its keys no more than a few timeouts, and the keys of the others nothing.
-// It is asked once in a RetryInterval. Its keys go on when it answers again, and when they are on another server, and OnChange hears of
-// all that.
+// One server of several answers nothing any more: it costs its keys no more than a few timeouts, and the keys
+// of the others nothing. It is asked once in a RetryInterval. Its keys go on when it answers again, and when
+// they are on another server, and OnChange hears of all that.
 func TestOneServerOfSeveral(t *testing.T) {
 	for _, provider := range []string{"Redis", "Hybrid"} {
 		for _, suppressed := range []bool{false, true} {
@@ -150,7 +150,8 @@ func oneServer(t *testing.T, provider string, suppressed, failover bool) {
 		l = p.Suppressed()
 	}
 	type count struct{ calls, allowed, fallback, waited int }
-	// run has each of six keys called for some time, and returns what became of that, by the server that has them at first.
+	// run has each of six keys called for some time, and returns what became of that, by the server that has
+	// them at first.
 	run := func(d time.Duration) map[string]*count {
 		all := map[string]*count{}
 		var callers sync.WaitGroup

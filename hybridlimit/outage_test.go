@@ -39,8 +39,8 @@ const (
 
 var outageBegins = []time.Duration{5500 * time.Millisecond, 16 * time.Second}
 
-// gone reports whether Redis is, and has been for so long that everybody must have noticed, and what was on lease near the limit has
-// ended; back likewise.
+// gone reports whether Redis is, and has been for so long that everybody must have noticed, and what was on
+// lease near the limit has ended; back likewise.
 func gone(since time.Duration) bool { return in(since, 10*outageTimeout, outageLength) }
 func back(since time.Duration) bool {
 	return !in(since, 0, outageLength+outageInterval+2*outageTimeout+time.Second)
@@ -107,8 +107,8 @@ func (o *multiOutage) call(i int, rng *rand.Rand, began time.Time) {
 	}
 }
 
-// Redis goes and comes back under several limits: no call waits for longer than the timeout, the policy decides meanwhile and
-// holds each of the limits as it says, and Redis is asked again by itself.
+// Redis goes and comes back under several limits: no call waits for longer than the timeout, the policy
+// decides meanwhile and holds each of the limits as it says, and Redis is asked again by itself.
 func TestMultiOutage(t *testing.T) {
 	for provider, open := range map[string]func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.MultiProvider{
 		"redis": func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.MultiProvider {

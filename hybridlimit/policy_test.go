@@ -15,8 +15,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Two instances whose policies are swapped at instants of their own, Redis and Hybrid: in no window is more admitted than the higher
-// rate allows, and what was used stays used.
+// Two instances whose policies are swapped at instants of their own, Redis and Hybrid: in no window is more
+// admitted than the higher rate allows, and what was used stays used.
 func TestPoliciesAreSwappedUnderLoad(t *testing.T) {
 	const low, high = 40, 100
 	policy := func(n float64) trypema.Policy {

@@ -1,15 +1,17 @@
-// Package hybridlimit is the provider that decides in this process and settles with Redis in the background: any number of
-// instances share a limit, at the speed of Local, and never pass it together.
+// Package hybridlimit is the provider that decides in this process and settles with Redis in the background:
+// any number of instances share a limit, at the speed of Local, and never pass it together.
 //
-// An instance has a part of each key's window on lease. Calls are admitted from that; what was used is settled, what was not
-// goes back, and more is asked for before it runs out. The limit holds over all instances whatever happens to them, to Redis,
-// or to the network in between: a lease is charged in full until it is settled or can not be used any more. See [the design].
+// An instance has a part of each key's window on lease. Calls are admitted from that; what was used is
+// settled, what was not goes back, and more is asked for before it runs out. The limit holds over all
+// instances whatever happens to them, to Redis, or to the network in between: a lease is charged in full
+// until it is settled or can not be used any more. See [the design].
 //
-// Once a key is in use, no call for it does I/O or waits for any, whether the window has room, is full, or Redis is gone. A
-// call waits for one round trip, which all calls for the key share, when this instance has nothing on lease and does not
-// know the window to be full: the first call for a key, the first after a pause, one of a burst that outruns what was on
-// lease. A pause is at least half a lease's life: seconds far from the limit; near it, from five times SyncInterval, where instances
-// compete for the rest, to sixty times. [EmptyReject] denies such calls instead.
+// Once a key is in use, no call for it does I/O or waits for any, whether the window has room, is full, or
+// Redis is gone. A call waits for one round trip, which all calls for the key share, when this instance has
+// nothing on lease and does not know the window to be full: the first call for a key, the first after a
+// pause, one of a burst that outruns what was on lease. A pause is at least half a lease's life: seconds far
+// from the limit; near it, from five times SyncInterval, where instances compete for the rest, to sixty
+// times. [EmptyReject] denies such calls instead.
 //
 //	limits, err := hybridlimit.New(goredisconn.New(client), hybridlimit.Options{})
 //	if err != nil { … }
@@ -33,14 +35,14 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Provider is the hybrid provider. It has a timer while keys are in use; one that is dropped without Close is collected as
-// any other value, and what it had on lease counts as used.
+// Provider is the hybrid provider. It has a timer while keys are in use; one that is dropped without Close is
+// collected as any other value, and what it had on lease counts as used.
 type Provider struct {
 	absolute, suppressed *limiter
 }
 
-// New returns a hybrid provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether Redis answers
-// shows at the first call.
+// New returns a hybrid provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether
+// Redis answers shows at the first call.
 func New(c redislimit.Conn, o Options) (*Provider, error) {
 	o, err := o.WithDefaults()
 	if err != nil {
@@ -74,11 +76,12 @@ func (p *Provider) all() []*limiter { return slices.Concat(p.absolute.all(), p.s
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
 func (p *Provider) Absolute() trypema.Limiter { return p.absolute }
 
-// Suppressed returns the limiter that declines a growing fraction of calls near and over the limit, by what all instances
-// together have observed. It shares no state with Absolute.
+// Suppressed returns the limiter that declines a growing fraction of calls near and over the limit, by what
+// all instances together have observed. It shares no state with Absolute.
 func (p *Provider) Suppressed() trypema.Limiter { return p.suppressed }
 
-// Len returns the number of keys held for both strategies. A key of a trypema.MultiLimiter counts once for each of its windows.
+// Len returns the number of keys held for both strategies. A key of a trypema.MultiLimiter counts once for
+// each of its windows.
 func (p *Provider) Len() (n int) {
 	for _, l := range p.all() {
 		n += l.table.Len()
@@ -86,8 +89,8 @@ func (p *Provider) Len() (n int) {
 	return n
 }
 
-// Flush settles all that was admitted and declined before it was called, and returns when Redis has it, or ctx has ended, or
-// with what is wrong with Redis. What is on lease stays so.
+// Flush settles all that was admitted and declined before it was called, and returns when Redis has it, or
+// ctx has ended, or with what is wrong with Redis. What is on lease stays so.
 func (p *Provider) Flush(ctx context.Context) error {
 	var err error
 	for _, l := range p.all() {
@@ -96,10 +99,12 @@ func (p *Provider) Flush(ctx context.Context) error {
 	return err
 }
 
-// Close settles everything, gives back what is on lease, and returns when nothing of the provider runs any more. Calls that
-// wait end with ErrClosed, as do all later ones. The client stays open. It may be called again.
+// Close settles everything, gives back what is on lease, and returns when nothing of the provider runs any
+// more. Calls that wait end with ErrClosed, as do all later ones. The client stays open. It may be called
+// again.
 //
-// It returns an error if Redis could not be told; what was on lease then counts as used until it has aged out.
+// It returns an error if Redis could not be told; what was on lease then counts as used until it has aged
+// out.
 func (p *Provider) Close() error {
 	return errors.Join(p.absolute.closeAll(), p.suppressed.closeAll())
 }

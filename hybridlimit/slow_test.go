@@ -10,8 +10,9 @@ import (
 	"github.com/trypema/trypema/internal/fakeredis"
 )
 
-// With EmptyReject, a caller who comes again at RetryAfter is admitted soon, also when Redis has become far slower than leases live: it is
-// told to wait longer each time while the answer is under way, and the next lease lives long enough.
+// With EmptyReject, a caller who comes again at RetryAfter is admitted soon, also when Redis has become far
+// slower than leases live: it is told to wait longer each time while the answer is under way, and the next
+// lease lives long enough.
 func TestEmptyRejectSlow(t *testing.T) {
 	for _, window := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second} {
 		for _, delay := range []time.Duration{time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond, 240 * time.Millisecond} {

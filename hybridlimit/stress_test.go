@@ -20,9 +20,10 @@ import (
 // told is what callers of one strategy were told.
 type told struct{ allowed, denied, errors atomic.Uint64 }
 
-// Everything that can be done to a provider is done to it at the same time, on few processors and on many: calls of all verbs, with one limit and with
-// several, reservations that are settled, that expire or neither; keys that go because they are idle or too many, or are set or deleted; meters
-// that are read; and an end in the midst of it. No number wraps or contradicts another, no error is one that nobody has caused, and the
+// Everything that can be done to a provider is done to it at the same time, on few processors and on many:
+// calls of all verbs, with one limit and with several, reservations that are settled, that expire or neither;
+// keys that go because they are idle or too many, or are set or deleted; meters that are read; and an end in
+// the midst of it. No number wraps or contradicts another, no error is one that nobody has caused, and the
 // meters have counted each call, once.
 func TestEverythingAtOnce(t *testing.T) {
 	for _, processors := range []int{1, 2, 8} {

@@ -17,22 +17,24 @@ import (
 
 // exchange takes calls to Redis and brings back the answers. Calls share round trips:
 //
-//   - While a batch of calls for a key is under way, later calls for that key gather in the next one. So there is at most one
-//     batch of a key under way, the calls of a key are decided in the order in which they came, and a key that is asked
-//     for a lot costs one script call per round trip.
-//   - Batches that are ready leave together, in flights. There are at most maxFlights at a time; while all are in the air,
-//     batches for more keys gather for the next. A flight that has not ended at its deadline, because the client can not be
-//     interrupted, is lost: another may go in its place.
+//   - While a batch of calls for a key is under way, later calls for that key gather in the next one. So at
+//     most one batch of a key is under way, the calls of a key are decided in the order in which they came,
+//     and a key that is asked for a lot costs one script call per round trip.
+//   - Batches that are ready leave together, in flights. At most maxFlights are in the air. Meanwhile batches
+//     for more keys gather for the next.
 //
-// A batch is in one state at a time, which mu guards: waiting, sent, and then settled, once, by whoever comes
-// first: the answer, the deadline of its last call, or Close. Only who settles a batch writes to its calls,
-// and its callers wait for that.
+// The invariant: a batch is waiting, then sent, then ended, and it ends once. What comes first ends it: the
+// answer, the deadline of its last call, or Close. Only what ends a batch writes to its calls, and their
+// callers wait for that. mu guards the states.
 //
-// Each call has the whole timeout, from its own arrival, however old the batch is that it joins and whatever
-// else travels with it. A call whose deadline passes leaves its batch, and the others go on. An exchange has
-// the timeout, too, from its start. It counts against a server if that gives no answer to any of its calls in
-// time, unless it has given another one since the latest of these calls was made: then they have waited for
-// others and not for the server.
+// Each call has the whole timeout, from its own arrival, whatever batch it joins. A call whose deadline
+// passes leaves its batch, and the others go on. An exchange has the timeout, too, from its start. It counts
+// as a failure of a server if that answers none of its calls in time, unless the server has answered another
+// exchange since the latest of these calls was made: then they have waited for others, and not for the
+// server.
+//
+// A flight that has not ended when its last call is late is lost: the client cannot be interrupted. Another
+// flight may go in its place, up to maxLost.
 type exchange struct {
 	server   *script.Server
 	breakers *breaker.Set
@@ -45,16 +47,18 @@ type exchange struct {
 	flying sync.WaitGroup
 	calls  sync.Pool
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows, and in batches, parts and flights what they say
 	closed  bool
-	lanes   map[string]*lane // by key: those with a batch that is not settled
-	ready   []*batch
-	flights int
-	lost    int   // flights that are not counted any more, but may still end
-	first   *call // of those whose batches are not settled, in the order of their deadlines
-	last    *call
-	watch   *time.Timer // ends calls that are too late
-	armed   bool
+	lanes   map[string]*lane // by key: those with a batch that has not ended
+	ready   []*batch         // first batches of their lanes, for the next flight; some have ended
+	flights int              // in the air, without the lost ones
+	lost    int
+
+	// The calls whose batches have not ended are a list, in the order of their deadlines. A timer watches the
+	// first of them, so that no call needs one.
+	first, last *call
+	watch       *time.Timer
+	armed       bool
 }
 
 const (
@@ -65,11 +69,11 @@ const (
 	maxKeys    = 64  // in one run of a script
 )
 
-// operation is a script, with how to ask it and how to read its answer.
+// operation is a script, how to ask it and how to read its answer.
 type operation struct {
 	single bool // each call is a batch, and travels alone
-	once   bool // it is not sent again: what it does twice would not be the same
-	dice   bool // that the script throws
+	once   bool // it is not sent again: twice would not do the same as once
+	dice   bool // the calls bring dice for the script
 	script func(*script.Scripts) script.Script
 
 	// keys are the KEYS for a batch, if they are not its key alone; such a batch travels alone.
@@ -79,9 +83,9 @@ type operation struct {
 
 	// args returns the ARGV of one run of the script for batches that ask the same.
 	args func(batches []*batch) []string
-	// read takes the answer to one batch, and tells it the calls; nil if no caller waits for them any more.
-	// An
-	// error about what the key holds is that of the calls, unless they have an answer all the same.
+	// read reads the answer to one batch, and writes it to the calls, which are nil if the batch has ended
+	// already. It returns what is wrong. An error about what the key holds becomes that of the calls, unless
+	// it is errAnswered: then they have an answer all the same.
 	read func(r *script.Reader, runs []run, calls []*call) error
 }
 
@@ -93,7 +97,8 @@ type run struct {
 	n              int
 }
 
-// call is one question of one caller. What is asked is written before it is handed over, the answer before done.
+// call is one question of one caller. Its caller writes the question before it submits the call. What ends
+// its batch writes the answer, and then sends on done. So neither needs a lock.
 type call struct {
 	capacity, cost uint64
 	record         bool     // or only ask
@@ -112,12 +117,13 @@ type call struct {
 
 	deadline int64 // ns since started
 
-	// Guarded by the lock of the exchange.
-	batch         *batch // nil unless it is in the list of the exchange
+	// The lock of the exchange guards these.
+	batch         *batch // nil unless the call is in the list of the exchange
 	before, after *call
 }
 
-// newCall returns a call to fill in. Their channels belong to the clock that the provider lives in, so the pool does, too.
+// newCall returns a call to fill in. Their channels belong to the clock that the provider lives in, so the
+// pool does, too.
 func (x *exchange) newCall() *call {
 	if c, ok := x.calls.Get().(*call); ok {
 		return c
@@ -131,48 +137,57 @@ func (x *exchange) free(c *call) {
 	x.calls.Put(c)
 }
 
-// lane holds the batches of one key in turn. The first is ready or sent.
+// lane holds the batches of one key in the order in which they go. The first is ready or sent.
 type lane struct{ batches []*batch }
 
+// batch is calls for one key that one run of a script decides. The lock of the exchange guards it until it is
+// sent. From then on its flight reads what was packed for the script, without the lock, and the lock guards
+// the rest.
 type batch struct {
-	key    string
-	op     *operation
-	calls  []*call // nil where a call has left, until it is sent, and a ghost from then on
-	left   int     // calls that are in the list of the exchange
-	head   int     // calls in front that have left
-	runs   []run   // what calls ask, from when it is sent: they may be others once it is settled
+	key   string
+	op    *operation
+	calls []*call // before it is sent, nil where a call has left; afterwards a ghost
+	left  int     // number of its calls that are in the list of the exchange
+	head  int     // number of calls in front that have left
+	state state
+
+	// Packed when it is sent. The calls cannot be read for that: once the batch has ended, their callers use
+	// them for something else.
+	runs   []run
 	dice   []byte
 	set    []string
-	state  state
-	flight *flight // that it left with
+	flight *flight
 	part   *part
 }
 
-// flight is a goroutine that makes exchanges.
+// flight is a goroutine that makes exchanges, one after the other.
 type flight struct {
-	lost  bool // guarded by the lock of the exchange
-	parts []*part
+	lost  bool    // the lock of the exchange guards it
+	parts []*part // of the present exchange
 }
 
-// part is that of one server in an exchange.
+// part is what one server has to do with an exchange.
 type part struct {
 	breaker  *breaker.Breaker
-	deadline int64 // the latest of its calls, in ns since started
+	deadline int64 // of the latest of its calls, in ns since started
 
-	// Guarded by the lock of the exchange.
-	open     int  // batches that are not settled
-	answered bool // one was settled by an answer
+	// The lock of the exchange guards these.
+	open     int  // batches that have not ended
+	answered bool // an answer ended one
 
-	good  bool  // guarded by the lock of the run: there was an answer
-	cause error // and so is this: why there was none
+	// The lock of the run guards these.
+	good  bool  // the server has answered
+	cause error // why it has not
 }
 
+// state is the state of a batch.
 type state uint8
 
+// A batch waits behind another one of its key, or for a flight.
 const (
-	waiting state = iota // behind another batch of its key, or for a flight
+	waiting state = iota
 	sent
-	settled
+	ended
 )
 
 func newExchange(s *script.Server, b *breaker.Set, timeout time.Duration, decide *operation) *exchange {
@@ -182,8 +197,8 @@ func newExchange(s *script.Server, b *breaker.Set, timeout time.Duration, decide
 	return x
 }
 
-// do asks Redis, and returns when c has its answer, or why it has none: a trouble if the failure policy has to decide. An
-// ErrInDoubt leaves c to Redis; it must not be used again.
+// do asks Redis. It returns when c has its answer, or why it has none: a trouble if the failure policy must
+// decide. After an ErrInDoubt c must not be used again: the answer will be written to it.
 func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -191,7 +206,8 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	if x.breakers.Gone() {
 		if probe, cause := x.breakers.Of(key).Down(); cause != nil {
 			if probe {
-				// It asks for the same key, records nothing, and nobody waits for it.
+				// A call for the same key finds out whether the server answers. It records nothing, and no
+				// caller waits for it.
 				_ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
 			}
 			return &trouble{cause}
@@ -212,7 +228,7 @@ func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) e
 	}
 }
 
-// leave takes a call whose context has ended out of its batch, unless it is finished.
+// leave takes a call whose context has ended out of its batch, unless the batch was sent or has ended.
 func (x *exchange) leave(ctx context.Context, c *call) error {
 	x.mu.Lock()
 	b := c.batch
@@ -227,13 +243,14 @@ func (x *exchange) leave(ctx context.Context, c *call) error {
 	case b != nil:
 		return fmt.Errorf("redislimit: not sent to Redis: %w", ctx.Err())
 	}
-	<-c.done // what takes a call off the list finishes it at once
+	<-c.done // the batch has ended, and the call gets its answer at once
 	return c.err
 }
 
-// submit puts a call into a batch.
+// submit puts a call into the last batch of its key that still waits, or into a new one.
 func (x *exchange) submit(op *operation, key string, c *call) error {
-	c.deadline = int64(time.Since(x.started) + x.timeout) // in the order of the list, but for what the lock takes
+	// Deadlines are in the order of the list, except for the time that the lock takes.
+	c.deadline = int64(time.Since(x.started) + x.timeout)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
@@ -258,7 +275,7 @@ func (x *exchange) submit(op *operation, key string, c *call) error {
 	return nil
 }
 
-// launchLocked has a batch taken by the next flight, and sees to it that there is one.
+// launchLocked makes a batch ready, and starts a flight for it unless all are in the air.
 func (x *exchange) launchLocked(b *batch) {
 	x.ready = append(x.ready, b)
 	x.departLocked()
@@ -272,15 +289,15 @@ func (x *exchange) departLocked() {
 	}
 }
 
-// fly makes exchanges until no batch is ready, or it was lost.
+// fly makes exchanges until no batch is ready, or the flight is lost.
 func (x *exchange) fly(f *flight) {
-	defer x.land(f) // also if the Conn has ended the goroutine
+	defer x.land(f) // also if the Conn ends the goroutine
 	for batches := x.board(f); len(batches) > 0; batches = x.board(f) {
 		x.run(f, batches)
 	}
 }
 
-// land is the end of a flight. What has become ready since it found nothing needs another.
+// land is the end of a flight. Batches that became ready after it found none need another flight.
 func (x *exchange) land(f *flight) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -292,7 +309,8 @@ func (x *exchange) land(f *flight) {
 	x.departLocked()
 }
 
-// board takes the batches of the next exchange of a flight. If there are none, the flight is over.
+// board takes the batches of the next exchange of a flight, and notes which servers have to do with it. The
+// flight is over if there are none.
 func (x *exchange) board(f *flight) []*batch {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -322,12 +340,12 @@ func (f *flight) partOf(b *breaker.Breaker) *part {
 	return p
 }
 
-// boardLocked takes the batches of the next flight, all of one operation.
+// boardLocked takes up to maxBatches off the ready ones, all of one operation, and packs them.
 func (x *exchange) boardLocked() (batches []*batch) {
 	i := 0
 	for ; i < len(x.ready) && len(batches) < maxBatches; i++ {
 		b := x.ready[i]
-		if b.state == settled {
+		if b.state == ended {
 			continue
 		}
 		if len(batches) > 0 && b.op != batches[0].op {
@@ -335,7 +353,7 @@ func (x *exchange) boardLocked() (batches []*batch) {
 		}
 		b.calls, b.head = slices.DeleteFunc(b.calls, func(c *call) bool { return c == nil }), 0
 		if len(b.calls) == 0 {
-			x.settleLocked(b)
+			x.endLocked(b)
 			continue
 		}
 		b.state = sent
@@ -353,17 +371,17 @@ func (x *exchange) boardLocked() (batches []*batch) {
 	return batches
 }
 
-// madeBefore returns when a call with a deadline was made.
+// madeBefore returns when a call was made that has a deadline.
 func (x *exchange) madeBefore(deadline int64) time.Time {
 	return x.started.Add(time.Duration(deadline) - x.timeout)
 }
 
-// run makes one exchange.
+// run makes one exchange, and tells the breakers what came of it.
 func (x *exchange) run(f *flight, batches []*batch) {
 	ctx, cancel := context.WithTimeout(x.ctx, x.timeout)
 	defer cancel()
 	op, parts := batches[0].op, f.parts
-	var mu sync.Mutex // of what the answers find out
+	var mu sync.Mutex // guards good and cause of the parts: answers come on any goroutine
 	script.Run(ctx, x.server, op.script, batches, pack,
 		func(parcel []*batch) (keys, args []string) {
 			if op.keys != nil {
@@ -398,18 +416,19 @@ func (x *exchange) run(f *flight, batches []*batch) {
 	}
 }
 
-// pack puts together the batches that one run of the script can answer: those that ask the same, if they may.
+// pack makes parcels of batches, one for each run of the script. Batches that ask the same share a parcel, if
+// several keys may share a run.
 func pack(batches []*batch, together bool) (parcels [][]*batch) {
-	alike := make(map[run]int) // where the parcel for such a run is
+	parcelOf := make(map[run]int)
 	for _, b := range batches {
 		if !together || b.op.single || b.op.keys != nil || len(b.runs) > 1 {
 			parcels = append(parcels, []*batch{b})
 			continue
 		}
-		i, ok := alike[b.runs[0]]
+		i, ok := parcelOf[b.runs[0]]
 		if !ok || len(parcels[i]) == maxKeys {
 			i = len(parcels)
-			alike[b.runs[0]] = i
+			parcelOf[b.runs[0]] = i
 			parcels = append(parcels, nil)
 		}
 		parcels[i] = append(parcels[i], b)
@@ -417,8 +436,9 @@ func pack(batches []*batch, together bool) (parcels [][]*batch) {
 	return parcels
 }
 
-// answer gives batches what Redis said, but for those to be asked for again, as their windows cannot be read:
-// see script.Run. It reports whether that was in time for any, and what is wrong with Redis, if anything.
+// answer ends batches by what Redis said. Those whose windows cannot be read are asked for again, and mended
+// if that was the last time: see script.Run. It reports whether the answer was in time for any of them, and
+// what is wrong with Redis.
 func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 	inTime bool, wrong error, again, mend []*batch,
 ) {
@@ -434,11 +454,11 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 			again, inTime = append(again, b), true
 			continue
 		}
-		mine := x.settle(b)
+		mine := x.end(b)
 		inTime = inTime || mine
 		calls := b.calls
 		if !mine {
-			calls = nil // they may be others by now
+			calls = nil // their callers may use them for something else by now
 		}
 		if read {
 			err = b.op.read(r, b.runs, calls)
@@ -452,7 +472,7 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 		switch {
 		case errors.Is(err, errAnswered):
 			err = nil
-		case script.IsKeyFault(err): // Redis has done its part
+		case script.IsKeyFault(err): // the key is at fault, and not Redis
 			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
 		case err != nil:
 			wrong = err
@@ -465,20 +485,23 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 	return inTime, wrong, again, mend
 }
 
-// settle makes a batch settled, and lets the next of its key go. It reports whether it was the first to.
-func (x *exchange) settle(b *batch) bool {
+// end ends a batch by an answer, and makes the next batch of its key ready. It reports false if the batch had
+// ended already.
+func (x *exchange) end(b *batch) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if b.state == settled {
+	if b.state == ended {
 		return false
 	}
 	b.part.answered = true
-	x.settleLocked(b)
+	x.endLocked(b)
 	return true
 }
 
-func (x *exchange) settleLocked(b *batch) {
-	b.state = settled
+// endLocked ends a batch: it takes its calls off the list, and makes the next batch of its key ready. The
+// caller must finish the calls once it has unlocked the exchange.
+func (x *exchange) endLocked(b *batch) {
+	b.state = ended
 	if b.part != nil {
 		b.part.open--
 	}
@@ -498,7 +521,7 @@ func (x *exchange) settleLocked(b *batch) {
 	}
 }
 
-// finish wakes the callers of a settled batch.
+// finish wakes the callers of a batch that has ended.
 func (b *batch) finish(err error) {
 	for _, c := range b.calls {
 		if c != nil && c.done != nil {
@@ -507,13 +530,13 @@ func (b *batch) finish(err error) {
 	}
 }
 
+// finish gives a call its error and wakes its caller.
 func (c *call) finish(err error) {
 	c.err = err
 	c.done <- struct{}{}
 }
 
-// pushLocked adds a call to a batch and to the list, unlinkLocked takes it off the list, and dropLocked out
-// of its batch, too.
+// pushLocked adds a call to a batch, and to the end of the list.
 func (x *exchange) pushLocked(b *batch, c *call) {
 	b.calls = append(b.calls, c)
 	b.left++
@@ -530,6 +553,7 @@ func (x *exchange) pushLocked(b *batch, c *call) {
 	}
 }
 
+// unlinkLocked takes a call off the list.
 func (x *exchange) unlinkLocked(c *call) {
 	if c.before != nil {
 		c.before.after = c.after
@@ -545,11 +569,13 @@ func (x *exchange) unlinkLocked(c *call) {
 	c.batch, c.before, c.after = nil, nil, nil
 }
 
+// dropLocked takes a call off the list and out of its batch. If that was sent, the answer will be about the
+// call, too: a ghost takes its place.
 func (x *exchange) dropLocked(c *call) {
 	b := c.batch
 	x.unlinkLocked(c)
 	var ghost *call
-	if b.state == sent { // the answer will be about it, too
+	if b.state == sent {
 		ghost = &call{capacity: c.capacity, cost: c.cost, record: c.record, dice: c.dice}
 	}
 	i := b.head + slices.Index(b.calls[b.head:], c)
@@ -559,6 +585,7 @@ func (x *exchange) dropLocked(c *call) {
 	}
 }
 
+// armLocked sets the timer to the first deadline.
 func (x *exchange) armLocked() {
 	d := time.Duration(x.first.deadline) - time.Since(x.started)
 	if x.watch == nil {
@@ -568,7 +595,8 @@ func (x *exchange) armLocked() {
 	}
 }
 
-// expire ends the calls that are too late, and settles the batches of which none is left.
+// expire finishes the calls whose deadline is over, and ends the batches of which no call is left. A flight
+// whose batches have all ended that way is lost.
 func (x *exchange) expire() {
 	err := &trouble{fmt.Errorf("no answer within %v", x.timeout)}
 	x.mu.Lock()
@@ -583,7 +611,7 @@ func (x *exchange) expire() {
 		if b.left > 0 {
 			continue
 		}
-		x.settleLocked(b)
+		x.endLocked(b)
 		f := b.flight
 		if f == nil {
 			continue
@@ -591,14 +619,15 @@ func (x *exchange) expire() {
 		if b.part.open == 0 && !b.part.answered {
 			silent = append(silent, b.part)
 		}
-		if !f.lost && x.lost < maxLost && !slices.ContainsFunc(f.parts, func(p *part) bool { return p.open > 0 }) {
+		pending := slices.ContainsFunc(f.parts, func(p *part) bool { return p.open > 0 })
+		if !f.lost && x.lost < maxLost && !pending {
 			f.lost = true
 			x.lost++
 			x.flights--
 			x.departLocked()
 		}
 	}
-	x.ready = slices.DeleteFunc(x.ready, func(b *batch) bool { return b.state == settled })
+	x.ready = slices.DeleteFunc(x.ready, func(b *batch) bool { return b.state == ended })
 	if x.armed = x.first != nil; x.armed {
 		x.armLocked()
 	}
@@ -611,16 +640,16 @@ func (x *exchange) expire() {
 	}
 }
 
-// close ends all calls with ErrClosed, and returns when nothing runs any more, or after the timeout, if the client does not
-// end its exchanges.
+// close ends all calls with ErrClosed, and returns when nothing runs any more, or after the timeout, if the
+// client does not end its exchanges.
 func (x *exchange) close() error {
 	x.mu.Lock()
 	x.closed = true
-	var ended []*batch
+	var batches []*batch
 	for _, l := range x.lanes {
 		for _, b := range slices.Clone(l.batches) {
-			x.settleLocked(b)
-			ended = append(ended, b)
+			x.endLocked(b)
+			batches = append(batches, b)
 		}
 	}
 	x.ready = nil
@@ -629,7 +658,7 @@ func (x *exchange) close() error {
 	}
 	x.mu.Unlock()
 	x.cancel()
-	for _, b := range ended {
+	for _, b := range batches {
 		b.finish(trypema.ErrClosed)
 	}
 	landed := make(chan struct{})
@@ -641,6 +670,7 @@ func (x *exchange) close() error {
 	case <-landed:
 		return nil
 	case <-time.After(x.timeout):
-		return fmt.Errorf("redislimit: Close: the client has not ended its exchange with Redis after %v", x.timeout)
+		return fmt.Errorf("redislimit: Close: the client has not ended its exchange with Redis after %v",
+			x.timeout)
 	}
 }

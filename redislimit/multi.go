@@ -239,7 +239,7 @@ func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
 		}
 	}
 	for j, c := range calls {
-		var t window.Tally
+		var t window.Joint
 		passes := alone[0][j].verdict.Allowed // if it is recorded, by all or by none
 		for i := range m.limits {
 			l, one := &m.limits[i], alone[i][j]
@@ -467,16 +467,16 @@ func (m *multi) reserved(ctx context.Context, key string, estimate uint64, expir
 		if mine != nil {
 			_ = mine.Commit(ctx, is) // it may be closed
 		}
-		return m.settle(ctx, key, each, life, was, is)
+		return m.commitCost(ctx, key, each, life, was, is)
 	})
 	if admitted && !d.Allowed { // Redis has it, and it is not to be
-		return r, m.settle(ctx, key, each, life, estimate, 0)
+		return r, m.commitCost(ctx, key, each, life, estimate, 0)
 	}
 	return r, nil
 }
 
-// settle runs commit.lua.
-func (m *multi) settle(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
+// commitCost runs commit.lua.
+func (m *multi) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()
 	c.set = []string{strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10)}
 	for i := range m.limits {

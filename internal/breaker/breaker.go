@@ -72,7 +72,7 @@ func (b *Breaker) Down() (probe bool, cause error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := time.Now()
+	now := b.set.now()
 	b.asked = now
 	probe = b.cause != nil && !now.Before(b.again)
 	if probe {
@@ -84,7 +84,7 @@ func (b *Breaker) Down() (probe bool, cause error) {
 // Failure is an exchange without any answer in time.
 func (b *Breaker) Failure(err error) {
 	b.mu.Lock()
-	now := time.Now()
+	now := b.set.now()
 	b.failures++
 	b.failed = now
 	if b.failures == 1 || !broken(err) {
@@ -133,7 +133,7 @@ func broken(err error) bool {
 // Success is an exchange with an answer in time.
 func (b *Breaker) Success() {
 	b.mu.Lock()
-	now := time.Now()
+	now := b.set.now()
 	b.failures, b.answered = 0, now
 	b.wins = min(b.wins+1, calm)
 	changed := b.cause != nil && (b.wins >= b.needed || now.Sub(b.failed)/calmRetries >= b.set.retry)

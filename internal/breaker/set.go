@@ -16,6 +16,7 @@ type Set struct {
 	onChange func(cause error)
 	node     func(key string) string // on which server a key is, or ""; nil where there is only one
 	outages  *atomic.Uint64
+	now      func() time.Time
 
 	one    *Breaker
 	some   sync.Map     // by the name of the server
@@ -34,10 +35,13 @@ const unused = time.Minute
 // NewSet returns the breakers of a provider, which have a server asked again every retry while it is gone. They tell onChange, which
 // may be nil, the cause when the first server is gone, and nil when none is any more; one change at a time, in order.
 func NewSet(retry time.Duration, patient bool, node func(key string) string, onChange func(cause error)) *Set {
-	s := &Set{retry: retry, patient: patient, node: node, onChange: onChange, outages: new(atomic.Uint64)}
+	s := &Set{retry: retry, patient: patient, node: node, onChange: onChange, outages: new(atomic.Uint64), now: time.Now}
 	s.one = s.breaker("")
 	return s
 }
+
+// SetClock has the breakers read another clock, such as that of a simulation. Nothing may have been asked of them yet.
+func (s *Set) SetClock(now func() time.Time) { s.now = now }
 
 func (s *Set) breaker(name string) *Breaker { return &Breaker{set: s, name: name, wins: calm} }
 

@@ -268,7 +268,7 @@ func (f *Server) commit(key, kind string, was, is uint64, args []string) []any {
 		removed, added = f.ledger(key).Commit(s, f.now(), from, at, was, is)
 	} else {
 		w := f.window(key)
-		removed, added = w.Settle(&f.groups, s, w.Advance(&f.groups, s, f.now()), from, at, was, is)
+		removed, added = w.Commit(&f.groups, s, w.Advance(&f.groups, s, f.now()), from, at, was, is)
 	}
 	return []any{int64(removed), int64(added)}
 }

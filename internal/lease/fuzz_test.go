@@ -23,8 +23,9 @@ func number(in *model.Tape) uint64 {
 	}
 }
 
-// FuzzLedger: whatever holders say, in any order and with any numbers, the ledger grants nothing beyond what is left; it counts nothing
-// that was not said, and heeds no message twice. A message is in Redis what was meant.
+// FuzzLedger: whatever holders say, in any order and with any numbers, the ledger grants nothing beyond what
+// is left; it counts nothing that was not said, and heeds no message twice. A message is in Redis what was
+// meant.
 func FuzzLedger(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(model.Noise(seed, 300))
@@ -37,7 +38,7 @@ func FuzzLedger(f *testing.F) {
 		last := map[uint64]uint64{}
 		for len(in.Data) > 0 {
 			now += int64(model.Pick[uint64](&in, 0, 0, 1, 9, 10, 11, 999, 1000, 1001, number(&in)%5000))
-			a := lease.Ask{
+			a := lease.Message{
 				Holder: 1 + uint64(in.Next()%4), Seq: number(&in) % 300, Slot: uint64(in.Next()), Capacity: number(&in),
 				Hold: number(&in), Near: number(&in), Far: number(&in), Need: number(&in), NearLife: int64(number(&in)),
 				Base: window.Counts{Admitted: number(&in), Declined: number(&in)}, Whole: in.Next()%2 == 0,

@@ -17,12 +17,13 @@ type parcel struct {
 	at     int64 // when it arrives
 	from   *account
 	seq    uint64
-	ask    lease.Ask
+	ask    lease.Message
 	far    int64
 	answer *lease.Answer
 }
 
-// world is one key, its ledger, and the accounts of several instances, under random calls and a random network.
+// world is one key, its ledger, and the accounts of several instances, under random calls and a random
+// network.
 type world struct {
 	rng      *rand.Rand
 	terms    lease.Terms
@@ -58,6 +59,7 @@ func newWorld(seed uint64, instances int, capacity uint64, suppressed bool) *wor
 		pace:     &lease.Pace{Interval: 5_000, Near: 12_000, Far: 500_000, Trip: 2_000, Slack: 7_000},
 		capacity: capacity,
 	}
+	w.terms.Suppressed = suppressed
 	if suppressed {
 		w.law = window.NewLaw(w.terms.Span, capacity, 1.5)
 	}
@@ -76,17 +78,27 @@ func (w *world) bound() uint64 {
 	return w.capacity
 }
 
-// call makes one call to an instance, and reports whether it would have to wait for the ledger.
-func (w *world) call(i int, n uint64) lease.Verdict { return w.ask(w.accounts[i], n) }
+// at is what an account acts at.
+func (w *world) at(a *account) *lease.Moment {
+	return &lease.Moment{Terms: &w.terms, Groups: &a.groups, Pace: w.pace, Now: w.now}
+}
 
-func (w *world) ask(a *account, n uint64) (v lease.Verdict) {
+// question is what an account is asked for a call.
+func (w *world) question(n uint64, mode lease.Mode) *lease.Call {
+	c := &lease.Call{Cost: n, Capacity: w.capacity, Mode: mode}
 	if w.law != nil {
-		a.Suppressed(&v, &a.groups, &w.terms, w.pace, w.law, w.now, n, w.rng.Float64(), lease.Record)
-	} else {
-		a.Absolute(&v, &a.groups, &w.terms, w.pace, w.capacity, w.now, n, lease.Record)
+		c.Law, c.Dice = *w.law, w.rng.Float64()
 	}
+	return c
+}
+
+// call makes one call to an instance, and reports whether it would have to wait for the ledger.
+func (w *world) call(i int, n uint64) lease.Decision { return w.ask(w.accounts[i], n) }
+
+func (w *world) ask(a *account, n uint64) (v lease.Decision) {
+	a.Decide(&v, w.at(a), w.question(n, lease.Record))
 	switch {
-	case v.Ask:
+	case v.AskLedger:
 		a.due = w.now
 		a.wait = append(a.wait, n)
 	case v.Allowed:
@@ -96,8 +108,8 @@ func (w *world) ask(a *account, n uint64) (v lease.Verdict) {
 	case w.law != nil:
 		w.total.Declined += n
 	}
-	if v.Due > 0 {
-		a.due = min(a.due, v.Due)
+	if v.SettleAt > 0 {
+		a.due = min(a.due, v.SettleAt)
 	}
 	return v
 }
@@ -110,7 +122,7 @@ func (w *world) settle(delay func() int64) {
 
 func (w *world) send(delay func() int64) {
 	for _, a := range w.accounts {
-		if a.Asking() || w.now < a.due {
+		if a.UnderWay() || w.now < a.due {
 			continue
 		}
 		need := uint64(0)
@@ -121,7 +133,7 @@ func (w *world) send(delay func() int64) {
 		if a.Idle(&w.terms, w.now) {
 			want = lease.Nothing
 		}
-		ask := a.Ask(&w.terms, w.pace, w.now, need, want)
+		ask := a.Message(w.at(a), need, want)
 		w.network = append(w.network, parcel{at: w.now + delay(), from: a, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
 		a.due = w.now + w.terms.Interval
 	}
@@ -137,9 +149,9 @@ func (w *world) deliver(delay func() int64) {
 		k--
 		a := p.from
 		if p.answer != nil {
-			if a.Asking() && a.Seq() == p.seq {
-				a.Hear(&a.groups, &w.terms, w.pace, w.now, *p.answer)
-				a.due = a.Due(&a.groups, &w.terms, w.pace, w.now)
+			if a.UnderWay() && a.Seq() == p.seq {
+				a.Hear(w.at(a), *p.answer)
+				a.due = a.Due(w.at(a))
 				again := a.wait
 				a.wait = nil
 				for _, n := range again {
@@ -167,7 +179,7 @@ func (w *world) deliver(delay func() int64) {
 }
 
 func (w *world) lost(a *account, p parcel) {
-	if a.Asking() && a.Seq() == p.seq {
+	if a.UnderWay() && a.Seq() == p.seq {
 		a.Lost()
 		a.due = w.now + w.terms.Interval
 	}
@@ -233,43 +245,44 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// A lease is used until its life is over since it was asked for, however late the answer came, and not an instant longer.
+// A lease is used until its life is over since it was asked for, however late the answer came, and not an
+// instant longer.
 func TestLeaseEnds(t *testing.T) {
 	w := newWorld(1, 1, 100, false)
 	a := w.accounts[0]
 	w.now = 1000
-	if v := w.call(0, 1); !v.Ask {
+	if v := w.call(0, 1); !v.AskLedger {
 		t.Fatalf("the first call of all: %+v", v)
 	}
-	ask := a.Ask(&w.terms, w.pace, w.now, 1, lease.More)
+	ask := a.Message(w.at(a), 1, lease.More)
 	w.now += 400
 	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask)
 	w.now += 400
-	a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
+	a.Hear(w.at(a), answer)
 	if answer.Grant == 0 || answer.Life != w.pace.Far {
 		t.Fatalf("%+v to %+v", answer, ask)
 	}
 	end := 1000 + answer.Life*999/1000
 	for _, at := range []int64{end - 1, end, end + 1} {
 		w.now = at
-		var v lease.Verdict
-		a.Absolute(&v, &a.groups, &w.terms, w.pace, 100, at, 1, lease.Peek)
-		if v.Allowed != (at < end) || v.Ask != (at >= end) {
+		var v lease.Decision
+		a.Decide(&v, w.at(a), w.question(1, lease.Peek))
+		if v.Allowed != (at < end) || v.AskLedger != (at >= end) {
 			t.Errorf("%d after its end: %+v", at-end, v)
 		}
 	}
 }
 
-// What a holder has on lease for long stays charged for as long, also if it has asked for something short since, and has not heard
-// the answer: it goes on using what it has.
+// What a holder has on lease for long stays charged for as long, also if it has asked for something short
+// since, and has not heard the answer: it goes on using what it has.
 func TestLongLeaseStaysCharged(t *testing.T) {
 	w := newWorld(1, 2, 100, false)
 	w.pace.Far = 3 * w.terms.Window
 	settle := func(i int, hear bool) {
 		a := w.accounts[i]
-		answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Ask(&w.terms, w.pace, w.now, uint64(len(a.wait)), lease.More))
+		answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Message(w.at(a), uint64(len(a.wait)), lease.More))
 		if hear {
-			a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
+			a.Hear(w.at(a), answer)
 		} else {
 			a.Lost()
 		}
@@ -317,10 +330,10 @@ func TestSettlingIsExact(t *testing.T) {
 				w.now += 100
 			}
 			for _, a := range w.accounts {
-				if a.Asking() {
+				if a.UnderWay() {
 					t.Fatal("a message has no end")
 				}
-				w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Ask(&w.terms, w.pace, w.now, 0, lease.Nothing))
+				w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Message(w.at(a), 0, lease.Nothing))
 			}
 			got, leased := w.ledger.Live(w.terms.Span, w.now)
 			if got != w.total || leased != 0 {
@@ -357,7 +370,7 @@ func TestUse(t *testing.T) {
 				}
 				v := w.call(i, 1)
 				calls++
-				if v.Ask {
+				if v.AskLedger {
 					waits++
 				}
 				if v.Allowed {

@@ -19,7 +19,7 @@ type holder struct {
 }
 
 // Settle takes the message of a holder at now, and answers.
-func (l *Ledger) Settle(s window.Span, now, farLife int64, a Ask) Answer {
+func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 	h := l.holders[a.Holder]
 	if h == nil {
 		h = &holder{used: a.Base}
@@ -83,7 +83,8 @@ func (l *Ledger) Live(s window.Span, now int64) (c window.Counts, leased uint64)
 	return l.window.Counts(), leased
 }
 
-// Set makes what the window holds equal to total, as trypema.Limiter.Set does. What is on lease stays charged.
+// Set makes what the window holds equal to total, as trypema.Limiter.Set does. What is on lease stays
+// charged.
 func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, replace bool) {
 	w, g := &l.window, &l.groups
 	now = w.Advance(g, s, now)
@@ -98,15 +99,18 @@ func (l *Ledger) Set(s window.Span, now int64, total uint64, keep window.Keep, r
 	}
 }
 
-// Commit makes a call that was recorded at from count is, and not was, from when it was admitted on: see
-// Settle of package window.
+// Commit makes a call that was recorded at from count is, and not was, from when it was admitted on. It takes
+// what commit.lua takes, one by one: see Commit of package window.
 func (l *Ledger) Commit(s window.Span, now, from, at int64, was, is uint64) (removed, added uint64) {
-	return l.window.Settle(&l.groups, s, l.window.Advance(&l.groups, s, now), from, at, was, is)
+	return l.window.Commit(&l.groups, s, l.window.Advance(&l.groups, s, now), from, at, was, is)
 }
 
 // excess is by how much numbers exceed others.
 func excess(a, b window.Counts) window.Counts {
-	return window.Counts{Admitted: a.Admitted - min(a.Admitted, b.Admitted), Declined: a.Declined - min(a.Declined, b.Declined)}
+	return window.Counts{
+		Admitted: a.Admitted - min(a.Admitted, b.Admitted),
+		Declined: a.Declined - min(a.Declined, b.Declined),
+	}
 }
 
 func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
@@ -114,4 +118,28 @@ func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
 		out = append(out, Group{now - last, 0, c})
 	}
 	return out
+}
+
+// farShare is the part of the capacity up to which a key is far from its limit, as a divisor.
+const farShare = 4
+
+// grant returns how much is leased to a holder, and for how long, when so much is taken: settled, on lease to
+// others, or held by itself.
+func (a *Message) grant(taken, others uint64, farLife int64) (amount uint64, life int64) {
+	free := a.Capacity - min(a.Capacity, taken)
+	need := uint64(0)
+	if a.Need <= free+a.Hold { // or they get nothing by it
+		need = min(a.Need, free)
+	}
+	// Half of what is left until the limit is near, so that no lease brings it near by itself.
+	far := a.Capacity / farShare
+	far -= min(far, taken)
+	if amount = max(min(a.Far, (far+1)/2), need); far > 0 && amount <= far {
+		return amount, farLife
+	}
+	share := free
+	if others > 0 {
+		share = (free + 1) / 2
+	}
+	return max(min(a.Near, share), need), a.NearLife
 }

@@ -222,8 +222,8 @@ func (t *Twin) place(at int64, c window.Counts) {
 	}
 }
 
-// Settle is window.Window.Settle.
-func (t *Twin) Settle(now, from, at int64, was, is uint64) (removed, added uint64) {
+// Commit is window.Window.Commit.
+func (t *Twin) Commit(now, from, at int64, was, is uint64) (removed, added uint64) {
 	t.advance(now)
 	room := func() uint64 { return math.MaxInt64 - min(math.MaxInt64, sum(t.live(t.now)).Observed()) }
 	for i := range t.groups {

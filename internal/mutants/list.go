@@ -34,21 +34,23 @@ var mutants = []mutant{
 	{"two prefixes share their keys", "internal/remote/remote.go", "if n := strings.Count(prefix, \":\"); n > 0 {", "if n := 0; n > 0 {", "./hybridlimit", "TestCountsAreNotShared"},
 
 	// The lease and Hybrid.
-	{"an account admits one more than it has on lease", "internal/lease/account.go", "case a.Fresh(now) && n <= a.budget && (capacity", "case a.Fresh(now) && n <= a.budget+1 && (capacity", "./internal/lease ./hybridlimit", ""},
-	{"the ledger grants one more than is free", "internal/lease/lease.go", "	free := a.Capacity - min(a.Capacity, taken)\n", "	free := a.Capacity - min(a.Capacity, taken) + 1\n", "./internal/lease ./hybridlimit", ""},
-	{"a lost answer loses what it settled", "internal/lease/account.go", "func (a *Account) Lost() { a.asking, a.ended, a.sent, a.lost = false, false, 0, true }", "func (a *Account) Lost() { a.asking, a.ended, a.sent, a.pending = false, false, 0, nil }", "./internal/lease ./hybridlimit", ""},
+	{"an account admits one more than it has on lease", "internal/lease/decide.go", "case fresh && n <= a.budget && (capacity", "case fresh && n <= a.budget+1 && (capacity", "./internal/lease ./hybridlimit", ""},
+	{"the ledger grants one more than is free", "internal/lease/ledger.go", "	free := a.Capacity - min(a.Capacity, taken)\n", "	free := a.Capacity - min(a.Capacity, taken) + 1\n", "./internal/lease ./hybridlimit", ""},
+	{"a lost answer loses what it settled", "internal/lease/message.go", "a.exchange.lost, a.unsettled.sent = false, false, true, 0\n", "a.unsettled.groups, a.unsettled.sent = false, false, nil, 0\n", "./internal/lease ./hybridlimit", ""},
 	{"a message that comes again counts again", "internal/lease/ledger.go", "	done := excess(h.used, a.Base)\n", "	var done window.Counts\n", "./internal/lease ./hybridlimit", ""},
-	{"what a policy admits leaves the lease as it was", "internal/lease/alone.go", "		a.budget -= min(a.budget, counted.Admitted) // or it could be admitted once more\n", "", "./hybridlimit", "TestFallbackUsesUp"},
-	{"a commit above the estimate leaves the lease as it was", "internal/lease/account.go", "	if added > removed { // what it takes", "	if added > removed && added == 0 { // what it takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
-	{"a lowered rate leaves the lease as it was", "internal/lease/account.go", "	a.budget -= min(a.budget, taken-min(taken, a.asked))\n", "", "./hybridlimit", "TestLoweredRate"},
-	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "			m.record(parties, n, t.Allowed, dice, now, r)", "			m.record(parties, n, true, dice, now, r)", "./hybridlimit", "TestMulti"},
+	{"what a policy admits leaves the lease as it was", "internal/lease/offline.go", "	a.budget -= fromLease\n", "", "./hybridlimit", "TestFallbackUsesUp"},
+	{"a commit above the estimate leaves the lease as it was", "internal/lease/reserved.go", "	if c.Added > c.Removed { // what the call takes", "	if c.Added > c.Removed && c.Added == 0 { // what the call takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
+	{"a lowered rate leaves the lease as it was", "internal/lease/message.go", "	a.budget -= min(a.budget, taken-min(taken, x.capacity))\n", "", "./hybridlimit", "TestLoweredRate"},
+	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
 
-	{"what others admit without Redis counts twice", "internal/lease/alone.go", "max(sum(sum(before, own), times(others, policy)), sum(known, times(others, min(unheard, policy))))", "sum(known, times(others, policy))", "./internal/lease", "TestAlone"},
-	{"an instance without Redis takes the share of all", "internal/lease/alone.go", "sum(sum(before, own), times(others, policy))", "sum(before, own)", "./internal/lease", "TestAlone"},
-	{"an outage is taken for load", "hybridlimit/settler.go", "max(0, len(s.ready)-held)", "len(s.ready)-0*held", "./hybridlimit", "TestOutageIsNoLoad"},
+	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(share, sum(p.known, times(others, min(p.unheard, p.policy))))", "max(share-share, sum(p.known, times(others, p.policy)))", "./internal/lease", "TestAlone"},
+	{"an instance without Redis takes the share of all", "internal/lease/offline.go", "sum(sum(p.before, p.own), times(others, p.policy))", "sum(p.before, p.own)", "./internal/lease", "TestAlone"},
+	{"a key that is due after the wheel has gone round is forgotten", "internal/lease/schedule.go", "			case e.due > upto:\n				s.place(e)\n", "			case e.due > upto:\n", "./internal/lease", "TestScheduleTicks"},
+	{"the simulator settles keys when they are not due", "cmd/trypema/internal/sim/exchange.go", "	due := k.Due(at)\n", "	due := at.Now\n", "./cmd/trypema/internal/sim", "TestSameMessages"},
+	{"an outage is taken for load", "internal/lease/schedule.go", "max(0, len(s.ready)-s.unreachable)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
 
-	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "m.judgeAlone(i, p, n, dice, now, true)", "m.judgeAlone(i, p, n, dice, now, false)", "./hybridlimit", "TestMultiOutage"},
-	{"a machine that was suspended keeps its leases", "hybridlimit/settler.go", "	if s.slept < window/2 {", "	if s.slept < window<<20 {", "./hybridlimit", "TestSuspended"},
+	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "j.decideOffline(lease.Record)", "j.decideOffline(lease.Try)", "./hybridlimit", "TestMultiOutage"},
+	{"a machine that was suspended keeps its leases", "hybridlimit/suspension.go", "s.lost < window/2 {", "s.lost < window<<20 {", "./hybridlimit", "TestSuspended"},
 
 	// Redis.
 	{"each instance enforces the whole of several limits without Redis", "redislimit/multi.go", "	return m.fail.share\n", "	return m.fail.whole\n", "./hybridlimit", "TestMultiOutage"},

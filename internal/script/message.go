@@ -7,8 +7,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// Message writes an ask as settle.lua reads it.
-func Message(m lease.Ask) string {
+// Message writes a message as settle.lua reads it.
+func Message(m lease.Message) string {
 	b := make([]byte, 0, 74+28*len(m.Groups))
 	b = binary.LittleEndian.AppendUint64(b, m.Holder)
 	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
@@ -33,7 +33,7 @@ func append7(b []byte, x uint64) []byte {
 }
 
 // ParseMessage reads a message, which must be one: it is for servers that are not Redis.
-func ParseMessage(s string) (m lease.Ask) {
+func ParseMessage(s string) (m lease.Message) {
 	b := []byte(s[:10])
 	m.Holder, m.Slot, s = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), s[10:]
 	var life uint64

@@ -81,9 +81,9 @@ func (w *Window) Tell(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64
 	}
 }
 
-// Tally is the verdict on a call that has several limits to keep, each with a window of its own: that of the limit which refuses for
+// Joint is the verdict on a call that has several limits to keep, each with a window of its own: that of the limit which refuses for
 // longest, or, if none does, of the one with the least room. The zero value has seen no limit.
-type Tally struct {
+type Joint struct {
 	Verdict
 	Limit    int // which
 	Capacity uint64
@@ -92,7 +92,7 @@ type Tally struct {
 }
 
 // Add takes the verdict of one limit.
-func (t *Tally) Add(limit int, capacity uint64, v *Verdict) {
+func (t *Joint) Add(limit int, capacity uint64, v *Verdict) {
 	t.Most = max(t.Most, v.Factor)
 	switch {
 	case !t.seen:

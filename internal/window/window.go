@@ -228,13 +228,13 @@ func (w *Window) change(g *Groups, i int, c Counts) {
 	}
 }
 
-// Settle makes a call that was recorded at from with a cost of was count as one of cost is that was admitted
+// Commit makes a call that was recorded at from with a cost of was count as one of cost is that was admitted
 // at an instant, at now. What was recorded less than a window ago is taken back, as far as it is there, and
 // the new cost is placed, unless it is a window old by now. It returns how much was taken back, and how much
 // was added. Call Advance first. O(groups since).
 //
 // A call that was deleted is not told from others that were recorded less than a bucket later.
-func (w *Window) Settle(g *Groups, s Span, now, from, at int64, was, is uint64) (removed, added uint64) {
+func (w *Window) Commit(g *Groups, s Span, now, from, at int64, was, is uint64) (removed, added uint64) {
 	i, there := w.find(g, s, now, from)
 	if there {
 		before, end := w.bounds(g, i)

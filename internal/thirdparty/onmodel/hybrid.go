@@ -901,7 +901,7 @@ func (f *Fleet) settled(p *promise, is uint64, known, trouble bool, to time.Time
 		r, was, age := f.record(e.at), e.admitted, to.Sub(e.from)
 		at := int64(e.to.Sub(f.began))
 		if r.twin != nil && known {
-			r.twin.Settle(f.now(), r.twin.Backdate(at, int64(e.life)), at, p.estimate, is)
+			r.twin.Commit(f.now(), r.twin.Backdate(at, int64(e.life)), at, p.estimate, is)
 		}
 		e.charged = min(e.charged, is)
 		if e.cut { // others' events may have been taken for those

@@ -681,7 +681,7 @@ func (m *Machine) settle(r *reservation, is uint64) {
 	m.use(r.by)
 	for i, w := range r.windows {
 		tw := m.twin(r.key, w)
-		removed, added := tw.Settle(m.now, m.from(r, w), r.at, r.estimate, is)
+		removed, added := tw.Commit(m.now, m.from(r, w), r.at, r.estimate, is)
 		switch a := r.log[i]; {
 		case removed == 0 && added == 0:
 		case !r.expired && removed == r.estimate && is <= r.estimate && slices.Contains(tw.admitted, a):

@@ -27,7 +27,7 @@ import (
 type messages struct {
 	rng  *rand.Rand
 	span window.Span
-	asks map[string]map[uint64]*lease.Ask // the last of each holder, with instants for ages
+	asks map[string]map[uint64]*lease.Message // the last of each holder, with instants for ages
 	mix  []option                         // of holders, by their numbers modulo len; nil for one kind
 	turn int                              // who sends messages now, of mix
 }
@@ -49,9 +49,9 @@ func (m *messages) pass(s *script.Server) *script.Server {
 	return m.mix[m.turn].server
 }
 
-func (m *messages) next(key string, now int64) lease.Ask {
+func (m *messages) next(key string, now int64) lease.Message {
 	if m.asks[key] == nil {
-		m.asks[key] = make(map[uint64]*lease.Ask)
+		m.asks[key] = make(map[uint64]*lease.Message)
 	}
 	id := 1 + m.rng.Uint64N(7)<<m.rng.IntN(2)
 	if m.mix != nil {
@@ -59,7 +59,7 @@ func (m *messages) next(key string, now int64) lease.Ask {
 	}
 	last := m.asks[key][id]
 	if last == nil || m.rng.IntN(50) == 0 { // it begins anew
-		last = &lease.Ask{Holder: id}
+		last = &lease.Message{Holder: id}
 		m.asks[key][id] = last
 	}
 	if m.rng.IntN(4) > 0 { // the answer to the last message was not lost
@@ -159,7 +159,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 	s := script.NewServer(oracle)
 	const near = 100_000
 	far := int64(10_000_000)
-	m := messages{rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Ask{}}
+	m := messages{rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Message{}}
 	old := false
 	if mixed {
 		old = rng.IntN(2) == 0
@@ -181,7 +181,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		later := []int64{0, 0, 1, b / 3, b - 1, b, b + 1, w / 10, w, w - 1, near, far, far + w, 3 * w}[min(rng.IntN(14), rng.IntN(14))]
 		oracle.Advance(later)
 		var keys, args []string
-		var asks []lease.Ask
+		var asks []lease.Message
 		for _, key := range []string{"a", "b", "c"}[:1+rng.IntN(3)] {
 			key = prefix + key
 			ask := m.next(key, oracle.Now())

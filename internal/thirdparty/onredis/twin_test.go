@@ -251,7 +251,7 @@ func (a *redisAgreement) commit(key string, is uint64) {
 	}
 	letter := map[bool]string{false: "a", true: "s"}[a.suppressed]
 	removed, added := commit(a.T, script.NewServer(a.oracle), o.span, a.name(key), letter, e.from, e.at, e.n, is)
-	if r, more := o.twin(a.name(key)).Settle(o.Now(), e.from, e.at, e.n, is); removed != r || added != more {
+	if r, more := o.twin(a.name(key)).Commit(o.Now(), e.from, e.at, e.n, is); removed != r || added != more {
 		a.Errorf("%+v to %d at %d: -%d+%d, want -%d+%d", e, is, o.Now(), removed, added, r, more)
 	}
 	if is > 0 {

@@ -1,6 +1,9 @@
 package sim
 
 import (
+	"time"
+
+	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -15,20 +18,19 @@ type instance struct {
 	resumes  int64 // it pauses until then
 	groups   window.Groups
 	accounts []*account // by key; nil where it was not asked for
-	settler  settler
+	kept     int64      // how long a key is kept after its last call
+	settling lease.Schedule[*account]
+	lapsed   int // calls since the last tick that found a lease that had ended
+	redis    *breaker.Breaker
 }
 
 // account is a key in use.
 type account struct {
 	lease.Account
+	lease.Turn
 	key     int32
 	waiting []call
 	watched bool // there will be a deadline
-
-	due    int64
-	active bool
-	ready  bool // for the next tick
-	urged  bool // for the next flight
 }
 
 // call is one call of a cost of 1.
@@ -40,9 +42,11 @@ type call struct {
 
 func (w *world) newInstance(index int, started int64) *instance {
 	i := &instance{world: w, terms: &w.terms, index: index, started: started, accounts: make([]*account, len(w.keys))}
-	i.settler.wheel = make(map[int64][]entry)
-	i.settler.rtt = 1e6
-	i.settler.pace = lease.NewPace(i.terms, int64(i.settler.rtt), i.terms.Interval, 0)
+	i.settling.Init(i.terms)
+	i.kept = i.terms.Window + i.terms.Bucket + i.settling.Pace().Far
+	breakers := breaker.NewSet(w.retry, w.local, nil, nil)
+	breakers.SetClock(w.clock)
+	i.redis = breakers.Of("")
 	return i
 }
 
@@ -54,10 +58,10 @@ func (i *instance) after(d int64, e event) {
 	i.world.events.push(e)
 }
 
-// account finds a key, or begins to hold it. One that nobody has asked for in a window and the life of a lease begins anew.
+// account finds a key, or begins to hold it. A key that is not in use any more begins again.
 func (i *instance) account(key int32) *account {
 	k := i.accounts[key]
-	if k != nil && !k.active && i.now()-k.Last() > i.terms.Window+i.terms.Bucket+i.settler.pace.Far {
+	if k != nil && !k.Active() && i.now()-k.Last() > i.kept {
 		k.Clear(&i.groups)
 		k = nil
 	}
@@ -70,62 +74,101 @@ func (i *instance) account(key int32) *account {
 	return k
 }
 
-// put asks an account.
-func (i *instance) put(v *lease.Verdict, k *account) {
-	if w := i.world; w.law == nil {
-		k.Absolute(v, &i.groups, i.terms, i.settler.pace, w.capacity, i.now(), 1, lease.Record)
-	} else {
-		k.Suppressed(v, &i.groups, i.terms, i.settler.pace, w.law, i.now(), 1, w.dice(), lease.Record)
+// moment is what accounts act at.
+func (i *instance) moment() *lease.Moment {
+	return &lease.Moment{Terms: i.terms, Groups: &i.groups, Pace: i.settling.Pace(), Now: i.now()}
+}
+
+// question is what an account is asked for a call.
+func (i *instance) question() *lease.Call {
+	w := i.world
+	q := &lease.Call{Cost: 1, Capacity: w.capacity, Mode: lease.Record}
+	if w.law != nil {
+		q.Law, q.Dice = *w.law, w.dice()
 	}
+	return q
 }
 
 // decide judges a call, or has it wait for the answer to a message.
 func (i *instance) decide(k *account, c call) {
-	w, now := i.world, i.now()
-	var v lease.Verdict
-	if i.settler.gone && !k.Fresh(now) || k.Leased() == 0 && i.sharing() || w.now-c.made >= w.timeout {
-		if w.local {
-			k.Alone(&v, &i.groups, i.terms, w.capacity, w.law, uint64(len(w.instances)), now, 1, w.dice(), true)
-		} else {
-			k.Touch(now)
-		}
-		i.schedule(k, now)
-		w.meter.decided(w.now, i, k.key, c, v.Allowed, true)
+	now := i.now()
+	var v lease.Decision
+	alone := i.decidesAlone(k)
+	if !alone {
+		k.Decide(&v, i.moment(), i.question())
+	}
+	if alone || v.AskLedger && (i.redis.Gone() || i.world.now-c.made >= int64(i.world.timeout)) {
+		i.decideAlone(k, c)
 		return
 	}
-	if i.put(&v, k); !v.Ask {
+	if !v.AskLedger {
 		i.tell(k, c, &v)
 		return
 	}
 	if k.Lapsed(now) {
-		i.settler.lapsed++
+		i.lapsed++
 	}
 	k.waiting = append(k.waiting, call{made: c.made, waited: true})
 	i.watch(k)
 	i.urge(k)
 }
 
+// decidesAlone reports whether the failure policy has to decide: there is nothing on lease, and there will be
+// nothing.
+func (i *instance) decidesAlone(k *account) bool {
+	return !k.Fresh(i.now()) && i.redis.Gone() || k.Leased() == 0 && i.takesNothing()
+}
+
+// decideAlone decides a call by the failure policy.
+func (i *instance) decideAlone(k *account, c call) {
+	w := i.world
+	var v lease.Decision
+	if w.local {
+		k.DecideOffline(&v, i.moment(), i.question(), uint64(len(w.instances)))
+	} else {
+		k.Touch(i.now())
+	}
+	i.schedule(k, i.now())
+	w.meter.decided(w.now, i, k.key, c, v.Allowed, true)
+}
+
+// takesNothing reports whether leases are not asked for, because the instances decide locally: while Redis is
+// unavailable, and, where several share a limit, until the others must have noticed, too, that it is back.
+func (i *instance) takesNothing() bool {
+	switch w := i.world; {
+	case !w.local:
+		return false
+	case i.redis.Gone():
+		return true
+	case len(w.instances) == 1:
+		return false
+	default:
+		return w.clock().Sub(i.redis.Back()) < w.retry+time.Duration(2*i.settling.Pace().Slack)
+	}
+}
+
 // tell is the end of a call that was judged, and has the key settle as the verdict says.
-func (i *instance) tell(k *account, c call, v *lease.Verdict) {
-	if v.Due > 0 {
-		i.schedule(k, v.Due)
+func (i *instance) tell(k *account, c call, v *lease.Decision) {
+	if v.SettleAt > 0 {
+		i.schedule(k, v.SettleAt)
 	}
 	i.world.meter.decided(i.world.now, i, k.key, c, v.Allowed, false)
 }
 
-// serve answers the calls that wait, after the answer to a message. What it was asked for and is not there, is not to be had, unless the lease is over by then.
-// It reports whether there are some that go on waiting.
+// serve answers the calls that wait, after the answer to a message. What a call asked for and the answer did
+// not grant is denied, unless the lease has ended already. It reports whether some calls go on waiting.
 func (i *instance) serve(k *account) (more bool) {
 	calls := k.waiting
 	k.waiting = nil
 	for _, c := range calls {
-		var v lease.Verdict
-		if i.put(&v, k); v.Ask && (!c.asked || !k.Fresh(i.now())) {
+		var v lease.Decision
+		q := i.question()
+		if k.Decide(&v, i.moment(), q); v.AskLedger && (!c.asked || !k.Fresh(i.now())) {
 			k.waiting = append(k.waiting, c)
 			continue
 		}
-		if v.Ask {
-			k.Deny(&v, &i.groups, i.terms, i.settler.pace, i.world.capacity, i.world.law, i.now(), 1, true)
+		if v.AskLedger {
+			k.Deny(&v, i.moment(), q)
 		}
 		i.tell(k, c, &v)
 	}
@@ -145,14 +188,14 @@ func (i *instance) fail(k *account) {
 func (i *instance) watch(k *account) {
 	if !k.watched && len(k.waiting) > 0 {
 		k.watched = true
-		i.after(max(0, k.waiting[0].made+i.world.timeout-i.world.now), event{kind: deadline, key: k.key})
+		i.after(max(0, k.waiting[0].made+int64(i.world.timeout)-i.world.now), event{kind: deadline, key: k.key})
 	}
 }
 
 // expire judges the calls that have waited for the timeout, without Redis.
 func (i *instance) expire(k *account) {
 	k.watched = false
-	for len(k.waiting) > 0 && i.world.now-k.waiting[0].made >= i.world.timeout {
+	for len(k.waiting) > 0 && i.world.now-k.waiting[0].made >= int64(i.world.timeout) {
 		c := k.waiting[0]
 		k.waiting = k.waiting[1:]
 		i.decide(k, c)
@@ -160,7 +203,7 @@ func (i *instance) expire(k *account) {
 	i.watch(k)
 }
 
-// kill ends an instance: nobody hears any more of what it has on lease, and of the calls that wait.
+// kill ends an instance. Its leases are not given back, and the calls that wait get no answer.
 func (i *instance) kill() {
 	i.dead = true
 	for _, k := range i.accounts {

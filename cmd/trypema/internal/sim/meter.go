@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// meter watches a world: what was decided, and what that took. What is said of the settled part is of all but the first
-// window.
+// meter watches a world: what was decided, and what that took. What is said of the settled part is of all but
+// the first window.
 type meter struct {
 	setup
 	from    int64 // where the settled part begins
@@ -163,8 +163,8 @@ func (m *meter) end(now int64) {
 // bins is how many whole bins the settled part has.
 func (m *meter) bins(now int64) int { return int(max(0, now-m.from) / int64(bin)) }
 
-// variation is the coefficient of variation of the admissions per bin, on average over keys, and what it would be by chance
-// alone; NaN when there were none.
+// variation is the coefficient of variation of the admissions per bin, on average over keys, and what it
+// would be by chance alone; NaN when there were none.
 func (m *meter) variation(now int64) (measured, chance float64) {
 	n := float64(m.bins(now))
 	keys := 0.0

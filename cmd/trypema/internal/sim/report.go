@@ -11,8 +11,8 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 )
 
-// report is the result of a run. Its JSON is for programs, its table for people. What is said of the settled part, which
-// is all but the first window, is null where a run was interrupted before.
+// report is the result of a run. Its JSON is for programs, its table for people. What is said of the settled
+// part, which is all but the first window, is null where a run was interrupted before.
 type report struct {
 	Command     string   `json:"command"`
 	Settings    settings `json:"settings"`
@@ -92,7 +92,8 @@ type settings struct {
 	Seed         uint64   `json:"seed"`
 }
 
-// nodes is how many nodes of Redis the traffic of the settled part needs. It is arithmetic: what was simulated, multiplied.
+// nodes is how many nodes of Redis the traffic of the settled part needs. It is arithmetic: what was
+// simulated, multiplied.
 type nodes struct {
 	SettleCost  float64 `json:"assumed_settle_cost_ns"`
 	Use         float64 `json:"assumed_node_use"`

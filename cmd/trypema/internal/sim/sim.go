@@ -1,6 +1,6 @@
-// Package sim lets virtual time pass for any number of instances of the Hybrid provider that share limits by one Redis: the
-// accounts and ledgers are the library's own, the callers, the clocks and the network are simulated. What would take a
-// thousand machines takes one, and comes out the same each time.
+// Package sim lets virtual time pass for any number of instances of the Hybrid provider that share limits by
+// one Redis: the accounts and ledgers are the library's own, the callers, the clocks and the network are
+// simulated. What would take a thousand machines takes one, and comes out the same each time.
 package sim
 
 import (

@@ -168,6 +168,17 @@ func TestPromises(t *testing.T) {
 	}
 }
 
+// An instance that is seldom asked for a key does not settle it all the time: once to get a lease, and once
+// to give it back.
+func TestSeldomAsked(t *testing.T) {
+	for _, args := range []string{"--load 0.5 --rate 0.5", "--load 0.5 --rate 5", "--load 2 --rate 0.5", "--load 2 --rate 5"} {
+		r := simulate(t, seeded(t, args))
+		if n := *r.SettlementsPerCall; n > 2.5 {
+			t.Errorf("%s: %.1f settlements for a call", args, n)
+		}
+	}
+}
+
 func TestSeedDecidesAll(t *testing.T) {
 	const args = "--load 1.2 --rate 30 --keys 3 --loss 0.02 --die-at 21s --jitter 3ms --duration 30s --seed "
 	a, b, c := simulate(t, args+"7"), simulate(t, args+"7"), simulate(t, args+"8")

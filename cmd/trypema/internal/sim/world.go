@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// world is a number of instances that share limits by the ledgers of one Redis. Its time is virtual: it goes from one
-// event to the next. Everything random in it follows from the seed.
+// world is a number of instances that share limits by the ledgers of one Redis. Its time is virtual: it goes
+// from one event to the next. Everything random in it follows from the seed.
 type world struct {
 	setup
 	terms  lease.Terms
@@ -24,9 +24,8 @@ type world struct {
 	keys      []key
 	meter     *meter
 
-	timeout int64
-	retry   int64 // how often to ask Redis again that is taken for gone
-	local   bool  // without Redis, instances decide alone
+	local bool // without Redis, instances decide alone
+	link  link
 
 	// Calls come as they come, whatever becomes of them and of the network.
 	calls, network, coins *rand.Rand
@@ -43,13 +42,12 @@ func newWorld(s setup) *world {
 	w := &world{
 		setup: s,
 		terms: lease.Terms{
-			Span:     window.Span{Window: int64(s.options.Window), Bucket: int64(s.options.Bucket)},
-			Micro:    int64(time.Microsecond),
-			Interval: int64(s.interval),
+			Span:       window.Span{Window: int64(s.options.Window), Bucket: int64(s.options.Bucket)},
+			Micro:      int64(time.Microsecond),
+			Interval:   int64(s.interval),
+			Suppressed: s.suppressed,
 		},
 		server:  window.Span{Window: s.options.Window.Microseconds(), Bucket: s.options.Bucket.Microseconds()},
-		timeout: int64(s.timeout),
-		retry:   int64(s.retry),
 		local:   s.policy == policyLocal,
 		keys:    make([]key, s.keys),
 		calls:   rand.New(rand.NewPCG(s.seed, 1)),
@@ -59,6 +57,7 @@ func newWorld(s setup) *world {
 	if s.suppressed {
 		w.law = window.NewLaw(w.terms.Span, s.capacity, s.options.HardLimitFactor)
 	}
+	w.link = &lossy{s, w.network}
 	w.meter = newMeter(w)
 	for n := range s.instances {
 		w.instances = append(w.instances, w.newInstance(n, -w.network.Int64N(w.terms.Interval)-1))
@@ -125,9 +124,9 @@ func (w *world) happen(e event) {
 	case request:
 		w.serve(e.exchange)
 	case reply:
-		e.instance.heard(e.exchange)
+		e.instance.answered(e.exchange)
 	case overdue:
-		e.instance.missed(e.exchange)
+		e.instance.lost(e.exchange)
 	case deadline:
 		if k := e.instance.accounts[e.key]; k != nil {
 			e.instance.expire(k)
@@ -170,12 +169,15 @@ func (w *world) call(i *instance, key int32, made int64) {
 	i.decide(i.account(key), call{made: w.now})
 }
 
+// clock is virtual time for what reads a clock by itself.
+func (w *world) clock() time.Time { return time.Unix(0, w.now) }
+
 // send puts an exchange on its way.
 func (w *world) send(x *exchange) {
 	w.meter.exchanges(w.now)
-	x.from.after(w.timeout, event{kind: overdue, exchange: x})
-	if w.network.Float64() >= w.loss {
-		w.events.push(event{at: w.now + w.trip(), kind: request, exchange: x})
+	x.from.after(int64(w.timeout), event{kind: overdue, exchange: x})
+	if !w.link.loses(x) {
+		w.events.push(event{at: w.now + w.link.trip(x), kind: request, exchange: x})
 	}
 }
 
@@ -184,16 +186,30 @@ func (w *world) serve(x *exchange) {
 	if at := time.Duration(w.now); at >= w.outageAt && at < w.outageAt+w.outageFor {
 		return
 	}
-	w.meter.settled(w.now, len(x.items))
-	for _, it := range x.items {
-		x.answers = append(x.answers, w.keys[it.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.far, it.ask))
+	w.meter.settled(w.now, len(x.messages))
+	for _, m := range x.messages {
+		x.answers = append(x.answers, w.keys[m.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.farLife, m.Message))
 	}
-	if w.network.Float64() >= w.loss {
-		x.from.after(w.trip(), event{kind: reply, exchange: x})
+	if !w.link.loses(x) {
+		x.from.after(w.link.trip(x), event{kind: reply, exchange: x})
 	}
 }
 
-// trip draws how long something is on its way.
-func (w *world) trip() int64 {
-	return int64(w.delay) + int64(w.network.ExpFloat64()*float64(w.jitter))
+// link is the network between instances and Redis. It is asked about each exchange on its way there, and
+// again on its way back.
+type link interface {
+	loses(x *exchange) bool
+	trip(x *exchange) int64 // ns
+}
+
+// lossy is a network that loses and delays by chance.
+type lossy struct {
+	setup
+	rng *rand.Rand
+}
+
+func (l *lossy) loses(*exchange) bool { return l.rng.Float64() < l.loss }
+
+func (l *lossy) trip(*exchange) int64 {
+	return int64(l.delay) + int64(l.rng.ExpFloat64()*float64(l.jitter))
 }

@@ -56,7 +56,7 @@ func TestBusyIsNotSuspended(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(1, 2))
 			var now int64
-			s := &settler{wall: func() int64 {
+			s := &suspension{wall: func() int64 {
 				if test.late != nil {
 					now += test.late(rnd)
 				}
@@ -66,7 +66,7 @@ func TestBusyIsNotSuspended(t *testing.T) {
 			resumed := 0
 			for now < hour {
 				now += tick
-				if s.lookLocked(func() int64 { return now }, window) {
+				if s.ended(func() int64 { return now }, window) {
 					resumed++
 				}
 			}

@@ -13,9 +13,10 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// Instances whose ledger answers now and then, some calls being decided from leases and some by the policy: what the policy admits is
-// at most the capacity in any window, of all that share it, and so is what each instance admits. Where all have something to do and
-// the policy decides alone, it admits that, whatever is heard in between: nothing counts twice, and nothing for longer than a window.
+// Instances whose ledger answers now and then, some calls being decided from leases and some by the policy:
+// what the policy admits is at most the capacity in any window, of all that share it, and so is what each
+// instance admits. Where all have something to do and the policy decides alone, it admits that, whatever is
+// heard in between: nothing counts twice, and nothing for longer than a window.
 func TestAlone(t *testing.T) {
 	seed := explore.Seed(t)
 	for run := range uint64(explore.Runs(16, 3000)) {
@@ -33,14 +34,14 @@ func TestAlone(t *testing.T) {
 		again := make([]int64, share)
 		admit := func(i int) {
 			a := w.accounts[i]
-			var v lease.Verdict
+			var v lease.Decision
 			if leases && a.Fresh(w.now) {
-				a.Absolute(&v, &a.groups, &w.terms, w.pace, w.capacity, w.now, 1, lease.Record)
+				a.Decide(&v, w.at(a), w.question(1, lease.Record))
 			}
-			alone := v.Ask || !leases || !a.Fresh(w.now)
+			alone := v.AskLedger || !leases || !a.Fresh(w.now)
 			if alone {
-				v = lease.Verdict{}
-				a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, share, w.now, 1, 0, true)
+				v = lease.Decision{}
+				a.DecideOffline(&v, w.at(a), w.question(1, lease.Record), share)
 				if !v.Allowed && v.Wait <= 0 {
 					t.Fatalf("%s: denied, with %d to wait", name, v.Wait)
 				}
@@ -70,7 +71,7 @@ func TestAlone(t *testing.T) {
 				if leases && rng.IntN(2) == 0 {
 					want = lease.More
 				}
-				ask := a.Ask(&w.terms, w.pace, w.now, 0, want)
+				ask := a.Message(w.at(a), 0, want)
 				if rng.Float64() < loss/2 {
 					a.Lost()
 					continue
@@ -80,7 +81,7 @@ func TestAlone(t *testing.T) {
 					a.Lost()
 					continue
 				}
-				a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
+				a.Hear(w.at(a), answer)
 			}
 		}
 		window := time.Duration(w.terms.Window) * time.Microsecond
@@ -107,15 +108,15 @@ func TestSilence(t *testing.T) {
 		a := w.accounts[0]
 		var at []int64
 		for ; w.now < windows*w.terms.Window; w.now += w.terms.Bucket + 1 {
-			var v lease.Verdict
-			a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
+			var v lease.Decision
+			a.DecideOffline(&v, w.at(a), w.question(1, lease.Record), 1)
 			at = append(at, w.now)
 			if w.now/100_000 > (w.now-w.terms.Bucket)/100_000 { // it is asked now and then
-				a.Ask(&w.terms, w.pace, w.now, 0, lease.Same)
+				a.Message(w.at(a), 0, lease.Same)
 				a.Lost()
 			}
 		}
-		ask := a.Ask(&w.terms, w.pace, w.now, 0, lease.Same)
+		ask := a.Message(w.at(a), 0, lease.Same)
 		at = at[ask.Base.Admitted:]
 		if len(ask.Groups) > 20 {
 			t.Errorf("%d windows: a message has %d groups", windows, len(ask.Groups))
@@ -144,9 +145,9 @@ func TestHeardLate(t *testing.T) {
 		w := newWorld(1, 2, 100, false)
 		a, b := w.accounts[0], w.accounts[1]
 		settle := func(x *account, want lease.Want) {
-			ask := x.Ask(&w.terms, w.pace, w.now, 0, want)
-			x.Hear(&x.groups, &w.terms, w.pace, w.now, w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask))
-			x.due = x.Due(&x.groups, &w.terms, w.pace, w.now)
+			ask := x.Message(w.at(x), 0, want)
+			x.Hear(w.at(x), w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask))
+			x.due = x.Due(w.at(x))
 		}
 		w.now = 1
 		settle(a, lease.More)
@@ -155,8 +156,8 @@ func TestHeardLate(t *testing.T) {
 			used++
 		}
 		for range 100 - used {
-			var v lease.Verdict
-			b.Alone(&v, &b.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
+			var v lease.Decision
+			b.DecideOffline(&v, w.at(b), w.question(1, lease.Record), 1)
 		}
 		w.now += late
 		settle(b, lease.Nothing) // it has nothing on lease
@@ -175,8 +176,9 @@ func TestHeardLate(t *testing.T) {
 	}
 }
 
-// A reservation that the policy admits counts until its expiry, or from then on what it is settled to, and what
-// was there before counts beside it: for the policy, alone and as one of two, whatever is heard in between.
+// A reservation that the policy admits counts until its expiry, or from then on what it is settled to, and
+// what was there before counts beside it: for the policy, alone and as one of two, whatever is heard in
+// between.
 func TestReservationsAlone(t *testing.T) {
 	const estimate = 20
 	for _, c := range []struct {
@@ -205,31 +207,35 @@ func TestReservationsAlone(t *testing.T) {
 			w := newWorld(1, 1, 100, false)
 			a := w.accounts[0]
 			settle := func() {
-				ask := a.Ask(&w.terms, w.pace, w.now, 0, lease.Same)
-				a.Hear(&a.groups, &w.terms, w.pace, w.now, w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask))
+				ask := a.Message(w.at(a), 0, lease.Same)
+				a.Hear(w.at(a), w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask))
 			}
 			alone := func(n uint64, record bool) bool {
-				var v lease.Verdict
-				a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, c.share, w.now, n, 0, record)
+				var v lease.Decision
+				mode := lease.Peek
+				if record {
+					mode = lease.Record
+				}
+				a.DecideOffline(&v, w.at(a), w.question(n, mode), c.share)
 				return v.Allowed
 			}
 			w.now = 1
 			settle()
-			a.Admit(&a.groups, &w.terms, w.capacity, w.now, 60)
+			a.Admit(w.at(a), w.question(60, lease.Record))
 			w.now = 50_000
 			alone(1, false)
 			w.now = 100_000
-			h := a.Hold(c.life)
+			h := a.Reserve(c.life)
 			if !alone(estimate, true) {
 				t.Fatalf("%s: the reservation is denied", name)
 			}
-			a.Release()
+			a.EndReserve()
 			if room := (40 - c.share*estimate) / c.share; alone(room+1, false) || room > 0 && !alone(room, false) {
 				t.Errorf("%s: until then, there is not room for %d", name, room)
 			}
 			switch w.now = 110_000; {
 			case c.later:
-				a.CommitLater(&a.groups, &w.terms, w.now, h, uint64(c.is))
+				a.CommitLater(w.at(a), h, uint64(c.is))
 			case c.is >= 0:
 				settle()
 				from, at, known := a.Locate(&w.terms, h)
@@ -237,7 +243,7 @@ func TestReservationsAlone(t *testing.T) {
 					t.Fatalf("%s: the reservation is not settled", name)
 				}
 				removed, added := w.ledger.Commit(w.terms.Span, w.now, from, at, estimate, uint64(c.is))
-				a.Commit(&a.groups, &w.terms, w.now, h, estimate, uint64(c.is), removed, added)
+				a.Commit(w.at(a), h, lease.Change{Was: estimate, Is: uint64(c.is), Removed: removed, Added: added})
 			}
 			w.now = 400_000
 			if heard {
@@ -260,18 +266,18 @@ func TestAnswerOnceAlone(t *testing.T) {
 	w := newWorld(1, 1, 100, false)
 	a := w.accounts[0]
 	w.now = 1
-	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Ask(&w.terms, w.pace, w.now, 0, lease.Same))
+	answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Message(w.at(a), 0, lease.Same))
 	w.now = 10_000
-	a.Admit(&a.groups, &w.terms, w.capacity, w.now, 60)
+	a.Admit(w.at(a), w.question(60, lease.Record))
 	admits := 0
 	for w.now = 50_000; w.now < 500_000; w.now += 5_000 {
-		var v lease.Verdict
-		a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
+		var v lease.Decision
+		a.DecideOffline(&v, w.at(a), w.question(1, lease.Record), 1)
 		if v.Allowed {
 			admits++
 		}
 		if w.now == 100_000 {
-			a.Hear(&a.groups, &w.terms, w.pace, w.now, answer)
+			a.Hear(w.at(a), answer)
 		}
 	}
 	if admits != 40 {
@@ -279,24 +285,24 @@ func TestAnswerOnceAlone(t *testing.T) {
 	}
 }
 
-// Reservations are told with their ages, too: none is told as younger by the time to its expiry, because it is
-// told together with what was admitted next.
+// Reservations are told with their ages, too: none is told as younger by the time to its expiry, because it
+// is told together with what was admitted next.
 func TestSilenceAboutReservations(t *testing.T) {
 	w := newWorld(1, 1, 1_000_000, false)
 	a := w.accounts[0]
 	var at []int64
 	for w.now = 1; w.now < w.terms.Window; w.now += 50_000 {
-		var v lease.Verdict
-		a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
-		a.Hold(300_000)
-		a.Alone(&v, &a.groups, &w.terms, w.capacity, nil, 1, w.now, 1, 0, true)
-		a.Release()
+		var v lease.Decision
+		a.DecideOffline(&v, w.at(a), w.question(1, lease.Record), 1)
+		a.Reserve(300_000)
+		a.DecideOffline(&v, w.at(a), w.question(1, lease.Record), 1)
+		a.EndReserve()
 		at = append(at, w.now, w.now-700_000)
 	}
 	w.now = w.terms.Window
 	at = slices.DeleteFunc(at, func(at int64) bool { return w.now-at >= w.terms.Window })
 	slices.Sort(at)
-	ask := a.Ask(&w.terms, w.pace, w.now, 0, lease.Same)
+	ask := a.Message(w.at(a), 0, lease.Same)
 	slices.SortFunc(ask.Groups, func(a, b lease.Group) int { return cmp.Compare(b.Age, a.Age) })
 	most := int64(0)
 	for _, g := range ask.Groups {

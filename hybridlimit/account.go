@@ -1,0 +1,86 @@
+package hybridlimit
+
+import (
+	"sync/atomic"
+
+	"github.com/trypema/trypema/internal/breaker"
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/window"
+)
+
+type shard = table.Shard[*account, window.Groups]
+
+// account is a key in use. The lock of its shard guards all of it but the fixed fields and the Turn. That
+// lock is never held while Redis is asked. The settler's lock may be taken under it.
+type account struct {
+	// Fixed.
+	key  string // in the table: with its group, see package groupkey
+	name string // in Redis
+	hash uint64
+
+	// The breaker of the server that had the key when that was last asked. It is read without a lock.
+	server atomic.Pointer[breaker.Breaker]
+
+	lease.Account
+	removed    bool          // the table has dropped it
+	fault      error         // what Redis last said about what it holds under the name, or nil
+	counted    int64         // part of the lease that is in the limiter's leased
+	waiting    []*waiter     // in the order in which they came
+	messageEnd chan struct{} // see wait
+
+	lease.Turn // the settler's lock guards it
+}
+
+// acquire locks the shard of a key and finds its account there, or adds it.
+func (l *limiter) acquire(hash uint64, key string, now int64) (*shard, table.Handle, *account) {
+	sh, h := l.table.Acquire(hash, key, now)
+	k := sh.State(h)
+	if *k == nil {
+		name := l.names.Of(key)
+		// key itself may be a part of a large string of the caller.
+		*k = &account{name: name, key: l.names.Form(name), hash: hash}
+		(*k).Holder = l.holders.Add(1)
+		(*k).server.Store(l.breakers.Of(name))
+	}
+	return sh, h, *k
+}
+
+// lock locks the shard of an account. Callers without the lock can take nothing from it any more.
+func (l *limiter) lock(k *account) *shard {
+	sh := l.table.Shard(k.hash)
+	sh.Lock()
+	if h := sh.Find(k.hash, k.key); h != table.None && !k.removed {
+		sh.State(h)
+	}
+	return sh
+}
+
+// remove is told that a key leaves the table. What it has not settled goes to Redis soon, and its lease goes
+// back.
+func (l *limiter) remove(g *window.Groups, k *account) {
+	k.Clear(g)
+	k.removed = true
+	if k.Unsettled() || k.Lent(l.now()) {
+		l.schedule(k, 0)
+	}
+}
+
+// groups returns the memory of the account's windows. An account that was removed has none in its shard.
+func (k *account) groups(sh *shard) *window.Groups {
+	if k.removed {
+		return new(window.Groups)
+	}
+	return &sh.Memory
+}
+
+// use says who needs the account.
+func (k *account) use() lease.Use {
+	switch {
+	case k.removed:
+		return lease.Removed
+	case len(k.waiting) > 0:
+		return lease.Wanted
+	}
+	return lease.Known
+}

@@ -1,0 +1,258 @@
+package hybridlimit
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/tally"
+	"github.com/trypema/trypema/internal/window"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// Allow implements trypema.Limiter.
+func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
+	err = l.judge(ctx, &d, key, rate, 1, true)
+	return d, err
+}
+
+// AllowN implements trypema.Limiter.
+func (l *limiter) AllowN(
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (d trypema.Decision, err error) {
+	err = l.judge(ctx, &d, key, rate, n, true)
+	return d, err
+}
+
+// Peek implements trypema.Limiter.
+func (l *limiter) Peek(
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (d trypema.Decision, err error) {
+	err = l.judge(ctx, &d, key, rate, max(n, 1), false)
+	return d, err
+}
+
+// check returns the capacity at a rate, or what is wrong: the rate is not valid, the key cannot be stored,
+// the provider is closed.
+func (l *limiter) check(key string, rate trypema.Rate) (uint64, error) {
+	c := min(window.Capacity(float64(rate), l.seconds), remote.MaxCapacity)
+	if c == 0 || key == "" || len(key) > remote.MaxKeyLen || l.closed.Load() {
+		return 0, l.refuse(key, rate)
+	}
+	return c, nil
+}
+
+// refuse says what check found.
+func (l *limiter) refuse(key string, rate trypema.Rate) error {
+	if l.closed.Load() {
+		return trypema.ErrClosed
+	}
+	if _, err := remote.Capacity(rate, l.options.Window); err != nil {
+		return err
+	}
+	return remote.CheckKey(key)
+}
+
+// judge decides a call: without the lock if the key is hot, otherwise by decide. It takes six parameters, all
+// that a caller gives: a hot call needs no request.
+func (l *limiter) judge(
+	ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, record bool,
+) error {
+	c, err := l.check(key, rate)
+	if err != nil || n == 0 {
+		if record {
+			l.tally.Count(tally.Failed)
+		}
+		return cmp.Or(err, remote.ErrZeroCost)
+	}
+	now := l.now()
+	plain := groupkey.Plain(key)
+	hash := l.table.Hash(plain)
+	if !l.suppressed && record {
+		if f := l.table.Shard(hash).Hot(plain, now); f != nil && !l.breakers.Gone() {
+			switch a, have, at, then := f.Take(c, now, n, true); a {
+			case table.Admitted:
+				if stands := l.tally.Count(tally.Allowed); stands > 0 {
+					l.sample(tally.Allowed, stands, key, now)
+				}
+				d.Allowed = true
+				d.Outcome = trypema.OutcomeAllowed
+				d.Limit = c
+				d.Remaining = c - have
+				d.RemainingAfterWaiting = c - have
+				return nil
+			case table.Denied:
+				if stands := l.tally.Count(tally.Denied); stands > 0 {
+					l.sample(tally.Denied, stands, key, now)
+				}
+				d.Limit = c
+				d.Remaining = window.Room(c, have)
+				d.RetryAfter = time.Duration(at - now)
+				d.RemainingAfterWaiting = c - then
+				return nil
+			}
+		}
+	}
+	r := request{key: plain, hash: hash, began: now, Call: lease.Call{Cost: n, Capacity: c}}
+	if record {
+		r.Mode = lease.Record
+	}
+	if l.suppressed {
+		r.Law, r.Dice = l.law(c), rand.Float64()
+	}
+	err = l.decide(ctx, d, &r)
+	if record {
+		l.count(key, d, err, now)
+	}
+	return err
+}
+
+// request is a call that has to be decided under the lock of its key.
+type request struct {
+	key   string // in the table
+	hash  uint64
+	began int64
+	lease.Call
+}
+
+// decide decides a call under the lock of its key. When this instance has nothing on lease, the call waits
+// for the answer to a message, unless the options say otherwise.
+func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) error {
+	waited := r.Mode == lease.Peek // which the Observer does not count
+	for now := r.began; ; now = l.now() {
+		sh, h, k := l.acquire(r.hash, r.key, now)
+		if l.closed.Load() {
+			sh.Unlock()
+			return trypema.ErrClosed
+		}
+		var v lease.Decision
+		at := l.moment(&sh.Memory, now)
+		alone := l.decidesAlone(k, now)
+		if !alone {
+			k.Decide(&v, at, &r.Call)
+		}
+		if alone || v.AskLedger && l.mayNotWait(k, now, r.began) {
+			l.decideAlone(d, k, at, &r.Call)
+			sh.Unlock()
+			l.schedule(k, now)
+			return nil
+		}
+		if v.AskLedger && l.options.OnEmpty == EmptyReject {
+			l.reject(&v, k, at, &r.Call)
+		}
+		if !v.AskLedger {
+			if !l.suppressed && r.Mode == lease.Record && sh.Asked(h) {
+				if f := k.Hot(at); f != nil {
+					sh.Open(h, f)
+				}
+			}
+			sh.Unlock()
+			l.tell(d, k, r.Capacity, &v)
+			return nil
+		}
+		w := &waiter{Call: r.Call, done: make(chan struct{})}
+		if !l.enqueue(k, w, now) {
+			sh.Unlock()
+			return trypema.ErrClosed
+		}
+		sh.Unlock()
+		if !waited {
+			l.tally.Count(tally.Waited)
+			waited = true
+		}
+		switch err := l.waitFor(ctx, k, w, r.began); {
+		case err != nil:
+			return err
+		case !w.failed:
+			l.tell(d, k, r.Capacity, &w.decision)
+			return nil
+		}
+	}
+}
+
+// enqueue has a call wait for the answer to the next message of its key. It reports false if the limiter is
+// closed. The shard must be locked.
+func (l *limiter) enqueue(k *account, w *waiter, now int64) bool {
+	if k.Lapsed(now) {
+		l.lapsed.Add(1)
+	}
+	if !l.urge(k) {
+		return false
+	}
+	k.waiting = append(k.waiting, w)
+	return true
+}
+
+// reject denies a call that would have to wait, as EmptyReject says. A lease for it is asked for in the
+// background. The shard must be locked.
+func (l *limiter) reject(v *lease.Decision, k *account, at *lease.Moment, c *lease.Call) {
+	if c.Mode != lease.Peek {
+		k.Miss(c.Cost)
+	}
+	k.Deny(v, at, c)
+}
+
+// decidesAlone reports whether the failure policy has to decide: there is nothing on lease, and there will be
+// nothing. The shard must be locked.
+func (l *limiter) decidesAlone(k *account, now int64) bool {
+	return !k.Fresh(now) && k.server.Load().Gone() || k.Leased() == 0 && l.takesNothing(k)
+}
+
+// mayNotWait reports whether a call that began at an instant must not wait for Redis, or not any longer.
+func (l *limiter) mayNotWait(k *account, now, began int64) bool {
+	return k.server.Load().Gone() || now-began >= int64(l.options.Timeout)
+}
+
+// decideAlone decides by the failure policy. The shard must be locked.
+func (l *limiter) decideAlone(d *trypema.Decision, k *account, at *lease.Moment, c *lease.Call) {
+	switch l.options.OnFailure {
+	case redislimit.FailLocal:
+		var v lease.Decision
+		k.DecideOffline(&v, at, c, uint64(l.options.Instances))
+		remote.Decide(d, c.Capacity, &v.Verdict, time.Nanosecond, l.denial)
+	case redislimit.FailOpen:
+		if c.Mode == lease.Record {
+			k.Admit(at, c)
+		}
+		*d = remote.Open(c.Capacity, c.Cost)
+	default:
+		k.Touch(at.Now)
+		*d = remote.Closed(c.Capacity, c.Cost, l.options.RetryInterval, l.denial)
+	}
+	d.Fallback = true
+}
+
+// takesNothing reports whether messages ask for no lease: while FailLocal decides, which does not count what
+// the ledger grants. A lost answer would only keep its grant from others.
+func (l *limiter) takesNothing(k *account) bool {
+	return l.options.OnFailure == redislimit.FailLocal && k.server.Load().Gone() || l.sharing(k)
+}
+
+// sharing reports whether FailLocal gives each instance its share of the limit: while Redis is unavailable,
+// and until the other instances must have noticed, too, that it is back, and have settled what they admitted
+// without it.
+func (l *limiter) sharing(k *account) bool {
+	if l.options.OnFailure != redislimit.FailLocal || l.options.Instances == 1 {
+		return false
+	}
+	b := k.server.Load()
+	if b.Gone() {
+		return true
+	}
+	pace := l.pace.Load()
+	return time.Since(b.Back()) < l.options.RetryInterval+time.Duration(2*pace.Slack)
+}
+
+// tell makes d what an account has decided, and has the key settle when that says.
+func (l *limiter) tell(d *trypema.Decision, k *account, capacity uint64, v *lease.Decision) {
+	if v.SettleAt > 0 {
+		l.schedule(k, v.SettleAt)
+	}
+	remote.Decide(d, capacity, &v.Verdict, time.Nanosecond, l.denial)
+}

@@ -1,0 +1,172 @@
+package lease
+
+import (
+	"math"
+
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Decide decides a call by what is on lease, or says that the ledger must be asked. d must be the zero
+// Decision.
+func (a *Account) Decide(d *Decision, m *Moment, c *Call) {
+	at := *m
+	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
+	if m.Suppressed {
+		a.suppressed(d, &at, c)
+	} else {
+		a.absolute(d, &at, c)
+	}
+}
+
+func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
+	now, n, capacity, k := m.Now, c.Cost, c.Capacity, &a.knowledge
+	a.calledAt, a.capacity = max(a.calledAt, now), capacity
+	have := a.view.Counts().Admitted
+	charged, fresh := have, a.Fresh(now)
+	if fresh {
+		charged = min(have+k.others, math.MaxInt64)
+	}
+	d.Now, d.Then = min(charged, capacity), min(charged, capacity)
+	switch {
+	case n > capacity:
+		d.Wait, d.Then = window.Never, 0
+		d.AskLedger = !k.answered // the caller is told what remains
+	case fresh && n <= a.budget && (capacity >= a.ceiling || charged <= capacity && n <= capacity-charged):
+		d.Allowed = true
+		if c.Mode == Record {
+			a.record(m, window.Counts{Admitted: n})
+			a.spend(n)
+			d.Now = min(d.Now+n, capacity)
+			d.Then = d.Now
+		}
+		a.settleIfLow(d, now)
+	case fresh && c.Mode == Peek && n <= a.budget+k.free && capacity >= a.ceiling:
+		d.Allowed = true
+	case (have > capacity || n > capacity-have) && !a.ledgerHadRoom(now, capacity, n):
+		// The window is full, unless others have given back some of it.
+		at, then := a.view.Fits(m.Groups, m.Span, capacity-n)
+		a.demand.exhaust(now)
+		at += a.lag(m)
+		d.Wait, d.Then = at+m.Pace.Slack-now, then
+		d.SettleAt = min(at, max(now, a.exchange.sentAt+recheckIntervals*m.Interval))
+		if now >= k.promisedRetryAt || at+m.Pace.Slack < k.promisedRetryAt {
+			k.promisedRetryAt = at + m.Pace.Slack
+		}
+	case a.exhausted(now, capacity):
+		a.demand.exhaust(now)
+		d.Wait, d.Then = k.exhaustedUntil-now, min(have, capacity-n)
+	default:
+		a.demand.exhaust(now)
+		d.AskLedger = true
+	}
+}
+
+func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
+	now, n, l, k := m.Now, c.Cost, &c.Law, &a.knowledge
+	a.calledAt, a.capacity = max(a.calledAt, now), l.Hard
+	if !a.Fresh(now) {
+		a.demand.exhaust(now)
+		d.AskLedger = true
+		return
+	}
+	a.demand.halfFull = a.view.Counts().Observed() > l.Capacity/2
+	a.view.Suppressed(&d.Verdict, m.Groups, m.Span, l, now, n, c.Dice, false)
+	switch {
+	case !d.Allowed:
+		if d.Wait != window.Never {
+			d.Wait += a.lag(m) + m.Pace.Slack
+		}
+	case n <= a.budget && (l.Hard >= a.ceiling || d.Now+k.others+n <= l.Hard):
+		if c.Mode == Record {
+			a.record(m, window.Counts{Admitted: n})
+			a.spend(n)
+			d.Now += n
+			d.Then = d.Now
+		}
+		a.settleIfLow(d, now)
+		return
+	case c.Mode == Peek && n <= a.budget+k.free && l.Hard >= a.ceiling:
+		return
+	case a.exhausted(now, l.Hard) && now < k.sharedUntil:
+		// Others have the rest up to the hard capacity.
+		a.demand.exhaust(now)
+		d.Allowed, d.Factor, d.Wait = false, 1, k.exhaustedUntil-now
+	default:
+		a.demand.exhaust(now)
+		d.AskLedger = true
+		return
+	}
+	if c.Mode == Record {
+		if a.budget == 0 && !a.Unsettled() { // it may not be due at all, and what is declined can wait
+			d.SettleAt = now + m.Window/2
+		}
+		a.record(m, window.Counts{Declined: n})
+	}
+}
+
+// Deny denies a call for which the ledger must be asked, and which does not wait for that, or has waited
+// enough. Under Suppressed it records the call as declined if the mode is Record.
+func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
+	at := *m
+	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
+	now, capacity := at.Now, c.Capacity
+	have := min(a.view.Counts().Admitted, capacity)
+	wait := m.Pace.Trip + m.Pace.Slack
+	if a.exchange.underWay { // an answer that is late may be as late again
+		wait = max(wait, now-a.exchange.sentAt)
+	}
+	d.Verdict = window.Verdict{Wait: wait, Now: have, Then: min(have, capacity-min(c.Cost, capacity))}
+	if c.Cost > capacity {
+		d.Wait, d.Then = window.Never, 0
+	}
+	if m.Suppressed {
+		d.Factor = 1
+		if c.Mode == Record {
+			a.record(&at, window.Counts{Declined: c.Cost})
+		}
+	}
+	d.AskLedger, d.SettleAt = false, now
+	if d.Wait != window.Never {
+		a.calledAt = max(a.calledAt, now+d.Wait) // the caller may come again then
+	}
+}
+
+// Admit records a call that is admitted whatever the window holds.
+func (a *Account) Admit(m *Moment, c *Call) {
+	at := *m
+	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
+	a.calledAt, a.capacity = max(a.calledAt, at.Now), c.Capacity
+	a.record(&at, window.Counts{Admitted: min(c.Cost, maxCount-min(maxCount, a.view.Counts().Admitted))})
+}
+
+// ledgerHadRoom reports whether the ledger had room for a call in its last answer. If the view has none then,
+// it does not know that others have given back what they had reserved, or that the window was set to
+// something less.
+func (a *Account) ledgerHadRoom(now int64, capacity, n uint64) bool {
+	return a.Fresh(now) && capacity >= a.ceiling && n <= a.budget+a.knowledge.free
+}
+
+// exhausted reports whether the ledger is known to have nothing to give for calls up to a capacity.
+func (a *Account) exhausted(now int64, capacity uint64) bool {
+	return now < a.knowledge.exhaustedUntil && capacity <= a.ceiling && a.Fresh(now)
+}
+
+// settleIfLow has the account settle before the budget is used up.
+func (a *Account) settleIfLow(d *Decision, now int64) {
+	if a.budget < a.lowBudget() {
+		d.SettleAt = now
+	}
+}
+
+// lag is how much later than the view says the ledger may have room: it has heard of every event later, and
+// may hold it in one group with later events of others.
+func (a *Account) lag(m *Moment) int64 {
+	lag := m.Pace.Trip
+	if m.Now < a.knowledge.settleDelayUntil {
+		lag = max(lag, a.knowledge.settleDelay)
+	}
+	if m.Now < a.knowledge.sharedUntil {
+		lag += m.Bucket
+	}
+	return lag
+}

@@ -1,0 +1,279 @@
+package lease
+
+import "github.com/trypema/trypema/internal/window"
+
+// Message is what a holder says about one key, and wants. Instants and durations are in µs.
+type Message struct {
+	Holder   uint64 // not 0
+	Seq      uint64 // number of this message
+	Slot     uint64 // where the ledger keeps the holder, by its last answer
+	Capacity uint64 // that leases must not pass: of a window, or the hard one
+
+	Hold     uint64 // what the holder has of its lease, and goes on using until it is answered
+	Near     uint64 // what it wants beyond that near the limit
+	NearLife int64  // how long it wants that
+	Far      uint64 // what it wants far from the limit, for the life that leases have there
+	Need     uint64 // cost of the calls that wait; Hold may be used up by then
+
+	Base   window.Counts // settled before Groups, as far as the holder knows
+	Groups []Group       // since then, the oldest first
+	Whole  bool          // the answer is to contain all groups
+}
+
+// Group is a number of events: how old the last one is, and how much older the first.
+type Group struct {
+	Age, Span int64
+	window.Counts
+}
+
+// Answer is what the ledger says.
+type Answer struct {
+	Stale bool // a later message of the holder was here before; nothing was done
+
+	Grant  uint64 // beyond Hold; all of the lease may be used for Life from the instant of asking
+	Life   int64
+	Slot   uint64
+	Live   window.Counts // what the window holds, that of the message included
+	Others uint64        // on lease to others
+	Before window.Counts // running counts, before and after what was in the message
+	After  window.Counts
+	Now    int64   // from which ages count, by the ledger's clock
+	Whole  bool    // it was asked for Groups:
+	Groups []Group // what the window holds
+}
+
+// Want is what a message wants of the ledger.
+type Want uint8
+
+// The wants: More is what the demand needs, Same keeps the lease as it is, Nothing gives it back.
+const (
+	More Want = iota
+	Same
+	Nothing
+)
+
+// exchange is the message under way, or the last one. Its invariant: at most one message of an account is
+// under way, and its answer is only heard if it has the number of the last one.
+type exchange struct {
+	seq      uint64 // number of the message
+	slot     uint64
+	underWay bool
+	void     bool  // the lease that the answer brings must not be used
+	lost     bool  // the last message has no answer
+	sentAt   int64 // when the message was made
+
+	hold       uint64
+	near, far  uint64 // wanted beyond hold
+	nearTarget uint64 // budgets that were wanted
+	farTarget  uint64
+	capacity   uint64
+	nearLife   int64 // µs
+	slow       bool  // nearLife is that of a slow lease
+}
+
+// largeSettled is from where on an account counts anew, under another number: messages have no room for more.
+const largeSettled = 1 << 50
+
+// UnderWay reports whether a message is under way.
+func (a *Account) UnderWay() bool { return a.exchange.underWay }
+
+// SentAt returns when the last message was made.
+func (a *Account) SentAt() int64 { return a.exchange.sentAt }
+
+// Seq returns the number of the last message.
+func (a *Account) Seq() uint64 { return a.exchange.seq }
+
+// Lost notes that the message under way has no answer. The next one says it all again.
+func (a *Account) Lost() {
+	a.exchange.underWay, a.exchange.void, a.exchange.lost, a.unsettled.sent = false, false, true, 0
+}
+
+// Message returns the message to send at m.Now. need is at least what the calls cost that wait. No message
+// may be under way.
+func (a *Account) Message(m *Moment, need uint64, want Want) Message {
+	x, u, now := &a.exchange, &a.unsettled, m.Now
+	u.forget(m.Window, now)
+	if now >= a.leaseEnd || want == Nothing {
+		a.budget, a.leaseEnd = 0, min(a.leaseEnd, now)
+	}
+	x.seq++
+	out := Message{Holder: a.Holder, Seq: x.seq, Slot: x.slot, Capacity: a.capacity, Base: u.settled}
+	out.Whole = !a.knowledge.answered || a.knowledge.wantsWindow || a.dated(m)
+	life := m.Pace.Near
+	if want == More {
+		life = a.wants(m, &out, need)
+	}
+	a.demand.missedCost, a.demand.unchargedCost = 0, 0
+	if a.spell != nil {
+		a.spell.unsent = window.Counts{}
+	}
+	out.Hold, out.NearLife = a.budget, life/m.Micro
+	if out.Hold > 0 || want == More {
+		a.chargedUntil = max(a.chargedUntil, now+max(life, m.Pace.Far)+m.Window)
+	}
+	for _, g := range u.groups {
+		age, span := max(0, now-g.last)/m.Micro, (g.last-g.first)/m.Micro
+		out.Groups = append(out.Groups, Group{age, span, g.Counts})
+	}
+	u.open, u.sent = false, len(u.groups)
+	x.underWay, x.sentAt = true, now
+	x.hold, x.near, x.far, x.capacity, x.nearLife = out.Hold, out.Near, out.Far, out.Capacity, out.NearLife
+	return out
+}
+
+// wants sets what a message wants, and returns the life of a lease near the limit. What the lease has beyond
+// that goes back.
+func (a *Account) wants(m *Moment, out *Message, need uint64) (life int64) {
+	x, d := &a.exchange, &a.demand
+	d.estimate(m.Terms, m.Now)
+	a.interval = a.enough(d.rate * float64(m.Pace.Interval+m.Pace.Trip))
+	life, x.nearTarget = m.Pace.Near, a.interval
+	if x.slow = !d.halfFull && d.rate*float64(m.Pace.Interval) < slowDemand; x.slow {
+		life = max(life, a.slowLife(m.Terms))
+		x.nearTarget = max(a.interval, min(a.enough(d.rate*float64(life)), a.knowledge.free/slowPart))
+	}
+	x.farTarget = max(a.enough(d.rate*float64(m.Pace.Far)*5/4), a.capacity/coldPart)
+	had := a.budget
+	if a.kind != far { // what was leased far from the limit is too much near it
+		a.budget = min(a.budget, max(x.nearTarget, need))
+	}
+	if a.capacity < a.ceiling { // as is what was leased for a larger capacity
+		a.budget = min(a.budget, x.farTarget)
+	}
+	if a.budget < had {
+		a.knowledge.exhaustedUntil = 0 // the ledger has again what goes back
+	}
+	out.Need = min(max(need, d.missedCost), a.capacity) // all of it: the budget may be used up by then
+	out.Near = max(x.nearTarget-min(x.nearTarget, a.budget), out.Need)
+	out.Far = max(x.farTarget-min(x.farTarget, a.budget), out.Need)
+	return life
+}
+
+// Hear takes the answer to the message under way, which came at m.Now.
+func (a *Account) Hear(m *Moment, r Answer) {
+	a.exchange.underWay = false
+	if r.Stale {
+		a.unsettled.sent = 0
+		return
+	}
+	at := *m
+	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
+	a.exchange.lost = false
+	// The duration is by the clock of the call: time does not run back in the view.
+	a.knowledge.answerDelay = min(m.Now-a.exchange.sentAt, m.Window/4)
+	a.hearSettled(&at, r)
+	news := excess(r.Before, a.knowledge.running) // what others have settled since the last answer
+	a.hearWindow(&at, r, news)
+	a.hearSpell(&at)
+	k := &a.knowledge
+	k.running, k.live, k.answered, a.exchange.slot = r.After, r.Live, true, r.Slot
+	if k.disagreements++; r.Whole || a.agrees(r.Live) {
+		k.disagreements = 0
+	}
+	k.wantsWindow = k.disagreements >= maxDisagreements || a.exchange.void
+	a.hearLease(&at, r, news)
+}
+
+// hearSettled takes out what the message has settled.
+func (a *Account) hearSettled(m *Moment, r Answer) {
+	k, u, sentAt := &a.knowledge, &a.unsettled, a.exchange.sentAt
+	if took := m.Now - sentAt; u.sent > 0 && (took >= k.settleDelay || m.Now >= k.settleDelayUntil) {
+		k.settleDelay, k.settleDelayUntil = took, m.Now+m.Window
+	}
+	u.acknowledge(func(at int64) (int64, bool) {
+		age := max(0, sentAt-at) / m.Micro
+		return r.Now - age, age < m.Window/m.Micro
+	})
+	k.ledgerTime, k.ledgerTimeAt = r.Now, sentAt
+	if u.settled.Admitted >= largeSettled || u.settled.Declined >= largeSettled {
+		// All that was sent is acknowledged, so a holder of which the ledger has not heard can go on. What
+		// this one has on lease stays charged until it has aged out.
+		a.Holder, u.settled = a.Holder+1<<32, window.Counts{}
+	}
+}
+
+// hearWindow enters what others have settled into the view, or replaces the view by what the answer says.
+func (a *Account) hearWindow(m *Moment, r Answer, news window.Counts) {
+	k := &a.knowledge
+	switch {
+	case r.Whole:
+		a.clearView(m.Groups)
+		for _, q := range r.Groups {
+			at := m.Now - q.Age*m.Micro
+			a.view.Place(m.Groups, m.Span, m.Now, at, at, q.Counts)
+			if s := a.spell; s != nil && at-m.Bucket <= s.began {
+				s.before.Place(m.Groups, m.Span, m.Now, at, at, q.Counts)
+			}
+		}
+		a.placeUnsettled(m)
+		k.othersHeardLate = false
+	case k.answered:
+		a.view.Record(m.Groups, m.Span, m.Now, news)
+		k.othersHeardLate = k.othersHeardLate ||
+			m.Now-a.demand.since > m.Window/datedPart && news.Admitted > a.exchange.capacity/datedCostPart
+	}
+}
+
+// hearLease takes what was granted.
+func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
+	x, k, now := &a.exchange, &a.knowledge, m.Now
+	a.leaseEnd = x.sentAt + r.Life*m.Micro/1000*999
+	a.budget += r.Grant
+	if x.void {
+		a.budget, a.leaseEnd, x.void = 0, min(a.leaseEnd, now), false
+	}
+	if x.hold+r.Grant == 0 {
+		a.chargedUntil = 0
+	}
+	a.ceiling, k.others, k.othersAdmit = x.capacity, r.Others, now+m.Pace.Far+m.Window
+	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
+	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any
+	// more.
+	a.budget -= min(a.budget, taken-min(taken, x.capacity))
+	a.budget -= min(a.budget, a.demand.unchargedCost)
+	k.free = x.capacity - min(x.capacity, taken)
+	wanted := x.near
+	switch {
+	case r.Life != x.nearLife:
+		a.kind, a.target, wanted = far, x.farTarget, x.far
+	case x.slow:
+		a.kind, a.target = slow, x.nearTarget
+	default:
+		a.kind, a.target = near, x.nearTarget
+	}
+	a.target = min(a.target, a.budget)
+	k.exhaustedUntil = 0
+	if r.Others > 0 || !r.Whole && news != (window.Counts{}) {
+		k.sharedUntil = now + m.Window + m.Bucket
+	}
+	// Where there are no others and still less than there should be, the ledger has only not seen it yet.
+	others := now < k.sharedUntil
+	if r.Grant < wanted && a.kind != far && (others || a.view.Counts().Admitted+a.budget >= x.capacity) {
+		k.exhaust(now+m.Pace.Slack, now)
+	}
+	a.demand.admitted, a.demand.since, a.demand.exhaustedAt = 0, now, 0
+}
+
+// Due returns when the account should settle next, after an answer: in an interval; if the window is full,
+// when there may be room again; or in the second half of a lease that lives long.
+func (a *Account) Due(m *Moment) int64 {
+	k, sentAt := &a.knowledge, a.exchange.sentAt
+	next := sentAt + m.Pace.Interval - m.Interval/4 // the tick that is about an interval after the last
+	switch {
+	case a.kind == far || a.kind == slow && a.budget > 0:
+		// Accounts do not all renew at once.
+		return max(next, sentAt+(a.leaseEnd-sentAt)*int64(8+a.Holder%6)/16)
+	case k.exhaustedUntil > 0 && k.others == 0 && a.budget == 0:
+		if k.othersHeardLate { // the account must know the window before it rests for long
+			k.wantsWindow = true
+			return next
+		}
+		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
+			at, _ := a.view.Fits(m.Groups, m.Span, a.capacity-1)
+			at += a.lag(m)
+			k.exhaust(max(k.exhaustedUntil, at+m.Pace.Slack), m.Now)
+			return max(next, min(at, sentAt+recheckIntervals*m.Interval))
+		}
+	}
+	return next
+}

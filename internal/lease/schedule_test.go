@@ -1,0 +1,195 @@
+package lease_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// The unit of time is a µs here, and ticks are 100 µs apart.
+var ticks = lease.Terms{Span: window.Span{Window: 10_000, Bucket: 100}, Micro: 1, Interval: 100}
+
+type timed struct {
+	lease.Turn
+	n int
+}
+
+func newSchedule() *lease.Schedule[*timed] {
+	s := new(lease.Schedule[*timed])
+	s.Init(&ticks)
+	return s
+}
+
+func keysOf(n int) (keys []*timed) {
+	for i := range n {
+		keys = append(keys, &timed{n: i})
+	}
+	return keys
+}
+
+func numbers(keys []*timed) (all []int) {
+	for _, k := range keys {
+		all = append(all, k.n)
+	}
+	return all
+}
+
+// Each key is ready at the first tick at or after its instant, however far ahead that is, and in the order of
+// the ticks. The earlier of two instants counts.
+func TestScheduleTicks(t *testing.T) {
+	s := newSchedule()
+	keys := keysOf(7)
+	if rest := s.Start(0); rest != 100 {
+		t.Errorf("the first tick is in %d", rest)
+	}
+	far := int64(3 * 1024 * 100) // the wheel has gone round three times by then
+	for i, at := range []int64{250, 200, 201, far, 0, 900, 300} {
+		s.Settle(keys[i], at)
+	}
+	s.Settle(keys[5], 300)
+	s.Settle(keys[6], 700)
+	for _, tick := range []struct {
+		now  int64
+		want []int
+	}{
+		{100, []int{4}}, {200, []int{1}}, {299, nil}, {300, []int{0, 2, 6, 5}}, {1000, nil}, {far - 1, nil}, {far, []int{3}},
+	} {
+		s.BeginTick(tick.now)
+		batch, probes := s.Take(nil)
+		if got := numbers(batch); !slices.Equal(got, tick.want) || len(probes) > 0 {
+			t.Errorf("at %d: %v are ready, and %v probe, want %v", tick.now, got, numbers(probes), tick.want)
+		}
+		for _, k := range batch {
+			s.Retire(k)
+		}
+	}
+	if _, more := s.EndTick(far, far+10, 0); more || s.Running() || !s.Rests() {
+		t.Error("a schedule without keys goes on")
+	}
+}
+
+// An exchange takes so many keys, and the others stay in their order. Keys of a server that is unavailable
+// stay, too, are no load, and some probe it.
+func TestScheduleTake(t *testing.T) {
+	s := newSchedule()
+	keys := keysOf(2*lease.MaxBatch + 3)
+	s.Start(0)
+	for _, k := range keys {
+		s.Settle(k, 0)
+	}
+	reach := func(k *timed) lease.Reach {
+		switch {
+		case k.n%2 == 0:
+			return lease.Reachable
+		case k.n < 10:
+			return lease.Probe
+		}
+		return lease.Unreachable
+	}
+	batch, probes := s.Take(reach)
+	if len(batch) != lease.MaxBatch || batch[1].n != 2 || !slices.Equal(numbers(probes), []int{1, 3, 5, 7, 9}) {
+		t.Fatalf("%d keys, and %v probe", len(batch), numbers(probes))
+	}
+	batch, _ = s.Take(reach)
+	if !slices.Equal(numbers(batch), []int{2 * lease.MaxBatch, 2*lease.MaxBatch + 2}) {
+		t.Errorf("then %v", numbers(batch))
+	}
+	s.EndTick(0, 0, 0)
+	if got := s.Pace().Interval; got != ticks.Interval {
+		t.Errorf("keys that cannot be reached slow settling down to %d", got)
+	}
+	batch, _ = s.Take(nil)
+	if len(batch) != lease.MaxBatch-4 || batch[0].n != 11 || batch[1].n != 13 {
+		t.Errorf("then %d keys, the first %v", len(batch), numbers(batch[:2]))
+	}
+	s.Settle(keys[0], 0)
+	s.EndTick(0, 0, 0)
+	if got := s.Pace().Interval; got <= ticks.Interval {
+		t.Errorf("keys that are left do not slow settling down: %d", got)
+	}
+}
+
+// Urgent keys go in flights, of which there are so many, and each key is in one of them. A key that is
+// urgent, ready or due does not retire.
+func TestScheduleUrgent(t *testing.T) {
+	s := newSchedule()
+	keys := keysOf(lease.MaxBatch)
+	flights := 0
+	for range 2 {
+		for _, k := range keys {
+			if s.Urge(k) {
+				flights++
+			}
+		}
+	}
+	s.Retire(keys[0])
+	if flights != lease.MaxFlights || !keys[0].Active() || s.Active() != len(keys) {
+		t.Errorf("%d flights, %d active keys", flights, s.Active())
+	}
+	var all []int
+	for batch := s.TakeUrgent(); len(batch) > 0; batch = s.TakeUrgent() {
+		if len(batch) > lease.MaxBatch/4 {
+			t.Errorf("%d urgent keys at once", len(batch))
+		}
+		all = append(all, numbers(batch)...)
+	}
+	if !slices.Equal(all, numbers(keys)) {
+		t.Errorf("%d keys came, want each of %d once, in order", len(all), len(keys))
+	}
+	s.Start(0)
+	s.Settle(keys[0], 0)
+	s.Settle(keys[1], 1000)
+	for _, k := range keys {
+		s.Retire(k)
+	}
+	if s.Active() != 2 || !keys[0].Active() || !keys[1].Active() {
+		t.Errorf("%d keys are active, want one that is ready and one that is due", s.Active())
+	}
+	if !s.Urge(keys[5]) {
+		t.Error("one flight has ended, and no other begins")
+	}
+}
+
+// The first round trip sets the pace at once. Later ones do so at a tick, those of large exchanges never. An
+// answer that was too late for its lease does so at once.
+func TestScheduleMeasures(t *testing.T) {
+	s := newSchedule()
+	trip := func() int64 { return s.Pace().Trip - 100 } // a tenth of a ms is added
+	if got := trip(); got != 2000 {
+		t.Errorf("assumed %d for a message and its answer", got)
+	}
+	s.Answered(300, 1)
+	if got := trip(); got != 600 {
+		t.Errorf("measured 300, taken for %d", got)
+	}
+	s.Answered(1100, 1)
+	s.Answered(99_000, lease.MaxRun+1)
+	if got := trip(); got != 600 {
+		t.Errorf("%d before the tick", got)
+	}
+	s.EndTick(100, 150, 0)
+	if got := trip(); got != 800 {
+		t.Errorf("%d after the tick", got)
+	}
+	s.Slowed(5000)
+	s.Slowed(4000)
+	if got := trip(); got != 10_000 {
+		t.Errorf("%d after an answer that took 5000", got)
+	}
+}
+
+// The next tick is at a multiple of the interval, or a quarter of one after an exchange that took longer.
+func TestScheduleRests(t *testing.T) {
+	for _, test := range []struct{ began, ended, rest int64 }{
+		{100, 100, 100}, {100, 140, 60}, {130, 140, 60}, {100, 180, 25}, {100, 900, 25},
+	} {
+		s := newSchedule()
+		s.Start(0)
+		s.Settle(new(timed), 5000)
+		if rest, more := s.EndTick(test.began, test.ended, 0); !more || rest != test.rest {
+			t.Errorf("from %d to %d: rests %d, want %d", test.began, test.ended, rest, test.rest)
+		}
+	}
+}
