@@ -83,7 +83,7 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 	@./scripts/fuzz.sh $(FUZZTIME) $(filter-out ./examples,$(MODULES))
 
 mutants: ## the core broken in small ways, each of which the tests must notice; ARGS='-run lua' for some of them
-	@$(GO) run ./internal/mutants $(ARGS)
+	@$(GO) run ./internal/proof/mutants $(ARGS)
 
 soak: ## all six limiters for SOAK (10m), with faults and keys without end, and a verdict; ARGS='--out DIR' for a picture
 	@$(GO) run ./internal/thirdparty/soak --for $(SOAK) $(ARGS)

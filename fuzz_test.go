@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/proof/model"
 )
 
 // FuzzRate: a capacity is the whole part of rate × window, computed exactly, or the number that it is just below by rounding; it

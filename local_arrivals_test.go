@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/anywindow"
-	"github.com/trypema/trypema/internal/arrivals"
+	"github.com/trypema/trypema/internal/proof/anywindow"
+	"github.com/trypema/trypema/internal/proof/arrivals"
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 

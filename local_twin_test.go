@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/model"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/model"
 	"github.com/trypema/trypema/internal/window"
 )
 

@@ -21,9 +21,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/guard"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
 // Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else has a default. A method is named in
@@ -91,12 +91,12 @@ type Options struct {
 // Limit is a limit for calls. It is made by New.
 type Limit struct {
 	o        Options
-	failures *front.Failures
+	failures *middleware.Failures
 }
 
 // New returns a Limit, or an error that wraps trypema.ErrInvalidOptions and names the field.
 func New(o Options) (*Limit, error) {
-	if err := front.Check("grpclimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
+	if err := middleware.Check("grpclimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
 		return nil, err
 	}
 	if o.MaxWait < 0 {
@@ -109,7 +109,7 @@ func New(o Options) (*Limit, error) {
 	if o.Name == "" {
 		o.Name = "default"
 	}
-	return &Limit{o, front.NewFailures(o.Logger, "grpclimit: calls cannot be judged")}, nil
+	return &Limit{o, middleware.NewFailures(o.Logger, "grpclimit: calls cannot be judged")}, nil
 }
 
 // serve is admit on a server. gRPC does not recover a panic, so one of a function of the options would end
@@ -136,7 +136,7 @@ func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time
 	}
 	k, ok := key(ctx, method)
 	if !ok {
-		k = front.Keyless
+		k = middleware.Keyless
 	}
 	cost := uint64(1)
 	if l.o.Cost != nil {
@@ -155,7 +155,7 @@ func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time
 	if l.o.Shadow {
 		wait = 0
 	}
-	d, err := front.Allow(ctx, wait, func() (trypema.Decision, error) { return decide(ctx, method, k, cost) })
+	d, err := middleware.Allow(ctx, wait, func() (trypema.Decision, error) { return decide(ctx, method, k, cost) })
 	if l.o.Seen != nil {
 		l.o.Seen(ctx, method, d, err)
 	}

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
-	"github.com/trypema/trypema/internal/front"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
 // KeyFunc says who shares a limit: calls with the same key do. ok is false for a call that has none. It is called by many goroutines.
@@ -20,11 +20,11 @@ func ByPeer() KeyFunc {
 		if !ok || p.Addr == nil {
 			return "", false
 		}
-		ip, ok := front.ParseIP(p.Addr.String())
+		ip, ok := middleware.ParseIP(p.Addr.String())
 		if !ok {
 			return "", false
 		}
-		return front.IPKey(ip), true
+		return middleware.IPKey(ip), true
 	}
 }
 
@@ -41,7 +41,7 @@ func ByMetadata(name string) KeyFunc {
 		if len(values) == 0 || values[0] == "" {
 			return "", false
 		}
-		return front.Hash(values[0]), true
+		return middleware.Hash(values[0]), true
 	}
 }
 
@@ -50,7 +50,7 @@ func ByMetadata(name string) KeyFunc {
 func Combine(all ...KeyFunc) KeyFunc {
 	all = slices.Clone(all)
 	return func(ctx context.Context, method string) (string, bool) {
-		return front.Join(len(all), func(i int) (string, bool) {
+		return middleware.Join(len(all), func(i int) (string, bool) {
 			if all[i] == nil {
 				return "", false
 			}

@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
 // ClientIPOptions say how ByClientIP finds the address of a client. With the zero value it is what ByIP
@@ -61,7 +61,7 @@ const (
 //
 // The error wraps trypema.ErrInvalidOptions: without a header or a proxy it could not tell anybody apart.
 func ByForwardedIP(header string, proxies ...netip.Prefix) (KeyFunc, error) {
-	c := clientIP{bits: front.SiteBits}
+	c := clientIP{bits: middleware.SiteBits}
 	if err := c.believe("httplimit.ByForwardedIP: header", header); err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func ByClientIP(o ClientIPOptions) (KeyFunc, error) {
 	}
 	c := clientIP{peers: o.Peers, bits: o.IPv6Bits}
 	if c.bits == 0 {
-		c.bits = front.SiteBits
+		c.bits = middleware.SiteBits
 	}
 	switch {
 	case o.Peers > AnyPeer:
@@ -180,7 +180,7 @@ const maxHops = 32
 
 // key is a KeyFunc.
 func (c *clientIP) key(r *http.Request) (string, bool) {
-	ip, known := front.ParseIP(r.RemoteAddr)
+	ip, known := middleware.ParseIP(r.RemoteAddr)
 	if c.header == "" || !c.isProxy(r, ip) {
 		return c.keyOf(ip, known)
 	}
@@ -211,7 +211,7 @@ func (c *clientIP) last(list string) (ip netip.Addr, ok bool, rest string, more 
 		return ip, ok, list[:max(at-1, 0)], at > 0
 	}
 	at := strings.LastIndexByte(list, ',') + 1
-	ip, ok = front.ParseIP(strings.TrimSpace(list[at:]))
+	ip, ok = middleware.ParseIP(strings.TrimSpace(list[at:]))
 	return ip, ok, list[:max(at-1, 0)], at > 0
 }
 
@@ -219,7 +219,7 @@ func (c *clientIP) keyOf(ip netip.Addr, known bool) (string, bool) {
 	if !known {
 		return "", false
 	}
-	return front.NetworkKey(ip, c.bits), true
+	return middleware.NetworkKey(ip, c.bits), true
 }
 
 // isProxy reports whether the peer of a request is a proxy. It has no valid address if it is on a unix

@@ -102,7 +102,7 @@ const logInterval = time.Minute
 
 // log logs that a request could not be judged: the first one, and then at most one in each interval. That the
 // context of a request has ended is not logged.
-func (m *middleware) log(r *http.Request, err error) {
+func (m *limit) log(r *http.Request, err error) {
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	if err == nil || ended && r.Context().Err() != nil {
 		return

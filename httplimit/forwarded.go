@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/trypema/trypema/internal/front"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
 // The header Forwarded of RFC 7239 is a list of elements, one by each proxy:
@@ -112,7 +112,7 @@ func parseNode(s string) (netip.Addr, bool) {
 	if host, port, found := strings.Cut(s, ":_"); found && isObfuscated(port) {
 		s = host
 	}
-	return front.ParseIP(s)
+	return middleware.ParseIP(s)
 }
 
 // isObfuscated reports whether s is what may come after the underscore of an obfuscated identifier.

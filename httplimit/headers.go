@@ -58,7 +58,7 @@ type quota struct {
 
 // fieldFor returns RateLimit-Policy for the limits that are kept, if they are known, or else for a capacity.
 // Names that are taken, by policies of the same response, are changed.
-func (m *middleware) fieldFor(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
+func (m *limit) fieldFor(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
 	if len(limits) > 0 {
 		capacity = 0
 	}
@@ -73,7 +73,7 @@ func (m *middleware) fieldFor(limits []trypema.Limit, capacity uint64, taken []s
 	return p
 }
 
-func (m *middleware) newField(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
+func (m *limit) newField(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
 	p := &policyField{limits: slices.Clone(limits), single: capacity}
 	if len(limits) == 0 {
 		p.quotas = []quota{{name: m.Name, capacity: capacity, window: m.Window}}
@@ -147,7 +147,7 @@ func appendItem(b []byte, name, parameter string, n uint64) []byte {
 
 // tell sets the headers for a decision by limits, if they are known. It returns the name of the policy that
 // decided, for a denial.
-func (m *middleware) tell(h http.Header, d trypema.Decision, limits []trypema.Limit) (name string) {
+func (m *limit) tell(h http.Header, d trypema.Decision, limits []trypema.Limit) (name string) {
 	seconds := int64(-1)
 	if !d.Allowed && d.RetryAfter != trypema.Never {
 		seconds = secondsUp(d.RetryAfter)

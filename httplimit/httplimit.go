@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
 // Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else
@@ -124,10 +124,10 @@ func New(o Options) (func(http.Handler) http.Handler, error) {
 	if o.Name == "" {
 		o.Name = "default"
 	}
-	if err := front.Check("httplimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
+	if err := middleware.Check("httplimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
 		return nil, err
 	}
-	window := front.WindowOf(o.Limiter)
+	window := middleware.WindowOf(o.Limiter)
 	switch {
 	case o.Limits != nil && o.Decide == nil:
 		return bad("Limits is set, but not Decide, which keeps them; it must be left out")
@@ -148,7 +148,7 @@ func New(o Options) (func(http.Handler) http.Handler, error) {
 	if o.Key == nil {
 		o.Key = ByIP()
 	}
-	m := &middleware{Options: o, failures: failures{made: time.Now()}}
+	m := &limit{Options: o, failures: failures{made: time.Now()}}
 	return m.wrap, nil
 }
 
@@ -157,13 +157,14 @@ func quotable(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) < 0
 }
 
-type middleware struct {
+// limit is a middleware.
+type limit struct {
 	Options
 	policy atomic.Pointer[policyField] // the last one, which most requests share
 	failures
 }
 
-func (m *middleware) wrap(next http.Handler) http.Handler {
+func (m *limit) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.admits(w, r) {
 			next.ServeHTTP(w, r)
@@ -180,7 +181,7 @@ type judgement struct {
 }
 
 // admits decides on a request, and answers it unless it passes.
-func (m *middleware) admits(w http.ResponseWriter, r *http.Request) bool {
+func (m *limit) admits(w http.ResponseWriter, r *http.Request) bool {
 	var j judgement
 	var err error
 	if m.Shadow {
@@ -213,7 +214,7 @@ func (m *middleware) admits(w http.ResponseWriter, r *http.Request) bool {
 	return j.d.Allowed
 }
 
-func (m *middleware) judge(r *http.Request) (j judgement, err error) {
+func (m *limit) judge(r *http.Request) (j judgement, err error) {
 	if m.Skip != nil && m.Skip(r) {
 		j.passes = true
 		return j, nil
@@ -225,7 +226,7 @@ func (m *middleware) judge(r *http.Request) (j judgement, err error) {
 		if j.passes || j.keyless {
 			return j, nil
 		}
-		key = front.Keyless
+		key = middleware.Keyless
 	}
 	j.d, err = m.decide(r, key)
 	if err == nil && m.Limits != nil && !m.Shadow {
@@ -237,7 +238,7 @@ func (m *middleware) judge(r *http.Request) (j judgement, err error) {
 	return j, err
 }
 
-func (m *middleware) decide(r *http.Request, key string) (trypema.Decision, error) {
+func (m *limit) decide(r *http.Request, key string) (trypema.Decision, error) {
 	rate, cost := m.Rate, uint64(1)
 	if m.RateOf != nil {
 		rate = m.RateOf(r)
@@ -255,7 +256,7 @@ func (m *middleware) decide(r *http.Request, key string) (trypema.Decision, erro
 }
 
 // denied answers a request that was denied by the policy of that name.
-func (m *middleware) denied(w http.ResponseWriter, r *http.Request, d trypema.Decision, policy string) {
+func (m *limit) denied(w http.ResponseWriter, r *http.Request, d trypema.Decision, policy string) {
 	own := func(w http.ResponseWriter) { m.Denied(w, r, d) }
 	if m.Denied == nil || !answers(w, http.StatusTooManyRequests, own) {
 		deny(w, d, policy)
@@ -277,7 +278,7 @@ func deny(w http.ResponseWriter, d trypema.Decision, policy string) {
 }
 
 // failed answers a request that could not be judged.
-func (m *middleware) failed(w http.ResponseWriter, r *http.Request, err error) {
+func (m *limit) failed(w http.ResponseWriter, r *http.Request, err error) {
 	own := func(w http.ResponseWriter) { m.Failed(w, r, err) }
 	if m.Failed == nil {
 		m.log(r, err)

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/trypema/trypema/internal/front"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
 // KeyFunc says who shares a limit: requests with the same key do. ok is false for a request that has none. It is called by many
@@ -23,11 +23,11 @@ func ByIP() KeyFunc {
 		if err == nil && ip.Addr().Is4() { // as it stands there
 			return r.RemoteAddr[:strings.LastIndexByte(r.RemoteAddr, ':')], true
 		}
-		addr, ok := front.ParseIP(r.RemoteAddr)
+		addr, ok := middleware.ParseIP(r.RemoteAddr)
 		if !ok {
 			return "", false
 		}
-		return front.IPKey(addr), true
+		return middleware.IPKey(addr), true
 	}
 }
 
@@ -38,7 +38,7 @@ func ByHeader(name string) KeyFunc {
 	return func(r *http.Request) (string, bool) {
 		v, ok := headerValue(r, name)
 		if len(v) > longKey {
-			v = front.Hash(v)
+			v = middleware.Hash(v)
 		}
 		return v, ok
 	}
@@ -52,7 +52,7 @@ func ByHashedHeader(name string) KeyFunc {
 		if !ok {
 			return "", false
 		}
-		return front.Hash(v), true
+		return middleware.Hash(v), true
 	}
 }
 
@@ -82,6 +82,6 @@ func ByPattern(mux *http.ServeMux) KeyFunc {
 // them find one.
 func Combine(all ...KeyFunc) KeyFunc {
 	return func(r *http.Request) (string, bool) {
-		return front.Join(len(all), func(i int) (string, bool) { return all[i](r) })
+		return middleware.Join(len(all), func(i int) (string, bool) { return all[i](r) })
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/front"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
 // TransportOptions say what a Transport limits. Limiter and Rate are required.
@@ -51,7 +51,7 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 	case o.Base != nil && invalid.Nil(o.Base):
 		return bad("Base is a nil %T; it must make requests, or be left out", o.Base)
 	}
-	if err := front.CheckRate("httplimit.TransportOptions", o.Limiter, o.Rate); err != nil {
+	if err := middleware.CheckRate("httplimit.TransportOptions", o.Limiter, o.Rate); err != nil {
 		return nil, err
 	}
 	if o.Key == nil {
@@ -97,9 +97,9 @@ func (t *Transport) CloseIdleConnections() {
 func (t *Transport) wait(r *http.Request) error {
 	key, ok := t.o.Key(r)
 	if !ok {
-		key = front.Keyless
+		key = middleware.Keyless
 	}
-	d, err := front.Allow(r.Context(), t.o.MaxWait, func() (trypema.Decision, error) {
+	d, err := middleware.Allow(r.Context(), t.o.MaxWait, func() (trypema.Decision, error) {
 		return t.o.Limiter.Allow(r.Context(), key, t.o.Rate)
 	})
 	if err == nil && !d.Allowed {

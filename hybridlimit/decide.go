@@ -9,7 +9,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/lease"
-	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
@@ -41,8 +41,8 @@ func (l *limiter) Peek(
 // check returns the capacity at a rate, or what is wrong: the rate is not valid, the key cannot be stored,
 // the provider is closed.
 func (l *limiter) check(key string, rate trypema.Rate) (uint64, error) {
-	c := min(window.Capacity(float64(rate), l.seconds), remote.MaxCapacity)
-	if c == 0 || key == "" || len(key) > remote.MaxKeyLen || l.closed.Load() {
+	c := min(window.Capacity(float64(rate), l.seconds), redisproto.MaxCapacity)
+	if c == 0 || key == "" || len(key) > redisproto.MaxKeyLen || l.closed.Load() {
 		return 0, l.refuse(key, rate)
 	}
 	return c, nil
@@ -53,10 +53,10 @@ func (l *limiter) refuse(key string, rate trypema.Rate) error {
 	if l.closed.Load() {
 		return trypema.ErrClosed
 	}
-	if _, err := remote.Capacity(rate, l.options.Window); err != nil {
+	if _, err := redisproto.Capacity(rate, l.options.Window); err != nil {
 		return err
 	}
-	return remote.CheckKey(key)
+	return redisproto.CheckKey(key)
 }
 
 // judge decides a call: without the lock if the key is hot, otherwise by decide. It takes six parameters, all
@@ -69,7 +69,7 @@ func (l *limiter) judge(
 		if record {
 			l.tally.Count(tally.Failed)
 		}
-		return cmp.Or(err, remote.ErrZeroCost)
+		return cmp.Or(err, redisproto.ErrZeroCost)
 	}
 	now := l.now()
 	plain := groupkey.Plain(key)
@@ -215,15 +215,15 @@ func (l *limiter) decideAlone(d *trypema.Decision, k *account, at *lease.Moment,
 	case redislimit.FailLocal:
 		var v lease.Decision
 		k.DecideOffline(&v, at, c, uint64(l.options.Instances))
-		remote.Decide(d, c.Capacity, &v.Verdict, time.Nanosecond, l.denial)
+		redisproto.Decide(d, c.Capacity, &v.Verdict, time.Nanosecond, l.denial)
 	case redislimit.FailOpen:
 		if c.Mode == lease.Record {
 			k.Admit(at, c)
 		}
-		*d = remote.Open(c.Capacity, c.Cost)
+		*d = redisproto.Open(c.Capacity, c.Cost)
 	default:
 		k.Touch(at.Now)
-		*d = remote.Closed(c.Capacity, c.Cost, l.options.RetryInterval, l.denial)
+		*d = redisproto.Closed(c.Capacity, c.Cost, l.options.RetryInterval, l.denial)
 	}
 	d.Fallback = true
 }
@@ -254,5 +254,5 @@ func (l *limiter) tell(d *trypema.Decision, k *account, capacity uint64, v *leas
 	if v.SettleAt > 0 {
 		l.schedule(k, v.SettleAt)
 	}
-	remote.Decide(d, capacity, &v.Verdict, time.Nanosecond, l.denial)
+	redisproto.Decide(d, capacity, &v.Verdict, time.Nanosecond, l.denial)
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
 // All servers share both limits, and decide by themselves.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/lease"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -56,7 +56,7 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *message {
 		}
 	}
 	m := k.Message(l.moment(nil, now), need, want)
-	return &message{k: k, server: server, seq: m.Seq, text: script.Message(m), whole: m.Whole}
+	return &message{k: k, server: server, seq: m.Seq, text: redisproto.Message(m), whole: m.Whole}
 }
 
 // exchange is some messages that go to Redis together, and what came of them.
@@ -142,10 +142,10 @@ func (x *exchange) send(ctx context.Context) {
 		return keys, args
 	}
 	heard := func(run []*message, reply []any, err error, last bool) (again, mend []*message) {
-		r := script.NewReader(reply)
+		r := redisproto.NewReader(reply)
 		for _, m := range run {
 			err := x.answer(m, r, err, last)
-			if script.IsUnreadable(err) {
+			if redisproto.IsUnreadable(err) {
 				if !last {
 					again = append(again, m)
 					continue
@@ -156,9 +156,9 @@ func (x *exchange) send(ctx context.Context) {
 		}
 		return again, mend
 	}
-	settle := func(s *script.Scripts) script.Script { return s.Settle }
-	windowOf := func(m *message) script.Windows { return x.windowOf(m.k.name) }
-	script.Run(ctx, x.server, settle, x.messages, split, arguments, heard, windowOf)
+	settle := func(s *redisproto.Scripts) redisproto.Script { return s.Settle }
+	windowOf := func(m *message) redisproto.Windows { return x.windowOf(m.k.name) }
+	redisproto.Run(ctx, x.server, settle, x.messages, split, arguments, heard, windowOf)
 }
 
 // note notes how a message ended. An answer is good, also one that a key is at fault, if it is in time.
@@ -169,7 +169,7 @@ func (x *exchange) note(ctx context.Context, m *message, err error) {
 	if err != nil {
 		x.wrong, o.wrong = err, err
 	}
-	if ctx.Err() == nil && (err == nil || script.IsKeyFault(err)) {
+	if ctx.Err() == nil && (err == nil || redisproto.IsKeyFault(err)) {
 		x.answered, o.good = x.now(), true
 	}
 }
@@ -218,17 +218,17 @@ func (l *limiter) noAnswer() error { return fmt.Errorf("no answer within %v", l.
 
 // answer ends a message with what Redis replied. It returns the fault of Redis or of the key. A message whose
 // key cannot be read does not end by that, except the last time.
-func (l *limiter) answer(m *message, r *script.Reader, err error, last bool) error {
+func (l *limiter) answer(m *message, r *redisproto.Reader, err error, last bool) error {
 	var a lease.Answer
 	if err == nil {
 		if fault, ok := r.Fault(); ok {
 			err = errors.New(fault)
 		} else {
-			a, err = script.ReadAnswer(r, m.whole)
+			a, err = redisproto.ReadAnswer(r, m.whole)
 		}
 	}
 	switch {
-	case script.IsUnreadable(err) && !last:
+	case redisproto.IsUnreadable(err) && !last:
 		return err
 	case err != nil:
 		l.lost(m, err)
@@ -281,7 +281,7 @@ func (l *limiter) lost(m *message, err error) bool {
 	}
 	k.Lost()
 	again := l.terms.Interval
-	if script.IsKeyFault(err) {
+	if redisproto.IsKeyFault(err) {
 		k.fault = fmt.Errorf("hybridlimit: the Redis key %q: %w", k.name, err)
 		again = int64(l.options.RetryInterval)
 	}

@@ -13,9 +13,9 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/anywindow"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 

@@ -5,14 +5,14 @@ import (
 	"fmt"
 
 	"github.com/trypema/trypema/internal/lease"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 )
 
 // flush settles all that is unsettled, and gives back all leases if giveBack is set. It ends with the first
 // fault of Redis; a fault of one key does not keep the others from settling.
 func (l *limiter) flush(ctx context.Context, giveBack bool) error {
 	var wrong error
-	for keys := l.activeKeys(); len(keys) > 0 && (wrong == nil || script.IsKeyFault(wrong)); {
+	for keys := l.activeKeys(); len(keys) > 0 && (wrong == nil || redisproto.IsKeyFault(wrong)); {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

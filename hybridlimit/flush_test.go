@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
 // A Flush whose context has ended leaves no message without an end: the keys settle later.

@@ -17,8 +17,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/fakeredis"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/limittest"
 	"github.com/trypema/trypema/redislimit"
 )

@@ -11,8 +11,7 @@ import (
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/lease"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
@@ -27,7 +26,7 @@ type limiter struct {
 	pace       atomic.Pointer[lease.Pace]
 	suppressed bool
 	denial     trypema.Outcome
-	names      remote.Names
+	names      redisproto.Names
 
 	table   *table.Table[*account, window.Groups]
 	started time.Time
@@ -39,14 +38,14 @@ type limiter struct {
 	failing atomic.Int64  // since when every exchange has failed; 0 if the last one did not
 	tally   *tally.Tally  // nil without an Observer
 
-	server   *script.Server
+	server   *redisproto.Server
 	breakers *breaker.Set
 	settler  settler
 	windows  windows     // of the limiter with the window of the options
 	users    inuse.Count // of the others
 }
 
-func newLimiter(s *script.Server, b *breaker.Set, o Options, suppressed bool, started time.Time) *limiter {
+func newLimiter(s *redisproto.Server, b *breaker.Set, o Options, suppressed bool, started time.Time) *limiter {
 	l := &limiter{
 		options: o,
 		terms: lease.Terms{
@@ -58,14 +57,14 @@ func newLimiter(s *script.Server, b *breaker.Set, o Options, suppressed bool, st
 		seconds:    o.Window.Seconds(),
 		suppressed: suppressed,
 		denial:     trypema.OutcomeRejected,
-		names:      remote.NewNames(o.Prefix, "ha", o.Window),
+		names:      redisproto.NewNames(o.Prefix, "ha", o.Window),
 		started:    started,
 		windows:    windows{others: make(map[time.Duration]*limiter)},
 		server:     s,
 		breakers:   b,
 	}
 	if suppressed {
-		l.denial, l.names = trypema.OutcomeSuppressed, remote.NewNames(o.Prefix, "hs", o.Window)
+		l.denial, l.names = trypema.OutcomeSuppressed, redisproto.NewNames(o.Prefix, "hs", o.Window)
 	}
 	l.holders.Store(rand.Uint64() &^ math.MaxUint32) // each key is a holder of its own
 	l.settler.init(l)
@@ -93,7 +92,7 @@ func (l *limiter) moment(g *window.Groups, now int64) *lease.Moment {
 func (l *limiter) law(c uint64) (law window.Law) {
 	if l.suppressed {
 		law = *window.NewLaw(l.terms.Span, c, l.options.HardLimitFactor)
-		law.Hard = min(law.Hard, remote.Most)
+		law.Hard = min(law.Hard, redisproto.Most)
 	}
 	return law
 }

@@ -15,8 +15,7 @@ import (
 	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/lease"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
@@ -57,7 +56,7 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	m.counter.windows.mu.Lock()
 	defer m.counter.windows.mu.Unlock()
 	for i, of := range limits {
-		c, _ := remote.Capacity(of.Rate, of.Window) // it was checked
+		c, _ := redisproto.Capacity(of.Rate, of.Window) // it was checked
 		l := limit{limiter: m.counter.ofLocked(of.Window), label: of.Label(), place: i, capacity: c}
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
@@ -111,7 +110,7 @@ func (m *multi) take(
 ) (err error) {
 	began := m.counter.now()
 	if err = m.check(key); err == nil && n == 0 {
-		err = remote.ErrZeroCost
+		err = redisproto.ErrZeroCost
 	}
 	key = m.inTable(key)
 	if err == nil {
@@ -371,12 +370,12 @@ func (j *joint) decideAlone(d *trypema.Decision) {
 				p.k.EndReserve()
 			}
 		}
-		*d = remote.Open(j.least, j.cost)
+		*d = redisproto.Open(j.least, j.cost)
 	default:
 		for i := range j.parties {
 			j.parties[i].k.Touch(j.now)
 		}
-		*d = remote.Closed(j.least, j.cost, first.options.RetryInterval, first.denial)
+		*d = redisproto.Closed(j.least, j.cost, first.options.RetryInterval, first.denial)
 	}
 	d.Fallback = true
 }
@@ -395,7 +394,7 @@ func (j *joint) decideOffline(mode lease.Mode) {
 func (j *joint) tell(d *trypema.Decision, t *window.Joint) {
 	v := t.Verdict
 	v.Factor = t.Most
-	remote.Decide(d, t.Capacity, &v, time.Nanosecond, j.limits[0].denial)
+	redisproto.Decide(d, t.Capacity, &v, time.Nanosecond, j.limits[0].denial)
 	if !t.Allowed {
 		d.RefusedBy = j.limits[t.Limit].label
 	}
@@ -422,7 +421,7 @@ func (r *reservation) begin(i int, k *account) {
 func (m *multi) Reserve(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (*trypema.Reservation, error) {
-	if err := remote.CheckReservation(estimate, expiry); err != nil {
+	if err := redisproto.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}
 	var d trypema.Decision
@@ -491,13 +490,13 @@ func (l *limiter) commitLater(k *account, r *lease.Reserved, is uint64) error {
 
 // runCommit runs commit.lua, and enters into c what that has removed and added.
 func (l *limiter) runCommit(ctx context.Context, name string, at committed, c *lease.Change) error {
-	count := func(n uint64) string { return strconv.FormatUint(min(n, remote.Most), 10) }
+	count := func(n uint64) string { return strconv.FormatUint(min(n, redisproto.Most), 10) }
 	args := append(l.spanArgs(), l.names.Letter(), count(c.Was), count(c.Is))
 	args = append(args, l.spanArgs()...)
 	args = append(args, strconv.FormatInt(at.recorded, 10), strconv.FormatInt(at.admitted, 10))
-	commit := func(s *script.Scripts) script.Script { return s.Commit }
-	return l.runOne(ctx, name, commit, args, func(r *script.Reader) {
-		c.Removed, c.Added = r.Count(4*remote.Most), r.Count(4*remote.Most)
+	commit := func(s *redisproto.Scripts) redisproto.Script { return s.Commit }
+	return l.runOne(ctx, name, commit, args, func(r *redisproto.Reader) {
+		c.Removed, c.Added = r.Count(4*redisproto.Most), r.Count(4*redisproto.Most)
 	})
 }
 

@@ -30,8 +30,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -48,14 +47,14 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := script.CheckConn("hybridlimit.New", c); err != nil {
+	if err := redisproto.CheckConn("hybridlimit.New", c); err != nil {
 		return nil, err
 	}
 	var tell func(error)
 	if o.OnChange != nil {
 		tell = func(cause error) { o.OnChange(redislimit.Health{Available: cause == nil, Err: cause}) }
 	}
-	server := script.NewServer(c)
+	server := redisproto.NewServer(c)
 	b := breaker.NewSet(o.RetryInterval, o.OnFailure == redislimit.FailLocal, server.Node(), tell)
 	started := time.Now().Add(-1) // so that no instant is 0
 	p := &Provider{
@@ -63,7 +62,7 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 		suppressed: newLimiter(server, b, o, true, started),
 	}
 	observe := func(strategy string, l *limiter) {
-		l.tally = remote.Observe(o.Options.Options, "hybrid", strategy, b, server, l, (*limiter).allGauges)
+		l.tally = redisproto.Observe(o.Options.Options, "hybrid", strategy, b, server, l, (*limiter).allGauges)
 	}
 	observe("absolute", p.absolute)
 	observe("suppressed", p.suppressed)

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -16,19 +16,19 @@ func (l *limiter) span() window.Span {
 }
 
 // spanArgs are the arguments that every script begins with.
-func (l *limiter) spanArgs() []string { return script.SpanArgs(l.span()) }
+func (l *limiter) spanArgs() []string { return redisproto.SpanArgs(l.span()) }
 
 // windowOf is the window with that name, as mend.lua must know it.
-func (l *limiter) windowOf(name string) script.Windows {
-	return script.Windows{Kind: l.names.Letter(), Keys: []string{name}, Spans: []window.Span{l.span()}}
+func (l *limiter) windowOf(name string) redisproto.Windows {
+	return redisproto.Windows{Kind: l.names.Letter(), Keys: []string{name}, Spans: []window.Span{l.span()}}
 }
 
 // runSet runs set.lua.
 func (l *limiter) runSet(
 	ctx context.Context, name string, args []string,
 ) (matched bool, have uint64, err error) {
-	set := func(s *script.Scripts) script.Script { return s.Set }
-	err = l.runOne(ctx, name, set, append(l.spanArgs(), args...), func(r *script.Reader) {
+	set := func(s *redisproto.Scripts) redisproto.Script { return s.Set }
+	err = l.runOne(ctx, name, set, append(l.spanArgs(), args...), func(r *redisproto.Reader) {
 		matched, have = r.Count(1) == 1, r.Count(1<<53)
 	})
 	return matched, have, err
@@ -37,22 +37,22 @@ func (l *limiter) runSet(
 // runOne runs a script on one key, and reads its reply. It does not wait for a client that can not be
 // interrupted.
 func (l *limiter) runOne(
-	ctx context.Context, name string, pick func(*script.Scripts) script.Script, args []string,
-	read func(*script.Reader),
+	ctx context.Context, name string, pick func(*redisproto.Scripts) redisproto.Script, args []string,
+	read func(*redisproto.Reader),
 ) error {
 	type result struct {
 		reply []any
 		err   error
 	}
 	done := make(chan result, 1)
-	go script.Run(ctx, l.server, pick, []string{name},
+	go redisproto.Run(ctx, l.server, pick, []string{name},
 		func(names []string, _ bool) [][]string { return [][]string{names} },
 		func([]string) ([]string, []string) { return []string{name}, args },
 		func(names []string, reply []any, err error, last bool) (again, mend []string) {
-			if fault, ok := script.NewReader(reply).Fault(); ok && err == nil {
+			if fault, ok := redisproto.NewReader(reply).Fault(); ok && err == nil {
 				err = errors.New(fault)
 			}
-			if script.IsUnreadable(err) && !last {
+			if redisproto.IsUnreadable(err) && !last {
 				return names, nil
 			}
 			done <- result{reply, err}
@@ -64,14 +64,14 @@ func (l *limiter) runOne(
 		if err = got.err; err != nil {
 			break
 		}
-		r := script.NewReader(got.reply)
+		r := redisproto.NewReader(got.reply)
 		read(r)
 		err = r.Done()
 	case <-ctx.Done():
 		err = ended(ctx)
 	}
 	switch {
-	case script.IsKeyFault(err):
+	case redisproto.IsKeyFault(err):
 		return fmt.Errorf("hybridlimit: the Redis key %q: %w", name, err)
 	case err != nil && !errors.Is(err, redislimit.ErrUnavailable):
 		return fmt.Errorf("%w: %w", redislimit.ErrUnavailable, err)

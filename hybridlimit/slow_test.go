@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
 // With EmptyReject, a caller who comes again at RetryAfter is admitted soon, also when Redis has become far

@@ -7,7 +7,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/groupkey"
-	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -51,10 +51,10 @@ func (l *limiter) Set(
 	if _, err := l.check(key, trypema.Unlimited); err != nil {
 		return result, err
 	}
-	if err := remote.CheckHistory(keep); err != nil {
+	if err := redisproto.CheckHistory(keep); err != nil {
 		return result, err
 	}
-	if err := remote.CheckTotal(total); err != nil {
+	if err := redisproto.CheckTotal(total); err != nil {
 		return result, err
 	}
 	return l.set(ctx, groupkey.Plain(key), when, total, keep)
@@ -69,7 +69,7 @@ func (l *limiter) set(
 	if err := l.settled(ctx, key, true, func(_ *shard, k *account) { name = k.name }); err != nil {
 		return result, err
 	}
-	matched, have, err := l.runSet(ctx, name, remote.SetArgs(when, total, keep, l.names.Letter()))
+	matched, have, err := l.runSet(ctx, name, redisproto.SetArgs(when, total, keep, l.names.Letter()))
 	if err != nil {
 		return result, err
 	}

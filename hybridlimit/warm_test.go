@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 

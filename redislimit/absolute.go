@@ -6,8 +6,7 @@ import (
 	"strconv"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -18,9 +17,9 @@ func absolute(span window.Span) *strategy {
 		denial: trypema.OutcomeRejected,
 		decide: operation{
 			windows: windowsOf("a", span),
-			script:  func(s *script.Scripts) script.Script { return s.Absolute },
+			script:  func(s *redisproto.Scripts) redisproto.Script { return s.Absolute },
 			args: func(batches []*batch) []string {
-				args := script.SpanArgs(span)
+				args := redisproto.SpanArgs(span)
 				for _, run := range batches[0].runs {
 					args = run.append(args)
 				}
@@ -30,7 +29,7 @@ func absolute(span window.Span) *strategy {
 				}
 				return args
 			},
-			read: func(r *script.Reader, runs []run, calls []*call) error {
+			read: func(r *redisproto.Reader, runs []run, calls []*call) error {
 				return cmp.Or(readAbsolute(r, runs, calls), unexplained(calls))
 			},
 		},
@@ -38,9 +37,9 @@ func absolute(span window.Span) *strategy {
 }
 
 // windowsOf returns what the windows of a batch are, by its key.
-func windowsOf(kind string, span window.Span) func(key string) script.Windows {
-	return func(key string) script.Windows {
-		return script.Windows{Kind: kind, Keys: []string{key}, Spans: []window.Span{span}}
+func windowsOf(kind string, span window.Span) func(key string) redisproto.Windows {
+	return func(key string) redisproto.Windows {
+		return redisproto.Windows{Kind: kind, Keys: []string{key}, Spans: []window.Span{span}}
 	}
 }
 
@@ -84,13 +83,13 @@ func unexplained(calls []*call) error {
 	return nil
 }
 
-func readAbsolute(r *script.Reader, runs []run, calls []*call) error {
+func readAbsolute(r *redisproto.Reader, runs []run, calls []*call) error {
 	for _, run := range runs {
-		have, fit := r.Count(remote.Most), r.Count(uint64(run.n))
+		have, fit := r.Count(redisproto.Most), r.Count(uint64(run.n))
 		var wait int64
 		var left uint64
 		if !run.record || fit < uint64(run.n) {
-			wait, left = r.Wait(), r.Count(remote.Most)
+			wait, left = r.Wait(), r.Count(redisproto.Most)
 		}
 		if r.Err() != nil || calls == nil {
 			continue

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 

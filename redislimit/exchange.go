@@ -11,7 +11,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -36,7 +36,7 @@ import (
 // A flight that has not ended when its last call is late is lost: the client cannot be interrupted. Another
 // flight may go in its place, up to maxLost.
 type exchange struct {
-	server   *script.Server
+	server   *redisproto.Server
 	breakers *breaker.Set
 	timeout  time.Duration
 	decide   *operation
@@ -74,19 +74,19 @@ type operation struct {
 	single bool // each call is a batch, and travels alone
 	once   bool // it is not sent again: twice would not do the same as once
 	dice   bool // the calls bring dice for the script
-	script func(*script.Scripts) script.Script
+	script func(*redisproto.Scripts) redisproto.Script
 
 	// keys are the KEYS for a batch, if they are not its key alone; such a batch travels alone.
 	keys func(key string) []string
 	// windows are those of a batch.
-	windows func(key string) script.Windows
+	windows func(key string) redisproto.Windows
 
 	// args returns the ARGV of one run of the script for batches that ask the same.
 	args func(batches []*batch) []string
 	// read reads the answer to one batch, and writes it to the calls, which are nil if the batch has ended
 	// already. It returns what is wrong. An error about what the key holds becomes that of the calls, unless
 	// it is errAnswered: then they have an answer all the same.
-	read func(r *script.Reader, runs []run, calls []*call) error
+	read func(r *redisproto.Reader, runs []run, calls []*call) error
 }
 
 // run is a number of equal calls in a row.
@@ -190,7 +190,7 @@ const (
 	ended
 )
 
-func newExchange(s *script.Server, b *breaker.Set, timeout time.Duration, decide *operation) *exchange {
+func newExchange(s *redisproto.Server, b *breaker.Set, timeout time.Duration, decide *operation) *exchange {
 	x := &exchange{server: s, breakers: b, timeout: timeout, decide: decide, started: time.Now()}
 	x.lanes = make(map[string]*lane)
 	x.ctx, x.cancel = context.WithCancel(context.Background())
@@ -382,7 +382,7 @@ func (x *exchange) run(f *flight, batches []*batch) {
 	defer cancel()
 	op, parts := batches[0].op, f.parts
 	var mu sync.Mutex // guards good and cause of the parts: answers come on any goroutine
-	script.Run(ctx, x.server, op.script, batches, pack,
+	redisproto.Run(ctx, x.server, op.script, batches, pack,
 		func(parcel []*batch) (keys, args []string) {
 			if op.keys != nil {
 				return op.keys(parcel[0].key), op.args(parcel)
@@ -403,7 +403,7 @@ func (x *exchange) run(f *flight, batches []*batch) {
 			}
 			return again, mend
 		},
-		func(b *batch) script.Windows { return b.op.windows(b.key) })
+		func(b *batch) redisproto.Windows { return b.op.windows(b.key) })
 	for _, p := range parts {
 		switch {
 		case p.good:
@@ -437,12 +437,12 @@ func pack(batches []*batch, together bool) (parcels [][]*batch) {
 }
 
 // answer ends batches by what Redis said. Those whose windows cannot be read are asked for again, and mended
-// if that was the last time: see script.Run. It reports whether the answer was in time for any of them, and
+// if that was the last time: see redisproto.Run. It reports whether the answer was in time for any of them, and
 // what is wrong with Redis.
 func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 	inTime bool, wrong error, again, mend []*batch,
 ) {
-	r := script.NewReader(reply)
+	r := redisproto.NewReader(reply)
 	for i, b := range batches {
 		err, read := err, false
 		if fault, ok := r.Fault(); ok && err == nil {
@@ -450,7 +450,7 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 		} else {
 			read = err == nil
 		}
-		if script.IsUnreadable(err) && !last && !b.op.once {
+		if redisproto.IsUnreadable(err) && !last && !b.op.once {
 			again, inTime = append(again, b), true
 			continue
 		}
@@ -466,13 +466,13 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 				err = cmp.Or(err, r.Done())
 			}
 		}
-		if script.IsUnreadable(err) {
+		if redisproto.IsUnreadable(err) {
 			mend = append(mend, b)
 		}
 		switch {
 		case errors.Is(err, errAnswered):
 			err = nil
-		case script.IsKeyFault(err): // the key is at fault, and not Redis
+		case redisproto.IsKeyFault(err): // the key is at fault, and not Redis
 			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
 		case err != nil:
 			wrong = err

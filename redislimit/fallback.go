@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/redisproto"
 )
 
 // fallBack decides by the failure policy.
@@ -16,9 +16,9 @@ func (l *limiter) fallBack(ctx context.Context, key string, rate trypema.Rate, c
 	case FailLocal:
 		d, err = l.decideLocally(ctx, key, rate, n, record)
 	case FailOpen:
-		d = remote.Open(capacity, n)
+		d = redisproto.Open(capacity, n)
 	default:
-		d = remote.Closed(capacity, n, l.retry, l.denial)
+		d = redisproto.Closed(capacity, n, l.retry, l.denial)
 	}
 	local(&d, capacity)
 	return d, err
@@ -42,7 +42,7 @@ func (l *limiter) decideLocally(ctx context.Context, key string, rate trypema.Ra
 		d, err = l.local.Peek(ctx, key, share, n)
 	}
 	if errors.Is(err, trypema.ErrInvalidRate) { // less than one call in a window
-		d, err = remote.Closed(0, 0, l.retry, l.denial), nil
+		d, err = redisproto.Closed(0, 0, l.retry, l.denial), nil
 	}
 	return d, err
 }

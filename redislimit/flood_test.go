@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/anywindow"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/anywindow"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 

@@ -10,8 +10,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
 	"github.com/trypema/trypema/internal/groupkey"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -21,7 +20,7 @@ type limiter struct {
 	*strategy
 	exchange *exchange
 	window   time.Duration
-	names    remote.Names
+	names    redisproto.Names
 
 	policy    FailurePolicy
 	retry     time.Duration
@@ -40,13 +39,13 @@ type strategy struct {
 	set    operation
 }
 
-func newLimiter(srv *script.Server, b *breaker.Set, o Options, span window.Span, s *strategy) *limiter {
+func newLimiter(srv *redisproto.Server, b *breaker.Set, o Options, span window.Span, s *strategy) *limiter {
 	s.set = setOperation(s.letter, span)
 	return &limiter{
 		strategy:  s,
 		exchange:  newExchange(srv, b, o.Timeout, &s.decide),
 		window:    o.Window,
-		names:     remote.NewNames(o.Prefix, s.letter, o.Window),
+		names:     redisproto.NewNames(o.Prefix, s.letter, o.Window),
 		policy:    o.OnFailure,
 		retry:     o.RetryInterval,
 		instances: float64(o.Instances),
@@ -71,7 +70,7 @@ func (l *limiter) AllowN(ctx context.Context, key string, rate trypema.Rate, n u
 func (l *limiter) take(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
 	began := l.began()
 	if n == 0 {
-		err = remote.ErrZeroCost
+		err = redisproto.ErrZeroCost
 	} else {
 		d, err = l.judge(ctx, key, rate, n, true)
 	}
@@ -117,7 +116,7 @@ func (l *limiter) judge(ctx context.Context, key string, rate trypema.Rate, n ui
 	c, err := l.ask(ctx, key, rate, n, record)
 	switch {
 	case err == nil:
-		remote.Decide(&d, c.capacity, &c.verdict, time.Microsecond, l.denial)
+		redisproto.Decide(&d, c.capacity, &c.verdict, time.Microsecond, l.denial)
 		l.exchange.free(c)
 		switch {
 		case !record || l.local == nil:
@@ -128,7 +127,7 @@ func (l *limiter) judge(ctx context.Context, key string, rate trypema.Rate, n ui
 		}
 		return d, nil
 	case isTrouble(err):
-		capacity, _ := remote.Capacity(rate, l.window)
+		capacity, _ := redisproto.Capacity(rate, l.window)
 		return l.fallBack(ctx, key, rate, capacity, n, record)
 	}
 	return d, err
@@ -141,15 +140,15 @@ func isTrouble(err error) bool {
 
 // ask asks Redis about one call.
 func (l *limiter) ask(ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (*call, error) {
-	capacity, err := remote.Capacity(rate, l.window)
+	capacity, err := redisproto.Capacity(rate, l.window)
 	if err != nil {
 		return nil, err
 	}
-	if err := remote.CheckKey(key); err != nil {
+	if err := redisproto.CheckKey(key); err != nil {
 		return nil, err
 	}
 	c := l.exchange.newCall()
-	c.capacity, c.cost, c.record = capacity, min(n, remote.Most), record
+	c.capacity, c.cost, c.record = capacity, min(n, redisproto.Most), record
 	if l.decide.dice {
 		c.dice = rand.Uint32N(1 << 24)
 	}
@@ -179,7 +178,7 @@ func usageOf(capacity uint64, counts window.Counts, factor float64) trypema.Usag
 
 // Set implements trypema.Limiter. It costs Redis one command for each live group, and one that writes them all.
 func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
-	if err := cmp.Or(remote.CheckHistory(keep), remote.CheckTotal(total), remote.CheckKey(key)); err != nil {
+	if err := cmp.Or(redisproto.CheckHistory(keep), redisproto.CheckTotal(total), redisproto.CheckKey(key)); err != nil {
 		return trypema.SetResult{}, err
 	}
 	return l.runSet(ctx, &l.set, l.names.Of(groupkey.Plain(key)), when, total, keep)
@@ -191,7 +190,7 @@ func (l *limiter) runSet(
 	when trypema.Condition, total uint64, keep trypema.History,
 ) (trypema.SetResult, error) {
 	c := l.exchange.newCall()
-	c.set = remote.SetArgs(when, total, keep, l.names.Letter())
+	c.set = redisproto.SetArgs(when, total, keep, l.names.Letter())
 	if err := l.exchange.do(ctx, op, name, c); err != nil {
 		return trypema.SetResult{}, err
 	}
@@ -214,12 +213,12 @@ func setOperation(letter string, span window.Span) operation {
 	return operation{
 		single:  true,
 		windows: windowsOf(letter, span),
-		script:  func(s *script.Scripts) script.Script { return s.Set },
+		script:  func(s *redisproto.Scripts) redisproto.Script { return s.Set },
 		args: func(batches []*batch) []string {
-			return append(script.SpanArgs(span), batches[0].set...)
+			return append(redisproto.SpanArgs(span), batches[0].set...)
 		},
-		read: func(r *script.Reader, _ []run, calls []*call) error {
-			matched, total := r.Count(1) == 1, r.Count(2*remote.Most)
+		read: func(r *redisproto.Reader, _ []run, calls []*call) error {
+			matched, total := r.Count(1) == 1, r.Count(2*redisproto.Most)
 			if calls != nil {
 				calls[0].matched, calls[0].counts.Admitted = matched, total
 			}

@@ -12,8 +12,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/groupkey"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -37,7 +36,7 @@ type limit struct {
 	label    string
 	capacity uint64
 	span     window.Span
-	names    remote.Names
+	names    redisproto.Names
 	law      func(capacity uint64) *window.Law
 	set      operation
 }
@@ -68,9 +67,9 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	}
 	var capacities []uint64
 	for _, l := range limits {
-		c, _ := remote.Capacity(l.Rate, l.Window) // it was checked
+		c, _ := redisproto.Capacity(l.Rate, l.Window) // it was checked
 		span := spanOf(l.Window, p.options.BucketOf(l.Window))
-		names := remote.NewNames(p.options.Prefix, m.letter, l.Window)
+		names := redisproto.NewNames(p.options.Prefix, m.letter, l.Window)
 		one := limit{label: l.Label(), capacity: c, span: span, names: names}
 		one.set = setOperation(m.letter, span)
 		if s == trypema.StrategySuppressed {
@@ -81,7 +80,7 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	}
 	m.both = operation{
 		dice:    s == trypema.StrategySuppressed,
-		script:  func(s *script.Scripts) script.Script { return s.Multi },
+		script:  func(s *redisproto.Scripts) redisproto.Script { return s.Multi },
 		keys:    m.keys,
 		windows: m.windows,
 		args:    m.args(strconv.FormatFloat(p.options.HardLimitFactor, 'g', -1, 64)),
@@ -91,7 +90,7 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	m.commit = operation{
 		single:  true,
 		once:    true,
-		script:  func(s *script.Scripts) script.Script { return s.Commit },
+		script:  func(s *redisproto.Scripts) redisproto.Script { return s.Commit },
 		keys:    m.keys,
 		windows: m.windows,
 		args:    func(batches []*batch) []string { return append(m.head(), batches[0].set...) },
@@ -123,10 +122,10 @@ func (m *multi) InGroup(group string) trypema.MultiLimiter {
 
 // check returns what is wrong with a key.
 func (m *multi) check(key string) error {
-	if m.group != "" && len(key) <= remote.MaxKeyLen {
+	if m.group != "" && len(key) <= redisproto.MaxKeyLen {
 		return nil // it may be empty
 	}
-	return remote.CheckKey(key)
+	return redisproto.CheckKey(key)
 }
 
 // form returns the form of a key.
@@ -173,8 +172,8 @@ func (m *multi) keys(lane string) []string {
 }
 
 // windows are those of a batch.
-func (m *multi) windows(lane string) script.Windows {
-	w := script.Windows{Kind: m.letter, Keys: m.keys(lane)}
+func (m *multi) windows(lane string) redisproto.Windows {
+	w := redisproto.Windows{Kind: m.letter, Keys: m.keys(lane)}
 	for i := range m.limits {
 		w.Spans = append(w.Spans, m.limits[i].span)
 	}
@@ -182,14 +181,14 @@ func (m *multi) windows(lane string) script.Windows {
 }
 
 // head are the ARGV that both scripts begin with.
-func (m *multi) head() []string { return append(script.SpanArgs(m.limits[0].span), m.letter) }
+func (m *multi) head() []string { return append(redisproto.SpanArgs(m.limits[0].span), m.letter) }
 
 func (m *multi) args(hardFactor string) func(batches []*batch) []string {
 	return func(batches []*batch) []string {
 		b := batches[0]
 		args := append(m.head(), hardFactor, string(b.dice))
 		for i := range m.limits {
-			args = append(args, script.SpanArgs(m.limits[i].span)...)
+			args = append(args, redisproto.SpanArgs(m.limits[i].span)...)
 			args = append(args, strconv.FormatUint(m.limits[i].capacity, 10))
 		}
 		for _, r := range b.runs {
@@ -202,7 +201,7 @@ func (m *multi) args(hardFactor string) func(batches []*batch) []string {
 }
 
 // read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that means together.
-func (m *multi) read(r *script.Reader, runs []run, calls []*call) error {
+func (m *multi) read(r *redisproto.Reader, runs []run, calls []*call) error {
 	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
 	for i := range answers {
 		pointers[i] = &answers[i]
@@ -291,13 +290,13 @@ func diceOfPeeks(calls []*call) func() float64 {
 	}
 }
 
-func (m *multi) readCommit(r *script.Reader, _ []run, _ []*call) error {
+func (m *multi) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
 	for range m.limits {
 		if fault, ok := r.Fault(); ok {
 			return errors.New(fault)
 		}
-		r.Count(4 * remote.Most) // taken back
-		r.Count(4 * remote.Most) // added
+		r.Count(4 * redisproto.Most) // taken back
+		r.Count(4 * redisproto.Most) // added
 	}
 	return r.Err()
 }
@@ -308,7 +307,7 @@ func (m *multi) askAll(ctx context.Context, key string, n uint64, record bool, e
 		return nil, err
 	}
 	c := m.exchange.newCall()
-	c.cost, c.record, c.each, c.life = min(n, remote.Most), record, each, life
+	c.cost, c.record, c.each, c.life = min(n, redisproto.Most), record, each, life
 	c.dice = rand.Uint32N(1 << 24)
 	op := &m.both
 	if life > 0 {
@@ -319,7 +318,7 @@ func (m *multi) askAll(ctx context.Context, key string, n uint64, record bool, e
 
 // told makes a decision of what a call was told, and takes the call back.
 func (m *multi) told(c *call) (d trypema.Decision) {
-	remote.Decide(&d, c.capacity, &c.verdict, time.Microsecond, m.denial)
+	redisproto.Decide(&d, c.capacity, &c.verdict, time.Microsecond, m.denial)
 	if c.refused >= 0 {
 		d.RefusedBy = m.limits[c.refused].label
 	}
@@ -343,7 +342,7 @@ func (m *multi) count(key string, d *trypema.Decision, err error, began time.Tim
 func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
 	began := m.began()
 	if n == 0 {
-		err = remote.ErrZeroCost
+		err = redisproto.ErrZeroCost
 	} else {
 		d, err = m.judgeAll(ctx, key, n, true)
 	}
@@ -410,9 +409,9 @@ func (m *multi) sharing() trypema.MultiLimiter {
 // withoutRedis decides without any memory.
 func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
 	if m.policy == FailOpen {
-		d = remote.Open(m.tight, n)
+		d = redisproto.Open(m.tight, n)
 	} else {
-		d = remote.Closed(m.tight, n, m.retry, m.denial)
+		d = redisproto.Closed(m.tight, n, m.retry, m.denial)
 	}
 	d.Fallback = true
 	return d
@@ -431,7 +430,7 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 }
 
 func (m *multi) reserved(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
-	if err := remote.CheckReservation(estimate, expiry); err != nil {
+	if err := redisproto.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}
 	life := int64(0)
@@ -478,14 +477,14 @@ func (m *multi) reserved(ctx context.Context, key string, estimate uint64, expir
 // commitCost runs commit.lua.
 func (m *multi) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()
-	c.set = []string{strconv.FormatUint(min(was, remote.Most), 10), strconv.FormatUint(min(is, remote.Most), 10)}
+	c.set = []string{strconv.FormatUint(min(was, redisproto.Most), 10), strconv.FormatUint(min(is, redisproto.Most), 10)}
 	for i := range m.limits {
 		span, at := m.limits[i].span, each[i].at
 		from := max(0, span.Backdate(at, life))
-		c.set = append(append(c.set, script.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
+		c.set = append(append(c.set, redisproto.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
 	}
 	err := m.exchange.do(ctx, &m.commit, m.lane(key), c)
-	if script.IsUnreadable(err) {
+	if redisproto.IsUnreadable(err) {
 		return nil // what the call counted in is no more
 	}
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/limittest"
 	"github.com/trypema/trypema/redislimit"
 )

@@ -25,14 +25,13 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 )
 
 // MaxCapacity is the largest capacity that Redis can count with: its scripts know whole numbers up to 2⁵³. A rate that allows
 // more, Unlimited for one, has this capacity.
-const MaxCapacity = remote.MaxCapacity
+const MaxCapacity = redisproto.MaxCapacity
 
 // Provider is the provider whose state lives in Redis. It starts goroutines only while calls are under way; one that is
 // dropped without Close is collected as any other value.
@@ -49,7 +48,7 @@ func New(c Conn, o Options) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := script.CheckConn("redislimit.New", c); err != nil {
+	if err := redisproto.CheckConn("redislimit.New", c); err != nil {
 		return nil, err
 	}
 	p := &Provider{options: o}
@@ -67,7 +66,7 @@ func New(c Conn, o Options) (*Provider, error) {
 	if o.OnChange != nil {
 		onChange = func(cause error) { o.OnChange(Health{Available: cause == nil, Err: cause}) }
 	}
-	srv := script.NewServer(c)
+	srv := redisproto.NewServer(c)
 	b := breaker.NewSet(o.RetryInterval, o.OnFailure == FailLocal, srv.Node(), onChange)
 	span := spanOf(o.Window, o.Bucket)
 	p.absolute = newLimiter(srv, b, o, span, absolute(span))
@@ -76,7 +75,7 @@ func New(c Conn, o Options) (*Provider, error) {
 		p.absolute.local, p.suppressed.local = p.local.Absolute(), p.local.Suppressed()
 	}
 	observe := func(strategy string, l *limiter) {
-		l.tally = remote.Observe(o.Options, "redis", strategy, b, srv, l, (*limiter).gauges)
+		l.tally = redisproto.Observe(o.Options, "redis", strategy, b, srv, l, (*limiter).gauges)
 	}
 	observe("absolute", p.absolute)
 	observe("suppressed", p.suppressed)

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/fakeredis"
-	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/model"
 	"github.com/trypema/trypema/redislimit"
 )
 

@@ -7,8 +7,7 @@ import (
 	"strconv"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -22,19 +21,19 @@ func suppressed(span window.Span, factor float64, dice func() float64) *strategy
 		decide: operation{
 			dice:    true,
 			windows: windowsOf("s", span),
-			script:  func(s *script.Scripts) script.Script { return s.Suppressed },
+			script:  func(s *redisproto.Scripts) redisproto.Script { return s.Suppressed },
 			args: func(batches []*batch) []string {
 				var thrown []byte
 				for _, b := range batches {
 					thrown = append(thrown, b.dice...)
 				}
-				args := append(script.SpanArgs(span), hardFactor, string(thrown))
+				args := append(redisproto.SpanArgs(span), hardFactor, string(thrown))
 				for _, run := range batches[0].runs {
 					args = run.append(args)
 				}
 				return args
 			},
-			read: func(r *script.Reader, runs []run, calls []*call) error {
+			read: func(r *redisproto.Reader, runs []run, calls []*call) error {
 				return readSuppressed(r, span, law, dice, runs, calls)
 			},
 		},
@@ -45,7 +44,7 @@ func suppressed(span window.Span, factor float64, dice func() float64) *strategy
 func lawOf(span window.Span, factor float64) func(capacity uint64) *window.Law {
 	return func(capacity uint64) *window.Law {
 		l := window.NewLaw(span, capacity, factor)
-		l.Hard = min(l.Hard, remote.Most)
+		l.Hard = min(l.Hard, redisproto.Most)
 		return l
 	}
 }
@@ -60,11 +59,11 @@ func diceOf(calls []*call) (dice []byte) {
 	return dice
 }
 
-func readSuppressed(r *script.Reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run, calls []*call) error {
+func readSuppressed(r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run, calls []*call) error {
 	rest := calls
 	for _, run := range runs {
-		counts := window.Counts{Admitted: r.Count(remote.Most), Declined: r.Count(remote.Most)}
-		recent, joined := r.Count(2*remote.Most), r.Count(2*remote.Most)
+		counts := window.Counts{Admitted: r.Count(redisproto.Most), Declined: r.Count(redisproto.Most)}
+		recent, joined := r.Count(2*redisproto.Most), r.Count(2*redisproto.Most)
 		l := law(run.capacity)
 		var bits uint64
 		for i := range run.n {
@@ -93,7 +92,7 @@ func readSuppressed(r *script.Reader, span window.Span, law func(uint64) *window
 				counts.Admitted += n
 				v.Now, v.Then = counts.Admitted, counts.Admitted
 			} else {
-				n = min(n, remote.Most-min(remote.Most, counts.Observed()))
+				n = min(n, redisproto.Most-min(redisproto.Most, counts.Observed()))
 				counts.Declined += n
 				v.Factor = max(v.Factor, 1e-9) // should Lua have rounded otherwise than Go
 			}
@@ -113,13 +112,13 @@ var errAnswered = errors.New("the calls have an answer")
 
 // readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that
 // from the state after the whole batch: what came with a call has happened, too.
-func readWaits(r *script.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
+func readWaits(r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
 	var groups window.Groups
 	var w window.Window
 	var odd error
 	now := int64(r.Count(1 << 53))
 	if now != 0 {
-		before := window.Counts{Admitted: r.Count(4 * remote.Most), Declined: r.Count(4 * remote.Most)}
+		before := window.Counts{Admitted: r.Count(4 * redisproto.Most), Declined: r.Count(4 * redisproto.Most)}
 		log := r.Text()
 		if len(log)%groupSize != 0 {
 			odd = fmt.Errorf("NOTAWINDOW the key holds groups of %d bytes in all: %w", len(log), errAnswered)

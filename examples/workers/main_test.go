@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/lease"
-	"github.com/trypema/trypema/internal/model"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/proof/model"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -49,7 +49,7 @@ func FuzzLedger(f *testing.F) {
 			for range in.Next() % 4 {
 				a.Groups = append(a.Groups, lease.Group{Age: int64(number(&in)), Span: int64(number(&in)), Counts: window.Counts{Admitted: number(&in), Declined: number(&in)}})
 			}
-			if got := script.ParseMessage(script.Message(a)); !reflect.DeepEqual(got, a) {
+			if got := redisproto.ParseMessage(redisproto.Message(a)); !reflect.DeepEqual(got, a) {
 				t.Fatalf("a message is %+v, and was %+v", got, a)
 			}
 			far := int64(number(&in))

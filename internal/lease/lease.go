@@ -100,5 +100,5 @@ func (c *Call) bound(t *Terms) uint64 {
 	return c.Capacity
 }
 
-// maxCount is where counting ends, in a window and in a message, as in package remote.
+// maxCount is where counting ends, in a window and in a message, as in package redisproto.
 const maxCount = 1 << 51

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/trypema/trypema/internal/slab"
+	"github.com/trypema/trypema/internal/table/slab"
 )
 
 // Handle is a key of a shard, valid while the shard is locked and no key is added or removed.

@@ -21,7 +21,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/trypema/trypema/goredisconn"
-	"github.com/trypema/trypema/internal/proxy"
+	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"

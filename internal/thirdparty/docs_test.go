@@ -585,3 +585,50 @@ func TestNamedTestsExist(t *testing.T) {
 		t.Errorf("%d tests are named in documents, want more", named)
 	}
 }
+
+var (
+	filePath   = regexp.MustCompile("`((?:[a-z_]+/)*[a-z_]+\\.(?:go|lua))`")
+	folderLine = regexp.MustCompile(`(?m)^(  )?((?:[a-z/]+ ?)+)(?:  .*|$)`)
+)
+
+// Every file and folder that docs/design.md names is there: those of the map by their lines, others in code.
+func TestDocumentedPaths(t *testing.T) {
+	text := document(t, "docs/design.md")
+	exists := func(path string) {
+		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+			t.Error(err)
+		}
+	}
+	_, after, _ := strings.Cut(text, "## The map\n\n```\n")
+	lines, _, _ := strings.Cut(after, "```")
+	folders, files := 0, 0
+	for line := range strings.Lines(lines) {
+		if file := regexp.MustCompile(`[a-z_]+\.go`).FindAllString(line, -1); file != nil {
+			for _, f := range file {
+				exists(f)
+			}
+			files += len(file)
+			continue
+		}
+		names := folderLine.FindStringSubmatch(line)
+		if names == nil {
+			continue
+		}
+		for _, f := range strings.Fields(names[2]) {
+			if names[1] != "" {
+				f = "internal/proof/" + f
+			}
+			exists(f)
+			folders++
+		}
+	}
+	_, after, _ = strings.Cut(text, "## The walk of a call\n")
+	walk, _, _ := strings.Cut(after, "\n## ")
+	for _, found := range filePath.FindAllStringSubmatch(walk, -1) {
+		exists(found[1])
+		files++
+	}
+	if folders < 38 || files < 40 {
+		t.Errorf("%d folders and %d files are named, want more", folders, files)
+	}
+}

@@ -14,7 +14,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/trypema/trypema/goredisconn"
-	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -26,7 +26,7 @@ import (
 // step between providers, and within one each caller of those who share a round trip gets the answer to its own call.
 
 // A script reads the server's clock, in whole microseconds, which may be slewed against that of the process.
-var onRedis = subjects(remote.MaxCapacity, remote.Most, 50*time.Millisecond)
+var onRedis = subjects(redisproto.MaxCapacity, redisproto.Most, 50*time.Millisecond)
 
 // clients are the two that there is an adapter for.
 var clients = []struct {
@@ -132,7 +132,7 @@ func (c tornConn) Run(ctx context.Context, script, sha1 string, keys, args [][]s
 			answer(0, told, nil)
 			return
 		}
-		record := append(slices.Clone(run[:2]), strconv.FormatInt(remote.MaxCapacity, 10), run[3], strconv.FormatInt(fit, 10))
+		record := append(slices.Clone(run[:2]), strconv.FormatInt(redisproto.MaxCapacity, 10), run[3], strconv.FormatInt(fit, 10))
 		c.Conn.Run(ctx, script, sha1, keys, [][]string{record}, func(_ int, _ []any, err error) { answer(0, told, err) })
 	})
 }

@@ -4,7 +4,7 @@ import (
 	"math/bits"
 	"sort"
 
-	"github.com/trypema/trypema/internal/slab"
+	"github.com/trypema/trypema/internal/table/slab"
 )
 
 // group is a closed group: no event will join it.

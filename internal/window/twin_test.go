@@ -5,8 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/trypema/trypema/internal/model"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/model"
 	"github.com/trypema/trypema/internal/window"
 )
 

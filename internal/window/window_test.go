@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/slab"
+	"github.com/trypema/trypema/internal/table/slab"
 )
 
 // sizes returns the observed count of each group, oldest first.

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 )
 
 // The accuracy pass has a limit of its own, small enough to see whole windows in a short time. The limit of the

@@ -12,10 +12,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 )
 
 // Accuracy is what a limiter admits of what it is offered.

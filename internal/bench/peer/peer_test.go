@@ -10,6 +10,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
+
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/bench/leak"
 	"github.com/trypema/trypema/internal/cli/store"

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+
 	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"

@@ -15,9 +15,9 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
-	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/proxy"
+	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/proxy"
+	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"

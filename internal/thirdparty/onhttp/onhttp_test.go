@@ -19,7 +19,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"

@@ -16,10 +16,10 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/anywindow"
-	"github.com/trypema/trypema/internal/fakeredis"
-	"github.com/trypema/trypema/internal/model"
-	"github.com/trypema/trypema/internal/remote"
+	"github.com/trypema/trypema/internal/proof/anywindow"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/model"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -1298,7 +1298,7 @@ func (f *Fleet) finish(t *rapid.T) {
 	for _, p := range f.places() {
 		f.mu.Lock()
 		admitted, declined := f.counts(p, nil, time.Now(), time.Now())
-		live, leased := f.redis.Live(remote.NewNames(f.Options.Prefix, letter, p.window).Of(p.key), p.window, f.Options.BucketOf(p.window))
+		live, leased := f.redis.Live(redisproto.NewNames(f.Options.Prefix, letter, p.window).Of(p.key), p.window, f.Options.BucketOf(p.window))
 		if live.Admitted < admitted.low || live.Admitted > admitted.high || live.Declined < declined.low || live.Declined > declined.high {
 			f.fault("the ledger of %q, %v: %+v, want %+v admitted and %+v declined", p.key, p.window, live, admitted, declined)
 		}

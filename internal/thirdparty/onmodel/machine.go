@@ -14,8 +14,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/anywindow"
-	"github.com/trypema/trypema/internal/model"
+	"github.com/trypema/trypema/internal/proof/anywindow"
+	"github.com/trypema/trypema/internal/proof/model"
 	"github.com/trypema/trypema/internal/window"
 )
 

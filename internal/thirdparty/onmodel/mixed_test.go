@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/previous"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"

@@ -16,7 +16,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/previous"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -28,19 +28,19 @@ type messages struct {
 	rng  *rand.Rand
 	span window.Span
 	asks map[string]map[uint64]*lease.Message // the last of each holder, with instants for ages
-	mix  []option                         // of holders, by their numbers modulo len; nil for one kind
-	turn int                              // who sends messages now, of mix
+	mix  []option                             // of holders, by their numbers modulo len; nil for one kind
+	turn int                                  // who sends messages now, of mix
 }
 
 // option is what holders need not have in common.
 type option struct {
 	bucket int64
-	server *script.Server // which may run the scripts of the version before
-	prompt bool           // nothing is settled late
+	server *redisproto.Server // which may run the scripts of the version before
+	prompt bool               // nothing is settled late
 }
 
 // pass has holders with other options send messages, and returns the server by which they do.
-func (m *messages) pass(s *script.Server) *script.Server {
+func (m *messages) pass(s *redisproto.Server) *redisproto.Server {
 	if m.mix == nil {
 		return s
 	}
@@ -156,7 +156,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 	o := trypema.Options{Window: []time.Duration{2 * time.Second, 10 * time.Second, time.Hour}[rng.IntN(3)]}
 	o.Bucket = max(time.Millisecond, o.Window/[]time.Duration{1, 7, 100, 1000}[rng.IntN(4)])
 	oracle := newOracle(t, client, o, false, nil)
-	s := script.NewServer(oracle)
+	s := redisproto.NewServer(oracle)
 	const near = 100_000
 	far := int64(10_000_000)
 	m := messages{rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Message{}}
@@ -167,7 +167,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		// It has two groups end at one instant unless its bucket is the largest, and what it settles late joins
 		// the next group however much later that is.
 		if old {
-			m.mix[2] = option{m.span.Window, script.NewServer(previous.Conn{Conn: oracle}), true}
+			m.mix[2] = option{m.span.Window, redisproto.NewServer(previous.Conn{Conn: oracle}), true}
 		}
 	}
 	prefix := rig.Unique("ledger")
@@ -185,17 +185,17 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		for _, key := range []string{"a", "b", "c"}[:1+rng.IntN(3)] {
 			key = prefix + key
 			ask := m.next(key, oracle.Now())
-			keys, args, asks = append(keys, key), append(args, script.Message(ask)), append(asks, ask)
+			keys, args, asks = append(keys, key), append(args, redisproto.Message(ask)), append(asks, ask)
 			if twins[key] == nil {
 				twins[key] = new(lease.Ledger)
 			}
 		}
-		common := append(script.SpanArgs(m.span), strconv.FormatInt(far, 10))
-		settle := func(all *script.Scripts) script.Script { return all.Settle }
+		common := append(redisproto.SpanArgs(m.span), strconv.FormatInt(far, 10))
+		settle := func(all *redisproto.Scripts) redisproto.Script { return all.Settle }
 		reply := runScript(t, by, settle, keys, append(common, args...))
-		r := script.NewReader(reply)
+		r := redisproto.NewReader(reply)
 		for i, ask := range asks {
-			got, err := script.ReadAnswer(r, ask.Whole)
+			got, err := redisproto.ReadAnswer(r, ask.Whole)
 			want := twins[keys[i]].Settle(m.span, oracle.Now(), far, ask)
 			if before, known := running[keys[i]]; known && got.Before != before && !got.Stale {
 				t.Fatalf("step %d: running counts are %+v, and were %+v", step, got.Before, before)
@@ -271,10 +271,10 @@ func since(a lease.Answer) window.Counts {
 	return window.Counts{Admitted: a.After.Admitted - a.Before.Admitted, Declined: a.After.Declined - a.Before.Declined}
 }
 
-func set(t *testing.T, s *script.Server, span window.Span, key string, total uint64, keep trypema.History) {
+func set(t *testing.T, s *redisproto.Server, span window.Span, key string, total uint64, keep trypema.History) {
 	t.Helper()
-	args := append(script.SpanArgs(span), "Always()", strconv.FormatUint(total, 10), keep.String(), "ha")
-	reply := runScript(t, s, func(all *script.Scripts) script.Script { return all.Set }, []string{key}, args)
+	args := append(redisproto.SpanArgs(span), "Always()", strconv.FormatUint(total, 10), keep.String(), "ha")
+	reply := runScript(t, s, func(all *redisproto.Scripts) redisproto.Script { return all.Set }, []string{key}, args)
 	if len(reply) != 2 || strings.Contains(fmt.Sprint(reply[0]), "NOTAWINDOW") {
 		t.Fatal(reply)
 	}

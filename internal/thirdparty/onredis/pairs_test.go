@@ -12,8 +12,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/remote"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -72,7 +71,7 @@ func TestLawInLua(t *testing.T) {
 	t.Parallel()
 	client := redisserver.Start(t).Client()
 	o := newOracle(t, client, trypema.Options{Window: 10 * time.Second}, true, nil)
-	s := script.NewServer(o)
+	s := redisproto.NewServer(o)
 	first := explore.Seed(t)
 	admitted, denied, chances := 0, 0, 0
 	for seed := first; seed != first+uint64(explore.Runs(100, 16_000)); seed++ {
@@ -82,7 +81,7 @@ func TestLawInLua(t *testing.T) {
 		span := o.span
 		span.Bucket = []int64{1000, span.Window / 100, span.Window / 7, span.Window}[rng.IntN(4)]
 		law := window.NewLaw(span, capacity, factor)
-		law.Hard = min(law.Hard, remote.Most)
+		law.Hard = min(law.Hard, redisproto.Most)
 		cost := max(1, near(rng, 1, 1, capacity))
 		some := func() uint64 {
 			return near(rng, capacity, law.Hard, capacity*4/5, capacity/10, 2*capacity) / 2
@@ -108,11 +107,11 @@ func TestLawInLua(t *testing.T) {
 		if _, err := pipe.Exec(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		args := append(script.SpanArgs(span), strconv.FormatFloat(factor, 'g', -1, 64), string(dice),
+		args := append(redisproto.SpanArgs(span), strconv.FormatFloat(factor, 'g', -1, 64), string(dice),
 			strconv.FormatUint(capacity, 10), strconv.FormatUint(cost, 10), "1")
-		pick := func(all *script.Scripts) script.Script { return all.Suppressed }
+		pick := func(all *redisproto.Scripts) redisproto.Script { return all.Suppressed }
 		reply := runScript(t, s, pick, keys, args)
-		r := script.NewReader(reply)
+		r := redisproto.NewReader(reply)
 		for i := range states {
 			x := &states[i]
 			counts := window.Counts{Admitted: r.Count(1 << 53), Declined: r.Count(1 << 53)}
@@ -152,7 +151,7 @@ func TestCutInLua(t *testing.T) {
 	t.Parallel()
 	client := redisserver.Start(t).Client()
 	o := newOracle(t, client, trypema.Options{Window: 10 * time.Second}, true, nil)
-	s := script.NewServer(o)
+	s := redisproto.NewServer(o)
 	first := explore.Seed(t)
 	for seed := first; seed != first+uint64(explore.Runs(50, 16_000)); seed++ {
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -173,7 +172,7 @@ func TestCutInLua(t *testing.T) {
 		if _, err := pipe.Exec(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		script.Run(context.Background(), s, func(all *script.Scripts) script.Script { return all.Set }, items,
+		redisproto.Run(context.Background(), s, func(all *redisproto.Scripts) redisproto.Script { return all.Set }, items,
 			func(items []item, _ bool) (parcels [][]item) {
 				for i := range items {
 					parcels = append(parcels, items[i:][:1])
@@ -181,7 +180,7 @@ func TestCutInLua(t *testing.T) {
 				return parcels
 			},
 			func(parcel []item) (keys, args []string) {
-				args = append(script.SpanArgs(o.span), "Always()", strconv.FormatUint(parcel[0].kept, 10))
+				args = append(redisproto.SpanArgs(o.span), "Always()", strconv.FormatUint(parcel[0].kept, 10))
 				return []string{parcel[0].key}, append(args, "KeepNewest", "s")
 			},
 			func(parcel []item, reply []any, err error, _ bool) (again, mend []item) {
@@ -189,7 +188,7 @@ func TestCutInLua(t *testing.T) {
 					t.Errorf("seed %d: %+v: %v, %v", seed, x, reply, err)
 				}
 				return nil, nil
-			}, func(item) script.Windows { return script.Windows{} })
+			}, func(item) redisproto.Windows { return redisproto.Windows{} })
 		for _, x := range items {
 			got, want := counted(client.Get(t.Context(), x.key).Val()), x.had
 			if x.kept < x.had.Observed() {
@@ -210,7 +209,7 @@ func TestCutInLua(t *testing.T) {
 func TestStructInLua(t *testing.T) {
 	t.Parallel()
 	client := redisserver.Start(t).Client()
-	text, err := os.ReadFile("../../script/lua/struct.lua")
+	text, err := os.ReadFile("../../redisproto/lua/struct.lua")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/alicebob/miniredis/v2"
 
 	"github.com/trypema/trypema/goredisconn"
-	"github.com/trypema/trypema/internal/fakeredis"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/internal/window"
@@ -67,13 +67,13 @@ func errands(rng *rand.Rand, kind string, steps int) (all []errand) {
 		for _, i := range limits {
 			e.keys = append(e.keys, fmt.Sprint(kind, i))
 		}
-		e.args = append(script.SpanArgs(spans[limits[0]]), kind)
+		e.args = append(redisproto.SpanArgs(spans[limits[0]]), kind)
 		if e.commits {
 			of := open[rng.IntN(len(open))]
 			e.args = append(e.args, text(rng.Int64N(6)), text(rng.Int64N(6)))
 			for _, i := range limits {
 				from := spans[i].Backdate(of.at, of.life)
-				e.args = append(append(e.args, script.SpanArgs(spans[i])...), text(from), text(of.at))
+				e.args = append(append(e.args, redisproto.SpanArgs(spans[i])...), text(from), text(of.at))
 			}
 			all = append(all, e)
 			continue
@@ -101,7 +101,7 @@ func errands(rng *rand.Rand, kind string, steps int) (all []errand) {
 		}
 		e.args = append(e.args, "1.5", string(dice))
 		for _, i := range limits {
-			e.args = append(append(e.args, script.SpanArgs(spans[i])...), text([]int64{5, 20, 20, 100}[rng.IntN(4)]))
+			e.args = append(append(e.args, redisproto.SpanArgs(spans[i])...), text([]int64{5, 20, 20, 100}[rng.IntN(4)]))
 		}
 		e.args = append(e.args, runs...)
 		all = append(all, e)
@@ -110,16 +110,16 @@ func errands(rng *rand.Rand, kind string, steps int) (all []errand) {
 }
 
 // run has a server do an errand, and returns what it says where servers must say the same.
-func (e *errand) run(t *testing.T, s *script.Server, kind, prefix string) (said []any) {
+func (e *errand) run(t *testing.T, s *redisproto.Server, kind, prefix string) (said []any) {
 	keys := slices.Clone(e.keys)
 	for i := range keys {
 		keys[i] = prefix + keys[i]
 	}
-	pick := func(all *script.Scripts) script.Script { return all.Multi }
+	pick := func(all *redisproto.Scripts) redisproto.Script { return all.Multi }
 	if e.commits {
-		pick = func(all *script.Scripts) script.Script { return all.Commit }
+		pick = func(all *redisproto.Scripts) redisproto.Script { return all.Commit }
 	}
-	r := script.NewReader(runScript(t, s, pick, keys, e.args))
+	r := redisproto.NewReader(runScript(t, s, pick, keys, e.args))
 	take := func(n int) {
 		for range n {
 			said = append(said, r.Number())
@@ -192,13 +192,13 @@ func TestSeveralLimitsInRuns(t *testing.T) {
 					all := errands(rand.New(rand.NewPCG(seed+i, 0)), kind, 150)
 					var want [][]any
 					synctest.Test(t, func(t *testing.T) {
-						fake := script.NewServer(fakeredis.New())
+						fake := redisproto.NewServer(fakeredis.New())
 						for _, e := range all {
 							time.Sleep(e.wait)
 							want = append(want, e.run(t, fake, kind, ""))
 						}
 					})
-					real := script.NewServer(redislimit.Conn(conn))
+					real := redisproto.NewServer(redislimit.Conn(conn))
 					clock.Advance(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() - clock.Now())
 					prefix := "{" + rig.Unique("runs") + "}"
 					for j, e := range all {

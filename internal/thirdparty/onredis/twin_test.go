@@ -14,9 +14,9 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
-	"github.com/trypema/trypema/internal/model"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/proof/model"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/internal/window"
@@ -250,7 +250,7 @@ func (a *redisAgreement) commit(key string, is uint64) {
 		is = 5 // the twin counts further than Redis
 	}
 	letter := map[bool]string{false: "a", true: "s"}[a.suppressed]
-	removed, added := commit(a.T, script.NewServer(a.oracle), o.span, a.name(key), letter, e.from, e.at, e.n, is)
+	removed, added := commit(a.T, redisproto.NewServer(a.oracle), o.span, a.name(key), letter, e.from, e.at, e.n, is)
 	if r, more := o.twin(a.name(key)).Commit(o.Now(), e.from, e.at, e.n, is); removed != r || added != more {
 		a.Errorf("%+v to %d at %d: -%d+%d, want -%d+%d", e, is, o.Now(), removed, added, r, more)
 	}
@@ -260,13 +260,13 @@ func (a *redisAgreement) commit(key string, is uint64) {
 }
 
 // commit runs commit.lua.
-func commit(t *testing.T, s *script.Server, span window.Span, key, kind string, from, at int64, was, is uint64) (removed, added uint64) {
+func commit(t *testing.T, s *redisproto.Server, span window.Span, key, kind string, from, at int64, was, is uint64) (removed, added uint64) {
 	t.Helper()
-	args := append(script.SpanArgs(span), kind, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
-	args = append(append(args, script.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
-	pick := func(all *script.Scripts) script.Script { return all.Commit }
+	args := append(redisproto.SpanArgs(span), kind, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
+	args = append(append(args, redisproto.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
+	pick := func(all *redisproto.Scripts) redisproto.Script { return all.Commit }
 	reply := runScript(t, s, pick, []string{key}, args)
-	r := script.NewReader(reply)
+	r := redisproto.NewReader(reply)
 	removed, added = r.Count(1<<53), r.Count(1<<53)
 	if r.Done() != nil {
 		t.Fatal(reply)
@@ -276,10 +276,10 @@ func commit(t *testing.T, s *script.Server, span window.Span, key, kind string, 
 
 // runScript runs a script once, and returns its reply.
 func runScript(
-	t *testing.T, s *script.Server, pick func(*script.Scripts) script.Script, keys, args []string,
+	t *testing.T, s *redisproto.Server, pick func(*redisproto.Scripts) redisproto.Script, keys, args []string,
 ) (reply []any) {
 	t.Helper()
-	script.Run(context.Background(), s, pick, []int{0},
+	redisproto.Run(context.Background(), s, pick, []int{0},
 		func(items []int, _ bool) [][]int { return [][]int{items} },
 		func([]int) ([]string, []string) { return keys, args },
 		func(_ []int, got []any, err error, _ bool) (again, mend []int) {
@@ -288,7 +288,7 @@ func runScript(
 			}
 			reply = got
 			return nil, nil
-		}, func(int) script.Windows { return script.Windows{} })
+		}, func(int) redisproto.Windows { return redisproto.Windows{} })
 	return reply
 }
 

@@ -3,7 +3,7 @@ package redisserver
 import (
 	"testing"
 
-	"github.com/trypema/trypema/internal/proxy"
+	"github.com/trypema/trypema/internal/proof/proxy"
 )
 
 // StartProxy returns a proxy to target, which ends with t.

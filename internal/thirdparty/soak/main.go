@@ -20,8 +20,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/proof/realredis"
-	"github.com/trypema/trypema/internal/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 

@@ -8,8 +8,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/proof/realredis"
-	"github.com/trypema/trypema/internal/proxy"
 )
 
 // run is a soak under way: the faults, the samples, the judging. All of it is in one goroutine; the callers are in others.

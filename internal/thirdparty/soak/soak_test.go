@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/trypema/trypema/internal/anywindow"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 )
 
 // watch judges what is admitted of one key, in any window, for as long as it takes, in memory that does not grow: in pieces that

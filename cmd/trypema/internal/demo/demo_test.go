@@ -20,7 +20,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 

@@ -4,8 +4,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/trypema/trypema/internal/anywindow"
 	"github.com/trypema/trypema/internal/cli/latency"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 )
 
 const (

@@ -17,7 +17,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
 var plain = knobs{Limit: 100, Window: 2, Bucket: 20, HardLimitFactor: 1.5, Load: 3, Instances: 2, Shape: steady, Redis: true}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/cli/store"
-	"github.com/trypema/trypema/internal/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
 

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/cli/store"
-	"github.com/trypema/trypema/internal/proxy"
+	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/redislimit"
 )
 

@@ -16,10 +16,10 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
-	"github.com/trypema/trypema/internal/fakeredis"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/script"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -247,7 +247,7 @@ func (w *wire) Run(ctx context.Context, source, sha1 string, keys, args [][]stri
 		for j, name := range keys[i] {
 			var key int32
 			fmt.Sscanf(strings.TrimPrefix(name, "{trypema:"), "k%d}", &key) //nolint:errcheck // it differs then
-			*w.all = append(*w.all, sent{now, w.instance, key, far, script.ParseMessage(args[i][3+j])})
+			*w.all = append(*w.all, sent{now, w.instance, key, far, redisproto.ParseMessage(args[i][3+j])})
 		}
 	}
 	f := w.fate(w.instance, now)

@@ -1,0 +1,581 @@
+// Package fakeredis is a server for tests that lives in the process, and in its clock: also in that of testing/synctest.
+package fakeredis
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/redisproto"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Server is a redislimit.Conn to a server. It does what absolute.lua, suppressed.lua, multi.lua, commit.lua and set.lua say, by package window,
+// settle.lua, by package lease, and mend.lua, for keys that were spoiled. That the scripts do the same, and
+// all else that takes Lua, is tested on real servers, in internal/thirdparty.
+type Server struct {
+	mu      sync.Mutex
+	groups  window.Groups
+	windows map[string]*window.Window
+	ledgers map[string]*lease.Ledger
+	spoiled map[string]bool
+	scripts map[string]verb // by their source
+	Runs    int             // exchanges
+	Calls   int             // scripts in them
+	Keys    int             // keys of those
+
+	CrossSlot bool                                    // it is many servers after all
+	Delay     time.Duration                           // of the network, there and back
+	Fault     func(key string) (reply []any, e error) // what to answer instead, unless both are nil
+	Lose      func() bool                             // whether an answer gets lost; nil for never
+	ahead     time.Duration                           // of the clock of the process
+	hang      chan struct{}                           // if not nil, nothing is answered until it is closed
+}
+
+// New returns a server without any key.
+func New() *Server {
+	return &Server{
+		windows: map[string]*window.Window{}, ledgers: map[string]*lease.Ledger{}, spoiled: map[string]bool{},
+		scripts: map[string]verb{},
+	}
+}
+
+// verb is what a script does.
+type verb int
+
+const (
+	unknown verb = iota
+	absolute
+	suppressed
+	multi
+	commit
+	set
+	settle
+	mend
+)
+
+// headers are lines with which the scripts begin, after what they include.
+var headers = map[verb]string{
+	absolute:   "-- Decides calls under Absolute",
+	suppressed: "-- Decides calls under Suppressed",
+	multi:      "-- Decides calls that have several",
+	commit:     "-- Changes what was admitted",
+	set:        "-- Makes the total",
+	settle:     "-- Settles",
+	mend:       "-- Begins windows again",
+}
+
+// verbLocked returns what a script does. It looks for the header once for each script, which takes long with the race detector.
+func (f *Server) verbLocked(source string) verb {
+	v, ok := f.scripts[source]
+	if ok {
+		return v
+	}
+	for of, header := range headers {
+		if strings.Contains(source, header) {
+			v = of
+		}
+	}
+	f.scripts[source] = v
+	return v
+}
+
+// now is the server's clock, in µs, under the lock.
+func (f *Server) now() int64 { return time.Now().Add(f.ahead).UnixMicro() }
+
+// Step sets the server's clock forward; or back, upon which windows wait until it has come as far again, however far that is: it is
+// otherwise only in the scripts.
+func (f *Server) Step(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ahead += d
+}
+
+// OneServer implements redislimit.Conn.
+func (f *Server) OneServer() bool { return true }
+
+// TakeAway makes exchanges hang until Restore.
+func (f *Server) TakeAway() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hang = make(chan struct{})
+}
+
+// Restore ends what TakeAway began.
+func (f *Server) Restore() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.hang != nil {
+		close(f.hang)
+		f.hang = nil
+	}
+}
+
+// Forget is a restart without persistence.
+func (f *Server) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.windows)
+	clear(f.ledgers)
+}
+
+// Spoil has a key hold a string that is not a window.
+func (f *Server) Spoil(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.spoiled[key] = true
+}
+
+// unreadable is the reply about a key that was spoiled, or nil.
+func (f *Server) unreadable(key string) []any {
+	if f.spoiled[key] {
+		return []any{"NOTAWINDOW the key was spoiled"}
+	}
+	return nil
+}
+
+// mend begins a key again if it was spoiled.
+func (f *Server) mend(key string) []any {
+	if !f.spoiled[key] {
+		return []any{int64(0)}
+	}
+	delete(f.spoiled, key)
+	delete(f.windows, key)
+	delete(f.ledgers, key)
+	return []any{int64(1)}
+}
+
+// ErrKey is what Redis says of a key that holds something else.
+var ErrKey = errors.New("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+// Run implements redislimit.Conn.
+func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]string, answer func(int, []any, error)) {
+	f.mu.Lock()
+	f.Runs++
+	for i := range keys {
+		f.Keys += len(keys[i])
+	}
+	f.Calls += len(keys)
+	delay, hang, v := f.Delay, f.hang, f.verbLocked(source)
+	f.mu.Unlock()
+	var err error
+	if hang != nil {
+		<-hang // as a client that does not look at its context
+		err = errors.New("connection reset by peer")
+	}
+	if delay > 0 {
+		select {
+		case <-time.After(delay / 2):
+		case <-ctx.Done():
+		}
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
+	for i := range keys {
+		errs[i] = err
+		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
+			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
+		}
+		if errs[i] == nil && v == multi {
+			replies[i], errs[i] = f.multi(keys[i], args[i])
+			continue
+		}
+		for k, key := range keys[i] {
+			if errs[i] == nil {
+				var reply []any
+				reply, errs[i] = f.eval(v, key, k, len(keys[i]), args[i])
+				replies[i] = append(replies[i], reply...)
+			}
+		}
+	}
+	time.Sleep(delay / 2)
+	for i := range keys {
+		if f.Lose != nil && f.Lose() {
+			replies[i], errs[i] = nil, errors.New("i/o timeout")
+		}
+		answer(i, replies[i], errs[i])
+	}
+}
+
+// eval runs a script for the key that is number k of a number of keys.
+func (f *Server) eval(v verb, key string, k, keys int, args []string) ([]any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.Fault != nil {
+		if reply, err := f.Fault(key); reply != nil || err != nil {
+			return reply, err
+		}
+	}
+	if v == mend {
+		return f.mend(key), nil
+	}
+	if reply := f.unreadable(key); reply != nil {
+		return reply, nil
+	}
+	s := spanOf(args)
+	if v == settle {
+		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
+	}
+	if v == commit {
+		return f.commit(key, args[2], number(args[3]), number(args[4]), args[5+4*k:]), nil
+	}
+	if l := f.ledgers[key]; l != nil {
+		return f.setLedger(l, s, args[2], number(args[3]), args[4]), nil
+	}
+	w := f.window(key)
+	now := w.Advance(&f.groups, s, f.now())
+	switch v {
+	case absolute:
+		return f.absolute(w, s, now, args[2:]), nil
+	case suppressed:
+		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
+		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
+	case set:
+		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
+	}
+	return nil, errors.New("ERR the fake does not know the script")
+}
+
+func (f *Server) window(key string) *window.Window {
+	w := f.windows[key]
+	if w == nil {
+		w = new(window.Window)
+		f.windows[key] = w
+	}
+	return w
+}
+
+func (f *Server) ledger(key string) *lease.Ledger {
+	l := f.ledgers[key]
+	if l == nil {
+		l = new(lease.Ledger)
+		f.ledgers[key] = l
+	}
+	return l
+}
+
+func (f *Server) commit(key, kind string, was, is uint64, args []string) []any {
+	s, from, at := spanOf(args), int64(number(args[2])), int64(number(args[3]))
+	var removed, added uint64
+	if kind[0] == 'h' {
+		removed, added = f.ledger(key).Commit(s, f.now(), from, at, was, is)
+	} else {
+		w := f.window(key)
+		removed, added = w.Commit(&f.groups, s, w.Advance(&f.groups, s, f.now()), from, at, was, is)
+	}
+	return []any{int64(removed), int64(added)}
+}
+
+func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []string) (reply []any) {
+	for ; len(runs) > 0; runs = runs[min(3, len(runs)):] {
+		capacity, cost, count := run(runs)
+		have, fit := w.Counts().Admitted, uint64(0)
+		var v window.Verdict
+		for i := uint64(0); i == 0 || i < count; i++ {
+			v = window.Verdict{}
+			w.Absolute(&v, &f.groups, s, capacity, now, cost, count > 0)
+			if v.Allowed && count > 0 {
+				fit++
+			}
+		}
+		if v.Wait == window.Never {
+			v.Wait = -1
+		}
+		if v.Allowed {
+			v.Then = 0
+		}
+		reply = append(reply, int64(have), int64(fit))
+		if fit < max(count, 1) {
+			reply = append(reply, v.Wait, int64(v.Then))
+		}
+	}
+	return reply
+}
+
+func (f *Server) suppressed(w *window.Window, s window.Span, now int64, factor, dice string, runs []string) (reply []any) {
+	h, err := strconv.ParseFloat(factor, 64)
+	if err != nil {
+		panic(err)
+	}
+	wanted := false
+	for ; len(runs) > 0; runs = runs[min(3, len(runs)):] {
+		capacity, cost, count := run(runs)
+		law := window.NewLaw(s, capacity, h)
+		law.Hard = min(law.Hard, redisproto.Most)
+		before, recent := w.Counts(), w.Since(&f.groups, now-s.Recent())
+		joined, bits := recent, []any{}
+		wanted = wanted || count == 0
+		for i := range count {
+			// As much as is declined must be a number that the script can count with.
+			n := min(cost, redisproto.Most-min(redisproto.Most, w.Counts().Observed()))
+			if cost <= capacity {
+				n = cost
+			}
+			thrown := (float64(uint32(dice[0])<<16|uint32(dice[1])<<8|uint32(dice[2])) + 0.5) / (1 << 24)
+			dice = dice[3:]
+			var v window.Verdict
+			if cost > capacity {
+				w.Record(&f.groups, s, now, window.Counts{Declined: n})
+			} else {
+				w.Suppressed(&v, &f.groups, s, law, now, n, thrown, true)
+			}
+			wanted = wanted || !v.Allowed
+			if i == 0 {
+				joined = w.Since(&f.groups, now-s.Recent()) - n
+			}
+			if i%32 == 0 {
+				bits = append(bits, int64(0))
+			}
+			if v.Allowed {
+				bits[len(bits)-1] = bits[len(bits)-1].(int64) | 1<<(i%32)
+			}
+		}
+		reply = append(reply, int64(before.Admitted), int64(before.Declined), int64(recent), int64(joined))
+		reply = append(reply, bits...)
+	}
+	return f.appendGroups(reply, w, now, wanted)
+}
+
+// appendGroups appends the groups of a window to a reply, if they are wanted and there are any.
+func (f *Server) appendGroups(reply []any, w *window.Window, now int64, wanted bool) []any {
+	if !wanted || w.Counts() == (window.Counts{}) {
+		return append(reply, int64(0))
+	}
+	var groups []lease.Group
+	for last, counts := range w.All(&f.groups) {
+		groups = append(groups, lease.Group{Age: now - last, Counts: counts})
+	}
+	return append(reply, now, int64(0), int64(0), redisproto.Log(now, groups))
+}
+
+func spanOf(args []string) window.Span {
+	return window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
+}
+
+// multi decides each call by all windows on their own, one call after the other, and has each window say what it would by itself.
+func (f *Server) multi(keys, args []string) ([]any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	kind, factor, dice, args := args[2], args[3], args[4], args[5:]
+	type limit struct {
+		w        *window.Window
+		s        window.Span
+		capacity uint64
+		law      *window.Law
+		reply    []any
+	}
+	limits := make([]limit, len(keys))
+	now := f.now()
+	for i, key := range keys {
+		if f.Fault != nil {
+			if reply, err := f.Fault(key); reply != nil || err != nil {
+				return reply, err
+			}
+		}
+		if reply := f.unreadable(key); reply != nil {
+			return reply, nil
+		}
+		l := &limits[i]
+		l.w = f.window(key)
+		l.s, l.capacity = spanOf(args), number(args[2])
+		h, err := strconv.ParseFloat(factor, 64)
+		if err != nil {
+			panic(err)
+		}
+		l.law = window.NewLaw(l.s, l.capacity, h)
+		l.law.Hard = min(l.law.Hard, redisproto.Most)
+		l.reply = []any{l.w.Advance(&f.groups, l.s, now)}
+		args = args[3:]
+	}
+	verdicts := func(cost uint64, thrown float64) (all []window.Verdict, passes bool) {
+		passes = true
+		for i := range limits {
+			l, v := &limits[i], window.Verdict{}
+			if kind == "s" {
+				l.w.Suppressed(&v, &f.groups, l.s, l.law, now, cost, thrown, false)
+			} else {
+				l.w.Absolute(&v, &f.groups, l.s, l.capacity, now, cost, false)
+			}
+			if v.Wait == window.Never {
+				v.Wait = -1
+			}
+			if v.Allowed {
+				v.Then = 0
+			}
+			all, passes = append(all, v), passes && v.Allowed
+		}
+		return all, passes
+	}
+	wanted := false
+	for ; len(args) > 0; args = args[3:] {
+		cost, count, life := number(args[0]), number(args[1]), int64(number(args[2]))
+		bits, fit := []any{}, uint64(0)
+		befores, recents, joineds := make([]window.Counts, len(limits)), make([]uint64, len(limits)), make([]uint64, len(limits))
+		for i := range limits {
+			l := &limits[i]
+			befores[i], recents[i] = l.w.Counts(), l.w.Since(&f.groups, now-l.s.Recent())
+			joineds[i] = recents[i]
+		}
+		wanted = wanted || count == 0
+		for j := range count {
+			thrown := 0.
+			if kind == "s" {
+				thrown = (float64(uint32(dice[0])<<16|uint32(dice[1])<<8|uint32(dice[2])) + 0.5) / (1 << 24)
+				dice = dice[3:]
+			}
+			_, passes := verdicts(cost, thrown)
+			if j%32 == 0 {
+				bits = append(bits, int64(0))
+			}
+			if passes {
+				fit++
+				bits[len(bits)-1] = bits[len(bits)-1].(int64) | 1<<(j%32)
+			} else {
+				wanted = true
+			}
+			for i := range limits {
+				l := &limits[i]
+				c := window.Counts{Admitted: cost}
+				if !passes {
+					c = window.Counts{}
+					if kind == "s" {
+						c.Declined = min(cost, redisproto.Most-min(redisproto.Most, l.w.Counts().Observed()))
+					}
+				}
+				if c == (window.Counts{}) {
+					continue
+				}
+				now := l.w.Advance(&f.groups, l.s, now)
+				if from := l.s.Backdate(now, life); passes && from < now {
+					l.w.Place(&f.groups, l.s, now, from, from, c)
+					continue
+				}
+				l.w.Record(&f.groups, l.s, now, c)
+				if j == 0 {
+					joineds[i] = l.w.Since(&f.groups, now-l.s.Recent()) - c.Observed()
+				}
+			}
+		}
+		all, _ := verdicts(cost, 0)
+		for i := range limits {
+			l := &limits[i]
+			if kind == "s" {
+				l.reply = append(l.reply, int64(befores[i].Admitted), int64(befores[i].Declined), int64(recents[i]), int64(joineds[i]))
+				l.reply = append(l.reply, bits...)
+				continue
+			}
+			l.reply = append(l.reply, int64(befores[i].Admitted), int64(fit))
+			if fit < max(count, 1) {
+				l.reply = append(l.reply, all[i].Wait, int64(all[i].Then))
+			}
+		}
+	}
+	var reply []any
+	for i := range limits {
+		l := &limits[i]
+		reply = append(reply, l.reply...)
+		if kind == "s" {
+			reply = f.appendGroups(reply, l.w, now, wanted)
+		}
+	}
+	return reply, nil
+}
+
+func (f *Server) set(w *window.Window, s window.Span, now int64, when string, total uint64, keep string) []any {
+	have := w.Counts().Observed()
+	if !holds(when, have) {
+		return []any{int64(0), int64(have)}
+	}
+	switch {
+	case total == 0:
+		w.Clear(&f.groups)
+	case keep == "Replace" || have == 0:
+		w.Replace(&f.groups, s, now, total)
+	case keep == "KeepNewest":
+		w.Resize(&f.groups, s, total, window.Newest)
+	default:
+		w.Resize(&f.groups, s, total, window.Oldest)
+	}
+	return []any{int64(1), int64(have)}
+}
+
+// holds reports whether a total meets a condition, as set.lua is told it.
+func holds(when string, have uint64) bool {
+	op, rest, _ := strings.Cut(when, "(")
+	n := uint64(0)
+	if op != "Always" {
+		n = number(strings.TrimSuffix(rest, ")"))
+	}
+	return map[string]bool{"Always": true, "Equal": have == n, "NotEqual": have != n, "Less": have < n, "Greater": have > n}[op]
+}
+
+func (f *Server) settle(key string, s window.Span, farLife int64, message string) []any {
+	l := f.ledger(key)
+	ask := redisproto.ParseMessage(message)
+	a := l.Settle(s, f.now(), farLife, ask)
+	if a.Stale {
+		return []any{int64(-1)}
+	}
+	reply := []any{int64(a.Grant), a.Life, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others),
+		running(a.Before.Admitted), running(a.Before.Declined), running(a.After.Admitted), running(a.After.Declined), a.Now}
+	if !ask.Whole {
+		return reply
+	}
+	if len(a.Groups) == 0 {
+		return append(reply, int64(0))
+	}
+	return append(reply, f.now(), int64(0), int64(0), redisproto.Log(f.now(), a.Groups))
+}
+
+// running is a running count as Redis has it, where they begin anew once they are large.
+func running(n uint64) int64 { return int64(n % redisproto.Most) }
+
+func (f *Server) setLedger(l *lease.Ledger, s window.Span, when string, total uint64, keep string) []any {
+	now := f.now()
+	live, _ := l.Live(s, now)
+	if !holds(when, live.Observed()) {
+		return []any{int64(0), int64(live.Observed())}
+	}
+	side := window.Newest
+	if keep == "KeepOldest" {
+		side = window.Oldest
+	}
+	l.Set(s, now, total, side, keep == "Replace")
+	return []any{int64(1), int64(live.Observed())}
+}
+
+// Live returns what a ledger holds, and what is on lease.
+func (f *Server) Live(key string, w, bucket time.Duration) (c window.Counts, leased uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.ledgers[key]
+	if l == nil {
+		return c, 0
+	}
+	return l.Live(window.Span{Window: w.Microseconds(), Bucket: bucket.Microseconds()}, f.now())
+}
+
+func run(args []string) (capacity, cost, count uint64) {
+	capacity, cost, count = number(args[0]), 1, 1
+	if len(args) > 1 {
+		cost = number(args[1])
+	}
+	if len(args) > 2 {
+		count = number(args[2])
+	}
+	return capacity, cost, count
+}
+
+func number(s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}

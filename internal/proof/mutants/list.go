@@ -1,0 +1,67 @@
+package main
+
+const onRedis = "./internal/thirdparty/onredis"
+
+var mutants = []mutant{
+	// The window.
+	{"expires one instant too late", "internal/window/window.go", "if now-w.oldest() >= s.Window {", "if now-w.oldest() > s.Window {", "./internal/window", ""},
+	{"a group takes events for one instant too long", "internal/window/window.go", "} else if last-w.first >= s.Bucket && last > w.last {", "} else if last-w.first > s.Bucket && last > w.last {", "./internal/window", ""},
+	{"what has expired is not forgotten", "internal/window/window.go", "	w.gone = w.closedAt(g, k-1).upto\n", "	w.gone = w.gone.Plus(Counts{})\n", "./internal/window", ""},
+	{"one less is admitted than fits", "internal/window/judge.go", "v.Allowed = v.Now <= capacity && n <= capacity-v.Now", "v.Allowed = v.Now <= capacity && n < capacity-v.Now", "./internal/window", ""},
+	{"waits for one event too many", "internal/window/window.go", "need := w.Counts().Admitted - limit\n", "need := w.Counts().Admitted - limit + 1\n", "./internal/window", ""},
+	{"a refund is lost", "internal/window/window.go", "		removed = min(was, end.Admitted-before.Admitted)\n", "		removed = 0 * (end.Admitted - before.Admitted)\n", "./internal/window", ""},
+	{"a refund goes to the next group", "internal/window/window.go", "i = w.search(g, func(c group) bool { return c.last >= at })", "i = w.search(g, func(c group) bool { return c.last > at })", "./internal/window", ""},
+	{"groups of one word lose what was declined", "internal/window/closed.go", "if w.short > 0 && (c.Declined > 0 || c.Admitted>>w.short > 0) {", "if w.short > 0 && c.Admitted>>w.short > 0 {", "./internal/window", ""},
+	{"a capacity is rounded to the nearest", "internal/window/capacity.go", "return uint64(x + min(x*1e-15, 0.25))", "return uint64(x + 0.5)", ".", ""},
+	{"the law passes the hard capacity by one", "internal/window/suppress.go", "n <= l.Hard-c.Admitted }", "n <= l.Hard-c.Admitted+1 }", "./internal/window .", ""},
+	{"the law takes a full window for calm", "internal/window/suppress.go", "if float64(c.Observed()) < calm*capacity ||", "if float64(c.Observed()) <= capacity ||", "./internal/window .", ""},
+
+	// The table and the hot key.
+	{"a hot key admits one too many", "internal/table/hot.go", "|| n > capacity-f.Reserve-have {", "|| n > capacity-f.Reserve-have+1 {", ".", ""},
+	{"a hot key takes events for too long", "internal/table/hot.go", "if now >= f.Closes || n > maxAdded-added {", "if n > maxAdded-added {", ".", ""},
+	{"what a hot key has counted is lost", "internal/table/hot.go", "f.added(f.word.Swap(taken)); n > 0 {", "f.added(f.word.Swap(taken)); n > 1<<40 {", ".", ""},
+	{"keys go when they are half as idle as they must be", "internal/table/shard.go", "if now-last(sh.State(h)) >= sh.table.idle {", "if now-last(sh.State(h)) >= 0 {", "./internal/table .", ""},
+
+	{"a closed table does not tell of its states", "internal/table/table.go", "if sh.entry(h).length != unusedEntry {", "if false {", "./hybridlimit", "TestCommitDuringClose"},
+
+	// Local.
+	{"several limits record what one of them denies", "local_multi.go", "		counts = window.Counts{}\n", "		counts.Declined = 0\n", ".", ""},
+	{"several limits tell the shorter wait", "internal/window/judge.go", "!v.Allowed && v.Wait <= t.Wait:", "!v.Allowed && v.Wait >= t.Wait:", ".", "TestMulti"},
+	{"a reservation is settled twice", "reservation.go", "	r.settled = true\n", "", ".", ""},
+	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
+	{"policies share their keys", "local_multi.go", "return m.group + key", "return key", ".", ""},
+	{"a plain key is taken for one of a policy", "internal/groupkey/groupkey.go", "if len(key) > 0 && key[0] == mark[0] {", "if false {", "./hybridlimit", "TestCountsAreNotShared"},
+	{"two prefixes share their keys", "internal/redisproto/names.go", "if n := strings.Count(prefix, \":\"); n > 0 {", "if n := 0; n > 0 {", "./hybridlimit", "TestCountsAreNotShared"},
+
+	// The lease and Hybrid.
+	{"an account admits one more than it has on lease", "internal/lease/decide.go", "case fresh && n <= a.budget && (capacity", "case fresh && n <= a.budget+1 && (capacity", "./internal/lease ./hybridlimit", ""},
+	{"the ledger grants one more than is free", "internal/lease/ledger.go", "	free := a.Capacity - min(a.Capacity, taken)\n", "	free := a.Capacity - min(a.Capacity, taken) + 1\n", "./internal/lease ./hybridlimit", ""},
+	{"a lost answer loses what it settled", "internal/lease/message.go", "a.exchange.lost, a.unsettled.sent = false, false, true, 0\n", "a.unsettled.groups, a.unsettled.sent = false, false, nil, 0\n", "./internal/lease ./hybridlimit", ""},
+	{"a message that comes again counts again", "internal/lease/ledger.go", "	done := excess(h.used, a.Base)\n", "	var done window.Counts\n", "./internal/lease ./hybridlimit", ""},
+	{"what a policy admits leaves the lease as it was", "internal/lease/offline.go", "	a.budget -= fromLease\n", "", "./hybridlimit", "TestFallbackUsesUp"},
+	{"a commit above the estimate leaves the lease as it was", "internal/lease/reserved.go", "	if c.Added > c.Removed { // what the call takes", "	if c.Added > c.Removed && c.Added == 0 { // what the call takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
+	{"a lowered rate leaves the lease as it was", "internal/lease/message.go", "	a.budget -= min(a.budget, taken-min(taken, x.capacity))\n", "", "./hybridlimit", "TestLoweredRate"},
+	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
+
+	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(share, sum(p.known, times(others, min(p.unheard, p.policy))))", "max(share-share, sum(p.known, times(others, p.policy)))", "./internal/lease", "TestAlone"},
+	{"an instance without Redis takes the share of all", "internal/lease/offline.go", "sum(sum(p.before, p.own), times(others, p.policy))", "sum(p.before, p.own)", "./internal/lease", "TestAlone"},
+	{"a key that is due after the wheel has gone round is forgotten", "internal/lease/schedule.go", "			case e.due > upto:\n				s.place(e)\n", "			case e.due > upto:\n", "./internal/lease", "TestScheduleTicks"},
+	{"the simulator settles keys when they are not due", "cmd/trypema/internal/sim/exchange.go", "	due := k.Due(at)\n", "	due := at.Now\n", "./cmd/trypema/internal/sim", "TestSameMessages"},
+	{"an outage is taken for load", "internal/lease/schedule.go", "max(0, len(s.ready)-s.unreachable)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
+
+	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "j.decideOffline(lease.Record)", "j.decideOffline(lease.Try)", "./hybridlimit", "TestMultiOutage"},
+	{"a machine that was suspended keeps its leases", "hybridlimit/suspension.go", "s.lost < window/2 {", "s.lost < window<<20 {", "./hybridlimit", "TestSuspended"},
+
+	// Redis.
+	{"each instance enforces the whole of several limits without Redis", "redislimit/multi.go", "	return m.fail.share\n", "	return m.fail.whole\n", "./hybridlimit", "TestMultiOutage"},
+	{"the first call that does not fit is told that it does", "redislimit/absolute.go", "case uint64(i) < fit:", "case uint64(i) <= fit:", "./redislimit", ""},
+	{"a call that Redis admitted is not remembered for FailLocal", "redislimit/limiter.go", "		case !record || l.local == nil:\n", "		case !record || l.local == nil || n > 0:\n", "./redislimit", ""},
+	{"the script expires one µs too late", "internal/redisproto/lua/window.lua", "local live = now - last < window\n", "local live = now - last <= window\n", onRedis, "TestTwin"},
+	{"the script joins the newest group by another's bucket", "internal/redisproto/lua/load.lua", "now < first + bucket and ", "", "./internal/thirdparty/onmodel", "TestRedisMixed"},
+	{"mend.lua forgets what it could keep", "internal/redisproto/lua/mend.lua", "      if not counts then admitted", "      if true then admitted", "./internal/thirdparty/onmodel", "TestRedisAfterBrokenWindows"},
+	{"the script forgets the oldest group's refund", "internal/redisproto/lua/commit.lua", "if i == head then oldest_admitted = oldest_admitted + more end", "", onRedis, "TestTwin"},
+	{"several limits record in the first window alone", "internal/redisproto/lua/multi.lua", "        limit.record(fit * cost, 0)\n", "        if limit == limits[1] then limit.record(fit * cost, 0) end\n", onRedis, "TestConformance/redis/go-redis_Absolute_multi/AllOrNothing"},
+
+	// In front.
+	{"Retry-After is rounded down", "httplimit/headers.go", "	if d%time.Second > 0 {\n", "	if d%time.Second < 0 {\n", "./httplimit", ""},
+}

@@ -1,0 +1,106 @@
+package redisproto
+
+import (
+	"encoding/binary"
+
+	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// Message writes a message as settle.lua reads it.
+func Message(m lease.Message) string {
+	b := make([]byte, 0, 74+28*len(m.Groups))
+	b = binary.LittleEndian.AppendUint64(b, m.Holder)
+	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
+	for _, x := range []uint64{m.Seq, m.Capacity, m.Hold, m.Near, m.Far, m.Need, uint64(m.NearLife), m.Base.Admitted, m.Base.Declined} {
+		b = append7(b, x)
+	}
+	whole := byte(0)
+	if m.Whole {
+		whole = 1
+	}
+	b = append(b, whole)
+	for _, g := range m.Groups {
+		b = append7(append7(append7(append7(b, uint64(g.Age)), uint64(g.Span)), g.Admitted), g.Declined)
+	}
+	return string(b)
+}
+
+func append7(b []byte, x uint64) []byte {
+	var all [8]byte
+	binary.LittleEndian.PutUint64(all[:], min(x, 1<<53))
+	return append(b, all[:7]...)
+}
+
+// ParseMessage reads a message, which must be one: it is for servers that are not Redis.
+func ParseMessage(s string) (m lease.Message) {
+	b := []byte(s[:10])
+	m.Holder, m.Slot, s = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), s[10:]
+	var life uint64
+	for _, x := range []*uint64{&m.Seq, &m.Capacity, &m.Hold, &m.Near, &m.Far, &m.Need, &life, &m.Base.Admitted, &m.Base.Declined} {
+		*x, s = number7(s), s[7:]
+	}
+	m.NearLife = int64(life)
+	m.Whole, s = s[0] == 1, s[1:]
+	for ; len(s) > 0; s = s[28:] {
+		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(s)), Span: int64(number7(s[7:])), Counts: window.Counts{
+			Admitted: number7(s[14:]), Declined: number7(s[21:]),
+		}})
+	}
+	return m
+}
+
+// Log is groups as a reply has them: last event, and running counts from 0 on, at now.
+func Log(now int64, groups []lease.Group) string {
+	var b []byte
+	var upto window.Counts
+	for _, g := range groups {
+		upto = window.Counts{Admitted: upto.Admitted + g.Admitted, Declined: upto.Declined + g.Declined}
+		b = append7(append7(append7(b, uint64(now-g.Age)), upto.Admitted), upto.Declined)
+	}
+	return string(b)
+}
+
+// ReadAnswer takes the answer to one message, of which whole says whether it asked for all groups, from a reply.
+func ReadAnswer(r *Reader, whole bool) (a lease.Answer, err error) {
+	const most = 1 << 51
+	grant := r.Number()
+	if grant < 0 {
+		return lease.Answer{Stale: true}, r.Err()
+	}
+	a.Grant = uint64(grant)
+	a.Life, a.Slot = r.Number(), r.Count(1<<16)
+	a.Live = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	a.Others = r.Count(4 * most)
+	a.Before = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	a.After = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	a.Now = r.Number()
+	if a.Whole = whole; !whole {
+		return a, r.Err()
+	}
+	now := r.Number()
+	if now == 0 {
+		return a, r.Err()
+	}
+	before := window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
+	log := r.Text()
+	if len(log)%21 != 0 {
+		r.Fail("%d bytes, not groups of 21", len(log))
+		return a, r.Err()
+	}
+	for ; log != ""; log = log[21:] {
+		upto := window.Counts{Admitted: number7(log[7:]), Declined: number7(log[14:])}
+		a.Groups = append(a.Groups, lease.Group{Age: max(0, now-int64(number7(log))), Counts: window.Counts{
+			Admitted: upto.Admitted - min(upto.Admitted, before.Admitted),
+			Declined: upto.Declined - min(upto.Declined, before.Declined),
+		}})
+		before = upto
+	}
+	return a, r.Err()
+}
+
+func number7(s string) uint64 {
+	var b [8]byte
+	copy(b[:], s[:7])
+	return binary.LittleEndian.Uint64(b[:])
+}
