@@ -193,7 +193,7 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// answers returns nil when this very process, and not another that has its port, answers.
+// answers returns nil when this very process, and not another that has its port, answers, and has loaded its data.
 func (s *Server) answers() error {
 	select {
 	case <-s.process.ended:
@@ -208,7 +208,7 @@ func (s *Server) answers() error {
 	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(c, "INFO server\r\n"); err != nil {
+	if _, err := io.WriteString(c, "INFO\r\n"); err != nil {
 		return err
 	}
 	lines, us := bufio.NewScanner(c), fmt.Sprint("process_id:", s.process.command.Process.Pid)
@@ -216,10 +216,12 @@ func (s *Server) answers() error {
 		switch line := lines.Text(); {
 		case strings.HasPrefix(line, "-"):
 			return errors.New(line)
-		case line == us:
-			return nil
-		case strings.HasPrefix(line, "process_id:"):
+		case strings.HasPrefix(line, "process_id:") && line != us:
 			return &final{errors.New("another server answers")}
+		case line == "loading:1":
+			return errors.New("the server loads its data")
+		case line == "loading:0": // which comes after process_id
+			return nil
 		}
 	}
 	return errors.Join(lines.Err(), io.ErrUnexpectedEOF)
