@@ -38,7 +38,7 @@ const renewals = 4000
 type Load struct{ interval float64 }
 
 const (
-	busy     = .25 // share of the time that exchanges take, without the way, from which on keys settle less often
+	busy     = .25 // part of the time in exchanges, without the way, above which keys settle less often
 	lapses   = 64  // one in so many active keys may have lost its lease meanwhile
 	slowdown = 1.3 // for each tick
 	recovery = .9
