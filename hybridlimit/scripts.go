@@ -10,20 +10,20 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// span returns the window and the bucket in µs, as Redis counts them.
+// span is the window and the bucket as Redis counts them.
 func (l *limiter) span() window.Span {
 	return window.Span{Window: l.terms.Window / l.terms.Micro, Bucket: l.terms.Bucket / l.terms.Micro}
 }
 
-// spanArgs returns the arguments that every script begins with.
+// spanArgs are the arguments that every script begins with.
 func (l *limiter) spanArgs() []string { return script.SpanArgs(l.span()) }
 
-// windowOf returns what mend.lua must know to start the window with a name again.
+// windowOf is the window with that name, as mend.lua must know it.
 func (l *limiter) windowOf(name string) script.Windows {
 	return script.Windows{Kind: l.names.Letter(), Keys: []string{name}, Spans: []window.Span{l.span()}}
 }
 
-// runSet runs set.lua. It reports whether the condition matched, and what the window held before.
+// runSet runs set.lua.
 func (l *limiter) runSet(
 	ctx context.Context, name string, args []string,
 ) (matched bool, have uint64, err error) {
@@ -34,8 +34,8 @@ func (l *limiter) runSet(
 	return matched, have, err
 }
 
-// runOne runs a script on one key, and has read read its reply. It returns when ctx ends, although the client
-// may go on: then nothing is read. A key that cannot be read is mended, and the script runs once more.
+// runOne runs a script on one key, and reads its reply. It does not wait for a client that can not be
+// interrupted.
 func (l *limiter) runOne(
 	ctx context.Context, name string, pick func(*script.Scripts) script.Script, args []string,
 	read func(*script.Reader),
@@ -79,13 +79,13 @@ func (l *limiter) runOne(
 	return err
 }
 
-// within bounds by the timeout all that one call does. The error then is ErrUnavailable: see ended.
+// within bounds all that one call does, by the timeout.
 func (l *limiter) within(ctx context.Context) (context.Context, context.CancelFunc) {
 	late := fmt.Errorf("%w: %w", redislimit.ErrUnavailable, l.noAnswer())
 	return context.WithTimeoutCause(ctx, l.options.Timeout, late)
 }
 
-// ended returns why a context has ended: the caller ended it, or the timeout of within is over.
+// ended returns why a context has ended: it is over, or that of a call was, by within.
 func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); errors.Is(cause, redislimit.ErrUnavailable) {
 		return cause
