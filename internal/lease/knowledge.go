@@ -26,7 +26,7 @@ type knowledge struct {
 
 	disagreements   int  // answers in a row that the view did not agree with
 	othersHeardLate bool // much of what the view has of others may be older than it says
-	wantsWindow     bool // the next answer must contain all groups: the view is to be replaced
+	wantsWindow     bool // the next answer must contain all groups: it will replace the view
 
 	// The ledger's clock at an instant of this one, or later; 0 before the first answer.
 	ledgerTime   int64 // µs

@@ -71,7 +71,8 @@ type exchange struct {
 	slow       bool  // nearLife is that of a slow lease
 }
 
-// largeSettled is from where on an account counts anew, under another number: messages have no room for more.
+// largeSettled is the count from which on an account starts again from 0, under another number: messages have
+// no room for more.
 const largeSettled = 1 << 50
 
 // UnderWay reports whether a message is under way.
