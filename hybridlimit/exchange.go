@@ -59,7 +59,8 @@ func (l *limiter) message(k *account, now int64, giveBack bool) *message {
 	return &message{k: k, server: server, seq: m.Seq, text: redisproto.Message(m), whole: m.Whole}
 }
 
-// exchange is some messages that go to Redis together, and what came of them.
+// exchange is some messages that go to Redis together, and what came of them. Its invariant: when exchange
+// returns, each message has ended, by its answer or as lost, although the client may still be at it.
 type exchange struct {
 	*limiter
 	messages []*message
@@ -123,7 +124,8 @@ func (x *exchange) outcome(m *message) *outcome {
 	return o
 }
 
-// send runs settle.lua for the messages.
+// send runs settle.lua for the messages, up to lease.MaxRun of them in one run if the keys are on one server.
+// Keys that cannot be read are mended and asked again: see script.Run.
 func (x *exchange) send(ctx context.Context) {
 	common := append(x.spanArgs(), strconv.FormatInt(x.pace.Load().FarLife(&x.terms), 10))
 	split := func(messages []*message, together bool) [][]*message {

@@ -134,7 +134,10 @@ func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decis
 // before the call comes to it.
 const maxAsks = 3
 
-// joint is one call that several limits decide together.
+// joint is one call that several limits decide together. It lives on the stack of its caller.
+//
+// Its invariant: the call is recorded in all limits or in none. decide holds the locks of all shards from the
+// first decision to the last record. While the call waits it holds none, and then begins again.
 type joint struct {
 	*multi
 	key         string // in the tables
@@ -305,7 +308,8 @@ func (j *joint) waitFor(ctx context.Context, waiters [trypema.MaxLimits]*waiter)
 	return err
 }
 
-// combine returns what the decisions are together.
+// combine returns what the decisions are together: that of the limit which denies for longest, or else of the
+// one with the least room.
 func (j *joint) combine() (t window.Joint) {
 	for i := range j.parties {
 		p := &j.parties[i]
@@ -319,7 +323,8 @@ func (j *joint) combine() (t window.Joint) {
 	return t
 }
 
-// record records a call that all admit, or that Suppressed declines. The shards must be locked.
+// record records a call that all limits admit, in each of them. A call that one of them denies is recorded
+// as declined in each under Suppressed, and nowhere under Absolute. The shards must be locked.
 func (j *joint) record(allowed bool) {
 	for i := range j.parties {
 		p := &j.parties[i]
@@ -380,7 +385,7 @@ func (j *joint) decideAlone(d *trypema.Decision) {
 	d.Fallback = true
 }
 
-// decideOffline has each account decide as FailLocal does.
+// decideOffline has each account decide without Redis, as FailLocal does. Each takes its instance's share.
 func (j *joint) decideOffline(mode lease.Mode) {
 	for i := range j.parties {
 		p := &j.parties[i]
@@ -400,7 +405,8 @@ func (j *joint) tell(d *trypema.Decision, t *window.Joint) {
 	}
 }
 
-// reservation is a call whose cost may change: its life, and where it is in each window.
+// reservation is a call whose cost may change: its life, and what each account knows of it. Its account keeps
+// the call reachable, so a commit finds it also after the table has dropped the key.
 type reservation struct {
 	life int64
 	in   [trypema.MaxLimits]struct {
@@ -470,7 +476,8 @@ func (l *limiter) commit(ctx context.Context, k *account, r *lease.Reserved, was
 	return nil
 }
 
-// committed is when Redis has recorded a call, in µs, or 0 if it has not; and when the call was admitted.
+// committed is two instants of a call, by the clock of Redis in µs: when it is recorded, or 0 if it is not,
+// and when it was admitted.
 type committed struct{ recorded, admitted int64 }
 
 // commitLater has the account of a call settle its true cost when it can.

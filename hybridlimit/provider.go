@@ -1,17 +1,17 @@
-// Package hybridlimit is the provider that decides in this process and settles with Redis in the background:
-// any number of instances share a limit, at the speed of Local, and never pass it together.
+// Package hybridlimit is the provider that decides in this process and settles with Redis in the background.
+// Any number of instances share a limit, at the speed of Local, and never pass it together.
 //
-// An instance has a part of each key's window on lease. Calls are admitted from that; what was used is
-// settled, what was not goes back, and more is asked for before it runs out. The limit holds over all
-// instances whatever happens to them, to Redis, or to the network in between: a lease is charged in full
-// until it is settled or can not be used any more. See [the design].
+// Each instance leases a part of each key's window. It admits calls from that, reports what it used, gives
+// back what it did not use, and asks for more before the lease is used up. The limit holds over all
+// instances, whatever happens to them, to Redis or to the network: Redis charges a lease in full until it is
+// settled or cannot be used any more. See [the design].
 //
 // Once a key is in use, no call for it does I/O or waits for any, whether the window has room, is full, or
-// Redis is gone. A call waits for one round trip, which all calls for the key share, when this instance has
-// nothing on lease and does not know the window to be full: the first call for a key, the first after a
-// pause, one of a burst that outruns what was on lease. A pause is at least half a lease's life: seconds far
-// from the limit; near it, from five times SyncInterval, where instances compete for the rest, to sixty
-// times. [EmptyReject] denies such calls instead.
+// Redis is unavailable. A call waits for one round trip, which all calls for the key share, when this
+// instance has nothing on lease and does not know that the window is full. That is the first call for a key,
+// the first one after a pause, or one of a burst that uses up the lease. A pause is at least half the life of
+// a lease: seconds far from the limit; near it, from five times SyncInterval, where instances compete for the
+// rest, to sixty times. [EmptyReject] denies such calls instead.
 //
 //	limits, err := hybridlimit.New(goredisconn.New(client), hybridlimit.Options{})
 //	if err != nil { … }

@@ -127,7 +127,8 @@ func (l *limiter) settledAt(
 	return nil
 }
 
-// claim makes the next message of the account that find returns, once none is under way.
+// claim makes the next message of the account that find returns, once none is under way. Its lease goes back
+// with that if giveBack is set, or if it has ended.
 func (l *limiter) claim(
 	ctx context.Context, name string, find func(now int64) (*shard, *account), giveBack bool,
 ) (*account, *message, error) {

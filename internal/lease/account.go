@@ -14,28 +14,31 @@ import (
 // The lock of the key's shard guards all of it. The Turn of a key, which the lock of the Schedule guards, is
 // not part of it.
 type Account struct {
+	// What each call needs comes first, in few cache lines.
 	lease
-	view      window.Window // see knowledge
+	calledAt  int64     // when the key was last asked for; later, if a caller was told to come again later
+	capacity  uint64    // of the last call
+	reserved  *Reserved // the call that is recorded next, if its cost may change
+	spell     *spell    // while the failure policy decides, and for a window after that; or nil
 	unsettled unsettled
+	view      window.Window // see knowledge
 	knowledge knowledge
 	demand    demand
-	exchange  exchange
-	spell     *spell // while the failure policy decides, and for a window after that; or nil
 
-	Holder   uint64    // the account's number in the ledger
-	calledAt int64     // when the key was last asked for; later, if a caller was told to come again later
-	capacity uint64    // of the last call
-	reserved *Reserved // the call that is recorded next, if its cost may change
+	Holder   uint64 // the account's number in the ledger
+	exchange exchange
 }
 
 // lease is what the ledger has granted.
 type lease struct {
 	budget   uint64 // cost that may still be admitted
-	leaseEnd int64
+	leaseEnd int64  // 0 before the first answer
 	ceiling  uint64 // capacity for which it was granted
-	kind     kind
 	target   uint64 // budget after the last answer, at most what was wanted
 	interval uint64 // cost that is enough for an interval
+	admitted uint64 // cost since the last answer
+	others   uint64 // on lease to others by the last answer
+	kind     kind
 
 	chargedUntil int64 // until then the ledger may charge something to the account
 }
@@ -58,7 +61,7 @@ func (a *Account) Last() int64 { return max(a.view.Last(), a.calledAt) }
 func (a *Account) Touch(now int64) { a.calledAt = max(a.calledAt, now) }
 
 // Fresh reports whether there is a lease: what the ledger said last still holds.
-func (a *Account) Fresh(now int64) bool { return a.knowledge.answered && now < a.leaseEnd }
+func (a *Account) Fresh(now int64) bool { return now < a.leaseEnd }
 
 // Lapsed reports whether a lease near the limit has just ended because it was not renewed in time.
 func (a *Account) Lapsed(now int64) bool {
@@ -127,7 +130,7 @@ func (a *Account) Hot(m *Moment) *table.Hot {
 		Opened:   now,
 		Closes:   min(closes, a.leaseEnd, now+table.MaxOpen),
 		Last:     a.view.Last(),
-		Admitted: min(a.view.Counts().Admitted+a.knowledge.others, a.capacity),
+		Admitted: min(a.view.Counts().Admitted+a.others, a.capacity),
 		Expires:  now, // nothing can be denied
 	}
 	switch {
@@ -170,7 +173,7 @@ func (a *Account) Join(last int64, n uint64) {
 // spend takes an admitted cost from the budget.
 func (a *Account) spend(n uint64) {
 	a.budget -= n
-	a.demand.admitted += n
+	a.admitted += n
 }
 
 // lowPart is the part of the target at which a lease is low, as a divisor.

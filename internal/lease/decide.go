@@ -9,14 +9,18 @@ import (
 // Decide decides a call by what is on lease, or says that the ledger must be asked. d must be the zero
 // Decision.
 func (a *Account) Decide(d *Decision, m *Moment, c *Call) {
-	at := *m
-	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
+	a.advance(m)
 	if m.Suppressed {
-		a.suppressed(d, &at, c)
+		a.suppressed(d, m, c)
 	} else {
-		a.absolute(d, &at, c)
+		a.absolute(d, m, c)
 	}
 }
+
+// advance has the view forget what has expired. Time does not run back there, so m.Now is the view's instant
+// from then on. The moment is not copied: a copy waits until what was just written to it has reached the
+// cache.
+func (a *Account) advance(m *Moment) { m.Now = a.view.Advance(m.Groups, m.Span, m.Now) }
 
 func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 	now, n, capacity, k := m.Now, c.Cost, c.Capacity, &a.knowledge
@@ -24,7 +28,7 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 	have := a.view.Counts().Admitted
 	charged, fresh := have, a.Fresh(now)
 	if fresh {
-		charged = min(have+k.others, math.MaxInt64)
+		charged = min(have+a.others, math.MaxInt64)
 	}
 	d.Now, d.Then = min(charged, capacity), min(charged, capacity)
 	switch {
@@ -76,7 +80,7 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 		if d.Wait != window.Never {
 			d.Wait += a.lag(m) + m.Pace.Slack
 		}
-	case n <= a.budget && (l.Hard >= a.ceiling || d.Now+k.others+n <= l.Hard):
+	case n <= a.budget && (l.Hard >= a.ceiling || d.Now+a.others+n <= l.Hard):
 		if c.Mode == Record {
 			a.record(m, window.Counts{Admitted: n})
 			a.spend(n)
@@ -107,9 +111,8 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 // Deny denies a call for which the ledger must be asked, and which does not wait for that, or has waited
 // enough. Under Suppressed it records the call as declined if the mode is Record.
 func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
-	at := *m
-	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
-	now, capacity := at.Now, c.Capacity
+	a.advance(m)
+	now, capacity := m.Now, c.Capacity
 	have := min(a.view.Counts().Admitted, capacity)
 	wait := m.Pace.Trip + m.Pace.Slack
 	if a.exchange.underWay { // an answer that is late may be as late again
@@ -122,7 +125,7 @@ func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
 	if m.Suppressed {
 		d.Factor = 1
 		if c.Mode == Record {
-			a.record(&at, window.Counts{Declined: c.Cost})
+			a.record(m, window.Counts{Declined: c.Cost})
 		}
 	}
 	d.AskLedger, d.SettleAt = false, now
@@ -133,10 +136,9 @@ func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
 
 // Admit records a call that is admitted whatever the window holds.
 func (a *Account) Admit(m *Moment, c *Call) {
-	at := *m
-	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
-	a.calledAt, a.capacity = max(a.calledAt, at.Now), c.Capacity
-	a.record(&at, window.Counts{Admitted: min(c.Cost, maxCount-min(maxCount, a.view.Counts().Admitted))})
+	a.advance(m)
+	a.calledAt, a.capacity = max(a.calledAt, m.Now), c.Capacity
+	a.record(m, window.Counts{Admitted: min(c.Cost, maxCount-min(maxCount, a.view.Counts().Admitted))})
 }
 
 // ledgerHadRoom reports whether the ledger had room for a call in its last answer. If the view has none then,

@@ -4,9 +4,8 @@ import "math"
 
 // demand is how much an account needs.
 type demand struct {
-	rate        float64 // cost per unit of time
 	since       int64   // when the last answer came
-	admitted    uint64  // cost since then
+	rate        float64 // cost per unit of time
 	exhaustedAt int64   // when the budget first did not suffice since then, or 0
 	halfFull    bool    // Suppressed: more than half of the capacity was observed, so others matter
 
@@ -49,19 +48,20 @@ func (d *demand) exhaust(now int64) {
 	}
 }
 
-// estimate estimates the rate. Once the budget was not enough, only what was admitted until then tells of it.
-func (d *demand) estimate(t *Terms, now int64) {
+// estimate estimates the rate, from what was admitted since the last answer. Once the budget was not enough,
+// only what was admitted until then tells of it.
+func (d *demand) estimate(t *Terms, now int64, admitted uint64) {
 	until := now
 	if d.exhaustedAt > 0 {
 		until = d.exhaustedAt
 	}
 	elapsed := float64(until - d.since)
-	if elapsed <= 0 || d.admitted == 0 && d.exhaustedAt > 0 {
+	if elapsed <= 0 || admitted == 0 && d.exhaustedAt > 0 {
 		return
 	}
-	rate := float64(d.admitted) / max(elapsed, float64(t.Interval)/2)
+	rate := float64(admitted) / max(elapsed, float64(t.Interval)/2)
 	// A surge is more than chance explains, and believed at once.
-	if expected := d.rate * elapsed; float64(d.admitted) > expected+surgeSigmas*math.Sqrt(expected+1)+1 {
+	if expected := d.rate * elapsed; float64(admitted) > expected+surgeSigmas*math.Sqrt(expected+1)+1 {
 		d.rate = max(d.rate, rate)
 		return
 	}
@@ -78,7 +78,7 @@ func (a *Account) enough(mean float64) uint64 {
 
 // slowLife returns how long a slow lease lives.
 func (a *Account) slowLife(t *Terms) int64 {
-	others := a.knowledge.others
+	others := a.others
 	switch {
 	case others > a.capacity/crowdedPart && a.knowledge.free < others:
 		return crowdedIntervals * t.Interval

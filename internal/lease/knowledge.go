@@ -9,16 +9,16 @@ import "github.com/trypema/trypema/internal/window"
 // suppression factor. So its invariant is weak: it may hold events of others too late, and may miss some
 // until the next answer. The lease holds the limit.
 type knowledge struct {
-	answered bool          // the ledger has answered
-	running  window.Counts // running counts of the ledger after the last answer
-	live     window.Counts // what the window held then
-	others   uint64        // on lease to others then
-	free     uint64        // of the capacity, neither used nor on lease then
+	answered bool   // the ledger has answered
+	free     uint64 // of the capacity, neither used nor on lease then
 
 	exhaustedUntil  int64 // until then the ledger has nothing to give: it granted less than was wanted; or 0
 	promisedRetryAt int64 // the first instant ahead at which a caller was told to come again
 	sharedUntil     int64 // until then there are events of others in the window
 	othersAdmit     int64 // until then the window may hold what others admit from the leases that they had
+
+	running window.Counts // running counts of the ledger after the last answer
+	live    window.Counts // what the window held then
 
 	settleDelay      int64 // how much later than it happened, at most, the ledger holds an event
 	settleDelayUntil int64 // that event is in the window until then
@@ -26,7 +26,7 @@ type knowledge struct {
 
 	disagreements   int  // answers in a row that the view did not agree with
 	othersHeardLate bool // much of what the view has of others may be older than it says
-	wantsWindow     bool // the next answer must contain all groups: the view is to be replaced
+	wantsWindow     bool // the next answer must contain all groups: it will replace the view
 
 	// The ledger's clock at an instant of this one, or later; 0 before the first answer.
 	ledgerTime   int64 // µs

@@ -35,7 +35,7 @@
 // much of its lease it still has, and how much it wants. All of this is state, not change: counts are totals
 // since the beginning of the holder, of which the ledger knows how much it has recorded, and the lease is
 // what the holder says it is. So a message whose answer is lost is not repeated; the next one says it all
-// again. Messages have numbers, and one that comes after a later one is not heeded.
+// again. Messages have numbers, and one that comes after a later one is ignored.
 //
 // # Size and life of a lease
 //

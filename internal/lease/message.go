@@ -71,7 +71,8 @@ type exchange struct {
 	slow       bool  // nearLife is that of a slow lease
 }
 
-// largeSettled is from where on an account counts anew, under another number: messages have no room for more.
+// largeSettled is the count from which on an account starts again from 0, under another number: messages have
+// no room for more.
 const largeSettled = 1 << 50
 
 // UnderWay reports whether a message is under way.
@@ -125,7 +126,7 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 // that goes back.
 func (a *Account) wants(m *Moment, out *Message, need uint64) (life int64) {
 	x, d := &a.exchange, &a.demand
-	d.estimate(m.Terms, m.Now)
+	d.estimate(m.Terms, m.Now, a.admitted)
 	a.interval = a.enough(d.rate * float64(m.Pace.Interval+m.Pace.Trip))
 	life, x.nearTarget = m.Pace.Near, a.interval
 	if x.slow = !d.halfFull && d.rate*float64(m.Pace.Interval) < slowDemand; x.slow {
@@ -156,22 +157,20 @@ func (a *Account) Hear(m *Moment, r Answer) {
 		a.unsettled.sent = 0
 		return
 	}
-	at := *m
-	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
 	a.exchange.lost = false
-	// The duration is by the clock of the call: time does not run back in the view.
 	a.knowledge.answerDelay = min(m.Now-a.exchange.sentAt, m.Window/4)
-	a.hearSettled(&at, r)
+	a.advance(m)
+	a.hearSettled(m, r)
 	news := excess(r.Before, a.knowledge.running) // what others have settled since the last answer
-	a.hearWindow(&at, r, news)
-	a.hearSpell(&at)
+	a.hearWindow(m, r, news)
+	a.hearSpell(m)
 	k := &a.knowledge
 	k.running, k.live, k.answered, a.exchange.slot = r.After, r.Live, true, r.Slot
 	if k.disagreements++; r.Whole || a.agrees(r.Live) {
 		k.disagreements = 0
 	}
 	k.wantsWindow = k.disagreements >= maxDisagreements || a.exchange.void
-	a.hearLease(&at, r, news)
+	a.hearLease(m, r, news)
 }
 
 // hearSettled takes out what the message has settled.
@@ -225,7 +224,7 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	if x.hold+r.Grant == 0 {
 		a.chargedUntil = 0
 	}
-	a.ceiling, k.others, k.othersAdmit = x.capacity, r.Others, now+m.Pace.Far+m.Window
+	a.ceiling, a.others, k.othersAdmit = x.capacity, r.Others, now+m.Pace.Far+m.Window
 	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
 	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any
 	// more.
@@ -251,7 +250,7 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	if r.Grant < wanted && a.kind != far && (others || a.view.Counts().Admitted+a.budget >= x.capacity) {
 		k.exhaust(now+m.Pace.Slack, now)
 	}
-	a.demand.admitted, a.demand.since, a.demand.exhaustedAt = 0, now, 0
+	a.admitted, a.demand.since, a.demand.exhaustedAt = 0, now, 0
 }
 
 // Due returns when the account should settle next, after an answer: in an interval; if the window is full,
@@ -263,7 +262,7 @@ func (a *Account) Due(m *Moment) int64 {
 	case a.kind == far || a.kind == slow && a.budget > 0:
 		// Accounts do not all renew at once.
 		return max(next, sentAt+(a.leaseEnd-sentAt)*int64(8+a.Holder%6)/16)
-	case k.exhaustedUntil > 0 && k.others == 0 && a.budget == 0:
+	case k.exhaustedUntil > 0 && a.others == 0 && a.budget == 0:
 		if k.othersHeardLate { // the account must know the window before it rests for long
 			k.wantsWindow = true
 			return next

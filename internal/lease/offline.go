@@ -84,11 +84,10 @@ func (a *Account) inSpell(r *Reserved, do func(w *window.Window)) {
 // DecideOffline decides a call without the ledger, as one of so many instances that each take the same part
 // of what is left. It records the outcome if the mode is Record. d must be the zero Decision.
 func (a *Account) DecideOffline(d *Decision, m *Moment, c *Call, instances uint64) {
-	at := *m
-	at.Now = a.view.Advance(m.Groups, m.Span, m.Now)
-	a.calledAt, a.capacity = max(a.calledAt, at.Now), c.bound(m.Terms)
-	s := a.spellAt(&at)
-	have, recent := a.estimate(&at, s, instances)
+	a.advance(m)
+	a.calledAt, a.capacity = max(a.calledAt, m.Now), c.bound(m.Terms)
+	s := a.spellAt(m)
+	have, recent := a.estimate(m, s, instances)
 	d.Now = have.Admitted
 	n := min(c.Cost, c.Capacity+1) // so that products do not wrap
 	all := times(n, instances)
@@ -109,7 +108,7 @@ func (a *Account) DecideOffline(d *Decision, m *Moment, c *Call, instances uint6
 		case m.Suppressed:
 			counts.Declined = c.Cost
 		}
-		a.recordOffline(&at, s, counts, instances)
+		a.recordOffline(m, s, counts, instances)
 	}
 	switch {
 	case d.Allowed && c.Mode == Record:
@@ -123,9 +122,9 @@ func (a *Account) DecideOffline(d *Decision, m *Moment, c *Call, instances uint6
 		// After a window all that is counted now has gone. Absolute knows when enough of it has.
 		room, then := a.view.Last()+m.Window, uint64(0)
 		if !m.Suppressed {
-			room, then = a.roomOffline(&at, s, instances, c.Capacity-all, room)
+			room, then = a.roomOffline(m, s, instances, c.Capacity-all, room)
 		}
-		d.Wait, d.Then = max(room-at.Now, 1), then
+		d.Wait, d.Then = max(room-m.Now, 1), then
 	}
 }
 
@@ -143,7 +142,7 @@ func (a *Account) recordOffline(m *Moment, s *spell, counts window.Counts, insta
 		s.policy.Place(m.Groups, m.Span, s.policy.Advance(m.Groups, m.Span, m.Now), at, at, counts)
 	}
 	s.unsent, s.unheard = s.unsent.Plus(counts), s.unheard.Plus(counts)
-	a.demand.admitted += counts.Admitted
+	a.admitted += counts.Admitted
 	fromLease := min(a.budget, counts.Admitted)
 	a.demand.unchargedCost += counts.Admitted - fromLease
 	a.budget -= fromLease
@@ -187,7 +186,7 @@ func larger(others uint64, p parts) uint64 {
 // what they admit from it.
 func (a *Account) othersLease(now int64) uint64 {
 	if now < a.knowledge.othersAdmit {
-		return a.knowledge.others
+		return a.others
 	}
 	return 0
 }

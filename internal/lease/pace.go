@@ -1,19 +1,22 @@
 package lease
 
-// Pace is how fast settling is.
+// Pace is how fast keys settle. It does not change: a limiter that settles faster or slower has another one.
+//
+// Its invariant: a lease near the limit lives for two intervals and two trips. So it ends after the answer to
+// the message that renews it, also if that message leaves an interval late.
 type Pace struct {
-	Interval  int64 // of settling, near the limit
-	Near, Far int64 // lives of leases
-	Trip      int64 // of a message and its answer, with some to spare
-	Slack     int64 // from when an account is due until its answer is here
+	Interval int64 // of settling, near the limit
+	Near     int64 // life of a lease near the limit
+	Far      int64 // life of a lease far from it
+	Trip     int64 // of a message and its answer, with some to spare
+	Slack    int64 // from when an account is due until its answer is here
 }
 
 // FarLife is the life of leases far from the limit, in µs.
 func (p *Pace) FarLife(t *Terms) int64 { return p.Far / t.Micro }
 
-// NewPace returns the pace of a holder whose exchanges take so long, rtt, and whose keys near their limit
-// settle so often, which is seldom where there are too many of them, and which has so many keys in use.
-// Leases live long enough for that.
+// NewPace returns the pace of a limiter whose exchanges take rtt, whose keys near their limit settle once in
+// an interval, and which has so many keys in use.
 func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 	ms := 1000 * t.Micro
 	trip := 2*rtt + ms/10
@@ -23,22 +26,23 @@ func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 		Trip:     trip,
 		Slack:    interval + trip,
 	}
-	// Far from the limit, half a window, but at least some seconds where the window is not very short, and at
-	// most a minute; all that longer if settling is slow, or if there are so many keys that to renew their
-	// leases would be a load by itself.
+	// Half a window; at least five seconds, unless that is more than ten windows; at most a minute. It is
+	// longer if keys settle slowly, or if there are so many that renewing their leases would be a load.
 	far := min(max(t.Window/2, min(5000*ms, 10*t.Window)), 60_000*ms)
 	p.Far = max(far, 4*p.Near, min(int64(active)*ms*1000/renewals, 600_000*ms))
 	return p
 }
 
-// renewals is how many leases far from the limit a holder may have to renew in a second, by and large.
+// renewals is about how many leases far from the limit a limiter renews in a second, at most.
 const renewals = 4000
 
-// Load decides how often keys settle near their limit, by what there was to do. The zero value is no load.
+// Load decides how often keys near their limit settle, by what there was to do. The zero value is no load. If
+// there is too much to do, the interval grows at each tick, up to a window; otherwise it shrinks to that of
+// the terms. So the work is spread, and no call waits for it.
 type Load struct{ interval float64 }
 
 const (
-	busy     = .25 // share of the time that exchanges take, without the way, from which on keys settle less often
+	busy     = .25 // part of the time in exchanges, without the way, above which keys settle less often
 	lapses   = 64  // one in so many active keys may have lost its lease meanwhile
 	slowdown = 1.3 // for each tick
 	recovery = .9

@@ -61,7 +61,7 @@ func (a *Account) Commit(m *Moment, r *Reserved, c Change) {
 	})
 	k.exhaustedUntil, k.promisedRetryAt = 0, 0
 	if c.Added > c.Removed { // what the call takes from others, it takes from this lease first
-		taken := min(a.view.Counts().Admitted+k.others, a.ceiling)
+		taken := min(a.view.Counts().Admitted+a.others, a.ceiling)
 		a.budget = min(a.budget, a.ceiling-taken)
 		k.free = min(k.free, a.ceiling-taken-a.budget)
 	}

@@ -109,8 +109,8 @@ func (s *Schedule[K]) Start(now int64) int64 {
 
 // Settle has a key settle at the first tick at or after an instant, unless it settles earlier in any case.
 func (s *Schedule[K]) Settle(k K, at int64) {
-	s.activate(k)
 	t := k.turn()
+	s.activate(k, t)
 	if t.ready {
 		return
 	}
@@ -133,7 +133,7 @@ func (s *Schedule[K]) Urge(k K) (begin bool) {
 	}
 	t.urgent = true
 	s.urgent = append(s.urgent, k)
-	s.activate(k)
+	s.activate(k, t)
 	if s.flights == MaxFlights {
 		return false
 	}
@@ -141,8 +141,8 @@ func (s *Schedule[K]) Urge(k K) (begin bool) {
 	return true
 }
 
-func (s *Schedule[K]) activate(k K) {
-	if t := k.turn(); !t.active {
+func (s *Schedule[K]) activate(k K, t *Turn) {
+	if !t.active {
 		t.active = true
 		s.active[k] = struct{}{}
 	}
