@@ -208,7 +208,7 @@ func (s *Server) answers() error {
 	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(c, "INFO\r\n"); err != nil {
+	if _, err := io.WriteString(c, "INFO server\r\nPING\r\n"); err != nil {
 		return err
 	}
 	lines, us := bufio.NewScanner(c), fmt.Sprint("process_id:", s.process.command.Process.Pid)
@@ -218,9 +218,7 @@ func (s *Server) answers() error {
 			return errors.New(line)
 		case strings.HasPrefix(line, "process_id:") && line != us:
 			return &final{errors.New("another server answers")}
-		case line == "loading:1":
-			return errors.New("the server loads its data")
-		case line == "loading:0": // which comes after process_id
+		case line == "+PONG": // which a server that loads its data does not say
 			return nil
 		}
 	}
