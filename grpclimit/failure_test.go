@@ -132,7 +132,7 @@ func TestErrorsAreNotTold(t *testing.T) {
 func TestErrorsOfProvidersAreNotTold(t *testing.T) {
 	f := fakeredis.New()
 	f.Fault = func(string) ([]any, error) { return nil, fakeredis.ErrKey }
-	o := redislimit.Options{Prefix: "billing"}
+	o := redislimit.Options{Prefix: "billing", Timeout: time.Minute}
 	redis, err := redislimit.New(f, o)
 	if err != nil {
 		t.Fatal(err)

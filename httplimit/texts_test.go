@@ -26,7 +26,7 @@ func TestClientsAreToldNoSecrets(t *testing.T) {
 	}
 	f := fakeredis.New()
 	f.Fault = func(string) ([]any, error) { return nil, fakeredis.ErrKey }
-	o := redislimit.Options{Prefix: "billing"}
+	o := redislimit.Options{Prefix: "billing", Timeout: time.Minute}
 	redis, err := redislimit.New(f, o)
 	if err != nil {
 		t.Fatal(err)

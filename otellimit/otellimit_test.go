@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -64,7 +65,7 @@ func TestObserver(t *testing.T) {
 	}
 	base := trypema.Options{Observer: o, Name: "api"}
 	local, err := trypema.NewLocal(base)
-	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base})
+	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
 	hybrid, err3 := hybridlimit.New(gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})

@@ -76,7 +76,7 @@ func all(t *testing.T) *promlimit.Collector {
 	c := promlimit.New()
 	base := trypema.Options{Observer: c, Name: "api"}
 	local, err := trypema.NewLocal(base)
-	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base})
+	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
 	base.Name = "other"

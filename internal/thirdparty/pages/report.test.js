@@ -60,6 +60,7 @@ for (const look of looks) {
       const svg = figure.locator('svg')
       const { width, height } = await svg.boundingBox()
       assert.ok(width > 300 && height > 50, `${id} is ${width} by ${height}`)
+      if (look !== looks[0]) continue // a picture is drawn alone, so the look does not change it
       const { ink, colours } = await drawn(svg)
       assert.ok(ink > 0.01 && colours > 3, `${id} is empty: ${colours} colours, ${ink} of it`)
     }
