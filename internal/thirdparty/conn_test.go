@@ -694,7 +694,7 @@ func slowNode(t *testing.T, s *site, c redislimit.Conn) {
 		}
 		return true
 	})
-	if n < many/3 || n > many*4/5 {
+	if n < many/10 || n > many*95/100 { // which half a ring has is a matter of its random ports
 		t.Errorf("%d of %d keys were answered meanwhile", n, many)
 	}
 	resume()
