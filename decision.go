@@ -19,29 +19,32 @@ type Decision struct {
 	// Outcome is the answer as a word.
 	Outcome Outcome
 
-	// Fallback reports that a provider that needs Redis decided by its failure policy, because Redis did not answer.
+	// Fallback reports that a provider that needs Redis decided by its failure policy, because Redis did not
+	// answer.
 	Fallback bool
 
 	// Limit is the capacity C of one window at the rate of this call: floor(rate × window).
 	Limit uint64
 
-	// Remaining is the cost that still fits below Limit after this decision. It can be above zero in a denial, when
-	// the cost asked for is larger.
+	// Remaining is the cost that still fits below Limit after this decision. It can be above zero in a
+	// denial, when the cost asked for is larger.
 	Remaining uint64
 
-	// RetryAfter is 0 when the call was allowed, else how long to wait: with nothing else happening, the same call is
-	// certain to be allowed after exactly this time, and not before. Never when the cost is above Limit.
+	// RetryAfter is 0 when the call was allowed, else how long to wait: with nothing else happening, the same
+	// call is certain to be allowed after exactly this time, and not before. Never when the cost is above
+	// Limit.
 	RetryAfter time.Duration
 
-	// RemainingAfterWaiting is the cost that fits below Limit once RetryAfter has passed, if nothing else happens:
-	// equal to Remaining when the call was allowed, 0 when RetryAfter is Never.
+	// RemainingAfterWaiting is the cost that fits below Limit once RetryAfter has passed, if nothing else
+	// happens: equal to Remaining when the call was allowed, 0 when RetryAfter is Never.
 	RemainingAfterWaiting uint64
 
-	// RefusedBy names the limit that refused, where a call had several to keep: see MultiLimiter. It is empty otherwise.
+	// RefusedBy names the limit that refused, where a call had several to keep: see MultiLimiter. It is empty
+	// otherwise.
 	RefusedBy string
 
-	// SuppressionFactor is the probability, from 0 to 1, with which Suppressed declined a call in this state; 1 when
-	// nothing can pass. Absolute leaves it 0.
+	// SuppressionFactor is the probability, from 0 to 1, with which Suppressed declined a call in this state;
+	// 1 when nothing can pass. Absolute leaves it 0.
 	SuppressionFactor float64
 }
 
@@ -49,13 +52,13 @@ type Decision struct {
 type Outcome uint8
 
 const (
-	// OutcomeRejected is a denial by Absolute: the window has no room for the cost. Nothing was recorded. It is the
-	// zero value, so that a Decision nobody made denies.
+	// OutcomeRejected is a denial by Absolute: the window has no room for the cost. Nothing was recorded. It
+	// is the zero value, so that a Decision nobody made denies.
 	OutcomeRejected Outcome = iota
 	// OutcomeAllowed is a call that was recorded and may pass.
 	OutcomeAllowed
-	// OutcomeSuppressed is a denial by Suppressed, by chance or because the hard capacity is reached. It was counted
-	// as declined.
+	// OutcomeSuppressed is a denial by Suppressed, by chance or because the hard capacity is reached. It was
+	// counted as declined.
 	OutcomeSuppressed
 )
 
@@ -76,19 +79,20 @@ func (o Outcome) String() string {
 type Usage struct {
 	// Total is the cost observed in the window: admitted plus declined.
 	Total uint64
-	// Declined is the part of Total that Suppressed declined; always 0 under Absolute. It is no longer counted once Total
-	// is 2⁶³−1.
+	// Declined is the part of Total that Suppressed declined; always 0 under Absolute. It is no longer
+	// counted once Total is 2⁶³−1.
 	Declined uint64
 	// Limit is the capacity at the rate asked about.
 	Limit uint64
 	// Remaining is the cost that still fits below Limit.
 	Remaining uint64
-	// SuppressionFactor is the probability with which a call of cost 1 would be declined now; 0 under Absolute.
+	// SuppressionFactor is the probability with which a call of cost 1 would be declined now; 0 under
+	// Absolute.
 	SuppressionFactor float64
 }
 
-// set makes d the decision that a verdict means. It writes through a pointer because a Decision is too large for the
-// compiler to keep in registers: made and returned by value it would be copied at every step.
+// set makes d the decision that a verdict means. It writes through a pointer because a Decision is too large
+// for the compiler to keep in registers: made and returned by value it would be copied at every step.
 func (d *Decision) set(capacity uint64, v *window.Verdict, denial Outcome) {
 	d.Allowed = v.Allowed
 	d.Outcome = denial

@@ -15,9 +15,10 @@ import (
 	"unicode/utf8"
 )
 
-// Every exported function and method of every public package in the repository has an example, where documentation shows
-// it: beside the function or method or, for a method of an interface, beside the interface, by the method's name. What is
-// there for other code to call has none: methods that the standard library asks for, and those of a Conn.
+// Every exported function and method of every public package in the repository has an example, where
+// documentation shows it: beside the function or method or, for a method of an interface, beside the
+// interface, by the method's name. What is there for other code to call has none: methods that the standard
+// library asks for, and those of a Conn.
 func TestEverythingExportedHasAnExample(t *testing.T) {
 	packages := 0
 	for _, dir := range publicFolders(t) {

@@ -4,7 +4,8 @@ import "errors"
 
 // Sentinels for errors.Is. The error that is returned names the field, its value and the rule it breaks.
 var (
-	// ErrInvalidRate is a rate that is not a positive finite number (or Unlimited), or too small for the window.
+	// ErrInvalidRate is a rate that is not a positive finite number (or Unlimited), or too small for the
+	// window.
 	ErrInvalidRate = errors.New("trypema: invalid rate")
 	// ErrInvalidCost is a cost of 0 where something is to be recorded.
 	ErrInvalidCost = errors.New("trypema: invalid cost")

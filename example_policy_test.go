@@ -29,7 +29,8 @@ func tiers() (plans *trypema.Policies, done func() error) {
 	return p, limits.Close
 }
 
-// What a customer may do is a matter of the plan. What has been used is one of the customer, as the plans are of one group.
+// What a customer may do is a matter of the plan. What has been used is one of the customer, as the plans are
+// of one group.
 func ExampleNewPolicies() {
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {

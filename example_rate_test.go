@@ -15,7 +15,8 @@ func ExamplePerSecond() {
 	// Output: 30
 }
 
-// The unit of the rate and the window are two things: with a window of ten seconds, nobody spends a minute's calls at once.
+// The unit of the rate and the window are two things: with a window of ten seconds, nobody spends a minute's
+// calls at once.
 func ExamplePerMinute() {
 	c, _ := trypema.PerMinute(90).Capacity(10 * time.Second)
 	fmt.Println(c)
@@ -51,9 +52,8 @@ func ExampleRate_Capacity() {
 		fmt.Println(c)
 	}
 	// Output:
-	// 25
-	// trypema: rate is 0.025 per second, less than one event in a window of 10s; raise the rate or lengthen Options.Window
-	// trypema: rate is -0.0002777777777777778 per second; it must be above 0
+	// 25 trypema: rate is 0.025 per second, less than one event in a window of 10s; raise the rate or
+	// lengthen Options.Window trypema: rate is -0.0002777777777777778 per second; it must be above 0
 }
 
 // The rate belongs to the call. Who pays is not held up, but still counted.

@@ -91,7 +91,8 @@ func ExampleCondition_String() {
 	// Output: Always() Less(5)
 }
 
-// An import has reserved 600 rows in two steps, and used half of them. Which half stays says when there is room again.
+// An import has reserved 600 rows in two steps, and used half of them. Which half stays says when there is
+// room again.
 func ExampleHistory() {
 	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Minute, Bucket: time.Millisecond})
 	defer limits.Close()

@@ -31,7 +31,8 @@ func Example() {
 	// rejected 0
 }
 
-// A login form peeks before it checks the password, counts only what failed, and forgets the failures after a success.
+// A login form peeks before it checks the password, counts only what failed, and forgets the failures after a
+// success.
 func ExampleLimiter_peek() {
 	limits, _ := trypema.NewLocal(trypema.Options{Window: 15 * time.Minute})
 	defer limits.Close()
@@ -196,9 +197,9 @@ func Example_errors() {
 	_, err = exports.Allow(ctx, "tenant", trypema.PerMinute(60))
 	fmt.Println(errors.Is(err, trypema.ErrClosed), err)
 	// Output:
-	// true trypema: rate is 0.05 per second, less than one event in a window of 10s; raise the rate or lengthen Options.Window
-	// true trypema: cost is 0; it must be at least 1 (Peek takes 0)
-	// true trypema: closed
+	// true trypema: rate is 0.05 per second, less than one event in a window of 10s; raise the rate or
+	// lengthen Options.Window true trypema: cost is 0; it must be at least 1 (Peek takes 0) true trypema:
+	// closed
 }
 
 func ExampleNewLocal() {
@@ -225,8 +226,8 @@ func ExampleLocal_Absolute() {
 	// Output: 20
 }
 
-// Of a burst, Suppressed lets some pass beyond the limit, but never more than HardLimitFactor times as many in any window.
-// It counts the calls that it declines, too.
+// Of a burst, Suppressed lets some pass beyond the limit, but never more than HardLimitFactor times as many
+// in any window. It counts the calls that it declines, too.
 func ExampleLocal_Suppressed() {
 	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Minute, HardLimitFactor: 1.5})
 	defer limits.Close()

@@ -16,8 +16,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/model"
 )
 
-// FuzzRate: a capacity is the whole part of rate × window, computed exactly, or the number that it is just below by rounding; it
-// never wraps, and what is no rate is an error.
+// FuzzRate: a capacity is the whole part of rate × window, computed exactly, or the number that it is just
+// below by rounding; it never wraps, and what is no rate is an error.
 func FuzzRate(f *testing.F) {
 	for _, n := range []float64{1, 0.1, 5.5, 1000, 2.999999999999, 1e15, 9007199254740993, 9.3e18, 1e300, 5e-324, 0, -1, math.Inf(1), math.NaN(), math.MaxFloat64} {
 		for _, d := range []time.Duration{time.Millisecond, time.Second, 7 * time.Second, time.Hour, 876000 * time.Hour, 0, -1} {
@@ -137,8 +137,8 @@ func policies(in *model.Tape) (list []trypema.Policy) {
 	return list
 }
 
-// FuzzPolicies: policies are taken or refused whole, by an error that says which is wrong; those that are taken admit their first
-// call, and those that are refused change nothing of what was there.
+// FuzzPolicies: policies are taken or refused whole, by an error that says which is wrong; those that are
+// taken admit their first call, and those that are refused change nothing of what was there.
 func FuzzPolicies(f *testing.F) {
 	f.Add([]byte("\x01\xff\x01\x00\x00\xff\xff\x02\x00\x00\x01\x00\x01\x00\x00\x02\x01"))
 	for seed := range uint64(8) {

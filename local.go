@@ -9,13 +9,14 @@ import (
 	"github.com/trypema/trypema/internal/tally"
 )
 
-// Local is the provider whose state lives in this process. It is exact here, and knows nothing of other processes.
+// Local is the provider whose state lives in this process. It is exact here, and knows nothing of other
+// processes.
 //
-// A decision does no I/O and never waits for anything but a short lock, so the context of a call is not looked at. The
-// resolution of its clock is a nanosecond. Every key is welcome, the empty one included.
+// A decision does no I/O and never waits for anything but a short lock, so the context of a call is not
+// looked at. The resolution of its clock is a nanosecond. Every key is welcome, the empty one included.
 //
-// Idle keys are removed in small steps, while keys are added and by a timer that runs only while there are keys. A Local
-// that is dropped without Close is collected as any other value.
+// Idle keys are removed in small steps, while keys are added and by a timer that runs only while there are
+// keys. A Local that is dropped without Close is collected as any other value.
 type Local struct {
 	absolute   localAbsolute
 	suppressed localSuppressed
@@ -65,12 +66,12 @@ func (l *Local) observe(s Strategy) *tally.Tally {
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
 func (l *Local) Absolute() Limiter { return &l.absolute }
 
-// Suppressed returns the limiter that declines a growing fraction of calls near and over the limit. It shares no state
-// with Absolute.
+// Suppressed returns the limiter that declines a growing fraction of calls near and over the limit. It shares
+// no state with Absolute.
 func (l *Local) Suppressed() Limiter { return &l.suppressed }
 
-// Len returns the number of keys held for both strategies, idle ones that have not been removed yet included. A key of a
-// MultiLimiter counts once for each of its windows.
+// Len returns the number of keys held for both strategies, idle ones that have not been removed yet included.
+// A key of a MultiLimiter counts once for each of its windows.
 func (l *Local) Len() (n int) {
 	for _, s := range []Strategy{StrategyAbsolute, StrategySuppressed} {
 		for _, k := range l.all(s) {
@@ -132,8 +133,8 @@ func (l *Local) forgetUnusedLocked() {
 	}
 }
 
-// Close forgets all keys and ends the cleanup; when it returns, nothing of the provider runs. Calls made after it return
-// ErrClosed. It may be called again, and always returns nil.
+// Close forgets all keys and ends the cleanup; when it returns, nothing of the provider runs. Calls made
+// after it return ErrClosed. It may be called again, and always returns nil.
 func (l *Local) Close() error {
 	l.mu.Lock()
 	l.closed = true

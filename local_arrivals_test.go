@@ -12,9 +12,9 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// Whatever pattern calls come in, no window holds more than the capacity, under Suppressed not more than the hard capacity, however
-// lucky the callers are. A search over patterns looks for one that does. It does find windows that are full: so it had found one
-// that is too full.
+// Whatever pattern calls come in, no window holds more than the capacity, under Suppressed not more than the
+// hard capacity, however lucky the callers are. A search over patterns looks for one that does. It does find
+// windows that are full: so it had found one that is too full.
 func TestNoArrivalsPassTheLimit(t *testing.T) {
 	const window = 100 * time.Millisecond
 	for _, suppressed := range []bool{false, true} {

@@ -11,7 +11,8 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// The shortest and the longest windows, the largest counts, and rates from hardly any to no limit: nothing wraps.
+// The shortest and the longest windows, the largest counts, and rates from hardly any to no limit: nothing
+// wraps.
 func TestExtremes(t *testing.T) {
 	const years = 365 * 24 * time.Hour
 	for _, window := range []time.Duration{time.Millisecond, time.Second + 1, 30 * 24 * time.Hour, 90 * years, 100 * years} {

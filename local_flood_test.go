@@ -16,8 +16,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// New keys without end, thousands in a window: the keys held stay within those of two windows and a bit, or MaxKeys, and so does memory; and a key
-// that is in use meanwhile has its limit, no more and no less.
+// New keys without end, thousands in a window: the keys held stay within those of two windows and a bit, or
+// MaxKeys, and so does memory; and a key that is in use meanwhile has its limit, no more and no less.
 func TestFloodOfKeys(t *testing.T) {
 	const window, tick = time.Second, 10 * time.Millisecond
 	each, ticks := 50, 500
@@ -80,7 +80,8 @@ func TestFloodOfKeys(t *testing.T) {
 	}
 }
 
-// Ten thousand callers of one key at once: the capacity is admitted, to the last, and nothing is left of them.
+// Ten thousand callers of one key at once: the capacity is admitted, to the last, and nothing is left of
+// them.
 func TestCrowdOnOneKey(t *testing.T) {
 	const callers, capacity = 10_000, 1234
 	l := newLocal(t, trypema.Options{Window: time.Hour, HardLimitFactor: 1})

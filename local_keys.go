@@ -61,8 +61,8 @@ func (k *localKeys) sample(cell tally.Cell, n uint64, key string, began int64) {
 	}
 }
 
-// capacity returns the capacity of a window at a rate, if the rate is valid, the key can be stored, and the provider is
-// open.
+// capacity returns the capacity of a window at a rate, if the rate is valid, the key can be stored, and the
+// provider is open.
 func (k *localKeys) capacity(key string, rate Rate) (uint64, error) {
 	c := window.Capacity(float64(rate), k.seconds)
 	if c == 0 || len(key) > maxKeyLen || k.closed.Load() {
@@ -97,8 +97,8 @@ func (k *localKeys) failed(n uint64, err error) error {
 	return err
 }
 
-// find locks the shard of a key and returns its window, live at the instant that it returns too. A key that is not there
-// has an empty window that belongs to nobody.
+// find locks the shard of a key and returns its window, live at the instant that it returns too. A key that
+// is not there has an empty window that belongs to nobody.
 func (k *localKeys) find(key string) (sh *localShard, h table.Handle, w *window.Window, now int64) {
 	now = k.now()
 	hash := k.table.Hash(key)

@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// A Local does not keep windows of lengths that no limiter has any more. It does as long as there is a limiter, and as long as there are
-// counts: whoever has a limiter with such a window again, finds them.
+// A Local does not keep windows of lengths that no limiter has any more. It does as long as there is a
+// limiter, and as long as there are counts: whoever has a limiter with such a window again, finds them.
 func TestWindowsGo(t *testing.T) {
 	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
 		t.Run(fmt.Sprint(s), func(t *testing.T) {

@@ -14,10 +14,11 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// localMulti is several limits on Local. A decision locks the windows of the key, judges by each, and records in all or none.
+// localMulti is several limits on Local. A decision locks the windows of the key, judges by each, and records
+// in all or none.
 //
-// Locks are taken in the order of the lengths of the windows, of which no two are the same; everything else takes one at a
-// time. So nobody waits in a circle.
+// Locks are taken in the order of the lengths of the windows, of which no two are the same; everything else
+// takes one at a time. So nobody waits in a circle.
 type localMulti struct {
 	limits   []localLimit // in that order
 	strategy Strategy
@@ -38,7 +39,8 @@ type localLimit struct {
 	law      *window.Law // of Suppressed
 }
 
-// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see CheckLimits. It is cheap to make.
+// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see CheckLimits. It
+// is cheap to make.
 func (l *Local) Multi(s Strategy, limits ...Limit) (MultiLimiter, error) {
 	if err := CheckLimits(s, limits); err != nil {
 		return nil, err
@@ -196,8 +198,8 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 	m.tell(d, &t)
 }
 
-// denied reports whether a call is denied by what is known without any lock: all windows are those of the hot keys of their
-// shards, and one has no room. It then makes d.
+// denied reports whether a call is denied by what is known without any lock: all windows are those of the hot
+// keys of their shards, and one has no room. It then makes d.
 func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
 	var t window.Joint
 	for i := range m.limits {

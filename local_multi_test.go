@@ -19,7 +19,7 @@ func TestMulti(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "Absolute", true: "Suppressed"}[suppressed], func(t *testing.T) {
 			limittest.RunMulti(t, limittest.Subject{Suppressed: suppressed, In: synctest.Test, EmptyKey: true},
-				func(t *testing.T, o trypema.Options) limittest.MultiProvider { return newLocal(t, o) })
+				func(t *testing.T, o trypema.Options) limittest.Provider { return newLocal(t, o) })
 		})
 	}
 }
@@ -61,7 +61,8 @@ func TestMultiSharesTheWindowOfTheProvider(t *testing.T) {
 	}
 }
 
-// A call that Suppressed declines is observed, so it makes the wait longer; the RetryAfter that comes with it says so.
+// A call that Suppressed declines is observed, so it makes the wait longer; the RetryAfter that comes with it
+// says so.
 func TestMultiWaitsForWhatItDeclines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -132,8 +133,9 @@ func TestRetryAfterAReservation(t *testing.T) {
 	}
 }
 
-// Limiters that share windows, given in other orders, with room for a few keys only, while keys are deleted and reservations
-// settled: nobody waits in a circle, nothing wraps, and what is left when all has expired is nothing.
+// Limiters that share windows, given in other orders, with room for a few keys only, while keys are deleted
+// and reservations settled: nobody waits in a circle, nothing wraps, and what is left when all has expired is
+// nothing.
 func TestMultiUnderStress(t *testing.T) {
 	ctx := context.Background()
 	l := newLocal(t, trypema.Options{Window: 20 * time.Millisecond, MaxKeys: 8})
@@ -180,7 +182,8 @@ func TestMultiUnderStress(t *testing.T) {
 	}
 }
 
-// What Suppressed declines by several limits joins the newest group, and has to expire before the same call is certain to pass.
+// What Suppressed declines by several limits joins the newest group, and has to expire before the same call
+// is certain to pass.
 func TestMultiWaitsForWhatItDeclined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()

@@ -348,9 +348,9 @@ func noAllocations(t *testing.T, o trypema.Options) {
 	}
 }
 
-// Sixteen callers at once on one key, for many windows, with readers in between: no window ever holds more than C by
-// calls that certainly fell into it. How much is admitted depends on how often the machine lets the callers run; more than one
-// window's worth shows that windows slide.
+// Sixteen callers at once on one key, for many windows, with readers in between: no window ever holds more
+// than C by calls that certainly fell into it. How much is admitted depends on how often the machine lets the
+// callers run; more than one window's worth shows that windows slide.
 func TestNeverAboveUnderConcurrency(t *testing.T) {
 	const capacity, window, callers = 500, 50 * time.Millisecond, 16
 	windows := time.Duration(explore.Size(10, 100))

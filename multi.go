@@ -37,8 +37,8 @@ type Limit struct {
 	Name string
 	// Rate is that at which calls are admitted: PerHour(1000).
 	Rate Rate
-	// Window is the length of the sliding window; from 1ms to 100 years. Its bucket has the share of it that Options.Bucket has
-	// of Options.Window, and is at least 1ms.
+	// Window is the length of the sliding window; from 1ms to 100 years. Its bucket has the share of it that
+	// Options.Bucket has of Options.Window, and is at least 1ms.
 	Window time.Duration
 }
 
@@ -53,8 +53,9 @@ func (l Limit) Label() string {
 // MaxLimits is how many limits a call can have at once.
 const MaxLimits = 8
 
-// CheckLimits returns what is wrong with limits that are to be kept together, as an ErrInvalidOptions or ErrInvalidRate that
-// names the limit, or nil. Multi calls it; programs need it only to check what they have read from somewhere.
+// CheckLimits returns what is wrong with limits that are to be kept together, as an ErrInvalidOptions or
+// ErrInvalidRate that names the limit, or nil. Multi calls it; programs need it only to check what they have
+// read from somewhere.
 func CheckLimits(s Strategy, limits []Limit) error {
 	if s > StrategySuppressed {
 		return invalid.Errorf(ErrInvalidOptions, "strategy is %v; it must be StrategyAbsolute or StrategySuppressed", s)
@@ -82,17 +83,17 @@ func CheckLimits(s Strategy, limits []Limit) error {
 	return nil
 }
 
-// MultiLimiter keeps several limits at once, all or nothing: 10 a second and 1000 an hour. A call is admitted if it fits
-// into all of them, and is then recorded in all of them; if it does not, it is recorded in none (by Suppressed, as declined in
-// all). Each limit holds in any window of its own, as if it were alone.
+// MultiLimiter keeps several limits at once, all or nothing: 10 a second and 1000 an hour. A call is admitted
+// if it fits into all of them, and is then recorded in all of them; if it does not, it is recorded in none
+// (by Suppressed, as declined in all). Each limit holds in any window of its own, as if it were alone.
 //
-// The decision names the limit that refused; if several do, the one that takes longest to have room, as its RetryAfter is that
-// of the call. Limit, Remaining and RemainingAfterWaiting are those of that limit; of an admitted call, those of the limit with
-// the least room.
+// The decision names the limit that refused; if several do, the one that takes longest to have room, as its
+// RetryAfter is that of the call. Limit, Remaining and RemainingAfterWaiting are those of that limit; of an
+// admitted call, those of the limit with the least room.
 //
-// What a key has used in a window belongs to the provider, the strategy and the length of the window. So a MultiLimiter that is
-// made anew with other rates goes on with what was used, and one with the window of the provider's options shares it with
-// the provider's Absolute or Suppressed.
+// What a key has used in a window belongs to the provider, the strategy and the length of the window. So a
+// MultiLimiter that is made anew with other rates goes on with what was used, and one with the window of the
+// provider's options shares it with the provider's Absolute or Suppressed.
 type MultiLimiter interface {
 	// Allow is AllowN with a cost of 1.
 	Allow(ctx context.Context, key string) (Decision, error)
@@ -100,7 +101,8 @@ type MultiLimiter interface {
 	// AllowN decides whether a call of cost n may pass now, and records it, in one step.
 	AllowN(ctx context.Context, key string, n uint64) (Decision, error)
 
-	// Peek decides as AllowN would at this instant, and records nothing. A cost of 0 is answered as a cost of 1.
+	// Peek decides as AllowN would at this instant, and records nothing. A cost of 0 is answered as a cost of
+	// 1.
 	Peek(ctx context.Context, key string, n uint64) (Decision, error)
 
 	// Reserve is AllowN for a call whose cost is an estimate. Commit puts the true cost in its place, and

@@ -15,12 +15,12 @@ import (
 	"github.com/trypema/trypema/internal/tally"
 )
 
-// Observer is told of the providers that are made with it in Options.Observer. It gets a [Meter] for each strategy of a provider,
-// which it reads when it wants to know: nothing calls it while calls are decided. A [Meters] will do for most; the packages
-// promlimit, otellimit and sloglimit hand what they read on.
+// Observer is told of the providers that are made with it in Options.Observer. It gets a [Meter] for each
+// strategy of a provider, which it reads when it wants to know: nothing calls it while calls are decided. A
+// [Meters] will do for most; the packages promlimit, otellimit and sloglimit hand what they read on.
 type Observer interface {
-	// Observe is called when a provider is made, once for each of its strategies, and before it decides anything. It may be
-	// called at any time, by many goroutines.
+	// Observe is called when a provider is made, once for each of its strategies, and before it decides
+	// anything. It may be called at any time, by many goroutines.
 	Observe(Meter)
 }
 
@@ -37,11 +37,12 @@ type Meter struct {
 	// Read returns what was counted so far, and how things stand. It may be called at any time.
 	Read func() Stats
 
-	// TopLimited yields the keys that were denied most of late, and how often at least, beginning with the one that was
-	// denied most: at most n, and at most 128. A denial counts half after a minute, a quarter after two, and so on.
+	// TopLimited yields the keys that were denied most of late, and how often at least, beginning with the
+	// one that was denied most: at most n, and at most 128. A denial counts half after a minute, a quarter
+	// after two, and so on.
 	//
-	// It is an estimate. The first denials count one by one, later ones are sampled, 1 in 1024. A key with less than 1/128 of
-	// the denials may be missing. Of keys longer than 256 bytes the first 256 are kept.
+	// It is an estimate. The first denials count one by one, later ones are sampled, 1 in 1024. A key with
+	// less than 1/128 of the denials may be missing. Of keys longer than 256 bytes the first 256 are kept.
 	TopLimited func(n int) iter.Seq2[string, uint64]
 }
 
@@ -71,24 +72,25 @@ type Stats struct {
 
 	// Keys is how many keys are held in this process; 0 for Redis, which holds them itself.
 	Keys int
-	// ActiveKeys is how many keys have something to do with Redis: with a call under way, or, for Hybrid, that settle. 0 for
-	// Local.
+	// ActiveKeys is how many keys have something to do with Redis: with a call under way, or, for Hybrid,
+	// that settle. 0 for Local.
 	ActiveKeys int
-	// Leased is what Hybrid has on lease, as each key was left by its last message: what was used since is not taken off.
+	// Leased is what Hybrid has on lease, as each key was left by its last message: what was used since is
+	// not taken off.
 	Leased uint64
-	// SettlingLag is how far Hybrid is behind with settling: since when the first key in the queue has been due or, if that is
-	// longer, since when every exchange with Redis has failed. 0 when all is well.
+	// SettlingLag is how far Hybrid is behind with settling: since when the first key in the queue has been
+	// due or, if that is longer, since when every exchange with Redis has failed. 0 when all is well.
 	SettlingLag time.Duration
 	// RedisErr is why Redis is taken for gone. It is nil while it is not, and after Close.
 	RedisErr error
 
-	// Ended reports that the provider has been collected, so that nothing will change any more. An Observer may then forget
-	// the Meter.
+	// Ended reports that the provider has been collected, so that nothing will change any more. An Observer
+	// may then forget the Meter.
 	Ended bool
 }
 
-// Counters is what a [Meter] has counted since the provider was made. Calls are those of Allow and AllowN, whatever their cost; the
-// other verbs decide nothing.
+// Counters is what a [Meter] has counted since the provider was made. Calls are those of Allow and AllowN,
+// whatever their cost; the other verbs decide nothing.
 type Counters struct {
 	Allowed    uint64 // calls that were admitted
 	Rejected   uint64 // calls that Absolute denied
@@ -104,15 +106,12 @@ type Counters struct {
 	// of a provider tell the same.
 	Unreadable uint64
 
-	// Latency says how long calls took: Latency[i] is the number of those that took less than 2^i ns, and are not in a bucket
-	// before it; the last is for all that took longer. Every call to Redis is measured. Of the other providers the first calls
-	// are, then 1 in 1024, so that there are fewer than decisions.
-	Latency    [LatencyBuckets]uint64
+	// Latency says how long calls took: Latency[i] is the number of those that took less than 2^i ns, and are
+	// not in a bucket before it; the last is for all that took longer. Every call to Redis is measured. Of
+	// the other providers the first calls are, then 1 in 1024, so that there are fewer than decisions.
+	Latency    [36]uint64
 	LatencySum time.Duration // of the calls in Latency together
 }
-
-// LatencyBuckets is the length of Counters.Latency.
-const LatencyBuckets = tally.Buckets
 
 func (c *Counters) add(o *Counters) {
 	c.Allowed += o.Allowed
@@ -154,9 +153,9 @@ func (all observers) Observe(m Meter) {
 	}
 }
 
-// Meters is an Observer that keeps the meters of any number of providers. Those with the same provider, policy and strategy are
-// added up. What was counted by a provider that is no more stays in the sum, the provider does not. The zero value is ready for
-// use.
+// Meters is an Observer that keeps the meters of any number of providers. Those with the same provider,
+// policy and strategy are added up. What was counted by a provider that is no more stays in the sum, the
+// provider does not. The zero value is ready for use.
 //
 // What is read is safe to hand on: names are UTF-8, whatever they were. A Meter that has no function adds
 // nothing, and one whose function panics is logged and left out.

@@ -23,7 +23,8 @@ func measured(s trypema.Stats) (n uint64) {
 	return n
 }
 
-// Every call of Allow and AllowN is counted once, whoever makes it and by whichever way it is decided; other verbs are not.
+// Every call of Allow and AllowN is counted once, whoever makes it and by whichever way it is decided; other
+// verbs are not.
 func TestObserverCountsEveryDecision(t *testing.T) {
 	meters := new(trypema.Meters)
 	l := newLocal(t, trypema.Options{Window: time.Hour, Observer: meters, Name: "api"})
@@ -78,7 +79,7 @@ func TestObserverCountsEveryDecision(t *testing.T) {
 		if n := measured(s); n < 256 || n > 40_000/2 || got.LatencySum <= 0 {
 			t.Errorf("%s: %d measured, %v together", name, n, got.LatencySum)
 		}
-		got.Latency, got.LatencySum = [trypema.LatencyBuckets]uint64{}, 0
+		got.Latency, got.LatencySum = trypema.Counters{}.Latency, 0
 		if got != want[name] {
 			t.Errorf("%s: counted %+v, want %+v", name, got, want[name])
 		}

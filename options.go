@@ -12,28 +12,28 @@ type Options struct {
 	// Window is the length of the sliding window, W. Default 10s; from 1ms to 100 years.
 	Window time.Duration
 
-	// Bucket is B: calls closer together than this may share one counter, which expires when the last of them is a
-	// Window old. A smaller bucket gives room back sooner (a caller that always wants more gets at least 1 − B/W of
-	// its capacity) and costs memory: at most W/B + 2 counters for a key that is always in use, which
-	// TestWindowHoldsBoundedGroups holds; of 8 bytes each, or of 24 where Suppressed declines or a window is long and admits
-	// much (2¹⁶ in a day). Default Window/100, at least 1ms; from 1ms to Window.
+	// Bucket is B: calls closer together than this may share one counter, which expires when the last of them
+	// is a Window old. A smaller bucket gives room back sooner (a caller that always wants more gets at least
+	// 1 − B/W of its capacity) and costs memory: at most W/B + 2 counters for a key that is always in use,
+	// which TestWindowHoldsBoundedGroups holds; of 8 bytes each, or of 24 where Suppressed declines or a
+	// window is long and admits much (2¹⁶ in a day). Default Window/100, at least 1ms; from 1ms to Window.
 	Bucket time.Duration
 
-	// HardLimitFactor is used by Suppressed only: H × capacity is never passed in any window. 1 leaves no room to
-	// suppress in and behaves as Absolute. Default 1.5; finite, at least 1.
+	// HardLimitFactor is used by Suppressed only: H × capacity is never passed in any window. 1 leaves no
+	// room to suppress in and behaves as Absolute. Default 1.5; finite, at least 1.
 	HardLimitFactor float64
 
-	// MaxKeys bounds the keys that each strategy of a provider holds. Beyond it, the key whose last call is the
-	// longest ago is forgotten, with its count, for each new one. Default 0: no bound but cleanup, which forgets a
-	// key once its last event is older than Window + Bucket.
+	// MaxKeys bounds the keys that each strategy of a provider holds. Beyond it, the key whose last call is
+	// the longest ago is forgotten, with its count, for each new one. Default 0: no bound but cleanup, which
+	// forgets a key once its last event is older than Window + Bucket.
 	MaxKeys int
 
-	// Observer is told of the provider, and can then read what it counts; see [Meters]. Without one nothing is counted. Default
-	// nil.
+	// Observer is told of the provider, and can then read what it counts; see [Meters]. Without one nothing
+	// is counted. Default nil.
 	Observer Observer
 
-	// Name is what the Observer calls the provider: its policy, as "login" or "api", in metrics. Providers of one name are
-	// added up. It is printable UTF-8 without a space at either end. Default "".
+	// Name is what the Observer calls the provider: its policy, as "login" or "api", in metrics. Providers of
+	// one name are added up. It is printable UTF-8 without a space at either end. Default "".
 	Name string
 }
 
@@ -43,8 +43,8 @@ const (
 	maxWindow              = 100 * 365 * 24 * time.Hour
 )
 
-// WithDefaults returns the options with zero fields replaced by their defaults, or an ErrInvalidOptions that names the
-// field, its value and the rule. Providers call it; programs need it only to see what applies.
+// WithDefaults returns the options with zero fields replaced by their defaults, or an ErrInvalidOptions that
+// names the field, its value and the rule. Providers call it; programs need it only to see what applies.
 func (o Options) WithDefaults() (Options, error) {
 	if o.Window == 0 {
 		o.Window = defaultWindow
@@ -81,8 +81,8 @@ func (o Options) WithDefaults() (Options, error) {
 	return o, nil
 }
 
-// BucketOf is the bucket of a window of another length, with the same share of it that Bucket has of Window; at least 1ms.
-// What a MultiLimiter uses for its limits. The options must have their defaults.
+// BucketOf is the bucket of a window of another length, with the same share of it that Bucket has of Window;
+// at least 1ms. What a MultiLimiter uses for its limits. The options must have their defaults.
 func (o Options) BucketOf(window time.Duration) time.Duration {
 	if window == o.Window {
 		return o.Bucket

@@ -17,28 +17,30 @@ import (
 // ErrUnknownPolicy is a call by a policy that is not there. It is never a pass.
 var ErrUnknownPolicy = errors.New("trypema: unknown policy")
 
-// Policy says how calls are limited, under a name: that of a plan, a tier, or an endpoint. Package policyfile reads policies
-// from a file.
+// Policy says how calls are limited, under a name: that of a plan, a tier, or an endpoint. Package policyfile
+// reads policies from a file.
 type Policy struct {
 	// Name is what callers ask for. It has from 1 to 64 bytes of printable UTF-8, no colon, and no space at
 	// either end.
 	Name string
-	// Group is what counts are kept under, by rules as those of Name. Policies of one group share what a key has used, in windows
-	// of the same length and by the same strategy: a customer who goes from one plan to another does not begin anew. Default
-	// Name, so that each policy counts by itself.
+	// Group is what counts are kept under, by rules as those of Name. Policies of one group share what a key
+	// has used, in windows of the same length and by the same strategy: a customer who goes from one plan to
+	// another does not begin anew. Default Name, so that each policy counts by itself.
 	Group string
 	// Strategy is that of all limits. The zero value is StrategyAbsolute.
 	Strategy Strategy
 	// Limits are kept at once, all or nothing: from 1 to MaxLimits.
 	Limits []Limit
-	// Cost is that of one call. Default 1; at most what each of the limits can hold, or no call would ever pass.
+	// Cost is that of one call. Default 1; at most what each of the limits can hold, or no call would ever
+	// pass.
 	Cost uint64
 }
 
 const maxPolicyName = 64
 
-// Check returns what is wrong with the policy, as an ErrInvalidOptions or ErrInvalidRate that names the policy, the field, its
-// value and the rule, or nil. NewPolicies and Swap call it; programs need it only to check what they have read from somewhere.
+// Check returns what is wrong with the policy, as an ErrInvalidOptions or ErrInvalidRate that names the
+// policy, the field, its value and the rule, or nil. NewPolicies and Swap call it; programs need it only to
+// check what they have read from somewhere.
 func (p Policy) Check() error {
 	if p.Name == "" {
 		return invalid.Errorf(ErrInvalidOptions, "the name of a policy is empty; it must have from 1 to %d bytes", maxPolicyName)
@@ -75,8 +77,8 @@ type MultiProvider interface {
 	Multi(s Strategy, limits ...Limit) (MultiLimiter, error)
 }
 
-// Policies are limits by name, on one provider, which can be changed while they are in use. They are made by NewPolicies, and
-// are safe for concurrent use.
+// Policies are limits by name, on one provider, which can be changed while they are in use. They are made by
+// NewPolicies, and are safe for concurrent use.
 //
 // A key has a usage of its own by each policy, or by each group of them, which is not that of other limiters
 // of the provider, whatever their keys are. Observers are shown the name of the group, a colon and the key. A
@@ -128,8 +130,8 @@ func (b *boundPolicy) bind(l MultiLimiter) {
 	b.limiter, b.prefix = l, b.Group+":"
 }
 
-// NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at least one, and no
-// two of the same name.
+// NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at
+// least one, and no two of the same name.
 func NewPolicies(p MultiProvider, list ...Policy) (*Policies, error) {
 	if invalid.Nil(p) {
 		return nil, invalid.Errorf(ErrInvalidOptions, "the provider of the policies is nil; it must be one that has Multi")
@@ -141,13 +143,14 @@ func NewPolicies(p MultiProvider, list ...Policy) (*Policies, error) {
 	return all, nil
 }
 
-// Swap puts other policies in the place of all that are there. If one of them is wrong it says so, and nothing changes. Calls
-// that are made meanwhile are judged by the old policy or the new one, never by a part of each.
+// Swap puts other policies in the place of all that are there. If one of them is wrong it says so, and
+// nothing changes. Calls that are made meanwhile are judged by the old policy or the new one, never by a part
+// of each.
 //
-// Usage is not lost. What a key has used belongs to the group of the policy, its strategy, and the length of a window; so where these
-// stay, a new rate judges at once what the key has used already. A window that is new begins empty, and so does a policy of a
-// new group or strategy. What a policy has counted that is no longer there leaves its windows in time, and still counts if the
-// policy comes back before.
+// Usage is not lost. What a key has used belongs to the group of the policy, its strategy, and the length of
+// a window; so where these stay, a new rate judges at once what the key has used already. A window that is
+// new begins empty, and so does a policy of a new group or strategy. What a policy has counted that is no
+// longer there leaves its windows in time, and still counts if the policy comes back before.
 //
 // The provider keeps some memory for each length of window that a policy has, and until its keys have
 // expired: choose from a few.
@@ -188,10 +191,11 @@ func (p *Policies) Swap(list ...Policy) error {
 	return nil
 }
 
-// Observe has an Observer told of each policy, those of later Swaps included: by a Meter whose Policy is the name of the policy, and
-// whose Provider is "policies". What it counts goes on over Swaps. It has no latencies and no gauges, which the meters of the
-// provider have, and counts decisions that these count, too. It is to be called once, before the policies are used; of several
-// calls the last counts. With nil nothing is counted any more.
+// Observe has an Observer told of each policy, those of later Swaps included: by a Meter whose Policy is the
+// name of the policy, and whose Provider is "policies". What it counts goes on over Swaps. It has no
+// latencies and no gauges, which the meters of the provider have, and counts decisions that these count, too.
+// It is to be called once, before the policies are used; of several calls the last counts. With nil nothing
+// is counted any more.
 func (p *Policies) Observe(o Observer) {
 	if invalid.Nil(o) {
 		o = nil
@@ -256,7 +260,8 @@ func (p *Policies) find(name string) (*boundPolicy, error) {
 // key returns the key that the limiter is asked for.
 func (b *boundPolicy) key(key string) string { return b.prefix + key }
 
-// Allow decides whether a call may pass now by a policy, and records it, in one step. It costs what the policy says.
+// Allow decides whether a call may pass now by a policy, and records it, in one step. It costs what the
+// policy says.
 func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, error) {
 	bound, err := p.find(policy)
 	if err != nil {
@@ -271,8 +276,8 @@ func (b *boundPolicy) allow(ctx context.Context, key string, n uint64) (Decision
 	return d, err
 }
 
-// AllowN is Allow for a call whose cost is n, whatever the policy says; so to make k calls at once, n is k times their cost. A
-// cost of 0 is ErrInvalidCost.
+// AllowN is Allow for a call whose cost is n, whatever the policy says; so to make k calls at once, n is k
+// times their cost. A cost of 0 is ErrInvalidCost.
 func (p *Policies) AllowN(ctx context.Context, policy, key string, n uint64) (Decision, error) {
 	bound, err := p.find(policy)
 	if err != nil {
@@ -281,7 +286,8 @@ func (p *Policies) AllowN(ctx context.Context, policy, key string, n uint64) (De
 	return bound.allow(ctx, key, n)
 }
 
-// Peek decides as AllowN would at this instant, and records nothing. With a cost of 0 it decides as Allow would.
+// Peek decides as AllowN would at this instant, and records nothing. With a cost of 0 it decides as Allow
+// would.
 func (p *Policies) Peek(ctx context.Context, policy, key string, n uint64) (Decision, error) {
 	bound, err := p.find(policy)
 	if err != nil {
@@ -293,8 +299,8 @@ func (p *Policies) Peek(ctx context.Context, policy, key string, n uint64) (Deci
 	return bound.limiter.Peek(ctx, bound.key(key), n)
 }
 
-// Reserve is AllowN for a call whose cost is an estimate: see MultiLimiter. It is settled by the limits that admitted it, even if
-// others have taken their place by then.
+// Reserve is AllowN for a call whose cost is an estimate: see MultiLimiter. It is settled by the limits that
+// admitted it, even if others have taken their place by then.
 func (p *Policies) Reserve(ctx context.Context, policy, key string, estimate uint64, expiry time.Duration) (*Reservation, error) {
 	bound, err := p.find(policy)
 	if err != nil {

@@ -172,7 +172,8 @@ func TestPoliciesCountApart(t *testing.T) {
 	}
 }
 
-// A customer who goes from one plan to another goes on with what has been used, if the plans are of one group.
+// A customer who goes from one plan to another goes on with what has been used, if the plans are of one
+// group.
 func TestPoliciesOfAGroup(t *testing.T) {
 	free, pro, other := perMinute("free", 10), perMinute("pro", 100), perMinute("other", 100)
 	free.Group, pro.Group = "plans", "plans"
@@ -337,7 +338,8 @@ func TestPoliciesAreCopied(t *testing.T) {
 	}
 }
 
-// Many callers, while the rate goes up and down: all that is admitted is counted, and is not more than the higher rate allows.
+// Many callers, while the rate goes up and down: all that is admitted is counted, and is not more than the
+// higher rate allows.
 func TestSwapUnderLoad(t *testing.T) {
 	const low, high = 400, 1000
 	p := newPolicies(t, perMinute("web", 1), perMinute("api", low))
@@ -385,7 +387,8 @@ func TestSwapUnderLoad(t *testing.T) {
 	}
 }
 
-// The same in virtual time, for many windows: in none of them, wherever it begins, is more than the higher rate allows.
+// The same in virtual time, for many windows: in none of them, wherever it begins, is more than the higher
+// rate allows.
 func TestSwapInAnyWindow(t *testing.T) {
 	seed := explore.Seed(t)
 	synctest.Test(t, func(t *testing.T) {

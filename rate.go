@@ -34,10 +34,10 @@ func Per(n float64, d time.Duration) Rate {
 	return Rate(n / d.Seconds())
 }
 
-// Capacity is how much cost one window may hold at this rate: the whole part of rate × window, at most 2⁶³−1. A product
-// within one part in 10¹⁵ below a whole number is that number, so that PerHour(1000) over an hour is 1000 although the
-// division was rounded. It is ErrInvalidRate when the rate is not a positive number, or when less than one event
-// fits into the window.
+// Capacity is how much cost one window may hold at this rate: the whole part of rate × window, at most 2⁶³−1.
+// A product within one part in 10¹⁵ below a whole number is that number, so that PerHour(1000) over an hour
+// is 1000 although the division was rounded. It is ErrInvalidRate when the rate is not a positive number, or
+// when less than one event fits into the window.
 func (r Rate) Capacity(w time.Duration) (uint64, error) {
 	c := window.Capacity(float64(r), w.Seconds())
 	if c == 0 {

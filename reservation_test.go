@@ -11,8 +11,8 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// A store that keeps no expiries is told of each change once: the timer refunds the estimate, and a commit after that
-// starts from nothing.
+// A store that keeps no expiries is told of each change once: the timer refunds the estimate, and a commit
+// after that starts from nothing.
 func TestReservationWithATimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type change struct{ was, is uint64 }

@@ -63,11 +63,11 @@ type History uint8
 const (
 	// Replace forgets all events: the key then holds one group of total admitted events, made now.
 	Replace History = iota
-	// KeepNewest keeps the newest events and their times: a smaller total is reached by dropping the oldest, a larger
-	// one by growing the newest group.
+	// KeepNewest keeps the newest events and their times: a smaller total is reached by dropping the oldest,
+	// a larger one by growing the newest group.
 	KeepNewest
-	// KeepOldest keeps the oldest events and their times: a smaller total is reached by dropping the newest, a larger
-	// one by growing the oldest group.
+	// KeepOldest keeps the oldest events and their times: a smaller total is reached by dropping the newest,
+	// a larger one by growing the oldest group.
 	KeepOldest
 )
 

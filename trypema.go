@@ -1,15 +1,15 @@
 // Package trypema is an exact sliding-window rate limiter.
 //
-// A limiter answers, for a key and a rate, whether one more call may pass now. It never lets more than the capacity
-// through in any window of time, wherever that window starts: there is no fixed boundary at which a caller can spend
-// its budget twice.
+// A limiter answers, for a key and a rate, whether one more call may pass now. It never lets more than the
+// capacity through in any window of time, wherever that window starts: there is no fixed boundary at which a
+// caller can spend its budget twice.
 //
-// There are two strategies. Absolute admits while the window has room and rejects at once when it has none. Suppressed
-// declines a growing fraction of calls near and over the limit, so that what is admitted settles at the limit instead
-// of stopping dead and starting again.
+// There are two strategies. Absolute admits while the window has room and rejects at once when it has none.
+// Suppressed declines a growing fraction of calls near and over the limit, so that what is admitted settles
+// at the limit instead of stopping dead and starting again.
 //
-// This package holds the vocabulary, and the Local provider, whose state lives in this process. It needs the standard
-// library only.
+// This package holds the vocabulary, and the Local provider, whose state lives in this process. It needs the
+// standard library only.
 //
 //	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
 //	if err != nil { … }
@@ -24,31 +24,32 @@ import "context"
 
 // Limiter is the same six verbs on every provider and strategy. It is safe for concurrent use.
 //
-// The rate belongs to the call, not to the key: a raised or lowered rate judges the usage that is already in the
-// window, at once. A denial is a [Decision], never an error; an error means bad input ([ErrInvalidRate],
-// [ErrInvalidCost], [ErrInvalidKey]), a closed provider ([ErrClosed]) or, where a provider does I/O, trouble. When an
-// error is returned nothing was recorded, unless the error says so.
+// The rate belongs to the call, not to the key: a raised or lowered rate judges the usage that is already in
+// the window, at once. A denial is a [Decision], never an error; an error means bad input ([ErrInvalidRate],
+// [ErrInvalidCost], [ErrInvalidKey]), a closed provider ([ErrClosed]) or, where a provider does I/O, trouble.
+// When an error is returned nothing was recorded, unless the error says so.
 //
-// The limiters of all providers have one method more, which is not in the interface, Window() time.Duration: how long the window is.
-// By it a rate that does not fit can be refused before the first call.
+// The limiters of all providers have one method more, which is not in the interface, Window() time.Duration:
+// how long the window is. By it a rate that does not fit can be refused before the first call.
 type Limiter interface {
 	// Allow is AllowN with a cost of 1.
 	Allow(ctx context.Context, key string, rate Rate) (Decision, error)
 
-	// AllowN decides whether a call of cost n may pass now, and records it, in one step: concurrent callers can not
-	// pass the limit together. Absolute records what it admits; Suppressed also counts what it declines. A cost of 0
-	// is ErrInvalidCost.
+	// AllowN decides whether a call of cost n may pass now, and records it, in one step: concurrent callers
+	// can not pass the limit together. Absolute records what it admits; Suppressed also counts what it
+	// declines. A cost of 0 is ErrInvalidCost.
 	AllowN(ctx context.Context, key string, rate Rate, n uint64) (Decision, error)
 
-	// Peek decides as AllowN would at this instant, and records nothing. A cost of 0 asks "is anything left?" and is
-	// answered as a cost of 1. Suppressed throws its dice as for a real call.
+	// Peek decides as AllowN would at this instant, and records nothing. A cost of 0 asks "is anything left?"
+	// and is answered as a cost of 1. Suppressed throws its dice as for a real call.
 	Peek(ctx context.Context, key string, rate Rate, n uint64) (Decision, error)
 
-	// Usage reports what the window holds for the key, and changes nothing. A key never seen has a Usage of zero.
+	// Usage reports what the window holds for the key, and changes nothing. A key never seen has a Usage of
+	// zero.
 	Usage(ctx context.Context, key string, rate Rate) (Usage, error)
 
-	// Set makes the live total of the key equal to total, if the live total meets the condition; if it does not,
-	// nothing is written. History says which events stay. A total of 0 removes the key.
+	// Set makes the live total of the key equal to total, if the live total meets the condition; if it does
+	// not, nothing is written. History says which events stay. A total of 0 removes the key.
 	Set(ctx context.Context, key string, when Condition, total uint64, keep History) (SetResult, error)
 
 	// Delete forgets the key. To delete a key that does not exist is no error.

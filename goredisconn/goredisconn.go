@@ -19,8 +19,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded. Then it
-// brings the script itself.
+// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded.
+// Then it brings the script itself.
 const loadTimeout = time.Second
 
 // Conn is a go-redis client as redislimit.Conn. It is safe for concurrent use.
@@ -42,8 +42,8 @@ type load struct {
 // New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the
 // caller's. If c is nil, or a nil pointer, New of the providers refuses the Conn.
 //
-// What ends an exchange that takes too long is the ReadTimeout of c (3s, if it was not set) and, if c was made with
-// ContextTimeoutEnabled, the deadline of ctx. When ctx is canceled, nothing more is sent.
+// What ends an exchange that takes too long is the ReadTimeout of c (3s, if it was not set) and, if c was
+// made with ContextTimeoutEnabled, the deadline of ctx. When ctx is canceled, nothing more is sent.
 func New(c redis.UniversalClient) *Conn {
 	conn := &Conn{last: make(map[string]*load)}
 	if none(c) {
@@ -101,17 +101,18 @@ func (c *Conn) Node(key string) string {
 	return node.Options().Addr
 }
 
-// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i] and
-// args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
-// In a Cluster all of keys[i] must be in one slot.
+// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i]
+// and args[i]: an array of int64 and string, else an error. What the server called an error keeps its text,
+// error code first. In a Cluster all of keys[i] must be in one slot.
 //
-// One run costs one EVALSHA, more cost a pipeline for each node that has some of the keys; nodes are asked at the same time,
-// and one that is slow or gone holds back nobody else's answers. A node that does not know the script executes nothing
-// and says so. Then the script is loaded on every node, once for all the Runs that miss it, and what was refused is sent
-// again; what is refused once more goes as EVAL, which brings the script.
+// One run costs one EVALSHA, more cost a pipeline for each node that has some of the keys; nodes are asked at
+// the same time, and one that is slow or gone holds back nobody else's answers. A node that does not know the
+// script executes nothing and says so. Then the script is loaded on every node, once for all the Runs that
+// miss it, and what was refused is sent again; what is refused once more goes as EVAL, which brings the
+// script.
 //
-// No call is sent again after it may have arrived, whatever MaxRetries says: it would count twice. So a call also fails
-// whose connection turns out to be broken.
+// No call is sent again after it may have arrived, whatever MaxRetries says: it would count twice. So a call
+// also fails whose connection turns out to be broken.
 func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error)) {
 	if len(keys) == 0 {
 		return
@@ -144,8 +145,8 @@ type run struct {
 	answered     []bool // which have an answer
 }
 
-// byNode returns the indices of the runs, those on one node together. It only says who waits for whom: where a key is
-// sent is up to the client in any case.
+// byNode returns the indices of the runs, those on one node together. It only says who waits for whom: where
+// a key is sent is up to the client in any case.
 func (r *run) byNode() [][]int {
 	all := make([]int, len(r.keys))
 	for i := range all {
@@ -206,8 +207,8 @@ type once struct{ *redis.Cmd }
 
 func (once) NoRetry() bool { return true }
 
-// send makes the calls in which, and answers them, but for those that were refused because the node does not know the
-// script. It returns these, or answers them too if they are final.
+// send makes the calls in which, and answers them, but for those that were refused because the node does not
+// know the script. It returns these, or answers them too if they are final.
 func (r *run) send(which []int, verb, script string, final bool) (refused []int) {
 	cmds := make([]redis.Cmder, len(which))
 	for n, i := range which {
@@ -264,8 +265,8 @@ func result(cmd *redis.Cmd, err error) ([]any, error) {
 	return reply, nil
 }
 
-// learn returns when every node has been sent the script since there had been so many loads, or when ctx has ended or
-// too much time has passed. It sends it itself if nobody else does.
+// learn returns when every node has been sent the script since there had been so many loads, or when ctx has
+// ended or too much time has passed. It sends it itself if nobody else does.
 func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
 	c.mu.Lock()
 	l := c.last[sha1]
@@ -293,8 +294,8 @@ func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
 	}
 }
 
-// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong comes up
-// again when the calls are sent.
+// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong
+// comes up again when the calls are sent.
 func (c *Conn) load(ctx context.Context, script string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()

@@ -1,8 +1,8 @@
 // Package grpclimit puts a limiter in front of gRPC servers, and behind gRPC clients.
 //
-// New makes a [Limit], whose four interceptors are for unary and streaming calls on both sides. A call that is denied ends with the code
-// ResourceExhausted, and with two details: RetryInfo, after how long the same call fits, if waiting helps, and QuotaFailure, which names
-// the policy.
+// New makes a [Limit], whose four interceptors are for unary and streaming calls on both sides. A call that
+// is denied ends with the code ResourceExhausted, and with two details: RetryInfo, after how long the same
+// call fits, if waiting helps, and QuotaFailure, which names the policy.
 //
 // No status has a key, or what an error says: it may name a customer, or a server. Why a call could not be
 // judged is for the log, and for errors.Is in this process.
@@ -26,8 +26,8 @@ import (
 	"github.com/trypema/trypema/internal/middleware"
 )
 
-// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else has a default. A method is named in
-// full, as "/package.Service/Method".
+// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else
+// has a default. A method is named in full, as "/package.Service/Method".
 type Options struct {
 	// Limiter decides. It may be shared with others: calls with the same key then count together.
 	Limiter trypema.Limiter
@@ -38,12 +38,12 @@ type Options struct {
 	// RateOf is the rate of a call, by method or by who calls.
 	RateOf func(ctx context.Context, method string) trypema.Rate
 
-	// Decide decides instead of Limiter, on a call with a key and a cost: by a trypema.MultiLimiter, or by policies. Who refused, by
-	// Decision.RefusedBy, is named in QuotaFailure.
+	// Decide decides instead of Limiter, on a call with a key and a cost: by a trypema.MultiLimiter, or by
+	// policies. Who refused, by Decision.RefusedBy, is named in QuotaFailure.
 	Decide func(ctx context.Context, method, key string, cost uint64) (trypema.Decision, error)
 
-	// Key says who shares a limit. Calls for which it finds no key share one. Default ByPeer() on servers; on clients the target of
-	// the connection.
+	// Key says who shares a limit. Calls for which it finds no key share one. Default ByPeer() on servers; on
+	// clients the target of the connection.
 	Key KeyFunc
 
 	// Cost is that of a call. Default 1 for each; must be at least 1.
@@ -58,8 +58,8 @@ type Options struct {
 	// denial, RecvMsg returns it, too, and the server sees a call that was canceled.
 	Messages bool
 
-	// MaxWait is how long a call of a client may wait for its turn. One that would have to wait longer, or beyond the deadline of its
-	// context, fails at once. Default 0: none waits. Servers do not wait.
+	// MaxWait is how long a call of a client may wait for its turn. One that would have to wait longer, or
+	// beyond the deadline of its context, fails at once. Default 0: none waits. Servers do not wait.
 	MaxWait time.Duration
 
 	// Shadow lets every call pass. Decisions are made, counted and seen by Seen.
@@ -70,8 +70,8 @@ type Options struct {
 	Name string
 
 	// Failed returns how a call ends on which the limiter could not decide: a status, which clients see as it
-	// is. The error is one of package trypema, such as ErrInvalidRate for what RateOf returned, or that of the
-	// call's context. A Redis outage is not an error: the provider's failure policy decides, and
+	// is. The error is one of package trypema, such as ErrInvalidRate for what RateOf returned, or that of
+	// the call's context. A Redis outage is not an error: the provider's failure policy decides, and
 	// Decision.Fallback says so. Where Failed returns nil, the default applies.
 	//
 	// The default says only that the limit cannot be judged. The code is Internal for a mistake that no retry

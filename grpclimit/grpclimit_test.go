@@ -46,7 +46,8 @@ func limit(t testing.TB, o grpclimit.Options) *grpclimit.Limit {
 	return l
 }
 
-// dial returns a client of a real server on a loopback port, the health service, with interceptors on either side, or none.
+// dial returns a client of a real server on a loopback port, the health service, with interceptors on either
+// side, or none.
 func dial(t testing.TB, server, client *grpclimit.Limit) healthpb.HealthClient {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

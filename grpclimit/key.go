@@ -10,10 +10,12 @@ import (
 	"github.com/trypema/trypema/internal/middleware"
 )
 
-// KeyFunc says who shares a limit: calls with the same key do. ok is false for a call that has none. It is called by many goroutines.
+// KeyFunc says who shares a limit: calls with the same key do. ok is false for a call that has none. It is
+// called by many goroutines.
 type KeyFunc func(ctx context.Context, method string) (key string, ok bool)
 
-// ByPeer is the address at the other end of the connection; of IPv6 the network of 64 bits, which is what a customer has.
+// ByPeer is the address at the other end of the connection; of IPv6 the network of 64 bits, which is what a
+// customer has.
 func ByPeer() KeyFunc {
 	return func(ctx context.Context, _ string) (string, bool) {
 		p, ok := peer.FromContext(ctx)
@@ -33,8 +35,8 @@ func ByMethod() KeyFunc {
 	return func(_ context.Context, method string) (string, bool) { return method, method != "" }
 }
 
-// ByMetadata is the hash of the first value of incoming metadata, such as a token, which so does not stand in Redis. Whoever can reach the
-// server can send any value: it must be checked before.
+// ByMetadata is the hash of the first value of incoming metadata, such as a token, which so does not stand in
+// Redis. Whoever can reach the server can send any value: it must be checked before.
 func ByMetadata(name string) KeyFunc {
 	return func(ctx context.Context, _ string) (string, bool) {
 		values := metadata.ValueFromIncomingContext(ctx, name)

@@ -25,8 +25,8 @@ var (
 
 const policyItem = `"[ !\x23-\x5b\x5d-\x7e]+";q=\d{1,15}(;w=[1-9]\d{0,14})?`
 
-// FuzzHeaders: whatever the name, the window and the decision, the headers are such as clients can read, and one that waits for as long
-// as they say comes not too early; or the options are refused.
+// FuzzHeaders: whatever the name, the window and the decision, the headers are such as clients can read, and
+// one that waits for as long as they say comes not too early; or the options are refused.
 func FuzzHeaders(f *testing.F) {
 	f.Add("default", int64(time.Second), false, uint64(10), uint64(0), int64(time.Second+1), "", uint8(0))
 	f.Add("api v1", int64(0), true, uint64(math.MaxInt64), uint64(math.MaxInt64), int64(0), "burst", uint8(0))
@@ -96,7 +96,8 @@ func FuzzHeaders(f *testing.F) {
 	})
 }
 
-// FuzzKeys: whatever a request has in its headers, a key is neither empty nor long, and two that are joined are told apart from all others.
+// FuzzKeys: whatever a request has in its headers, a key is neither empty nor long, and two that are joined
+// are told apart from all others.
 func FuzzKeys(f *testing.F) {
 	for _, s := range []string{"", " ", "a", "a:b", "1:a", strings.Repeat("x", 129), "\xff", "2001:db8::1"} {
 		f.Add(s, "b", "192.0.2.1:7")

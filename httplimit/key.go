@@ -8,15 +8,16 @@ import (
 	"github.com/trypema/trypema/internal/middleware"
 )
 
-// KeyFunc says who shares a limit: requests with the same key do. ok is false for a request that has none. It is called by many
-// goroutines.
+// KeyFunc says who shares a limit: requests with the same key do. ok is false for a request that has none. It
+// is called by many goroutines.
 type KeyFunc func(*http.Request) (key string, ok bool)
 
 // longKey is from where on a header is no key as it is: its hash is.
 const longKey = 128
 
-// ByIP is the address that the request comes from; for IPv6 the network of 64 bits, which is what a customer has. Behind a proxy it
-// is that of the proxy: see ByForwardedIP. On a unix socket there is none: see ByClientIP.
+// ByIP is the address that the request comes from; for IPv6 the network of 64 bits, which is what a customer
+// has. Behind a proxy it is that of the proxy: see ByForwardedIP. On a unix socket there is none: see
+// ByClientIP.
 func ByIP() KeyFunc {
 	return func(r *http.Request) (string, bool) {
 		ip, err := netip.ParseAddrPort(r.RemoteAddr)
@@ -31,8 +32,9 @@ func ByIP() KeyFunc {
 	}
 }
 
-// ByHeader is the value of a header, such as the name of a tenant that a gateway has set. Whoever can reach the server can send any
-// value: it must be set by somebody who is trusted, or be checked before. Of a value longer than 128 bytes it is the hash.
+// ByHeader is the value of a header, such as the name of a tenant that a gateway has set. Whoever can reach
+// the server can send any value: it must be set by somebody who is trusted, or be checked before. Of a value
+// longer than 128 bytes it is the hash.
 func ByHeader(name string) KeyFunc {
 	name = http.CanonicalHeaderKey(name)
 	return func(r *http.Request) (string, bool) {
@@ -44,7 +46,8 @@ func ByHeader(name string) KeyFunc {
 	}
 }
 
-// ByHashedHeader is the hash of a header's value, so that secrets, such as API keys and tokens, stand neither in memory for long nor in Redis.
+// ByHashedHeader is the hash of a header's value, so that secrets, such as API keys and tokens, stand neither
+// in memory for long nor in Redis.
 func ByHashedHeader(name string) KeyFunc {
 	name = http.CanonicalHeaderKey(name)
 	return func(r *http.Request) (string, bool) {
@@ -66,8 +69,8 @@ func headerValue(r *http.Request, name string) (string, bool) {
 	return v, v != ""
 }
 
-// ByPattern is the pattern by which mux routes the request, such as "GET /users/{id}": all users share it. Where the middleware is
-// inside of a mux, so that the request has been routed, mux can be nil.
+// ByPattern is the pattern by which mux routes the request, such as "GET /users/{id}": all users share it.
+// Where the middleware is inside of a mux, so that the request has been routed, mux can be nil.
 func ByPattern(mux *http.ServeMux) KeyFunc {
 	return func(r *http.Request) (string, bool) {
 		p := r.Pattern
@@ -78,8 +81,8 @@ func ByPattern(mux *http.ServeMux) KeyFunc {
 	}
 }
 
-// Combine is the keys of several functions together, such as of the address and the pattern. A request has no key unless all of
-// them find one.
+// Combine is the keys of several functions together, such as of the address and the pattern. A request has no
+// key unless all of them find one.
 func Combine(all ...KeyFunc) KeyFunc {
 	return func(r *http.Request) (string, bool) {
 		return middleware.Join(len(all), func(i int) (string, bool) { return all[i](r) })

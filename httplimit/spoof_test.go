@@ -47,8 +47,9 @@ func spoofs(header string) []string {
 	return all
 }
 
-// Behind a proxy that appends the address of its client, or adds a line with it, a client has one limit, whatever it writes into the header
-// itself; without a proxy, too. What net/http refuses does not reach anybody.
+// Behind a proxy that appends the address of its client, or adds a line with it, a client has one limit,
+// whatever it writes into the header itself; without a proxy, too. What net/http refuses does not reach
+// anybody.
 func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 	const capacity = 3
 	limits, err := trypema.NewLocal(trypema.Options{Window: time.Hour})

@@ -24,15 +24,15 @@ func TestMulti(t *testing.T) {
 				continue
 			}
 			t.Run(name(suppressed)+", "+delay.String()+" away", func(t *testing.T) {
-				servers := map[limittest.MultiProvider]*fakeredis.Server{}
-				on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) limittest.MultiProvider {
+				servers := map[limittest.Provider]*fakeredis.Server{}
+				on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) limittest.Provider {
 					p := open(t, f, hybridlimit.Options{Options: redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}})
 					servers[p] = f
 					return p
 				}
 				subject := limittest.Subject{
 					Suppressed: suppressed,
-					Join: func(t *testing.T, p limittest.MultiProvider) limittest.MultiProvider {
+					Join: func(t *testing.T, p limittest.Provider) limittest.Provider {
 						return on(t, servers[p], trypema.Options{})
 					},
 					In:         synctest.Test,
@@ -41,7 +41,7 @@ func TestMulti(t *testing.T) {
 					Lag:        2*100*time.Millisecond + 12*time.Millisecond, // two intervals of the longest window and a few trips
 					Use:        .97,
 				}
-				limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.MultiProvider {
+				limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.Provider {
 					f := fakeredis.New()
 					f.Delay = delay
 					return on(t, f, o)

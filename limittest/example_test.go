@@ -28,8 +28,8 @@ func (m metered) AllowN(ctx context.Context, key string, rate trypema.Rate, n ui
 	return d, err
 }
 
-// A limiter of one's own, here one that counts its denials, is tested in virtual time. In a test file of yours, the function
-// is TestConformance.
+// A limiter of one's own, here one that counts its denials, is tested in virtual time. In a test file of
+// yours, the function is TestConformance.
 func ExampleRun() {
 	testConformance := func(t *testing.T) {
 		limittest.Run(t, limittest.Subject{
@@ -52,7 +52,7 @@ func ExampleRun() {
 func ExampleRunMulti() {
 	testMulti := func(t *testing.T) {
 		limittest.RunMulti(t, limittest.Subject{In: synctest.Test, EmptyKey: true},
-			func(t *testing.T, o trypema.Options) limittest.MultiProvider {
+			func(t *testing.T, o trypema.Options) limittest.Provider {
 				limits, err := trypema.NewLocal(o)
 				if err != nil {
 					t.Fatal(err)

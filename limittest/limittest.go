@@ -1,5 +1,5 @@
-// Package limittest is the conformance suite for implementations of [trypema.Limiter]: what every provider and strategy
-// must do, as tests. Run it on yours:
+// Package limittest is the conformance suite for implementations of [trypema.Limiter]: what every provider
+// and strategy must do, as tests. Run it on yours:
 //
 //	func TestConformance(t *testing.T) {
 //		limittest.Run(t, limittest.Subject{
@@ -8,8 +8,8 @@
 //		})
 //	}
 //
-// A test makes a limiter of its own with the options that it needs, uses it through the public verbs, and waits with
-// time.Sleep.
+// A test makes a limiter of its own with the options that it needs, uses it through the public verbs, and
+// waits with time.Sleep.
 package limittest
 
 import (
@@ -45,20 +45,21 @@ type Subject struct {
 	// Resolution is the smallest step of the subject's clock. Default 1ns.
 	Resolution time.Duration
 
-	// Jitter is how much later than asked for a call may be judged: sleeping, travelling, and being scheduled take time
-	// where time is real. Default 0.
+	// Jitter is how much later than asked for a call may be judged: sleeping, travelling, and being scheduled
+	// take time where time is real. Default 0.
 	Jitter time.Duration
 
-	// Lag is how much later than the truth RetryAfter may be, where room is noticed only now and then. Default 0.
+	// Lag is how much later than the truth RetryAfter may be, where room is noticed only now and then.
+	// Default 0.
 	Lag time.Duration
 
-	// Use is the share of the capacity that a caller who always wants more must get in each window beside the bucket's
-	// share, as a fraction. Default 1.
+	// Use is the share of the capacity that a caller who always wants more must get in each window beside the
+	// bucket's share, as a fraction. Default 1.
 	Use float64
 
 	// Join returns another instance that shares the counts of a provider which RunMulti has opened. nil
 	// leaves out what takes two, where every provider counts for itself.
-	Join func(t *testing.T, p MultiProvider) MultiProvider
+	Join func(t *testing.T, p Provider) Provider
 
 	// EmptyKey says that the empty key is a key like any other.
 	EmptyKey bool
@@ -270,8 +271,8 @@ func (s *Subject) remainingCountsDown(t *trial) {
 	}
 }
 
-// boundInAnyWindow offers what breaks others: nothing for a while, then a burst at the end of a window and one right
-// after it, at every phase, with random costs and pauses in between.
+// boundInAnyWindow offers what breaks others: nothing for a while, then a burst at the end of a window and
+// one right after it, at every phase, with random costs and pauses in between.
 func (s *Subject) boundInAnyWindow(t *trial) {
 	for _, o := range some(s, trypema.Options{}, trypema.Options{Bucket: s.Window}, trypema.Options{Bucket: s.Window / 3}, trypema.Options{HardLimitFactor: 1}) {
 		t.Logf("bucket %v", o.Bucket)
@@ -470,8 +471,8 @@ func (s *Subject) burstFromCold(t *trial) {
 	}
 }
 
-// settlesAtTheLimit offers Poisson arrivals. More than twenty times the limit, and what only virtual time makes cheap, is
-// for the tests of the law.
+// settlesAtTheLimit offers Poisson arrivals. More than twenty times the limit, and what only virtual time
+// makes cheap, is for the tests of the law.
 func (s *Subject) settlesAtTheLimit(t *trial) {
 	most := 3.
 	if explore.Long() {
@@ -765,7 +766,8 @@ func (s *Subject) setConditions(t *trial) {
 	}
 }
 
-// setTimes checks that events set by Replace are as old as the call, and that Set does not reach back to forget a limit.
+// setTimes checks that events set by Replace are as old as the call, and that Set does not reach back to
+// forget a limit.
 func (s *Subject) setTimes(t *trial) {
 	l := s.make(t, trypema.Options{})
 	l.allow("k", s.rate(10), 1)

@@ -12,17 +12,17 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// MultiProvider is a provider whose limiters can be had one by one, and several limits together. What a key has used in a
-// window must be the same for both.
-type MultiProvider interface {
+// Provider is a provider whose limiters can be had one by one, and several limits together. What a key has
+// used in a window must be the same for both.
+type Provider interface {
 	trypema.MultiProvider
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
 }
 
-// RunMulti runs the suite of [Run] on a MultiLimiter whose other limit is so far away that it has no say, and then what
-// several limits have of their own. New of the subject is not used.
-func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options) MultiProvider) {
+// RunMulti runs the suite of [Run] on a MultiLimiter whose other limit is so far away that it has no say, and
+// then what several limits have of their own. New of the subject is not used.
+func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options) Provider) {
 	s.New = func(t *testing.T, o trypema.Options) trypema.Limiter {
 		p := open(t, o)
 		return single{p, s.strategy(p), s.Suppressed, o.Window}
@@ -53,7 +53,7 @@ func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options
 	}
 }
 
-func (s *Subject) strategy(p MultiProvider) trypema.Limiter {
+func (s *Subject) strategy(p Provider) trypema.Limiter {
 	if s.Suppressed {
 		return p.Suppressed()
 	}
@@ -69,7 +69,7 @@ func (s *Subject) kind() trypema.Strategy {
 
 // single is a Limiter that keeps two limits, one of which has no say.
 type single struct {
-	MultiProvider
+	Provider
 	trypema.Limiter
 	suppressed bool
 	window     time.Duration
@@ -129,7 +129,7 @@ func plain(d trypema.Decision) trypema.Decision {
 type multiSubject struct {
 	*trial
 	s *Subject
-	p MultiProvider
+	p Provider
 }
 
 // limits returns a limiter of c in a window, and of more in a longer one.

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// trial is a test of a subject. Where time is real, a machine that is too busy makes calls and wakes sleepers too late: then what
-// depends on when a call was judged is not known to be wrong. What does not depend on it, such as the bound, fails by the embedded T.
+// trial is a test of a subject. Where time is real, a machine that is too busy makes calls and wakes sleepers
+// too late: then what depends on when a call was judged is not known to be wrong. What does not depend on it,
+// such as the bound, fails by the embedded T.
 type trial struct {
 	*testing.T
 	jitter, window time.Duration // of the subject
@@ -32,7 +33,8 @@ func (t *trial) took(since time.Time) {
 	t.lost += took
 }
 
-// late reports whether the machine was too busy so far: for longer than a call may be judged too late, or for a large part of the time.
+// late reports whether the machine was too busy so far: for longer than a call may be judged too late, or for
+// a large part of the time.
 func (t *trial) late() bool {
 	return t.jitter > 0 && (t.worst > t.jitter || t.lost > max(t.window, time.Since(t.began))/4)
 }

@@ -1,7 +1,8 @@
 // Package otellimit shows OpenTelemetry what the limiters of a program do.
 //
-// An [Observer] reads the counters when metrics are exported; calls do not know of it. Attributes are policy (Options.Name),
-// provider, strategy and outcome, never a key: which keys are limited most, the TopLimited of [Observer.Meters] tells on demand.
+// An [Observer] reads the counters when metrics are exported; calls do not know of it. Attributes are policy
+// (Options.Name), provider, strategy and outcome, never a key: which keys are limited most, the TopLimited of
+// [Observer.Meters] tells on demand.
 //
 //	limited, err := otellimit.New(otel.Meter("example.com/api"))
 //	if err != nil { … }
@@ -31,9 +32,9 @@ type Observer struct {
 // New returns an Observer whose instruments are made by a meter, or an error: of the meter, or
 // trypema.ErrInvalidOptions without one. It can be given to any number of providers.
 //
-// OpenTelemetry has no histogram that is read. So latency is told by counters: trypema.decision.duration.bucket counts the measured
-// calls that took less than its attribute le, in seconds, as Prometheus does; trypema.decision.duration.sum how long they took
-// together.
+// OpenTelemetry has no histogram that is read. So latency is told by counters:
+// trypema.decision.duration.bucket counts the measured calls that took less than its attribute le, in
+// seconds, as Prometheus does; trypema.decision.duration.sum how long they took together.
 func New(meter metric.Meter) (*Observer, error) {
 	if invalid.Nil(meter) {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
@@ -105,5 +106,6 @@ func (o *Observer) Observe(m trypema.Meter) { o.meters.Observe(m) }
 // Close ends the reading, and returns an error of OpenTelemetry, if there is one.
 func (o *Observer) Close() error { return o.registration.Unregister() }
 
-// Meters returns the meters of all policies, providers and strategies: their TopLimited tells which keys were denied most.
+// Meters returns the meters of all policies, providers and strategies: their TopLimited tells which keys were
+// denied most.
 func (o *Observer) Meters() []trypema.Meter { return o.meters.All() }

@@ -21,7 +21,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// read returns what OpenTelemetry exports, by instrument and the values of its attributes, in the order of their names.
+// read returns what OpenTelemetry exports, by instrument and the values of its attributes, in the order of
+// their names.
 func read(t testing.TB, reader sdk.Reader) map[string]float64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics

@@ -12,12 +12,14 @@
 //	      - {rate: 100/m, window: 10s}
 //	      - {rate: unlimited, window: 1h}
 //
-// Of a policy, name and limits are required. The strategy is absolute, the default, or suppressed. The cost is that of one call, 1 by
-// default. Policies of one group share what a key has used; by default each is a group by itself.
+// Of a policy, name and limits are required. The strategy is absolute, the default, or suppressed. The cost
+// is that of one call, 1 by default. Policies of one group share what a key has used; by default each is a
+// group by itself.
 //
-// Of a limit, the rate is required: a number per time, as in 10/s, 0.5/m, 1000/h, 5000/d or 5/15m; or unlimited, which is counted and
-// never refused. The window is a duration, as in 500ms, 1h30m or 7d; by default it is the time of the rate. The name is that which a
-// decision is refused by, by default the window as Go writes it.
+// Of a limit, the rate is required: a number per time, as in 10/s, 0.5/m, 1000/h, 5000/d or 5/15m; or
+// unlimited, which is counted and never refused. The window is a duration, as in 500ms, 1h30m or 7d; by
+// default it is the time of the rate. The name is that which a decision is refused by, by default the window
+// as Go writes it.
 //
 // A file is UTF-8, and has at most MaxSize bytes. It is one document: the marks --- and ... may stand around
 // it, and a directive such as %YAML 1.2 before it. Names are printable, without a space at either end, so
@@ -42,7 +44,8 @@ const MaxSize = 1 << 20
 // Error is one thing that is wrong with a file. Load and Parse return all of them, joined by errors.Join.
 type Error struct {
 	File string
-	// Line and Column are where it is, beginning with 1. They are 0 for what is wrong with the file as a whole.
+	// Line and Column are where it is, beginning with 1. They are 0 for what is wrong with the file as a
+	// whole.
 	Line, Column int
 	// Problem names the policy, the field, its value and the rule.
 	Problem string
@@ -75,7 +78,8 @@ func read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxSize+1))
 }
 
-// Parse returns the policies that data holds. The name stands for the file in errors. It returns all policies or, with an error, none.
+// Parse returns the policies that data holds. The name stands for the file in errors. It returns all policies
+// or, with an error, none.
 func Parse(name string, data []byte) ([]trypema.Policy, error) {
 	r := &reader{file: name}
 	list := r.policies(data)

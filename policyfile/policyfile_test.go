@@ -294,7 +294,8 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
-// Whatever the file, Parse does not panic; what it takes, limiters take; and what is wrong is somewhere in the file.
+// Whatever the file, Parse does not panic; what it takes, limiters take; and what is wrong is somewhere in
+// the file.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(right))
 	for _, wrong := range wrongFiles {

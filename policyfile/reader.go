@@ -406,7 +406,8 @@ const (
 	maxDays    = 36500
 )
 
-// duration reads a duration as Go writes it, or with a number of days before that, if a window may have its length.
+// duration reads a duration as Go writes it, or with a number of days before that, if a window may have its
+// length.
 func duration(s string) (time.Duration, bool) {
 	var d time.Duration
 	if days, rest, ok := strings.Cut(s, "d"); ok {

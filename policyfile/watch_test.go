@@ -102,7 +102,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A change is seen though the file says that it is as old and as long as before, and one that is no change is not.
+// A change is seen though the file says that it is as old and as long as before, and one that is no change is
+// not.
 func TestWatchLooksIntoTheFile(t *testing.T) {
 	watch(t, file("10/s"), func(w *watched) {
 		w.want([]trypema.Rate{10})

@@ -1,8 +1,9 @@
 // Package promlimit shows Prometheus what the limiters of a program do.
 //
-// A [Collector] is both a trypema.Observer, to be told of the providers, and a prometheus.Collector, to be scraped. It reads the
-// counters when it is scraped; calls do not know of it. Labels are the policy (Options.Name), the provider, the strategy and the
-// outcome, never a key: which keys are limited most, [Collector.TopLimited] shows on demand.
+// A [Collector] is both a trypema.Observer, to be told of the providers, and a prometheus.Collector, to be
+// scraped. It reads the counters when it is scraped; calls do not know of it. Labels are the policy
+// (Options.Name), the provider, the strategy and the outcome, never a key: which keys are limited most,
+// [Collector.TopLimited] shows on demand.
 //
 //	limited := promlimit.New()
 //	prometheus.MustRegister(limited)
@@ -109,8 +110,8 @@ func (c *Collector) TopLimited(n int) []Limited {
 	return all
 }
 
-// ServeHTTP answers with what TopLimited returns, as JSON: 10 keys of each, or as many as the parameter n says. Keys may be
-// names of people: it is not for the public.
+// ServeHTTP answers with what TopLimited returns, as JSON: 10 keys of each, or as many as the parameter n
+// says. Keys may be names of people: it is not for the public.
 func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := 10
 	if asked := r.URL.Query().Get("n"); asked != "" {

@@ -50,7 +50,8 @@ func scrape(t *testing.T, c *promlimit.Collector) map[string]*dto.MetricFamily {
 	return families
 }
 
-// value returns the metric of a family that has the labels, as "policy provider strategy", and an outcome if there is one.
+// value returns the metric of a family that has the labels, as "policy provider strategy", and an outcome if
+// there is one.
 func value(t *testing.T, families map[string]*dto.MetricFamily, name, labels string) float64 {
 	t.Helper()
 	for _, m := range families[name].GetMetric() {

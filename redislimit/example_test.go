@@ -40,8 +40,8 @@ func Example() {
 	// server 2 rejected 0
 }
 
-// Applications that share a Redis have a prefix each. Of four instances, each enforces a quarter of the limit while Redis is
-// gone.
+// Applications that share a Redis have a prefix each. Of four instances, each enforces a quarter of the limit
+// while Redis is gone.
 func ExampleNew() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	limits, err := redislimit.New(conn, redislimit.Options{
@@ -61,7 +61,8 @@ func ExampleNew() {
 	// Output: allowed 99 <nil>
 }
 
-// The server of a limiter may be gone: whoever guards a payment has it closed then, whoever guards a search open.
+// The server of a limiter may be gone: whoever guards a payment has it closed then, whoever guards a search
+// open.
 func ExampleFailurePolicy() {
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("connection refused") }
@@ -141,12 +142,12 @@ func ExampleOptions_WithDefaults() {
 	_, err = redislimit.Options{Prefix: "{shop}"}.WithDefaults()
 	fmt.Println(err)
 	// Output:
-	// trypema 10s 250ms FailLocal 1 500ms
-	// trypema: redislimit.Options.Prefix is "{shop}"; it must not contain a brace, which Redis Cluster gives a meaning
+	// trypema 10s 250ms FailLocal 1 500ms trypema: redislimit.Options.Prefix is "{shop}"; it must not contain
+	// a brace, which Redis Cluster gives a meaning
 }
 
-// A supplier takes 100 lines a day from all servers together, and closes the account of whoever sends more. So none are sent
-// while Redis is gone.
+// A supplier takes 100 lines a day from all servers together, and closes the account of whoever sends more.
+// So none are sent while Redis is gone.
 func ExampleProvider_Absolute() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	limits, err := redislimit.New(conn, redislimit.Options{

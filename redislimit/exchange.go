@@ -437,8 +437,8 @@ func pack(batches []*batch, together bool) (parcels [][]*batch) {
 }
 
 // answer ends batches by what Redis said. Those whose windows cannot be read are asked for again, and mended
-// if that was the last time: see redisproto.Run. It reports whether the answer was in time for any of them, and
-// what is wrong with Redis.
+// if that was the last time: see redisproto.Run. It reports whether the answer was in time for any of them,
+// and what is wrong with Redis.
 func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 	inTime bool, wrong error, again, mend []*batch,
 ) {

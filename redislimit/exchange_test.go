@@ -53,7 +53,8 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// Calls for one key that come while others are under way travel together, and each is answered as if it had come in turn.
+// Calls for one key that come while others are under way travel together, and each is answered as if it had
+// come in turn.
 func TestCallsOfAKeyShareARoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
@@ -88,7 +89,8 @@ func TestCallsOfAKeyShareARoundTrip(t *testing.T) {
 		if len(seen) != capacity || denied != callers-capacity {
 			t.Errorf("%d of %d admitted, each with another remainder; %d denied", len(seen), capacity, denied)
 		}
-		// One for those that came before the first exchange began, one for all that came while it was under way.
+		// One for those that came before the first exchange began, one for all that came while it was under
+		// way.
 		if f.Runs > 2 || f.Calls > 2 {
 			t.Errorf("%d exchanges of %d scripts; want two at most", f.Runs, f.Calls)
 		}
@@ -199,7 +201,8 @@ func outage(t *testing.T, o redislimit.Options, test func(t *testing.T, f *faker
 	})
 }
 
-// No call outlives its timeout, the breaker ends the waiting, the policy decides, and Redis is found again by itself.
+// No call outlives its timeout, the breaker ends the waiting, the policy decides, and Redis is found again by
+// itself.
 func TestOutage(t *testing.T) {
 	for _, test := range []struct {
 		policy  redislimit.FailurePolicy
@@ -277,7 +280,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// With FailLocal no window has more than the limit from one instance, though Redis forgets everything in the middle of it.
+// With FailLocal no window has more than the limit from one instance, though Redis forgets everything in the
+// middle of it.
 func TestFailLocalHoldsTheLimitAcrossAnOutage(t *testing.T) {
 	o := redislimit.Options{Timeout: 10 * time.Millisecond, RetryInterval: 100 * time.Millisecond}
 	outage(t, o, func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, _ func() []bool) {

@@ -75,8 +75,9 @@ func shareOf(rate trypema.Rate, instances float64) trypema.Rate {
 	return rate / trypema.Rate(instances)
 }
 
-// remember tells the local limiter of a call that Redis has admitted, so that it knows, should it have to decide. For one
-// window after it had to, it has a say: Redis may have counted less than this instance has admitted.
+// remember tells the local limiter of a call that Redis has admitted, so that it knows, should it have to
+// decide. For one window after it had to, it has a say: Redis may have counted less than this instance has
+// admitted.
 func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64) {
 	if !l.fellBackWithin(l.window) {
 		l.local.AllowN(ctx, key, trypema.Unlimited, n) //nolint:errcheck // it can only be closed

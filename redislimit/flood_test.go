@@ -17,8 +17,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// While Redis is gone, FailLocal keeps at most MaxKeys keys, however many new ones come, in memory that stays what it is; and a key
-// that is in use meanwhile has its limit.
+// While Redis is gone, FailLocal keeps at most MaxKeys keys, however many new ones come, in memory that stays
+// what it is; and a key that is in use meanwhile has its limit.
 func TestFloodWithoutRedis(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -74,7 +74,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// Ten thousand callers of one key at once: the capacity is admitted, to the last, in a few round trips, within a Timeout.
+// Ten thousand callers of one key at once: the capacity is admitted, to the last, in a few round trips,
+// within a Timeout.
 func TestCrowdOnOneKey(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

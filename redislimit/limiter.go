@@ -176,7 +176,8 @@ func usageOf(capacity uint64, counts window.Counts, factor float64) trypema.Usag
 	}
 }
 
-// Set implements trypema.Limiter. It costs Redis one command for each live group, and one that writes them all.
+// Set implements trypema.Limiter. It costs Redis one command for each live group, and one that writes them
+// all.
 func (l *limiter) Set(ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
 	if err := cmp.Or(redisproto.CheckHistory(keep), redisproto.CheckTotal(total), redisproto.CheckKey(key)); err != nil {
 		return trypema.SetResult{}, err

@@ -16,8 +16,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// multi is several limits: multi.lua, which decides by all of them in one step. A window of one of them has the Redis key that a
-// limiter with such a window has.
+// multi is several limits: multi.lua, which decides by all of them in one step. A window of one of them has
+// the Redis key that a limiter with such a window has.
 //
 // It goes through the exchange of its strategy, where the Redis key of its first limit stands for all.
 type multi struct {
@@ -55,8 +55,8 @@ type each struct {
 	factor float64
 }
 
-// Multi returns a limiter that keeps several limits at once, by one script, or what is wrong with them: see trypema.CheckLimits.
-// It is cheap to make.
+// Multi returns a limiter that keeps several limits at once, by one script, or what is wrong with them: see
+// trypema.CheckLimits. It is cheap to make.
 func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
 	if err := trypema.CheckLimits(s, limits); err != nil {
 		return nil, err
@@ -200,7 +200,8 @@ func (m *multi) args(hardFactor string) func(batches []*batch) []string {
 	}
 }
 
-// read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that means together.
+// read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that
+// means together.
 func (m *multi) read(r *redisproto.Reader, runs []run, calls []*call) error {
 	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
 	for i := range answers {
@@ -267,7 +268,8 @@ func (m *multi) read(r *redisproto.Reader, runs []run, calls []*call) error {
 	return odd
 }
 
-// refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the company of others.
+// refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the
+// company of others.
 func (m *multi) refuses(c *call, v *window.Verdict) bool {
 	if m.both.dice {
 		return c.thrown() < v.Factor

@@ -13,7 +13,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// What was decided is counted, by each policy while Redis is away, and so is each outage. The Local of FailLocal is not observed.
+// What was decided is counted, by each policy while Redis is away, and so is each outage. The Local of
+// FailLocal is not observed.
 func TestObserver(t *testing.T) {
 	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen, redislimit.FailClosed} {
 		t.Run(policy.String(), func(t *testing.T) {

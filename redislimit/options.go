@@ -12,45 +12,45 @@ import (
 
 // Options configures a [Provider]. The zero value works.
 type Options struct {
-	// Options are those of every provider. Redis counts in whole microseconds: a Window is rounded up to one, a Bucket
-	// down. MaxKeys bounds the keys that FailLocal remembers; what Redis holds is bounded by its own maxmemory, and by
-	// each key's time to live.
+	// Options are those of every provider. Redis counts in whole microseconds: a Window is rounded up to one,
+	// a Bucket down. MaxKeys bounds the keys that FailLocal remembers; what Redis holds is bounded by its own
+	// maxmemory, and by each key's time to live.
 	trypema.Options
 
 	// Prefix begins the name of every Redis key, so that applications can share a server: no two prefixes
 	// share a key. It must not contain a brace. Default "trypema".
 	Prefix string
 
-	// Timeout bounds every call: the time to wait for others, for the network and for Redis. A call that has no answer
-	// by then is decided by OnFailure. Default 250ms; at least 1ms.
+	// Timeout bounds every call: the time to wait for others, for the network and for Redis. A call that has
+	// no answer by then is decided by OnFailure. Default 250ms; at least 1ms.
 	Timeout time.Duration
 
 	// OnFailure says who decides while Redis does not. Default FailLocal.
 	OnFailure FailurePolicy
 
-	// Instances is how many instances share the limit, for FailLocal: each then enforces its share of the rate, so that what
-	// they admit without Redis is no more than one limit together. A window in which Redis goes or comes back may hold that
-	// besides what Redis admitted. Default 1: each enforces the whole.
+	// Instances is how many instances share the limit, for FailLocal: each then enforces its share of the
+	// rate, so that what they admit without Redis is no more than one limit together. A window in which Redis
+	// goes or comes back may hold that besides what Redis admitted. Default 1: each enforces the whole.
 	Instances int
 
-	// RetryInterval is how often Redis is asked again once it is taken for gone, while no call waits for it. Default
-	// 500ms; at least 1ms.
+	// RetryInterval is how often Redis is asked again once it is taken for gone, while no call waits for it.
+	// Default 500ms; at least 1ms.
 	RetryInterval time.Duration
 
-	// OnChange is told each time that Redis is taken for gone, and that it is back; one change at a time, in order. Of
-	// several servers it is told that the first of them is gone, and that none is any more. It must not block: the next
-	// change waits for it. Default nil.
+	// OnChange is told each time that Redis is taken for gone, and that it is back; one change at a time, in
+	// order. Of several servers it is told that the first of them is gone, and that none is any more. It must
+	// not block: the next change waits for it. Default nil.
 	OnChange func(Health)
 }
 
-// FailurePolicy says who decides while Redis can not be asked, or does not answer in time. Such decisions are marked by
-// Decision.Fallback.
+// FailurePolicy says who decides while Redis can not be asked, or does not answer in time. Such decisions are
+// marked by Decision.Fallback.
 type FailurePolicy uint8
 
 const (
-	// FailLocal decides by what this instance has admitted itself: each instance enforces the limit, or its share of it
-	// when Options.Instances is set. To be able to, it remembers the admissions of up to MaxKeys keys (262,144 where
-	// that is not set) at about 150 bytes and 100 ns each.
+	// FailLocal decides by what this instance has admitted itself: each instance enforces the limit, or its
+	// share of it when Options.Instances is set. To be able to, it remembers the admissions of up to MaxKeys
+	// keys (262,144 where that is not set) at about 150 bytes and 100 ns each.
 	FailLocal FailurePolicy = iota
 	// FailOpen admits every call.
 	FailOpen
@@ -80,8 +80,9 @@ const (
 	forever = 100 * 365 * 24 * time.Hour // a longer time could not be added to
 )
 
-// WithDefaults returns the options with zero fields replaced by their defaults, or a trypema.ErrInvalidOptions that names
-// the field, its value and the rule. New calls it; programs need it only to see what applies.
+// WithDefaults returns the options with zero fields replaced by their defaults, or a
+// trypema.ErrInvalidOptions that names the field, its value and the rule. New calls it; programs need it only
+// to see what applies.
 func (o Options) WithDefaults() (Options, error) {
 	var err error
 	if o.Options, err = o.Options.WithDefaults(); err != nil {

@@ -1,13 +1,14 @@
-// Package redislimit is the provider whose state lives in Redis: any number of instances share a limit, and it is exact by
-// the server's clock.
+// Package redislimit is the provider whose state lives in Redis: any number of instances share a limit, and
+// it is exact by the server's clock.
 //
-// Every decision is one step of one Lua script on one Redis key, taken by Redis after the call was made. A key is a
-// string with the same window as [trypema.Local] has; it has a time to live, and a hash tag for Redis Cluster. Redis 6.2 or
-// later, Valkey, and services that speak their protocol will do; no module is needed.
+// Every decision is one step of one Lua script on one Redis key, taken by Redis after the call was made. A
+// key is a string with the same window as [trypema.Local] has; it has a time to live, and a hash tag for
+// Redis Cluster. Redis 6.2 or later, Valkey, and services that speak their protocol will do; no module is
+// needed.
 //
-// Concurrent calls share round trips: while calls for a key are under way, later ones for that key gather, and go out
-// together as one script call that admits as many as fit, in order; calls for different keys share pipelines. The answer is
-// the same as if each had come alone.
+// Concurrent calls share round trips: while calls for a key are under way, later ones for that key gather,
+// and go out together as one script call that admits as many as fit, in order; calls for different keys share
+// pipelines. The answer is the same as if each had come alone.
 //
 // The provider uses your own client, by an adapter: see [Conn]. It never closes it.
 //
@@ -29,20 +30,20 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// MaxCapacity is the largest capacity that Redis can count with: its scripts know whole numbers up to 2⁵³. A rate that allows
-// more, Unlimited for one, has this capacity.
+// MaxCapacity is the largest capacity that Redis can count with: its scripts know whole numbers up to 2⁵³. A
+// rate that allows more, Unlimited for one, has this capacity.
 const MaxCapacity = redisproto.MaxCapacity
 
-// Provider is the provider whose state lives in Redis. It starts goroutines only while calls are under way; one that is
-// dropped without Close is collected as any other value.
+// Provider is the provider whose state lives in Redis. It starts goroutines only while calls are under way;
+// one that is dropped without Close is collected as any other value.
 type Provider struct {
 	absolute, suppressed *limiter
 	local                *trypema.Local // what FailLocal knows; nil with other policies
 	options              Options
 }
 
-// New returns a Redis provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether Redis answers
-// shows at the first call.
+// New returns a Redis provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether
+// Redis answers shows at the first call.
 func New(c Conn, o Options) (*Provider, error) {
 	o, err := o.WithDefaults()
 	if err != nil {
@@ -93,12 +94,13 @@ func spanOf(w, bucket time.Duration) window.Span {
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
 func (p *Provider) Absolute() trypema.Limiter { return p.absolute }
 
-// Suppressed returns the limiter that declines a growing fraction of calls near and over the limit. It shares no state
-// with Absolute.
+// Suppressed returns the limiter that declines a growing fraction of calls near and over the limit. It shares
+// no state with Absolute.
 func (p *Provider) Suppressed() trypema.Limiter { return p.suppressed }
 
-// Close ends all calls that are under way with ErrClosed, as it does all later ones, and returns when nothing of the provider
-// runs any more. What has been counted stays in Redis; the client stays open. It may be called again.
+// Close ends all calls that are under way with ErrClosed, as it does all later ones, and returns when nothing
+// of the provider runs any more. What has been counted stays in Redis; the client stays open. It may be
+// called again.
 //
 // It returns an error if the client has not ended its exchanges after Timeout.
 func (p *Provider) Close() error {

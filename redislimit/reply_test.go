@@ -13,8 +13,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// FuzzReply: whatever a server answers, a call ends in time with an error or a decision that makes sense; it does not panic, and
-// nothing is admitted that the answer did not admit.
+// FuzzReply: whatever a server answers, a call ends in time with an error or a decision that makes sense; it
+// does not panic, and nothing is admitted that the answer did not admit.
 func FuzzReply(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(model.Noise(seed, 200))

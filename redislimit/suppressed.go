@@ -11,7 +11,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// suppressed is the strategy Suppressed: suppressed.lua. The dice are thrown here; those of Peek by dice, a number in [0, 1).
+// suppressed is the strategy Suppressed: suppressed.lua. The dice are thrown here; those of Peek by dice, a
+// number in [0, 1).
 func suppressed(span window.Span, factor float64, dice func() float64) *strategy {
 	law := lawOf(span, factor)
 	hardFactor := strconv.FormatFloat(factor, 'g', -1, 64)

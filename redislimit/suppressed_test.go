@@ -20,7 +20,8 @@ func groups(numbers ...uint64) string {
 	return log.String()
 }
 
-// What the replies of suppressed.lua mean, at a capacity of 100 in 10 s. That it sends them is tested on real servers.
+// What the replies of suppressed.lua mean, at a capacity of 100 in 10 s. That it sends them is tested on real
+// servers.
 func TestSuppressedReplies(t *testing.T) {
 	const now, second = 1_800_000_000_000_000, 1_000_000
 	for _, test := range []struct {

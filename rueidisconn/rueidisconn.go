@@ -21,8 +21,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded. Then it
-// brings the script itself.
+// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded.
+// Then it brings the script itself.
 const loadTimeout = time.Second
 
 // neighbours is how many slots of a Cluster make a neighbourhood: keys that are mostly on one node, as a node
@@ -50,8 +50,8 @@ type load struct {
 // New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the
 // caller's. If c is nil, or a nil pointer, New of the providers refuses the Conn.
 //
-// ctx does not end an exchange that waits for a connection which another one is making. The Dialer.Timeout of c (5s, if
-// it was not set) does.
+// ctx does not end an exchange that waits for a connection which another one is making. The Dialer.Timeout of
+// c (5s, if it was not set) does.
 func New(c rueidis.Client) *Conn {
 	if none(c) {
 		c = nil
@@ -97,18 +97,18 @@ func (c *Conn) Node(key string) string {
 	return names[at.Slot()/neighbours]
 }
 
-// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i] and
-// args[i]: an array of int64 and string, else an error. What the server called an error keeps its text, error code first.
-// In a Cluster all of keys[i] must be in one slot.
+// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i]
+// and args[i]: an array of int64 and string, else an error. What the server called an error keeps its text,
+// error code first. In a Cluster all of keys[i] must be in one slot.
 //
-// Each run costs one EVALSHA, in one pipeline for a server. In a Cluster, all neighbourhoods of 128 slots are asked at the
-// same time, so that a node that is slow or gone holds back nobody else's answers but those from the neighbourhoods in
-// which its runs of slots end. A node that does not know the script executes nothing and says so. Then the script is
-// loaded on every node, once for all the Runs that miss it, and what was refused is sent again; what is refused once more
-// goes as EVAL, which brings the script.
+// Each run costs one EVALSHA, in one pipeline for a server. In a Cluster, all neighbourhoods of 128 slots are
+// asked at the same time, so that a node that is slow or gone holds back nobody else's answers but those from
+// the neighbourhoods in which its runs of slots end. A node that does not know the script executes nothing
+// and says so. Then the script is loaded on every node, once for all the Runs that miss it, and what was
+// refused is sent again; what is refused once more goes as EVAL, which brings the script.
 //
-// No call is sent again after it may have arrived, as it would count twice. So a call also fails whose connection turns
-// out to be broken.
+// No call is sent again after it may have arrived, as it would count twice. So a call also fails whose
+// connection turns out to be broken.
 func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error)) {
 	if len(keys) == 0 {
 		return
@@ -141,8 +141,8 @@ type run struct {
 	answered     []bool // which have an answer
 }
 
-// byNeighbours returns the indices of the runs, in a Cluster neighbours together. It only says who waits for whom: where a
-// key is sent is up to the client in any case.
+// byNeighbours returns the indices of the runs, in a Cluster neighbours together. It only says who waits for
+// whom: where a key is sent is up to the client in any case.
 func (r *run) byNeighbours() [][]int {
 	cluster := len(r.keys) > 1 && r.client.Mode() == rueidis.ClientModeCluster
 	groups := make(map[uint16][]int)
@@ -193,8 +193,8 @@ func (r *run) ask(which []int) {
 	r.send(refused, "EVAL", r.script, true)
 }
 
-// send makes the calls in which, and answers them, but for those that were refused because the node does not know the
-// script. It returns these, or answers them too if they are final.
+// send makes the calls in which, and answers them, but for those that were refused because the node does not
+// know the script. It returns these, or answers them too if they are final.
 func (r *run) send(which []int, verb, script string, final bool) (refused []int) {
 	if len(which) == 0 {
 		return nil
@@ -247,8 +247,8 @@ func result(r rueidis.RedisResult) ([]any, error) {
 	return reply, nil
 }
 
-// learn returns when every node has been sent the script since there had been so many loads, or when ctx has ended or
-// too much time has passed. It sends it itself if nobody else does.
+// learn returns when every node has been sent the script since there had been so many loads, or when ctx has
+// ended or too much time has passed. It sends it itself if nobody else does.
 func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
 	c.mu.Lock()
 	l := c.last[sha1]
@@ -276,8 +276,8 @@ func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
 	}
 }
 
-// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong comes up
-// again when the calls are sent.
+// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong
+// comes up again when the calls are sent.
 func (c *Conn) load(ctx context.Context, script string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()

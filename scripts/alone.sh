@@ -1,7 +1,7 @@
 #!/bin/sh
-# alone.sh MODULE ARGUMENTS…
-# Runs "go ARGUMENTS" in a module as it is for those who require it: without the workspace. Its go.mod must not replace anything, but
-# modules of ours that it requires may not be published yet; so the copy of it that is used replaces them with what is here.
+# alone.sh MODULE ARGUMENTS… Runs "go ARGUMENTS" in a module as it is for those who require it: without the
+# workspace. Its go.mod must not replace anything, but modules of ours that it requires may not be published
+# yet; so the copy of it that is used replaces them with what is here.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -1,7 +1,6 @@
 #!/bin/sh
-# busy.sh TIMES COMMAND…
-# Runs a command so many times, one after the other, while two busy loops for each processor run beside it, and says which
-# runs failed. What passes only on an idle machine fails here.
+# busy.sh TIMES COMMAND… Runs a command so many times, one after the other, while two busy loops for each
+# processor run beside it, and says which runs failed. What passes only on an idle machine fails here.
 set -eu
 
 times=$1

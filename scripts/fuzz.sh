@@ -1,7 +1,7 @@
 #!/bin/sh
-# fuzz.sh TIME MODULE…
-# Fuzzes with each target of the modules for TIME, one after the other, and says which and how many are left. What fails is kept under testdata/fuzz
-# of its package, where the tests try it from then on. An interrupt ends it.
+# fuzz.sh TIME MODULE… Fuzzes with each target of the modules for TIME, one after the other, and says which
+# and how many are left. What fails is kept under testdata/fuzz of its package, where the tests try it from
+# then on. An interrupt ends it.
 set -eu
 
 time=$1

@@ -1,7 +1,6 @@
 #!/bin/sh
-# install.sh PACKAGE…
-# Installs packages where that needs no question: as root, or by a sudo that wants no password, on a system with apt-get. Elsewhere
-# it says what to install.
+# install.sh PACKAGE… Installs packages where that needs no question: as root, or by a sudo that wants no
+# password, on a system with apt-get. Elsewhere it says what to install.
 
 as_root=
 if [ "$(id -u)" -ne 0 ]; then

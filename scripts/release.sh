@@ -1,6 +1,6 @@
 #!/bin/sh
-# release.sh VERSION
-# Says what is not ready for a release under a version such as v0.2.0, or, if nothing is, which tags make it one. Changes nothing.
+# release.sh VERSION Says what is not ready for a release under a version such as v0.2.0, or, if nothing is,
+# which tags make it one. Changes nothing.
 set -eu
 cd "$(dirname "$0")/.."
 

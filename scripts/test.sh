@@ -1,9 +1,10 @@
 #!/bin/sh
-# test.sh [FLAGS AND PACKAGES OF go test]
-# Tests all modules, or the packages given, in one go test call, and ends with one summary: passed, skipped and why, failed.
+# test.sh [FLAGS AND PACKAGES OF go test] Tests all modules, or the packages given, in one go test call, and
+# ends with one summary: passed, skipped and why, failed.
 #
-# First it says which programs are missing and which tests run them. In a terminal it asks whether to install them; elsewhere
-# it installs them, while it compiles. INSTALL=0 forbids that: the tests that run them are then skipped, by name.
+# First it says which programs are missing and which tests run them. In a terminal it asks whether to install
+# them; elsewhere it installs them, while it compiles. INSTALL=0 forbids that: the tests that run them are
+# then skipped, by name.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -24,7 +25,8 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM
 
 echo "Looking up what the tests are compiled from; what is not there yet is downloaded."
-# Each package once, without its variants that are made for a test: its path, and "builds" if it has more than tests.
+# Each package once, without its variants that are made for a test: its path, and "builds" if it has more than
+# tests.
 $GO list -deps -test -f '{{if not .ForTest}}{{.ImportPath}}{{if and .GoFiles (ne .Name "main")}} builds{{end}}{{end}}' $packages |
 	sort -u >"$tmp/packages"
 
@@ -81,8 +83,8 @@ if [ -n "$installing" ]; then
 	cat "$tmp/installed"
 fi
 
-# Tests that wait run beside those that compute, so more packages than processors are tested at a time. No test depends on how
-# fast the machine is; the time-out only ends what would never end.
+# Tests that wait run beside those that compute, so more packages than processors are tested at a time. No
+# test depends on how fast the machine is; the time-out only ends what would never end.
 processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 status=0
 $GO run $GOTESTSUM --format pkgname --format-hide-empty-pkg -- \

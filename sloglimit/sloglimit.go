@@ -1,6 +1,6 @@
-// Package sloglimit writes to a log/slog.Logger when something changes about the limiters of a program: a policy begins to limit, or
-// has ceased to; Redis is unavailable, or is back; windows in Redis cannot be read. It writes no line for a
-// call.
+// Package sloglimit writes to a log/slog.Logger when something changes about the limiters of a program: a
+// policy begins to limit, or has ceased to; Redis is unavailable, or is back; windows in Redis cannot be
+// read. It writes no line for a call.
 //
 //	changes := sloglimit.New(slog.Default(), sloglimit.Options{})
 //	defer changes.Close()
@@ -20,9 +20,9 @@ import (
 
 // Options configures a [Log]. The zero value works.
 type Options struct {
-	// Interval is how long there is at most one line of a kind for each policy, provider and strategy. What changes meanwhile is
-	// looked at each second, and counted. A policy has ceased to limit when nothing was denied for an Interval. Default
-	// 10s; less than 1s is taken for 1s.
+	// Interval is how long there is at most one line of a kind for each policy, provider and strategy. What
+	// changes meanwhile is looked at each second, and counted. A policy has ceased to limit when nothing was
+	// denied for an Interval. Default 10s; less than 1s is taken for 1s.
 	Interval time.Duration
 }
 

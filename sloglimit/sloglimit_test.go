@@ -91,7 +91,8 @@ func TestLimiting(t *testing.T) {
 	})
 }
 
-// However often Redis comes and goes, there is a line each Interval, which tells how many changes it stands for.
+// However often Redis comes and goes, there is a line each Interval, which tells how many changes it stands
+// for.
 func TestRedisThatComesAndGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, lines := logger()

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestProgramHoldsNoPeer: the program is compiled from nothing that only the benchmarks need, such as other limiters and
-// what draws plots, and its go.mod does not require it.
+// TestProgramHoldsNoPeer: the program is compiled from nothing that only the benchmarks need, such as other
+// limiters and what draws plots, and its go.mod does not require it.
 func TestProgramHoldsNoPeer(t *testing.T) {
 	internal := filepath.Join("..", "..", "internal")
 	benchmarks := required(t, filepath.Join(internal, "bench", "go.mod"))

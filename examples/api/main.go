@@ -1,5 +1,5 @@
-// Command api is an HTTP API with plans: who is on the plan "free" may call it less often than who is on "pro", each by an
-// API key of their own.
+// Command api is an HTTP API with plans: who is on the plan "free" may call it less often than who is on
+// "pro", each by an API key of their own.
 //
 //	go run ./examples/api
 //	go run ./examples/api --free 3 --pro 30 --window 10s
@@ -7,7 +7,8 @@
 //	curl -i -H 'X-API-Key: ada' localhost:8080/quote     costs 1
 //	curl -i -H 'X-API-Key: bob' localhost:8080/report    costs 5
 //
-// Ada is on the plan pro, Bob on free. A call too many is answered with 429 and a Retry-After that is true. Ctrl-C ends it.
+// Ada is on the plan pro, Bob on free. A call too many is answered with 429 and a Retry-After that is true.
+// Ctrl-C ends it.
 package main
 
 import (
@@ -34,8 +35,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program but for the process around it. It returns the exit status: 2 if the command line is wrong, 1 if
-// something failed.
+// run is the program but for the process around it. It returns the exit status: 2 if the command line is
+// wrong, 1 if something failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("api", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -108,7 +109,8 @@ func serve(ctx context.Context, addr string, h http.Handler, stdout io.Writer) e
 		return err
 	case <-ctx.Done():
 	}
-	// Shutdown waits 5s for a connection that was opened and not used yet, as browsers and pools of clients do.
+	// Shutdown waits 5s for a connection that was opened and not used yet, as browsers and pools of clients
+	// do.
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = server.Shutdown(grace)

@@ -3,8 +3,9 @@
 //	go run ./examples/fetch https://example.com/ https://example.com/about
 //	go run ./examples/fetch --calls 30 --per 1m $(cat urls.txt)
 //
-// It prints the status, the size and the time of each. A host that answers 429 or 503 with a Retry-After is asked again
-// when that has passed, up to --tries times. Ctrl-C ends it, and the exit status is 1 if a URL could not be had.
+// It prints the status, the size and the time of each. A host that answers 429 or 503 with a Retry-After is
+// asked again when that has passed, up to --tries times. Ctrl-C ends it, and the exit status is 1 if a URL
+// could not be had.
 package main
 
 import (
@@ -33,8 +34,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program but for the process around it. It returns the exit status: 2 if the command line is wrong, 1 if
-// something failed.
+// run is the program but for the process around it. It returns the exit status: 2 if the command line is
+// wrong, 1 if something failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -61,8 +62,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 
-	// A host counts calls when they arrive. One that travels longer than those after it comes closer to them, so the window
-	// is a little longer than what was asked for.
+	// A host counts calls when they arrive. One that travels longer than those after it comes closer to them,
+	// so the window is a little longer than what was asked for.
 	window := *per + *slack
 	limits, err := trypema.NewLocal(trypema.Options{Window: window})
 	if err != nil {
@@ -106,8 +107,8 @@ func check(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
-// polite is a transport that waits until the host of a request may be asked again. A client sends all that it sends through
-// its transport, also where it follows a redirect.
+// polite is a transport that waits until the host of a request may be asked again. A client sends all that it
+// sends through its transport, also where it follows a redirect.
 type polite struct {
 	next    http.RoundTripper
 	limiter trypema.Limiter

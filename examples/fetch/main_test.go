@@ -199,7 +199,8 @@ func TestInterrupt(t *testing.T) {
 	})
 }
 
-// The program, on a real server. It asks for four pages in any 300ms; how close together they arrive depends on the machine.
+// The program, on a real server. It asks for four pages in any 300ms; how close together they arrive depends
+// on the machine.
 func TestProgram(t *testing.T) {
 	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,15 +1,15 @@
-// Command workers does jobs with a limit that all workers share, in this process and in every other one that uses the same
-// Redis: a supplier, say, who takes 100 orders a second from the whole company.
+// Command workers does jobs with a limit that all workers share, in this process and in every other one that
+// uses the same Redis: a supplier, say, who takes 100 orders a second from the whole company.
 //
 //	redis-server &
 //	go run ./examples/workers
 //	go run ./examples/workers        in another terminal, at the same time
 //	go run ./examples/workers --redis redis://user:password@host:6379/0 --workers 16 --rate 1000
 //
-// Each worker has a hybrid provider of its own, as a process of its own would have: it decides by itself, and settles with
-// Redis in the background. Once in a second the program says how many jobs were done here and, of one window, how many by
-// all. Start it again, and what is done here goes down; what is done by all stays at the limit. Ctrl-C ends it, and gives
-// what was not used back to the others.
+// Each worker has a hybrid provider of its own, as a process of its own would have: it decides by itself, and
+// settles with Redis in the background. Once in a second the program says how many jobs were done here and,
+// of one window, how many by all. Start it again, and what is done here goes down; what is done by all stays
+// at the limit. Ctrl-C ends it, and gives what was not used back to the others.
 package main
 
 import (
@@ -41,8 +41,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run is the program but for the process around it. It returns the exit status: 2 if the command line is wrong, 1 if
-// something failed.
+// run is the program but for the process around it. It returns the exit status: 2 if the command line is
+// wrong, 1 if something failed.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("workers", flag.ContinueOnError)
 	flags.SetOutput(stderr)

@@ -22,7 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// admissions are the jobs of all workers. Each was admitted at some instant between when its worker asked and when it began.
+// admissions are the jobs of all workers. Each was admitted at some instant between when its worker asked and
+// when it began.
 type admissions struct {
 	mu   sync.Mutex
 	jobs []admission

@@ -12,8 +12,8 @@ import (
 )
 
 // Breaker is the circuit breaker of one server, here called Redis. After maxFailures exchanges in a row that
-// brought no answer, Redis counts as gone, and is asked again once in a while. The first answer that is in time
-// ends that.
+// brought no answer, Redis counts as gone, and is asked again once in a while. The first answer that is in
+// time ends that.
 //
 // A Redis that answers now and then would be gone and back all the time. So a patient breaker wants maxWins
 // answers in a row from one that goes again soon after it came back, or one if no exchange has failed for a
@@ -65,7 +65,8 @@ func (b *Breaker) Back() time.Time {
 	return b.back
 }
 
-// Down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is back.
+// Down returns why Redis is taken for gone, or nil. Once in a while it tells a caller to see whether it is
+// back.
 func (b *Breaker) Down() (probe bool, cause error) {
 	if !b.Gone() {
 		return false, nil
@@ -123,8 +124,8 @@ func (b *Breaker) Silence(err error, made time.Time) {
 	}
 }
 
-// broken reports whether err says no more than that a connection broke. What failed before it says why: a server, for one, that closes
-// the connections of those who may not use it, once it has told them so.
+// broken reports whether err says no more than that a connection broke. What failed before it says why: a
+// server, for one, that closes the connections of those who may not use it, once it has told them so.
 func broken(err error) bool {
 	var op *net.OpError
 	return errors.Is(err, io.EOF) || errors.As(err, &op) && op.Op != "dial"

@@ -8,8 +8,8 @@ import (
 	"github.com/trypema/trypema/internal/guard"
 )
 
-// Set is the breakers of one provider: one for each server, as far as it is known which server has a key, and one for the
-// keys of which it is not.
+// Set is the breakers of one provider: one for each server, as far as it is known which server has a key, and
+// one for the keys of which it is not.
 type Set struct {
 	retry    time.Duration
 	patient  bool
@@ -29,18 +29,21 @@ type Set struct {
 	telling sync.Mutex // keeps them in order
 }
 
-// unused is how long a server that is gone must not be asked for until it is forgotten: its keys are elsewhere.
+// unused is how long a server that is gone must not be asked for until it is forgotten: its keys are
+// elsewhere.
 const unused = time.Minute
 
-// NewSet returns the breakers of a provider, which have a server asked again every retry while it is gone. They tell onChange, which
-// may be nil, the cause when the first server is gone, and nil when none is any more; one change at a time, in order.
+// NewSet returns the breakers of a provider, which have a server asked again every retry while it is gone.
+// They tell onChange, which may be nil, the cause when the first server is gone, and nil when none is any
+// more; one change at a time, in order.
 func NewSet(retry time.Duration, patient bool, node func(key string) string, onChange func(cause error)) *Set {
 	s := &Set{retry: retry, patient: patient, node: node, onChange: onChange, outages: new(atomic.Uint64), now: time.Now}
 	s.one = s.breaker("")
 	return s
 }
 
-// SetClock has the breakers read another clock, such as that of a simulation. Nothing may have been asked of them yet.
+// SetClock has the breakers read another clock, such as that of a simulation. Nothing may have been asked of
+// them yet.
 func (s *Set) SetClock(now func() time.Time) { s.now = now }
 
 func (s *Set) breaker(name string) *Breaker { return &Breaker{set: s, name: name, wins: calm} }

@@ -11,8 +11,8 @@ import (
 	"github.com/trypema/trypema/internal/breaker"
 )
 
-// Each server is gone by itself. What is told, and asked of the set, is that of all; and one that is gone and not asked for any
-// more is forgotten, as its keys are elsewhere.
+// Each server is gone by itself. What is told, and asked of the set, is that of all; and one that is gone and
+// not asked for any more is forgotten, as its keys are elsewhere.
 func TestSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failure := errors.New("lost")

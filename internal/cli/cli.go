@@ -1,5 +1,6 @@
-// Package cli runs a program of commands: how they are parsed, complained about, and what their exit status says. It and
-// the packages below it are what trypema and the benchmarks share; their module is released because trypema requires it.
+// Package cli runs a program of commands: how they are parsed, complained about, and what their exit status
+// says. It and the packages below it are what trypema and the benchmarks share; their module is released
+// because trypema requires it.
 package cli
 
 import (

@@ -1,5 +1,5 @@
-// Package invalid makes the errors for bad input: a sentinel to act on, and words that name the field, its value and the
-// rule.
+// Package invalid makes the errors for bad input: a sentinel to act on, and words that name the field, its
+// value and the rule.
 package invalid
 
 import (
@@ -24,8 +24,8 @@ func Errorf(kind error, format string, args ...any) error {
 	return &inputError{kind, fmt.Sprintf(format, args...)}
 }
 
-// Nil reports whether there is nothing behind an interface: it is nil, or holds a pointer, function, map, channel or slice that is. Its
-// methods would panic at the first call, perhaps on another goroutine.
+// Nil reports whether there is nothing behind an interface: it is nil, or holds a pointer, function, map,
+// channel or slice that is. Its methods would panic at the first call, perhaps on another goroutine.
 func Nil(v any) bool {
 	switch of := reflect.ValueOf(v); of.Kind() {
 	case reflect.Invalid:
@@ -39,8 +39,8 @@ func Nil(v any) bool {
 // NameRule is the rule that Name checks, in words.
 const NameRule = "printable UTF-8 without a space at either end"
 
-// Name reports whether a text can be a name: in metrics, statuses and logs, where one that is not UTF-8 breaks what holds it, and to
-// people, who must be able to tell two names apart. An empty text can.
+// Name reports whether a text can be a name: in metrics, statuses and logs, where one that is not UTF-8
+// breaks what holds it, and to people, who must be able to tell two names apart. An empty text can.
 func Name(s string) bool {
 	for _, r := range s {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {

@@ -5,8 +5,8 @@ import "github.com/trypema/trypema/internal/window"
 // Ledger is the ledger of one key, in Go. It does what settle.lua does in Redis; TestLedger of
 // internal/thirdparty/onredis holds the two equal. The zero value is empty. Times are in µs.
 //
-// Its invariant: it grants no more than the capacity of the message, less what the window holds and what is on
-// lease to all holders. Nothing guards it: one goroutine at a time may use it.
+// Its invariant: it grants no more than the capacity of the message, less what the window holds and what is
+// on lease to all holders. Nothing guards it: one goroutine at a time may use it.
 type Ledger struct {
 	groups  window.Groups
 	window  window.Window

@@ -7,7 +7,8 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// A metric has a name, a unit and a sentence that says what it is; those of one name follow each other, and agree.
+// A metric has a name, a unit and a sentence that says what it is; those of one name follow each other, and
+// agree.
 func TestAll(t *testing.T) {
 	seen := map[string]int{}
 	for i, m := range append(All, Duration) {

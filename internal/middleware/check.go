@@ -8,8 +8,8 @@ import (
 	"github.com/trypema/trypema/internal/invalid"
 )
 
-// Check returns what is wrong with the options of that name that say who decides and by which rate, or nil. If a function decides, there
-// must be neither.
+// Check returns what is wrong with the options of that name that say who decides and by which rate, or nil.
+// If a function decides, there must be neither.
 func Check(options string, l trypema.Limiter, rate trypema.Rate, rateOf, decide bool) error {
 	bad := func(format string, args ...any) error {
 		return invalid.Errorf(trypema.ErrInvalidOptions, options+"."+format, args...)
@@ -31,8 +31,9 @@ func Check(options string, l trypema.Limiter, rate trypema.Rate, rateOf, decide 
 	return CheckRate(options, l, rate)
 }
 
-// CheckRate returns what is wrong with the Rate of the options of that name, which is that of every call to a limiter, or nil. A limiter
-// of ours says how long its window is, so that a rate is refused here, and not at each call, if nothing fits into the window.
+// CheckRate returns what is wrong with the Rate of the options of that name, which is that of every call to a
+// limiter, or nil. A limiter of ours says how long its window is, so that a rate is refused here, and not at
+// each call, if nothing fits into the window.
 func CheckRate(options string, l trypema.Limiter, rate trypema.Rate) error {
 	bad := func(format string, args ...any) error {
 		return invalid.Errorf(trypema.ErrInvalidOptions, options+".Rate is "+format, args...)

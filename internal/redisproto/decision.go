@@ -7,8 +7,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// Decide makes d, which is zero, what a verdict means at a capacity. The unit is that of v.Wait; denial is how the strategy
-// says no.
+// Decide makes d, which is zero, what a verdict means at a capacity. The unit is that of v.Wait; denial is
+// how the strategy says no.
 func Decide(d *trypema.Decision, capacity uint64, v *window.Verdict, unit time.Duration, denial trypema.Outcome) {
 	d.Allowed = v.Allowed
 	d.Outcome = denial

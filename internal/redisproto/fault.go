@@ -12,7 +12,8 @@ const notAWindow = "NOTAWINDOW"
 // the key.
 func IsUnreadable(err error) bool { return err != nil && strings.Contains(err.Error(), notAWindow) }
 
-// IsKeyFault reports whether an error of Redis is about what a key holds. To ask again, or another server, does not help.
+// IsKeyFault reports whether an error of Redis is about what a key holds. To ask again, or another server,
+// does not help.
 func IsKeyFault(err error) bool {
 	return IsUnreadable(err) || err != nil && strings.Contains(err.Error(), "WRONGTYPE")
 }
@@ -22,8 +23,8 @@ func lacksStruct(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "variable 'struct'")
 }
 
-// ended is how a server reports that a script has ended in the middle: its name and line, at the beginning or after those words of
-// servers before Redis 7. What a command in a script came to has the line at the end.
+// ended is how a server reports that a script has ended in the middle: its name and line, at the beginning or
+// after those words of servers before Redis 7. What a command in a script came to has the line at the end.
 var ended = regexp.MustCompile(`^(?:ERR |.*: )user_script:\d+: `)
 
 // brokeOff reports whether an error says that a script came to an end over what a key holds.
@@ -35,8 +36,8 @@ func brokeOff(err error) bool {
 // isCrossSlot reports whether an error says that the keys of one script are not on one node.
 func isCrossSlot(err error) bool { return err != nil && strings.Contains(err.Error(), "CROSSSLOT") }
 
-// isMoving reports whether an error says that keys are being moved between nodes of a Cluster: they are on both now, or on
-// another one than the client believes, though it has asked around.
+// isMoving reports whether an error says that keys are being moved between nodes of a Cluster: they are on
+// both now, or on another one than the client believes, though it has asked around.
 func isMoving(err error) bool {
 	if err == nil {
 		return false

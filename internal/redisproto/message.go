@@ -61,7 +61,8 @@ func Log(now int64, groups []lease.Group) string {
 	return string(b)
 }
 
-// ReadAnswer takes the answer to one message, of which whole says whether it asked for all groups, from a reply.
+// ReadAnswer takes the answer to one message, of which whole says whether it asked for all groups, from a
+// reply.
 func ReadAnswer(r *Reader, whole bool) (a lease.Answer, err error) {
 	const most = 1 << 51
 	grant := r.Number()

@@ -8,8 +8,8 @@ import (
 	"github.com/trypema/trypema/internal/tally"
 )
 
-// Observe has the Observer of a provider, if there is one, told of a strategy, and returns what to count in, or nil. The
-// gauges are asked of the limiter, which the meter does not keep alive.
+// Observe has the Observer of a provider, if there is one, told of a strategy, and returns what to count in,
+// or nil. The gauges are asked of the limiter, which the meter does not keep alive.
 func Observe[L any](
 	o trypema.Options, provider, strategy string, b *breaker.Set, server *Server,
 	l *L, gauges func(*L, *trypema.Stats),

@@ -25,7 +25,8 @@ import (
 // In a Cluster all names of a key are in one slot: the part that is hashed ends at the first closing brace.
 type Names struct{ before, letter, after string }
 
-// NewNames returns the names of the keys of one strategy, which the letter stands for, with windows of one length.
+// NewNames returns the names of the keys of one strategy, which the letter stands for, with windows of one
+// length.
 func NewNames(prefix, letter string, window time.Duration) Names {
 	kind := letter
 	if n := strings.Count(prefix, ":"); n > 0 {

@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema/internal/redisproto"
 )
 
-// hashTag is what Redis Cluster hashes of a key: what is between the first opening brace and the first closing one after it, if
-// that is anything.
+// hashTag is what Redis Cluster hashes of a key: what is between the first opening brace and the first
+// closing one after it, if that is anything.
 func hashTag(name string) string {
 	_, rest, open := strings.Cut(name, "{")
 	if tag, _, closed := strings.Cut(rest, "}"); open && closed && tag != "" {

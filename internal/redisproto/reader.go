@@ -5,7 +5,8 @@ import (
 	"math"
 )
 
-// Reader takes a reply apart. What does not have the shape that was expected is an error, and all that follows it.
+// Reader takes a reply apart. What does not have the shape that was expected is an error, and all that
+// follows it.
 type Reader struct {
 	reply []any
 	next  int

@@ -65,7 +65,8 @@ func (s *Server) Node() func(key string) string {
 	return nil
 }
 
-// movingPause is how long keys that are on two nodes of a Cluster are left alone before they are asked for again.
+// movingPause is how long keys that are on two nodes of a Cluster are left alone before they are asked for
+// again.
 const movingPause = 10 * time.Millisecond
 
 // Windows are the windows of an item, as mend.lua must know them.

@@ -11,8 +11,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// chosen are lists of keys as somebody might choose them who wants them to collide: they differ in little. Of each length there are
-// random ones to compare with.
+// chosen are lists of keys as somebody might choose them who wants them to collide: they differ in little. Of
+// each length there are random ones to compare with.
 func chosen(n int) map[string][]string {
 	list := func(key func(i int) string) []string {
 		keys := make([]string, n)
@@ -52,8 +52,8 @@ func filled(t *testing.T, keys []string) *Table[state, struct{}] {
 	return table
 }
 
-// crowded returns how many slots are looked at for a key that is there, on average, how many at most, and how many times the keys of
-// the mean shard the fullest one holds.
+// crowded returns how many slots are looked at for a key that is there, on average, how many at most, and how
+// many times the keys of the mean shard the fullest one holds.
 func (t *Table[S, M]) crowded() (mean float64, longest int, fullest float64) {
 	looks, keys := 0, 0
 	for i := range t.shards {
@@ -72,7 +72,8 @@ func (t *Table[S, M]) crowded() (mean float64, longest int, fullest float64) {
 	return float64(looks) / float64(keys), longest, fullest / (float64(keys) / float64(len(t.shards)))
 }
 
-// Keys that are chosen to collide do not: they lie as random keys of the same lengths do, so a call looks at as many slots.
+// Keys that are chosen to collide do not: they lie as random keys of the same lengths do, so a call looks at
+// as many slots.
 func TestChosenKeysCostNoMore(t *testing.T) {
 	const n = 5_000
 	rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
@@ -100,8 +101,8 @@ func TestChosenKeysCostNoMore(t *testing.T) {
 	}
 }
 
-// An attacker cannot know which keys collide: each table places them in its own way. Of so many keys, chance alone never puts twice
-// as many as expected into the same place: that is 13 standard deviations.
+// An attacker cannot know which keys collide: each table places them in its own way. Of so many keys, chance
+// alone never puts twice as many as expected into the same place: that is 13 standard deviations.
 func TestHashIsSeeded(t *testing.T) {
 	const n = 200_000
 	a, b := newTable(t, 1, 0), newTable(t, 1, 0)

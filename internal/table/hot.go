@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Hot is the key of a shard that is asked for most, open to callers without the lock: what its window holds, and one
-// word to which they add what they admit. Until somebody takes the lock and wants the key, who first takes the word back
-// and enters what it counted into the state, the word is the only thing about the key that changes, so
+// Hot is the key of a shard that is asked for most, open to callers without the lock: what its window holds,
+// and one word to which they add what they admit. Until somebody takes the lock and wants the key, who first
+// takes the word back and enters what it counted into the state, the word is the only thing about the key
+// that changes, so
 //
 //   - a call that fits is admitted by one compare-and-swap, which checks and records in one step, and
 //   - a call that does not fit is denied by one load, with no shared write at all.
@@ -55,8 +56,9 @@ const (
 	Denied
 )
 
-// Take judges a call of cost n at now and records it if it fits and record is set. It returns the admitted events after the decision and,
-// for a denial, when the call would fit and how many admitted events there are then.
+// Take judges a call of cost n at now and records it if it fits and record is set. It returns the admitted
+// events after the decision and, for a denial, when the call would fit and how many admitted events there are
+// then.
 func (f *Hot) Take(capacity uint64, now int64, n uint64, record bool) (a Answer, have uint64, at int64, then uint64) {
 	for {
 		word := f.word.Load()
@@ -116,11 +118,11 @@ func (sh *Shard[S, M]) Hot(key string, now int64) *Hot {
 	return f
 }
 
-// Asked notes that a key was asked for under the lock, and reports whether that has become so frequent that it is worth
-// an Open: at most an eighth of an allocation for each call.
+// Asked notes that a key was asked for under the lock, and reports whether that has become so frequent that
+// it is worth an Open: at most an eighth of an allocation for each call.
 //
-// It is a vote for the majority: the low bits count how much more often the candidate in the others was asked for than
-// all else. It lies beside the lock, so that it costs no cache line of its own.
+// It is a vote for the majority: the low bits count how much more often the candidate in the others was asked
+// for than all else. It lies beside the lock, so that it costs no cache line of its own.
 func (sh *Shard[S, M]) Asked(h Handle) bool {
 	lead := sh.votes % maxLead
 	switch {
@@ -159,8 +161,8 @@ func (sh *Shard[S, M]) settle() {
 	sh.hot = None
 }
 
-// catchUp puts the hot key where the last call for it belongs in the list by last use. It comes before any other use, so that
-// the list stays in order.
+// catchUp puts the hot key where the last call for it belongs in the list by last use. It comes before any
+// other use, so that the list stays in order.
 func (sh *Shard[S, M]) catchUp() {
 	if !sh.ordered || sh.hot == None {
 		return

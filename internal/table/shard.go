@@ -42,8 +42,9 @@ type Shard[S, M any] struct {
 	_            [64]byte
 }
 
-// entry is 128 bytes, two cache lines, with a state of 96; TestEntrySize holds that. The key and its length are at the two
-// ends: to compare them fetches both lines at once, and the state, which is wanted next, lies in both.
+// entry is 128 bytes, two cache lines, with a state of 96; TestEntrySize holds that. The key and its length
+// are at the two ends: to compare them fetches both lines at once, and the state, which is wanted next, lies
+// in both.
 type entry[S any] struct {
 	key    [inlineKey]byte
 	state  S

@@ -7,9 +7,10 @@ import (
 	"weak"
 )
 
-// sweep is the timer that removes idle keys. It is armed when the first key comes, and rests when the last one has gone.
-// Each run visits one shard, a few keys under one hold of its lock. It knows the table by a weak pointer: one that is
-// dropped without Close is collected, and the timer, firing once more, finds nothing and ends.
+// sweep is the timer that removes idle keys. It is armed when the first key comes, and rests when the last
+// one has gone. Each run visits one shard, a few keys under one hold of its lock. It knows the table by a
+// weak pointer: one that is dropped without Close is collected, and the timer, firing once more, finds
+// nothing and ends.
 type sweep struct {
 	armed atomic.Bool // somebody has seen to it that the timer runs
 
@@ -33,8 +34,8 @@ func (s *sweep) init(tick time.Duration) {
 	s.ended = make(chan struct{})
 }
 
-// arm starts the timer if it is not running. Cheap when it is. The caller may hold the lock of a shard: the sweep wants
-// one only while it is armed, and then arm wants nothing.
+// arm starts the timer if it is not running. Cheap when it is. The caller may hold the lock of a shard: the
+// sweep wants one only while it is armed, and then arm wants nothing.
 func (t *Table[S, M]) arm() {
 	s := &t.sweep
 	if s.armed.Load() || !s.armed.CompareAndSwap(false, true) {

@@ -1,12 +1,13 @@
 // Package table is a hash table from strings to small states, for many goroutines and many keys.
 //
-// It is made of shards, each with a lock of its own. In a shard the keys are found by open addressing in an index of
-// 8-byte slots; the states lie in pages that do not move when the index grows. Neither holds a pointer: the garbage
-// collector does not look at keys that sit still. The hash is seeded, so nobody can choose keys that collide.
+// It is made of shards, each with a lock of its own. In a shard the keys are found by open addressing in an
+// index of 8-byte slots; the states lie in pages that do not move when the index grows. Neither holds a
+// pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so nobody can
+// choose keys that collide.
 //
-// Three things shrink it. A key that is added looks at others and removes them if they are idle, so a flood of new keys
-// pays for its own removal. A timer, armed only while there are keys, visits one shard at a time. And with a bound on the
-// number of keys, the one that was used the longest ago makes room for a new one.
+// Three things shrink it. A key that is added looks at others and removes them if they are idle, so a flood
+// of new keys pays for its own removal. A timer, armed only while there are keys, visits one shard at a time.
+// And with a bound on the number of keys, the one that was used the longest ago makes room for a new one.
 package table
 
 import (
@@ -18,8 +19,8 @@ import (
 	"time"
 )
 
-// Kind tells a table about its states S and about the memory M that the states of one shard share, whose zero value is
-// empty and ready. Neither may contain pointers to what only a state would keep alive.
+// Kind tells a table about its states S and about the memory M that the states of one shard share, whose zero
+// value is empty and ready. Neither may contain pointers to what only a state would keep alive.
 type Kind[S, M any] struct {
 	Last func(s *S) int64        // the instant of the last event of a state
 	Free func(m *M, s *S)        // gives back what a state holds of the memory
@@ -90,8 +91,8 @@ func (t *Table[S, M]) Shard(hash uint64) *Shard[S, M] { return &t.shards[hash>>t
 // Len returns the number of keys.
 func (t *Table[S, M]) Len() int { return int(t.count.Load()) }
 
-// Acquire locks the shard of a key and finds the key in it, or adds it with a zero state. At now it counts as used. With
-// a bound on the keys, the one used the longest ago goes first.
+// Acquire locks the shard of a key and finds the key in it, or adds it with a zero state. At now it counts as
+// used. With a bound on the keys, the one used the longest ago goes first.
 func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (*Shard[S, M], Handle) {
 	sh := t.Shard(hash)
 	for {
@@ -134,8 +135,8 @@ func (t *Table[S, M]) evict() {
 	}
 }
 
-// Close removes all keys, and waits for the end of the sweep. As Remove does, it tells the owner of each state by
-// Free: somebody may still hold a pointer to one, whose memory is gone. O(keys).
+// Close removes all keys, and waits for the end of the sweep. As Remove does, it tells the owner of each
+// state by Free: somebody may still hold a pointer to one, whose memory is gone. O(keys).
 func (t *Table[S, M]) Close() {
 	t.sweep.close()
 	for i := range t.shards {

@@ -274,7 +274,8 @@ func TestCloseWaitsForTheSweep(t *testing.T) {
 	}
 }
 
-// Callers add to a hot key while others take it back, remove it and evict it: nothing is lost and nothing counted twice.
+// Callers add to a hot key while others take it back, remove it and evict it: nothing is lost and nothing
+// counted twice.
 func TestHotKeyUnderStress(t *testing.T) {
 	for _, bound := range []int{0, 3} {
 		table := newTable(t, math.MaxInt64, bound)

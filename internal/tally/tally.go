@@ -1,4 +1,5 @@
-// Package tally counts what a limiter decides: exactly, without a lock, and without callers that disturb each other.
+// Package tally counts what a limiter decides: exactly, without a lock, and without callers that disturb each
+// other.
 package tally
 
 import (
@@ -11,8 +12,8 @@ import (
 
 // Tally counts the calls of one strategy of a provider.
 //
-// The counters are striped, and a call adds to one cell of one stripe: one atomic add to a cache line that the processor mostly
-// has. Some calls are sampled besides: how long they took, and which key was denied.
+// The counters are striped, and a call adds to one cell of one stripe: one atomic add to a cache line that
+// the processor mostly has. Some calls are sampled besides: how long they took, and which key was denied.
 type Tally struct {
 	stripes [1 << stripeBits]stripe
 	latency [Buckets]atomic.Uint64
@@ -45,8 +46,8 @@ type stripe struct {
 	cells [8]atomic.Uint64
 }
 
-// Buckets is how many buckets of latency there are: bucket i is for calls of less than 2^i ns, that are in none before it. The
-// last is for all others, too.
+// Buckets is how many buckets of latency there are: bucket i is for calls of less than 2^i ns, that are in
+// none before it. The last is for all others, too.
 const Buckets = 36
 
 // New returns a Tally of nothing.
@@ -64,12 +65,12 @@ const (
 	SampleEvery = 1024
 )
 
-// Count adds a call to a cell. It returns how many calls this one stands for if it is sampled, else 0: the first calls of a stripe
-// are, then one in SampleEvery. The product with the golden ratio spreads those evenly over any pattern of calls, where each
-// 1024th call might always be of the same key.
+// Count adds a call to a cell. It returns how many calls this one stands for if it is sampled, else 0: the
+// first calls of a stripe are, then one in SampleEvery. The product with the golden ratio spreads those
+// evenly over any pattern of calls, where each 1024th call might always be of the same key.
 //
-// The stripe is picked by where the stack of the goroutine is, which is the cheapest thing that differs between goroutines. The
-// address is used as a number only: that a stack may move does not matter.
+// The stripe is picked by where the stack of the goroutine is, which is the cheapest thing that differs
+// between goroutines. The address is used as a number only: that a stack may move does not matter.
 //
 // A nil Tally counts nothing.
 func (t *Tally) Count(c Cell) (sample uint64) {
@@ -88,8 +89,8 @@ func (t *Tally) Count(c Cell) (sample uint64) {
 	return 0
 }
 
-// Decided counts a decision about a key, by the failure policy if it was a fallback, or that there was none but an error. It returns
-// what Count does for the outcome, and has noted the key if it was denied.
+// Decided counts a decision about a key, by the failure policy if it was a fallback, or that there was none
+// but an error. It returns what Count does for the outcome, and has noted the key if it was denied.
 func (t *Tally) Decided(key string, allowed, fallback bool, err error) (sample uint64) {
 	if err != nil {
 		t.Count(Failed)

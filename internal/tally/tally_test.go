@@ -36,7 +36,8 @@ func TestCountIsExact(t *testing.T) {
 	}
 }
 
-// What samples stand for adds up to all calls; also of those that come at regular distances, which every 1024th call might miss.
+// What samples stand for adds up to all calls; also of those that come at regular distances, which every
+// 1024th call might miss.
 func TestSamplesStandForAll(t *testing.T) {
 	const calls, step = 1 << 20, 16
 	tally := New()

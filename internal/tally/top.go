@@ -19,9 +19,10 @@ const (
 	HalfLife = time.Minute
 )
 
-// top knows the keys that were denied most of late, by the Space-Saving sketch of Metwally, Agrawal and El Abbadi: a key that has
-// no place takes that of the key with the smallest count, and its count, of which no more is known than that it may be an
-// error. All counts are halved in each HalfLife. Once every place has been taken nothing is allocated any more, but for longer keys.
+// top knows the keys that were denied most of late, by the Space-Saving sketch of Metwally, Agrawal and El
+// Abbadi: a key that has no place takes that of the key with the smallest count, and its count, of which no
+// more is known than that it may be an error. All counts are halved in each HalfLife. Once every place has
+// been taken nothing is allocated any more, but for longer keys.
 type top struct {
 	seed maphash.Seed
 

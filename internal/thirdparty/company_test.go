@@ -12,15 +12,17 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// This file proves that what a limiter says of a key does not depend on the keys beside it. Two limiters are asked the
-// same of the same few keys, at the same instants of virtual time; one of them also sees crowds of others come, share
-// its shards, pages and memory, go idle, and be swept out, upon which the few that stay are moved together. Every answer
-// must be the same in all its fields.
+// This file proves that what a limiter says of a key does not depend on the keys beside it. Two limiters are
+// asked the same of the same few keys, at the same instants of virtual time; one of them also sees crowds of
+// others come, share its shards, pages and memory, go idle, and be swept out, upon which the few that stay
+// are moved together. Every answer must be the same in all its fields.
 //
-// The fuzz targets, which compare with a naive twin of each key, never have more than a handful of keys, and the tests of
-// the table have states without memory of their own; so nothing else moves windows that hold groups.
+// The fuzz targets, which compare with a naive twin of each key, never have more than a handful of keys, and
+// the tests of the table have states without memory of their own; so nothing else moves windows that hold
+// groups.
 
-// visit is a step of a program: a wait, then a call of each key of a crowd, then calls of one of the few keys.
+// visit is a step of a program: a wait, then a call of each key of a crowd, then calls of one of the few
+// keys.
 type visit struct {
 	wait  time.Duration
 	crowd int
@@ -128,7 +130,8 @@ func TestCompanyDoesNotMatter(t *testing.T) {
 		}
 		n := rapid.SampledFrom([]int{1, 20, 60, 60}).Draw(rt, "visits")
 		p.visits = rapid.SliceOfN(rapid.Custom(drawVisit), n, n).Draw(rt, "program")
-		// The program is drawn before and judged after: rapid works outside the bubble in which time is virtual.
+		// The program is drawn before and judged after: rapid works outside the bubble in which time is
+		// virtual.
 		var difference string
 		synctest.Test(t, func(*testing.T) { difference = p.run() })
 		if difference != "" {

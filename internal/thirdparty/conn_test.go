@@ -28,10 +28,10 @@ import (
 	"github.com/trypema/trypema/rueidisconn"
 )
 
-// This file proves that the adapters keep the word of redislimit.Conn, with real servers: every key is answered exactly
-// once, with what the script said or why it did not, whatever happens to the server or on the way; nothing that may have
-// arrived is sent again; scripts that are lost are loaded again, once for all who miss them; and a node that is slow or
-// gone holds back nobody else's answers.
+// This file proves that the adapters keep the word of redislimit.Conn, with real servers: every key is
+// answered exactly once, with what the script said or why it did not, whatever happens to the server or on
+// the way; nothing that may have arrived is sent again; scripts that are lost are loaded again, once for all
+// who miss them; and a node that is slow or gone holds back nobody else's answers.
 
 var (
 	_ redislimit.NodeConn = (*goredisconn.Conn)(nil)
@@ -81,7 +81,8 @@ func (s *site) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	return net.Dial("tcp", p.Addr())
 }
 
-// goredis returns a client with the retries that are the default. It waits for answers for longer than any test takes.
+// goredis returns a client with the retries that are the default. It waits for answers for longer than any
+// test takes.
 func (s *site) goredis(t *testing.T, dial func(ctx context.Context, network, addr string) (net.Conn, error)) redis.UniversalClient {
 	var c redis.UniversalClient
 	switch s.kind {
@@ -199,7 +200,8 @@ var adapters = []struct {
 	}},
 }
 
-// holdKey is the key of a channel in a context. A command in this context comes back when the channel is closed.
+// holdKey is the key of a channel in a context. A command in this context comes back when the channel is
+// closed.
 type holdKey struct{}
 
 func hold(ctx context.Context) {
@@ -430,8 +432,8 @@ func oneError(t *testing.T, s *site, c redislimit.Conn) {
 	}
 }
 
-// When servers have lost a script, all calls are made once, and each server is sent it a handful of times however many
-// miss it.
+// When servers have lost a script, all calls are made once, and each server is sent it a handful of times
+// however many miss it.
 func lostScript(t *testing.T, s *site, c redislimit.Conn) {
 	keys := manyKeys(10)
 	const runs = 100
@@ -457,7 +459,8 @@ func lostScript(t *testing.T, s *site, c redislimit.Conn) {
 	}
 }
 
-// inTime reports whether no load can have been given up since: the adapters do that after a second, and bring the script with each call then.
+// inTime reports whether no load can have been given up since: the adapters do that after a second, and bring
+// the script with each call then.
 func inTime(t *testing.T, since time.Time) bool {
 	t.Helper()
 	took := time.Since(since)
@@ -528,8 +531,8 @@ func wait(t *testing.T, so func() bool) {
 	}
 }
 
-// settle returns when calls for the keys are answered as a matter of course: there are connections to their servers, which
-// know the script. The client may choose its connections by chance.
+// settle returns when calls for the keys are answered as a matter of course: there are connections to their
+// servers, which know the script. The client may choose its connections by chance.
 func settle(t *testing.T, c redislimit.Conn, keys []string) {
 	t.Helper()
 	answered := 0
@@ -640,8 +643,8 @@ func (s *site) node(key string) int {
 	return slot(key) * len(s.nodes) / 16384
 }
 
-// Nobody waits for a node that does not answer but those who ask it and, with rueidis, keys from the 128 slots in which
-// its slots end: others have their answers while it is stopped.
+// Nobody waits for a node that does not answer but those who ask it and, with rueidis, keys from the 128
+// slots in which its slots end: others have their answers while it is stopped.
 func slowNode(t *testing.T, s *site, c redislimit.Conn) {
 	keys := manyKeys(many)
 	settle(t, c, keys)

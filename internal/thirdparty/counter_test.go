@@ -10,17 +10,20 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// This file is the sequential specification that histories are judged by: what a limiter whose window has not yet lost
-// anything would answer, if calls came one after another. It knows nothing of groups, tables or locks.
+// This file is the sequential specification that histories are judged by: what a limiter whose window has not
+// yet lost anything would answer, if calls came one after another. It knows nothing of groups, tables or
+// locks.
 
 // rules is a limiter of one strategy, in the first window after it was made.
 type rules struct {
-	// suppressed counts what is denied. Its HardLimitFactor is 1, so that it declines by need and never by chance.
+	// suppressed counts what is denied. Its HardLimitFactor is 1, so that it declines by need and never by
+	// chance.
 	suppressed bool
 	window     time.Duration
 	// limits are those of a trypema.MultiLimiter, the shortest window first; none for a trypema.Limiter.
 	limits []trypema.Limit
-	// oneGroup says that the bucket is the window: all events leave together, when the last of them is a window old.
+	// oneGroup says that the bucket is the window: all events leave together, when the last of them is a
+	// window old.
 	oneGroup bool
 	// most is the largest capacity, and counted where what is denied is no longer counted.
 	most, counted uint64
@@ -68,7 +71,8 @@ func (b bound) fits(have counter, n uint64) bool {
 
 func (b bound) room(have counter) uint64 { return b.capacity - min(b.capacity, have.admitted) }
 
-// step reports whether an answer is the one that a key with these counts gives, and returns the counts after it.
+// step reports whether an answer is the one that a key with these counts gives, and returns the counts after
+// it.
 func (r rules) step(have counters, c call, a answer) (bool, counters) {
 	if a.err != nil {
 		return false, have
@@ -99,7 +103,8 @@ func (r rules) step(have counters, c call, a answer) (bool, counters) {
 func (r rules) decide(have counters, c call, a answer) (bool, counters) {
 	n, bounds := max(c.n, 1), r.boundsOf(c)
 	allowed := true
-	// What is told is of the limit with the least room, or, of those that refuse, of the one that takes longest.
+	// What is told is of the limit with the least room, or, of those that refuse, of the one that takes
+	// longest.
 	by, refused := 0, -1
 	for i, b := range bounds {
 		if !b.fits(have[i], n) {
@@ -158,8 +163,8 @@ func (r rules) record(have counter, c call, n uint64, allowed bool) counter {
 	return have
 }
 
-// waits reports whether RetryAfter is possible: the call was judged between c.at and a.at, and what has to expire came
-// before the latter.
+// waits reports whether RetryAfter is possible: the call was judged between c.at and a.at, and what has to
+// expire came before the latter.
 func (r rules) waits(have counter, b bound, c call, n uint64, a answer) bool {
 	wait, then := int64(a.decision.RetryAfter), a.decision.RemainingAfterWaiting
 	oldest, window, slack := int64(0), int64(b.window), int64(r.slack)
@@ -170,8 +175,8 @@ func (r rules) waits(have counter, b bound, c call, n uint64, a answer) bool {
 	return wait >= oldest+window-a.at-slack && wait <= window+a.at-c.at+slack && then >= n && then <= b.capacity
 }
 
-// commit is the settlement of a call that was admitted at c.n, at the true cost c.total, in one window: what is
-// there of the estimate is taken back, and then the true cost is entered.
+// commit is the settlement of a call that was admitted at c.n, at the true cost c.total, in one window: what
+// is there of the estimate is taken back, and then the true cost is entered.
 func (r rules) commit(have counter, c call) counter {
 	have.admitted -= min(c.n, have.admitted)
 	have.admitted += min(c.total, r.counted-min(have.observed(), r.counted))
@@ -203,8 +208,8 @@ func (r rules) set(have counter, c call, a answer) (bool, counter) {
 	return a.set == want, have
 }
 
-// model returns the rules in the form that the checker wants. Keys have nothing to do with each other, so each is
-// checked by itself.
+// model returns the rules in the form that the checker wants. Keys have nothing to do with each other, so
+// each is checked by itself.
 func (r rules) model() porcupine.Model {
 	return porcupine.Model{
 		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {

@@ -1,12 +1,12 @@
 package thirdparty
 
-// The documents keep their word: every block of Go in README.md and docs compiles, against the libraries of others, too; the
-// programs of the quickstart print what stands below them, on a real server; the law that docs/concepts.md writes down is the
-// one that decides; and what is linked to is there.
+// The documents keep their word: every block of Go in README.md and docs compiles, against the libraries of
+// others, too; the programs of the quickstart print what stands below them, on a real server; the law that
+// docs/concepts.md writes down is the one that decides; and what is linked to is there.
 //
-// A block that begins with "package" is a file by itself. Another one is wrapped: declarations into a package, statements into
-// a function that returns an error. What it takes for granted is declared, and imported, by the tables below; or else by Go
-// in a comment before it, which readers do not see:
+// A block that begins with "package" is a file by itself. Another one is wrapped: declarations into a
+// package, statements into a function that returns an error. What it takes for granted is declared, and
+// imported, by the tables below; or else by Go in a comment before it, which readers do not see:
 //
 //	<!-- go
 //	var users map[string]User
@@ -186,7 +186,8 @@ func (b block) source() (string, error) {
 	}
 }
 
-// undefined returns the names that a file does not declare. Imports are taken to have the last part of their path for a name.
+// undefined returns the names that a file does not declare. Imports are taken to have the last part of their
+// path for a name.
 func undefined(source string) (names []string, err error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, "", source, parser.SkipObjectResolution)
@@ -237,8 +238,9 @@ func variables(statements string) (names []string, err error) {
 	return names, nil
 }
 
-// compile builds files, each in a package of its own, as if they were in this module. If they are programs to be run, it returns
-// their paths. What go build writes are programs only, and it does not so much as compile the rest then.
+// compile builds files, each in a package of its own, as if they were in this module. If they are programs to
+// be run, it returns their paths. What go build writes are programs only, and it does not so much as compile
+// the rest then.
 func compile(t *testing.T, sources map[string]string, run bool) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -306,8 +308,9 @@ func TestDocumentsCompile(t *testing.T) {
 	compile(t, sources, false)
 }
 
-// The programs of the quickstart print what it says. Those that need Redis get a server. At length, it is followed word for word in empty
-// folders: the programs as main.go, and the commands below them, with the modules as they would be published, which takes long to compile.
+// The programs of the quickstart print what it says. Those that need Redis get a server. At length, it is
+// followed word for word in empty folders: the programs as main.go, and the commands below them, with the
+// modules as they would be published, which takes long to compile.
 func TestQuickstart(t *testing.T) {
 	const file, address = "docs/quickstart.md", "localhost:6379"
 	server := redisserver.Start(t)
@@ -342,8 +345,8 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
-// prints fails unless a command prints what it should. On a machine that is too busy for the Timeout in a program, or takes a second for
-// four calls, the program is run once more.
+// prints fails unless a command prints what it should. On a machine that is too busy for the Timeout in a
+// program, or takes a second for four calls, the program is run once more.
 func prints(t *testing.T, c *exec.Cmd, want string) {
 	t.Helper()
 	for began := time.Now(); ; {
@@ -363,8 +366,9 @@ func prints(t *testing.T, c *exec.Cmd, want string) {
 	}
 }
 
-// published puts the modules that the quickstart gets, as they are here, where the go command finds them, and returns the environment for
-// that. It has a cache of modules of its own, in which they do not outlive the test; other modules come from the usual one, if they are there.
+// published puts the modules that the quickstart gets, as they are here, where the go command finds them, and
+// returns the environment for that. It has a cache of modules of its own, in which they do not outlive the
+// test; other modules come from the usual one, if they are there.
 func published(t *testing.T) (env []string) {
 	t.Helper()
 	cache, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE", "GOPROXY").Output()

@@ -16,10 +16,11 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// This file makes histories: what several goroutines asked of one limiter, what they were told, and when. It judges
-// nothing; counter_test.go does.
+// This file makes histories: what several goroutines asked of one limiter, what they were told, and when. It
+// judges nothing; counter_test.go does.
 
-// verb is one of the six verbs of a limiter, or of the two more that a trypema.MultiLimiter has, which has no Set.
+// verb is one of the six verbs of a limiter, or of the two more that a trypema.MultiLimiter has, which has no
+// Set.
 type verb uint8
 
 const (
@@ -167,8 +168,8 @@ type traffic struct {
 	costs      []uint64
 }
 
-// Some histories contest a limit; some stay below it, so that every admission tells by its Remaining which it was. A few
-// costs are more than the limit, or more than a hot key can count.
+// Some histories contest a limit; some stay below it, so that every admission tells by its Remaining which it
+// was. A few costs are more than the limit, or more than a hot key can count.
 var limits = []struct{ capacities, costs []uint64 }{
 	{[]uint64{20}, []uint64{1}},
 	{[]uint64{60, 200, 10}, []uint64{1, 1, 1, 1, 1, 1, 2, 3, 7, 201}},
@@ -292,8 +293,8 @@ func (t traffic) draw(rng *rand.Rand) call {
 	return c
 }
 
-// drawSet chooses the arguments of a Set near what the caller saw last, so that each condition sometimes holds and
-// sometimes does not.
+// drawSet chooses the arguments of a Set near what the caller saw last, so that each condition sometimes
+// holds and sometimes does not.
 func (c *call) drawSet(rng *rand.Rand, seen uint64) {
 	near := seen - min(seen, 1) + uint64(rng.IntN(3))
 	c.when = pick(rng, trypema.Always(), trypema.Equal(seen), trypema.Equal(0), trypema.NotEqual(near),

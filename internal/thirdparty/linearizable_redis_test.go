@@ -21,9 +21,10 @@ import (
 	"github.com/trypema/trypema/rueidisconn"
 )
 
-// This file proves of the Redis provider what linearizable_test.go proves of Local, by the same rules, on a real server: callers of two
-// providers, each with a client of its own, share the keys, as two processes do. So what a script decides and records is one
-// step between providers, and within one each caller of those who share a round trip gets the answer to its own call.
+// This file proves of the Redis provider what linearizable_test.go proves of Local, by the same rules, on a
+// real server: callers of two providers, each with a client of its own, share the keys, as two processes do.
+// So what a script decides and records is one step between providers, and within one each caller of those who
+// share a round trip gets the answer to its own call.
 
 // A script reads the server's clock, in whole microseconds, which may be slewed against that of the process.
 var onRedis = subjects(redisproto.MaxCapacity, redisproto.Most, 50*time.Millisecond)
@@ -80,8 +81,8 @@ func TestRedisIsLinearizable(t *testing.T) {
 	}
 }
 
-// A Conn that breaks its word is found out: one that has the scripts look first and record then, and those that mix up the answers
-// to calls that share a round trip.
+// A Conn that breaks its word is found out: one that has the scripts look first and record then, and those
+// that mix up the answers to calls that share a round trip.
 func TestBrokenConnsAreRejected(t *testing.T) {
 	server := redisserver.Start(t)
 	good := []redislimit.Conn{clients[0].dial(t, server.Addr()), clients[0].dial(t, server.Addr())}

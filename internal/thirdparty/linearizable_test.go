@@ -15,16 +15,18 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// This file proves that Local is linearizable: whatever goroutines ask of it at the same time, with all six verbs, every
-// answer is the one that some order of the calls gives, in which no call comes before one that had returned when it was
-// made. So a decision and its record are one step, no read sees half of a change, and what callers add to a hot key
-// without a lock is never lost, counted twice, or missed by who takes the key back.
+// This file proves that Local is linearizable: whatever goroutines ask of it at the same time, with all six
+// verbs, every answer is the one that some order of the calls gives, in which no call comes before one that
+// had returned when it was made. So a decision and its record are one step, no read sees half of a change,
+// and what callers add to a hot key without a lock is never lost, counted twice, or missed by who takes the
+// key back.
 //
-// Real goroutines make many short histories on several numbers of processors; porcupine looks for such an order. The
-// window is longer than a history, so that the specification (counter_test.go) needs no clock. That the search finds what
-// is wrong is proved with limiters that are.
+// Real goroutines make many short histories on several numbers of processors; porcupine looks for such an
+// order. The window is longer than a history, so that the specification (counter_test.go) needs no clock.
+// That the search finds what is wrong is proved with limiters that are.
 
-// seeds returns the seeds of so many histories, or of many more where tests explore. A seed says what is asked, and not how it is scheduled.
+// seeds returns the seeds of so many histories, or of many more where tests explore. A seed says what is
+// asked, and not how it is scheduled.
 func seeds(t *testing.T, few int) (first, last uint64) {
 	first = explore.Seed(t)
 	return first, first + uint64(explore.Runs(few, 20*few))
@@ -45,7 +47,8 @@ type subject struct {
 
 const longWindow = time.Hour
 
-// subjects are both strategies, with one limit and with several. A window has all its events in one group, or in many.
+// subjects are both strategies, with one limit and with several. A window has all its events in one group, or
+// in many.
 func subjects(most, counted uint64, slack time.Duration) []subject {
 	one := rules{window: longWindow, oneGroup: true, most: most, counted: counted, slack: slack}
 	many, suppressed := one, one
@@ -127,8 +130,8 @@ func (s subject) history(t *testing.T, traffic traffic, wrap wrapper) []porcupin
 	return traffic.record(func(int) target { return s.target(t, local, traffic, wrap) })
 }
 
-// judge fails unless the histories of a number of seeds are linearizable. One that a busy machine finds no verdict on in a minute is
-// passed over, but most must have one.
+// judge fails unless the histories of a number of seeds are linearizable. One that a busy machine finds no
+// verdict on in a minute is passed over, but most must have one.
 func (s subject) judge(t *testing.T, few int, history func(traffic) []porcupine.Operation) {
 	t.Helper()
 	first, last := seeds(t, few)
@@ -150,7 +153,8 @@ func (s subject) judge(t *testing.T, few int, history func(traffic) []porcupine.
 
 func TestLocalIsLinearizable(t *testing.T) {
 	for _, s := range locals {
-		// One processor takes turns, two overlap, and with more than there are one is stopped in the midst of a call.
+		// One processor takes turns, two overlap, and with more than there are one is stopped in the midst of
+		// a call.
 		for _, processors := range []int{1, 2, 8} {
 			t.Run(fmt.Sprintf("%s/%d", s.name, processors), func(t *testing.T) {
 				withProcessors(t, processors)
@@ -214,7 +218,8 @@ func (s subject) reject(t *testing.T, bound uint64, history func(traffic) []porc
 	t.Fatalf("not rejected by %d histories", bound)
 }
 
-// between is where a broken limiter lets others in. On a machine that is busy, or has one processor, they would seldom come by themselves.
+// between is where a broken limiter lets others in. On a machine that is busy, or has one processor, they
+// would seldom come by themselves.
 func between() { runtime.Gosched() }
 
 // tornAllow looks first and records then.

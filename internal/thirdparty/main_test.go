@@ -6,7 +6,8 @@ import (
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-// No test may leave a goroutine behind: not the callers of a history, nor anything of a limiter that was closed.
+// No test may leave a goroutine behind: not the callers of a history, nor anything of a limiter that was
+// closed.
 func TestMain(m *testing.M) {
 	rig.Rapid(20, 2000)
 	rig.Main(m)

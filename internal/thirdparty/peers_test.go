@@ -2,8 +2,8 @@
 
 package thirdparty
 
-// The libraries that docs/migrating.md shows code of, so that go.mod has them: the code itself is in the documents, and TestDocumentsCompile
-// compiles it.
+// The libraries that docs/migrating.md shows code of, so that go.mod has them: the code itself is in the
+// documents, and TestDocumentsCompile compiles it.
 import (
 	_ "github.com/didip/tollbooth/v8"
 	_ "github.com/didip/tollbooth/v8/limiter"

@@ -16,13 +16,14 @@ type group struct {
 // Groups is the memory in which windows keep their closed groups. Windows that share it share one lock.
 type Groups struct{ slab.Slab[uint64] }
 
-// closed is the closed groups of a window, oldest first: some of the oldest at hand, then a ring in a block, then some of the
-// newest at hand. Unless it is empty there is one at hand before the ring. With many keys the ring is in no cache; a window in
-// which every event closes a group and expires one looks at it once in atHand events, and not twice in each.
+// closed is the closed groups of a window, oldest first: some of the oldest at hand, then a ring in a block,
+// then some of the newest at hand. Unless it is empty there is one at hand before the ring. With many keys
+// the ring is in no cache; a window in which every event closes a group and expires one looks at it once in
+// atHand events, and not twice in each.
 //
-// A group is one word while it can be: the low bits of the instant, as many as tell apart the instants of two windows, above
-// the low bits of the admitted events. The rest of the instant follows from the last event of the window, the rest of the
-// counts from what is gone. For that, these hold of every group in one word:
+// A group is one word while it can be: the low bits of the instant, as many as tell apart the instants of two
+// windows, above the low bits of the admitted events. The rest of the instant follows from the last event of
+// the window, the rest of the counts from what is gone. For that, these hold of every group in one word:
 //
 //   - it is less than two windows older than the last event, and
 //   - since what is gone, up to its end, less than 1<<short were admitted, and none declined. With a window of 10 s these
@@ -309,9 +310,10 @@ func (q *closed) release(g *Groups) {
 	*q = closed{}
 }
 
-// search returns the index of the first closed group, oldest first, for which found holds, or their number. found must
-// hold for all groups after one for which it holds. It looks at the oldest groups first, by doubling steps: the answer is
-// mostly there, and the ring of a key that is not in the cache is looked at in as few places as possible.
+// search returns the index of the first closed group, oldest first, for which found holds, or their number.
+// found must hold for all groups after one for which it holds. It looks at the oldest groups first, by
+// doubling steps: the answer is mostly there, and the ring of a key that is not in the cache is looked at in
+// as few places as possible.
 func (w *Window) search(g *Groups, found func(c group) bool) int {
 	at := func(i int) bool { return found(w.closedAt(g, i)) }
 	low, high := 0, 1 // it holds for none below low

@@ -248,7 +248,8 @@ func (g *Groups) held() (words int) {
 	return words - int(s.FieldByName("limit").Uint()-s.FieldByName("bump").Uint())
 }
 
-// Windows that share their memory hold what a list of groups holds, whatever happens, and no block but their own.
+// Windows that share their memory hold what a list of groups holds, whatever happens, and no block but their
+// own.
 func TestClosedGroupsAgreeWithList(t *testing.T) {
 	lengths := []int64{1, 2, 3, 10, 100, 1000, 1<<20 - 1, 1 << 20, 1e6, 1e10, 30 * 86400 * 1e9, 25 * 365 * 86400 * 1e9}
 	first := explore.Seed(t)
@@ -288,7 +289,8 @@ func TestClosedGroupsAgreeWithList(t *testing.T) {
 	}
 }
 
-// The only closed group may be much older than the event after it: nobody has seen to it that what has expired is gone.
+// The only closed group may be much older than the event after it: nobody has seen to it that what has
+// expired is gone.
 func TestClosedGroupOfLongAgo(t *testing.T) {
 	s := Span{Window: 1000, Bucket: 10}
 	var g Groups

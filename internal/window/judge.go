@@ -19,8 +19,9 @@ func Room(capacity, admitted uint64) uint64 { return capacity - min(capacity, ad
 
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
 //
-// The verdict is written through a pointer. Returned by value it would be copied in wider pieces than it was written in,
-// which waits until all stores before have reached the cache: with many keys, for the miss of the window.
+// The verdict is written through a pointer. Returned by value it would be copied in wider pieces than it was
+// written in, which waits until all stores before have reached the cache: with many keys, for the miss of the
+// window.
 func (w *Window) Absolute(v *Verdict, g *Groups, s Span, capacity uint64, now int64, n uint64, record bool) {
 	now = w.Advance(g, s, now)
 	v.Now = w.Counts().Admitted
@@ -41,8 +42,8 @@ func (w *Window) Absolute(v *Verdict, g *Groups, s Span, capacity uint64, now in
 	}
 }
 
-// Suppressed judges a call of cost n at now by a throw of the dice, a number in [0, 1), and records it, admitted or
-// declined, if record is set.
+// Suppressed judges a call of cost n at now by a throw of the dice, a number in [0, 1), and records it,
+// admitted or declined, if record is set.
 func (w *Window) Suppressed(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64, dice float64, record bool) {
 	now = w.Advance(g, s, now)
 	w.Throw(v, g, s, l, now, n, dice)
@@ -65,8 +66,8 @@ func (w *Window) Throw(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint6
 	v.Allowed = dice >= v.Factor
 }
 
-// Tell is the second half: what is there once the call is recorded, and the wait from then on. A call that is declined is
-// observed, so it makes the wait for the next one longer.
+// Tell is the second half: what is there once the call is recorded, and the wait from then on. A call that is
+// declined is observed, so it makes the wait for the next one longer.
 func (w *Window) Tell(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64) {
 	v.Now = w.Counts().Admitted
 	switch {
@@ -81,8 +82,9 @@ func (w *Window) Tell(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64
 	}
 }
 
-// Joint is the verdict on a call that has several limits to keep, each with a window of its own: that of the limit which refuses for
-// longest, or, if none does, of the one with the least room. The zero value has seen no limit.
+// Joint is the verdict on a call that has several limits to keep, each with a window of its own: that of the
+// limit which refuses for longest, or, if none does, of the one with the least room. The zero value has seen
+// no limit.
 type Joint struct {
 	Verdict
 	Limit    int // which

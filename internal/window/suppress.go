@@ -4,15 +4,15 @@ import "math"
 
 // Law is the suppression law at one capacity: how much to decline, given what the window holds.
 //
-// It aims at a rate of admissions and declines with the probability that turns the perceived load into that aim. In
-// units of the limit, with x = admitted ÷ capacity, the aim is
+// It aims at a rate of admissions and declines with the probability that turns the perceived load into that
+// aim. In units of the limit, with x = admitted ÷ capacity, the aim is
 //
 //	1 + refill × (1 − x)    up to a full window: the limit, and a little more while there is room
 //	(H − x) ÷ (H − 1)       beyond it: a brake that reaches 0 at the hard capacity
 //
-// so its fixed point is a full window. It aims at a rate and not at filling the window, because a window that is filled
-// at once empties at once one window later: a burst would come back as an echo. The brake has a floor short of the
-// hard capacity, so that after a burst admissions become sparse but do not pause.
+// so its fixed point is a full window. It aims at a rate and not at filling the window, because a window that
+// is filled at once empties at once one window later: a burst would come back as an echo. The brake has a
+// floor short of the hard capacity, so that after a burst admissions become sparse but do not pause.
 //
 // A window that has observed less than calm × capacity is not loaded: everything passes, bursts included.
 type Law struct {
@@ -52,9 +52,9 @@ func NewLaw(s Span, capacity uint64, factor float64) *Law {
 	return l
 }
 
-// Factor returns the probability with which to decline a call of cost n, from what the window holds and what was
-// observed in its recent part. It is 1 when the call would pass the hard capacity. It does not fall when any argument
-// grows.
+// Factor returns the probability with which to decline a call of cost n, from what the window holds and what
+// was observed in its recent part. It is 1 when the call would pass the hard capacity. It does not fall when
+// any argument grows.
 func (l *Law) Factor(c Counts, recent, n uint64) float64 {
 	if !l.fits(c, n) {
 		return 1
@@ -72,8 +72,8 @@ func (l *Law) Calm(c Counts, recent, n uint64) bool {
 
 func (l *Law) fits(c Counts, n uint64) bool { return c.Admitted <= l.Hard && n <= l.Hard-c.Admitted }
 
-// aim returns the admissions per window to aim at. It falls as the window fills. With H = 1 there is nothing between a
-// full window and the hard capacity: the aim is unbounded, as under Absolute.
+// aim returns the admissions per window to aim at. It falls as the window fills. With H = 1 there is nothing
+// between a full window and the hard capacity: the aim is unbounded, as under Absolute.
 func (l *Law) aim(c Counts) float64 {
 	capacity, admitted := float64(l.Capacity), float64(c.Admitted)
 	if float64(c.Observed()) < calm*capacity || l.hardFactor == 1 {
@@ -86,9 +86,9 @@ func (l *Law) aim(c Counts) float64 {
 	return max(brake, min(floor*capacity, 4*brake))
 }
 
-// load returns the perceived load per window: that of the whole window, unless what was observed in its recent part is
-// more, or less, than chance explains. So a step in the load is met before the window has seen all of it, and the noise
-// of a few events is not.
+// load returns the perceived load per window: that of the whole window, unless what was observed in its
+// recent part is more, or less, than chance explains. So a step in the load is met before the window has seen
+// all of it, and the noise of a few events is not.
 func (l *Law) load(c Counts, recent uint64) float64 {
 	observed, r := float64(c.Observed()), float64(recent)
 	if r*l.scale > observed {
@@ -114,11 +114,12 @@ func (w *Window) After(g *Groups, t int64) Counts {
 	return w.upto.minus(before)
 }
 
-// Calms reports the first instant at which a call of cost n is certain to be admitted, if nothing else happens, and how
-// many admitted events are left then. The factor must be above 0 now, and n at most the capacity.
+// Calms reports the first instant at which a call of cost n is certain to be admitted, if nothing else
+// happens, and how many admitted events are left then. The factor must be above 0 now, and n at most the
+// capacity.
 //
-// The factor only falls while nothing happens, and changes only when a group expires or leaves the recent part: the
-// answer is one of those instants.
+// The factor only falls while nothing happens, and changes only when a group expires or leaves the recent
+// part: the answer is one of those instants.
 func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted uint64) {
 	// Which expiry brings calm at the latest?
 	k := w.search(g, func(c group) bool {

@@ -1,12 +1,13 @@
-// Package window is the arithmetic of one key: which recorded events are still in the sliding window, how many they
-// are, when there will be room again, and how much to suppress. It takes the time as an argument, holds no lock and
-// does no I/O. Instants and durations are int64 in one unit that the caller chooses; a nanosecond for Local.
+// Package window is the arithmetic of one key: which recorded events are still in the sliding window, how
+// many they are, when there will be room again, and how much to suppress. It takes the time as an argument,
+// holds no lock and does no I/O. Instants and durations are int64 in one unit that the caller chooses; a
+// nanosecond for Local.
 //
 // # Groups
 //
-// Events closer together than a bucket B share a group. A group is anchored at its first event, takes events for less
-// than B from there, and expires, whole, at the instant when its last event is a window W old. So an event is counted
-// for at least W and for less than W + B, which is what makes the bound exact:
+// Events closer together than a bucket B share a group. A group is anchored at its first event, takes events
+// for less than B from there, and expires, whole, at the instant when its last event is a window W old. So an
+// event is counted for at least W and for less than W + B, which is what makes the bound exact:
 //
 //	Let an admission happen at t. Every event admitted in (t−W, t] belongs to a group whose last event is younger than
 //	W, so it is counted, and the admission left the count at no more than the capacity. Any half-open interval of
@@ -17,10 +18,10 @@
 //
 // # Running counts
 //
-// A group stores how much had been recorded up to its end, since ever, modulo 2⁶⁴, and the window how much of that is
-// gone. The sum over any run of groups is one subtraction, the oldest groups leave by one assignment, and both "when
-// is there room for n" and "how many came since t" are a binary search. Nothing costs more with a finer bucket than
-// the logarithm of the number of groups.
+// A group stores how much had been recorded up to its end, since ever, modulo 2⁶⁴, and the window how much of
+// that is gone. The sum over any run of groups is one subtraction, the oldest groups leave by one assignment,
+// and both "when is there room for n" and "how many came since t" are a binary search. Nothing costs more
+// with a finer bucket than the logarithm of the number of groups.
 package window
 
 import (
@@ -50,11 +51,12 @@ func (c Counts) Plus(d Counts) Counts {
 	return Counts{c.Admitted + d.Admitted, c.Declined + d.Declined}
 }
 
-// maxObserved is where declined events are no longer counted. With capacities of at most that, sums stay below 2⁶⁴.
+// maxObserved is where declined events are no longer counted. With capacities of at most that, sums stay
+// below 2⁶⁴.
 const maxObserved = math.MaxInt64
 
-// Window holds the live events of one key. The zero value is empty. It contains no pointer; its closed groups, if it
-// has any, are in the Groups that every method must be given.
+// Window holds the live events of one key. The zero value is empty. It contains no pointer; its closed
+// groups, if it has any, are in the Groups that every method must be given.
 type Window struct {
 	now         int64  // the latest instant at which anything changed: time does not run back behind it
 	first, last int64  // first and last event of the newest group
@@ -102,7 +104,8 @@ func (w *Window) empty() bool { return w.upto == w.gone }
 // Advance forgets what has expired at now, and returns the instant to go on with: now, or that of the last
 // change if the clock stepped back behind it, because what has expired can not come back. Amortised O(1).
 //
-// It writes only when something expires: callers that are denied leave the cache line of the window to each other.
+// It writes only when something expires: callers that are denied leave the cache line of the window to each
+// other.
 func (w *Window) Advance(g *Groups, s Span, now int64) int64 {
 	now = max(now, w.now)
 	if now-w.oldest() >= s.Window {
@@ -137,12 +140,12 @@ func (w *Window) Clear(g *Groups) {
 	w.release(g)
 }
 
-// Record adds events at now, which must come from Advance. It does not judge. Declined events beyond maxObserved are not
-// counted.
+// Record adds events at now, which must come from Advance. It does not judge. Declined events beyond
+// maxObserved are not counted.
 func (w *Window) Record(g *Groups, s Span, now int64, c Counts) { w.RecordGroup(g, s, now, now, c) }
 
-// RecordGroup records events of which the first happened at first, and the last at last, which is not before the last event of
-// the window. They are together with its newest group if all of both are within a bucket.
+// RecordGroup records events of which the first happened at first, and the last at last, which is not before
+// the last event of the window. They are together with its newest group if all of both are within a bucket.
 func (w *Window) RecordGroup(g *Groups, s Span, first, last int64, c Counts) {
 	c.Declined = min(c.Declined, maxObserved-min(w.Counts().Observed(), maxObserved))
 	if c == (Counts{}) {
@@ -274,9 +277,9 @@ func (w *Window) find(g *Groups, s Span, now, at int64) (i int, there bool) {
 	return i, last-at < s.Bucket // or none so early is in this group: the event was deleted
 }
 
-// Open describes a window that is not empty to those who want to add events to its newest group and Join their sum later:
-// until when that is as good as to Record each, and, unless the newest group is the oldest too, when the oldest expires
-// and how many admitted events go with it.
+// Open describes a window that is not empty to those who want to add events to its newest group and Join
+// their sum later: until when that is as good as to Record each, and, unless the newest group is the oldest
+// too, when the oldest expires and how many admitted events go with it.
 func (w *Window) Open(g *Groups, s Span) (closes, expires int64, oldest uint64) {
 	closes = w.first + s.Bucket
 	if w.n == 0 {
@@ -293,8 +296,8 @@ func (w *Window) Join(last int64, admitted uint64) {
 	w.upto.Admitted += admitted
 }
 
-// Fits reports when the admitted events will be at most limit, if nothing else happens, and how many are left then. They
-// must be more than limit now.
+// Fits reports when the admitted events will be at most limit, if nothing else happens, and how many are left
+// then. They must be more than limit now.
 func (w *Window) Fits(g *Groups, s Span, limit uint64) (at int64, admitted uint64) {
 	need := w.Counts().Admitted - limit
 	i := w.search(g, func(c group) bool { return c.upto.Admitted-w.gone.Admitted >= need })
@@ -314,16 +317,16 @@ const (
 	Oldest
 )
 
-// Replace makes the window one group of total admitted events at now, which must come from Advance. The total must not
-// be 0.
+// Replace makes the window one group of total admitted events at now, which must come from Advance. The total
+// must not be 0.
 func (w *Window) Replace(g *Groups, s Span, now int64, total uint64) {
 	w.Clear(g)
 	w.Record(g, s, now, Counts{Admitted: total})
 }
 
-// Resize makes the observed total equal to total: it drops events from the side that is not kept, or adds admitted ones
-// to the group at the side that is. A group that is cut to kept of its count events keeps floor(declined × kept / count)
-// declined ones. The window must not be empty, total not 0.
+// Resize makes the observed total equal to total: it drops events from the side that is not kept, or adds
+// admitted ones to the group at the side that is. A group that is cut to kept of its count events keeps
+// floor(declined × kept / count) declined ones. The window must not be empty, total not 0.
 func (w *Window) Resize(g *Groups, s Span, total uint64, keep Keep) {
 	have := w.Counts().Observed()
 	switch {

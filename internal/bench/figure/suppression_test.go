@@ -41,7 +41,8 @@ func TestSuppressionPicture(t *testing.T) {
 
 const pictured = 1_000_000 // capacity
 
-// factorAt is the factor under a steady load, when so much of the capacity is in the window; both are multiples of the capacity.
+// factorAt is the factor under a steady load, when so much of the capacity is in the window; both are
+// multiples of the capacity.
 func factorAt(load, admitted, hardFactor float64) float64 {
 	span := window.Span{Window: 1000, Bucket: 10}
 	counts := window.Counts{Admitted: uint64(admitted * pictured)}

@@ -15,8 +15,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/anywindow"
 )
 
-// The accuracy pass has a limit of its own, small enough to see whole windows in a short time. The limit of the
-// benchmark plays no part in how an algorithm treats the edge of a window.
+// The accuracy pass has a limit of its own, small enough to see whole windows in a short time. The limit of
+// the benchmark plays no part in how an algorithm treats the edge of a window.
 const (
 	trapCapacity = 100
 	trapPace     = 50 * time.Microsecond
@@ -62,12 +62,12 @@ func resized(l peer.Limit, capacity uint64, window time.Duration) (peer.Limit, e
 	return l, err
 }
 
-// fullestWindow returns the most that the limiter lets through in any window when callers come at the worst time, of so many times; nil
-// if they never came in time, as the machine was too busy or the server too far away. It fails when ours lets more through than it
-// promises.
+// fullestWindow returns the most that the limiter lets through in any window when callers come at the worst
+// time, of so many times; nil if they never came in time, as the machine was too busy or the server too far
+// away. It fails when ours lets more through than it promises.
 //
-// Time is real. A call counts for a window only if it began and ended in it, so neither the clock of a server nor the way
-// to it can make the count too high.
+// Time is real. A call counts for a window only if it began and ended in it, so neither the clock of a server
+// nor the way to it can make the count too high.
 func (p plan) fullestWindow(ctx context.Context, name string, times int, progress func(part float64)) (*uint64, error) {
 	remote := p.limit.Server != nil
 	t := trapFor(name, remote)
@@ -105,11 +105,11 @@ func (p plan) fullestWindow(ctx context.Context, name string, times int, progres
 	return &fullest, nil
 }
 
-// spring asks at the worst time for a limiter that counts in fixed windows, weighs two of them, refills a bucket, or forgets what it
-// counted together by its first event.
-// Fixed windows begin at a multiple of their length, when the limiter is made, or at the first call of the key: here
-// these are the same instant. It reports whether the first burst came before the window ended; if it did not, the count
-// is as true as ever, but nothing was put to the test.
+// spring asks at the worst time for a limiter that counts in fixed windows, weighs two of them, refills a
+// bucket, or forgets what it counted together by its first event. Fixed windows begin at a multiple of their
+// length, when the limiter is made, or at the first call of the key: here these are the same instant. It
+// reports whether the first burst came before the window ended; if it did not, the count is as true as ever,
+// but nothing was put to the test.
 func (t trap) spring(ctx context.Context, name string, limit peer.Limit) (fullest uint64, inTime bool, err error) {
 	opening := time.Now().Truncate(t.window).Add(t.window)
 	sleep(ctx, time.Until(opening)+time.Millisecond)
@@ -172,8 +172,9 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// FullestWindows measures, for each limiter that the command compares, what it lets through in the fullest window when callers come at the worst
-// time, of the capacity; the worst of so many times. It leaves out what can not be had here.
+// FullestWindows measures, for each limiter that the command compares, what it lets through in the fullest
+// window when callers come at the worst time, of the capacity; the worst of so many times. It leaves out what
+// can not be had here.
 func (c *Command) FullestWindows(ctx context.Context, times int, progress func(part float64, doing string)) (_ []Fullest, err error) {
 	p, names, err := c.prepare(ctx, remoteTrap.window)
 	if err != nil {

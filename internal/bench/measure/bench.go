@@ -1,5 +1,6 @@
-// Package measure measures limiters: how fast, at what latency, with how much memory, and how exactly. Every run proves
-// its own premise: its decisions add up, it touched the keys it says, and it admitted what it should.
+// Package measure measures limiters: how fast, at what latency, with how much memory, and how exactly. Every
+// run proves its own premise: its decisions add up, it touched the keys it says, and it admitted what it
+// should.
 package measure
 
 import (
@@ -124,7 +125,8 @@ func (c *Command) resolve() (plan, []string, error) {
 	return p, names, err
 }
 
-// prepare is resolve with a server, which forgets no key before the time shortest; it is for the caller to close.
+// prepare is resolve with a server, which forgets no key before the time shortest; it is for the caller to
+// close.
 func (c *Command) prepare(ctx context.Context, shortest time.Duration) (plan, []string, error) {
 	p, names, err := c.check()
 	if err == nil {

@@ -26,7 +26,8 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// small is a command that makes few calls, in one window: what comes of it does not depend on the speed of the machine.
+// small is a command that makes few calls, in one window: what comes of it does not depend on the speed of
+// the machine.
 func small() Command {
 	return Command{
 		Flags: store.Flags{Provider: "local"},
@@ -93,7 +94,8 @@ func TestEveryPeer(t *testing.T) {
 	}
 }
 
-// checkTrapped looks at the fullest window of a limiter that was trapped. The trap works on every algorithm but an exact one.
+// checkTrapped looks at the fullest window of a limiter that was trapped. The trap works on every algorithm
+// but an exact one.
 func checkTrapped(t *testing.T, name string, ratio float64) {
 	t.Helper()
 	low, high := 1.5, 2.0
@@ -185,7 +187,8 @@ func TestEveryRedisPeer(t *testing.T) {
 	}
 }
 
-// TestHybrid: how much of the limit is used depends on how long calls take, as leases end; what is above it never does.
+// TestHybrid: how much of the limit is used depends on how long calls take, as leases end; what is above it
+// never does.
 func TestHybrid(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -228,7 +231,8 @@ func TestHybrid(t *testing.T) {
 	}
 }
 
-// TestWorkersByDefault: calls of hybrid do not wait, so as many workers as processors are enough, but each instance has one.
+// TestWorkersByDefault: calls of hybrid do not wait, so as many workers as processors are enough, but each
+// instance has one.
 func TestWorkersByDefault(t *testing.T) {
 	processors := runtime.GOMAXPROCS(0)
 	for _, tt := range []struct {

@@ -64,13 +64,15 @@ func (c *Comparison) Failures() (errs []error) {
 	return errs
 }
 
-// Case is a command line with limiters to compare, which can take turns with other ones: with other keys, say.
+// Case is a command line with limiters to compare, which can take turns with other ones: with other keys,
+// say.
 type Case struct {
 	Label   string
 	Command *Command
 }
 
-// Add takes the rounds of another run of the same, or of some of its limiters. Latencies over all rounds stay those of the first.
+// Add takes the rounds of another run of the same, or of some of its limiters. Latencies over all rounds stay
+// those of the first.
 func (c *Comparison) Add(o *Comparison) {
 	for i := range c.Limiters {
 		x := &c.Limiters[i]
@@ -109,7 +111,8 @@ type contender struct {
 	runs     []run // by round
 }
 
-// fails notes that something of the contender's run is wrong. What is wrong with the whole comparison is returned.
+// fails notes that something of the contender's run is wrong. What is wrong with the whole comparison is
+// returned.
 func (c *contender) fails(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -118,15 +121,15 @@ func (c *contender) fails(ctx context.Context, err error) error {
 	return nil
 }
 
-// Compare measures limiters in rounds, each round all of them shortly after one another, so that a machine that is
-// slow for a while is slow for all. Each round starts with another one, so that none always follows the same. One whose run
-// fails takes no further part, and its row says why.
+// Compare measures limiters in rounds, each round all of them shortly after one another, so that a machine
+// that is slow for a while is slow for all. Each round starts with another one, so that none always follows
+// the same. One whose run fails takes no further part, and its row says why.
 //
-// The keys of one that is hybrid settle while others have their turn, until they have been idle for a while. That takes
-// time from the others.
+// The keys of one that is hybrid settle while others have their turn, until they have been idle for a while.
+// That takes time from the others.
 //
-// A limiter that needs what is not here is left out, unless it is the only one. The conditions of the result are those of the
-// first case, and the number of rounds, too.
+// A limiter that needs what is not here is left out, unless it is the only one. The conditions of the result
+// are those of the first case, and the number of rounds, too.
 func Compare(ctx context.Context, cases []Case, progress func(part float64, doing string)) (_ *Comparison, err error) {
 	var all []*contender
 	var ends []func() error
@@ -241,7 +244,8 @@ func (c *contender) row(ctx context.Context, first *contender) (Compared, error)
 // Median is the middle of the values, or between the two there; 0 if there are none.
 func Median(values []float64) float64 { return quantile(values, 0.5) }
 
-// quantile is the value at a part of the sorted values, between two of them in proportion; 0 if there are none.
+// quantile is the value at a part of the sorted values, between two of them in proportion; 0 if there are
+// none.
 func quantile(values []float64, part float64) float64 {
 	if len(values) == 0 {
 		return 0

@@ -47,7 +47,8 @@ type Load struct {
 	Pause           float64 `json:"longest_pause_ms"` // without an admission
 }
 
-// Timeline is a key that was offered half of its limit for two windows, and ten times as much as that limit from then on.
+// Timeline is a key that was offered half of its limit for two windows, and ten times as much as that limit
+// from then on.
 type Timeline struct {
 	Bin      float64 `json:"bin_ms"`
 	Steps    float64 `json:"step_at_ms"`
@@ -73,7 +74,8 @@ type arrival struct {
 	key int // of loads; the one after them is the step
 }
 
-// schedule draws the arrivals of all keys over so many windows of the limit, the same ones for the same limit.
+// schedule draws the arrivals of all keys over so many windows of the limit, the same ones for the same
+// limit.
 func schedule(l peer.Limit, windows int, maxLoad float64) (all []arrival) {
 	rng := rand.New(rand.NewPCG(2, l.Capacity))
 	w := l.Options.Window
@@ -216,7 +218,8 @@ func (p plan) accuracy(ctx context.Context, name string, windows int, maxLoad fl
 	return out, nil
 }
 
-// play makes the calls when they are due, and has each noted, one after the other. It returns how late the latest was.
+// play makes the calls when they are due, and has each noted, one after the other. It returns how late the
+// latest was.
 func play(ctx context.Context, l peer.Limiter, all []arrival, names []string, note func(key int, before, after time.Duration, ok bool)) (late time.Duration, err error) {
 	base := time.Now()
 	var mu sync.Mutex // guards what note notes, and the two results
@@ -284,8 +287,9 @@ func decide(ctx context.Context, l peer.Limiter, keys []string) ([]bool, error) 
 	return admitted, nil
 }
 
-// AccuracyOf measures the limiters that the command compares, all at the same time or one after the other. After one
-// window to settle it looks at so many, with loads up to maxLoad times the limit. It leaves out what can not be had here.
+// AccuracyOf measures the limiters that the command compares, all at the same time or one after the other.
+// After one window to settle it looks at so many, with loads up to maxLoad times the limit. It leaves out
+// what can not be had here.
 func (c *Command) AccuracyOf(ctx context.Context, windows int, maxLoad float64, together bool, progress func(part float64, doing string)) (_ []Accuracy, err error) {
 	p, names, err := c.prepare(ctx, min(c.Window, remoteTrap.window))
 	if err != nil {

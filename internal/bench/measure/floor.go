@@ -12,7 +12,8 @@ import (
 	"github.com/trypema/trypema/internal/bench/peer"
 )
 
-// Floor is what the parts cost that no limiter can do without, on this machine: below their sum nobody can come.
+// Floor is what the parts cost that no limiter can do without, on this machine: below their sum nobody can
+// come.
 type Floor struct {
 	Part string    `json:"part"`
 	Cost []float64 `json:"ns"` // each time that it was measured
@@ -152,8 +153,8 @@ func timed(goroutines int, do func(g int)) float64 {
 // lines is memory in which each cache line says where to go on.
 type lines [][cacheLine / 4]uint32
 
-// walk goes once through the first n lines in an order that no prefetcher guesses, so that they are where they would be, and then takes the
-// time of going on.
+// walk goes once through the first n lines in an order that no prefetcher guesses, so that they are where
+// they would be, and then takes the time of going on.
 func (l lines) walk(n int) float64 {
 	order := rand.New(rand.NewPCG(3, uint64(n))).Perm(n)
 	for i, at := range order {

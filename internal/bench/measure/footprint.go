@@ -18,7 +18,8 @@ const (
 	countedOps  = 100_000
 	collections = 5
 
-	// Keys in Redis must not go before they are counted, nor stay long after; and among few of them other memory shows.
+	// Keys in Redis must not go before they are counted, nor stay long after; and among few of them other
+	// memory shows.
 	remoteKeysLast = time.Minute
 	minRemoteKeys  = 10_000
 )
@@ -30,8 +31,8 @@ type footprint struct {
 	redisBytesPerKey *float64 // as the server tells, all in
 }
 
-// footprint fills a new limiter with every key, calls filled when it is in this process, and then makes calls on it while nothing
-// else allocates. With a Redis server in the same process nothing can be measured.
+// footprint fills a new limiter with every key, calls filled when it is in this process, and then makes calls
+// on it while nothing else allocates. With a Redis server in the same process nothing can be measured.
 func (p plan) footprint(ctx context.Context, name string, filled func()) (f footprint, err error) {
 	limit := p.limit
 	switch {
@@ -89,8 +90,8 @@ func (p plan) footprint(ctx context.Context, name string, filled func()) (f foot
 	return f, nil
 }
 
-// footprintThere is the footprint of a limiter in another process, by what its allocator has handed out: with the keys, which it
-// copies.
+// footprintThere is the footprint of a limiter in another process, by what its allocator has handed out: with
+// the keys, which it copies.
 func (p plan) footprintThere(ctx context.Context, name string, l peer.Limiter) (f footprint, err error) {
 	before, err := l.Process.Memory(ctx)
 	if err != nil {
@@ -106,7 +107,8 @@ func (p plan) footprintThere(ctx context.Context, name string, l peer.Limiter) (
 	return f, err
 }
 
-// Footprint is what a limiter costs in memory, and the garbage collector with it. What is null could not be measured.
+// Footprint is what a limiter costs in memory, and the garbage collector with it. What is null could not be
+// measured.
 type Footprint struct {
 	Limiter     string    `json:"limiter"`
 	Failed      string    `json:"failed"`
@@ -114,14 +116,14 @@ type Footprint struct {
 	BytesPerKey []float64 `json:"memory_per_key_bytes"` // each time that it was measured, as all that follows
 	AllocsPerOp []float64 `json:"allocations_per_op"`
 
-	// A forced collection with all keys in place, and the longest that it stopped all goroutines. The keys' own strings, which
-	// the harness holds, have their part in it: that of limiter "" is theirs alone.
+	// A forced collection with all keys in place, and the longest that it stopped all goroutines. The keys'
+	// own strings, which the harness holds, have their part in it: that of limiter "" is theirs alone.
 	Collection []float64 `json:"gc_ms"`
 	Pause      []float64 `json:"gc_pause_us"`
 }
 
-// Footprints measures, for each limiter that the command compares, its memory with all keys in it, so many times. It leaves
-// out what can not be had here.
+// Footprints measures, for each limiter that the command compares, its memory with all keys in it, so many
+// times. It leaves out what can not be had here.
 func (c *Command) Footprints(ctx context.Context, times int, progress func(part float64, doing string)) (out []Footprint, err error) {
 	p, names, err := c.prepare(ctx, c.Window)
 	if err != nil {
@@ -173,8 +175,8 @@ func (f *Footprint) collect() {
 	}
 }
 
-// liveHeap is the size of what is reachable. A second collection ends the sweep of the first, and takes what finalizers let go: one
-// goroutine runs these in turn, so the end of one that was set last is waited for.
+// liveHeap is the size of what is reachable. A second collection ends the sweep of the first, and takes what
+// finalizers let go: one goroutine runs these in turn, so the end of one that was set last is waited for.
 func liveHeap() uint64 {
 	ran := make(chan struct{})
 	runtime.SetFinalizer(new(*int), func(**int) { close(ran) })

@@ -16,7 +16,8 @@ import (
 	"github.com/trypema/trypema/internal/cli/store"
 )
 
-// printable is a result for people, and for programs that read lines; its JSON is for programs that read documents.
+// printable is a result for people, and for programs that read lines; its JSON is for programs that read
+// documents.
 type printable interface {
 	table(io.Writer) error
 	csv(io.Writer) error

@@ -22,8 +22,9 @@ const (
 	embeddedWindow   = time.Hour // for the embedded server, which may be slow, and whose keys end with it
 )
 
-// settlement runs a smaller workload within one window, and returns how much was admitted, after it is sure that Redis has
-// been told of exactly that; nil for a limiter that has nothing to tell, or where it took too long.
+// settlement runs a smaller workload within one window, and returns how much was admitted, after it is sure
+// that Redis has been told of exactly that; nil for a limiter that has nothing to tell, or where it took too
+// long.
 func (p plan) settlement(ctx context.Context, name string, progress func(part float64)) (_ *uint64, err error) {
 	if p.limit.Server.Provider() != store.Hybrid || !peer.IsOurs(name) {
 		return nil, nil
@@ -44,9 +45,9 @@ func (p plan) settlement(ctx context.Context, name string, progress func(part fl
 	return r.settled, err
 }
 
-// reconcile has all instances tell Redis what they have decided, and compares what Redis then holds with what was admitted
-// and denied. If all of that lies within a window, both are equal, and it returns what was admitted. Otherwise no key may
-// hold more than it is allowed.
+// reconcile has all instances tell Redis what they have decided, and compares what Redis then holds with what
+// was admitted and denied. If all of that lies within a window, both are equal, and it returns what was
+// admitted. Otherwise no key may hold more than it is allowed.
 func (s *session) reconcile(ctx context.Context, admitted, denied uint64) (*uint64, error) {
 	if err := s.limiter.Flush(ctx); err != nil {
 		return nil, err

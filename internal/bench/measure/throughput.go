@@ -18,9 +18,9 @@ import (
 	"github.com/trypema/trypema/internal/proof/poisson"
 )
 
-// sampleEvery is how many calls there are to one that is timed in max mode, where the two clock reads cost as much as
-// a call; sampleEveryRemote is that for calls to a server, which are fewer, while the many histograms of their many workers
-// are in no cache. They are prime, so that they fall into step with no sequence.
+// sampleEvery is how many calls there are to one that is timed in max mode, where the two clock reads cost as
+// much as a call; sampleEveryRemote is that for calls to a server, which are fewer, while the many histograms
+// of their many workers are in no cache. They are prime, so that they fall into step with no sequence.
 const (
 	sampleEvery       = 61
 	sampleEveryRemote = 7
@@ -74,8 +74,8 @@ func (w *worker) call() {
 
 func (w *worker) clock() time.Duration { return time.Since(w.base) }
 
-// flatOut calls as often as it can, and times some of the calls. It makes a few in any case, also where it comes to run only when the
-// time is over.
+// flatOut calls as often as it can, and times some of the calls. It makes a few in any case, also where it
+// comes to run only when the time is over.
 func (w *worker) flatOut(stop *atomic.Bool) {
 	untimed := sampleEvery - 1
 	if w.limiter.Waits() {
@@ -94,8 +94,9 @@ func (w *worker) flatOut(stop *atomic.Bool) {
 	}
 }
 
-// onSchedule makes burst calls at each instant of a Poisson process, and times every call from the instant at which it
-// was due: when one is late because those before it were slow, that is part of its latency. The first that is due is made in any case.
+// onSchedule makes burst calls at each instant of a Poisson process, and times every call from the instant at
+// which it was due: when one is late because those before it were slow, that is part of its latency. The
+// first that is due is made in any case.
 func (w *worker) onSchedule(stop *atomic.Bool, perSecond float64, burst int) {
 	bursts := poisson.New(perSecond / float64(burst))
 	for first := true; w.waitUntil(bursts.Due(), stop) || first && bursts.Due() <= w.clock(); bursts.Next() {
@@ -108,8 +109,9 @@ func (w *worker) onSchedule(stop *atomic.Bool, perSecond float64, burst int) {
 	w.skipped += bursts.SkipTo(w.clock()) * uint64(burst)
 }
 
-// waitUntil returns at the instant due, or at once when that has passed; false when it was stopped. The operating
-// system wakes a sleeper a millisecond late, so the last part of the wait is spent awake; but not by the many who call a server.
+// waitUntil returns at the instant due, or at once when that has passed; false when it was stopped. The
+// operating system wakes a sleeper a millisecond late, so the last part of the wait is spent awake; but not
+// by the many who call a server.
 func (w *worker) waitUntil(due time.Duration, stop *atomic.Bool) bool {
 	const nap = 20 * time.Millisecond
 	awake := 2 * time.Millisecond
@@ -149,8 +151,8 @@ type audit struct {
 	settled           *uint64 // admitted, by what Redis was told, where it could be compared with what was admitted
 }
 
-// session is one limiter under the workload, in which every key is already known. Its workers go on where they stopped,
-// so that it can be driven in turns with others.
+// session is one limiter under the workload, in which every key is already known. Its workers go on where
+// they stopped, so that it can be driven in turns with others.
 type session struct {
 	plan
 	name    string
@@ -166,7 +168,8 @@ type session struct {
 // span is a time from an instant to another.
 type span struct{ from, until time.Time }
 
-// active notes that calls were made from an instant until now. A pause shorter than a window is taken for none.
+// active notes that calls were made from an instant until now. A pause shorter than a window is taken for
+// none.
 func (s *session) active(from time.Time) {
 	now := time.Now()
 	if last := len(s.spans) - 1; last >= 0 && from.Sub(s.spans[last].until) < s.limit.Options.Window {
@@ -208,8 +211,9 @@ func (p plan) open(ctx context.Context, name string) (*session, error) {
 	return s, nil
 }
 
-// fill makes every key known. With hybrid the first of many keys may have been idle for too long by the time the last has
-// its lease, and few workers that wait for each would never have all of them in use; so it goes on until hardly any waits.
+// fill makes every key known. With hybrid the first of many keys may have been idle for too long by the time
+// the last has its lease, and few workers that wait for each would never have all of them in use; so it goes
+// on until hardly any waits.
 func (s *session) fill(ctx context.Context) error {
 	var cold time.Duration // how long it took first
 	for range maxFills {
@@ -251,8 +255,8 @@ func (s *session) where() store.Where {
 	return w
 }
 
-// wake is for a limiter that others had their turn after. The keys of one that is hybrid have been idle meanwhile, and may have
-// no lease any more.
+// wake is for a limiter that others had their turn after. The keys of one that is hybrid have been idle
+// meanwhile, and may have no lease any more.
 func (s *session) wake(ctx context.Context) error {
 	if s.limiter.Provider != store.Hybrid {
 		return nil
@@ -293,8 +297,8 @@ func (p plan) measure(ctx context.Context, name string, duration time.Duration, 
 	return r, err
 }
 
-// fill calls each instance once for every key, from as many goroutines as the workload has or as make good use of a server,
-// and returns how many calls were allowed.
+// fill calls each instance once for every key, from as many goroutines as the workload has or as make good
+// use of a server, and returns how many calls were allowed.
 func fill(ctx context.Context, name string, l peer.Limiter, w *workload) (uint64, error) {
 	verbs, callers := l.Verbs(), len(w.sequences)
 	if l.Remote() {
@@ -462,7 +466,8 @@ func (s *session) sum() run {
 	return r
 }
 
-// watch reports the progress of what the caller does meanwhile, which takes the duration, until the function that it returns is called.
+// watch reports the progress of what the caller does meanwhile, which takes the duration, until the function
+// that it returns is called.
 func watch(ctx context.Context, duration time.Duration, progress func(part float64)) (watched func()) {
 	ctx, stop := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
@@ -492,9 +497,9 @@ func wait(ctx context.Context, duration time.Duration, progress func(part float6
 	}
 }
 
-// verify checks the premises of a session: that it touched the keys it should, that the limiter still knows them, and
-// that what was admitted fits to what was offered, and to what Redis was told. A limiter of another library may admit too much,
-// which is reported; ours may not.
+// verify checks the premises of a session: that it touched the keys it should, that the limiter still knows
+// them, and that what was admitted fits to what was offered, and to what Redis was told. A limiter of another
+// library may admit too much, which is reported; ours may not.
 func (s *session) verify(ctx context.Context) (a audit, err error) {
 	defer func() {
 		if err != nil {
@@ -534,7 +539,8 @@ func (s *session) verify(ctx context.Context) (a audit, err error) {
 	}
 	admitted := r.allowed + s.filled
 	a.admittedToLimit = float64(admitted) / float64(permitted)
-	// What a hybrid instance has on lease no other can admit, nor can it do so itself where it comes too late.
+	// What a hybrid instance has on lease no other can admit, nor can it do so itself where it comes too
+	// late.
 	hybrid := s.limiter.Provider == store.Hybrid
 	if hybrid {
 		allCalm = false

@@ -12,8 +12,8 @@ const (
 	maxSequence = 1 << 22
 )
 
-// workload is what the workers will ask for, made before the clock starts: the hot loop only walks it. Each worker has
-// a sequence of its own, which it walks in circles.
+// workload is what the workers will ask for, made before the clock starts: the hot loop only walks it. Each
+// worker has a sequence of its own, which it walks in circles.
 type workload struct {
 	keys      []string
 	sequences [][]uint32 // indexes of keys; the length is a power of two
@@ -63,8 +63,8 @@ func (w *workload) offered(calls []uint64) []uint64 {
 	return counts
 }
 
-// verify checks that the calls went where the flags say: the number of different keys, and of calls to the first one, are what the
-// distribution predicts for as many independent draws, within what chance may add.
+// verify checks that the calls went where the flags say: the number of different keys, and of calls to the
+// first one, are what the distribution predicts for as many independent draws, within what chance may add.
 func (w *workload) verify(calls, counts []uint64) (touched, expected int, err error) {
 	part := w.hot // of the calls, to the first key
 	if w.hot == 0 || len(w.keys) == 1 {
@@ -105,9 +105,10 @@ func (w *workload) verify(calls, counts []uint64) (touched, expected int, err er
 	return touched, expected, nil
 }
 
-// byChance is how far a sum of independent values may lie from its mean, given its variance and by how much a value may be above its own
-// mean. By the inequality of Bennett it lies further away less than once in 10⁸ times, also in a run with few calls. The number of empty
-// bins is such a sum, too (Vatutin and Mikhailov, 1982).
+// byChance is how far a sum of independent values may lie from its mean, given its variance and by how much a
+// value may be above its own mean. By the inequality of Bennett it lies further away less than once in 10⁸
+// times, also in a run with few calls. The number of empty bins is such a sum, too (Vatutin and Mikhailov,
+// 1982).
 func byChance(variance, most float64) float64 {
 	const unlikely = 19.2           // ln(2 × 10⁸)
 	variance = max(variance, 1e-12) // which a subtraction may have made negative

@@ -53,7 +53,8 @@ func TestWorkloadIsWhatItSays(t *testing.T) {
 	}
 }
 
-// TestShortRunsAreWhatTheySay: on a machine that is slow few calls are made, of which chance makes more than of many.
+// TestShortRunsAreWhatTheySay: on a machine that is slow few calls are made, of which chance makes more than
+// of many.
 func TestShortRunsAreWhatTheySay(t *testing.T) {
 	for _, keys := range []int{1, 2, 10, 2000} {
 		for _, hot := range []float64{0, 0.0001, 0.2, 0.9, 1} {
@@ -69,8 +70,8 @@ func TestShortRunsAreWhatTheySay(t *testing.T) {
 	}
 }
 
-// TestByChance: a Poisson count lies further from its mean than is taken for chance less than once in 10⁷ times, and not so much less that
-// nothing would be found.
+// TestByChance: a Poisson count lies further from its mean than is taken for chance less than once in 10⁷
+// times, and not so much less that nothing would be found.
 func TestByChance(t *testing.T) {
 	for _, mean := range []float64{1e-6, 0.01, 0.2, 1, 5, 61, 1000} {
 		far, p := byChance(mean, 1), math.Exp(-mean)

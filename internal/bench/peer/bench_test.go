@@ -11,8 +11,9 @@ import (
 	"github.com/trypema/trypema/internal/cli/store"
 )
 
-// BenchmarkPeers is every limiter under the workloads that the design sets marks for, each warmed up for a window. For
-// ratios that survive a noisy machine use bench measure --compare, which lets the limiters take turns.
+// BenchmarkPeers is every limiter under the workloads that the design sets marks for, each warmed up for a
+// window. For ratios that survive a noisy machine use bench measure --compare, which lets the limiters take
+// turns.
 func BenchmarkPeers(b *testing.B) {
 	for _, workload := range []struct {
 		name  string

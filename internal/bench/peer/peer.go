@@ -1,13 +1,13 @@
-// Package peer drives rate limiters of different libraries through one verb, each set up the way its users would set
-// it up for a limit per key, and all to the same limit: at most Capacity in a Window.
+// Package peer drives rate limiters of different libraries through one verb, each set up the way its users
+// would set it up for a limit per key, and all to the same limit: at most Capacity in a Window.
 //
-// What is fair here: every peer gets the same key strings and keeps its state per key; none has to parse, copy or hash
-// a key in another way than its own; a library whose verb also formats HTTP headers gets that switched off where it can
-// be; stores keep their own defaults for size and cleaning. What "at most Capacity in a Window" comes to differs by
-// algorithm, and is what the accuracy of a benchmark shows.
+// What is fair here: every peer gets the same key strings and keeps its state per key; none has to parse,
+// copy or hash a key in another way than its own; a library whose verb also formats HTTP headers gets that
+// switched off where it can be; stores keep their own defaults for size and cleaning. What "at most Capacity
+// in a Window" comes to differs by algorithm, and is what the accuracy of a benchmark shows.
 //
-// Those that keep their counts in Redis get a client for each instance, all made in the same way, and keys of their own, which
-// no other run knows and which Redis drops by itself.
+// Those that keep their counts in Redis get a client for each instance, all made in the same way, and keys of
+// their own, which no other run knows and which Redis drops by itself.
 package peer
 
 import (
@@ -61,16 +61,16 @@ type Limiter struct {
 	// Len is the number of keys held, by an instance; nil where the library does not tell.
 	Len func() int
 
-	// Flush returns when Redis has been told of all calls, and Settled what it then holds of a key; nil where there is nothing
-	// to tell.
+	// Flush returns when Redis has been told of all calls, and Settled what it then holds of a key; nil where
+	// there is nothing to tell.
 	Flush   func(context.Context) error
 	Settled func(ctx context.Context, key string) (admitted, declined uint64, err error)
 
 	// Provider is where the counts are kept: store.Local, Redis or Hybrid.
 	Provider string
 
-	// Process is where the limiter is, if not in this one; nil for most. It can make the calls of a workload there, while Allow
-	// asks it for each.
+	// Process is where the limiter is, if not in this one; nil for most. It can make the calls of a workload
+	// there, while Allow asks it for each.
 	Process *rustpeer.Process
 
 	// Close ends what the limiter runs in the background.
@@ -177,9 +177,9 @@ func NamesIn(provider string) []string {
 	return names
 }
 
-// Open returns a new limiter without any state. The name is one of Names or Variants; for one that keeps its counts in Redis,
-// the limit has a Server. One that is written in Rust is built first, if it is not yet, which takes a minute or two. The error is
-// a *MissingError for a limiter that can not be had.
+// Open returns a new limiter without any state. The name is one of Names or Variants; for one that keeps its
+// counts in Redis, the limit has a Server. One that is written in Rust is built first, if it is not yet,
+// which takes a minute or two. The error is a *MissingError for a limiter that can not be had.
 func Open(ctx context.Context, name string, l Limit) (Limiter, error) {
 	if IsOurs(name) {
 		return openTrypema(cmp.Or(variants[name], l.Server.Provider()), l)
@@ -233,8 +233,8 @@ func (l Limit) strategy(p store.Instance) trypema.Limiter {
 	return p.Absolute()
 }
 
-// With the patience of the other clients, ours decides nothing without Redis that they would not fail at. Such a decision
-// is a failure here: it says nothing about Redis.
+// With the patience of the other clients, ours decides nothing without Redis that they would not fail at.
+// Such a decision is a failure here: it says nothing about Redis.
 func openTrypemaRemote(provider string, l Limit) (Limiter, error) {
 	limits, err := l.Server.Limits(provider, redislimit.Options{Options: l.Options, Timeout: l.Server.Patience()})
 	if err != nil {
@@ -268,8 +268,8 @@ func openTrypemaRemote(provider string, l Limit) (Limiter, error) {
 // bucket is a token bucket of x/time/rate. It refills at the rate and holds at most the capacity.
 func bucket(l Limit) *rate.Limiter { return rate.NewLimiter(rate.Limit(l.Rate), int(l.Capacity)) }
 
-// x/time/rate has no keys. The usual way to give it some is a sync.Map of limiters, looked up first, so that a known
-// key costs no allocation.
+// x/time/rate has no keys. The usual way to give it some is a sync.Map of limiters, looked up first, so that
+// a known key costs no allocation.
 func openXTimeSyncMap(_ context.Context, l Limit) (Limiter, error) {
 	return perKey(func() *rate.Limiter { return bucket(l) }), nil
 }
@@ -321,8 +321,9 @@ func openGoLimiter(_ context.Context, l Limit) (Limiter, error) {
 	}, nil
 }
 
-// throttled is GCRA: the same limit is a rate of Capacity per Window with Capacity at once, which it calls a burst of
-// one less. Its store has no bound of keys here: the bound it can have is an LRU that would slow it down.
+// throttled is GCRA: the same limit is a rate of Capacity per Window with Capacity at once, which it calls a
+// burst of one less. Its store has no bound of keys here: the bound it can have is an LRU that would slow it
+// down.
 func openThrottled(_ context.Context, l Limit) (Limiter, error) {
 	ctx := context.Background()
 	store, err := memstore.NewCtx(0)
@@ -354,8 +355,8 @@ func openUlule(_ context.Context, l Limit) (Limiter, error) {
 	}}, nil
 }
 
-// httprate weighs the counts of two fixed windows. Its only verb that decides and records is OnLimit, made for a
-// handler; with empty names for its headers it leaves the response alone.
+// httprate weighs the counts of two fixed windows. Its only verb that decides and records is OnLimit, made
+// for a handler; with empty names for its headers it leaves the response alone.
 func openHTTPRate(_ context.Context, l Limit) (Limiter, error) {
 	h := httprate.NewRateLimiter(int(l.Capacity), l.Options.Window, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
 	request, err := http.NewRequest(http.MethodGet, "/", http.NoBody)
@@ -383,8 +384,8 @@ func openTollbooth(_ context.Context, l Limit) (Limiter, error) {
 	return Limiter{Allow: func(key string) (bool, error) { return !t.LimitReached(key), nil }}, nil
 }
 
-// governor is GCRA in a concurrent map; rust-trypema is the library that first described what ours does, with the same
-// strategies and options. What they are set up with stands beside them, in internal/bench/rust.
+// governor is GCRA in a concurrent map; rust-trypema is the library that first described what ours does, with
+// the same strategies and options. What they are set up with stands beside them, in internal/bench/rust.
 func openRust(limiter, provider string) func(context.Context, Limit) (Limiter, error) {
 	return func(ctx context.Context, l Limit) (Limiter, error) {
 		settings := rustpeer.Settings{
@@ -451,8 +452,8 @@ func openRedisRate(_ context.Context, l Limit) (Limiter, error) {
 	}), nil
 }
 
-// redis-cell is GCRA in a module of the server. It takes a rate as a count in whole seconds, and a burst of one less than
-// may come at once.
+// redis-cell is GCRA in a module of the server. It takes a rate as a count in whole seconds, and a burst of
+// one less than may come at once.
 func openRedisCell(_ context.Context, l Limit) (Limiter, error) {
 	ctx, prefix := context.Background(), store.Prefix()
 	count, seconds := inWholeSeconds(l.Capacity, l.Options.Window)
@@ -475,7 +476,8 @@ func openRedisCell(_ context.Context, l Limit) (Limiter, error) {
 	return limiter, nil
 }
 
-// inWholeSeconds is a rate of n per window as a count per whole number of seconds, in the smallest numbers there are.
+// inWholeSeconds is a rate of n per window as a count per whole number of seconds, in the smallest numbers
+// there are.
 func inWholeSeconds(n uint64, window time.Duration) (count, seconds uint64) {
 	count, seconds = n*uint64(time.Second), uint64(window)
 	a, b := count, seconds

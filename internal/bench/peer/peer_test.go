@@ -57,8 +57,8 @@ func TestEveryPeerHasTheSameLimit(t *testing.T) {
 
 const cellCapacity = 6
 
-// withCell returns a server whose CL.THROTTLE counts up to the limit, and looks at what it was asked. It is not redis-cell:
-// what that decides is not tested here.
+// withCell returns a server whose CL.THROTTLE counts up to the limit, and looks at what it was asked. It is
+// not redis-cell: what that decides is not tested here.
 func withCell(t *testing.T) *miniredis.Miniredis {
 	m := miniredis.RunT(t)
 	counts := make(map[string]int)

@@ -12,8 +12,8 @@ import (
 	"github.com/trypema/trypema/internal/bench/measure"
 )
 
-// document is a report: where and when it was measured, and all that was. Its JSON is kept in the folder of the report, so that one that was interrupted can
-// go on, and a complete one can be drawn again.
+// document is a report: where and when it was measured, and all that was. Its JSON is kept in the folder of
+// the report, so that one that was interrupted can go on, and a complete one can be drawn again.
 type document struct {
 	Effort    string    `json:"effort"`
 	Machine   machine   `json:"machine"`
@@ -81,7 +81,8 @@ func (d *document) step(id string) *result {
 	return nil
 }
 
-// row is the row of a limiter in a comparison, or in one case of several; nil if it was not measured or has failed.
+// row is the row of a limiter in a comparison, or in one case of several; nil if it was not measured or has
+// failed.
 func (d *document) row(step, label, limiter string) *measure.Compared {
 	r := d.step(step)
 	if r == nil || r.Comparison == nil {

@@ -294,7 +294,8 @@ func stepPlots(all []measure.Accuracy) ([]byte, error) {
 	return figure.SVG(figure.Width, vg.Length(len(rows))*4.2*vg.Centimeter, rows...)
 }
 
-// stepTop is how much of a step is shown: all that can come in, which is ten times the limit, and what is a bit more by chance.
+// stepTop is how much of a step is shown: all that can come in, which is ten times the limit, and what is a
+// bit more by chance.
 const stepTop = 12
 
 func stepPlot(a measure.Accuracy) *plot.Plot {
@@ -323,7 +324,8 @@ func stepPlot(a measure.Accuracy) *plot.Plot {
 	return p
 }
 
-// strategiesPlot shows a step to ten times the limit under both strategies of ours; nil if either was not measured.
+// strategiesPlot shows a step to ten times the limit under both strategies of ours; nil if either was not
+// measured.
 func (d *document) strategiesPlot() *plot.Plot {
 	p := &curves{Plot: figure.Blank("windows", "admitted ÷ limit")}
 	figure.Grid(p.Plot)

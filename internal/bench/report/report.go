@@ -1,6 +1,7 @@
-// Package report measures this library beside all others in every respect, in one run, and writes a page with pictures and a table.
-// What is measured is a list of command lines of bench measure (steps.go). Each is a step, after which all that was measured is on
-// disk; so a report can be interrupted at any time, and goes on when the same command is given again.
+// Package report measures this library beside all others in every respect, in one run, and writes a page with
+// pictures and a table. What is measured is a list of command lines of bench measure (steps.go). Each is a
+// step, after which all that was measured is on disk; so a report can be interrupted at any time, and goes on
+// when the same command is given again.
 package report
 
 import (
@@ -236,7 +237,8 @@ type runner struct {
 	bar    *screen.Bar
 }
 
-// run measures the steps that the folder has no result of, and returns all that is known then; nil if nothing was to be had.
+// run measures the steps that the folder has no result of, and returns all that is known then; nil if nothing
+// was to be had.
 func (r *runner) run(ctx context.Context) (_ *document, err error) {
 	r.bar = screen.NewBar(r.out.Err)
 	defer r.bar.Clear()
@@ -301,7 +303,8 @@ func startServer(ctx context.Context, modules ...string) (*realredis.Server, err
 
 var errInterrupted = errors.New("interrupted; the same command goes on from here")
 
-// resume returns the document that is to be completed: a new one, unless the folder has one that was interrupted.
+// resume returns the document that is to be completed: a new one, unless the folder has one that was
+// interrupted.
 func (r *runner) resume(m machine) (*document, error) {
 	d, err := load(r.Out)
 	if err != nil {

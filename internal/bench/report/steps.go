@@ -37,7 +37,8 @@ func efforts() (quick, standard, full effort) {
 	return quick, standard, full
 }
 
-// step is one measurement, after which a report can be interrupted without loss. Exactly one kind of result comes of it.
+// step is one measurement, after which a report can be interrupted without loss. Exactly one kind of result
+// comes of it.
 type step struct {
 	ID    string
 	Title string
@@ -188,8 +189,8 @@ var marked = map[string]string{
 	"hybrid-hot": besideLocal, "hybrid-100k": besideLocal,
 }
 
-// again are the steps of another pass: a machine that is shared has moods that last longer than a step. A quick report has no time for the
-// longest of them.
+// again are the steps of another pass: a machine that is shared has moods that last longer than a step. A
+// quick report has no time for the longest of them.
 func (e effort) again(steps []step, pass int) (again []step) {
 	for _, s := range steps {
 		limiters, ok := marked[s.ID]

@@ -1,6 +1,6 @@
-// Package rustpeer drives rate limiters that are written in Rust, by the program in internal/bench/rust: each limiter in a process
-// of its own, which makes the calls of a workload itself, by threads of its own, and is told by pipe when to begin and to
-// end. So a measurement can let limiters of both languages take turns.
+// Package rustpeer drives rate limiters that are written in Rust, by the program in internal/bench/rust: each
+// limiter in a process of its own, which makes the calls of a workload itself, by threads of its own, and is
+// told by pipe when to begin and to end. So a measurement can let limiters of both languages take turns.
 package rustpeer
 
 import (
@@ -35,9 +35,10 @@ var build struct {
 	err  error
 }
 
-// Build builds the program, and the module redis-cell, unless that has been done, and returns the folder of what was built. It takes a
-// minute or two the first time. The error is a *MissingError where cargo or the sources are not there. A test builds only where it
-// explores, and without optimization, as it does not measure.
+// Build builds the program, and the module redis-cell, unless that has been done, and returns the folder of
+// what was built. It takes a minute or two the first time. The error is a *MissingError where cargo or the
+// sources are not there. A test builds only where it explores, and without optimization, as it does not
+// measure.
 func Build(ctx context.Context) (dir string, err error) {
 	build.Lock()
 	defer build.Unlock()

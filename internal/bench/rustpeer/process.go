@@ -118,7 +118,8 @@ func (p *Process) ask(ctx context.Context, request, answer any) error {
 	return json.Unmarshal(line, answer)
 }
 
-// Workload gives the process a number of keys, and the sequence of indexes of them that each worker will walk.
+// Workload gives the process a number of keys, and the sequence of indexes of them that each worker will
+// walk.
 func (p *Process) Workload(ctx context.Context, keys int, sequences [][]uint32) (err error) {
 	f, err := os.CreateTemp("", program+"-*")
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package flags makes every complaint about a flag say the same three things: its name, its value and the rule.
+// Package flags makes every complaint about a flag say the same three things: its name, its value and the
+// rule.
 package flags
 
 import (
@@ -56,8 +57,8 @@ func OneOf(name, value string, words ...string) error {
 	return &Error{name, strconv.Quote(value), "one of " + strings.Join(words, ", ")}
 }
 
-// Mappers replaces kong's parsers of numbers and durations, whose messages name neither the flag nor the rule in a
-// form that is the same for all of them.
+// Mappers replaces kong's parsers of numbers and durations, whose messages name neither the flag nor the rule
+// in a form that is the same for all of them.
 func Mappers() []kong.Option {
 	return []kong.Option{
 		kong.KindMapper(reflect.Float64, mapper("a number", func(s string) (float64, error) {

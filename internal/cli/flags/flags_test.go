@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// FuzzLimit: the flags of a limit are taken with a capacity of at least 1, or refused by a complaint about a flag, which speaks of no
-// field of the library.
+// FuzzLimit: the flags of a limit are taken with a capacity of at least 1, or refused by a complaint about a
+// flag, which speaks of no field of the library.
 func FuzzLimit(f *testing.F) {
 	f.Add(100., int64(10*time.Second), int64(time.Second), true, 1.5)
 	f.Add(0.01, int64(time.Second), int64(0), false, 1.)

@@ -16,9 +16,9 @@ type Limit struct {
 	HardLimitFactor float64
 }
 
-// Resolve checks the flags by the library's own rules, and returns the options with their defaults filled in and the
-// capacity of one window. A zero is refused here because the library takes it for "use the default", which is not
-// what a user who writes 0 means.
+// Resolve checks the flags by the library's own rules, and returns the options with their defaults filled in
+// and the capacity of one window. A zero is refused here because the library takes it for "use the default",
+// which is not what a user who writes 0 means.
 func (l Limit) Resolve() (trypema.Options, uint64, error) {
 	options := trypema.Options{Window: l.Window, HardLimitFactor: l.HardLimitFactor}
 	if l.Bucket != nil {

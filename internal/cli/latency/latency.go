@@ -7,8 +7,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Histogram counts latencies from a nanosecond to a minute with three significant digits, in a size that does not grow.
-// It is not safe for concurrent use.
+// Histogram counts latencies from a nanosecond to a minute with three significant digits, in a size that does
+// not grow. It is not safe for concurrent use.
 type Histogram struct{ h *hdrhistogram.Histogram }
 
 // NewHistogram returns an empty Histogram.
@@ -40,8 +40,8 @@ func (h Histogram) Percentiles() Percentiles {
 	return Percentiles{P50: at[0], P95: at[1], P99: at[2], P999: at[3], Max: at[4]}
 }
 
-// Decode reads a Histogram from the text that HdrHistogram libraries of all languages exchange, which must have the bounds of
-// NewHistogram.
+// Decode reads a Histogram from the text that HdrHistogram libraries of all languages exchange, which must
+// have the bounds of NewHistogram.
 func Decode(text string) (Histogram, error) {
 	h, err := hdrhistogram.Decode([]byte(text))
 	return Histogram{h}, err
@@ -59,8 +59,8 @@ type Point struct {
 // curve are the quantiles that tell a distribution with a long tail.
 var curve = []float64{0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999, 1}
 
-// Curve reads the Histogram at many quantiles, none of which is so far out that fewer than ten latencies lie beyond, but the
-// maximum.
+// Curve reads the Histogram at many quantiles, none of which is so far out that fewer than ten latencies lie
+// beyond, but the maximum.
 func (h Histogram) Curve() (points []Point) {
 	n := float64(h.Count())
 	for _, q := range curve {

@@ -1,4 +1,5 @@
-// Package screen writes what a command has to say: tables, JSON, a progress bar, and numbers a person can read.
+// Package screen writes what a command has to say: tables, JSON, a progress bar, and numbers a person can
+// read.
 package screen
 
 import (
@@ -74,8 +75,8 @@ func Table(w io.Writer, head []string, rows [][]string) error {
 // width is that of a terminal, in columns.
 const width = 80
 
-// Fold returns the text as lines of at most 80 columns, where its words are not longer. The mark stands before the first line, and as much space
-// before each other one.
+// Fold returns the text as lines of at most 80 columns, where its words are not longer. The mark stands
+// before the first line, and as much space before each other one.
 func Fold(mark, text string) string {
 	indent := utf8.RuneCountInString(mark)
 	var out strings.Builder

@@ -6,8 +6,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 )
 
-// embedded is a miniredis in this process. Its clock is the real one, but keys with a time to live go only when it is told
-// how much time has passed, by a goroutine here.
+// embedded is a miniredis in this process. Its clock is the real one, but keys with a time to live go only
+// when it is told how much time has passed, by a goroutine here.
 type embedded struct {
 	redis *miniredis.Miniredis
 	stop  chan struct{}
@@ -30,9 +30,10 @@ func newEmbedded(shortest time.Duration) *embedded {
 	return e
 }
 
-// age lets time pass for the keys. All of them age by as much, and one may have been written just before; so they age at
-// half the speed, and by no more than half of the shortest life at once. Then a key lives for at least its time to live,
-// which makes a limiter keep its promise, and for about twice that where there are not too many to look at.
+// age lets time pass for the keys. All of them age by as much, and one may have been written just before; so
+// they age at half the speed, and by no more than half of the shortest life at once. Then a key lives for at
+// least its time to live, which makes a limiter keep its promise, and for about twice that where there are
+// not too many to look at.
 func (e *embedded) age(shortest time.Duration) {
 	defer close(e.ended)
 	pause := max(shortest/2, time.Millisecond)

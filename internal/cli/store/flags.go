@@ -1,4 +1,5 @@
-// Package store turns the flags that say where limits keep their counts into a Redis server and clients of it.
+// Package store turns the flags that say where limits keep their counts into a Redis server and clients of
+// it.
 package store
 
 import (
@@ -150,7 +151,8 @@ func parse(text string) (address, error) {
 	return a, nil
 }
 
-// isHost reports whether the host of a URL is one: net/url takes "h:1" in "redis://h:1:" for its name, and brackets anywhere.
+// isHost reports whether the host of a URL is one: net/url takes "h:1" in "redis://h:1:" for its name, and
+// brackets anywhere.
 func isHost(u *url.URL) bool {
 	name := u.Hostname()
 	return name != "" && !strings.ContainsAny(name, "[]") && (!strings.Contains(name, ":") || strings.HasPrefix(u.Host, "["))

@@ -11,8 +11,8 @@ import (
 	"github.com/trypema/trypema/internal/cli/flags"
 )
 
-// FuzzFlags: whatever --redis says, it is an address that a client can dial, or a complaint that names the flag; and a password is not
-// shown in either.
+// FuzzFlags: whatever --redis says, it is an address that a client can dial, or a complaint that names the
+// flag; and a password is not shown in either.
 func FuzzFlags(f *testing.F) {
 	for _, text := range []string{
 		"redis://h", "rediss://u:p@h:1/15", "redis://[::1]:6379", "redis://a,b:7000,c", "h", "", ",", "redis://", "redis://h:99999",

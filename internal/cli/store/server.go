@@ -31,13 +31,14 @@ import (
 const (
 	connectTimeout = 2500 * time.Millisecond
 
-	// The default of go-redis; and for the embedded server, which is part of this process: when it answers late, the machine is busy.
+	// The default of go-redis; and for the embedded server, which is part of this process: when it answers
+	// late, the machine is busy.
 	patience         = 3 * time.Second
 	embeddedPatience = time.Minute
 )
 
-// Server is a Redis server, or a Cluster of them, that the limits of a run live in. A nil *Server stands for limits that
-// live in this process.
+// Server is a Redis server, or a Cluster of them, that the limits of a run live in. A nil *Server stands for
+// limits that live in this process.
 type Server struct {
 	address  address
 	host     string // that a certificate names; empty for that of the address
@@ -53,9 +54,10 @@ type Server struct {
 	own      redis.UniversalClient
 }
 
-// Open returns the server that the flags name, after it has answered; nil if the provider is local. Without --redis it
-// starts an embedded one, which forgets no key before the time shortest: no limit must need its keys for less. The error
-// names the server and what is wrong. A server that does not answer within connectTimeout is such an error.
+// Open returns the server that the flags name, after it has answered; nil if the provider is local. Without
+// --redis it starts an embedded one, which forgets no key before the time shortest: no limit must need its
+// keys for less. The error names the server and what is wrong. A server that does not answer within
+// connectTimeout is such an error.
 func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err error) {
 	if err := f.Check(); err != nil || !f.Remote() {
 		return nil, err
@@ -72,7 +74,8 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 	if err != nil {
 		return nil, err
 	}
-	// What is wrong is said at once and not tried again, so a refusal is not reported as a server that does not answer.
+	// What is wrong is said at once and not tried again, so a refusal is not reported as a server that does
+	// not answer.
 	s.own = s.goRedis(redis.UniversalOptions{MaxRetries: -1, DialerRetries: 1})
 	if err := s.greet(ctx, cmp.Or(f.Patience, connectTimeout)); err != nil {
 		return nil, errors.Join(fmt.Errorf("--redis is %s, which can not be used: %w", s.address, err), s.Close())
@@ -162,8 +165,8 @@ func (s *Server) Where(provider string, window time.Duration) Where {
 	return w
 }
 
-// hybrid is the options of a Hybrid provider. Where a window is shorter than the interval that the flags ask for, as in a
-// measurement with a window of its own, the interval is the window.
+// hybrid is the options of a Hybrid provider. Where a window is shorter than the interval that the flags ask
+// for, as in a measurement with a window of its own, the interval is the window.
 func (s *Server) hybrid(o redislimit.Options) hybridlimit.Options {
 	h := hybridlimit.Options{Options: o, SyncInterval: s.interval}
 	if o.Window > 0 {
@@ -172,10 +175,12 @@ func (s *Server) hybrid(o redislimit.Options) hybridlimit.Options {
 	return h
 }
 
-// Embedded reports whether the server runs in this process, so that what it costs can not be told from what clients do.
+// Embedded reports whether the server runs in this process, so that what it costs can not be told from what
+// clients do.
 func (s *Server) Embedded() bool { return s != nil && s.embedded != nil }
 
-// Close ends the connection of the server's own, and an embedded server. Clients are closed by those who made them, before.
+// Close ends the connection of the server's own, and an embedded server. Clients are closed by those who made
+// them, before.
 func (s *Server) Close() error {
 	if s == nil {
 		return nil
@@ -204,8 +209,8 @@ type silent struct{}
 
 func (silent) Printf(context.Context, string, ...any) {}
 
-// Patience is how long a client waits for an answer, and how long a limiter of ours has to, so that it decides nothing without Redis
-// that other limiters would not fail at.
+// Patience is how long a client waits for an answer, and how long a limiter of ours has to, so that it
+// decides nothing without Redis that other limiters would not fail at.
 func (s *Server) Patience() time.Duration { return s.patience }
 
 // GoRedis returns a new client with the defaults of its library, for the caller to close.
@@ -223,7 +228,8 @@ func (s *Server) goRedis(o redis.UniversalOptions) redis.UniversalClient {
 	return redis.NewUniversalClient(&o)
 }
 
-// Rueidis returns a new client with the defaults of its library, but without a cache, for the caller to close.
+// Rueidis returns a new client with the defaults of its library, but without a cache, for the caller to
+// close.
 func (s *Server) Rueidis() (rueidis.Client, error) {
 	o := rueidis.ClientOption{
 		InitAddress:       s.address.hosts,
@@ -257,13 +263,14 @@ type Limits struct {
 // Addr is where the server is reached, that is no Cluster, as host:port.
 func (s *Server) Addr() string { return s.address.hosts[0] }
 
-// Limits returns new instances of a provider, Redis or Hybrid, as many as the flags say and with the client that they name,
-// and with keys that no run has used before.
+// Limits returns new instances of a provider, Redis or Hybrid, as many as the flags say and with the client
+// that they name, and with keys that no run has used before.
 func (s *Server) Limits(provider string, o redislimit.Options) (*Limits, error) {
 	return newLimits(slices.Repeat([]*Server{s}, s.instances), provider, o)
 }
 
-// LimitsBy are Limits of instances that reach the server, which is no Cluster, each by a proxy at an address of its own.
+// LimitsBy are Limits of instances that reach the server, which is no Cluster, each by a proxy at an address
+// of its own.
 func (s *Server) LimitsBy(addrs []string, provider string, o redislimit.Options) (*Limits, error) {
 	var roads []*Server
 	for _, addr := range addrs {

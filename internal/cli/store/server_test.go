@@ -89,8 +89,8 @@ func limits(t *testing.T, s *Server) *Limits {
 	return p
 }
 
-// TestInstances: they share the limit, by keys of their own. How much of it Hybrid uses depends on how long calls take, as leases end;
-// package hybridlimit holds that in virtual time.
+// TestInstances: they share the limit, by keys of their own. How much of it Hybrid uses depends on how long
+// calls take, as leases end; package hybridlimit holds that in virtual time.
 func TestInstances(t *testing.T) {
 	const c = 60
 	for _, provider := range []string{Redis, Hybrid} {
@@ -240,7 +240,8 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestEmbeddedTime: in the embedded server a key lives for its time to live at least, and for about twice that at most.
+// TestEmbeddedTime: in the embedded server a key lives for its time to live at least, and for about twice
+// that at most.
 func TestEmbeddedTime(t *testing.T) {
 	const life = 200 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
@@ -281,7 +282,8 @@ func gone(t *testing.T, e *embedded, born map[string]time.Time, life time.Durati
 	}
 }
 
-// TestEmbeddedClock: the time that scripts see in the embedded server is the real one. It does not tell what it does.
+// TestEmbeddedClock: the time that scripts see in the embedded server is the real one. It does not tell what
+// it does.
 func TestEmbeddedClock(t *testing.T) {
 	s, err := Flags{Provider: "redis"}.Open(t.Context(), time.Second)
 	if err != nil {

@@ -22,11 +22,12 @@ func (w Work) Add(o Work) Work {
 	return Work{Commands: w.Commands + o.Commands, CPU: w.CPU + o.CPU, Memory: w.Memory + o.Memory}
 }
 
-// limiting are the commands that limiters use, as INFO spells them. What a script calls is part of its own time.
+// limiting are the commands that limiters use, as INFO spells them. What a script calls is part of its own
+// time.
 var limiting = []string{"evalsha", "eval", "cl.throttle"}
 
-// Watch has the server's work counted from now on. The function that it returns tells how much it is by then: nil where
-// the server does not tell, as the embedded one, or one that was started again meanwhile.
+// Watch has the server's work counted from now on. The function that it returns tells how much it is by then:
+// nil where the server does not tell, as the embedded one, or one that was started again meanwhile.
 func (s *Server) Watch(ctx context.Context) func() *Work {
 	before, known := s.work(ctx)
 	return func() *Work {
@@ -39,7 +40,8 @@ func (s *Server) Watch(ctx context.Context) func() *Work {
 	}
 }
 
-// work is what the server has done since it was started, and all the memory it uses. It reports whether it told.
+// work is what the server has done since it was started, and all the memory it uses. It reports whether it
+// told.
 func (s *Server) work(ctx context.Context) (Work, bool) {
 	if s == nil || s.embedded != nil {
 		return Work{}, false

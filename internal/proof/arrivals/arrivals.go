@@ -1,9 +1,10 @@
 // Package arrivals looks for patterns of calls at which a limiter admits more in a window than it may.
 //
-// A limiter that is wrong is wrong at edges: the first event of a group, its last, the instant when it expires, the instant that a
-// denial has named. So gaps between calls are mostly such spans, or a nanosecond or a microsecond beside them. A search that
-// climbs from random beginnings puts them together; a limiter of fixed windows gives itself away after some dozen schedules,
-// and TestFindsWeakLimiters holds how soon others do.
+// A limiter that is wrong is wrong at edges: the first event of a group, its last, the instant when it
+// expires, the instant that a denial has named. So gaps between calls are mostly such spans, or a nanosecond
+// or a microsecond beside them. A search that climbs from random beginnings puts them together; a limiter of
+// fixed windows gives itself away after some dozen schedules, and TestFindsWeakLimiters holds how soon others
+// do.
 package arrivals
 
 import (
@@ -47,9 +48,9 @@ func (s Schedule) String() string {
 	return strings.Join(all, " ")
 }
 
-// Run makes the calls of a schedule in virtual time, and returns those that were admitted. Allow reports whether a call was, and if
-// not, how long it was told to wait. Where calls may wait for each other, they have to be concurrent: no call then waits for the
-// end of another.
+// Run makes the calls of a schedule in virtual time, and returns those that were admitted. Allow reports
+// whether a call was, and if not, how long it was told to wait. Where calls may wait for each other, they
+// have to be concurrent: no call then waits for the end of another.
 func (s Schedule) Run(concurrent bool, allow func(Call) (bool, time.Duration)) (admitted []anywindow.Admission) {
 	var mu sync.Mutex // guards admitted and told
 	var told time.Duration

@@ -100,8 +100,8 @@ func exact() func(arrivals.Call) (bool, time.Duration) {
 	}
 }
 
-// What the search is worth: the worst that weak limiters do is found, whatever the seed, and nothing is found where there is
-// nothing.
+// What the search is worth: the worst that weak limiters do is found, whatever the seed, and nothing is found
+// where there is nothing.
 func TestFindsWeakLimiters(t *testing.T) {
 	space := arrivals.Space{Window: window, Bucket: bucket, Capacity: capacity, Calls: 24}
 	for _, test := range []struct {

@@ -1,7 +1,8 @@
 // Package explore says how far tests look. Only tests use it.
 //
-// "make test" looks at the same cases each time: its seeds are fixed, so it never fails by chance. "make test-long" sets
-// TRYPEMA_EXPLORE=1: its seeds are random, and it runs more of them. Both print the seed. TRYPEMA_SEED replays one:
+// "make test" looks at the same cases each time: its seeds are fixed, so it never fails by chance. "make
+// test-long" sets TRYPEMA_EXPLORE=1: its seeds are random, and it runs more of them. Both print the seed.
+// TRYPEMA_SEED replays one:
 //
 //	TRYPEMA_SEED=16482043683754387199 go test -run TestLedger ./internal/thirdparty/onredis
 package explore
@@ -17,7 +18,8 @@ import (
 // Long reports whether tests explore.
 func Long() bool { return os.Getenv("TRYPEMA_EXPLORE") == "1" }
 
-// Size returns how much a test does: little in "make test", much in "make test-long", a fifth of little under -short.
+// Size returns how much a test does: little in "make test", much in "make test-long", a fifth of little under
+// -short.
 func Size(little, much int) int {
 	switch {
 	case Long():
@@ -28,7 +30,8 @@ func Size(little, much int) int {
 	return little
 }
 
-// Runs is Size for tests that try one seed after the other, beginning with Seed: where TRYPEMA_SEED replays one, it is 1.
+// Runs is Size for tests that try one seed after the other, beginning with Seed: where TRYPEMA_SEED replays
+// one, it is 1.
 func Runs(few, many int) int {
 	if os.Getenv("TRYPEMA_SEED") != "" {
 		return 1
@@ -36,8 +39,8 @@ func Runs(few, many int) int {
 	return Size(few, many)
 }
 
-// Seed returns the seed of a test, and logs it. It is TRYPEMA_SEED if that is set, random in "make test-long", and else
-// always the same for a test of this name.
+// Seed returns the seed of a test, and logs it. It is TRYPEMA_SEED if that is set, random in "make
+// test-long", and else always the same for a test of this name.
 func Seed(t testing.TB) uint64 {
 	t.Helper()
 	seed := fixed(t.Name())

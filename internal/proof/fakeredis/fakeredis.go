@@ -1,4 +1,5 @@
-// Package fakeredis is a server for tests that lives in the process, and in its clock: also in that of testing/synctest.
+// Package fakeredis is a server for tests that lives in the process, and in its clock: also in that of
+// testing/synctest.
 package fakeredis
 
 import (
@@ -14,9 +15,10 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// Server is a redislimit.Conn to a server. It does what absolute.lua, suppressed.lua, multi.lua, commit.lua and set.lua say, by package window,
-// settle.lua, by package lease, and mend.lua, for keys that were spoiled. That the scripts do the same, and
-// all else that takes Lua, is tested on real servers, in internal/thirdparty.
+// Server is a redislimit.Conn to a server. It does what absolute.lua, suppressed.lua, multi.lua, commit.lua
+// and set.lua say, by package window, settle.lua, by package lease, and mend.lua, for keys that were spoiled.
+// That the scripts do the same, and all else that takes Lua, is tested on real servers, in
+// internal/thirdparty.
 type Server struct {
 	mu      sync.Mutex
 	groups  window.Groups
@@ -69,7 +71,8 @@ var headers = map[verb]string{
 	mend:       "-- Begins windows again",
 }
 
-// verbLocked returns what a script does. It looks for the header once for each script, which takes long with the race detector.
+// verbLocked returns what a script does. It looks for the header once for each script, which takes long with
+// the race detector.
 func (f *Server) verbLocked(source string) verb {
 	v, ok := f.scripts[source]
 	if ok {
@@ -87,8 +90,8 @@ func (f *Server) verbLocked(source string) verb {
 // now is the server's clock, in µs, under the lock.
 func (f *Server) now() int64 { return time.Now().Add(f.ahead).UnixMicro() }
 
-// Step sets the server's clock forward; or back, upon which windows wait until it has come as far again, however far that is: it is
-// otherwise only in the scripts.
+// Step sets the server's clock forward; or back, upon which windows wait until it has come as far again,
+// however far that is: it is otherwise only in the scripts.
 func (f *Server) Step(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -358,7 +361,8 @@ func spanOf(args []string) window.Span {
 	return window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
 }
 
-// multi decides each call by all windows on their own, one call after the other, and has each window say what it would by itself.
+// multi decides each call by all windows on their own, one call after the other, and has each window say what
+// it would by itself.
 func (f *Server) multi(keys, args []string) ([]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

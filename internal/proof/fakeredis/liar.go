@@ -12,7 +12,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/model"
 )
 
-// Liar is a redislimit.Conn to a Server whose replies do not arrive as they are: the bytes of a tape say what becomes of them.
+// Liar is a redislimit.Conn to a Server whose replies do not arrive as they are: the bytes of a tape say what
+// becomes of them.
 type Liar struct {
 	*Server
 	mu      sync.Mutex

@@ -13,8 +13,8 @@ import (
 // patience is how long a goroutine may take to end after the last test, on a busy machine.
 const patience = 2 * time.Minute
 
-// Main runs the tests of a package and ends the process. The tests fail if goroutines are left whose stack contains none
-// of the texts to ignore:
+// Main runs the tests of a package and ends the process. The tests fail if goroutines are left whose stack
+// contains none of the texts to ignore:
 //
 //	func TestMain(m *testing.M) { leak.Main(m) }
 func Main(m *testing.M, ignore ...string) {

@@ -1,5 +1,5 @@
-// Package model is the naive twin of package window: a list of groups that only ever grows, and loops over all of it.
-// It is slow and obviously right, and judges the real one in tests.
+// Package model is the naive twin of package window: a list of groups that only ever grows, and loops over
+// all of it. It is slow and obviously right, and judges the real one in tests.
 package model
 
 import (

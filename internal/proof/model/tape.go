@@ -5,7 +5,8 @@ import (
 	"math/rand/v2"
 )
 
-// Tape turns bytes into choices: the same bytes are the same run, so that a failure replays and a fuzzer can search.
+// Tape turns bytes into choices: the same bytes are the same run, so that a failure replays and a fuzzer can
+// search.
 type Tape struct{ Data []byte }
 
 // Next returns the next byte, 0 when the tape is over.

@@ -1,5 +1,6 @@
-// Command mutants shows that the tests would notice: it breaks the core in small ways, one at a time, and runs the tests that
-// ought to fail. A mutant that survives, or that the code no longer has a place for, ends it with status 1.
+// Command mutants shows that the tests would notice: it breaks the core in small ways, one at a time, and
+// runs the tests that ought to fail. A mutant that survives, or that the code no longer has a place for, ends
+// it with status 1.
 //
 // Nothing is changed on disk: the go command is given another text for one file, by its flag -overlay.
 //

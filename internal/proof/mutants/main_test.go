@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Each mutant still has its place in the code, so that none goes out of use unnoticed until somebody runs them.
+// Each mutant still has its place in the code, so that none goes out of use unnoticed until somebody runs
+// them.
 func TestMutantsHaveAPlace(t *testing.T) {
 	seen := map[string]bool{}
 	for _, m := range mutants {

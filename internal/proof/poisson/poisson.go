@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Process is a Poisson process: its instants are independent of each other, as those of many independent callers are.
+// Process is a Poisson process: its instants are independent of each other, as those of many independent
+// callers are.
 type Process struct {
 	mean float64 // nanoseconds
 	due  time.Duration

@@ -42,7 +42,8 @@ type chunk struct {
 	due  time.Time
 }
 
-// Start returns a proxy on a free loopback port to target, which passes everything until it is told otherwise.
+// Start returns a proxy on a free loopback port to target, which passes everything until it is told
+// otherwise.
 func Start(target string) (*Proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,20 +71,22 @@ func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 // SetDelay has whatever is sent to the target from now on arrive d later. 0 is no delay.
 func (p *Proxy) SetDelay(d time.Duration) { p.change(func(f *faults) { f.delay = d }) }
 
-// DropReplies decides whether what the target sends vanishes. What the client sends does arrive. A connection that has
-// lost something stays deaf to the end: what came after it would be taken for what was lost.
+// DropReplies decides whether what the target sends vanishes. What the client sends does arrive. A connection
+// that has lost something stays deaf to the end: what came after it would be taken for what was lost.
 func (p *Proxy) DropReplies(on bool) { p.change(func(f *faults) { f.dropReplies = on }) }
 
-// Blackhole decides whether nothing passes any more, in either direction, as in a network that is split: connections
-// stay open, new ones are taken, and what was sent arrives once this is over.
+// Blackhole decides whether nothing passes any more, in either direction, as in a network that is split:
+// connections stay open, new ones are taken, and what was sent arrives once this is over.
 func (p *Proxy) Blackhole(on bool) { p.Hold(on, on) }
 
-// Hold is Blackhole for each direction: whether what the client sends stays on its way, and what the target sends.
+// Hold is Blackhole for each direction: whether what the client sends stays on its way, and what the target
+// sends.
 func (p *Proxy) Hold(requests, replies bool) {
 	p.change(func(f *faults) { f.holdRequests, f.holdReplies = requests, replies })
 }
 
-// Refuse decides whether connections are closed, those that are open and those to come, as where the server is gone.
+// Refuse decides whether connections are closed, those that are open and those to come, as where the server
+// is gone.
 func (p *Proxy) Refuse(on bool) {
 	p.change(func(f *faults) { f.refuse = on })
 	if on {

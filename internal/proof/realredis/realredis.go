@@ -1,5 +1,5 @@
-// Package realredis starts real Redis or Valkey servers, for tests and for benchmarks. Nothing is shared: every server has a port
-// and a directory of its own.
+// Package realredis starts real Redis or Valkey servers, for tests and for benchmarks. Nothing is shared:
+// every server has a port and a directory of its own.
 package realredis
 
 import (
@@ -23,9 +23,9 @@ import (
 // Patience is how long a server may take for anything that is asked of it, on a slow machine.
 const Patience = 2 * time.Minute
 
-// Ports of servers are from 10000 on, and those of their cluster buses, by the custom of Redis, from 20000 on. No system
-// gives these to the near end of a connection. So no connection can take the port of a server that is down, not even one
-// that was meant for it and would then connect to itself.
+// Ports of servers are from 10000 on, and those of their cluster buses, by the custom of Redis, from 20000
+// on. No system gives these to the near end of a connection. So no connection can take the port of a server
+// that is down, not even one that was meant for it and would then connect to itself.
 const (
 	firstPort = 10000
 	ports     = 10000
@@ -39,9 +39,9 @@ type Server struct {
 	process *process // nil if there is none
 }
 
-// Start returns a server that answers, on a free port of 127.0.0.1. It keeps nothing on disk unless args, which are
-// options as on the command line of redis-server, say so. The caller must Close it. On Linux it also ends when this
-// process does, however that happens.
+// Start returns a server that answers, on a free port of 127.0.0.1. It keeps nothing on disk unless args,
+// which are options as on the command line of redis-server, say so. The caller must Close it. On Linux it
+// also ends when this process does, however that happens.
 func Start(ctx context.Context, args ...string) (*Server, error) {
 	return StartWith(ctx, func(port int, dir string) ([]string, error) {
 		return append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, args...), nil
@@ -91,8 +91,8 @@ func (e *MissingError) Error() string {
 		strings.Join(e.programs, " or "))
 }
 
-// Find returns the path of the server: what $REDIS_SERVER names, or else redis-server or valkey-server of PATH. The
-// error is a *MissingError.
+// Find returns the path of the server: what $REDIS_SERVER names, or else redis-server or valkey-server of
+// PATH. The error is a *MissingError.
 func Find() (string, error) {
 	programs := []string{"redis-server", "valkey-server"}
 	if named := os.Getenv("REDIS_SERVER"); named != "" {
@@ -139,8 +139,8 @@ func (s *Server) Kill() error {
 	return nil
 }
 
-// Restart kills the process, if there is one, and starts another with the same port, directory and options. It knows
-// only what the options have made its predecessor write down: by default, nothing.
+// Restart kills the process, if there is one, and starts another with the same port, directory and options.
+// It knows only what the options have made its predecessor write down: by default, nothing.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Kill(); err != nil {
 		return err
@@ -151,7 +151,8 @@ func (s *Server) Restart(ctx context.Context) error {
 // Close kills the process and removes its directory.
 func (s *Server) Close() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
 
-// Pause stops the process where it stands (SIGSTOP). Connections stay open, and new ones are taken, but get no answer.
+// Pause stops the process where it stands (SIGSTOP). Connections stay open, and new ones are taken, but get
+// no answer.
 func (s *Server) Pause() error { return s.signal(stop) }
 
 // Resume lets a process that is paused go on.
@@ -193,7 +194,8 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// answers returns nil when this very process, and not another that has its port, answers, and has loaded its data.
+// answers returns nil when this very process, and not another that has its port, answers, and has loaded its
+// data.
 func (s *Server) answers() error {
 	select {
 	case <-s.process.ended:

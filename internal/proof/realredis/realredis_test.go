@@ -13,8 +13,8 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// TestServer: a server listens from Start to Kill, again from Restart on, and no longer after Close. More is in
-// internal/thirdparty/redisserver, where there is a client.
+// TestServer: a server listens from Start to Kill, again from Restart on, and no longer after Close. More is
+// in internal/thirdparty/redisserver, where there is a client.
 func TestServer(t *testing.T) {
 	s, err := realredis.Start(t.Context())
 	if missing := (*realredis.MissingError)(nil); errors.As(err, &missing) {

@@ -1,5 +1,5 @@
--- What every script begins with. full says whether windows also know what was declined, as those of Suppressed do; ledger
--- whether they are those of the Hybrid provider, which also know what is on lease.
+-- What every script begins with. full says whether windows also know what was declined, as those of
+-- Suppressed do; ledger whether they are those of the Hybrid provider, which also know what is on lease.
 --
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
 local call = redis.call

@@ -1,4 +1,5 @@
--- Changes what was admitted by one call: a reservation is settled, as Settle of package window does. Both strategies.
+-- Changes what was admitted by one call: a reservation is settled, as Settle of package window does. Both
+-- strategies.
 --
 -- KEYS     the windows of one key in which it was recorded
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs: those of the first
@@ -10,11 +11,11 @@
 -- ARGV     from, µs         where it was recorded, so that it leaves the window at its expiry
 -- ARGV     at, µs           when it was admitted, which is where it counts from now on
 --
--- Reply: for each window: what is wrong with the key, a string; or how much was taken back, and how much was added, which is
--- nothing if it was admitted a window ago.
+-- Reply: for each window: what is wrong with the key, a string; or how much was taken back, and how much was
+-- added, which is nothing if it was admitted a window ago.
 --
--- Cost: TIME; for each window GETRANGE, and SETRANGE; and a search in its log, GETRANGE and SETRANGE of the part since from,
--- and the same of the part since at if that is later.
+-- Cost: TIME; for each window GETRANGE, and SETRANGE; and a search in its log, GETRANGE and SETRANGE of the
+-- part since from, and the same of the part since at if that is later.
 
 local ledger = string.sub(ARGV[3], 1, 1) == 'h'
 local full = ledger or ARGV[3] == 's'

@@ -1,5 +1,5 @@
--- Decides calls that have several limits to keep, in turn: records what is admitted in all of their windows, or in none. Both
--- strategies; Suppressed records what it declines in all, too.
+-- Decides calls that have several limits to keep, in turn: records what is admitted in all of their windows,
+-- or in none. Both strategies; Suppressed records what it declines in all, too.
 --
 -- KEYS     the windows of one key, one for each limit
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs: those of the first
@@ -18,8 +18,9 @@
 --   now        µs, by its window
 --   and what absolute.lua, or suppressed.lua, replies for one key, of which "admitted" is what all limits admit
 --
--- Cost: TIME; for each window what absolute.lua or suppressed.lua cost; and for each run with a life, in the windows that are
--- longer, a search in the log, GETRANGE and SETRANGE of all but the oldest part of it, and SETRANGE of the header.
+-- Cost: TIME; for each window what absolute.lua or suppressed.lua cost; and for each run with a life, in the
+-- windows that are longer, a search in the log, GETRANGE and SETRANGE of all but the oldest part of it, and
+-- SETRANGE of the header.
 
 local full, ledger = ARGV[3] == 's', false
 -- include clock.lua

@@ -1,5 +1,5 @@
--- Records events of the past as Place of package window does: a admitted and d declined ones, at an instant that
--- is less than a window ago. Needs search.lua. The whole header must be written after it.
+-- Records events of the past as Place of package window does: a admitted and d declined ones, at an instant
+-- that is less than a window ago. Needs search.lua. The whole header must be written after it.
 local grain = bucket
 if now - at >= bucket then
   grain = math.min(bucket, math.max(1, math.floor((at + window - now) / 8)))

@@ -1,5 +1,6 @@
--- How many were observed in the recent part? The first group in it only moves on. If the newest group has been quiet for so long
--- that it is not in it, which is to be known before it takes events, what is recorded now may bring it back, whole.
+-- How many were observed in the recent part? The first group in it only moves on. If the newest group has
+-- been quiet for so long that it is not in it, which is to be known before it takes events, what is recorded
+-- now may bring it back, whole.
 if live and recent < size and recent_last <= now - recent_part then
 -- include search.lua
   recent, recent_last = search(recent + 1, function(at) return at > now - recent_part end)

@@ -1,5 +1,5 @@
--- Writes the header, with the time to live: at least a window and a bucket after the last event, and longer for what is on
--- lease. It is renewed once it is shorter, so nothing is steady beyond that.
+-- Writes the header, with the time to live: at least a window and a bucket after the last event, and longer
+-- for what is on lease. It is renewed once it is shorter, so nothing is steady beyond that.
 if ledger then last = math.max(last, 0) end -- of a window that never had an event
 local keep, ttl = window + bucket + longer, nil
 if expires < now + keep then

@@ -1,4 +1,5 @@
--- Looks into the log. To be included where it is needed: most calls do without, and a function costs them more than it looks.
+-- Looks into the log. To be included where it is needed: most calls do without, and a function costs them
+-- more than it looks.
 
 -- group reads a closed group.
 local function group(i)
@@ -8,8 +9,9 @@ local function group(i)
   return l, a, d
 end
 
--- search returns the first of the groups low … size−1 for which found holds, and what is in it; or size, NONE, 0, 0. found
--- must hold for all groups after one for which it holds. Doubling steps: the answer is mostly among the first.
+-- search returns the first of the groups low … size−1 for which found holds, and what is in it; or size,
+-- NONE, 0, 0. found must hold for all groups after one for which it holds. Doubling steps: the answer is
+-- mostly among the first.
 local function search(low, found)
   local high, step, l, a, d = size, 1, NONE, 0, 0
   while low < high do

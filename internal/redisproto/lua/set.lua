@@ -36,8 +36,9 @@ if total == 0 then
   if not ledger or slots == 0 then
     call('DEL', key)
   else
-    -- The window is empty, as if all had expired; what is on lease stays charged. What holders have settled is remembered, too: a
-    -- message that comes again, as its answer was lost, must not bring back what is gone.
+    -- The window is empty, as if all had expired; what is on lease stays charged. What holders have settled
+    -- is remembered, too: a message that comes again, as its answer was lost, must not bring back what is
+    -- gone.
     gone, gone_declined, head, oldest, first, last = admitted, declined, size, NONE, 0, 0
 -- include save.lua
   end

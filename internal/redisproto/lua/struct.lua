@@ -1,5 +1,5 @@
--- What the scripts need of the library struct, for servers whose Lua does not have it. Redis and Valkey do; some servers for
--- tests do not. It is put before a script once a server has said so.
+-- What the scripts need of the library struct, for servers whose Lua does not have it. Redis and Valkey do;
+-- some servers for tests do not. It is put before a script once a server has said so.
 local struct = {}
 
 function struct.unpack(format, text, at)

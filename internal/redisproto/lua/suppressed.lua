@@ -1,8 +1,8 @@
--- Decides calls under Suppressed, in turn, and records what is admitted and what is declined. All keys are asked the same,
--- apart from each other.
+-- Decides calls under Suppressed, in turn, and records what is admitted and what is declined. All keys are
+-- asked the same, apart from each other.
 --
--- The law is that of package window, with its numbers; TestTwin holds the two equal. It is here because a decision and its
--- record must be one step, and each decision changes the odds of the next.
+-- The law is that of package window, with its numbers; TestTwin holds the two equal. It is here because a
+-- decision and its record must be one step, and each decision changes the odds of the next.
 --
 -- KEYS     the windows
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
@@ -26,8 +26,8 @@
 --   groups     a string: the live groups after all runs as in the log, the newest group included. Of more than 128,
 --              neighbours are taken together
 --
--- Cost: TIME; for each key GETRANGE and SETRANGE, one GETRANGE more if anything is declined; once in a bucket, two or three
--- more.
+-- Cost: TIME; for each key GETRANGE and SETRANGE, one GETRANGE more if anything is declined; once in a
+-- bucket, two or three more.
 
 local full, ledger = true, false
 -- include clock.lua

@@ -1,5 +1,5 @@
--- When will so many have expired that one more call of a cost fits into a capacity, and how many are there then? 0 if it fits
--- now, -1 for never.
+-- When will so many have expired that one more call of a cost fits into a capacity, and how many are there
+-- then? 0 if it fits now, -1 for never.
 local need, wait, left = admitted + cost - capacity, 0, 0
 if cost > capacity then
   wait = -1

@@ -1,9 +1,11 @@
--- The window as it is now: what has expired is forgotten. Changes stay in variables until save.lua, but for the log.
+-- The window as it is now: what has expired is forgotten. Changes stay in variables until save.lua, but for
+-- the log.
 
 window, bucket = window + 0, bucket + 0
 local oldest_declined, gone_declined, recent, recent_before, recent_last = 0, 0, 0, 0, 0
 
--- A clock that steps back stands still. If it steps back by more than a window, what is there counts from now.
+-- A clock that steps back stands still. If it steps back by more than a window, what is there counts from
+-- now.
 if text == '' then last = -window end
 local stale = last > now + window
 if last > now and not stale then now = last end
@@ -47,7 +49,8 @@ else
   recent, recent_before, recent_last = 0, 0, 0
 end
 
--- What contradicts itself is not ours, however much it looks like it. Nothing may be decided by it, so this ends the run.
+-- What contradicts itself is not ours, however much it looks like it. Nothing may be decided by it, so this
+-- ends the run.
 if declined > NONE or live and (gone > admitted or admitted - gone > NONE / 4 or gone_declined > declined or declined - gone_declined > NONE / 4
   or first > last or last > now or head > size or oldest ~= NONE and (oldest > last or oldest_admitted < gone or oldest_admitted > admitted
     or oldest_declined < gone_declined or oldest_declined > declined)

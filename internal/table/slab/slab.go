@@ -1,5 +1,6 @@
-// Package slab allocates blocks of a power-of-two length out of a few large pages, addressed by a number instead of a
-// pointer. A structure made of such numbers holds nothing for the garbage collector to look at, however large it grows.
+// Package slab allocates blocks of a power-of-two length out of a few large pages, addressed by a number
+// instead of a pointer. A structure made of such numbers holds nothing for the garbage collector to look at,
+// however large it grows.
 package slab
 
 import "math/bits"
@@ -12,9 +13,9 @@ const (
 	pageLen  = 1 << pageBits
 )
 
-// Slab hands out blocks of T, which must not contain pointers. The zero value is empty and ready. It is not safe for
-// concurrent use. Memory goes back to the runtime only with the Slab as a whole, except that of blocks of 1024 elements
-// and more; freed smaller blocks are used again for blocks of the same length.
+// Slab hands out blocks of T, which must not contain pointers. The zero value is empty and ready. It is not
+// safe for concurrent use. Memory goes back to the runtime only with the Slab as a whole, except that of
+// blocks of 1024 elements and more; freed smaller blocks are used again for blocks of the same length.
 type Slab[T any] struct {
 	pages  [][]T
 	free   [][]Ref // by class

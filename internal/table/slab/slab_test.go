@@ -7,7 +7,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// Random blocks are filled with their own number: no block may overlap another, whatever was freed in between.
+// Random blocks are filled with their own number: no block may overlap another, whatever was freed in
+// between.
 func TestBlocksDoNotOverlap(t *testing.T) {
 	type block struct {
 		ref   Ref

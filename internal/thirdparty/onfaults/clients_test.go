@@ -20,8 +20,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Redis closes connections whose output buffer is full, in the middle of an exchange, again and again: no call is an error or hangs,
-// no window holds more than the limit, and all is well once there is room again.
+// Redis closes connections whose output buffer is full, in the middle of an exchange, again and again: no
+// call is an error or hangs, no window holds more than the limit, and all is well once there is room again.
 func TestOutputBuffer(t *testing.T) {
 	const keys = 60
 	for _, kind := range []rig.Kind{{Suppressed: true}, {Hybrid: true, Suppressed: true}} { // whose replies are long
@@ -69,8 +69,9 @@ func TestOutputBuffer(t *testing.T) {
 	}
 }
 
-// Many clients are connected to Redis, and say something now and then: a call does not hang, and the limit holds.
-// When Redis takes no more, those that have a connection go on, those that have none fall back, and ask again once there is room.
+// Many clients are connected to Redis, and say something now and then: a call does not hang, and the limit
+// holds. When Redis takes no more, those that have a connection go on, those that have none fall back, and
+// ask again once there is room.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	crowd := 300

@@ -14,9 +14,10 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// The clock of Redis is set, as by somebody, or by a failover to another machine. No call is an error, waits, or is decided by the
-// policy. Set back, by however much, it lets no window hold more than the limit, and keys that wait for it do so for a window at most.
-// Set forward, it ends windows before their time: one over the step holds at most twice the limit, and one that begins later the limit.
+// The clock of Redis is set, as by somebody, or by a failover to another machine. No call is an error, waits,
+// or is decided by the policy. Set back, by however much, it lets no window hold more than the limit, and
+// keys that wait for it do so for a window at most. Set forward, it ends windows before their time: one over
+// the step holds at most twice the limit, and one that begins later the limit.
 func TestClock(t *testing.T) {
 	t.Parallel()
 	bridge := rig.NewBridge(t, dialPatiently(t, redisserver.Start(t).Addr()))
@@ -66,8 +67,9 @@ func clock(t *testing.T, bridge *rig.Bridge, kind rig.Kind, window, step time.Du
 	}
 }
 
-// A key that is full when the clock is set back is free again a window later, although nothing but denials has come since: with one limit and
-// with several. Hybrid, which knows when the window would have had room, does not look before, so there it is two.
+// A key that is full when the clock is set back is free again a window later, although nothing but denials
+// has come since: with one limit and with several. Hybrid, which knows when the window would have had room,
+// does not look before, so there it is two.
 func TestFullWhenTheClockIsSetBack(t *testing.T) {
 	t.Parallel()
 	bridge := rig.NewBridge(t, dialPatiently(t, redisserver.Start(t).Addr()))

@@ -36,9 +36,10 @@ func together(k rig.Kind, prefix string, w time.Duration, slot, n int) (keys []s
 	return keys
 }
 
-// A slot moves to and fro between the nodes of a Cluster while its keys are in use, and nodes forget the scripts: callers notice
-// nothing. No call is decided by the policy or is an error, no window holds more than the limit, and what was admitted is
-// counted, all of it and once. With several limits, too, whose keys are on two nodes for a moment.
+// A slot moves to and fro between the nodes of a Cluster while its keys are in use, and nodes forget the
+// scripts: callers notice nothing. No call is decided by the policy or is an error, no window holds more than
+// the limit, and what was admitted is counted, all of it and once. With several limits, too, whose keys are
+// on two nodes for a moment.
 func TestSlotsMove(t *testing.T) {
 	cluster := redisserver.StartCluster(t)
 	for i, kind := range both {
@@ -59,7 +60,8 @@ func TestSlotsMove(t *testing.T) {
 func slotsMove(t *testing.T, cluster *redisserver.Cluster, slot int, kind rig.Kind, dial func() redislimit.Conn) {
 	const n = 4
 	o := patient(t)
-	// One fleet is judged by what any window holds. In the windows of the other nothing expires, so they hold all there was.
+	// One fleet is judged by what any window holds. In the windows of the other nothing expires, so they hold
+	// all there was.
 	short := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec / 4, Times: 3, Keys: make([]string, n)}, o, dial(), dial())
 	day := rig.NewFleet(t, day(kind, make([]string, n)...), o, dial(), dial())
 	short.Keys, day.Keys = together(kind, short.Prefix, window, slot, n), together(kind, day.Prefix, day.Window, slot, n)

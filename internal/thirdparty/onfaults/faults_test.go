@@ -79,8 +79,9 @@ var faults = []fault{
 	{"slow", func(v *victim, _ time.Duration) { v.proxy.SetDelay(20 * time.Millisecond) }, func(v *victim) { v.proxy.SetDelay(0) }, true, false},
 }
 
-// Whatever happens to Redis: no call is an error or waits for its end, the policy decides in the meantime and as it says,
-// and Redis is asked again by itself once it can be. No window holds more than the limit, unless Redis forgets; then twice that.
+// Whatever happens to Redis: no call is an error or waits for its end, the policy decides in the meantime and
+// as it says, and Redis is asked again by itself once it can be. No window holds more than the limit, unless
+// Redis forgets; then twice that.
 func TestFaults(t *testing.T) {
 	policies := []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailClosed, redislimit.FailOpen}
 	for i, kind := range both {
@@ -137,8 +138,8 @@ func (d *diary) call(v *victim, l trypema.Limiter, rate trypema.Rate) outcome {
 	return o
 }
 
-// since returns how many calls the policy has decided since an instant, how many of them it has admitted, and whether Redis is known to be, or
-// to have been, gone.
+// since returns how many calls the policy has decided since an instant, how many of them it has admitted, and
+// whether Redis is known to be, or to have been, gone.
 func (d *diary) since(t time.Time) (fallbacks, admitted int, gone bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -197,8 +198,8 @@ func (v *victim) suffer(kind rig.Kind, fault fault, policy redislimit.FailurePol
 	}
 	time.Sleep(window / 4)
 	struck := time.Now()
-	// For longer than a window, so that nothing is known to be full any more, and until a few calls have had no answer; and if a busy machine
-	// has not made those by then, again.
+	// For longer than a window, so that nothing is known to be full any more, and until a few calls have had
+	// no answer; and if a busy machine has not made those by then, again.
 	first := window * 3 / 2
 	if !fault.spared {
 		first = max(first, 4*timeout)
@@ -286,9 +287,10 @@ func TestNoAccess(t *testing.T) {
 	}
 }
 
-// Redis is gone for three windows: what is admitted meanwhile is what the policy states, and what the Hybrid provider has admitted
-// is counted when Redis is back, once. That Hybrid holds the limit over all instances that share it, and not only twice that, when
-// they all notice the outage at once, is shown in virtual time (TestOutage of hybridlimit).
+// Redis is gone for three windows: what is admitted meanwhile is what the policy states, and what the Hybrid
+// provider has admitted is counted when Redis is back, once. That Hybrid holds the limit over all instances
+// that share it, and not only twice that, when they all notice the outage at once, is shown in virtual time
+// (TestOutage of hybridlimit).
 func TestRedisGone(t *testing.T) {
 	for i, kind := range both {
 		for j, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailClosed} {

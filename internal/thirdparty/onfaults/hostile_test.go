@@ -182,7 +182,8 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 	}
 }
 
-// windows returns what a limiter has written: windows of a few groups, of many, and with some that have expired.
+// windows returns what a limiter has written: windows of a few groups, of many, and with some that have
+// expired.
 func windows(t *testing.T, admin *redis.Client, kind rig.Kind, o redislimit.Options) (all [][]byte) {
 	t.Helper()
 	o.Prefix = rig.Unique("real")

@@ -16,10 +16,11 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// The faults are real, so time is, too. A machine may be as slow as it likes: what is judged holds at any speed, such as the bound, or is
-// waited for. How long a call takes at most, and how soon all is well again, is judged in virtual time: by TestOutage and TestMultiOutage
-// of redislimit and hybridlimit, and TestHybrid of onmodel. "make test" has each fault once, with one of the policies; where tests
-// explore, each happens five times, under every policy, to more calls.
+// The faults are real, so time is, too. A machine may be as slow as it likes: what is judged holds at any
+// speed, such as the bound, or is waited for. How long a call takes at most, and how soon all is well again,
+// is judged in virtual time: by TestOutage and TestMultiOutage of redislimit and hybridlimit, and TestHybrid
+// of onmodel. "make test" has each fault once, with one of the policies; where tests explore, each happens
+// five times, under every policy, to more calls.
 
 // atOnce is how many tests run beside each other: they mostly wait, so more than there are processors.
 const atOnce = "8"
@@ -43,7 +44,8 @@ func repeat(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// A key has 40 calls in half a second, or 200 in one. timeout is that of calls, after which the policy decides: long enough for a busy machine.
+// A key has 40 calls in half a second, or 200 in one. timeout is that of calls, after which the policy
+// decides: long enough for a busy machine.
 var window, perSec = 500 * time.Millisecond, 80.
 
 func init() {
@@ -113,7 +115,8 @@ func day(kind rig.Kind, keys ...string) rig.Load {
 	return rig.Load{Kind: kind, Window: 24 * time.Hour, Rate: 400. / 86400, Times: 40 * 86400 / 400, Keys: keys}
 }
 
-// settled closes the instances of a Hybrid fleet of that load, and fails unless Redis has counted what they have admitted, each call once.
+// settled closes the instances of a Hybrid fleet of that load, and fails unless Redis has counted what they
+// have admitted, each call once.
 func settled(f *rig.Fleet, c redis.Cmdable) {
 	f.Helper()
 	for _, p := range f.Instances {

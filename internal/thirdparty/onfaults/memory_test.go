@@ -22,13 +22,15 @@ var evictions = []string{
 	"noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
 }
 
-// Redis is full of other keys, and more are written all the time. With noeviction it refuses writes: the policy decides, and no window
-// holds more than the limit. With any other policy it may drop a key, which then begins anew: so a window holds the limit once
-// more for each time that the key was dropped in it. No call is an error, and all is well once there is room again.
+// Redis is full of other keys, and more are written all the time. With noeviction it refuses writes: the
+// policy decides, and no window holds more than the limit. With any other policy it may drop a key, which
+// then begins anew: so a window holds the limit once more for each time that the key was dropped in it. No
+// call is an error, and all is well once there is room again.
 func TestMemory(t *testing.T) {
 	for i, kind := range both {
 		for j, eviction := range evictions {
-			// In short, writes are refused, keys are dropped by chance, and ours before others, which live longer.
+			// In short, writes are refused, keys are dropped by chance, and ours before others, which live
+			// longer.
 			if !explore.Long() && !slices.Contains([]string{"noeviction", []string{"allkeys-random", "volatile-ttl"}[i]}, evictions[j]) {
 				continue
 			}
@@ -40,8 +42,9 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// dropped is what a server has said of keys that it has evicted. Messages come in the order of what they tell of, and marks of this process are
-// among them. So what comes between two marks happened after the first was sent and before the second had arrived, however late it is heard.
+// dropped is what a server has said of keys that it has evicted. Messages come in the order of what they tell
+// of, and marks of this process are among them. So what comes between two marks happened after the first was
+// sent and before the second had arrived, however late it is heard.
 type dropped struct {
 	marks []anywindow.Admission // from before each was sent until it had arrived
 	keys  map[string][]int      // of each eviction, the mark before it

@@ -29,8 +29,8 @@ var networks = []struct {
 	{"flapping", nil, nil},
 }
 
-// flap has the way to Redis be there and not, in turn and for some time each, and with another fault each time, until it is enough. It
-// returns how often that was.
+// flap has the way to Redis be there and not, in turn and for some time each, and with another fault each
+// time, until it is enough. It returns how often that was.
 func flap(p *proxy.Proxy, rng *rand.Rand, enough func() bool) (n int) {
 	some := func() time.Duration {
 		return 50*time.Millisecond + time.Duration(rng.Int64N(int64(150*time.Millisecond)))
@@ -45,9 +45,9 @@ func flap(p *proxy.Proxy, rng *rand.Rand, enough func() bool) (n int) {
 	return n
 }
 
-// Whatever the network does to four instances, or to one of them: no call is an error or waits for its end; with FailClosed no
-// window holds more than the limit, and with FailLocal no instance admits more; those that are not cut off go on, and all use the
-// limit again once it is over, by themselves.
+// Whatever the network does to four instances, or to one of them: no call is an error or waits for its end;
+// with FailClosed no window holds more than the limit, and with FailLocal no instance admits more; those that
+// are not cut off go on, and all use the limit again once it is over, by themselves.
 func TestNetwork(t *testing.T) {
 	for i, kind := range both {
 		for j, fault := range networks {

@@ -25,9 +25,10 @@ var persistences = []struct {
 	{"nothing", nil, nil},
 }
 
-// Redis is killed under load and started again. It knows of every call that it had admitted, as far as it writes down: with
-// appendfsync always no window holds more than the limit, over the restart too. What it has forgotten may be admitted once
-// more: so a window over the restart holds at most twice the limit, and one that begins later the limit.
+// Redis is killed under load and started again. It knows of every call that it had admitted, as far as it
+// writes down: with appendfsync always no window holds more than the limit, over the restart too. What it has
+// forgotten may be admitted once more: so a window over the restart holds at most twice the limit, and one
+// that begins later the limit.
 func TestRestart(t *testing.T) {
 	for _, kind := range both {
 		for _, p := range persistences {

@@ -30,9 +30,10 @@ var watching = []struct {
 	}},
 }
 
-// The master is killed under load, and Sentinels have its replica take over: no call is an error or outlives its timeout; in
-// between, FailClosed admits nothing; then the replica decides, by itself. A window over the failover holds the limit, and besides
-// at most what the replica was not told of; one that begins later holds the limit.
+// The master is killed under load, and Sentinels have its replica take over: no call is an error or outlives
+// its timeout; in between, FailClosed admits nothing; then the replica decides, by itself. A window over the
+// failover holds the limit, and besides at most what the replica was not told of; one that begins later holds
+// the limit.
 func TestFailover(t *testing.T) {
 	for i, kind := range both {
 		for j, client := range watching {

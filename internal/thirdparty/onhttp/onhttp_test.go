@@ -138,8 +138,9 @@ func fields(t *testing.T, h http.Header, denied bool, policies ...string) {
 	}
 }
 
-// TestLoad: callers ask real servers for more than the limit, on each provider and strategy. Every answer has the headers of the draft, no
-// window has more admissions than it may, and where the denials of a provider are exact, none comes while there is room.
+// TestLoad: callers ask real servers for more than the limit, on each provider and strategy. Every answer has
+// the headers of the draft, no window has more admissions than it may, and where the denials of a provider
+// are exact, none comes while there is room.
 func TestLoad(t *testing.T) {
 	const (
 		window   = time.Second // as headers count

@@ -24,9 +24,10 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Fleet is a run of some instances of the Hybrid provider, which share a server in their own clock, through anything that may
-// happen to them. Its judges know what calls were told, and when, and nothing else: each event counts in a window for certain until
-// it is a window old, and for no longer than the product says where it is approximate. What has to hold exactly, and what nearly:
+// Fleet is a run of some instances of the Hybrid provider, which share a server in their own clock, through
+// anything that may happen to them. Its judges know what calls were told, and when, and nothing else: each
+// event counts in a window for certain until it is a window old, and for no longer than the product says
+// where it is approximate. What has to hold exactly, and what nearly:
 //
 //   - The bound is exact: by anywindow, over all that any instance admitted.
 //   - The ledger is exact: it holds all events that are certainly younger than a window, and none that is older than that by more than what
@@ -607,8 +608,9 @@ func (f *Fleet) incoherent(d trypema.Decision, n uint64, windows []time.Duration
 	return ""
 }
 
-// counts are what a window holds for an instance that looks at it from one instant to another: all that it must see, and all that
-// may be there. An instance must see what it has recorded itself, and what the ledger has.
+// counts are what a window holds for an instance that looks at it from one instant to another: all that it
+// must see, and all that may be there. An instance must see what it has recorded itself, and what the ledger
+// has.
 func (f *Fleet) counts(p place, by *member, from, to time.Time) (admitted, declined span) {
 	r := f.record(p)
 	for _, e := range r.events {
@@ -929,14 +931,16 @@ func (f *Fleet) settled(p *promise, is uint64, known, trouble bool, to time.Time
 
 // Judges.
 
-// life is how long a lease lives, at most, and is kept by an instance that nobody asks: far from its limit, when there is so much to do, or
-// answers take so long, that keys settle once in a window, or if it is one of a few calls, for 60 intervals.
+// life is how long a lease lives, at most, and is kept by an instance that nobody asks: far from its limit,
+// when there is so much to do, or answers take so long, that keys settle once in a window, or if it is one of
+// a few calls, for 60 intervals.
 func (f *Fleet) life(w time.Duration) time.Duration {
 	return 5*time.Second + 8*w + 20*f.Options.Timeout + 3*70*f.Options.SyncInterval
 }
 
-// bound is what a window may hold of which the first call was made at an instant or later: the capacity, or the highest of those that
-// leases were granted for which somebody may still have, and so much again for each time that the server has forgotten these.
+// bound is what a window may hold of which the first call was made at an instant or later: the capacity, or
+// the highest of those that leases were granted for which somebody may still have, and so much again for each
+// time that the server has forgotten these.
 func (f *Fleet) bound(w time.Duration, from time.Time) uint64 {
 	c, times := f.capacity[w], uint64(1)
 	for _, r := range f.rates {
@@ -1128,8 +1132,8 @@ func (f *Fleet) troubled(from, to time.Time) bool {
 	})
 }
 
-// excused reports whether an instance may take Redis for gone in a call, of which it was told: if that was so, or if it was so when the
-// instance was called last, as it does not look by itself.
+// excused reports whether an instance may take Redis for gone in a call, of which it was told: if that was
+// so, or if it was so when the instance was called last, as it does not look by itself.
 func (f *Fleet) excused(m *member, from, to time.Time) bool {
 	if f.troubled(from, to) {
 		m.asked = time.Time{}

@@ -24,8 +24,8 @@ func drawHybrid(t *rapid.T) hybridlimit.Options {
 	return o
 }
 
-// runFleet makes runs on one processor: with several, the race detector of Go 1.26 may crash where a timer of a bubble is run by the
-// bubble and by who receives from it at the same time.
+// runFleet makes runs on one processor: with several, the race detector of Go 1.26 may crash where a timer of
+// a bubble is run by the bubble and by who receives from it at the same time.
 func runFleet(t *testing.T, draw func(t *rapid.T) (Setup, int)) *Figures {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	figures := &Figures{Faults: map[string]int{}}
@@ -44,8 +44,9 @@ func runFleet(t *testing.T, draw func(t *rapid.T) (Setup, int)) *Figures {
 	return figures
 }
 
-// All verbs of one instance of Hybrid, single limits and several, with a server that answers: it admits nothing that the naive twin would not, denies
-// nothing for longer than settling takes, and the ledger has every event once.
+// All verbs of one instance of Hybrid, single limits and several, with a server that answers: it admits
+// nothing that the naive twin would not, denies nothing for longer than settling takes, and the ledger has
+// every event once.
 func TestHybridAlone(t *testing.T) {
 	f := runFleet(t, func(t *rapid.T) (Setup, int) {
 		o := drawHybrid(t)
@@ -58,9 +59,10 @@ func TestHybridAlone(t *testing.T) {
 	}
 }
 
-// One to four instances, and a server that goes and comes back, forgets, is far away, loses answers or gets messages twice, while
-// instances are cut off, end or die: the bound holds, of all together by FailClosed and of each by FailLocal; no event is lost or counted twice; no call
-// takes longer than Timeout, or has an error or a fallback that nobody has caused; and when all is well again the whole capacity is there.
+// One to four instances, and a server that goes and comes back, forgets, is far away, loses answers or gets
+// messages twice, while instances are cut off, end or die: the bound holds, of all together by FailClosed and
+// of each by FailLocal; no event is lost or counted twice; no call takes longer than Timeout, or has an error
+// or a fallback that nobody has caused; and when all is well again the whole capacity is there.
 func TestHybrid(t *testing.T) {
 	f := runFleet(t, func(t *rapid.T) (Setup, int) {
 		o := drawHybrid(t)

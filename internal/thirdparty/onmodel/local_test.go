@@ -41,8 +41,8 @@ func local(t *rapid.T, o trypema.Options, s trypema.Strategy) (*trypema.Local, S
 	return l, subject
 }
 
-// All verbs of Local, single limits and several, at all instants that matter: every answer is that of the naive twin in all its
-// fields.
+// All verbs of Local, single limits and several, at all instants that matter: every answer is that of the
+// naive twin in all its fields.
 func TestLocal(t *testing.T) {
 	more(t, 4)
 	rapid.Check(t, func(t *rapid.T) {
@@ -54,8 +54,8 @@ func TestLocal(t *testing.T) {
 	})
 }
 
-// With MaxKeys there are never more keys, and the one that makes room for another is the one that was asked for the longest ago, be
-// it hot or not; all other answers are those of the naive twin.
+// With MaxKeys there are never more keys, and the one that makes room for another is the one that was asked
+// for the longest ago, be it hot or not; all other answers are those of the naive twin.
 func TestMaxKeys(t *testing.T) {
 	more(t, 2)
 	evictions := 0

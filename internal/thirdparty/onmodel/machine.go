@@ -1,6 +1,7 @@
-// Package onmodel is a state machine that drives a provider through all of its verbs, with the naive twin of each window
-// beside it. The steps are drawn by rapid, which shrinks a run that fails: -rapid.checks says how many runs there are, and
-// -rapid.steps how long one is on average; a failure says the -rapid.seed that repeats it.
+// Package onmodel is a state machine that drives a provider through all of its verbs, with the naive twin of
+// each window beside it. The steps are drawn by rapid, which shrinks a run that fails: -rapid.checks says how
+// many runs there are, and -rapid.steps how long one is on average; a failure says the -rapid.seed that
+// repeats it.
 package onmodel
 
 import (
@@ -71,7 +72,8 @@ type twin struct {
 	model.Twin
 	called int64 // when it was asked for last
 
-	// The judge of the bound, which knows nothing of groups: the admissions of calls that all had the same capacity.
+	// The judge of the bound, which knows nothing of groups: the admissions of calls that all had the same
+	// capacity.
 	capacity uint64
 	admitted []*anywindow.Admission
 }
@@ -215,7 +217,8 @@ func (m *Machine) wait(t *rapid.T) {
 	}).Draw(t, "time")))
 }
 
-// waitForEdge goes to the instant at which the newest group of a window, or what was reserved, expires; or one before.
+// waitForEdge goes to the instant at which the newest group of a window, or what was reserved, expires; or
+// one before.
 func (m *Machine) waitForEdge(t *rapid.T) {
 	at := m.twin(drawKey(t), m.Options.Window).Last() + m.units(m.Options.Window)
 	if len(m.reserved) > 0 && rapid.Bool().Draw(t, "of a reservation") {
@@ -277,8 +280,9 @@ func (m *Machine) peek(t *rapid.T) {
 	m.take(t, drawKey(t), c, rapid.SampledFrom([]uint64{0, m.drawCost(t, c)}).Draw(t, "cost or 0"), false)
 }
 
-// thrown are the throws of dice that explain an answer. Which it was nobody knows outside of the limiter: an admission is explained
-// by the highest, and a denial by the lowest, or where several limits refuse by different odds by one of these.
+// thrown are the throws of dice that explain an answer. Which it was nobody knows outside of the limiter: an
+// admission is explained by the highest, and a denial by the lowest, or where several limits refuse by
+// different odds by one of these.
 func (m *Machine) thrown(allowed bool, factors ...float64) []float64 {
 	if allowed {
 		return []float64{math.Nextafter(1, 0)}
@@ -518,8 +522,9 @@ func (m *Machine) several(t *rapid.T) {
 	}
 }
 
-// checkSeveral judges the answer of several limits: all or nothing, and that of the limit which refuses for longest, or of an admitted
-// call that of the one with the least room. Where two are alike it may be that of either.
+// checkSeveral judges the answer of several limits: all or nothing, and that of the limit which refuses for
+// longest, or of an admitted call that of the one with the least room. Where two are alike it may be that of
+// either.
 func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64, got trypema.Decision, record bool, life int64) {
 	t.Helper()
 	var factors []float64
@@ -700,8 +705,9 @@ func (m *Machine) held() int {
 	return m.Held()
 }
 
-// evicted finds out which key has made room for one that was just asked for, if one has: there is only one, only if there were as
-// many as there may be, and it is the one of those with something in the window that was asked for the longest ago.
+// evicted finds out which key has made room for one that was just asked for, if one has: there is only one,
+// only if there were as many as there may be, and it is the one of those with something in the window that
+// was asked for the longest ago.
 func (m *Machine) evicted(t *rapid.T, before int) {
 	t.Helper()
 	if n := m.Held(); n > m.Options.MaxKeys {

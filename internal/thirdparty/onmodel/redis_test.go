@@ -36,8 +36,8 @@ func onRedis(t *rapid.T, c redislimit.Conn, o trypema.Options, subject Subject) 
 	New(subject).Run(t)
 }
 
-// All verbs of the Redis provider, single limits and several, by the scripts on a real server whose clock stands still: every answer is
-// that of the naive twin in all its fields.
+// All verbs of the Redis provider, single limits and several, by the scripts on a real server whose clock
+// stands still: every answer is that of the naive twin in all its fields.
 func TestRedis(t *testing.T) {
 	clock, conn := rig.NewClock(rig.Adapters[0].Dial(t, []string{redisserver.Start(t).Addr()}))
 	rapid.Check(t, func(t *rapid.T) {

@@ -22,8 +22,8 @@ import (
 	"github.com/trypema/trypema/rueidisconn"
 )
 
-// documentedACL returns the words of the user that docs/operating.md has Redis know: those that are enough for one server, and
-// those that a Cluster wants besides.
+// documentedACL returns the words of the user that docs/operating.md has Redis know: those that are enough
+// for one server, and those that a Cluster wants besides.
 func documentedACL(t *testing.T) (user, cluster []string) {
 	t.Helper()
 	text, err := os.ReadFile("../../../docs/operating.md")
@@ -81,8 +81,8 @@ func ofRueidis(disableCache bool) func(t *testing.T, addrs []string) (redislimit
 	}
 }
 
-// useAll uses every verb of both providers and strategies for so long, in virtual time, that keys fill, live on, and expire. It
-// returns what has gone wrong first.
+// useAll uses every verb of both providers and strategies for so long, in virtual time, that keys fill, live
+// on, and expire. It returns what has gone wrong first.
 func useAll(t *testing.T, conn redislimit.Conn) (err error) {
 	t.Helper()
 	t.Run("use", func(t *testing.T) { // which ends the bridge
@@ -145,7 +145,8 @@ func useBoth(t *testing.T, conn redislimit.Conn) error {
 	return nil
 }
 
-// The user that the documents propose may do all that the providers do, on a server and on a Cluster, by both clients.
+// The user that the documents propose may do all that the providers do, on a server and on a Cluster, by both
+// clients.
 func TestDocumentedACL(t *testing.T) {
 	user, cluster := documentedACL(t)
 	for _, topology := range rig.Topologies[:2] {
@@ -168,7 +169,8 @@ func TestDocumentedACL(t *testing.T) {
 	}
 }
 
-// And it may do nothing that they do not need: without any of it, something fails; but either EVAL or SCRIPT LOAD will do.
+// And it may do nothing that they do not need: without any of it, something fails; but either EVAL or SCRIPT
+// LOAD will do.
 func TestDocumentedACLIsLeast(t *testing.T) {
 	user, _ := documentedACL(t)
 	server := redisserver.Start(t)

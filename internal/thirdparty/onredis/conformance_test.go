@@ -24,22 +24,23 @@ var conformers = []struct {
 	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider {
 		return rig.Open(t, c, rig.Patient(t, o))
 	}},
-	// Room is noticed when an instance settles, so RetryAfter may be later than the truth by two intervals and a few round trips.
+	// Room is noticed when an instance settles, so RetryAfter may be later than the truth by two intervals
+	// and a few round trips.
 	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag, s.Use = 2*100*time.Millisecond+12*time.Millisecond, .97 }, func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider {
 		return rig.OpenHybrid(t, c, hybridlimit.Options{Options: rig.Patient(t, o)})
 	}},
 }
 
-// brief are the suites that "make test" runs, in their short form: those that share no code with another of them but the client, which is for
-// TestConn of thirdparty to prove. On miniredis, TestTwin runs the scripts.
+// brief are the suites that "make test" runs, in their short form: those that share no code with another of
+// them but the client, which is for TestConn of thirdparty to prove. On miniredis, TestTwin runs the scripts.
 var brief = []string{
 	"redis/go-redis Absolute", "redis/go-redis Suppressed", "redis/hybrid go-redis Absolute",
 	"redis/go-redis Absolute multi", "redis/hybrid go-redis Suppressed multi",
 	"cluster/hybrid go-redis Suppressed", "cluster/rueidis Absolute multi",
 }
 
-// severalOn says where the suite also runs with several limits: once by each client, once on each kind of server. All that differs
-// between the others is looked at with one limit.
+// severalOn says where the suite also runs with several limits: once by each client, once on each kind of
+// server. All that differs between the others is looked at with one limit.
 func severalOn(topology, adapter string) bool {
 	return topology == "redis" && adapter == "go-redis" || topology == "cluster" && adapter == "rueidis"
 }
@@ -84,7 +85,7 @@ func TestConformance(t *testing.T) {
 						run(name, func(t *testing.T) { limittest.Run(t, subject) })
 						if severalOn(topology.Name, adapter.Name) {
 							run(name+" multi", func(t *testing.T) {
-								limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.MultiProvider {
+								limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.Provider {
 									return conformer.open(t, bridge.Conn(), o)
 								})
 							})

@@ -13,8 +13,8 @@ import (
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-// Running counts of a Hybrid key that is used in bursts, each in a window of its own, come to the end of what Lua can count, too, and
-// begin again.
+// Running counts of a Hybrid key that is used in bursts, each in a window of its own, come to the end of what
+// Lua can count, too, and begin again.
 func TestHybridCountsWithoutEnd(t *testing.T) {
 	bridge := rig.NewBridge(t, goredisconn.New(rig.GoRedis(t, []string{redisserver.Start(t).Addr()})))
 	const large = 1 << 49

@@ -24,8 +24,8 @@ const (
 	sharedBucket = time.Millisecond
 )
 
-// Two processes on one key admit, together, the limit: never more in any window, and nothing is denied while there is room. The latter holds
-// of any denial, so it does not matter how fast the callers are.
+// Two processes on one key admit, together, the limit: never more in any window, and nothing is denied while
+// there is room. The latter holds of any denial, so it does not matter how fast the callers are.
 func TestTwoProcesses(t *testing.T) {
 	t.Parallel()
 	s := redisserver.Start(t)
@@ -54,8 +54,8 @@ func TestTwoProcesses(t *testing.T) {
 // slew is how much clocks may go astray in a window.
 const slew = 50 * time.Millisecond
 
-// A window of an hour and groups of 100 ms: 8,500 groups that expire at once do no harm, which is more than Lua can give to a
-// command of Redis; nor do 36,000, at length.
+// A window of an hour and groups of 100 ms: 8,500 groups that expire at once do no harm, which is more than
+// Lua can give to a command of Redis; nor do 36,000, at length.
 func TestManyGroups(t *testing.T) {
 	t.Parallel()
 	client := redisserver.Start(t).Client()

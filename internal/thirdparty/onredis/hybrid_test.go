@@ -17,8 +17,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// admitted returns how many calls were admitted in a time since the beginning, and how many an exact log of events had admitted
-// of the same calls.
+// admitted returns how many calls were admitted in a time since the beginning, and how many an exact log of
+// events had admitted of the same calls.
 func admitted(f *rig.Fleet, from, to time.Duration) (n, exact int) {
 	calls := f.Calls()
 	slices.SortFunc(calls, func(a, b rig.Call) int { return a.From.Compare(b.From) })
@@ -40,8 +40,8 @@ func admitted(f *rig.Fleet, from, to time.Duration) (n, exact int) {
 	return n, exact
 }
 
-// Eight instances never pass the limit together, from cold on, and admit what an exact log does, however load is spread. In virtual time, a
-// millisecond away from the server.
+// Eight instances never pass the limit together, from cold on, and admit what an exact log does, however load
+// is spread. In virtual time, a millisecond away from the server.
 func TestHybridEightInstances(t *testing.T) {
 	t.Parallel()
 	bridge := rig.NewBridge(t, rig.Adapters[0].Dial(t, []string{redisserver.Start(t).Addr()}))
@@ -73,9 +73,9 @@ func TestHybridEightInstances(t *testing.T) {
 				if most > bound {
 					t.Errorf("%d admitted in a window of at most %d", most, bound)
 				}
-				// Both see the same arrivals, so little is left to chance. In 40 runs of six windows the second was
-				// 0.976 ± 0.003 of the exact log, the third 0.987 ± 0.006. The bounds are six standard deviations
-				// away: a false alarm is rarer than one in a million.
+				// Both see the same arrivals, so little is left to chance. In 40 runs of six windows the
+				// second was 0.976 ± 0.003 of the exact log, the third 0.987 ± 0.006. The bounds are six
+				// standard deviations away: a false alarm is rarer than one in a million.
 				least := .95
 				if test.suppressed {
 					least = .94
@@ -88,7 +88,8 @@ func TestHybridEightInstances(t *testing.T) {
 	}
 }
 
-// What was admitted is in Redis after a Close under load, exactly. The window is so long that nothing ages out, however long it takes.
+// What was admitted is in Redis after a Close under load, exactly. The window is so long that nothing ages
+// out, however long it takes.
 func TestHybridCloseUnderLoad(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)
@@ -131,8 +132,9 @@ const (
 	fleetCap    = 100
 )
 
-// Processes that share a limit are killed while they hold leases, or stopped for longer than those live: never above the limit,
-// and the others use what is left, all of it. How soon is a matter of virtual time (TestHybrid of onmodel).
+// Processes that share a limit are killed while they hold leases, or stopped for longer than those live:
+// never above the limit, and the others use what is left, all of it. How soon is a matter of virtual time
+// (TestHybrid of onmodel).
 func TestHybridProcesses(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)

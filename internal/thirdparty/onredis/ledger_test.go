@@ -164,8 +164,8 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 	if mixed {
 		old = rng.IntN(2) == 0
 		m.mix = []option{{m.span.Bucket, s, false}, {1000, s, false}, {m.span.Window, s, false}}
-		// It has two groups end at one instant unless its bucket is the largest, and what it settles late joins
-		// the next group however much later that is.
+		// It has two groups end at one instant unless its bucket is the largest, and what it settles late
+		// joins the next group however much later that is.
 		if old {
 			m.mix[2] = option{m.span.Window, redisproto.NewServer(previous.Conn{Conn: oracle}), true}
 		}

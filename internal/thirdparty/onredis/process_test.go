@@ -32,7 +32,8 @@ const (
 
 func isChild() bool { return os.Getenv(childVariable) != "" }
 
-// child is the program of another process: callers who want all they can get, until its input ends. It prints each call at once.
+// child is the program of another process: callers who want all they can get, until its input ends. It prints
+// each call at once.
 func child() {
 	client := redis.NewClient(&redis.Options{Addr: os.Getenv(childVariable), ReadTimeout: rig.Patience})
 	o := redislimit.Options{

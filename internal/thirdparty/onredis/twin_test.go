@@ -22,8 +22,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// oracle is a Conn that gives the scripts another clock, at which it then asks the naive twin of each key the same, in the
-// order in which the calls travel.
+// oracle is a Conn that gives the scripts another clock, at which it then asks the naive twin of each key the
+// same, in the order in which the calls travel.
 type oracle struct {
 	rig.Clocked
 	*rig.Clock
@@ -403,8 +403,8 @@ func (a *redisAgreement) set(key string, total uint64) {
 	}
 }
 
-// Random operations have the same answers from Redis and from the naive twin: with the Lua of a real server, and with that of
-// miniredis, which lacks the library struct.
+// Random operations have the same answers from Redis and from the naive twin: with the Lua of a real server,
+// and with that of miniredis, which lacks the library struct.
 func TestTwin(t *testing.T) {
 	t.Parallel()
 	for _, server := range []struct {

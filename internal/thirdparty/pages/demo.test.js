@@ -1,5 +1,5 @@
-// The page of trypema demo: every knob does what it says, in every look, and no guarantee breaks meanwhile. Nothing is said of how soon: what is
-// to happen is waited for.
+// The page of trypema demo: every knob does what it says, in every look, and no guarantee breaks meanwhile.
+// Nothing is said of how soon: what is to happen is waited for.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { after, before } from 'node:test'

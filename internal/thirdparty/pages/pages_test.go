@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// TestPages runs the tests in JavaScript, each as a test of its own. REPORT names the folder of a report whose page is to be looked at;
-// TRYPEMA_EXPLORE=1 runs all of them.
+// TestPages runs the tests in JavaScript, each as a test of its own. REPORT names the folder of a report
+// whose page is to be looked at; TRYPEMA_EXPLORE=1 runs all of them.
 func TestPages(t *testing.T) {
 	uncached(t)
 	t.Cleanup(func() { uncached(t) })
@@ -32,8 +32,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// uncached has go test keep no result: it does not know that it depends on the program, on the scripts and on the browser. It keeps none
-// of a test that has looked at a file as new as this.
+// uncached has go test keep no result: it does not know that it depends on the program, on the scripts and on
+// the browser. It keeps none of a test that has looked at a file as new as this.
 func uncached(t *testing.T) {
 	t.Helper()
 	const stamp = "screenshots/stamp"
@@ -119,7 +119,8 @@ func read(t *testing.T, file string, v any) {
 	}
 }
 
-// build returns a program, with the race detector where this test has it: then most of it has been compiled already.
+// build returns a program, with the race detector where this test has it: then most of it has been compiled
+// already.
 func build(t *testing.T, folder string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), filepath.Base(folder))

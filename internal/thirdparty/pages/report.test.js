@@ -1,5 +1,5 @@
-// The page of a report: every picture of it is drawn, in every look. It is drawn anew from the measurements that docs/benchmarks.md
-// shows, or REPORT names the folder of another report.
+// The page of a report: every picture of it is drawn, in every look. It is drawn anew from the measurements
+// that docs/benchmarks.md shows, or REPORT names the folder of another report.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

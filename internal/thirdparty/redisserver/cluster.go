@@ -14,8 +14,8 @@ import (
 // slots is how many slots a Redis Cluster has.
 const slots = 16384
 
-// Cluster is a Redis Cluster of three masters without replicas. What holds no slots that are lost goes on without those
-// that do.
+// Cluster is a Redis Cluster of three masters without replicas. What holds no slots that are lost goes on
+// without those that do.
 type Cluster struct {
 	// Nodes are the masters, each with a third of the slots in ascending order.
 	Nodes []*Server
@@ -23,8 +23,8 @@ type Cluster struct {
 	migrating sync.Mutex // nodes that migrate to each other at once would wait for each other
 }
 
-// StartCluster returns a Cluster that is complete: every node knows all others, and answers for its slots. It takes some
-// seconds. See Start for the rest.
+// StartCluster returns a Cluster that is complete: every node knows all others, and answers for its slots. It
+// takes some seconds. See Start for the rest.
 func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{}
@@ -106,8 +106,8 @@ func (s *Server) complete(masters int) error {
 	})
 }
 
-// Move moves a slot to another node while callers use it, as resharding does: one key after the other, with a pause after each.
-// Meanwhile keys are on two nodes, and callers are told to ask the other one.
+// Move moves a slot to another node while callers use it, as resharding does: one key after the other, with a
+// pause after each. Meanwhile keys are on two nodes, and callers are told to ask the other one.
 func (c *Cluster) Move(ctx context.Context, slot int, to *Server, pause func()) error {
 	target, err := to.client.ClusterMyID(ctx).Result()
 	if err != nil {

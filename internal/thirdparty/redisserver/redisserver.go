@@ -1,5 +1,6 @@
-// Package redisserver gives tests real Redis servers, alone, as a Cluster or watched by Sentinels, with clients of them, and
-// proxies that lose what passes through them. All of these end with their test. Package realredis starts the servers.
+// Package redisserver gives tests real Redis servers, alone, as a Cluster or watched by Sentinels, with
+// clients of them, and proxies that lose what passes through them. All of these end with their test. Package
+// realredis starts the servers.
 package redisserver
 
 import (
@@ -25,12 +26,12 @@ type Server struct {
 	client *redis.Client
 }
 
-// Start returns a server that answers, on a free port of 127.0.0.1. It keeps nothing on disk unless args, which are
-// options as on the command line of redis-server, say so. It is killed when t ends, and what it has printed is shown if
-// t has failed.
+// Start returns a server that answers, on a free port of 127.0.0.1. It keeps nothing on disk unless args,
+// which are options as on the command line of redis-server, say so. It is killed when t ends, and what it has
+// printed is shown if t has failed.
 //
-// The program is that of realredis.Find. Without one t fails; it is skipped if INSTALL=0 says that the program must not
-// be installed.
+// The program is that of realredis.Find. Without one t fails; it is skipped if INSTALL=0 says that the
+// program must not be installed.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	server, err := realredis.Start(context.Background(), args...)
@@ -66,7 +67,8 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// WithDebug returns the options with which Start makes a server that takes the command DEBUG. Before 7.0 all did.
+// WithDebug returns the options with which Start makes a server that takes the command DEBUG. Before 7.0 all
+// did.
 func WithDebug(t testing.TB) []string {
 	t.Helper()
 	program, err := realredis.Find()
@@ -99,14 +101,15 @@ func (s *Server) Kill() {
 	check(s.t, s.server.Kill())
 }
 
-// Restart kills the process, if there is one, and starts another with the same port, directory and options. It knows
-// only what the options have made its predecessor write down: by default, nothing.
+// Restart kills the process, if there is one, and starts another with the same port, directory and options.
+// It knows only what the options have made its predecessor write down: by default, nothing.
 func (s *Server) Restart() {
 	s.t.Helper()
 	check(s.t, s.server.Restart(context.Background()))
 }
 
-// Pause stops the process where it stands (SIGSTOP). Connections stay open, and new ones are taken, but get no answer.
+// Pause stops the process where it stands (SIGSTOP). Connections stay open, and new ones are taken, but get
+// no answer.
 func (s *Server) Pause() {
 	s.t.Helper()
 	check(s.t, s.server.Pause())

@@ -16,14 +16,16 @@ import (
 // MasterName is what Sentinels call the master that they watch.
 const MasterName = "master"
 
-// Watched is a master and its replica, and the Sentinels that have the replica take over when the master is gone.
+// Watched is a master and its replica, and the Sentinels that have the replica take over when the master is
+// gone.
 type Watched struct {
 	Master, Replica *Server
 	Sentinels       []*Server
 }
 
-// StartWatched returns a master that its replica is in step with, and three Sentinels that know of all. They give up a server only after
-// minutes, as on a busy machine one may be silent for seconds: Promote says when. See Start for the rest; args are for master and replica.
+// StartWatched returns a master that its replica is in step with, and three Sentinels that know of all. They
+// give up a server only after minutes, as on a busy machine one may be silent for seconds: Promote says when.
+// See Start for the rest; args are for master and replica.
 func StartWatched(t testing.TB, args ...string) *Watched {
 	t.Helper()
 	w := &Watched{Master: Start(t, args...)}
@@ -52,7 +54,8 @@ func (w *Watched) Addrs() []string {
 	return addrs
 }
 
-// Promote has the Sentinels make the replica the master, and returns when all of them have. The master must be gone.
+// Promote has the Sentinels make the replica the master, and returns when all of them have. The master must
+// be gone.
 func (w *Watched) Promote(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

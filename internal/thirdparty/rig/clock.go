@@ -16,8 +16,9 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Clocked is a Conn whose scripts go by the clock Time instead of that of their server, which they read and forget: each call brings the
-// time along. Keys live 1,000 times as long, so that a slow machine does not see them expire by the clock of the server.
+// Clocked is a Conn whose scripts go by the clock Time instead of that of their server, which they read and
+// forget: each call brings the time along. Keys live 1,000 times as long, so that a slow machine does not see
+// them expire by the clock of the server.
 type Clocked struct {
 	redislimit.Conn
 	Time func() int64 // in µs
@@ -80,15 +81,16 @@ func NewClock(c redislimit.Conn) (*Clock, Clocked) {
 // Advance moves the clock, by some µs.
 func (c *Clock) Advance(later int64) { c.now.Add(later) }
 
-// Bridge leads from bubbles of testing/synctest to a server outside of them. The time of a bubble stands still during an exchange, and the
-// scripts read it (Clocked). So what a test says of time holds on the real server, with a real client, on a machine of any speed.
+// Bridge leads from bubbles of testing/synctest to a server outside of them. The time of a bubble stands
+// still during an exchange, and the scripts read it (Clocked). So what a test says of time holds on the real
+// server, with a real client, on a machine of any speed.
 type Bridge struct {
 	conn  redislimit.Conn
 	trips chan *trip
 }
 
-// trip is an exchange. Who makes it waits for the mutex: of all that a goroutine can wait for, that, made in a bubble, does not let
-// its time go on, and may be ended by a goroutine outside.
+// trip is an exchange. Who makes it waits for the mutex: of all that a goroutine can wait for, that, made in
+// a bubble, does not let its time go on, and may be ended by a goroutine outside.
 type trip struct {
 	script, sha1 string
 	keys, args   [][]string

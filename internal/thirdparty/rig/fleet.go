@@ -179,7 +179,8 @@ func (f *Fleet) Of(wanted func(Call) bool) (calls []Call) {
 	return calls
 }
 
-// Most returns the most that was certainly admitted of one key in a window, by calls for which all conditions hold.
+// Most returns the most that was certainly admitted of one key in a window, by calls for which all conditions
+// hold.
 func (f *Fleet) Most(wanted ...func(Call) bool) (most uint64) {
 	logs := make(map[string][]anywindow.Admission)
 	for _, c := range f.admissions() {
@@ -193,8 +194,8 @@ func (f *Fleet) Most(wanted ...func(Call) bool) (most uint64) {
 	return most
 }
 
-// Since is the condition that a call began at t or later. What was admitted in a burst is admitted in one again, so to see what
-// is used of a limit it matters where a window begins, and Most looks at all of them.
+// Since is the condition that a call began at t or later. What was admitted in a burst is admitted in one
+// again, so to see what is used of a limit it matters where a window begins, and Most looks at all of them.
 func Since(t time.Time) func(Call) bool { return func(c Call) bool { return !c.From.Before(t) } }
 
 // Until is the condition that a call has ended before t.
@@ -205,8 +206,9 @@ func By(instances ...int) func(Call) bool {
 	return func(c Call) bool { return slices.Contains(instances, c.Instance) }
 }
 
-// Fewest returns the least cost that may have been in the window when a call was denied: what was admitted by calls that may have been judged at
-// most so long before it, while not after. A limiter that uses its limit denies nothing below that, however fast or slow its callers are.
+// Fewest returns the least cost that may have been in the window when a call was denied: what was admitted by
+// calls that may have been judged at most so long before it, while not after. A limiter that uses its limit
+// denies nothing below that, however fast or slow its callers are.
 func Fewest(admitted, denied []anywindow.Admission, before time.Duration) (fewest uint64) {
 	var froms, tos []anywindow.Admission
 	froms, tos = slices.Clone(admitted), slices.Clone(admitted)
@@ -243,8 +245,8 @@ func (f *Fleet) Longest() (longest time.Duration) {
 	return longest
 }
 
-// Summary logs what became of the calls, and fails if one has hung. How long a call takes at most is a matter of virtual time (TestTimeout
-// of redislimit): here a machine may be as slow as it likes.
+// Summary logs what became of the calls, and fails if one has hung. How long a call takes at most is a matter
+// of virtual time (TestTimeout of redislimit): here a machine may be as slow as it likes.
 func (f *Fleet) Summary(what string) {
 	f.Helper()
 	calls, longest := f.Calls(), f.Longest()
@@ -263,8 +265,8 @@ func (f *Fleet) Bound(what string, bound uint64, wanted ...func(Call) bool) {
 	}
 }
 
-// Used waits until a share of the limit is used in a window, and fails if that does not come about. Callers that are too slow to use the
-// limit at first, while the machine is busy, have time to.
+// Used waits until a share of the limit is used in a window, and fails if that does not come about. Callers
+// that are too slow to use the limit at first, while the machine is busy, have time to.
 func (f *Fleet) Used(what string, share float64, wanted ...func(Call) bool) {
 	f.Helper()
 	Wait(f.TB, func() error {
@@ -275,8 +277,8 @@ func (f *Fleet) Used(what string, share float64, wanted ...func(Call) bool) {
 	})
 }
 
-// Wait waits until there is no error, and fails with the last one if that does not come about. It tries for a tenth of the time at most, as
-// what it waits for needs the rest.
+// Wait waits until there is no error, and fails with the last one if that does not come about. It tries for a
+// tenth of the time at most, as what it waits for needs the rest.
 func Wait(t testing.TB, try func() error) {
 	t.Helper()
 	for began := time.Now(); ; {

@@ -8,7 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Header is what the window of a key says of itself in Redis. internal/redisproto/lua/load.lua has the layout.
+// Header is what the window of a key says of itself in Redis. internal/redisproto/lua/load.lua has the
+// layout.
 type Header struct {
 	Counted  uint64 // all that was admitted since the key began, or since it was idle for a window; of Hybrid: since it began
 	Gone     uint64 // of that, what has expired

@@ -8,8 +8,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// Rapid is called by TestMain, and says how far tests look that pgregory.net/rapid draws: at few runs, always the same, or at many where tests explore.
-// Flags of rapid on the command line have the last word.
+// Rapid is called by TestMain, and says how far tests look that pgregory.net/rapid draws: at few runs, always
+// the same, or at many where tests explore. Flags of rapid on the command line have the last word.
 func Rapid(few, many int) {
 	set := func(name, value string) {
 		if err := flag.Set(name, value); err != nil {

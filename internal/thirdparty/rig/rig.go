@@ -1,5 +1,5 @@
-// Package rig is what tests on real Redis servers have in common: the clients, the providers on top of them, and fleets of
-// instances under load.
+// Package rig is what tests on real Redis servers have in common: the clients, the providers on top of them,
+// and fleets of instances under load.
 package rig
 
 import (

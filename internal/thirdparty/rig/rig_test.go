@@ -47,7 +47,8 @@ func TestFewest(t *testing.T) {
 	}
 }
 
-// Over a bridge, a limiter on a real server lives in the time of its bubble: an hour passes at once, and no exchange takes any time.
+// Over a bridge, a limiter on a real server lives in the time of its bubble: an hour passes at once, and no
+// exchange takes any time.
 func TestBridge(t *testing.T) {
 	bridge := NewBridge(t, Adapters[0].Dial(t, []string{redisserver.Start(t).Addr()}))
 	synctest.Test(t, func(t *testing.T) {

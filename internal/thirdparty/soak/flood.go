@@ -10,8 +10,8 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// flood sends new keys to a Local as fast as it takes them, half of them with a bound on their number, and a key in use among
-// them. It returns the rules that were kept, or not.
+// flood sends new keys to a Local as fast as it takes them, half of them with a bound on their number, and a
+// key in use among them. It returns the rules that were kept, or not.
 func flood(ctx context.Context, keys int64, tell func(string)) (rules []rule) {
 	for _, bound := range []int{0, 100_000} {
 		l, err := trypema.NewLocal(trypema.Options{Window: 100 * time.Millisecond, MaxKeys: bound})

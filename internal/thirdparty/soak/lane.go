@@ -68,7 +68,8 @@ func newFleet(addr string, churn float64) (*fleet, error) {
 	conn := func() *goredisconn.Conn {
 		client := redis.NewClient(&redis.Options{
 			Addr: addr, DisableIdentity: true,
-			// As many connections from the beginning on as there may be: what a fault makes a pool grow by is not ours to judge.
+			// As many connections from the beginning on as there may be: what a fault makes a pool grow by is
+			// not ours to judge.
 			PoolSize: connections, MinIdleConns: connections, ConnMaxIdleTime: -1,
 		})
 		f.closes = append([]func() error{client.Close}, f.closes...) // closed after those who use it
@@ -233,8 +234,8 @@ func (l *lane) run(ctx context.Context) {
 	all.Wait()
 }
 
-// pace calls f so often per second, evenly, or by chance if there is a rng. Calls that come late are made up for; those of more than
-// a second are not.
+// pace calls f so often per second, evenly, or by chance if there is a rng. Calls that come late are made up
+// for; those of more than a second are not.
 func pace(ctx context.Context, perSecond func(time.Time) float64, rng *rand.Rand, f func()) {
 	next := time.Now()
 	for {

@@ -12,7 +12,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/realredis"
 )
 
-// run is a soak under way: the faults, the samples, the judging. All of it is in one goroutine; the callers are in others.
+// run is a soak under way: the faults, the samples, the judging. All of it is in one goroutine; the callers
+// are in others.
 type run struct {
 	*command
 	*sampler
@@ -176,8 +177,8 @@ func (r *run) counted() (rules []rule) {
 	return rules
 }
 
-// recovers judges how long after a fault a lane was at work again, at the longest: until the first sample of a time without
-// fallbacks in which the hot key was used.
+// recovers judges how long after a fault a lane was at work again, at the longest: until the first sample of
+// a time without fallbacks in which the hot key was used.
 func recovers(where string, lane int, samples []sample, periods []period, began time.Time) rule {
 	longest, judged := 0., 0
 	for _, p := range periods {
@@ -204,7 +205,8 @@ func recovers(where string, lane int, samples []sample, periods []period, began 
 	return r
 }
 
-// leaves judges how long the keys that are left in Redis stay there; one that does not expire stays for longer than any may.
+// leaves judges how long the keys that are left in Redis stay there; one that does not expire stays for
+// longer than any may.
 func (r *run) leaves() rule {
 	const name = "seconds until Redis has no key any more"
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

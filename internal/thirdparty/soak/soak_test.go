@@ -21,14 +21,15 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// hurried are the rules that a machine can break by being slow, which make soak judges, and this test does not.
+// hurried are the rules that a machine can break by being slow, which make soak judges, and this test does
+// not.
 var hurried = []string{
 	"new keys", "fallbacks without a fault", "seconds to recover from a fault", "Redis is taken for gone at the end", "seconds that closing took",
 	"use of the hot key", "median latency, µs", "p99.9 of latency, µs", "goroutines left at the end",
 }
 
-// A few seconds of all of it: what does not depend on the machine holds, and what it writes can be read. On one that is too busy for a
-// fault or a sample in that time, it takes longer.
+// A few seconds of all of it: what does not depend on the machine holds, and what it writes can be read. On
+// one that is too busy for a fault or a sample in that time, it takes longer.
 func TestSoak(t *testing.T) {
 	for took := 3 * time.Second; ; took *= 4 {
 		var out bytes.Buffer
@@ -84,7 +85,8 @@ func TestWrongFlags(t *testing.T) {
 	}
 }
 
-// Judged in pieces, a log shows what it shows as a whole, however the pieces lie, with calls that end long after they began.
+// Judged in pieces, a log shows what it shows as a whole, however the pieces lie, with calls that end long
+// after they began.
 func TestWatchJudgesAllWindows(t *testing.T) {
 	for seed := range uint64(explore.Runs(50, 2000)) {
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -209,7 +211,8 @@ func TestEachRuleCanBeBroken(t *testing.T) {
 	}
 }
 
-// A fallback is explained by a fault that was there at the time, or a little before, if it is one that explains fallbacks.
+// A fallback is explained by a fault that was there at the time, or a little before, if it is one that
+// explains fallbacks.
 func TestUnexplained(t *testing.T) {
 	began := time.Now()
 	at := func(seconds float64) time.Time { return began.Add(time.Duration(seconds * float64(time.Second))) }

@@ -42,8 +42,8 @@ func tooShort(name, where string) rule {
 	return rule{Name: name, Where: where, Verdict: notJudged, Note: "too short a run"}
 }
 
-// parts returns the median of a series between two tenths and four, and in its last three, leaving out the first, in which things
-// begin; NaN is no value. ok is whether both have enough values to say anything.
+// parts returns the median of a series between two tenths and four, and in its last three, leaving out the
+// first, in which things begin; NaN is no value. ok is whether both have enough values to say anything.
 func parts(series []float64) (early, late float64, ok bool) {
 	n := len(series)
 	first, last := values(series[n/10:4*n/10]), values(series[n-3*n/10:])
@@ -74,8 +74,8 @@ func mean(all []float64) (x float64) {
 	return x
 }
 
-// flat is the rule that a series ends at most at a factor of where it was early, and some more, so that what is next to nothing
-// may double.
+// flat is the rule that a series ends at most at a factor of where it was early, and some more, so that what
+// is next to nothing may double.
 func flat(name, where string, series []float64, factor, more float64) rule {
 	early, late, ok := parts(series)
 	if !ok {

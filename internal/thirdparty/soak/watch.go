@@ -8,8 +8,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/anywindow"
 )
 
-// watch judges what is admitted of one key, in any window, for as long as it takes, in memory that does not grow: in pieces that
-// overlap by more than a window.
+// watch judges what is admitted of one key, in any window, for as long as it takes, in memory that does not
+// grow: in pieces that overlap by more than a window.
 type watch struct {
 	key    string
 	window time.Duration
@@ -30,8 +30,8 @@ func (w *watch) add(from, to time.Time, cost uint64) {
 // late is how long after the end of a call it may be added.
 const late = time.Second
 
-// judge judges what has been added by now. A window that has ended by now−late is judged for good; of what may lie in others,
-// nothing has ended before that less a window.
+// judge judges what has been added by now. A window that has ended by now−late is judged for good; of what
+// may lie in others, nothing has ended before that less a window.
 func (w *watch) judge(now time.Time) {
 	w.mu.Lock()
 	log := slices.Clone(w.log)

@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	// patience is how late a call may be made. A client that is further behind skips what was due: it can not keep
-	// up, and the report says so.
+	// patience is how late a call may be made. A client that is further behind skips what was due: it can not
+	// keep up, and the report says so.
 	patience = time.Second
 
-	// tooLate is how late a call is that shows the load of the machine instead of the load that was asked for.
+	// tooLate is how late a call is that shows the load of the machine instead of the load that was asked
+	// for.
 	tooLate = 50 * time.Millisecond
 
 	requestTimeout = 10 * time.Second
@@ -48,10 +49,10 @@ func (s sent) due() uint64      { return s.answered() + s.failed + s.skipped }
 // untimely is the part of the calls that were made too late, or never.
 func (s sent) untimely() float64 { return float64(s.late+s.skipped) / float64(max(1, s.due())) }
 
-// offer sends requests to the urls until ctx ends, as a Poisson process of perSecond calls, and waits for the answers. Each
-// of the clients is a Poisson process of its share; together they are one. A client makes its next call when that is
-// due, or at once when the last answer came later, so the load does not wait for the server as long as some client is
-// free. It stays with one of the urls, each client with the next.
+// offer sends requests to the urls until ctx ends, as a Poisson process of perSecond calls, and waits for the
+// answers. Each of the clients is a Poisson process of its share; together they are one. A client makes its
+// next call when that is due, or at once when the last answer came later, so the load does not wait for the
+// server as long as some client is free. It stays with one of the urls, each client with the next.
 func (w web) offer(ctx context.Context, urls []string, perSecond float64, clients int) sent {
 	transport := w.transport(clients)
 	defer transport.CloseIdleConnections()
@@ -102,8 +103,8 @@ func client(ctx context.Context, c *http.Client, url string, perSecond float64) 
 	}
 }
 
-// send makes one call. It is not bound to the end of the load: a call that was decided shall also be answered, so that
-// the accounts of both sides can be compared.
+// send makes one call. It is not bound to the end of the load: a call that was decided shall also be
+// answered, so that the accounts of both sides can be compared.
 func (s *sent) send(c *http.Client, url string) {
 	status, err := get(c, url)
 	switch {

@@ -1,6 +1,6 @@
-// Package demo runs the main job of the library on real traffic: HTTP servers that are guarded by limiters, clients that ask for more
-// than the limit, and a judge that looks for a broken guarantee. It shows all six limiters on a page, where people turn the knobs, or
-// lets one provider run for a while and reports.
+// Package demo runs the main job of the library on real traffic: HTTP servers that are guarded by limiters,
+// clients that ask for more than the limit, and a judge that looks for a broken guarantee. It shows all six
+// limiters on a page, where people turn the knobs, or lets one provider run for a while and reports.
 package demo
 
 import (
@@ -69,8 +69,8 @@ const (
 	defaultRate     = 100
 	defaultPageRate = 50
 
-	// Each admission of the last window is kept for the exact check of any window, and each call that was due and not
-	// made is counted one by one.
+	// Each admission of the last window is kept for the exact check of any window, and each call that was due
+	// and not made is counted one by one.
 	maxCapacity = 1_000_000
 	maxOffered  = 1_000_000
 )

@@ -188,7 +188,8 @@ func TestDemo(t *testing.T) {
 						t.Errorf("%s: %d in the fullest window, want %d", x.Route, x.LargestAnyWindow, least)
 					}
 				}
-				// In half of a window Absolute admits all of it. By chance alone Suppressed pauses for a second once in a million runs.
+				// In half of a window Absolute admits all of it. By chance alone Suppressed pauses for a
+				// second once in a million runs.
 				if a, s := r.Routes[0].LongestPause, r.Routes[1].LongestPause; tt.window == 4*time.Second && a < 2*s {
 					t.Errorf("Absolute paused %vms, Suppressed %vms: the difference that the demo is to show is missing", a, s)
 				}
@@ -226,7 +227,8 @@ func TestBusyMachine(t *testing.T) {
 	}
 }
 
-// TestDemoInRedis runs on real servers and sockets. What it says of smoothness depends on the machine, and is judged in TestDemo.
+// TestDemoInRedis runs on real servers and sockets. What it says of smoothness depends on the machine, and is
+// judged in TestDemo.
 func TestDemoInRedis(t *testing.T) {
 	two, often := 2, 10*time.Millisecond
 	tests := []struct {
@@ -271,7 +273,8 @@ func TestDemoInRedis(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// TestInstancesShareTheLoad: each client stays with a server of its own, and what all of them admit is judged together.
+// TestInstancesShareTheLoad: each client stays with a server of its own, and what all of them admit is judged
+// together.
 func TestInstancesShareTheLoad(t *testing.T) {
 	const n = 3
 	virtually(t, func(t *testing.T, w *web) {

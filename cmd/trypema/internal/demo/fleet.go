@@ -12,8 +12,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// fleet is the providers with their options, and the servers that they guard: one for each instance of Redis and Hybrid, which
-// reach Redis by a proxy that can be slow or cut off, and one for Local.
+// fleet is the providers with their options, and the servers that they guard: one for each instance of Redis
+// and Hybrid, which reach Redis by a proxy that can be slow or cut off, and one for Local.
 type fleet struct {
 	instances int
 	paused    atomic.Int64 // the number of one, or 0
@@ -90,7 +90,8 @@ func (f *fleet) set(k knobs) {
 	}
 }
 
-// url is where a call for a lane goes: to one of the instances that are not paused, or to that of Local. They are numbered from 1 on.
+// url is where a call for a lane goes: to one of the instances that are not paused, or to that of Local. They
+// are numbered from 1 on.
 func (f *fleet) url(l *lane) (url string, number int) {
 	if !l.remote() {
 		return f.local.url + "/" + l.id(), 1
@@ -102,7 +103,8 @@ func (f *fleet) url(l *lane) (url string, number int) {
 	return f.servers[i].url + "/" + l.id(), i + 1
 }
 
-// close ends all of it, after the calls that are under way. The providers are let through to Redis, to settle.
+// close ends all of it, after the calls that are under way. The providers are let through to Redis, to
+// settle.
 func (f *fleet) close() error {
 	all := f.servers
 	if f.local != nil {

@@ -2,7 +2,8 @@ package demo
 
 import "sync"
 
-// gate lets calls through while it is open. It does what a sync.RWMutex does, but virtual time passes for those that wait at it.
+// gate lets calls through while it is open. It does what a sync.RWMutex does, but virtual time passes for
+// those that wait at it.
 type gate struct {
 	mu     sync.Mutex // guards the fields below
 	moved  *sync.Cond // when inside falls to 0, or closed changes

@@ -50,7 +50,8 @@ var sliders = []slider{
 	{"delay", "Network delay", "ms", "Until Redis has what is sent to it.", 0, 200, 1, func(k *knobs) float64 { return k.Delay }},
 }
 
-// mostCalls is what is asked of each limiter in a second at most: six times as much passes through the servers.
+// mostCalls is what is asked of each limiter in a second at most: six times as much passes through the
+// servers.
 const mostCalls = 800
 
 // knobError is a knob that has been set wrong.

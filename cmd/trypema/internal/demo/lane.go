@@ -24,8 +24,8 @@ const (
 	lastAnswers = 2   // that are shown
 )
 
-// lane is one of the limiters, under load: a path that it guards on each of its servers, the clients that ask for the path, and the
-// accounts of both sides.
+// lane is one of the limiters, under load: a path that it guards on each of its servers, the clients that ask
+// for the path, and the accounts of both sides.
 type lane struct {
 	provider, strategy string
 	rate               *atomic.Uint64 // bits of the limit per second

@@ -11,21 +11,22 @@ import (
 const (
 	historyBins = 256 // what the widest chart shows
 
-	// A gap between two calls is the machine's, not chance, when it is this long and this many calls were due in it:
-	// by chance that happens once in e²⁰ gaps.
+	// A gap between two calls is the machine's, not chance, when it is this long and this many calls were due
+	// in it: by chance that happens once in e²⁰ gaps.
 	stallLength = 50 * time.Millisecond
 	stallCalls  = 20
 )
 
-// meter is the account of one route: what was decided, when, and how long it took. It is kept where the decisions are
-// made, in the server. Its size depends on the window, not on how long it runs.
+// meter is the account of one route: what was decided, when, and how long it took. It is kept where the
+// decisions are made, in the server. Its size depends on the window, not on how long it runs.
 type meter struct {
 	window time.Duration
 	bin    time.Duration // width of a bar of the chart
 	asked  float64       // calls per second that the clients try to make
 	start  time.Time
 
-	// Where a limit that a server keeps is judged apart from what was decided without it, which the server does not know.
+	// Where a limit that a server keeps is judged apart from what was decided without it, which the server
+	// does not know.
 	apart bool
 
 	mu        sync.Mutex // guards the fields below
@@ -80,9 +81,10 @@ func newMeter(window time.Duration, asked float64) *meter {
 
 func (m *meter) clock() time.Duration { return time.Since(m.start) }
 
-// decided records a decision that was made after the instant before and took so long. The clock is read again under
-// the lock, so that the order of the records is the order of their instants, as the Counter of windows wants it; this
-// makes the interval in which the decision fell a little wider, never wrong. That holds for a decision by a server too.
+// decided records a decision that was made after the instant before and took so long. The clock is read again
+// under the lock, so that the order of the records is the order of their instants, as the Counter of windows
+// wants it; this makes the interval in which the decision fell a little wider, never wrong. That holds for a
+// decision by a server too.
 func (m *meter) decided(before, took time.Duration, allowed, fallback bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -113,8 +115,9 @@ func (m *meter) decided(before, took time.Duration, allowed, fallback bool) {
 	m.lastAdmitted, m.refused = now, 0
 }
 
-// judgeAnew forgets the fullest window and the longest pause, after the limit or the load has changed. Who calls has the new limit
-// in force: what began before this may have been decided by the old one, and is in no window from now on.
+// judgeAnew forgets the fullest window and the longest pause, after the limit or the load has changed. Who
+// calls has the new limit in force: what began before this may have been decided by the old one, and is in no
+// window from now on.
 func (m *meter) judgeAnew() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -124,8 +127,9 @@ func (m *meter) judgeAnew() {
 	m.longestPause, m.lastAdmitted, m.refused = 0, now, 0
 }
 
-// pauseAt is the longest pause if the one that runs now ended at now. A gap is a pause only if callers were turned away
-// in it, at no less than half the pace of the whole run: where nobody called, the limiter did not pause.
+// pauseAt is the longest pause if the one that runs now ended at now. A gap is a pause only if callers were
+// turned away in it, at no less than half the pace of the whole run: where nobody called, the limiter did not
+// pause.
 func (m *meter) pauseAt(now time.Duration) time.Duration {
 	gap := now - m.lastAdmitted
 	expected := float64(m.total.offered()-m.judged.offered) * gap.Seconds() / (now - m.judged.since).Seconds()
@@ -144,7 +148,8 @@ func (m *meter) binAt(now time.Duration) *tally {
 	return &m.history[i%historyBins]
 }
 
-// errored records a call that the limiter answered with an error, so that it was neither admitted nor declined.
+// errored records a call that the limiter answered with an error, so that it was neither admitted nor
+// declined.
 func (m *meter) errored(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

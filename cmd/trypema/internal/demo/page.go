@@ -109,8 +109,8 @@ func hasBrowser() bool {
 	return runtime.GOOS == "windows" || runtime.GOOS == "darwin" || os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != ""
 }
 
-// listen returns where the page is served: at the address that the flags name, or else at the default one, or, where that is taken,
-// at a free port.
+// listen returns where the page is served: at the address that the flags name, or else at the default one,
+// or, where that is taken, at a free port.
 func (c *Command) listen(out screen.Streams) (net.Listener, error) {
 	addr := c.addr()
 	listen := c.network().listen

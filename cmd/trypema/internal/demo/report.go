@@ -61,7 +61,8 @@ type routeReport struct {
 	latency.Percentiles
 }
 
-// keptUp is the part of the load that was asked for which the clients must have offered, to be silent about it.
+// keptUp is the part of the load that was asked for which the clients must have offered, to be silent about
+// it.
 const keptUp = 0.98
 
 // report sums up a run that has ended.

@@ -34,7 +34,8 @@ func (w web) serve(h http.Handler) (*server, error) {
 	return s, nil
 }
 
-// close ends the server, after the requests in flight, and returns what ended it before its time, if anything did.
+// close ends the server, after the requests in flight, and returns what ended it before its time, if anything
+// did.
 func (s *server) close(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
@@ -84,7 +85,8 @@ func guard(l trypema.Limiter, rate trypema.Rate, m *meter) http.HandlerFunc {
 	}
 }
 
-// ask has a limiter decide, which takes so long, and keeps account; or answers that it could not. The rate is read after the call has begun.
+// ask has a limiter decide, which takes so long, and keeps account; or answers that it could not. The rate is
+// read after the call has begun.
 func (m *meter) ask(w http.ResponseWriter, r *http.Request, l trypema.Limiter, key string, rate func() trypema.Rate) (d trypema.Decision, took time.Duration, ok bool) {
 	before := m.clock()
 	d, err := l.Allow(r.Context(), key, rate())

@@ -26,7 +26,8 @@ const (
 	turns      = 3 * time.Second // of on and off
 )
 
-// loadAt is the load, of the limit, so long after the shape or the load was chosen, when it is so much at its height.
+// loadAt is the load, of the limit, so long after the shape or the load was chosen, when it is so much at its
+// height.
 func loadAt(shape string, t time.Duration, height float64) float64 {
 	low := min(calm, height)
 	switch shape {

@@ -115,8 +115,8 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 	return k, nil
 }
 
-// rebuild ends the fleet and makes another one, while no call is under way. The new one has keys of its own, so what the old one could not
-// settle does not matter to it.
+// rebuild ends the fleet and makes another one, while no call is under way. The new one has keys of its own,
+// so what the old one could not settle does not matter to it.
 func (s *stage) rebuild(k knobs) error {
 	s.calling.close()
 	defer s.calling.open()

@@ -201,7 +201,8 @@ func (v stageView) lane(id string) laneView {
 	return laneView{}
 }
 
-// near reports whether all that is smooth admits about so much a second. Absolute admits all of a window at once.
+// near reports whether all that is smooth admits about so much a second. Absolute admits all of a window at
+// once.
 func near(perSecond float64) func(stageView) bool {
 	return func(v stageView) bool {
 		for _, l := range v.Lanes {
@@ -307,7 +308,8 @@ func TestPage(t *testing.T) {
 	})
 }
 
-// TestPageOnSockets is on real servers, proxies and sockets. How soon what happens there depends on the machine.
+// TestPageOnSockets is on real servers, proxies and sockets. How soon what happens there depends on the
+// machine.
 func TestPageOnSockets(t *testing.T) {
 	p := open(t, Command{Rate: ptr(10.0)})
 	p.until("all six limiters admit", func(v stageView) bool {
@@ -360,8 +362,8 @@ func TestBusyPage(t *testing.T) {
 	}
 }
 
-// TestBrokenBound: a limiter that admits one too many is found out, and ends the program with an error; what was decided without Redis is
-// no concern of the bound, nor what began before the limit was changed.
+// TestBrokenBound: a limiter that admits one too many is found out, and ends the program with an error; what
+// was decided without Redis is no concern of the bound, nor what began before the limit was changed.
 func TestBrokenBound(t *testing.T) {
 	l := newLane(store.Redis, absolute, new(atomic.Uint64))
 	s := &stage{lanes: []*lane{l}, series: make([][]sample, 1), broken: make(map[string]string)}

@@ -10,7 +10,8 @@ import (
 	"github.com/trypema/trypema/internal/cli/store"
 )
 
-// The conditions under which the smoothness of Suppressed is promised, and what is promised then (G6 of the design).
+// The conditions under which the smoothness of Suppressed is promised, and what is promised then (G6 of the
+// design).
 const (
 	smoothFactor   = 1.5 // the hard limit factor it is stated for
 	smoothLoad     = 1.1 // from this multiple of the limit …
@@ -24,9 +25,10 @@ const (
 	longestPause   = 500 * time.Millisecond
 	mostUntimely   = 0.01 // part of the calls; with more, the load was not the one that was asked for
 
-	// What chance adds, so that a limiter which keeps its promise fails less than once in a million runs. The number of admissions varies
-	// no more than that of a Poisson process, which is five standard deviations from its mean once in 1.7 million times. A pause grows by as
-	// much as such a process, at the slowest pace that the law aims for, pauses once in ten million times.
+	// What chance adds, so that a limiter which keeps its promise fails less than once in a million runs. The
+	// number of admissions varies no more than that of a Poisson process, which is five standard deviations
+	// from its mean once in 1.7 million times. A pause grows by as much as such a process, at the slowest
+	// pace that the law aims for, pauses once in ten million times.
 	noiseSigmas = 5
 	slowestPace = 0.3  // of the limit
 	noisePause  = 16.2 // ln(10⁷), in means of the time between two admissions
@@ -115,8 +117,8 @@ func withoutServer(m reading) string {
 	return fmt.Sprintf("%d of %d decisions were made without Redis", m.fallback, m.total.offered())
 }
 
-// sums is no guarantee of the limiter but of this measurement: every decision reached the client who asked, and every
-// answer was a decision. A request that failed on its way may have been decided or not.
+// sums is no guarantee of the limiter but of this measurement: every decision reached the client who asked,
+// and every answer was a decision. A request that failed on its way may have been decided or not.
 func sums(r *route, m reading) finding {
 	above := func(a, b uint64) uint64 { return a - min(a, b) }
 	invented := above(r.sent.admitted, m.total.admitted) + above(r.sent.declined, m.total.declined)
@@ -150,7 +152,8 @@ func settledRate(s setup, r *route, m reading) finding {
 	limit := s.limit()
 	seconds := m.settledTook.Seconds()
 	noise := noiseSigmas / math.Sqrt(limit*seconds)
-	// While the machine stood still nobody could be admitted. What was due then comes later, and is bounded as ever.
+	// While the machine stood still nobody could be admitted. What was due then comes later, and is bounded
+	// as ever.
 	running := 1 - m.stalled.Seconds()/seconds
 	least, most := limit*running*(1-promised-noise), limit*(1+promised+noise)
 	f.AtLeast, f.AtMost = &least, &most

@@ -17,7 +17,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// virtually runs a test in virtual time, with a network that is in it: no call takes any time there but that which a limiter waits.
+// virtually runs a test in virtual time, with a network that is in it: no call takes any time there but that
+// which a limiter waits.
 func virtually(t *testing.T, test func(t *testing.T, w *web)) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{listeners: make(map[string]*listener)}

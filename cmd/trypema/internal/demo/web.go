@@ -11,8 +11,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// web is the network of the servers and of their clients: the loopback interface, or one in the memory of a test, which can be in
-// virtual time.
+// web is the network of the servers and of their clients: the loopback interface, or one in the memory of a
+// test, which can be in virtual time.
 type web struct {
 	listen func(addr string) (net.Listener, error)
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -59,8 +59,9 @@ func (r realRedis) limits(roads []road, provider string, o redislimit.Options) (
 	return r.LimitsBy(addrs, provider, o)
 }
 
-// How long limiters wait for the embedded server, which shares the processors with the clients, servers and limiters of the demo: when these
-// are busy it answers late, which is not an outage. On the page an instance can be cut off while a call is under way.
+// How long limiters wait for the embedded server, which shares the processors with the clients, servers and
+// limiters of the demo: when these are busy it answers late, which is not an outage. On the page an instance
+// can be cut off while a call is under way.
 const (
 	embeddedTimeout = requestTimeout / 2
 	pageTimeout     = 2 * time.Second

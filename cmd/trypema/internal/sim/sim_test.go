@@ -61,7 +61,8 @@ func simulate(t *testing.T, args string) report {
 	return r
 }
 
-// seeded are the flags of a run that "make test" always repeats; it ends sooner than after 60s if nothing happens late in it.
+// seeded are the flags of a run that "make test" always repeats; it ends sooner than after 60s if nothing
+// happens late in it.
 func seeded(t *testing.T, args string) string {
 	t.Helper()
 	args += fmt.Sprintf(" --seed %d", explore.Seed(t)%(1<<31))
@@ -75,11 +76,12 @@ func seeded(t *testing.T, args string) string {
 	return args
 }
 
-// smooth matches the runs in which Suppressed must be as smooth over eight instances as in one: nothing breaks.
+// smooth matches the runs in which Suppressed must be as smooth over eight instances as in one: nothing
+// breaks.
 var smooth = regexp.MustCompile(`^--strategy suppressed --load [\d.]+$`)
 
-// What is promised of leases holds in virtual time. Where tests explore, calls and network differ in each run, and some runs have more
-// instances, calls or keys.
+// What is promised of leases holds in virtual time. Where tests explore, calls and network differ in each
+// run, and some runs have more instances, calls or keys.
 func TestPromises(t *testing.T) {
 	const none = -1
 	type row struct {

@@ -1,4 +1,5 @@
--- Decides calls under Absolute, in turn, and records what is admitted. All keys are asked the same, apart from each other.
+-- Decides calls under Absolute, in turn, and records what is admitted. All keys are asked the same, apart
+-- from each other.
 --
 -- KEYS     the windows
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
@@ -14,7 +15,8 @@
 --   wait       µs until one more would fit, 0 if it does now, -1 for never
 --   left       admitted in the window, once waited
 --
--- Cost: TIME; for each key GETRANGE, and SETRANGE if anything is admitted; once in a bucket, one or two commands more.
+-- Cost: TIME; for each key GETRANGE, and SETRANGE if anything is admitted; once in a bucket, one or two
+-- commands more.
 
 local full, ledger = false, false
 -- include clock.lua

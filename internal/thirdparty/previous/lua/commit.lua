@@ -1,4 +1,5 @@
--- Changes what was admitted by one call at an instant, in the group where it is: a reservation is settled. Both strategies.
+-- Changes what was admitted by one call at an instant, in the group where it is: a reservation is settled.
+-- Both strategies.
 --
 -- KEYS     the windows of one key in which it was recorded
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs: those of the first
@@ -8,9 +9,11 @@
 -- and for each window:
 -- ARGV     window, µs       ARGV  bucket, µs       ARGV  at, µs: when it was recorded
 --
--- Reply: for each window: what is wrong with the key, a string; or 1, or 0 if the call is not in the window any more.
+-- Reply: for each window: what is wrong with the key, a string; or 1, or 0 if the call is not in the window
+-- any more.
 --
--- Cost: TIME; for each window GETRANGE, a search in its log, GETRANGE and SETRANGE of the part since, SETRANGE.
+-- Cost: TIME; for each window GETRANGE, a search in its log, GETRANGE and SETRANGE of the part since,
+-- SETRANGE.
 
 local ledger = string.sub(ARGV[3], 1, 1) == 'h'
 local full = ledger or ARGV[3] == 's'

@@ -1,5 +1,5 @@
--- Appends the live groups to the reply: now, gone, gone, and the groups as one string; of more than 128, neighbours taken
--- together.
+-- Appends the live groups to the reply: now, gone, gone, and the groups as one string; of more than 128,
+-- neighbours taken together.
 local groups, few = {}, math.ceil((size - head) / 128)
 if few == 1 then
   groups[1] = call('GETRANGE', key, HEADER + GROUP * head, HEADER + GROUP * size - 1)

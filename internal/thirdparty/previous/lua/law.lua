@@ -1,5 +1,6 @@
--- The law of package window: the chance to decline a call of a cost, when x were admitted, and so many observed, in the window and in
--- its recent part. The aim is by what was admitted, the load by what was observed.
+-- The law of package window: the chance to decline a call of a cost, when x were admitted, and so many
+-- observed, in the window and in its recent part. The aim is by what was admitted, the load by what was
+-- observed.
 local chance = 0
 if cost > capacity or x + cost > hard then
   chance = 1

@@ -1,9 +1,10 @@
 -- The part of the window of key that is looked at most, or what is wrong with it.
 --
--- A window is one string: a header of 72 bytes under Absolute, of 104 under Suppressed, and the log of its closed groups, 21
--- bytes each. That of the Hybrid provider has a header of 120 bytes, and before the log a table of its holders, 43 bytes each. All
--- of it is whole numbers, little-endian, of 7 bytes where no other size is given. Times are microseconds since 1970 by the server's clock.
--- "Running" counts are those of package window: all that was recorded up to some point, since the log began.
+-- A window is one string: a header of 72 bytes under Absolute, of 104 under Suppressed, and the log of its
+-- closed groups, 21 bytes each. That of the Hybrid provider has a header of 120 bytes, and before the log a
+-- table of its holders, 43 bytes each. All of it is whole numbers, little-endian, of 7 bytes where no other
+-- size is given. Times are microseconds since 1970 by the server's clock. "Running" counts are those of
+-- package window: all that was recorded up to some point, since the log began.
 --
 --    0  steady       until when events only join      57  head             4 bytes; the oldest live group in the log
 --                    the newest group                 61  size             4 bytes; groups in the log, dead ones included

@@ -1,5 +1,5 @@
--- Decides calls that have several limits to keep, in turn: records what is admitted in all of their windows, or in none. Both
--- strategies; Suppressed records what it declines in all, too.
+-- Decides calls that have several limits to keep, in turn: records what is admitted in all of their windows,
+-- or in none. Both strategies; Suppressed records what it declines in all, too.
 --
 -- KEYS     the windows of one key, one for each limit
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs: those of the first

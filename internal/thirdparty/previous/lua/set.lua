@@ -36,8 +36,9 @@ if total == 0 then
   if not ledger or slots == 0 then
     call('DEL', key)
   else
-    -- The window is empty, as if all had expired; what is on lease stays charged. What holders have settled is remembered, too: a
-    -- message that comes again, as its answer was lost, must not bring back what is gone.
+    -- The window is empty, as if all had expired; what is on lease stays charged. What holders have settled
+    -- is remembered, too: a message that comes again, as its answer was lost, must not bring back what is
+    -- gone.
     gone, gone_declined, head, oldest, first, last = admitted, declined, size, NONE, 0, 0
 -- include save.lua
   end
@@ -85,7 +86,8 @@ for i = from, to, step do
 end
 groups[from].admitted = groups[from].admitted + rest
 
--- Write them anew. The groups that were dropped are empty now; the newest that stays may be one that was closed.
+-- Write them anew. The groups that were dropped are empty now; the newest that stays may be one that was
+-- closed.
 local log = {}
 head, size, oldest, oldest_admitted, oldest_declined = 0, 0, NONE, 0, 0
 admitted, declined, gone, gone_declined, recent, recent_before, recent_last = 0, 0, 0, 0, 0, 0, 0

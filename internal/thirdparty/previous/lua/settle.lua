@@ -1,5 +1,6 @@
--- Settles windows with one of their holders: records what it has admitted and declined, and leases it more. Both strategies.
--- What a message says, and what is done with it, is in package lease, whose Ledger is the same in Go.
+-- Settles windows with one of their holders: records what it has admitted and declined, and leases it more.
+-- Both strategies. What a message says, and what is done with it, is in package lease, whose Ledger is the
+-- same in Go.
 --
 -- KEYS     the windows
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
@@ -19,8 +20,9 @@
 --   now        µs, from which ages count
 --   and if whole was asked: 0 if there are no groups, or as suppressed.lua: now, gone, gone, groups
 --
--- Cost: TIME; for each key GETRANGE of the header and the first slots, and two SETRANGE; one GETRANGE more for a holder beyond
--- these; once in a bucket, one or two commands more. A new holder, and a lease that has aged out, cost the whole table.
+-- Cost: TIME; for each key GETRANGE of the header and the first slots, and two SETRANGE; one GETRANGE more
+-- for a holder beyond these; once in a bucket, one or two commands more. A new holder, and a lease that has
+-- aged out, cost the whole table.
 
 local full, ledger = true, true
 -- include clock.lua
