@@ -77,7 +77,8 @@ func ExampleReservation_Refund() {
 	}
 	defer limits.Close()
 
-	logins, err := limits.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.PerMinute(5), Window: time.Minute})
+	logins, err := limits.Multi(trypema.StrategyAbsolute,
+		trypema.Limit{Rate: trypema.PerMinute(5), Window: time.Minute})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -67,7 +67,8 @@ func checkCapacity(t *testing.T, r trypema.Rate, w time.Duration) {
 		least = whole(scaled(-5)) // where a float64 has no room for a fraction
 	}
 	if got < least || got > most {
-		t.Fatalf("%v in %v: a capacity of %d, want %d to %d, of %s", float64(r), w, got, least, most, exact.FloatString(3))
+		t.Fatalf("%v in %v: a capacity of %d, want %d to %d, of %s", float64(r), w, got, least, most,
+			exact.FloatString(3))
 	}
 }
 
@@ -102,7 +103,8 @@ func FuzzKeys(f *testing.F) {
 			}
 			delete(used, one)
 			if u, err := limiter.Usage(ctx, two, 1000); err != nil || u.Total != used[two] {
-				t.Fatalf("%s: %q after another was deleted: %+v, %v, want a total of %d", name, two, u, err, used[two])
+				t.Fatalf("%s: %q after another was deleted: %+v, %v, want a total of %d", name, two, u, err,
+					used[two])
 			}
 		}
 	})
@@ -161,15 +163,18 @@ func FuzzPolicies(f *testing.F) {
 			for _, want := range list {
 				names = append(names, want.Name)
 				got, ok := p.Get(want.Name)
-				if !ok || got.Strategy != want.Strategy || got.Cost != max(want.Cost, 1) || !slices.Equal(got.Limits, want.Limits) {
+				if !ok || got.Strategy != want.Strategy || got.Cost != max(want.Cost, 1) ||
+					!slices.Equal(got.Limits, want.Limits) {
 					t.Fatalf("%+v, %v, want %+v", got, ok, want)
 				}
 				key := fmt.Sprint("of ", want.Name) // those of one group share their keys
-				if d, err := p.Allow(t.Context(), want.Name, key); err != nil || !d.Allowed && d.Outcome != trypema.OutcomeSuppressed || d.Allowed && d.RetryAfter != 0 {
+				if d, err := p.Allow(t.Context(), want.Name, key); err != nil || !d.Allowed &&
+					d.Outcome != trypema.OutcomeSuppressed || d.Allowed && d.RetryAfter != 0 {
 					t.Fatalf("the first call by %+v: %+v, %v", want, d, err)
 				}
 				all, err := p.Usage(t.Context(), want.Name, key)
-				if err != nil || len(all) != len(want.Limits) || slices.ContainsFunc(all, func(u trypema.Usage) bool { return u.Total != got.Cost }) {
+				if err != nil || len(all) != len(want.Limits) ||
+					slices.ContainsFunc(all, func(u trypema.Usage) bool { return u.Total != got.Cost }) {
 					t.Fatalf("the usage by %+v: %+v, %v", want, all, err)
 				}
 			}
@@ -194,7 +199,8 @@ func checkRefusal(t *testing.T, list []trypema.Policy, err error) {
 		named = named || p.Name == "" && strings.Contains(text, "the name of a policy is empty") || strings.Contains(text, fmt.Sprintf("%.32q", p.Name)) ||
 			strings.Contains(text, fmt.Sprintf("%q", p.Name))
 	}
-	if !strings.HasPrefix(text, "trypema: ") || !named || !strings.Contains(text, "must") && !strings.Contains(text, "raise the rate") {
+	if !strings.HasPrefix(text, "trypema: ") || !named || !strings.Contains(text, "must") &&
+		!strings.Contains(text, "raise the rate") {
 		t.Fatalf("%q, of %+v", text, list)
 	}
 }

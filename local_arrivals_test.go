@@ -25,7 +25,8 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("suppressed %v, C=%d, B=%v", suppressed, space.Capacity, space.Bucket), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					local := newLocal(t, trypema.Options{Window: window, Bucket: space.Bucket, HardLimitFactor: 1.5})
+					local := newLocal(t,
+						trypema.Options{Window: window, Bucket: space.Bucket, HardLimitFactor: 1.5})
 					local.SetDice(func() float64 { return 1 - 0x1p-53 })
 					limiter, bound := local.Absolute(), space.Capacity
 					if suppressed {
@@ -57,7 +58,8 @@ func TestNoArrivalsPassOneOfSeveralLimits(t *testing.T) {
 		for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
 			t.Run(fmt.Sprintf("%v, %v", s, limits[i].Label()), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					local := newLocal(t, trypema.Options{Window: time.Second, Bucket: 100 * time.Millisecond, HardLimitFactor: 1})
+					local := newLocal(t,
+						trypema.Options{Window: time.Second, Bucket: 100 * time.Millisecond, HardLimitFactor: 1})
 					multi, err := local.Multi(s, limits...)
 					if err != nil {
 						t.Fatal(err)

@@ -20,7 +20,8 @@ func TestExtremes(t *testing.T) {
 			for _, capacity := range []uint64{1, 2, 1<<53 - 1, 1<<53 + 2, 1 << 62, math.MaxInt64} {
 				for _, suppressed := range []bool{false, true} {
 					synctest.Test(t, func(t *testing.T) {
-						extreme(t, trypema.Options{Window: window, Bucket: bucket, HardLimitFactor: 1}, capacity, suppressed)
+						extreme(t, trypema.Options{Window: window, Bucket: bucket, HardLimitFactor: 1},
+							capacity, suppressed)
 					})
 				}
 			}
@@ -94,7 +95,8 @@ func TestExtremeRates(t *testing.T) {
 		{trypema.Rate(math.NaN()), time.Second, 0}, {-1e-300, time.Second, 0}, {9.2e18, time.Second, 9_200_000_000_000_000_000},
 	} {
 		c, err := test.rate.Capacity(test.window)
-		if c != test.want || (err == nil) != (test.want > 0) || err != nil && !errors.Is(err, trypema.ErrInvalidRate) {
+		if c != test.want || (err == nil) != (test.want > 0) || err != nil &&
+			!errors.Is(err, trypema.ErrInvalidRate) {
 			t.Errorf("%v in %v: %d, %v; want %d", test.rate, test.window, c, err, test.want)
 		}
 	}

@@ -48,7 +48,8 @@ func TestFloodOfKeys(t *testing.T) {
 							if d, err := limiter.Allow(t.Context(), "victim", 100); err != nil {
 								t.Fatal(err)
 							} else if d.Allowed {
-								log = append(log, anywindow.Admission{From: time.Now(), To: time.Now(), Cost: 1})
+								log = append(log,
+									anywindow.Admission{From: time.Now(), To: time.Now(), Cost: 1})
 							}
 						}
 						most = max(most, l.Len())
@@ -65,9 +66,11 @@ func TestFloodOfKeys(t *testing.T) {
 						t.Errorf("%d keys held, want at most %d", most, test.most)
 					}
 					full, windows := anywindow.Most(log, window), time.Since(began).Seconds()
-					t.Logf("at most %d keys held; the victim: at most %d of 100 in a window, %d in %.0f windows", most, full, len(log), windows)
+					t.Logf("at most %d keys held; the victim: at most %d of 100 in a window, %d in %.0f windows",
+						most, full, len(log), windows)
 					if full != 100 || float64(len(log)) < 95*windows {
-						t.Errorf("a key in use: %d of 100 admitted in a window, %d in %.0f windows", full, len(log), windows)
+						t.Errorf("a key in use: %d of 100 admitted in a window, %d in %.0f windows", full,
+							len(log), windows)
 					}
 					time.Sleep(5 * window)
 					synctest.Wait()
@@ -86,7 +89,8 @@ func TestCrowdOnOneKey(t *testing.T) {
 	const callers, capacity = 10_000, 1234
 	l := newLocal(t, trypema.Options{Window: time.Hour, HardLimitFactor: 1})
 	rate := trypema.Per(capacity, time.Hour)
-	multi, err := l.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: rate, Window: time.Hour}, trypema.Limit{Rate: 1e6, Window: time.Minute})
+	multi, err := l.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: rate, Window: time.Hour},
+		trypema.Limit{Rate: 1e6, Window: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +124,8 @@ func TestCrowdOnOneKey(t *testing.T) {
 		}
 		// The runtime keeps the goroutines that have ended for others.
 		if after := heap(); after > before+10<<20 || runtime.NumGoroutine() > goroutines+2 {
-			t.Errorf("%s: %d bytes before, %d after; %d goroutines before, %d after", name, before, after, goroutines, runtime.NumGoroutine())
+			t.Errorf("%s: %d bytes before, %d after; %d goroutines before, %d after", name, before, after,
+				goroutines, runtime.NumGoroutine())
 		}
 	}
 }
@@ -135,7 +140,8 @@ func TestHugeKeys(t *testing.T) {
 		for round := range 2 {
 			for i := range n {
 				for name, limiter := range each(l) {
-					if d, err := limiter.Allow(t.Context(), key(i), 2); err != nil || !d.Allowed || d.Remaining != uint64(1-round) {
+					if d, err := limiter.Allow(t.Context(), key(i), 2); err != nil || !d.Allowed ||
+						d.Remaining != uint64(1-round) {
 						t.Errorf("%s, key %d: %+v, %v", name, i, d, err)
 					}
 				}

@@ -136,7 +136,9 @@ type held struct {
 }
 
 // decide makes d, and tells when it was admitted in each window if that is wanted.
-func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record bool, life time.Duration, at *[MaxLimits]int64) {
+func (m *localMulti) decide(
+	d *Decision, key string, now int64, n uint64, record bool, life time.Duration, at *[MaxLimits]int64,
+) {
 	if at == nil && m.strategy == StrategyAbsolute && m.denied(d, key, now, n) {
 		return
 	}
@@ -145,7 +147,8 @@ func (m *localMulti) decide(d *Decision, key string, now int64, n uint64, record
 	if m.strategy == StrategySuppressed {
 		dice = m.dice()
 	}
-	asks := record && (n <= m.most || m.strategy == StrategySuppressed) // who records nothing must not make a key either
+	// who records nothing must not make a key either
+	asks := record && (n <= m.most || m.strategy == StrategySuppressed)
 	for i := range m.limits {
 		l, h := &m.limits[i], &all[i]
 		hash := l.table.Hash(key)
@@ -238,7 +241,9 @@ func (m *localMulti) tell(d *Decision, t *window.Joint) {
 	}
 }
 
-func (m *localMulti) Reserve(_ context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error) {
+func (m *localMulti) Reserve(
+	_ context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error,
+) {
 	if expiry < 0 {
 		return nil, invalid.Errorf(ErrInvalidOptions, "expiry is %v; it must be 0 (none) or more", expiry)
 	}

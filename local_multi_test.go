@@ -98,7 +98,8 @@ func TestRetryAfterAReservation(t *testing.T) {
 			for _, others := range []uint64{0, 10} {
 				synctest.Test(t, func(t *testing.T) {
 					l := newLocal(t, trypema.Options{Window: w, Bucket: bucket})
-					m, err := l.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(100, w), Window: w})
+					m, err := l.Multi(trypema.StrategyAbsolute,
+						trypema.Limit{Rate: trypema.Per(100, w), Window: w})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -116,8 +117,10 @@ func TestRetryAfterAReservation(t *testing.T) {
 						t.Fatal(d, err)
 					}
 					late := d.RetryAfter - expiry
-					if late < 0 || late >= bucket || late > expiry/8 && bucket < w || others == 0 && late > 0 && bucket < w {
-						t.Errorf("window %v, bucket %v, %d used by others: %v after the expiry of %v", w, bucket, others, late, expiry)
+					if late < 0 || late >= bucket || late > expiry/8 && bucket < w || others == 0 &&
+						late > 0 && bucket < w {
+						t.Errorf("window %v, bucket %v, %d used by others: %v after the expiry of %v", w,
+							bucket, others, late, expiry)
 					}
 					time.Sleep(d.RetryAfter - 1)
 					if d, err := m.Peek(t.Context(), "k", 50); err != nil || d.Allowed {

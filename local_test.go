@@ -426,7 +426,8 @@ func TestDeleteUnderLoad(t *testing.T) {
 					case c + 20:
 						limiter.Allow(t.Context(), fmt.Sprint("other", i), rate)
 					}
-					if err = errors.Join(err, err2); err != nil || u.Total-u.Declined > capacity || d.Remaining > capacity {
+					if err = errors.Join(err, err2); err != nil || u.Total-u.Declined > capacity ||
+						d.Remaining > capacity {
 						t.Errorf("%s: %+v, %+v, %v", name, u, d, err)
 						return
 					}

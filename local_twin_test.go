@@ -120,7 +120,8 @@ func (a *agreement) take(key string, rate trypema.Rate, capacity, n uint64, reco
 	}
 	want.SuppressionFactor = v.Factor
 	if got != want {
-		a.Fatalf("%v, %+v, key %q, cost %d, record %v:\n got %+v\nwant %+v", a.now(), a.o, key, n, record, got, want)
+		a.Fatalf("%v, %+v, key %q, cost %d, record %v:\n got %+v\nwant %+v", a.now(), a.o, key, n, record,
+			got, want)
 	}
 }
 
@@ -146,7 +147,8 @@ func (a *agreement) usage(key string, rate trypema.Rate, capacity uint64) {
 func (a *agreement) set(key string, total uint64) {
 	twin := a.twin(key)
 	live := twin.Counts(a.now()).Observed()
-	when := model.Pick(&a.in, trypema.Always(), trypema.Equal(live), trypema.Less(live), trypema.Greater(3), trypema.NotEqual(1))
+	when := model.Pick(&a.in, trypema.Always(), trypema.Equal(live), trypema.Less(live), trypema.Greater(3),
+		trypema.NotEqual(1))
 	keep := model.Pick(&a.in, trypema.Replace, trypema.KeepNewest, trypema.KeepOldest)
 	if a.in.Next() < 32 {
 		total = 0

@@ -58,25 +58,31 @@ const MaxLimits = 8
 // read from somewhere.
 func CheckLimits(s Strategy, limits []Limit) error {
 	if s > StrategySuppressed {
-		return invalid.Errorf(ErrInvalidOptions, "strategy is %v; it must be StrategyAbsolute or StrategySuppressed", s)
+		return invalid.Errorf(ErrInvalidOptions,
+			"strategy is %v; it must be StrategyAbsolute or StrategySuppressed", s)
 	}
 	if len(limits) == 0 || len(limits) > MaxLimits {
-		return invalid.Errorf(ErrInvalidOptions, "%d limits; there must be from 1 to %d", len(limits), MaxLimits)
+		return invalid.Errorf(ErrInvalidOptions, "%d limits; there must be from 1 to %d", len(limits),
+			MaxLimits)
 	}
 	for i, l := range limits {
 		if l.Window < time.Millisecond || l.Window > maxWindow {
-			return invalid.Errorf(ErrInvalidOptions, "limit %q: Window is %v; it must be from 1ms to %v", l.Label(), l.Window, maxWindow)
+			return invalid.Errorf(ErrInvalidOptions, "limit %q: Window is %v; it must be from 1ms to %v",
+				l.Label(), l.Window, maxWindow)
 		}
 		if !invalid.Name(l.Name) {
 			return invalid.Errorf(ErrInvalidOptions,
 				"limit %q: the name must be %s", l.Name, invalid.NameRule)
 		}
 		if _, err := l.Rate.Capacity(l.Window); err != nil {
-			return invalid.Errorf(ErrInvalidRate, "limit %q: %s", l.Label(), strings.TrimPrefix(err.Error(), "trypema: "))
+			return invalid.Errorf(ErrInvalidRate, "limit %q: %s", l.Label(),
+				strings.TrimPrefix(err.Error(), "trypema: "))
 		}
 		for _, other := range limits[:i] {
 			if other.Label() == l.Label() || other.Window == l.Window {
-				return invalid.Errorf(ErrInvalidOptions, "limits %q and %q both have the name %q or the window %v; each must have its own", other.Label(), l.Label(), l.Label(), l.Window)
+				return invalid.Errorf(ErrInvalidOptions,
+					"limits %q and %q both have the name %q or the window %v; each must have its own",
+					other.Label(), l.Label(), l.Label(), l.Window)
 			}
 		}
 	}

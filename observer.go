@@ -30,7 +30,8 @@ type Observer interface {
 //
 // [docs/metrics.md]: https://github.com/trypema/trypema/blob/main/docs/metrics.md
 type Meter struct {
-	Provider string // "local", "redis" or "hybrid"; "policies" for one of Policies, of which there are counts and no latencies or gauges
+	// "local", "redis" or "hybrid"; "policies" for one of Policies, of which there are counts and no latencies or gauges
+	Provider string
 	Policy   string // Options.Name
 	Strategy string // "absolute" or "suppressed"
 
@@ -47,7 +48,9 @@ type Meter struct {
 }
 
 // meterOf is the meter of what counts in t. The gauges are asked of its owner, which it does not keep.
-func meterOf[T any](provider, policy string, s Strategy, t *tally.Tally, owner *T, gauges func(*T, *Stats)) Meter {
+func meterOf[T any](
+	provider, policy string, s Strategy, t *tally.Tally, owner *T, gauges func(*T, *Stats),
+) Meter {
 	of := weak.Make(owner)
 	return Meter{
 		Provider: provider,
@@ -198,7 +201,8 @@ func (m *Meters) All() []Meter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	names := slices.SortedFunc(maps.Keys(m.sums), func(a, b meterName) int {
-		return cmp.Or(cmp.Compare(a.policy, b.policy), cmp.Compare(a.provider, b.provider), cmp.Compare(a.strategy, b.strategy))
+		return cmp.Or(cmp.Compare(a.policy, b.policy), cmp.Compare(a.provider, b.provider),
+			cmp.Compare(a.strategy, b.strategy))
 	})
 	all := make([]Meter, 0, len(names))
 	for _, name := range names {

@@ -186,7 +186,8 @@ func TestTopLimited(t *testing.T) {
 		for key, denied := range absolute.TopLimited(2) {
 			keys, counts = append(keys, key), append(counts, denied)
 		}
-		if fmt.Sprint(keys) != "[worst bad]" || counts[0] < 17_500 || counts[0] > 32_500 || counts[1] < 7_500 || counts[1] > 17_500 {
+		if fmt.Sprint(keys) != "[worst bad]" || counts[0] < 17_500 || counts[0] > 32_500 ||
+			counts[1] < 7_500 || counts[1] > 17_500 {
 			t.Errorf("%v %v, want about 25,000 and 12,500", keys, counts)
 		}
 		n := 0

@@ -43,14 +43,18 @@ const maxPolicyName = 64
 // check what they have read from somewhere.
 func (p Policy) Check() error {
 	if p.Name == "" {
-		return invalid.Errorf(ErrInvalidOptions, "the name of a policy is empty; it must have from 1 to %d bytes", maxPolicyName)
+		return invalid.Errorf(ErrInvalidOptions,
+			"the name of a policy is empty; it must have from 1 to %d bytes", maxPolicyName)
 	}
 	for _, f := range []struct{ field, value string }{{"name", p.Name}, {"group", p.Group}} {
 		switch {
 		case len(f.value) > maxPolicyName:
-			return invalid.Errorf(ErrInvalidOptions, "policy %.32q: the %s has %d bytes; it must have from 1 to %d", p.Name, f.field, len(f.value), maxPolicyName)
+			return invalid.Errorf(ErrInvalidOptions,
+				"policy %.32q: the %s has %d bytes; it must have from 1 to %d", p.Name, f.field, len(f.value),
+				maxPolicyName)
 		case strings.Contains(f.value, ":"):
-			return invalid.Errorf(ErrInvalidOptions, "policy %q: the %s is %q; it must have no colon", p.Name, f.field, f.value)
+			return invalid.Errorf(ErrInvalidOptions, "policy %q: the %s is %q; it must have no colon", p.Name,
+				f.field, f.value)
 		case !invalid.Name(f.value):
 			return invalid.Errorf(ErrInvalidOptions,
 				"policy %q: the %s is %q; it must be %s", p.Name, f.field, f.value, invalid.NameRule)
@@ -65,7 +69,9 @@ func (p Policy) Check() error {
 	}
 	for _, l := range p.Limits {
 		if c, _ := l.Rate.Capacity(l.Window); p.Cost > c { // the limit was checked
-			return invalid.Errorf(ErrInvalidOptions, "policy %q: cost is %d; it must be at most %d, which is all that limit %q can hold", p.Name, p.Cost, c, l.Label())
+			return invalid.Errorf(ErrInvalidOptions,
+				"policy %q: cost is %d; it must be at most %d, which is all that limit %q can hold", p.Name,
+				p.Cost, c, l.Label())
 		}
 	}
 	return nil
@@ -164,7 +170,8 @@ func (p *Policies) Swap(list ...Policy) error {
 			return err
 		}
 		if set.byName[policy.Name] != nil {
-			return invalid.Errorf(ErrInvalidOptions, "two policies have the name %q; each must have its own", policy.Name)
+			return invalid.Errorf(ErrInvalidOptions, "two policies have the name %q; each must have its own",
+				policy.Name)
 		}
 		policy.Limits = slices.Clone(policy.Limits)
 		policy.Cost = max(policy.Cost, 1)
@@ -301,7 +308,9 @@ func (p *Policies) Peek(ctx context.Context, policy, key string, n uint64) (Deci
 
 // Reserve is AllowN for a call whose cost is an estimate: see MultiLimiter. It is settled by the limits that
 // admitted it, even if others have taken their place by then.
-func (p *Policies) Reserve(ctx context.Context, policy, key string, estimate uint64, expiry time.Duration) (*Reservation, error) {
+func (p *Policies) Reserve(
+	ctx context.Context, policy, key string, estimate uint64, expiry time.Duration) (*Reservation, error,
+) {
 	bound, err := p.find(policy)
 	if err != nil {
 		return nil, err

@@ -74,10 +74,12 @@ func TestWrongPolicies(t *testing.T) {
 		if err == nil || err.Error() != wrong.want || !errors.Is(err, wrong.kind) {
 			t.Errorf("%v, want\n%s", err, wrong.want)
 		}
-		if _, again := trypema.NewPolicies(newLocal(t, trypema.Options{}), wrong.list...); again == nil || again.Error() != wrong.want {
+		if _, again := trypema.NewPolicies(newLocal(t, trypema.Options{}), wrong.list...); again == nil ||
+			again.Error() != wrong.want {
 			t.Errorf("NewPolicies: %v, want\n%s", again, wrong.want)
 		}
-		if d, err := p.Allow(t.Context(), "api", "k"); err != nil || !d.Allowed || d.Limit != 3 || d.Remaining != 1 || !slices.Equal(p.Names(), []string{"api"}) {
+		if d, err := p.Allow(t.Context(), "api", "k"); err != nil || !d.Allowed || d.Limit != 3 ||
+			d.Remaining != 1 || !slices.Equal(p.Names(), []string{"api"}) {
 			t.Errorf("after %q: %+v, %v, %q", wrong.want, d, err, p.Names())
 		}
 	}
@@ -186,7 +188,8 @@ func TestPoliciesOfAGroup(t *testing.T) {
 		allowed   bool
 		remaining uint64
 	}{{"free", 10, true, 0}, {"pro", 50, true, 40}, {"free", 1, false, 0}, {"pro", 40, true, 0}, {"other", 1, true, 99}, {"suppressed", 1, true, 99}} {
-		if d, err := p.AllowN(t.Context(), call.policy, "k", call.n); err != nil || d.Allowed != call.allowed || d.Remaining != call.remaining {
+		if d, err := p.AllowN(t.Context(), call.policy, "k", call.n); err != nil ||
+			d.Allowed != call.allowed || d.Remaining != call.remaining {
 			t.Errorf("%+v: %+v, %v", call, d, err)
 		}
 	}

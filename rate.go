@@ -55,6 +55,8 @@ func rateError(r Rate, w time.Duration) error {
 	case f <= 0:
 		return invalid.Errorf(ErrInvalidRate, "rate is %v per second; it must be above 0", f)
 	default:
-		return invalid.Errorf(ErrInvalidRate, "rate is %v per second, less than one event in a window of %v; raise the rate or lengthen Options.Window", f, w)
+		return invalid.Errorf(ErrInvalidRate,
+			"rate is %v per second, less than one event in a window of %v; raise the rate or lengthen Options.Window",
+			f, w)
 	}
 }

@@ -40,7 +40,8 @@ func TestCapacity(t *testing.T) {
 	} {
 		got, err := test.rate.Capacity(test.window)
 		if got != test.want || (err == nil) != (test.want > 0) {
-			t.Errorf("%s: %v per second in %v: %d, %v, want %d", test.name, float64(test.rate), test.window, got, err, test.want)
+			t.Errorf("%s: %v per second in %v: %d, %v, want %d", test.name, float64(test.rate), test.window,
+				got, err, test.want)
 		}
 		if err != nil && !errors.Is(err, trypema.ErrInvalidRate) {
 			t.Errorf("%s: %v is not ErrInvalidRate", test.name, err)

@@ -38,7 +38,8 @@ func TestReadmeProgram(t *testing.T) {
 		}
 	}
 	args := []string{"build"}
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+	if info, ok := debug.ReadBuildInfo(); ok &&
+		slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		args = append(args, "-race") // so that what it imports was compiled for the tests already
 	}
 	build := exec.Command("go", append(args, "-o", filepath.Join(dir, "program"), "-overlay", filepath.Join(dir, "overlay.json"), "./readme_program")...)

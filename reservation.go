@@ -44,7 +44,9 @@ type Reservation struct {
 // was denied, or twice at a time. A settle of nil changes nothing. With an expiry, settle is called with 0 by
 // a timer after that. An implementation whose store expires the estimate by itself passes 0; was is then the
 // estimate also where it has expired.
-func NewReservation(d Decision, estimate uint64, expiry time.Duration, settle func(ctx context.Context, was, is uint64) error) *Reservation {
+func NewReservation(
+	d Decision, estimate uint64, expiry time.Duration, settle func(ctx context.Context, was, is uint64) error,
+) *Reservation {
 	r := &Reservation{Decision: d, settle: settle, charged: estimate, settled: !d.Allowed}
 	if d.Allowed && expiry > 0 {
 		r.mu.Lock()

@@ -113,7 +113,10 @@ func (c *Conn) Node(key string) string {
 //
 // No call is sent again after it may have arrived, whatever MaxRetries says: it would count twice. So a call
 // also fails whose connection turns out to be broken.
-func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error)) {
+func (c *Conn) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string,
+	answer func(i int, reply []any, err error),
+) {
 	if len(keys) == 0 {
 		return
 	}

@@ -73,7 +73,8 @@ func ExampleLimit_StreamClient() {
 }
 
 func from(ip string) context.Context {
-	return peer.NewContext(context.Background(), &peer.Peer{Addr: &net.TCPAddr{IP: net.ParseIP(ip), Port: 4711}})
+	return peer.NewContext(context.Background(),
+		&peer.Peer{Addr: &net.TCPAddr{IP: net.ParseIP(ip), Port: 4711}})
 }
 
 func ExampleByPeer() {

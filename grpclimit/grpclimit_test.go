@@ -56,7 +56,8 @@ func dial(t testing.TB, server, client *grpclimit.Limit) healthpb.HealthClient {
 	}
 	var on []grpc.ServerOption
 	if server != nil {
-		on = append(on, grpc.ChainUnaryInterceptor(server.UnaryServer()), grpc.ChainStreamInterceptor(server.StreamServer()))
+		on = append(on, grpc.ChainUnaryInterceptor(server.UnaryServer()),
+			grpc.ChainStreamInterceptor(server.StreamServer()))
 	}
 	s := grpc.NewServer(on...)
 	healthpb.RegisterHealthServer(s, health.NewServer())
@@ -64,7 +65,8 @@ func dial(t testing.TB, server, client *grpclimit.Limit) healthpb.HealthClient {
 	go func() { done <- s.Serve(listener) }()
 	by := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 	if client != nil {
-		by = append(by, grpc.WithChainUnaryInterceptor(client.UnaryClient()), grpc.WithChainStreamInterceptor(client.StreamClient()))
+		by = append(by, grpc.WithChainUnaryInterceptor(client.UnaryClient()),
+			grpc.WithChainStreamInterceptor(client.StreamClient()))
 	}
 	conn, err := grpc.NewClient(listener.Addr().String(), by...)
 	if err != nil {
@@ -203,13 +205,15 @@ func TestSeveralLimits(t *testing.T) {
 
 // TestPatientClient waits for its turn, and not at all if its deadline is before that.
 func TestPatientClient(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:///example.com", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///example.com",
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
 	synctest.Test(t, func(t *testing.T) {
-		client := limit(t, grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(1), MaxWait: time.Hour}).UnaryClient()
+		client := limit(t,
+			grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(1), MaxWait: time.Hour}).UnaryClient()
 		call := func(ctx context.Context) error {
 			return client(ctx, "/a/b", nil, nil, conn, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
 				return nil
@@ -302,7 +306,8 @@ func TestWrongOptions(t *testing.T) {
 		{grpclimit.Options{Limiter: l, Rate: -1}, "Rate is -1"},
 		{grpclimit.Options{Limiter: l, Rate: 1, MaxWait: -1}, "MaxWait is -1ns"},
 	} {
-		if _, err := grpclimit.New(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "grpclimit.Options."+tt.says) {
+		if _, err := grpclimit.New(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) ||
+			!strings.Contains(err.Error(), "grpclimit.Options."+tt.says) {
 			t.Errorf("%v, want %q", err, tt.says)
 		}
 	}

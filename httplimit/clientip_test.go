@@ -39,7 +39,8 @@ func TestClientAddresses(t *testing.T) {
 	must := mustKey(t)
 	with := func(o httplimit.ClientIPOptions) httplimit.KeyFunc { return must(httplimit.ByClientIP(o)) }
 	bits := func(n int) httplimit.KeyFunc { return with(httplimit.ClientIPOptions{IPv6Bits: n}) }
-	proxies := networks("10.0.0.0/8", "::ffff:172.16.0.0/108", "127.0.0.0/8", "fd00::/8", "fe80::/10", "::1/128")
+	proxies := networks("10.0.0.0/8", "::ffff:172.16.0.0/108", "127.0.0.0/8", "fd00::/8", "fe80::/10",
+		"::1/128")
 	var (
 		ip        = httplimit.ByIP()
 		list      = must(httplimit.ByForwardedIP("x-forwarded-for", proxies...))

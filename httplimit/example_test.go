@@ -100,8 +100,9 @@ func ExampleByForwardedIP() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(key(request("10.0.0.1:80", "X-Forwarded-For", "203.0.113.9, 198.51.100.1"))) // the first one wrote the client
-	fmt.Println(key(request("192.0.2.7:80", "X-Forwarded-For", "198.51.100.1")))             // no proxy of ours
+	// the first one wrote the client
+	fmt.Println(key(request("10.0.0.1:80", "X-Forwarded-For", "203.0.113.9, 198.51.100.1")))
+	fmt.Println(key(request("192.0.2.7:80", "X-Forwarded-For", "198.51.100.1"))) // no proxy of ours
 	// Output:
 	// 198.51.100.1 true
 	// 192.0.2.7 true

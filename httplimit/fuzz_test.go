@@ -31,7 +31,8 @@ func FuzzHeaders(f *testing.F) {
 	f.Add("default", int64(time.Second), false, uint64(10), uint64(0), int64(time.Second+1), "", uint8(0))
 	f.Add("api v1", int64(0), true, uint64(math.MaxInt64), uint64(math.MaxInt64), int64(0), "burst", uint8(0))
 	f.Add("a\"b", int64(-1), false, uint64(0), uint64(1), int64(math.MaxInt64), "a\r\nb", uint8(1))
-	f.Add("\x00é", int64(math.MaxInt64), false, uint64(math.MaxUint64), uint64(math.MaxUint64), int64(math.MaxInt64-1), "limit \\", uint8(2))
+	f.Add("\x00é", int64(math.MaxInt64), false, uint64(math.MaxUint64), uint64(math.MaxUint64),
+		int64(math.MaxInt64-1), "limit \\", uint8(2))
 	f.Fuzz(func(t *testing.T, name string, w int64, allowed bool, limit, remaining uint64, retry int64, refusedBy string, headers uint8) {
 		d := trypema.Decision{Allowed: allowed, Limit: limit, Remaining: remaining, RetryAfter: time.Duration(max(retry, 0)), RefusedBy: refusedBy}
 		if allowed {
@@ -52,7 +53,8 @@ func FuzzHeaders(f *testing.F) {
 			},
 		})
 		if err != nil {
-			if !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "httplimit.Options.") || !strings.Contains(err.Error(), "must") {
+			if !errors.Is(err, trypema.ErrInvalidOptions) ||
+				!strings.Contains(err.Error(), "httplimit.Options.") || !strings.Contains(err.Error(), "must") {
 				t.Fatal(err)
 			}
 			return

@@ -108,7 +108,8 @@ func TestAnswers(t *testing.T) {
 				Status      int
 				Violated    []string `json:"violated-policies"`
 			}
-			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Type != tt.problem || p.Status != tt.status || p.Title == "" {
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Type != tt.problem ||
+				p.Status != tt.status || p.Title == "" {
 				t.Errorf("%v: %s", err, w.Body)
 			}
 			if violated := strings.Join(p.Violated, ","); violated != map[bool]string{true: "default"}[tt.status == 429] {
@@ -302,7 +303,8 @@ func TestShadowSkipAndCost(t *testing.T) {
 			seen++
 		},
 	}
-	if w := get(handler(t, o)); w.Code != http.StatusOK || len(w.Header()) != 1 || seen != 1 || cost != 1 { // its type
+	// its type
+	if w := get(handler(t, o)); w.Code != http.StatusOK || len(w.Header()) != 1 || seen != 1 || cost != 1 {
 		t.Errorf("%d, %v, seen %d times, cost %d", w.Code, w.Header(), seen, cost)
 	}
 	o.Shadow = false
@@ -354,7 +356,8 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.Options{Limiter: l, Rate: 1, Name: "a\nb"}, `Name is "a\nb"`},
 		{httplimit.Options{Limiter: l, Rate: 1, Window: -1}, "Window is -1ns"},
 	} {
-		if _, err := httplimit.New(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "httplimit.Options."+tt.says) {
+		if _, err := httplimit.New(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) ||
+			!strings.Contains(err.Error(), "httplimit.Options."+tt.says) {
 			t.Errorf("%v, want %q", err, tt.says)
 		}
 	}
@@ -384,7 +387,8 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.TransportOptions{Limiter: l, Rate: 1, Base: (*http.Transport)(nil)}, "Base is a nil *http"},
 		{httplimit.TransportOptions{Limiter: l, Rate: 1, MaxWait: -1}, "MaxWait is -1ns"},
 	} {
-		if _, err := httplimit.NewTransport(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "httplimit.TransportOptions."+tt.says) {
+		if _, err := httplimit.NewTransport(tt.o); !errors.Is(err, trypema.ErrInvalidOptions) ||
+			!strings.Contains(err.Error(), "httplimit.TransportOptions."+tt.says) {
 			t.Errorf("%v, want %q", err, tt.says)
 		}
 	}
@@ -447,7 +451,8 @@ func TestTransport(t *testing.T) {
 		if took := time.Since(began); took != 2*time.Second || made != 5 {
 			t.Errorf("%d made in %v", made, took)
 		}
-		if err := ask(patient, to(t.Context(), "http://other.example/")); err != nil || time.Since(began) != 2*time.Second {
+		if err := ask(patient, to(t.Context(), "http://other.example/")); err != nil ||
+			time.Since(began) != 2*time.Second {
 			t.Errorf("another host has a limit of its own: %v", err)
 		}
 
@@ -469,7 +474,8 @@ func TestTransport(t *testing.T) {
 		}
 		ctx, cancel = context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/4, cancel)
-		if err = ask(patient, to(ctx, "http://example.com/")); !errors.Is(err, context.Canceled) || time.Since(before) != time.Second/4 {
+		if err = ask(patient, to(ctx, "http://example.com/")); !errors.Is(err, context.Canceled) ||
+			time.Since(before) != time.Second/4 {
 			t.Errorf("canceled: %v after %v", err, time.Since(before))
 		}
 	})

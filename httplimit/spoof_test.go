@@ -114,7 +114,8 @@ func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 				}
 				longest = max(longest, time.Since(began))
 			}
-			t.Logf("%d admitted, %d denied, %d refused by net/http; the longest took %v", admitted, denied, refused, longest)
+			t.Logf("%d admitted, %d denied, %d refused by net/http; the longest took %v", admitted, denied,
+				refused, longest)
 			if admitted != capacity || denied < 60 || refused > 5 {
 				t.Errorf("%d admitted, want %d; %d denied, %d refused", admitted, capacity, denied, refused)
 			}
@@ -149,7 +150,8 @@ func send(t *testing.T, addr, header, field string) int {
 
 // However a client is written, by whichever proxy, it is the same client.
 func TestSpellingsOfOneClient(t *testing.T) {
-	forwarded, err := httplimit.ByForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/10"))
+	forwarded, err := httplimit.ByForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"),
+		netip.MustParsePrefix("fe80::/10"))
 	if err != nil {
 		t.Fatal(err)
 	}

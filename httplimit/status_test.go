@@ -155,7 +155,8 @@ func TestNoAnswerLooksLikeSuccess(t *testing.T) {
 			_, err = io.ReadAll(response.Body)
 			_ = response.Body.Close()
 			if response.StatusCode != tt.status || err != nil || ran {
-				t.Errorf("status %d, want %d; body: %v; the handler ran: %v", response.StatusCode, tt.status, err, ran)
+				t.Errorf("status %d, want %d; body: %v; the handler ran: %v", response.StatusCode, tt.status,
+					err, ran)
 			}
 		})
 	}

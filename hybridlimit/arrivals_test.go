@@ -67,11 +67,13 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 					lossy = false // so that Close can settle
 					mu.Unlock()
 					synctest.Wait() // for exchanges, which count themselves
-					t.Logf("at most %d of %d in a window, %d schedules, %d exchanges", most, space.Capacity, tried, f.Runs)
+					t.Logf("at most %d of %d in a window, %d schedules, %d exchanges", most, space.Capacity,
+						tried, f.Runs)
 					// Which goroutine of the instances goes first is not the seed's: now and then no schedule
 					// uses all.
 					if most > space.Capacity || most < space.Capacity*3/4 {
-						t.Errorf("at most %d in a window, want %d or little less: %v", most, space.Capacity, best)
+						t.Errorf("at most %d in a window, want %d or little less: %v", most, space.Capacity,
+							best)
 					}
 				})
 			})

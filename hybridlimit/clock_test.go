@@ -76,7 +76,8 @@ func TestSuspended(t *testing.T) {
 						other := all(strategy(open(t, f, o), suppressed), capacity+1)
 						mine := all(l, capacity+1)
 						most := anywindow.Most(log, window)
-						t.Logf("%d on lease; %d by another, %d by the sleeper; at most %d in a window of %d", leased, other, mine, most, capacity)
+						t.Logf("%d on lease; %d by another, %d by the sleeper; at most %d in a window of %d",
+							leased, other, mine, most, capacity)
 						if most > bound {
 							t.Errorf("%d admitted in a window, want at most %d", most, bound)
 						}

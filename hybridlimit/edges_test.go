@@ -46,7 +46,8 @@ func TestDeclinedCountsEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
 		p := open(t, f, second)
-		m, err := p.Multi(trypema.StrategySuppressed, trypema.Limit{Rate: 1, Window: time.Second}, trypema.Limit{Rate: 10, Window: 3 * time.Second})
+		m, err := p.Multi(trypema.StrategySuppressed, trypema.Limit{Rate: 1, Window: time.Second},
+			trypema.Limit{Rate: 10, Window: 3 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +189,8 @@ func TestVerbsWithoutAPolicy(t *testing.T) {
 		for range 3 {
 			for name, verb := range verbs {
 				began := time.Now()
-				if err := verb(); !errors.Is(err, redislimit.ErrUnavailable) || time.Since(began) > 250*time.Millisecond {
+				if err := verb(); !errors.Is(err, redislimit.ErrUnavailable) ||
+					time.Since(began) > 250*time.Millisecond {
 					t.Errorf("%s: %v, after %v", name, err, time.Since(began))
 				}
 			}
@@ -280,8 +282,10 @@ func TestLateIsGone(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				t.Logf("%d of 200 calls waited, %d were decided by the policy", waited.Load(), fellBack.Load())
-				if gone := delay > 250*time.Millisecond; gone != (fellBack.Load() > 150) || gone && waited.Load() > 0 {
-					t.Errorf("%d of 200 calls waited, %d were decided by the policy", waited.Load(), fellBack.Load())
+				if gone := delay > 250*time.Millisecond; gone != (fellBack.Load() > 150) || gone &&
+					waited.Load() > 0 {
+					t.Errorf("%d of 200 calls waited, %d were decided by the policy", waited.Load(),
+						fellBack.Load())
 				}
 			})
 		})

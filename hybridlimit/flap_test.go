@@ -58,7 +58,9 @@ func (c *line) setBad(bad bool) {
 }
 
 // Run implements redislimit.Conn, as a client that ends its exchanges with ctx.
-func (c *line) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (c *line) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	c.mu.Lock()
 	lost := c.bad && c.rnd.Float64() < c.fault.lost
 	var delay time.Duration
@@ -314,7 +316,8 @@ func (f *flap) judge(suppressed bool) {
 		f.Errorf("%s: a call took %v", f.fault.name, longest)
 	}
 	if after > hard || still > 0 {
-		f.Errorf("%s: a window after the end, %d of %d admitted in a window; later %d calls decided by the policy", f.fault.name, after, hard, still)
+		f.Errorf("%s: a window after the end, %d of %d admitted in a window; later %d calls decided by the policy",
+			f.fault.name, after, hard, still)
 	}
 	switch f.OnFailure {
 	case redislimit.FailLocal:

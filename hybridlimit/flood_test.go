@@ -65,9 +65,11 @@ func TestFloodOfKeys(t *testing.T) {
 					t.Errorf("%d keys held, want at most %d", most, test.most)
 				}
 				full, windows := anywindow.Most(log, window), time.Since(began).Seconds()
-				t.Logf("at most %d keys held; the victim: at most %d of %d in a window, %d in %.1f windows", most, full, capacity, len(log), windows)
+				t.Logf("at most %d keys held; the victim: at most %d of %d in a window, %d in %.1f windows",
+					most, full, capacity, len(log), windows)
 				if full > capacity || float64(len(log)) < .95*float64(capacity)*windows {
-					t.Errorf("a key in use: %d of %d admitted in a window, %d in %.1f windows", full, capacity, len(log), windows)
+					t.Errorf("a key in use: %d of %d admitted in a window, %d in %.1f windows", full,
+						capacity, len(log), windows)
 				}
 			})
 		})
@@ -80,7 +82,8 @@ func TestCrowdOnOneKey(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			const callers, capacity = 10_000, 1234
-			f := newFleet(t, 3, capacity, suppressed, redislimit.Options{Options: trypema.Options{HardLimitFactor: 1}, OnFailure: redislimit.FailClosed})
+			f := newFleet(t, 3, capacity, suppressed,
+				redislimit.Options{Options: trypema.Options{HardLimitFactor: 1}, OnFailure: redislimit.FailClosed})
 			var admitted atomic.Int64
 			var all sync.WaitGroup
 			began := time.Now()
@@ -122,7 +125,8 @@ func TestHugeKeys(t *testing.T) {
 			if d, err := limiter.Allow(ctx, longest, 10); err != nil || !d.Allowed || d.Fallback {
 				t.Errorf("%+v, %v", d, err)
 			}
-			if d, err := limiter.Allow(ctx, longest+"x", 10); !errors.Is(err, trypema.ErrInvalidKey) || len(err.Error()) > 200 || !strings.Contains(err.Error(), "1048577") || d.Allowed {
+			if d, err := limiter.Allow(ctx, longest+"x", 10); !errors.Is(err, trypema.ErrInvalidKey) ||
+				len(err.Error()) > 200 || !strings.Contains(err.Error(), "1048577") || d.Allowed {
 				t.Errorf("%+v, %v", d, err)
 			}
 		}

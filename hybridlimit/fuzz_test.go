@@ -24,10 +24,15 @@ var wrongOption = regexp.MustCompile(`^trypema: (?:redislimit\.|hybridlimit\.)?O
 // the rule.
 func FuzzOptions(f *testing.F) {
 	f.Add(int64(0), int64(0), 0., int64(0), "", int64(0), uint8(0), int64(0), int64(0), int64(0), uint8(0))
-	f.Add(int64(time.Hour), int64(time.Minute), 1., int64(1), "p", int64(time.Second), uint8(1), int64(8), int64(time.Second), int64(time.Second), uint8(1))
-	f.Add(int64(time.Millisecond), int64(time.Millisecond), math.MaxFloat64, int64(1<<40), "\x00:", int64(time.Millisecond), uint8(2), int64(math.MaxInt32), int64(time.Millisecond), int64(time.Millisecond), uint8(0))
-	f.Add(int64(100*365*24*time.Hour), int64(time.Millisecond), math.Inf(1), int64(-1), "{", int64(-1), uint8(3), int64(-1), int64(-1), int64(-1), uint8(2))
-	f.Add(int64(1e6+1), int64(1e6+1), 1.5, int64(0), "a}", int64(math.MaxInt64), uint8(0), int64(2), int64(math.MaxInt64), int64(1e6), uint8(0))
+	f.Add(int64(time.Hour), int64(time.Minute), 1., int64(1), "p", int64(time.Second), uint8(1), int64(8),
+		int64(time.Second), int64(time.Second), uint8(1))
+	f.Add(int64(time.Millisecond), int64(time.Millisecond), math.MaxFloat64, int64(1<<40), "\x00:",
+		int64(time.Millisecond), uint8(2), int64(math.MaxInt32), int64(time.Millisecond),
+		int64(time.Millisecond), uint8(0))
+	f.Add(int64(100*365*24*time.Hour), int64(time.Millisecond), math.Inf(1), int64(-1), "{", int64(-1),
+		uint8(3), int64(-1), int64(-1), int64(-1), uint8(2))
+	f.Add(int64(1e6+1), int64(1e6+1), 1.5, int64(0), "a}", int64(math.MaxInt64), uint8(0), int64(2),
+		int64(math.MaxInt64), int64(1e6), uint8(0))
 	f.Fuzz(func(t *testing.T, w, bucket int64, factor float64, keys int64, prefix string, timeout int64, failure uint8, instances, retry, interval int64, empty uint8) {
 		o := hybridlimit.Options{
 			Options: redislimit.Options{
@@ -143,16 +148,19 @@ func ask(t *testing.T, in *model.Tape, p *hybridlimit.Provider) uint64 {
 	t.Helper()
 	began := time.Now()
 	l := strategy(p, in.Next()%2 == 0)
-	n, rate := model.Pick(in, uint64(1), 1, 2, 10, 11, math.MaxUint64), model.Pick(in, trypema.Rate(1), 100, trypema.Unlimited)
+	n, rate := model.Pick(in, uint64(1), 1, 2, 10, 11, math.MaxUint64), model.Pick(in, trypema.Rate(1), 100,
+		trypema.Unlimited)
 	var d trypema.Decision
 	var err error
 	peek := false
 	switch in.Next() % 12 {
 	case 0:
-		_, err = l.Set(ctx, "k", model.Pick(in, trypema.Always(), trypema.Less(5)), uint64(in.Next()), trypema.KeepNewest)
+		_, err = l.Set(ctx, "k", model.Pick(in, trypema.Always(), trypema.Less(5)), uint64(in.Next()),
+			trypema.KeepNewest)
 	case 1:
 		var u trypema.Usage
-		if u, err = l.Usage(ctx, "k", rate); u.Declined > u.Total || u.Remaining > u.Limit || !(u.SuppressionFactor >= 0 && u.SuppressionFactor <= 1) {
+		if u, err = l.Usage(ctx, "k", rate); u.Declined > u.Total || u.Remaining > u.Limit ||
+			!(u.SuppressionFactor >= 0 && u.SuppressionFactor <= 1) {
 			t.Fatalf("%+v", u)
 		}
 	case 2:

@@ -13,7 +13,7 @@ import (
 )
 
 // Beside each row of Hybrid is the same of Local, whose cost is the measure. The server is the fake, which
-// shares the processor; a real one is for trypema bench.
+// shares the processor; a real one is for make bench.
 func BenchmarkHybrid(b *testing.B) {
 	for _, bench := range []struct {
 		name     string
@@ -42,7 +42,8 @@ func BenchmarkHybrid(b *testing.B) {
 				return l.Absolute(), l.Suppressed()
 			}},
 			{"hybrid", func() (a, s trypema.Limiter) {
-				p := open(b, fakeredis.New(), hybridlimit.Options{Options: redislimit.Options{Options: o, Timeout: 3 * time.Second}})
+				p := open(b, fakeredis.New(),
+					hybridlimit.Options{Options: redislimit.Options{Options: o, Timeout: 3 * time.Second}})
 				return p.Absolute(), p.Suppressed()
 			}},
 		} {

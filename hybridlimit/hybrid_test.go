@@ -249,7 +249,8 @@ func TestEightInstances(t *testing.T) {
 				if test.suppressed {
 					bound = bound * 3 / 2
 				}
-				use, want := f.use(fleetWindow, time.Duration(windows)*fleetWindow), f.exact(int(test.capacity), windows)
+				use, want := f.use(fleetWindow,
+					time.Duration(windows)*fleetWindow), f.exact(int(test.capacity), windows)
 				t.Logf("use %.3f, exact %.3f, at most %d of %d in a window, %d of %d calls waited, up to %v; %d exchanges, %.2f per instance and interval",
 					use, want, most, bound, f.waited, f.calls, f.longest, f.redis.Runs, float64(f.redis.Runs)/8/float64(windows)/200)
 				if most > bound {
@@ -485,7 +486,8 @@ func TestBadKey(t *testing.T) {
 		p := open(t, f, hybridlimit.Options{})
 		l := p.Absolute()
 		for range 20 {
-			if d, err := l.Allow(ctx, "bad", 10); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") || d.Allowed {
+			if d, err := l.Allow(ctx, "bad", 10); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") ||
+				d.Allowed {
 				t.Fatal(d, err)
 			}
 			if _, err := l.Usage(ctx, "bad", 10); err == nil || !strings.Contains(err.Error(), "bad") {
@@ -503,7 +505,8 @@ func TestBadKey(t *testing.T) {
 // The longest duration that there is, is a Timeout as any other.
 func TestEndlessTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := open(t, fakeredis.New(), hybridlimit.Options{Options: redislimit.Options{Timeout: math.MaxInt64, RetryInterval: math.MaxInt64}})
+		p := open(t, fakeredis.New(),
+			hybridlimit.Options{Options: redislimit.Options{Timeout: math.MaxInt64, RetryInterval: math.MaxInt64}})
 		if d, err := p.Absolute().Allow(ctx, "k", 10); err != nil || !d.Allowed || d.Fallback {
 			t.Error(d, err)
 		}
@@ -521,7 +524,8 @@ func TestEmptyReject(t *testing.T) {
 		l := open(t, f, hybridlimit.Options{OnEmpty: hybridlimit.EmptyReject}).Absolute()
 		before := time.Now()
 		d, err := l.Allow(ctx, "k", 10)
-		if err != nil || d.Allowed || d.Outcome != trypema.OutcomeRejected || d.RetryAfter <= 0 || time.Since(before) > 0 {
+		if err != nil || d.Allowed || d.Outcome != trypema.OutcomeRejected || d.RetryAfter <= 0 ||
+			time.Since(before) > 0 {
 			t.Fatalf("%+v, %v after %v", d, err, time.Since(before))
 		}
 		time.Sleep(d.RetryAfter)
@@ -553,7 +557,8 @@ func TestCanceled(t *testing.T) {
 func TestKeysGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
-		p := open(t, f, hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: time.Second}}})
+		p := open(t, f,
+			hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: time.Second}}})
 		l := p.Absolute()
 		for i := range 500 {
 			if d, err := l.Allow(ctx, fmt.Sprint(i), 10); err != nil || !d.Allowed {
@@ -592,7 +597,8 @@ func TestDropped(t *testing.T) {
 	f := fakeredis.New()
 	gone := make(chan struct{})
 	func() {
-		p, err := hybridlimit.New(f, hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: time.Second}}})
+		p, err := hybridlimit.New(f,
+			hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: time.Second}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,7 +36,8 @@ func TestOutageIsNoLoad(t *testing.T) {
 			slowest = max(slowest, l.pace.Load().Interval)
 		}
 		if slowest > l.terms.Interval {
-			t.Errorf("keys settled once in %v, want %v", time.Duration(slowest), time.Duration(l.terms.Interval))
+			t.Errorf("keys settled once in %v, want %v", time.Duration(slowest),
+				time.Duration(l.terms.Interval))
 		}
 	})
 }

@@ -26,7 +26,8 @@ func TestMulti(t *testing.T) {
 			t.Run(name(suppressed)+", "+delay.String()+" away", func(t *testing.T) {
 				servers := map[limittest.Provider]*fakeredis.Server{}
 				on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) limittest.Provider {
-					p := open(t, f, hybridlimit.Options{Options: redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}})
+					p := open(t, f,
+						hybridlimit.Options{Options: redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}})
 					servers[p] = f
 					return p
 				}
@@ -38,8 +39,9 @@ func TestMulti(t *testing.T) {
 					In:         synctest.Test,
 					Resolution: time.Microsecond,
 					Jitter:     delay,
-					Lag:        2*100*time.Millisecond + 12*time.Millisecond, // two intervals of the longest window and a few trips
-					Use:        .97,
+					// two intervals of the longest window and a few trips
+					Lag: 2*100*time.Millisecond + 12*time.Millisecond,
+					Use: .97,
 				}
 				limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.Provider {
 					f := fakeredis.New()
@@ -132,7 +134,8 @@ func TestMultiFleet(t *testing.T) {
 			total += a.cost
 		}
 		short, long := most(10*time.Second), most(time.Minute)
-		t.Logf("at most %d of 100 in 10s, and %d of 300 in a minute; %d of %d in all; refused by %v", short, long, total, 300*minutes, refused)
+		t.Logf("at most %d of 100 in 10s, and %d of 300 in a minute; %d of %d in all; refused by %v", short,
+			long, total, 300*minutes, refused)
 		if short > 100 || long > 300 {
 			t.Errorf("at most %d of 100 in 10s, and %d of 300 in a minute", short, long)
 		}
@@ -192,7 +195,8 @@ func TestMultiObserved(t *testing.T) {
 				continue
 			}
 			keys := map[string]int{"local": 2, "hybrid": 2}[m.Provider]
-			if s.Allowed != 3 || s.Rejected != 3 || s.Errors != 1 || s.Fallbacks != 0 || s.Keys != keys || (s.Waited == 0) == (m.Provider == "hybrid") {
+			if s.Allowed != 3 || s.Rejected != 3 || s.Errors != 1 || s.Fallbacks != 0 || s.Keys != keys ||
+				(s.Waited == 0) == (m.Provider == "hybrid") {
 				t.Errorf("%s: %+v", m.Provider, s)
 			}
 		}
@@ -220,7 +224,8 @@ func TestWindowsGo(t *testing.T) {
 	}
 	policies := func() *trypema.Policies { // whose limiters are made from others
 		w := 7 * time.Minute
-		of, err := trypema.NewPolicies(p, trypema.Policy{Name: "p", Limits: []trypema.Limit{{Rate: trypema.Per(1000, w), Window: w}}})
+		of, err := trypema.NewPolicies(p,
+			trypema.Policy{Name: "p", Limits: []trypema.Limit{{Rate: trypema.Per(1000, w), Window: w}}})
 		if err != nil {
 			t.Fatal(err)
 		}

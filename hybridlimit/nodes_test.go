@@ -67,7 +67,9 @@ func (n *nodes) Node(key string) string {
 }
 
 // Run implements redislimit.Conn.
-func (n *nodes) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (n *nodes) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	n.mu.Lock()
 	which := make(map[byte][]int)
 	for i := range keys {
@@ -104,7 +106,8 @@ func TestOneServerOfSeveral(t *testing.T) {
 	for _, provider := range []string{"Redis", "Hybrid"} {
 		for _, suppressed := range []bool{false, true} {
 			for _, failover := range []bool{false, true} {
-				if (provider == "Hybrid") != (suppressed != failover) && !explore.Long() { // each two of the three meet
+				// each two of the three meet
+				if (provider == "Hybrid") != (suppressed != failover) && !explore.Long() {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s, %s, failover %v", provider, name(suppressed), failover), func(t *testing.T) {

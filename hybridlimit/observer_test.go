@@ -34,7 +34,8 @@ func TestObserver(t *testing.T) {
 						for c := range 4 {
 							wg.Go(func() {
 								for j := range 500 {
-									d, err := l.AllowN(ctx, fmt.Sprint(phase, j%3), 60, uint64((c+j)%4)) // 0 is an error
+									// 0 is an error
+									d, err := l.AllowN(ctx, fmt.Sprint(phase, j%3), 60, uint64((c+j)%4))
 									l.Peek(ctx, phase+"0", 60, 0)
 									mu.Lock()
 									switch {
@@ -58,14 +59,17 @@ func TestObserver(t *testing.T) {
 						wg.Wait()
 					}
 					calls("before ")
-					if s := meter.Read(); s.Waited < 1 || s.Waited > 100 || s.Keys != 3 || s.ActiveKeys != 3 || s.SettlingLag > time.Second/10 || s.RedisErr != nil {
+					if s := meter.Read(); s.Waited < 1 || s.Waited > 100 || s.Keys != 3 ||
+						s.ActiveKeys != 3 || s.SettlingLag > time.Second/10 || s.RedisErr != nil {
 						t.Errorf("with Redis: %+v", s)
 					}
 					f.TakeAway()
 					calls("during ")
 					time.Sleep(5 * time.Second)
-					if s := meter.Read(); s.Outages != 1 || s.RedisErr == nil || s.SettlingLag < 4*time.Second || s.SettlingLag > 7*time.Second {
-						t.Errorf("without Redis: %d outages, %v, settling lags %v", s.Outages, s.RedisErr, s.SettlingLag)
+					if s := meter.Read(); s.Outages != 1 || s.RedisErr == nil ||
+						s.SettlingLag < 4*time.Second || s.SettlingLag > 7*time.Second {
+						t.Errorf("without Redis: %d outages, %v, settling lags %v", s.Outages, s.RedisErr,
+							s.SettlingLag)
 					}
 					f.Restore()
 					time.Sleep(15 * time.Second)

@@ -181,7 +181,8 @@ func (o *multiOutage) run(s trypema.Strategy, instances int) {
 		if err := o.all[0].Delete(ctx, "other"); !errors.Is(err, redislimit.ErrUnavailable) {
 			o.Errorf("Delete without Redis: %v", err)
 		}
-		if d, err := o.all[0].Peek(ctx, "other", 1); err != nil || !d.Fallback || d.Allowed != (o.policy != redislimit.FailClosed) {
+		if d, err := o.all[0].Peek(ctx, "other", 1); err != nil || !d.Fallback ||
+			d.Allowed != (o.policy != redislimit.FailClosed) {
 			o.Errorf("Peek without Redis: %+v, %v", d, err)
 		}
 		time.Sleep(outageLength - outageLength/2)
@@ -207,7 +208,8 @@ func (o *multiOutage) run(s trypema.Strategy, instances int) {
 			bound = bound * 12 / 10
 		}
 		most := anywindow.Most(together, l.Window)
-		o.Logf("%s: at most %d of %d in a window, %d while Redis was gone", l.Name, most, bound, anywindow.Most(apart, l.Window))
+		o.Logf("%s: at most %d of %d in a window, %d while Redis was gone", l.Name, most, bound,
+			anywindow.Most(apart, l.Window))
 		switch o.policy {
 		case redislimit.FailClosed:
 			if most > bound {

@@ -22,7 +22,9 @@ type cuttable struct {
 	cut atomic.Bool
 }
 
-func (l *cuttable) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (l *cuttable) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	if !l.cut.Load() {
 		l.Server.Run(ctx, source, sha1, keys, args, answer)
 		return
@@ -75,7 +77,8 @@ func TestReservationOfADeadInstance(t *testing.T) {
 					time.Sleep(250 * time.Millisecond)
 					mortal.cut.Store(true)
 					if day, minute := total(t, m, "k"); day != 600+others || minute != 600+others {
-						t.Errorf("dead, and not expired: %d used in a day and %d in a minute, want %d", day, minute, 600+others)
+						t.Errorf("dead, and not expired: %d used in a day and %d in a minute, want %d", day,
+							minute, 600+others)
 					}
 					if d, err := m.Peek(ctx, "k", 500); err != nil || d.Allowed && s == trypema.StrategyAbsolute {
 						t.Errorf("500 of what is left of 1000: %+v, %v", d, err)
@@ -201,7 +204,8 @@ func TestCommitWithoutRedis(t *testing.T) {
 			t.Run(fmt.Sprint(expiry, ", Redis knows of it: ", known), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := fakeredis.New()
-					p := open(t, f, hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}})
+					p := open(t, f,
+						hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}})
 					m := daily(t, p, trypema.StrategyAbsolute)
 					if _, err := m.Allow(ctx, "k"); err != nil { // something is on lease
 						t.Fatal(err)
@@ -225,14 +229,16 @@ func TestCommitWithoutRedis(t *testing.T) {
 						want += 7
 					}
 					if day, minute := total(t, m, "k"); day != want || minute != want {
-						t.Errorf("Redis is back: %d used in a day and %d in a minute, want %d", day, minute, want)
+						t.Errorf("Redis is back: %d used in a day and %d in a minute, want %d", day, minute,
+							want)
 					}
 					time.Sleep(6 * time.Second)
 					if expiry > 0 {
 						want -= 20
 					}
 					if day, minute := total(t, m, "k"); day != want || minute != want {
-						t.Errorf("after the expiry: %d used in a day and %d in a minute, want %d", day, minute, want)
+						t.Errorf("after the expiry: %d used in a day and %d in a minute, want %d", day,
+							minute, want)
 					}
 				})
 			})
@@ -246,7 +252,9 @@ type heldCommits struct {
 	arrived, release chan struct{}
 }
 
-func (h *heldCommits) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (h *heldCommits) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	h.Server.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) {
 		if strings.Contains(source, "-- Changes what was admitted") {
 			close(h.arrived)

@@ -71,7 +71,8 @@ func (s *stress) run(d time.Duration) {
 	var several [2]trypema.MultiLimiter
 	limiters[0], limiters[1] = s.Absolute(), s.Suppressed()
 	for i, strategy := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
-		m, err := s.Multi(strategy, trypema.Limit{Rate: 5000, Window: 20 * time.Millisecond}, trypema.Limit{Rate: 2000, Window: 100 * time.Millisecond})
+		m, err := s.Multi(strategy, trypema.Limit{Rate: 5000, Window: 20 * time.Millisecond},
+			trypema.Limit{Rate: 2000, Window: 100 * time.Millisecond})
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -106,8 +107,10 @@ func (s *stress) run(d time.Duration) {
 	for _, m := range s.meters.All() {
 		which := map[string]int{"absolute": 0, "suppressed": 1}[m.Strategy]
 		told, counted := &s.told[which], m.Read()
-		if counted.Allowed != told.allowed.Load() || counted.Rejected+counted.Suppressed != told.denied.Load() || counted.Errors != told.errors.Load() {
-			s.Errorf("%s: %d allowed, %d denied, %d errors, and the meter has %+v", m.Strategy, told.allowed.Load(), told.denied.Load(), told.errors.Load(), counted)
+		if counted.Allowed != told.allowed.Load() ||
+			counted.Rejected+counted.Suppressed != told.denied.Load() || counted.Errors != told.errors.Load() {
+			s.Errorf("%s: %d allowed, %d denied, %d errors, and the meter has %+v", m.Strategy,
+				told.allowed.Load(), told.denied.Load(), told.errors.Load(), counted)
 		}
 	}
 	if s.missing() {
@@ -175,7 +178,8 @@ func (s *stress) do(rng *rand.Rand, which int, l trypema.Limiter, several trypem
 		d, err = l.AllowN(ctx, key, rate, n)
 	}
 	s.check(err)
-	if d.Remaining > d.Limit || d.RetryAfter < 0 || d.Allowed != (d.Outcome == trypema.OutcomeAllowed) && err == nil && d.Limit > 0 || d.Fallback {
+	if d.Remaining > d.Limit || d.RetryAfter < 0 || d.Allowed != (d.Outcome == trypema.OutcomeAllowed) &&
+		err == nil && d.Limit > 0 || d.Fallback {
 		s.Errorf("%+v, %v", d, err)
 	}
 	if decided {

@@ -20,7 +20,9 @@ func (m metered) Allow(ctx context.Context, key string, rate trypema.Rate) (tryp
 	return m.AllowN(ctx, key, rate, 1)
 }
 
-func (m metered) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error) {
+func (m metered) AllowN(
+	ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error,
+) {
 	d, err := m.Limiter.AllowN(ctx, key, rate, n)
 	if err == nil && !d.Allowed {
 		m.denied.Add(1)

@@ -400,16 +400,19 @@ func (s *Subject) retryAfter(t *trial) {
 			e := l.peek("k", rate, n)
 			inTime := time.Since(start) < d.RetryAfter-s.Lag-s.Jitter/2 // where time is real, it may not be
 			if inTime && (!s.Suppressed && e.Allowed || s.Suppressed && e.SuppressionFactor == 0) {
-				t.Fatalf("round %d: cost %d passes %v before its RetryAfter: %+v, then %+v", round, n, s.Resolution+s.Jitter, d, e)
+				t.Fatalf("round %d: cost %d passes %v before its RetryAfter: %+v, then %+v", round, n,
+					s.Resolution+s.Jitter, d, e)
 			}
 		}
 		t.sleep(d.RetryAfter - time.Since(start))
 		after := l.peek("k", rate, n)
-		if wait := after.RetryAfter; wait <= s.Jitter { // where time is real, what was recorded may have been judged later than it was said
+		// where time is real, what was recorded may have been judged later than it was said
+		if wait := after.RetryAfter; wait <= s.Jitter {
 			t.sleep(wait)
 		}
 		if s.Jitter == 0 && s.Lag == 0 && after.Remaining != d.RemainingAfterWaiting {
-			t.Fatalf("round %d: %d remains after waiting, %d was promised", round, after.Remaining, d.RemainingAfterWaiting)
+			t.Fatalf("round %d: %d remains after waiting, %d was promised", round, after.Remaining,
+				d.RemainingAfterWaiting)
 		}
 		if got := l.allow("k", rate, n); !got.Allowed {
 			t.Fatalf("round %d: cost %d denied after its RetryAfter: %+v, then %+v", round, n, d, got)
@@ -634,7 +637,8 @@ func (s *Subject) badInput(t *trial) {
 		check := func(verb string, err error) {
 			t.Helper()
 			if !errors.Is(err, in.want) || !strings.Contains(err.Error(), in.says) {
-				t.Errorf("%s(%q, %v, %d): %v, want %v that says %q", verb, in.key, in.rate, in.n, err, in.want, in.says)
+				t.Errorf("%s(%q, %v, %d): %v, want %v that says %q", verb, in.key, in.rate, in.n, err,
+					in.want, in.says)
 			}
 		}
 		d, err := l.AllowN(ctx, in.key, in.rate, in.n)
@@ -715,7 +719,8 @@ func (s *Subject) setHistory(t *trial) {
 		for i, want := range test.ages {
 			t.sleep(time.Until(start.Add(s.Window - s.Window/20 + time.Duration(i)*s.Window/10)))
 			if got := l.usage("k", s.rate(1000)); got.Total != want || got.Declined != 0 {
-				t.Errorf("%v to %v: %+v when %d groups have expired, want Total %d", test.keep, test.totals, got, i, want)
+				t.Errorf("%v to %v: %+v when %d groups have expired, want Total %d", test.keep, test.totals,
+					got, i, want)
 			}
 		}
 	}

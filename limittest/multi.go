@@ -77,7 +77,8 @@ type single struct {
 
 func (l single) multi(rate trypema.Rate) (trypema.MultiLimiter, error) {
 	s := Subject{Suppressed: l.suppressed}
-	return l.Multi(s.kind(), trypema.Limit{Rate: rate, Window: l.window}, trypema.Limit{Name: "far", Rate: trypema.Unlimited, Window: 2 * l.window})
+	return l.Multi(s.kind(), trypema.Limit{Rate: rate, Window: l.window},
+		trypema.Limit{Name: "far", Rate: trypema.Unlimited, Window: 2 * l.window})
 }
 
 func (l single) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
@@ -89,7 +90,9 @@ func (l single) Allow(ctx context.Context, key string, rate trypema.Rate) (d try
 	return plain(d), err
 }
 
-func (l single) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
+func (l single) AllowN(
+	ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error,
+) {
 	m, err := l.multi(rate)
 	if err != nil {
 		return d, err
@@ -98,7 +101,9 @@ func (l single) AllowN(ctx context.Context, key string, rate trypema.Rate, n uin
 	return plain(d), err
 }
 
-func (l single) Peek(ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error) {
+func (l single) Peek(
+	ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error,
+) {
 	m, err := l.multi(rate)
 	if err != nil {
 		return d, err

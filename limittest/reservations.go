@@ -176,7 +176,8 @@ func (m *multiSubject) otherLimits() {
 	w := m.s.Window
 	old := m.limits(1000, 2000, 4)
 	lower, higher := m.limits(60, 120, 4), m.limits(3000, 6000, 4)
-	apart, err := m.p.Multi(m.s.kind(), trypema.Limit{Rate: m.s.rate(1000), Window: w}, trypema.Limit{Rate: m.s.rate(1000), Window: 8 * w})
+	apart, err := m.p.Multi(m.s.kind(), trypema.Limit{Rate: m.s.rate(1000), Window: w},
+		trypema.Limit{Rate: m.s.rate(1000), Window: 8 * w})
 	if err != nil {
 		m.Fatal(err)
 	}

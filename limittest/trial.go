@@ -44,7 +44,8 @@ func (t *trial) excuse(format string, args ...any) {
 	t.Helper()
 	if t.late() {
 		t.Logf(format, args...)
-		t.Skipf("not known to be wrong: the machine is too busy, which took %v at once and %v of %v in all", t.worst, t.lost, time.Since(t.began))
+		t.Skipf("not known to be wrong: the machine is too busy, which took %v at once and %v of %v in all",
+			t.worst, t.lost, time.Since(t.began))
 	}
 }
 

@@ -44,7 +44,8 @@ func New(meter metric.Meter) (*Observer, error) {
 	var wrong []error
 	var all []metric.Observable
 	counter := func(name, unit, help string) metric.Float64Observable {
-		c, err := meter.Float64ObservableCounter("trypema."+name, metric.WithUnit(unit), metric.WithDescription(help))
+		c, err := meter.Float64ObservableCounter("trypema."+name, metric.WithUnit(unit),
+			metric.WithDescription(help))
 		wrong, all = append(wrong, err), append(all, c)
 		return c
 	}
@@ -56,12 +57,14 @@ func New(meter metric.Meter) (*Observer, error) {
 		case m.Counter:
 			of[i] = counter(m.Name, m.Unit, m.Help)
 		default:
-			g, err := meter.Float64ObservableGauge("trypema."+m.Name, metric.WithUnit(m.Unit), metric.WithDescription(m.Help))
+			g, err := meter.Float64ObservableGauge("trypema."+m.Name, metric.WithUnit(m.Unit),
+				metric.WithDescription(m.Help))
 			wrong, all, of[i] = append(wrong, err), append(all, g), g
 		}
 	}
 	duration := metrics.Duration.Name
-	buckets := counter(duration+".bucket", "{call}", metrics.Duration.Help+" Calls that took less than le seconds.")
+	buckets := counter(duration+".bucket", "{call}",
+		metrics.Duration.Help+" Calls that took less than le seconds.")
 	sum := counter(duration+".sum", metrics.Duration.Unit, "Duration of the calls in the buckets together.")
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err

@@ -201,7 +201,8 @@ func TestErrors(t *testing.T) {
 	}
 	errs := joined.Unwrap()
 	var last *policyfile.Error
-	if len(errs) != 51 || !errors.As(errs[50], &last) || *last != (policyfile.Error{File: "p.yaml", Problem: "there is more that is wrong, after 50 errors"}) {
+	if len(errs) != 51 || !errors.As(errs[50], &last) ||
+		*last != (policyfile.Error{File: "p.yaml", Problem: "there is more that is wrong, after 50 errors"}) {
 		t.Errorf("%d errors, the last is %v", len(errs), errs[len(errs)-1])
 	}
 	if !errors.As(errs[7], &last) || last.Line != 8 || last.Column != 1 {
@@ -272,17 +273,20 @@ func TestLoad(t *testing.T) {
 	if _, err := policyfile.Load(path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("a file that is not there: %v", err)
 	}
-	if _, err := policyfile.Load(filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), filepath.Dir(path)) {
+	if _, err := policyfile.Load(filepath.Dir(path)); err == nil ||
+		!strings.Contains(err.Error(), filepath.Dir(path)) {
 		t.Errorf("a folder: %v", err)
 	}
 	for _, size := range []int{policyfile.MaxSize, policyfile.MaxSize + 1} {
 		write(t, path, right+strings.Repeat("#", size-len(right)))
-		if list, err := policyfile.Load(path); (err == nil) != (size == policyfile.MaxSize) || err != nil && (list != nil || err.Error() != path+": the file has more than 1048576 bytes") {
+		if list, err := policyfile.Load(path); (err == nil) != (size == policyfile.MaxSize) || err != nil &&
+			(list != nil || err.Error() != path+": the file has more than 1048576 bytes") {
 			t.Errorf("%d bytes: %v, %v", size, list, err)
 		}
 	}
 	write(t, path, limit("rate: 0/s"))
-	if list, err := policyfile.Load(path); err == nil || !strings.HasPrefix(err.Error(), path+":4:16: ") || list != nil {
+	if list, err := policyfile.Load(path); err == nil || !strings.HasPrefix(err.Error(), path+":4:16: ") ||
+		list != nil {
 		t.Errorf("%v, %v", list, err)
 	}
 }
@@ -319,7 +323,8 @@ func FuzzParse(f *testing.F) {
 				t.Fatal(err)
 			}
 			for _, name := range p.Names() {
-				if d, err := p.Allow(t.Context(), name, "k"); err != nil || !d.Allowed && d.Outcome != trypema.OutcomeSuppressed {
+				if d, err := p.Allow(t.Context(), name, "k"); err != nil || !d.Allowed &&
+					d.Outcome != trypema.OutcomeSuppressed {
 					t.Fatalf("the first call by %q: %+v, %v", name, d, err)
 				}
 			}
@@ -338,7 +343,8 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, err := range joined.Unwrap() {
 			var one *policyfile.Error
-			if !errors.As(err, &one) || one.Problem == "" || strings.Contains(one.Problem, "\n") || one.Line < 0 || one.Line > lines {
+			if !errors.As(err, &one) || one.Problem == "" || strings.Contains(one.Problem, "\n") ||
+				one.Line < 0 || one.Line > lines {
 				t.Fatalf("%#v", err)
 			}
 		}

@@ -106,7 +106,8 @@ func (r *reader) fields(n *yaml.Node, what string, known ...string) map[string]*
 		case key.Kind != yaml.ScalarNode || !slices.Contains(known, key.Value):
 			r.errorf(key, "%s has a field %s; it may have %s", what, shown(key), strings.Join(known, ", "))
 		case fields[key.Value] != nil:
-			r.errorf(key, "%s has the field %s twice; the first is in line %d", what, key.Value, fields[key.Value].Line)
+			r.errorf(key, "%s has the field %s twice; the first is in line %d", what, key.Value,
+				fields[key.Value].Line)
 		default:
 			fields[key.Value] = value
 		}
@@ -253,7 +254,8 @@ func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
 		}
 	}
 	if n := fields["group"]; n != nil {
-		if s, ok := r.text(n, what+": group", textRule); ok && r.right(n, trypema.Policy{Name: cmp.Or(p.Name, "?"), Group: s}) {
+		if s, ok := r.text(n, what+": group", textRule); ok &&
+			r.right(n, trypema.Policy{Name: cmp.Or(p.Name, "?"), Group: s}) {
 			p.Group = s
 		}
 	}
@@ -288,7 +290,9 @@ func (r *reader) right(n *yaml.Node, p trypema.Policy) bool {
 	return err == nil
 }
 
-func (r *reader) required(of *yaml.Node, fields map[string]*yaml.Node, what, field string) (n *yaml.Node, ok bool) {
+func (r *reader) required(
+	of *yaml.Node, fields map[string]*yaml.Node, what, field string) (n *yaml.Node, ok bool,
+) {
 	n = fields[field]
 	if n == nil {
 		r.errorf(of, "%s: %s is missing", what, field)
@@ -359,7 +363,9 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 		return l, false
 	}
 	if _, err := l.Rate.Capacity(l.Window); err != nil {
-		r.errorf(rate, "%s: rate is %s, less than one in a window of %v; raise the rate or lengthen the window", what, shown(rate), l.Window)
+		r.errorf(rate,
+			"%s: rate is %s, less than one in a window of %v; raise the rate or lengthen the window", what,
+			shown(rate), l.Window)
 	}
 	return l, r.wrong == before
 }

@@ -26,7 +26,10 @@ import (
 // report is told what became of each change: nil once apply has taken it, and otherwise what is wrong, once
 // until that changes. If report is nil, both are logged to slog.Default(). If apply is nil, Watch reports
 // that and returns.
-func Watch(ctx context.Context, path string, every time.Duration, apply func(...trypema.Policy) error, report func(error)) {
+func Watch(
+	ctx context.Context, path string, every time.Duration, apply func(...trypema.Policy) error,
+	report func(error),
+) {
 	if every <= 0 {
 		every = 10 * time.Second
 	}

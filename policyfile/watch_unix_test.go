@@ -44,7 +44,8 @@ func TestWatchWhatIsNotAFile(t *testing.T) {
 					func(err error) { reports <- err })
 			})
 			err := <-reports
-			if want := "read " + path + ": it is " + kind + "; it must be a regular file"; err == nil || err.Error() != want {
+			if want := "read " + path + ": it is " + kind + "; it must be a regular file"; err == nil ||
+				err.Error() != want {
 				t.Errorf("%v, want %s", err, want)
 			}
 			if path == link { // and a file in its place is taken

@@ -151,7 +151,8 @@ func TestNoLabelIsAKey(t *testing.T) {
 		for _, m := range family.GetMetric() {
 			metrics++
 			for _, l := range m.GetLabel() {
-				if !slices.Contains([]string{"policy", "provider", "strategy", "outcome"}, l.GetName()) || strings.Contains(l.GetValue(), "secret") {
+				if !slices.Contains([]string{"policy", "provider", "strategy", "outcome"}, l.GetName()) ||
+					strings.Contains(l.GetValue(), "secret") {
 					t.Errorf("%s has a label %s = %q", name, l.GetName(), l.GetValue())
 				}
 			}
@@ -172,7 +173,8 @@ func TestTopLimitedOnDemand(t *testing.T) {
 			continue
 		}
 		var list []promlimit.Limited
-		if err := json.Unmarshal(w.Body.Bytes(), &list); status == 200 && (err != nil || query == "?n=0" && len(list) > 0) {
+		if err := json.Unmarshal(w.Body.Bytes(), &list); status == 200 &&
+			(err != nil || query == "?n=0" && len(list) > 0) {
 			t.Errorf("%q: %v, %v", query, list, err)
 		}
 		if want := (promlimit.Limited{Policy: "api", Provider: "local", Strategy: "absolute", Key: "secret-key", Denied: 5}); query == "" && !slices.Contains(list, want) {
@@ -241,7 +243,8 @@ func TestPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer local.Close()
-	plans, err := trypema.NewPolicies(local, trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: trypema.PerHour(2), Window: time.Hour}}})
+	plans, err := trypema.NewPolicies(local,
+		trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: trypema.PerHour(2), Window: time.Hour}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,10 @@ type measured struct {
 	report func(scripts int, took time.Duration)
 }
 
-func (m measured) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error)) {
+func (m measured) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string,
+	answer func(i int, reply []any, err error),
+) {
 	began := time.Now()
 	m.Conn.Run(ctx, script, sha1, keys, args, answer)
 	m.report(len(keys), time.Since(began))

@@ -39,7 +39,8 @@ func TestConformance(t *testing.T) {
 		t.Run(map[bool]string{false: "Absolute", true: "Suppressed"}[suppressed], func(t *testing.T) {
 			limittest.Run(t, limittest.Subject{
 				New: func(t *testing.T, o trypema.Options) trypema.Limiter {
-					p := open(t, fakeredis.New(), redislimit.Options{Options: o, OnFailure: redislimit.FailClosed})
+					p := open(t, fakeredis.New(),
+						redislimit.Options{Options: o, OnFailure: redislimit.FailClosed})
 					if suppressed {
 						return p.Suppressed()
 					}
@@ -105,7 +106,8 @@ func TestKeysSharePipelines(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 500 {
 			all.Go(func() {
-				if d, err := l.Allow(t.Context(), fmt.Sprint(i), perSecond10); err != nil || !d.Allowed || d.Remaining != 99 {
+				if d, err := l.Allow(t.Context(), fmt.Sprint(i), perSecond10); err != nil || !d.Allowed ||
+					d.Remaining != 99 {
 					t.Error(d, err)
 				}
 			})
@@ -148,7 +150,8 @@ func TestCancel(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), test.after)
 				defer cancel()
 				d, err := l.Allow(ctx, "k", perSecond10)
-				if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, redislimit.ErrInDoubt) != test.inDoubt || d.Allowed {
+				if !errors.Is(err, context.DeadlineExceeded) ||
+					errors.Is(err, redislimit.ErrInDoubt) != test.inDoubt || d.Allowed {
 					t.Errorf("%+v, %v", d, err)
 				}
 				all.Wait()
@@ -171,7 +174,10 @@ func TestCancelledBeforeTheCall(t *testing.T) {
 }
 
 // outage runs a test with a Redis that can be taken away: calls then hang until it is back.
-func outage(t *testing.T, o redislimit.Options, test func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, health func() []bool)) {
+func outage(
+	t *testing.T, o redislimit.Options,
+	test func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, health func() []bool),
+) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
 		var mu sync.Mutex
@@ -258,13 +264,15 @@ func TestOutage(t *testing.T) {
 				for range 30 {
 					time.Sleep(time.Second)
 					start := time.Now()
-					if d, err := l.Allow(t.Context(), "other", perSecond10); err != nil || !d.Fallback || time.Since(start) > 0 {
+					if d, err := l.Allow(t.Context(), "other", perSecond10); err != nil || !d.Fallback ||
+						time.Since(start) > 0 {
 						t.Fatalf("%+v, %v, after %v", d, err, time.Since(start))
 					}
 				}
 				f.Restore()
 				time.Sleep(2 * o.RetryInterval)
-				if _, err := l.Allow(t.Context(), "k", perSecond10); err != nil { // starts a probe, if none is under way
+				// starts a probe, if none is under way
+				if _, err := l.Allow(t.Context(), "k", perSecond10); err != nil {
 					t.Error(err)
 				}
 				synctest.Wait()
@@ -352,7 +360,8 @@ func TestKeyFault(t *testing.T) {
 		l := open(t, f, redislimit.Options{}).Absolute()
 		for range 20 {
 			d, err := l.Allow(t.Context(), "bad", perSecond10)
-			if err == nil || d.Allowed || !strings.Contains(err.Error(), "WRONGTYPE") || !strings.Contains(err.Error(), "bad") {
+			if err == nil || d.Allowed || !strings.Contains(err.Error(), "WRONGTYPE") ||
+				!strings.Contains(err.Error(), "bad") {
 				t.Fatal(d, err)
 			}
 			if d, err := l.Allow(t.Context(), "good", perSecond10); err != nil || !d.Allowed || d.Fallback {
@@ -433,7 +442,8 @@ func TestOptions(t *testing.T) {
 		{redislimit.Options{RetryInterval: 1}, "RetryInterval is 1ns"},
 		{redislimit.Options{Options: trypema.Options{Bucket: time.Hour}}, "Bucket is 1h"},
 	} {
-		if _, err := redislimit.New(fakeredis.New(), test.o); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), test.says) {
+		if _, err := redislimit.New(fakeredis.New(), test.o); !errors.Is(err, trypema.ErrInvalidOptions) ||
+			!strings.Contains(err.Error(), test.says) {
 			t.Errorf("%v, want an ErrInvalidOptions that says %q", err, test.says)
 		}
 	}

@@ -42,7 +42,8 @@ func TestFloodWithoutRedis(t *testing.T) {
 			var early uint64
 			for i := range 300 {
 				for j := range 100 {
-					if d, err := limiter.Allow(t.Context(), fmt.Sprint(i*100+j), 10); err != nil || !d.Fallback || !d.Allowed {
+					if d, err := limiter.Allow(t.Context(), fmt.Sprint(i*100+j), 10); err != nil ||
+						!d.Fallback || !d.Allowed {
 						t.Fatalf("%+v, %v", d, err)
 					}
 				}
@@ -60,7 +61,8 @@ func TestFloodWithoutRedis(t *testing.T) {
 				t.Errorf("suppressed %v: %d bytes after 10,000 keys, %d after 30,000", suppressed, early, late)
 			}
 			if most := anywindow.Most(log, window); most != capacity || len(log) < 3*capacity*95/100 {
-				t.Errorf("suppressed %v: %d of %d admitted in a window, %d in three", suppressed, most, capacity, len(log))
+				t.Errorf("suppressed %v: %d of %d admitted in a window, %d in three", suppressed, most,
+					capacity, len(log))
 			}
 		})
 	}
@@ -82,7 +84,8 @@ func TestCrowdOnOneKey(t *testing.T) {
 			const callers, capacity = 10_000, 1234
 			f := fakeredis.New()
 			f.Delay = time.Millisecond
-			p := open(t, f, redislimit.Options{Options: trypema.Options{HardLimitFactor: 1}, OnFailure: redislimit.FailClosed})
+			p := open(t, f,
+				redislimit.Options{Options: trypema.Options{HardLimitFactor: 1}, OnFailure: redislimit.FailClosed})
 			limiter := p.Absolute()
 			if suppressed {
 				limiter = p.Suppressed()
@@ -121,7 +124,8 @@ func TestHugeKeys(t *testing.T) {
 		if d, err := limiter.Allow(t.Context(), longest, 10); err != nil || !d.Allowed {
 			t.Errorf("%+v, %v", d, err)
 		}
-		if d, err := limiter.Allow(t.Context(), longest+"x", 10); !errors.Is(err, trypema.ErrInvalidKey) || len(err.Error()) > 200 || !strings.Contains(err.Error(), "1048577") || d.Allowed {
+		if d, err := limiter.Allow(t.Context(), longest+"x", 10); !errors.Is(err, trypema.ErrInvalidKey) ||
+			len(err.Error()) > 200 || !strings.Contains(err.Error(), "1048577") || d.Allowed {
 			t.Errorf("%+v, %v", d, err)
 		}
 	}

@@ -304,7 +304,9 @@ func (m *multi) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
 }
 
 // askAll asks Redis about one call, which may have a life.
-func (m *multi) askAll(ctx context.Context, key string, n uint64, record bool, each []each, life int64) (*call, error) {
+func (m *multi) askAll(
+	ctx context.Context, key string, n uint64, record bool, each []each, life int64) (*call, error,
+) {
 	if err := m.check(key); err != nil {
 		return nil, err
 	}
@@ -357,7 +359,9 @@ func (m *multi) Peek(ctx context.Context, key string, n uint64) (trypema.Decisio
 	return m.judgeAll(ctx, key, max(n, 1), false)
 }
 
-func (m *multi) judgeAll(ctx context.Context, key string, n uint64, record bool) (d trypema.Decision, err error) {
+func (m *multi) judgeAll(
+	ctx context.Context, key string, n uint64, record bool) (d trypema.Decision, err error,
+) {
 	c, err := m.askAll(ctx, key, n, record, nil, 0)
 	switch {
 	case err == nil:
@@ -421,7 +425,9 @@ func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
 
 // Reserve implements trypema.MultiLimiter. The expiry is kept by Redis. What the failure policy admitted is
 // settled where that has it.
-func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (r *trypema.Reservation, err error) {
+func (m *multi) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration) (r *trypema.Reservation, err error,
+) {
 	var told trypema.Decision
 	began := m.began()
 	if r, err = m.reserved(ctx, key, estimate, expiry); r != nil {
@@ -431,7 +437,9 @@ func (m *multi) Reserve(ctx context.Context, key string, estimate uint64, expiry
 	return r, err
 }
 
-func (m *multi) reserved(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+func (m *multi) reserved(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error,
+) {
 	if err := redisproto.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}
@@ -483,7 +491,8 @@ func (m *multi) commitCost(ctx context.Context, key string, each []each, life in
 	for i := range m.limits {
 		span, at := m.limits[i].span, each[i].at
 		from := max(0, span.Backdate(at, life))
-		c.set = append(append(c.set, redisproto.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
+		c.set = append(append(c.set, redisproto.SpanArgs(span)...), strconv.FormatInt(from, 10),
+			strconv.FormatInt(at, 10))
 	}
 	err := m.exchange.do(ctx, &m.commit, m.lane(key), c)
 	if redisproto.IsUnreadable(err) {

@@ -36,7 +36,8 @@ func TestObserver(t *testing.T) {
 						for c := range 8 {
 							wg.Go(func() {
 								for j := range 50 {
-									d, err := l.AllowN(t.Context(), fmt.Sprint("k", j%3), 20, uint64((c+j)%10)) // 0 is an error
+									// 0 is an error
+									d, err := l.AllowN(t.Context(), fmt.Sprint("k", j%3), 20, uint64((c+j)%10))
 									l.Peek(t.Context(), "k0", 20, 1)
 									mu.Lock()
 									switch {

@@ -53,15 +53,18 @@ func ask(t *testing.T, in *model.Tape, liar *fakeredis.Liar, p *redislimit.Provi
 	if strategy == trypema.StrategySuppressed {
 		l = p.Suppressed()
 	}
-	several, err := p.Multi(strategy, trypema.Limit{Rate: 1, Window: 10 * time.Second}, trypema.Limit{Rate: 1, Window: time.Minute})
+	several, err := p.Multi(strategy, trypema.Limit{Rate: 1, Window: 10 * time.Second},
+		trypema.Limit{Rate: 1, Window: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, rate := model.Pick(in, uint64(1), 1, 2, 10, 11, math.MaxUint64), model.Pick(in, trypema.Rate(1), 100, trypema.Unlimited)
+	n, rate := model.Pick(in, uint64(1), 1, 2, 10, 11, math.MaxUint64), model.Pick(in, trypema.Rate(1), 100,
+		trypema.Unlimited)
 	var d trypema.Decision
 	switch in.Next() % 12 {
 	case 0:
-		_, err = l.Set(ctx, "k", model.Pick(in, trypema.Always(), trypema.Less(5)), uint64(in.Next()), trypema.KeepNewest)
+		_, err = l.Set(ctx, "k", model.Pick(in, trypema.Always(), trypema.Less(5)), uint64(in.Next()),
+			trypema.KeepNewest)
 	case 1:
 		var u trypema.Usage
 		u, err = l.Usage(ctx, "k", rate)
@@ -159,7 +162,8 @@ func TestFailLocalRemaining(t *testing.T) {
 		f := fakeredis.New()
 		f.Lose = func() bool { return true }
 		p := open(t, f, redislimit.Options{})
-		if d, err := p.Absolute().Allow(t.Context(), "k", trypema.Unlimited); err != nil || !d.Allowed || !d.Fallback || d.Remaining > d.Limit {
+		if d, err := p.Absolute().Allow(t.Context(), "k", trypema.Unlimited); err != nil || !d.Allowed ||
+			!d.Fallback || d.Remaining > d.Limit {
 			t.Errorf("%+v, %v", d, err)
 		}
 	})

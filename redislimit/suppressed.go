@@ -60,7 +60,10 @@ func diceOf(calls []*call) (dice []byte) {
 	return dice
 }
 
-func readSuppressed(r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run, calls []*call) error {
+func readSuppressed(
+	r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run,
+	calls []*call,
+) error {
 	rest := calls
 	for _, run := range runs {
 		counts := window.Counts{Admitted: r.Count(redisproto.Most), Declined: r.Count(redisproto.Most)}
@@ -113,7 +116,9 @@ var errAnswered = errors.New("the calls have an answer")
 
 // readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that
 // from the state after the whole batch: what came with a call has happened, too.
-func readWaits(r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call) error {
+func readWaits(
+	r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call,
+) error {
 	var groups window.Groups
 	var w window.Window
 	var odd error

@@ -27,17 +27,20 @@ func TestTimeoutIsThatOfEachCall(t *testing.T) {
 	for name, asks := range map[string][]ask{
 		"beside an older batch": {
 			{0, "a", 200 * time.Millisecond, 200 * time.Millisecond, false},
-			{1 * time.Millisecond, "a", 245 * time.Millisecond, timeout, true}, // behind it: leaves at 200ms, is there at 310ms
+			// behind it: leaves at 200ms, is there at 310ms
+			{1 * time.Millisecond, "a", 245 * time.Millisecond, timeout, true},
 			{1 * time.Millisecond, "c", 245 * time.Millisecond, 245 * time.Millisecond, false},
 			{1 * time.Millisecond, "d", 245 * time.Millisecond, 245 * time.Millisecond, false},
-			{1 * time.Millisecond, "e", 245 * time.Millisecond, 245 * time.Millisecond, false}, // now all flights are in the air
+			// now all flights are in the air
+			{1 * time.Millisecond, "e", 245 * time.Millisecond, 245 * time.Millisecond, false},
 			{199 * time.Millisecond, "b", 110 * time.Millisecond, 111 * time.Millisecond, false},
 		},
 		"in an older batch": {
 			{0, "a", 200 * time.Millisecond, 200 * time.Millisecond, false},
 			{1 * time.Millisecond, "a", 240 * time.Millisecond, timeout, true},
 			{40 * time.Millisecond, "a", 240 * time.Millisecond, timeout, true},
-			{199 * time.Millisecond, "a", 240 * time.Millisecond, 241 * time.Millisecond, false}, // all of these leave at 200ms
+			// all of these leave at 200ms
+			{199 * time.Millisecond, "a", 240 * time.Millisecond, 241 * time.Millisecond, false},
 		},
 		"in a batch that does not leave in time": {
 			{0, "a", time.Second, timeout, true},
@@ -48,7 +51,8 @@ func TestTimeoutIsThatOfEachCall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
-				l := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed, Timeout: timeout}).Absolute()
+				l := open(t, f,
+					redislimit.Options{OnFailure: redislimit.FailClosed, Timeout: timeout}).Absolute()
 				began := time.Now()
 				var all sync.WaitGroup
 				for i, a := range asks {
@@ -58,7 +62,8 @@ func TestTimeoutIsThatOfEachCall(t *testing.T) {
 					all.Go(func() {
 						d, err := l.Allow(t.Context(), a.key, perSecond10)
 						if took := time.Since(began) - a.at; err != nil || d.Fallback != a.alone || took != a.takes {
-							t.Errorf("call %d: %+v, %v after %v; want Fallback %v after %v", i, d, err, took, a.alone, a.takes)
+							t.Errorf("call %d: %+v, %v after %v; want Fallback %v after %v", i, d, err, took,
+								a.alone, a.takes)
 						}
 					})
 					synctest.Wait()
@@ -109,7 +114,8 @@ func TestSlowIsNotGone(t *testing.T) {
 					time.Sleep(timeout)
 					gone.Store(int64(len(health())))
 				})
-				t.Logf("%d of %d calls decided by the policy, %d changes", alone.Load(), calls.Load(), gone.Load())
+				t.Logf("%d of %d calls decided by the policy, %d changes", alone.Load(), calls.Load(),
+					gone.Load())
 				if (gone.Load() > 0) != test.gone {
 					t.Errorf("OnChange was called %d times", gone.Load())
 				}

@@ -109,7 +109,10 @@ func (c *Conn) Node(key string) string {
 //
 // No call is sent again after it may have arrived, as it would count twice. So a call also fails whose
 // connection turns out to be broken.
-func (c *Conn) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error)) {
+func (c *Conn) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string,
+	answer func(i int, reply []any, err error),
+) {
 	if len(keys) == 0 {
 		return
 	}
@@ -201,7 +204,8 @@ func (r *run) send(which []int, verb, script string, final bool) (refused []int)
 	}
 	cmds := make([]rueidis.Completed, len(which))
 	for n, i := range which {
-		cmds[n] = r.client.B().Arbitrary(verb, script, strconv.Itoa(len(r.keys[i]))).Keys(r.keys[i]...).Args(r.args[i]...).Build()
+		cmds[n] = r.client.B().Arbitrary(verb, script,
+			strconv.Itoa(len(r.keys[i]))).Keys(r.keys[i]...).Args(r.args[i]...).Build()
 	}
 
 	var results []rueidis.RedisResult

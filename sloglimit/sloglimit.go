@@ -187,7 +187,8 @@ func (l *Log) redis(id name, s *trypema.Stats, now time.Time) {
 	more := []slog.Attr{slog.Uint64("fallbacks", s.Fallbacks-p.told)}
 	p.told = s.Fallbacks
 	if gone {
-		l.say(slog.LevelWarn, "trypema: Redis unavailable, failure policy active", id, &p.state, now, append(more, slog.Any("err", s.RedisErr))...)
+		l.say(slog.LevelWarn, "trypema: Redis unavailable, failure policy active", id, &p.state, now,
+			append(more, slog.Any("err", s.RedisErr))...)
 	} else {
 		l.say(slog.LevelInfo, "trypema: Redis available again", id, &p.state, now, more...)
 	}

@@ -14,7 +14,8 @@ import (
 func TestProgramHoldsNoPeer(t *testing.T) {
 	internal := filepath.Join("..", "..", "internal")
 	benchmarks := required(t, filepath.Join(internal, "bench", "go.mod"))
-	shared := append(required(t, filepath.Join(internal, "cli", "go.mod")), "github.com/trypema/trypema/internal/cli")
+	shared := append(required(t, filepath.Join(internal, "cli", "go.mod")),
+		"github.com/trypema/trypema/internal/cli")
 	only := slices.DeleteFunc(benchmarks, func(module string) bool { return slices.Contains(shared, module) })
 	if !slices.Contains(only, "gonum.org/v1/plot") || !slices.Contains(only, "github.com/ulule/limiter/v3") {
 		t.Fatalf("only the benchmarks need %v; the plots and the peers are not in there", only)

@@ -134,7 +134,8 @@ type demoDocument struct {
 
 // TestDemoJSON: what is said of smoothness depends on the machine. Package demo judges it in virtual time.
 func TestDemoJSON(t *testing.T) {
-	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --headless --json --rate 50 --load 4 --duration 1200ms")...)
+	code, stdout, stderr := trypema(t.Context(),
+		strings.Fields("demo --headless --json --rate 50 --load 4 --duration 1200ms")...)
 	if code != cli.ExitOK {
 		t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
 	}
@@ -142,7 +143,8 @@ func TestDemoJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
 		t.Fatalf("%v in %s", err, stdout)
 	}
-	if !d.OK || d.Interrupted || d.Elapsed < 1200 || len(d.Routes) != 2 || d.Routes[0].Route != "/absolute" || d.Routes[1].Route != "/suppressed" {
+	if !d.OK || d.Interrupted || d.Elapsed < 1200 || len(d.Routes) != 2 || d.Routes[0].Route != "/absolute" ||
+		d.Routes[1].Route != "/suppressed" {
 		t.Fatalf("unexpected document: %s", stdout)
 	}
 	for _, r := range d.Routes {
@@ -150,7 +152,8 @@ func TestDemoJSON(t *testing.T) {
 			t.Errorf("%s: capacity %d, want 15; %v/s asked for, want 200", r.Route, r.Capacity, r.Asked)
 		}
 		if r.Offered != r.Admitted+r.Declined || r.Offered == 0 {
-			t.Errorf("%s: %d offered, but %d admitted and %d declined", r.Route, r.Offered, r.Admitted, r.Declined)
+			t.Errorf("%s: %d offered, but %d admitted and %d declined", r.Route, r.Offered, r.Admitted,
+				r.Declined)
 		}
 		if r.Fullest > r.Bound || r.Fullest == 0 {
 			t.Errorf("%s: %d in the fullest window, bound %d", r.Route, r.Fullest, r.Bound)
@@ -242,7 +245,8 @@ func TestRedisEmbedded(t *testing.T) {
 
 func TestRedisThatCanNotBeUsed(t *testing.T) {
 	for _, provider := range []string{"redis", "hybrid"} {
-		code, stdout, stderr := trypema(t.Context(), "demo", "--provider", provider, "--redis", "redis://user:secret@127.0.0.1:1/2")
+		code, stdout, stderr := trypema(t.Context(), "demo", "--provider", provider, "--redis",
+			"redis://user:secret@127.0.0.1:1/2")
 		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
 			!strings.HasPrefix(stderr, "trypema: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q", provider, code, stdout, stderr)

@@ -189,7 +189,9 @@ func (a *api) limit(cost uint64) (func(http.Handler) http.Handler, error) {
 		Denied: func(w http.ResponseWriter, r *http.Request, d trypema.Decision) {
 			if d.RetryAfter == trypema.Never {
 				p, _ := a.planOf(r)
-				http.Error(w, fmt.Sprintf("the plan %s has %d for a window, this costs %d", p.name, d.Limit, cost), http.StatusForbidden)
+				http.Error(w,
+					fmt.Sprintf("the plan %s has %d for a window, this costs %d", p.name, d.Limit, cost),
+					http.StatusForbidden)
 				return
 			}
 			http.Error(w, "too many calls, retry in "+d.RetryAfter.String(), http.StatusTooManyRequests)

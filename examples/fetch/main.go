@@ -41,7 +41,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	calls := flags.Int("calls", 2, "how many calls a host gets")
 	per := flags.Duration("per", time.Second, "in what time")
-	slack := flags.Duration("slack", 100*time.Millisecond, "by how much longer one call may travel than another")
+	slack := flags.Duration("slack", 100*time.Millisecond,
+		"by how much longer one call may travel than another")
 	tries := flags.Int("tries", 3, "how often to ask for a URL whose host says that it is too busy")
 	timeout := flags.Duration("timeout", 30*time.Second, "how long to wait until an answer begins")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -91,7 +92,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			status = 1
 			continue
 		}
-		fmt.Fprintf(stdout, "%d %8d bytes %8v  %s\n", a.status, a.size, time.Since(began).Round(time.Millisecond), url)
+		fmt.Fprintf(stdout, "%d %8d bytes %8v  %s\n", a.status, a.size,
+			time.Since(began).Round(time.Millisecond), url)
 		if a.status >= http.StatusBadRequest {
 			status = 1
 		}

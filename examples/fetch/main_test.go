@@ -72,7 +72,8 @@ func TestNeverTooOften(t *testing.T) {
 		f := open(t, h)
 		began := time.Now()
 		for i := range 100 {
-			if a, err := f.fetch(t.Context(), fmt.Sprintf("http://api.test/%d", i)); err != nil || a.status != http.StatusOK || a.size != 5 {
+			if a, err := f.fetch(t.Context(), fmt.Sprintf("http://api.test/%d", i)); err != nil ||
+				a.status != http.StatusOK || a.size != 5 {
 				t.Fatal(a, err)
 			}
 		}
@@ -173,7 +174,8 @@ func TestBusyHosts(t *testing.T) {
 				f := open(t, h)
 				began := time.Now()
 				a, err := f.fetch(t.Context(), "http://api.test/")
-				if err != nil || a.status != test.want || len(h.asked["api.test"]) != test.asked || time.Since(began) != test.took {
+				if err != nil || a.status != test.want || len(h.asked["api.test"]) != test.asked ||
+					time.Since(began) != test.took {
 					t.Errorf("%+v, %v after %v and %d calls; want %d after %v and %d",
 						a, err, time.Since(began), len(h.asked["api.test"]), test.want, test.took, test.asked)
 				}
@@ -223,7 +225,8 @@ func TestProgram(t *testing.T) {
 	if status := run(t.Context(), args, &stdout, &stderr); status != 1 || stderr.Len() > 0 {
 		t.Errorf("exit status %d, want 1 as one is missing: %s", status, stderr.String())
 	}
-	if took := time.Since(began); asked.Load() != 12 || took < 2*300*time.Millisecond { // the last four wait for two windows
+	// the last four wait for two windows
+	if took := time.Since(began); asked.Load() != 12 || took < 2*300*time.Millisecond {
 		t.Errorf("%d calls in %v, want 12 in 600ms at least", asked.Load(), took)
 	}
 	if lines := strings.Split(strings.TrimSpace(stdout.String()), "\n"); len(lines) != 12 ||

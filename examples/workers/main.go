@@ -46,7 +46,8 @@ func main() {
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("workers", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	server := flags.String("redis", "", "the URL of the Redis `server` (default $REDIS_URL, or redis://localhost:6379)")
+	server := flags.String("redis", "",
+		"the URL of the Redis `server` (default $REDIS_URL, or redis://localhost:6379)")
 	workers := flags.Int("workers", 4, "how many workers this process has")
 	rate := flags.Float64("rate", 100, "how many jobs all workers of all processes may do in a second")
 	window := flags.Duration("window", time.Second, "the length of the window")
@@ -76,7 +77,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	client := redis.NewClient(options)
 	defer func() { _ = client.Close() }()
 	if err := client.Ping(ctx).Err(); err != nil {
-		fmt.Fprintf(stderr, "workers: no Redis at %s, name one with --redis or REDIS_URL: %v\n", options.Addr, err)
+		fmt.Fprintf(stderr, "workers: no Redis at %s, name one with --redis or REDIS_URL: %v\n", options.Addr,
+			err)
 		return 1
 	}
 	if *duration > 0 {
@@ -91,7 +93,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		window:  *window,
 		job:     func(ctx context.Context, _ time.Time) { _ = sleep(ctx, *job) },
 		report: func(here uint64, all trypema.Usage) {
-			fmt.Fprintf(stdout, "%6d jobs here in the last second; by all, %d of %d in the last %v\n", here, all.Total, all.Limit, *window)
+			fmt.Fprintf(stdout, "%6d jobs here in the last second; by all, %d of %d in the last %v\n", here,
+				all.Total, all.Limit, *window)
 		},
 	}
 	fmt.Fprintf(stdout, "%d workers here, and at most %d jobs in any %v by all\n", *workers, capacity, *window)

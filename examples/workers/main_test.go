@@ -119,8 +119,10 @@ func TestEndGivesBack(t *testing.T) {
 			}
 			return jobs
 		}
-		if first, second := work(5), work(capacity-5); first != 5 || second != capacity-5 || time.Since(began) > window/3 {
-			t.Errorf("%d jobs, then %d, after %v; want 5 and %d at once", first, second, time.Since(began), capacity-5)
+		if first, second := work(5), work(capacity-5); first != 5 || second != capacity-5 ||
+			time.Since(began) > window/3 {
+			t.Errorf("%d jobs, then %d, after %v; want 5 and %d at once", first, second, time.Since(began),
+				capacity-5)
 		}
 	})
 }
@@ -153,7 +155,8 @@ func TestProgram(t *testing.T) {
 		t.Error(err)
 	}
 	got := <-status
-	switch tooBusy := strings.Contains(stderr.String(), "not all could be settled"); { // with Redis, within its timeout
+	// with Redis, within its timeout
+	switch tooBusy := strings.Contains(stderr.String(), "not all could be settled"); {
 	case tooBusy && got == 1:
 	case got != 0 || stderr.Len() > 0:
 		t.Errorf("exit status %d: %s", got, stderr.String())
@@ -169,7 +172,8 @@ func TestNoRedis(t *testing.T) {
 	server.Close()
 	var stdout, stderr bytes.Buffer
 	status := run(t.Context(), []string{"--redis", "redis://ada:secret@" + addr}, func(string) string { return "" }, &stdout, &stderr)
-	if want := "workers: no Redis at " + addr + ", name one with --redis or REDIS_URL: "; status != 1 || !strings.HasPrefix(stderr.String(), want) {
+	if want := "workers: no Redis at " + addr + ", name one with --redis or REDIS_URL: "; status != 1 ||
+		!strings.HasPrefix(stderr.String(), want) {
 		t.Errorf("exit status %d: %q, want 1 and %q", status, stderr.String(), want)
 	}
 	if strings.Contains(stderr.String(), "secret") {
@@ -193,7 +197,9 @@ type brokenKey struct{}
 
 func (brokenKey) OneServer() bool { return true }
 
-func (brokenKey) Run(_ context.Context, _, _ string, keys, _ [][]string, answer func(i int, reply []any, err error)) {
+func (brokenKey) Run(
+	_ context.Context, _, _ string, keys, _ [][]string, answer func(i int, reply []any, err error),
+) {
 	for i := range keys {
 		answer(i, nil, errors.New("WRONGTYPE Operation against a key holding the wrong kind of value"))
 	}

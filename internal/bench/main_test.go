@@ -138,7 +138,8 @@ func TestRedisEmbedded(t *testing.T) {
 
 func TestRedisThatCanNotBeUsed(t *testing.T) {
 	for _, provider := range []string{"redis", "hybrid"} {
-		code, stdout, stderr := bench(t.Context(), "--provider", provider, "--redis", "redis://user:secret@127.0.0.1:1/2")
+		code, stdout, stderr := bench(t.Context(), "--provider", provider, "--redis",
+			"redis://user:secret@127.0.0.1:1/2")
 		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
 			!strings.HasPrefix(stderr, "bench: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q", provider, code, stdout, stderr)

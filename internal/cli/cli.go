@@ -27,8 +27,9 @@ const (
 // Program is a program of commands.
 type Program struct {
 	Name, Description string
-	Commands          any // a pointer to a struct as kong takes it; each command has a method Run(context.Context, screen.Streams) error
-	Options           []kong.Option
+	// a pointer to a struct as kong takes it; each command has a method Run(context.Context, screen.Streams) error
+	Commands any
+	Options  []kong.Option
 }
 
 // Main runs the program with the arguments and streams of this process, and ends it.

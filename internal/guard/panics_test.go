@@ -171,7 +171,8 @@ func TestBrokenConn(t *testing.T) {
 				said := logged(t)
 				defer func() {
 					// A panic that is no call's answer must not be lost.
-					if name == "panics after all answers" && !strings.Contains(said.String(), "the Conn panicked: broken") {
+					if name == "panics after all answers" &&
+						!strings.Contains(said.String(), "the Conn panicked: broken") {
 						t.Errorf("the log says %q", said)
 					}
 				}()
@@ -198,7 +199,8 @@ func TestBrokenConn(t *testing.T) {
 					testBrokenConn(t, p, c)
 					causes = append(causes, "nothing")
 					want := causeOf(name)
-					if !strings.Contains(causes[0], want) && (causes[0] != "nothing" || name != "ends its goroutine") {
+					if !strings.Contains(causes[0], want) &&
+						(causes[0] != "nothing" || name != "ends its goroutine") {
 						t.Errorf("OnChange was told of %q, want %q", causes, want)
 					}
 					fallbacks := uint64(0)

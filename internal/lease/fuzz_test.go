@@ -58,7 +58,8 @@ func FuzzLedger(f *testing.F) {
 			live, leased := l.Live(s, now)
 			if out.Stale {
 				if live != before || out.Grant > 0 {
-					t.Fatalf("a message that was stale changed %+v to %+v, and was granted %d", before, live, out.Grant)
+					t.Fatalf("a message that was stale changed %+v to %+v, and was granted %d", before, live,
+						out.Grant)
 				}
 				continue
 			}

@@ -134,7 +134,8 @@ func (w *world) send(delay func() int64) {
 			want = lease.Nothing
 		}
 		ask := a.Message(w.at(a), need, want)
-		w.network = append(w.network, parcel{at: w.now + delay(), from: a, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
+		w.network = append(w.network,
+			parcel{at: w.now + delay(), from: a, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
 		a.due = w.now + w.terms.Interval
 	}
 }
@@ -280,7 +281,8 @@ func TestLongLeaseStaysCharged(t *testing.T) {
 	w.pace.Far = 3 * w.terms.Window
 	settle := func(i int, hear bool) {
 		a := w.accounts[i]
-		answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Message(w.at(a), uint64(len(a.wait)), lease.More))
+		answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms),
+			a.Message(w.at(a), uint64(len(a.wait)), lease.More))
 		if hear {
 			a.Hear(w.at(a), answer)
 		} else {
@@ -333,11 +335,13 @@ func TestSettlingIsExact(t *testing.T) {
 				if a.UnderWay() {
 					t.Fatal("a message has no end")
 				}
-				w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Message(w.at(a), 0, lease.Nothing))
+				w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms),
+					a.Message(w.at(a), 0, lease.Nothing))
 			}
 			got, leased := w.ledger.Live(w.terms.Span, w.now)
 			if got != w.total || leased != 0 {
-				t.Errorf("loss %v, suppressed %v: settled %+v and %d on lease, want %+v", loss, suppressed, got, leased, w.total)
+				t.Errorf("loss %v, suppressed %v: settled %+v and %d on lease, want %+v", loss, suppressed,
+					got, leased, w.total)
 			}
 		}
 	}
@@ -389,7 +393,8 @@ func TestUse(t *testing.T) {
 		}
 		use := float64(used) / float64(uint64(windows-1)*test.capacity)
 		name := fmt.Sprintf("C %d, %v on one, load %v", test.capacity, test.first, test.load)
-		t.Logf("%s: use %.3f, fullest %d, %.4f of the calls had to wait; %v", name, use, w.most(), float64(waits)/float64(calls), by)
+		t.Logf("%s: use %.3f, fullest %d, %.4f of the calls had to wait; %v", name, use, w.most(),
+			float64(waits)/float64(calls), by)
 		if use < test.least {
 			t.Errorf("%s: use %.3f, want %v", name, use, test.least)
 		}

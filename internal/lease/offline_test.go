@@ -25,7 +25,8 @@ func TestAlone(t *testing.T) {
 		w := newWorld(rng.Uint64(), int(share), 40+rng.Uint64N(400), false)
 		loss, gap := []float64{0, .1, .5, .9, 1}[rng.IntN(5)], []int64{5_000, 60_000, 500_000, 2_500_000}[rng.IntN(4)]
 		leases := rng.IntN(2) == 0
-		name := fmt.Sprintf("seed %d, run %d: %d instances, C = %d, %v of the messages lost, one in %vs, leases %v", seed, run, share, w.capacity, loss, float64(gap)/1e6, leases)
+		name := fmt.Sprintf("seed %d, run %d: %d instances, C = %d, %v of the messages lost, one in %vs, leases %v",
+			seed, run, share, w.capacity, loss, float64(gap)/1e6, leases)
 		if explore.Long() && testing.Verbose() {
 			t.Log(name)
 		}
@@ -132,7 +133,8 @@ func TestSilence(t *testing.T) {
 				}
 			}
 		}
-		t.Logf("%d windows: %d events in %d groups, %d%% of a window later than they were, and at most %d%%", windows, n, len(ask.Groups), 100*sum/n/w.terms.Window, 100*most/w.terms.Window)
+		t.Logf("%d windows: %d events in %d groups, %d%% of a window later than they were, and at most %d%%",
+			windows, n, len(ask.Groups), 100*sum/n/w.terms.Window, 100*most/w.terms.Window)
 		if len(at) > 0 || n < 95 || sum/n > w.terms.Window/20 || most > w.terms.Window/5 {
 			t.Errorf("%d windows: %d events are not told", windows, len(at))
 		}
@@ -171,7 +173,8 @@ func TestHeardLate(t *testing.T) {
 			}
 		}
 		if want := w.terms.Window + 50_000; w.now > want {
-			t.Errorf("settled %dms late: full from %dms to %dms, want until %dms", late/1000, full/1000, w.now/1000, want/1000)
+			t.Errorf("settled %dms late: full from %dms to %dms, want until %dms", late/1000, full/1000,
+				w.now/1000, want/1000)
 		}
 	}
 }
@@ -243,7 +246,8 @@ func TestReservationsAlone(t *testing.T) {
 					t.Fatalf("%s: the reservation is not settled", name)
 				}
 				removed, added := w.ledger.Commit(w.terms.Span, w.now, from, at, estimate, uint64(c.is))
-				a.Commit(w.at(a), h, lease.Change{Was: estimate, Is: uint64(c.is), Removed: removed, Added: added})
+				a.Commit(w.at(a), h,
+					lease.Change{Was: estimate, Is: uint64(c.is), Removed: removed, Added: added})
 			}
 			w.now = 400_000
 			if heard {
@@ -317,6 +321,7 @@ func TestSilenceAboutReservations(t *testing.T) {
 		}
 	}
 	if len(at) > 0 || most > w.terms.Window/5 {
-		t.Errorf("%d events are not told, and some %d%% of a window later than they were", len(at), 100*most/w.terms.Window)
+		t.Errorf("%d events are not told, and some %d%% of a window later than they were", len(at),
+			100*most/w.terms.Window)
 	}
 }

@@ -16,7 +16,8 @@ func TestAll(t *testing.T) {
 			t.Errorf("%+v is not described", m)
 		}
 		if before, ok := seen[m.Name]; ok {
-			if a := All[before]; before != i-1 || a.Help != m.Help || a.Unit != m.Unit || a.Counter != m.Counter || a.Outcome == "" {
+			if a := All[before]; before != i-1 || a.Help != m.Help || a.Unit != m.Unit ||
+				a.Counter != m.Counter || a.Outcome == "" {
 				t.Errorf("%q at %d and %d do not agree", m.Name, before, i)
 			}
 		}

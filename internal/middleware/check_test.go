@@ -62,7 +62,8 @@ func TestCheckRate(t *testing.T) {
 			{0, "o.Rate is 0 and RateOf is nil; one of them must be set"},
 		} {
 			err := middleware.Check("o", l, tt.rate, false, false)
-			if got := strings.TrimPrefix(fmt.Sprint(err), "trypema: "); tt.want == "" && err != nil || tt.want != "" && (got != tt.want || !errors.Is(err, trypema.ErrInvalidOptions)) {
+			if got := strings.TrimPrefix(fmt.Sprint(err), "trypema: "); tt.want == "" && err != nil ||
+				tt.want != "" && (got != tt.want || !errors.Is(err, trypema.ErrInvalidOptions)) {
 				t.Errorf("%s at %v: %v, want %q", name, tt.rate, err, tt.want)
 			}
 		}
@@ -75,7 +76,8 @@ func TestCheckRate(t *testing.T) {
 // A limiter that is a nil pointer is none.
 func TestCheckLimiter(t *testing.T) {
 	for _, l := range []trypema.Limiter{nil, (*plain)(nil)} {
-		if err := middleware.Check("o", l, 1, false, false); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), "o.Limiter is nil") {
+		if err := middleware.Check("o", l, 1, false, false); !errors.Is(err, trypema.ErrInvalidOptions) ||
+			!strings.Contains(err.Error(), "o.Limiter is nil") {
 			t.Errorf("%T: %v", l, err)
 		}
 	}

@@ -19,7 +19,8 @@ func TestFailures(t *testing.T) {
 		f := middleware.NewFailures(slog.New(slog.NewTextHandler(&text, nil)), "no decision")
 		said := func(want string) {
 			t.Helper()
-			if got := text.String(); !strings.Contains(got, want) || want == "" && got != "" || strings.Count(got, "\n") > 1 {
+			if got := text.String(); !strings.Contains(got, want) || want == "" && got != "" ||
+				strings.Count(got, "\n") > 1 {
 				t.Errorf("it says %q, want %q", got, want)
 			}
 			text.Reset()

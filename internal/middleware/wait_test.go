@@ -48,8 +48,10 @@ func TestAllowWaitsNoLongerThanItMay(t *testing.T) {
 					allowed := time.Since(began) >= test.free
 					return trypema.Decision{Allowed: allowed, RetryAfter: test.retry}, nil
 				})
-				if took := time.Since(began); err != nil || d.Allowed != test.allowed || asks != test.asks || took != test.took {
-					t.Errorf("Allowed %v, %v, asked %d times in %v; want %v, %d times in %v", d.Allowed, err, asks, took, test.allowed, test.asks, test.took)
+				if took := time.Since(began); err != nil || d.Allowed != test.allowed || asks != test.asks ||
+					took != test.took {
+					t.Errorf("Allowed %v, %v, asked %d times in %v; want %v, %d times in %v", d.Allowed, err,
+						asks, took, test.allowed, test.asks, test.took)
 				}
 			})
 		})

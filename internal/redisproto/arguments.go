@@ -24,7 +24,8 @@ func CheckKey(key string) error {
 	case key == "":
 		return invalid.Errorf(trypema.ErrInvalidKey, "key is empty; it must have at least one byte")
 	case len(key) > MaxKeyLen:
-		return invalid.Errorf(trypema.ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key), MaxKeyLen)
+		return invalid.Errorf(trypema.ErrInvalidKey, "key has %d bytes; it must have at most %d", len(key),
+			MaxKeyLen)
 	}
 	return nil
 }
@@ -32,7 +33,8 @@ func CheckKey(key string) error {
 // CheckHistory returns a trypema.ErrInvalidOptions for what is not a constant of trypema.History.
 func CheckHistory(keep trypema.History) error {
 	if keep > trypema.KeepOldest {
-		return invalid.Errorf(trypema.ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
+		return invalid.Errorf(trypema.ErrInvalidOptions,
+			"history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
 	}
 	return nil
 }
@@ -40,7 +42,8 @@ func CheckHistory(keep trypema.History) error {
 // CheckTotal returns a trypema.ErrInvalidCost for a total that Redis can not count.
 func CheckTotal(total uint64) error {
 	if total > MaxCapacity {
-		return invalid.Errorf(trypema.ErrInvalidCost, "total is %d; it must be at most %d, which is as far as Redis counts", total, uint64(MaxCapacity))
+		return invalid.Errorf(trypema.ErrInvalidCost,
+			"total is %d; it must be at most %d, which is as far as Redis counts", total, uint64(MaxCapacity))
 	}
 	return nil
 }

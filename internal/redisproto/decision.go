@@ -9,7 +9,9 @@ import (
 
 // Decide makes d, which is zero, what a verdict means at a capacity. The unit is that of v.Wait; denial is
 // how the strategy says no.
-func Decide(d *trypema.Decision, capacity uint64, v *window.Verdict, unit time.Duration, denial trypema.Outcome) {
+func Decide(
+	d *trypema.Decision, capacity uint64, v *window.Verdict, unit time.Duration, denial trypema.Outcome,
+) {
 	d.Allowed = v.Allowed
 	d.Outcome = denial
 	if v.Allowed {

@@ -80,7 +80,8 @@ func (r *Reader) Text() string {
 // Fail says what is wrong with the reply at this element, unless something was wrong before.
 func (r *Reader) Fail(format string, args ...any) {
 	if r.err == nil {
-		r.err = fmt.Errorf("reply of %d elements: element %d is "+format, append([]any{len(r.reply), r.next}, args...)...)
+		r.err = fmt.Errorf("reply of %d elements: element %d is "+format,
+			append([]any{len(r.reply), r.next}, args...)...)
 	}
 }
 

@@ -93,11 +93,13 @@ func TestChosenKeysCostNoMore(t *testing.T) {
 		mean, longest, fullest := table.crowded()
 		otherMean, otherLongest, _ := other.crowded()
 		// Of random keys the fullest shard never holds seven standard deviations more than the mean one.
-		if most := 1 + 7*math.Sqrt(float64(len(table.shards))/n); mean > 1.5*otherMean || longest > 4*otherLongest || fullest > most {
+		if most := 1 + 7*math.Sqrt(float64(len(table.shards))/n); mean > 1.5*otherMean ||
+			longest > 4*otherLongest || fullest > most {
 			t.Errorf("%s: %.2f slots for a key, at most %d, and %.2f times the keys in the fullest shard; of random keys %.2f, at most %d",
 				name, mean, longest, fullest, otherMean, otherLongest)
 		}
-		t.Logf("%-24s %.2f slots for a key, at most %d; of random keys %.2f, at most %d", name, mean, longest, otherMean, otherLongest)
+		t.Logf("%-24s %.2f slots for a key, at most %d; of random keys %.2f, at most %d", name, mean, longest,
+			otherMean, otherLongest)
 	}
 }
 
@@ -118,7 +120,8 @@ func TestHashIsSeeded(t *testing.T) {
 		}
 	}
 	if want := n / len(a.shards); shards > 2*want || slots > 2*n/1024 {
-		t.Errorf("of %d keys %d are in the same shard of two tables, and %d in the same slot of 1024", n, shards, slots)
+		t.Errorf("of %d keys %d are in the same shard of two tables, and %d in the same slot of 1024", n,
+			shards, slots)
 	}
 }
 

@@ -24,8 +24,9 @@ type Hot struct {
 	Reserve  uint64 // of the capacity, what can not be had without the lock
 	Only     uint64 // the capacity of the calls that can be judged; 0 for all
 
-	key   string
-	asked atomic.Int64 // 1 + when it was asked for since catchUp, to askedGrain; or 0. Kept only with a bound on the number of keys
+	key string
+	// 1 + when it was asked for since catchUp, to askedGrain; or 0. Kept only with a bound on the number of keys
+	asked atomic.Int64
 
 	_    [64]byte      // who reads the above is not disturbed by who adds
 	word atomic.Uint64 // taken flag, instant of the last added event after Opened, number of added events
@@ -59,7 +60,9 @@ const (
 // Take judges a call of cost n at now and records it if it fits and record is set. It returns the admitted
 // events after the decision and, for a denial, when the call would fit and how many admitted events there are
 // then.
-func (f *Hot) Take(capacity uint64, now int64, n uint64, record bool) (a Answer, have uint64, at int64, then uint64) {
+func (f *Hot) Take(
+	capacity uint64, now int64, n uint64, record bool) (a Answer, have uint64, at int64, then uint64,
+) {
 	for {
 		word := f.word.Load()
 		if word&taken != 0 || f.Only != 0 && f.Only != capacity {

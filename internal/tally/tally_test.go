@@ -47,7 +47,8 @@ func TestSamplesStandForAll(t *testing.T) {
 	}
 	for i, n := range sum {
 		if math.Abs(float64(n)/(calls/step)-1) > .15 {
-			t.Errorf("of each %d calls, those numbered %d: samples stand for %d, want about %d", step, i, n, calls/step)
+			t.Errorf("of each %d calls, those numbered %d: samples stand for %d, want about %d", step, i, n,
+				calls/step)
 		}
 	}
 }

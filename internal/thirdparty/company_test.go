@@ -76,7 +76,8 @@ func drawVisit(t *rapid.T) visit {
 			trypema.Always(), trypema.Equal(near), trypema.NotEqual(near), trypema.Less(near), trypema.Greater(near),
 		}).Draw(t, "when")
 		v.total = uint64(draw("total", 0, 1, 2, 5, 20, 60))
-		v.keep = rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t, "keep")
+		v.keep = rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t,
+			"keep")
 	}
 	return v
 }
@@ -103,7 +104,8 @@ func (p program) run() (difference string) {
 		for range v.times {
 			want, got := single{strategy(alone)}.send(v.call, r), single{strategy(crowded)}.send(v.call, r)
 			if got != want && difference == "" {
-				difference = fmt.Sprintf("visit %d:\n   alone: %s\nin crowd: %s", i, v.describe(want), v.describe(got))
+				difference = fmt.Sprintf("visit %d:\n   alone: %s\nin crowd: %s", i, v.describe(want),
+					v.describe(got))
 			}
 		}
 	}

@@ -83,7 +83,9 @@ func (s *site) dial(_ context.Context, _, addr string) (net.Conn, error) {
 
 // goredis returns a client with the retries that are the default. It waits for answers for longer than any
 // test takes.
-func (s *site) goredis(t *testing.T, dial func(ctx context.Context, network, addr string) (net.Conn, error)) redis.UniversalClient {
+func (s *site) goredis(
+	t *testing.T, dial func(ctx context.Context, network, addr string) (net.Conn, error),
+) redis.UniversalClient {
 	var c redis.UniversalClient
 	switch s.kind {
 	case "single":
@@ -110,7 +112,8 @@ func (s *site) goredis(t *testing.T, dial func(ctx context.Context, network, add
 // reset has the servers forget everything, scripts and statistics included, and returns when they have.
 func (s *site) reset(t *testing.T) time.Time {
 	s.eachNode(t, func(c *redis.Client) error {
-		return errors.Join(c.FlushAll(t.Context()).Err(), c.ScriptFlush(t.Context()).Err(), c.ConfigResetStat(t.Context()).Err())
+		return errors.Join(c.FlushAll(t.Context()).Err(), c.ScriptFlush(t.Context()).Err(),
+			c.ConfigResetStat(t.Context()).Err())
 	})
 	return time.Now()
 }
@@ -233,13 +236,18 @@ type outcome struct {
 }
 
 // exchange is one Run.
-func exchange(ctx context.Context, t *testing.T, c redislimit.Conn, script string, keys []string, args ...[]string) []outcome {
+func exchange(
+	ctx context.Context, t *testing.T, c redislimit.Conn, script string, keys []string, args ...[]string,
+) []outcome {
 	t.Helper()
 	return exchangeAndTell(ctx, t, c, script, keys, func(int) {}, args...)
 }
 
 // exchangeAndTell is one Run, and tells of each answer when it comes.
-func exchangeAndTell(ctx context.Context, t *testing.T, c redislimit.Conn, script string, keys []string, tell func(i int), args ...[]string) []outcome {
+func exchangeAndTell(
+	ctx context.Context, t *testing.T, c redislimit.Conn, script string, keys []string, tell func(i int),
+	args ...[]string,
+) []outcome {
 	t.Helper()
 	sum := sha1.Sum([]byte(script))
 	if args == nil {
@@ -312,7 +320,8 @@ func TestConn(t *testing.T) {
 					{"SlowNode", []string{"cluster", "ring"}, slowNode},
 					{"MovedSlot", []string{"cluster"}, movedSlot},
 				} {
-					if !slices.Contains(a.kinds, kind) || property.kinds != nil && !slices.Contains(property.kinds, kind) {
+					if !slices.Contains(a.kinds, kind) || property.kinds != nil &&
+						!slices.Contains(property.kinds, kind) {
 						continue
 					}
 					t.Run(a.name+"/"+property.name, func(t *testing.T) {
@@ -339,7 +348,8 @@ func node(t *testing.T, s *site, c redislimit.Conn) {
 	for _, key := range keys {
 		name, on := of(key), ""
 		for _, n := range s.nodes {
-			if found, err := n.Client().Exists(t.Context(), key).Result(); err == nil && found == 1 { // or it is MOVED
+			// or it is MOVED
+			if found, err := n.Client().Exists(t.Context(), key).Result(); err == nil && found == 1 {
 				on = n.Addr()
 			}
 		}

@@ -208,7 +208,8 @@ func undefined(source string) (names []string, err error) {
 
 // variables returns those that statements declare for what might follow.
 func variables(statements string) (names []string, err error) {
-	file, err := parser.ParseFile(token.NewFileSet(), "", "package p\nfunc _() error {\n"+statements+"\nreturn nil\n}", parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), "",
+		"package p\nfunc _() error {\n"+statements+"\nreturn nil\n}", parser.SkipObjectResolution)
 	if err != nil {
 		return nil, err
 	}
@@ -508,7 +509,8 @@ func main() {
 }
 `, blocks[i], blocks[i].code)
 	programs := compile(t, map[string]string{"policies": program}, true)
-	if out, err := exec.CommandContext(t.Context(), programs["policies"]).CombinedOutput(); err != nil || string(out) != "4 <nil>" {
+	if out, err := exec.CommandContext(t.Context(), programs["policies"]).CombinedOutput(); err != nil ||
+		string(out) != "4 <nil>" {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

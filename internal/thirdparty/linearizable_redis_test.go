@@ -110,7 +110,9 @@ func decides(script string) bool { return strings.HasPrefix(script, "-- Decides 
 // tornConn has a script tell how many of a run fit, and another record them.
 type tornConn struct{ redislimit.Conn }
 
-func (c tornConn) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (c tornConn) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	if !decides(script) || len(keys) != 1 || len(keys[0]) != 1 || len(args[0]) > 5 || args[0][len(args[0])-1] == "0" {
 		c.Conn.Run(ctx, script, sha1, keys, args, answer)
 		return
@@ -133,7 +135,8 @@ func (c tornConn) Run(ctx context.Context, script, sha1 string, keys, args [][]s
 			answer(0, told, nil)
 			return
 		}
-		record := append(slices.Clone(run[:2]), strconv.FormatInt(redisproto.MaxCapacity, 10), run[3], strconv.FormatInt(fit, 10))
+		record := append(slices.Clone(run[:2]), strconv.FormatInt(redisproto.MaxCapacity, 10), run[3],
+			strconv.FormatInt(fit, 10))
 		c.Conn.Run(ctx, script, sha1, keys, [][]string{record}, func(_ int, _ []any, err error) { answer(0, told, err) })
 	})
 }
@@ -149,7 +152,9 @@ func number(s string) int64 {
 // mixedCalls gives two runs of calls, which one script has answered, the answers of each other.
 type mixedCalls struct{ redislimit.Conn }
 
-func (c mixedCalls) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (c mixedCalls) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	c.Conn.Run(ctx, script, sha1, keys, args, func(i int, reply []any, err error) {
 		if decides(script) && err == nil && len(reply) == 4 && reply[1] == reply[3] {
 			reply = []any{reply[2], reply[3], reply[0], reply[1]}
@@ -161,7 +166,9 @@ func (c mixedCalls) Run(ctx context.Context, script, sha1 string, keys, args [][
 // mixedKeys gives two keys, which one exchange has answered, the answers of each other.
 type mixedKeys struct{ redislimit.Conn }
 
-func (c mixedKeys) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (c mixedKeys) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	c.Conn.Run(ctx, script, sha1, keys, args, func(i int, reply []any, err error) {
 		if decides(script) && err == nil && len(keys[i]) == 2 && len(reply)%2 == 0 {
 			half := len(reply) / 2

@@ -229,7 +229,9 @@ func (l tornAllow) Allow(ctx context.Context, key string, rate trypema.Rate) (tr
 	return l.AllowN(ctx, key, rate, 1)
 }
 
-func (l tornAllow) AllowN(ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error) {
+func (l tornAllow) AllowN(
+	ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error,
+) {
 	u, err := l.Usage(ctx, key, rate)
 	if err != nil || n > u.Remaining {
 		return l.Limiter.AllowN(ctx, key, rate, n)
@@ -244,7 +246,10 @@ func (l tornAllow) AllowN(ctx context.Context, key string, rate trypema.Rate, n 
 // tornSet compares first and writes then.
 type tornSet struct{ trypema.Limiter }
 
-func (l tornSet) Set(ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History) (trypema.SetResult, error) {
+func (l tornSet) Set(
+	ctx context.Context, key string, when trypema.Condition, total uint64,
+	keep trypema.History) (trypema.SetResult, error,
+) {
 	u, err := l.Usage(ctx, key, trypema.Unlimited)
 	if err != nil || !when.Holds(u.Total) {
 		return trypema.SetResult{Previous: u.Total, Current: u.Total}, err
@@ -292,7 +297,9 @@ func (l tornAll) AllowN(ctx context.Context, key string, n uint64) (trypema.Deci
 // tornCommit gives the estimate back first, and takes the true cost then, as another call.
 type tornCommit struct{ trypema.MultiLimiter }
 
-func (l tornCommit) Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error) {
+func (l tornCommit) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error,
+) {
 	r, err := l.MultiLimiter.Reserve(ctx, key, estimate, expiry)
 	if err != nil {
 		return nil, err

@@ -65,7 +65,8 @@ func (l *list) place(s Span, now, at int64, c Counts) {
 			}
 			end = e.last - s.Bucket
 		}
-		l.groups = slices.Insert(l.groups, i, listed{last: max(at, min(at+grain-1, end)), Counts: c, closed: true})
+		l.groups = slices.Insert(l.groups, i,
+			listed{last: max(at, min(at+grain-1, end)), Counts: c, closed: true})
 	}
 }
 
@@ -114,7 +115,8 @@ func (l *list) check(t *testing.T, rng *rand.Rand, g *Groups, s Span) {
 			left -= l.groups[k].Admitted
 		}
 		if at, admitted := l.Fits(g, s, limit); at != l.groups[k-1].last+s.Window || admitted != left {
-			t.Fatalf("%+v: fits %d at %d with %d, want at %d with %d", s, limit, at, admitted, l.groups[k-1].last+s.Window, left)
+			t.Fatalf("%+v: fits %d at %d with %d, want at %d with %d", s, limit, at, admitted,
+				l.groups[k-1].last+s.Window, left)
 		}
 	}
 	after, since := l.groups[rng.IntN(i)].last-rng.Int64N(2), uint64(0)
@@ -126,7 +128,8 @@ func (l *list) check(t *testing.T, rng *rand.Rand, g *Groups, s Span) {
 	if got := l.Since(g, after); got != since {
 		t.Fatalf("%+v: %d since %d, want %d", s, got, after, since)
 	}
-	if _, expires, oldest := l.Open(g, s); i > 1 && (expires != l.groups[0].last+s.Window || oldest != l.groups[0].Admitted) {
+	if _, expires, oldest := l.Open(g, s); i > 1 &&
+		(expires != l.groups[0].last+s.Window || oldest != l.groups[0].Admitted) {
 		t.Fatalf("%+v: the oldest group expires at %d with %d, want %+v", s, expires, oldest, l.groups[0])
 	}
 }
@@ -295,7 +298,8 @@ func TestClosedGroupOfLongAgo(t *testing.T) {
 	s := Span{Window: 1000, Bucket: 10}
 	var g Groups
 	var w Window
-	for _, at := range []int64{100, 100 + 2048} { // the instants of two groups of one word are apart by less than 2048
+	// the instants of two groups of one word are apart by less than 2048
+	for _, at := range []int64{100, 100 + 2048} {
 		w.RecordGroup(&g, s, at, at, Counts{Admitted: 1})
 	}
 	if got := w.closedAt(&g, 0).last; got != 100 {

@@ -44,7 +44,9 @@ func (w *Window) Absolute(v *Verdict, g *Groups, s Span, capacity uint64, now in
 
 // Suppressed judges a call of cost n at now by a throw of the dice, a number in [0, 1), and records it,
 // admitted or declined, if record is set.
-func (w *Window) Suppressed(v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64, dice float64, record bool) {
+func (w *Window) Suppressed(
+	v *Verdict, g *Groups, s Span, l *Law, now int64, n uint64, dice float64, record bool,
+) {
 	now = w.Advance(g, s, now)
 	w.Throw(v, g, s, l, now, n, dice)
 	c := Counts{Declined: n}

@@ -98,8 +98,10 @@ func agree(t *testing.T, data []byte) {
 			e := &events[max(0, len(events)-1-i)]
 			is := model.Pick(&in, 0, e.n/2, e.n, n)
 			removed, added := w.Commit(&g, s, w.Advance(&g, s, now), e.from, e.at, e.n, is)
-			if r, a := twin.Commit(now, e.from, e.at, e.n, is); removed != r || added != a || w.Counts() != twin.Counts(now) {
-				t.Fatalf("step %d, %+v, now %d: settle %+v to %d: -%d+%d, want -%d+%d; %+v, want %+v", step, s, now, *e, is, removed, added, r, a, w.Counts(), twin.Counts(now))
+			if r, a := twin.Commit(now, e.from, e.at, e.n, is); removed != r || added != a ||
+				w.Counts() != twin.Counts(now) {
+				t.Fatalf("step %d, %+v, now %d: settle %+v to %d: -%d+%d, want -%d+%d; %+v, want %+v", step,
+					s, now, *e, is, removed, added, r, a, w.Counts(), twin.Counts(now))
 			}
 			if e.n, e.from = is, e.at; is == 0 {
 				events = slices.DeleteFunc(events, func(e event) bool { return e.n == 0 })

@@ -154,7 +154,8 @@ func TestBlocksStay(t *testing.T) {
 					block = w.block
 				}
 				if i > 5*groups && w.block != block {
-					t.Fatalf("%d groups of %+v: another block of %d words at event %d", groups, c, 1<<w.class, i)
+					t.Fatalf("%d groups of %+v: another block of %d words at event %d", groups, c, 1<<w.class,
+						i)
 				}
 			}
 		}

@@ -63,7 +63,8 @@ func SVG(width, height vg.Length, plots ...[]*plot.Plot) ([]byte, error) {
 
 // Alone is a picture that stands alone, on white, whatever is around it.
 func Alone(svg []byte) []byte {
-	return bytes.Replace(svg, []byte("<g "), []byte(`<rect width="100%" height="100%" fill="#fff"/>`+"\n<g "), 1)
+	return bytes.Replace(svg, []byte("<g "), []byte(`<rect width="100%" height="100%" fill="#fff"/>`+"\n<g "),
+		1)
 }
 
 // Blank is an empty plot in our style.

@@ -237,7 +237,8 @@ func checkNames(value string, names []string) error {
 			}
 		}
 	}
-	return flags.Check(value == "" || len(names) > 1, "compare", value, "at least two names with a comma between them")
+	return flags.Check(value == "" || len(names) > 1, "compare", value,
+		"at least two names with a comma between them")
 }
 
 // checkHomes checks that the limiters can count where the provider says.

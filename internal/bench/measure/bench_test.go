@@ -77,11 +77,13 @@ func TestEveryPeer(t *testing.T) {
 			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied {
 				t.Errorf("%d calls, %d allowed, %d denied", r.Ops, r.Allowed, r.Denied)
 			}
-			if r.KeysTouched == 0 || r.P50 <= 0 || r.Max < r.P999 || r.OpsPerSecond <= 0 || *r.BytesPerKey <= 0 || (r.AllocsPerOp == nil) != isRust(name) {
+			if r.KeysTouched == 0 || r.P50 <= 0 || r.Max < r.P999 || r.OpsPerSecond <= 0 ||
+				*r.BytesPerKey <= 0 || (r.AllocsPerOp == nil) != isRust(name) {
 				t.Errorf("unexpected result: %+v", r)
 			}
 			// A window of another library may end while it is called, as those that begin with the hour.
-			if most := 2.0; r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > most || name == peer.Ours && r.AdmittedToLimit != 1 {
+			if most := 2.0; r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > most || name == peer.Ours &&
+				r.AdmittedToLimit != 1 {
 				t.Errorf("admitted ÷ limit is %.3f", r.AdmittedToLimit)
 			}
 			if r.FullestRatio != nil {
@@ -102,7 +104,8 @@ func checkTrapped(t *testing.T, name string, ratio float64) {
 	switch {
 	case name == peer.Ours:
 		low, high = 0.9, 1
-	case peer.InWholeSeconds(name): // it has no fixed windows, and its buckets are only a tenth as long as the burst takes at worst
+	// it has no fixed windows, and its buckets are only a tenth as long as the burst takes at worst
+	case peer.InWholeSeconds(name):
 		low = 1
 	}
 	if ratio < low || ratio > high {
@@ -167,7 +170,8 @@ func TestEveryRedisPeer(t *testing.T) {
 			var r result
 			measured(t, c, &r)
 			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied || r.LatencySamples*sampleEveryRemote != int64(r.Ops) {
-				t.Errorf("%d calls, %d allowed, %d denied, %d timed", r.Ops, r.Allowed, r.Denied, r.LatencySamples)
+				t.Errorf("%d calls, %d allowed, %d denied, %d timed", r.Ops, r.Allowed, r.Denied,
+					r.LatencySamples)
 			}
 			if r.Provider != "redis" || r.Client != tt.client || !strings.Contains(r.Server, "not Redis") {
 				t.Errorf("where is %+v", r.Where)
@@ -175,7 +179,8 @@ func TestEveryRedisPeer(t *testing.T) {
 			if r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > 1.2 {
 				t.Errorf("admitted ÷ limit is %.3f", r.AdmittedToLimit)
 			}
-			if r.AllocsPerOp != nil || r.BytesPerKey != nil || r.RedisCommands != nil || r.RedisCPU != nil || r.RedisBytesPerKey != nil {
+			if r.AllocsPerOp != nil || r.BytesPerKey != nil || r.RedisCommands != nil || r.RedisCPU != nil ||
+				r.RedisBytesPerKey != nil {
 				t.Errorf("it can not have measured that: %+v", r)
 			}
 			switch {
@@ -218,13 +223,15 @@ func TestHybrid(t *testing.T) {
 			}
 			var r result
 			measured(t, c, &r)
-			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied || r.Provider != "hybrid" || !strings.Contains(r.Server, "not Redis") || !tt.check(r) {
+			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied || r.Provider != "hybrid" ||
+				!strings.Contains(r.Server, "not Redis") || !tt.check(r) {
 				t.Errorf("unexpected result: %+v", r)
 			}
 			if r.AdmittedToLimit <= 0 || r.Settled == nil || *r.Settled == 0 {
 				t.Errorf("what Redis was told was not compared: %+v", r)
 			}
-			if r.FullestRatio != nil && (*r.FullestRatio > 1.5 || c.Strategy == "absolute" && *r.FullestRatio > 1) { // nil where callers never came in time
+			// nil where callers never came in time
+			if r.FullestRatio != nil && (*r.FullestRatio > 1.5 || c.Strategy == "absolute" && *r.FullestRatio > 1) {
 				t.Errorf("fullest window is %.2f C", *r.FullestRatio)
 			}
 		})
@@ -334,7 +341,8 @@ func TestCompareProviders(t *testing.T) {
 			measured(t, c, &r)
 			var got []string
 			for _, x := range r.Limiters {
-				got = append(got, fmt.Sprintf("%s %s %d %s %v", x.Limiter, x.Provider, x.Instances, x.Client, x.SyncInterval))
+				got = append(got,
+					fmt.Sprintf("%s %s %d %s %v", x.Limiter, x.Provider, x.Instances, x.Client, x.SyncInterval))
 			}
 			ours := map[string]string{"redis": "trypema redis 2 go-redis 0", "hybrid": "trypema hybrid 2 go-redis 100"}[provider]
 			want := []string{ours, "trypema-local local 1  0", "trypema-redis redis 2 go-redis 0", "trypema-hybrid hybrid 2 go-redis 100", "redis_rate redis 2 go-redis 0"}
@@ -356,7 +364,8 @@ func TestCompareInRedis(t *testing.T) {
 	c.Compare, c.Rounds, c.Duration = "redis-cell,redis_rate,trypema,xtime-syncmap", 2, 2*shortestRound
 	c.Client = ptr("rueidis")
 	var stderr bytes.Buffer
-	measured, failed, err := c.measure(t.Context(), screen.Streams{Name: "bench", Out: io.Discard, Err: &stderr})
+	measured, failed, err := c.measure(t.Context(),
+		screen.Streams{Name: "bench", Out: io.Discard, Err: &stderr})
 	if err != nil || len(failed) > 0 {
 		t.Fatal(err, failed)
 	}
@@ -426,7 +435,8 @@ func TestEveryKindOfRun(t *testing.T) {
 			c.Mode, c.Duration = "target", 100*time.Millisecond
 			c.QPS, c.Burst = ptr(5000.0), ptr(10)
 		}, func(r result) bool {
-			due, most := float64(r.Ops+r.Skipped), 5*r.Elapsed // it took longer than it should where the machine is slow
+			// it took longer than it should where the machine is slow
+			due, most := float64(r.Ops+r.Skipped), 5*r.Elapsed
 			return r.Elapsed >= 100 && due >= 5*100-byChance(10*5*100, 10) && due <= most+byChance(10*most, 10) &&
 				r.LatencySamples == int64(r.Ops) && r.Asked == 5000
 		}},

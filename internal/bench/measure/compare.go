@@ -130,7 +130,9 @@ func (c *contender) fails(ctx context.Context, err error) error {
 //
 // A limiter that needs what is not here is left out, unless it is the only one. The conditions of the result
 // are those of the first case, and the number of rounds, too.
-func Compare(ctx context.Context, cases []Case, progress func(part float64, doing string)) (_ *Comparison, err error) {
+func Compare(
+	ctx context.Context, cases []Case, progress func(part float64, doing string)) (_ *Comparison, err error,
+) {
 	var all []*contender
 	var ends []func() error
 	defer func() {
@@ -180,7 +182,8 @@ func Compare(ctx context.Context, cases []Case, progress func(part float64, doin
 		}
 		if err == nil {
 			r, err = c.drive(ctx, c.duration/time.Duration(out.Rounds), func(part float64) {
-				progress((float64(i)+part)/float64(out.Rounds*n), fmt.Sprintf("round %d of %d: %s", i/n+1, out.Rounds, c.name))
+				progress((float64(i)+part)/float64(out.Rounds*n),
+					fmt.Sprintf("round %d of %d: %s", i/n+1, out.Rounds, c.name))
 			})
 		}
 		if err := c.fails(ctx, err); err != nil {
@@ -297,7 +300,8 @@ func (c *Comparison) table(w io.Writer) error {
 		screen.Table(w, []string{"latency of a call ¹", "p50", "p99", "p99.9", "max"}, slow),
 	)
 	first := c.Limiters[0]
-	fmt.Fprintf(w, " medians of %d rounds; ratio: of the calls in a round to those of\n   %s\n", c.Rounds, c.Label(first))
+	fmt.Fprintf(w, " medians of %d rounds; ratio: of the calls in a round to those of\n   %s\n", c.Rounds,
+		c.Label(first))
 	c.footnotes(w)
 	rows = nil
 	if mixed {
@@ -305,11 +309,13 @@ func (c *Comparison) table(w io.Writer) error {
 	}
 	for _, x := range c.Limiters {
 		if x.RedisCommands != nil {
-			rows = append(rows, []string{c.Label(x), number(x.RedisCommands, nanoseconds), number(x.RedisCPU, nanoseconds)})
+			rows = append(rows,
+				[]string{c.Label(x), number(x.RedisCommands, nanoseconds), number(x.RedisCPU, nanoseconds)})
 		}
 	}
 	if len(rows) > 0 {
-		err = errors.Join(err, screen.Table(w, []string{"Redis, for each decision", "in its commands ³", "processor ³"}, rows))
+		err = errors.Join(err,
+			screen.Table(w, []string{"Redis, for each decision", "in its commands ³", "processor ³"}, rows))
 		fmt.Fprintf(w, " ³ %s\n", costMethod)
 	}
 	return err

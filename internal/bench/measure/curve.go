@@ -161,7 +161,9 @@ func (o *observed) longestPause() float64 {
 }
 
 // accuracy offers a new limiter calls of many keys at once, each with another load, in real time.
-func (p plan) accuracy(ctx context.Context, name string, windows int, maxLoad float64) (out Accuracy, err error) {
+func (p plan) accuracy(
+	ctx context.Context, name string, windows int, maxLoad float64) (out Accuracy, err error,
+) {
 	l, err := peer.Open(ctx, name, p.limit)
 	if err != nil {
 		return out, err
@@ -220,7 +222,10 @@ func (p plan) accuracy(ctx context.Context, name string, windows int, maxLoad fl
 
 // play makes the calls when they are due, and has each noted, one after the other. It returns how late the
 // latest was.
-func play(ctx context.Context, l peer.Limiter, all []arrival, names []string, note func(key int, before, after time.Duration, ok bool)) (late time.Duration, err error) {
+func play(
+	ctx context.Context, l peer.Limiter, all []arrival, names []string,
+	note func(key int, before, after time.Duration, ok bool)) (late time.Duration, err error,
+) {
 	base := time.Now()
 	var mu sync.Mutex // guards what note notes, and the two results
 	call := func(now []arrival) {
@@ -290,7 +295,10 @@ func decide(ctx context.Context, l peer.Limiter, keys []string) ([]bool, error) 
 // AccuracyOf measures the limiters that the command compares, all at the same time or one after the other.
 // After one window to settle it looks at so many, with loads up to maxLoad times the limit. It leaves out
 // what can not be had here.
-func (c *Command) AccuracyOf(ctx context.Context, windows int, maxLoad float64, together bool, progress func(part float64, doing string)) (_ []Accuracy, err error) {
+func (c *Command) AccuracyOf(
+	ctx context.Context, windows int, maxLoad float64, together bool,
+	progress func(part float64, doing string)) (_ []Accuracy, err error,
+) {
 	p, names, err := c.prepare(ctx, min(c.Window, remoteTrap.window))
 	if err != nil {
 		return nil, err

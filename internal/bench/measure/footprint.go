@@ -26,7 +26,8 @@ const (
 
 // footprint is what a limiter costs in memory. What is nil could not be measured.
 type footprint struct {
-	bytesPerKey      *float64 // live heap, all in, of an instance; the key strings are the harness's and not counted unless copied
+	// live heap, all in, of an instance; the key strings are the harness's and not counted unless copied
+	bytesPerKey      *float64
 	allocsPerOp      *float64 // for keys that are known
 	redisBytesPerKey *float64 // as the server tells, all in
 }
@@ -124,7 +125,9 @@ type Footprint struct {
 
 // Footprints measures, for each limiter that the command compares, its memory with all keys in it, so many
 // times. It leaves out what can not be had here.
-func (c *Command) Footprints(ctx context.Context, times int, progress func(part float64, doing string)) (out []Footprint, err error) {
+func (c *Command) Footprints(
+	ctx context.Context, times int, progress func(part float64, doing string)) (out []Footprint, err error,
+) {
 	p, names, err := c.prepare(ctx, c.Window)
 	if err != nil {
 		return nil, err

@@ -89,9 +89,11 @@ func (c conditions) footnotes(w io.Writer) {
 	timed := fmt.Sprintf("one call in %d is timed, and one clock read with it", sampleEvery)
 	switch c.Provider {
 	case store.Redis:
-		timed = fmt.Sprintf("one call to Redis in %d is timed; one in %d of those that need no server", sampleEveryRemote, sampleEvery)
+		timed = fmt.Sprintf("one call to Redis in %d is timed; one in %d of those that need no server",
+			sampleEveryRemote, sampleEvery)
 	case store.Hybrid:
-		timed = fmt.Sprintf("one call in %d is timed; of those that wait for Redis, one in %d", sampleEvery, sampleEveryRemote)
+		timed = fmt.Sprintf("one call in %d is timed; of those that wait for Redis, one in %d", sampleEvery,
+			sampleEveryRemote)
 	}
 	if c.Asked > 0 {
 		timed = "every call, from the instant it was due; a worker that wakes up late is part of it"
@@ -244,20 +246,24 @@ func (r *result) table(w io.Writer) error {
 			{"Redis, bytes per key ⁶", number(r.RedisBytesPerKey, decimals(0))},
 		}...)
 	}
-	err := screen.Table(w, []string{r.label(r.Limiter, r.Where), fmt.Sprintf("after %.2fs", r.Elapsed/1000)}, rows)
+	err := screen.Table(w, []string{r.label(r.Limiter, r.Where), fmt.Sprintf("after %.2fs", r.Elapsed/1000)},
+		rows)
 	r.footnotes(w)
 	if r.Skipped > r.Ops/50 {
-		fmt.Fprintf(w, " ! the workers could not keep up: %s calls that were due were never made\n", screen.Count(r.Skipped))
+		fmt.Fprintf(w, " ! the workers could not keep up: %s calls that were due were never made\n",
+			screen.Count(r.Skipped))
 	}
 	fmt.Fprintf(w, " ³ %s\n", trapFor(r.Limiter, r.Server != ""))
 	fmt.Fprintf(w, " ⁴ of %s calls for known keys; of %s keys, without the caller's strings\n",
 		screen.Count(countedOps), screen.Count(uint64(r.KeySpace)))
 	if r.Server != "" {
 		fmt.Fprintf(w, " ⁵ %s\n", costMethod)
-		fmt.Fprintf(w, " ⁶ growth of used_memory, with its connections; of %s keys or more, in %v\n", screen.Count(minRemoteKeys), remoteKeysLast)
+		fmt.Fprintf(w, " ⁶ growth of used_memory, with its connections; of %s keys or more, in %v\n",
+			screen.Count(minRemoteKeys), remoteKeysLast)
 	}
 	if r.Provider == store.Hybrid {
-		fmt.Fprintf(w, " ⁷ in %v apart, of %s keys or fewer, by what Redis then has of each\n", settlementTook, screen.Count(maxSettledKeys))
+		fmt.Fprintf(w, " ⁷ in %v apart, of %s keys or fewer, by what Redis then has of each\n",
+			settlementTook, screen.Count(maxSettledKeys))
 	}
 	return err
 }

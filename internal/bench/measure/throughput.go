@@ -281,7 +281,9 @@ func (s *session) warm(ctx context.Context, progress func(part float64)) error {
 }
 
 // measure runs the workload on a new limiter, and fails when a premise does.
-func (p plan) measure(ctx context.Context, name string, duration time.Duration, progress func(part float64)) (r run, err error) {
+func (p plan) measure(
+	ctx context.Context, name string, duration time.Duration, progress func(part float64)) (r run, err error,
+) {
 	s, err := p.open(ctx, name)
 	if err != nil {
 		return run{}, err
@@ -398,7 +400,9 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 }
 
 // driveHere lets the workers loose in this process.
-func (s *session) driveHere(ctx context.Context, duration time.Duration, progress func(part float64)) time.Duration {
+func (s *session) driveHere(
+	ctx context.Context, duration time.Duration, progress func(part float64),
+) time.Duration {
 	var (
 		stop  atomic.Bool
 		wg    sync.WaitGroup
@@ -425,7 +429,9 @@ func (s *session) driveHere(ctx context.Context, duration time.Duration, progres
 }
 
 // driveThere has the limiter's own process let its workers loose, and notes what each of them has done.
-func (s *session) driveThere(ctx context.Context, duration time.Duration, progress func(part float64)) (time.Duration, error) {
+func (s *session) driveThere(
+	ctx context.Context, duration time.Duration, progress func(part float64)) (time.Duration, error,
+) {
 	pass := rustpeer.Pass{Duration: duration, SampleEvery: sampleEvery, QPS: s.qps, Burst: s.burst}
 	if s.limiter.Waits() {
 		pass.SampleEvery = sampleEveryRemote

@@ -93,7 +93,8 @@ func (w *workload) verify(calls, counts []uint64) (touched, expected int, err er
 		load := cold / others
 		missed := math.Exp(-load)
 		want += others * (1 - missed)
-		spread = others*missed*(1-(1+load)*missed) + missed*missed*cold*w.hot // of the keys missed, and of how many draws are cold
+		// of the keys missed, and of how many draws are cold
+		spread = others*missed*(1-(1+load)*missed) + missed*missed*cold*w.hot
 	}
 	expected = int(math.Round(want))
 	if math.Abs(float64(touched)-want) > byChance(spread, 1)+1 {

@@ -43,7 +43,8 @@ func TestWorkloadIsWhatItSays(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if touched < tt.touched[0] || touched > tt.touched[1] || expected < tt.touched[0] || expected > tt.touched[1] {
+			if touched < tt.touched[0] || touched > tt.touched[1] || expected < tt.touched[0] ||
+				expected > tt.touched[1] {
 				t.Errorf("%d keys, %d expected, want %v", touched, expected, tt.touched)
 			}
 			if share := float64(counts[0]) / float64(total); share < tt.share[0] || share > tt.share[1] {

@@ -236,7 +236,8 @@ func (l Limit) strategy(p store.Instance) trypema.Limiter {
 // With the patience of the other clients, ours decides nothing without Redis that they would not fail at.
 // Such a decision is a failure here: it says nothing about Redis.
 func openTrypemaRemote(provider string, l Limit) (Limiter, error) {
-	limits, err := l.Server.Limits(provider, redislimit.Options{Options: l.Options, Timeout: l.Server.Patience()})
+	limits, err := l.Server.Limits(provider,
+		redislimit.Options{Options: l.Options, Timeout: l.Server.Patience()})
 	if err != nil {
 		return Limiter{}, err
 	}
@@ -358,7 +359,8 @@ func openUlule(_ context.Context, l Limit) (Limiter, error) {
 // httprate weighs the counts of two fixed windows. Its only verb that decides and records is OnLimit, made
 // for a handler; with empty names for its headers it leaves the response alone.
 func openHTTPRate(_ context.Context, l Limit) (Limiter, error) {
-	h := httprate.NewRateLimiter(int(l.Capacity), l.Options.Window, httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
+	h := httprate.NewRateLimiter(int(l.Capacity), l.Options.Window,
+		httprate.WithResponseHeaders(httprate.ResponseHeaders{}))
 	request, err := http.NewRequest(http.MethodGet, "/", http.NoBody)
 	if err != nil {
 		return Limiter{}, err

@@ -23,8 +23,9 @@ func TestEveryPeerHasTheSameLimit(t *testing.T) {
 	limit := func(capacity uint64) Limit {
 		return Limit{
 			Capacity: capacity,
-			Rate:     (float64(capacity) + 0.01) / time.Hour.Seconds(), // what a bucket refills during the test is nothing
-			Options:  trypema.Options{Window: time.Hour, Bucket: time.Minute, HardLimitFactor: 1.5},
+			// what a bucket refills during the test is nothing
+			Rate:    (float64(capacity) + 0.01) / time.Hour.Seconds(),
+			Options: trypema.Options{Window: time.Hour, Bucket: time.Minute, HardLimitFactor: 1.5},
 		}
 	}
 	testPeers(t, limit(100), append(NamesIn(store.Local), Ours+"-local"))
@@ -101,7 +102,8 @@ func skipMissing(t *testing.T, err error) {
 func testPeers(t *testing.T, limit Limit, names []string) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
-			if name == "httprate" || name == "slidingwindow" { // whose windows begin with the hour: it must not be about to
+			// whose windows begin with the hour: it must not be about to
+			if name == "httprate" || name == "slidingwindow" {
 				synctest.Test(t, func(t *testing.T) { testPeer(t, limit, name) })
 				return
 			}
@@ -139,7 +141,8 @@ func testPeer(t *testing.T, limit Limit, name string) {
 		}
 		admittedOf[key] = admitted
 	}
-	if want := providerOf(name, limit); l.Provider != want || l.Remote() != (want != "local") || l.Waits() != (want == "redis") {
+	if want := providerOf(name, limit); l.Provider != want || l.Remote() != (want != "local") ||
+		l.Waits() != (want == "redis") {
 		t.Errorf("it keeps its counts in %s, want %s", l.Provider, want)
 	}
 	if l.Remote() != NeedsServer(name) && name != Ours {
@@ -197,7 +200,8 @@ func TestOpenUnknown(t *testing.T) {
 	if _, err := Open(t.Context(), "nobody", Limit{}); err == nil {
 		t.Error("no error")
 	}
-	if names := Names(); names[0] != Ours || slices.Contains(names, "") || len(slices.Compact(slices.Sorted(slices.Values(names)))) != 1+len(others) {
+	if names := Names(); names[0] != Ours || slices.Contains(names, "") ||
+		len(slices.Compact(slices.Sorted(slices.Values(names)))) != 1+len(others) {
 		t.Errorf("names are %v", names)
 	}
 }
@@ -227,7 +231,8 @@ func TestDecisionsWithoutRedisAreFailures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, err := Open(t.Context(), Ours, Limit{Capacity: 10, Rate: 10, Options: trypema.Options{Window: time.Second}, Server: s})
+			l, err := Open(t.Context(), Ours,
+				Limit{Capacity: 10, Rate: 10, Options: trypema.Options{Window: time.Second}, Server: s})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -261,7 +266,8 @@ func TestInWholeSeconds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		if count, seconds := inWholeSeconds(tt.n, tt.window); count != tt.count || seconds != tt.seconds {
-			t.Errorf("%d in %v: %d in %ds, want %d in %ds", tt.n, tt.window, count, seconds, tt.count, tt.seconds)
+			t.Errorf("%d in %v: %d in %ds, want %d in %ds", tt.n, tt.window, count, seconds, tt.count,
+				tt.seconds)
 		}
 	}
 }

@@ -59,7 +59,8 @@ func (d *document) figures() (all []picture, err error) {
 		case r.Accuracy != nil:
 			add(newPicture(r.ID, r.ID, r.Title, "The line at an angle is what comes in; at 1 it should turn. What is above the limit is admitted beyond it, what is below it is lost."), offeredPlot(r.Accuracy), figure.Tall)
 			if len(r.Accuracy) > 0 && err == nil {
-				f := newPicture(r.ID+"-step", r.ID, "After a step to ten times the limit", stepCaption(r.Accuracy))
+				f := newPicture(r.ID+"-step", r.ID, "After a step to ten times the limit",
+					stepCaption(r.Accuracy))
 				f.svg, err = stepPlots(r.Accuracy)
 				all = append(all, f)
 			}
@@ -342,7 +343,8 @@ func (d *document) strategiesPlot() *plot.Plot {
 		}
 		line := r.Accuracy[i].Step
 		for at, n := range line.Admitted {
-			s.add(strategy, (float64(at)+0.5)*line.Bin/r.Accuracy[i].Window, float64(n)/(float64(r.Accuracy[i].Capacity)*line.Bin/r.Accuracy[i].Window))
+			s.add(strategy, (float64(at)+0.5)*line.Bin/r.Accuracy[i].Window,
+				float64(n)/(float64(r.Accuracy[i].Capacity)*line.Bin/r.Accuracy[i].Window))
 		}
 	}
 	if !p.draw(s) {

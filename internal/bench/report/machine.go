@@ -38,8 +38,9 @@ func thisMachine(redis string) machine {
 		Go:         runtime.Version(),
 		Rust:       output("rustc", "--version"),
 		Redis:      redis,
-		Trypema:    cmp.Or(output("git", "describe", "--always", "--dirty"), "unknown"), // which go run does not note in the program
-		Modules:    make(map[string]string),
+		// which go run does not note in the program
+		Trypema: cmp.Or(output("git", "describe", "--always", "--dirty"), "unknown"),
+		Modules: make(map[string]string),
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -137,7 +137,8 @@ func (r *result) sheets() []sheet {
 			s.Rows = append(s.Rows, []string{p.Part, spread(p.Cost, tenths)})
 		}
 		for _, p := range r.Floors.Reaches {
-			s.Rows = append(s.Rows, []string{"a load at a random place of " + binary(p.Bytes), spread(p.Cost, tenths)})
+			s.Rows = append(s.Rows,
+				[]string{"a load at a random place of " + binary(p.Bytes), spread(p.Cost, tenths)})
 		}
 		return []sheet{s}
 	}

@@ -109,7 +109,8 @@ func (d *document) promises() (all []promise) {
 	faster("redis-hot", "Redis: hot key, 256 callers", ours, "redis-cell", 10)
 	faster("redis-10k", "Redis: 10,000 keys, 256 callers", ours, "redis_rate", 1.5)
 	cost := promise{What: "Redis: time of the server for a decision, a lone caller ÷ redis_rate", Asked: "≤ 1.1 ×", atMost: 1.1, write: times}
-	if a, b := d.row("redis-alone", "", ours), d.row("redis-alone", "", "redis_rate"); a != nil && b != nil && a.RedisCommands != nil && b.RedisCommands != nil {
+	if a, b := d.row("redis-alone", "", ours), d.row("redis-alone", "", "redis_rate"); a != nil && b != nil &&
+		a.RedisCommands != nil && b.RedisCommands != nil {
 		cost.values = []float64{*a.RedisCommands / *b.RedisCommands}
 	}
 	all = append(all, cost)

@@ -88,7 +88,8 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 			return err
 		}
 		if d == nil {
-			return flags.Check(false, "redraw", c.Redraw, "left out unless there is a report in --out ("+c.Out+")")
+			return flags.Check(false, "redraw", c.Redraw,
+				"left out unless there is a report in --out ("+c.Out+")")
 		}
 		return c.publish(d, out)
 	}
@@ -378,7 +379,9 @@ func (r *runner) remaining(done, left time.Duration) string {
 }
 
 // step measures one.
-func (r *runner) step(ctx context.Context, s step, progress func(part float64, doing string)) (res result, err error) {
+func (r *runner) step(
+	ctx context.Context, s step, progress func(part float64, doing string)) (res result, err error,
+) {
 	res = result{ID: s.ID, Title: s.Title, About: s.About, Commands: r.effort.commands(s)}
 	var cases []measure.Case
 	for _, l := range s.lines {
@@ -393,7 +396,8 @@ func (r *runner) step(ctx context.Context, s step, progress func(part float64, d
 	case turns:
 		res.Comparison, err = measure.Compare(ctx, cases, progress)
 	case accuracy:
-		res.Accuracy, err = c.AccuracyOf(ctx, r.effort.accuracy.windows, r.effort.mostLoad(s), r.effort.together(s), progress)
+		res.Accuracy, err = c.AccuracyOf(ctx, r.effort.accuracy.windows, r.effort.mostLoad(s),
+			r.effort.together(s), progress)
 	case fullest:
 		res.Fullest, err = c.FullestWindows(ctx, r.effort.Times, progress)
 	case memory:
@@ -424,6 +428,7 @@ func (d *document) summary(w io.Writer, dir string, some bool) error {
 	if err := screen.Table(w, s.Head, s.Rows); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, " medians of rounds, and the least and the greatest of them\n %s\n", filepath.Join(dir, pageFile))
+	_, err := fmt.Fprintf(w, " medians of rounds, and the least and the greatest of them\n %s\n",
+		filepath.Join(dir, pageFile))
 	return err
 }

@@ -118,10 +118,12 @@ func TestReport(t *testing.T) {
 		t.Fatalf("%d of %d measured: %+v", d.Done, d.Expected, d.Steps)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, pageFile))
-	if err != nil || !bytes.Contains(page, []byte("<svg")) || bytes.Contains(page, []byte("<script")) || bytes.Contains(page, []byte("src=")) {
+	if err != nil || !bytes.Contains(page, []byte("<svg")) || bytes.Contains(page, []byte("<script")) ||
+		bytes.Contains(page, []byte("src=")) {
 		t.Errorf("the page has no picture, or needs something else: %v", err)
 	}
-	if table, err := os.ReadFile(filepath.Join(dir, tableFile)); err != nil || !bytes.Contains(table, []byte("| trypema |")) {
+	if table, err := os.ReadFile(filepath.Join(dir, tableFile)); err != nil ||
+		!bytes.Contains(table, []byte("| trypema |")) {
 		t.Errorf("the table does not name us: %v\n%s", err, table)
 	}
 
@@ -145,7 +147,8 @@ func TestReport(t *testing.T) {
 	if err := d.save(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Run(t.Context(), quiet(io.Discard)); err == nil || !strings.Contains(err.Error(), "of another machine or version") {
+	if err := c.Run(t.Context(), quiet(io.Discard)); err == nil ||
+		!strings.Contains(err.Error(), "of another machine or version") {
 		t.Errorf("another machine's report: %v", err)
 	}
 }
@@ -165,7 +168,8 @@ func TestFolderThatCanNotBeWritten(t *testing.T) {
 	if err := os.Rename(file, filepath.Join(filepath.Dir(file), measurementsFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := load(filepath.Dir(file)); err == nil || !strings.Contains(err.Error(), "is not the work of bench report") {
+	if _, err := load(filepath.Dir(file)); err == nil ||
+		!strings.Contains(err.Error(), "is not the work of bench report") {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -205,7 +209,8 @@ func TestCommittedReport(t *testing.T) {
 		want, err := os.ReadFile(filepath.Join(dir, f.Name()))
 		got, unread := os.ReadFile(filepath.Join(committed, f.Name()))
 		if err != nil || unread != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is not what the measurements give; report --redraw writes it (%v, %v)", f.Name(), err, unread)
+			t.Errorf("%s is not what the measurements give; report --redraw writes it (%v, %v)", f.Name(),
+				err, unread)
 		}
 	}
 }

@@ -210,7 +210,8 @@ func (e effort) again(steps []step, pass int) (again []step) {
 
 // accuracyArgs make a limit of 100/s.
 func (e effort) accuracyArgs(strategy string) string {
-	return fmt.Sprintf("--strategy %s --keys hot --key-space 1 --rate 100 --window %v", strategy, e.accuracy.window)
+	return fmt.Sprintf("--strategy %s --keys hot --key-space 1 --rate 100 --window %v", strategy,
+		e.accuracy.window)
 }
 
 func (e effort) growth() step {

@@ -10,7 +10,8 @@ import (
 func (d *document) table(figures []picture) []byte {
 	v := d.view(figures)
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "# Trypema beside its peers\n\n%s. Trypema %s. %s, %s report.\n\n", d.Machine, d.Machine.Trypema, v.When, d.Effort)
+	fmt.Fprintf(&out, "# Trypema beside its peers\n\n%s. Trypema %s. %s, %s report.\n\n", d.Machine,
+		d.Machine.Trypema, v.When, d.Effort)
 	if len(v.Partial) > 0 {
 		fmt.Fprintf(&out, "**This report is partial.**\n\n")
 		for _, why := range v.Partial {

@@ -72,7 +72,8 @@ func compile(ctx context.Context) (string, error) {
 	if err := run(ctx, cargo, dir, "--profile", profile); err != nil {
 		return "", err
 	}
-	_ = run(ctx, cargo, dir, "--profile", profile, "--package", "redis-cell") // which wants a C compiler; without it there is no such module
+	// which wants a C compiler; without it there is no such module
+	_ = run(ctx, cargo, dir, "--profile", profile, "--package", "redis-cell")
 	return filepath.Join(dir, "target", profile), nil
 }
 

@@ -135,7 +135,9 @@ func (p *Process) Workload(ctx context.Context, keys int, sequences [][]uint32) 
 	if err := errors.Join(w.Flush(), f.Close()); err != nil {
 		return err
 	}
-	return p.ask(ctx, map[string]any{"do": "workload", "keys": keys, "workers": len(sequences), "sequences": f.Name()}, &struct{}{})
+	return p.ask(ctx,
+		map[string]any{"do": "workload", "keys": keys, "workers": len(sequences), "sequences": f.Name()},
+		&struct{}{})
 }
 
 // Fill calls every key once, and returns how many calls were allowed.

@@ -63,7 +63,8 @@ func (f Flags) Check() error {
 // CheckFor returns what is wrong with a flag of Flags for limits with such a window, as Check does.
 func (f Flags) CheckFor(window time.Duration) error {
 	d := f.syncInterval()
-	return flags.Check(f.SyncInterval == nil || d >= time.Millisecond && d <= window, "sync-interval", d, fmt.Sprintf("from 1ms to --window (%v)", window))
+	return flags.Check(f.SyncInterval == nil || d >= time.Millisecond && d <= window, "sync-interval", d,
+		fmt.Sprintf("from 1ms to --window (%v)", window))
 }
 
 func (f Flags) instances() int {

@@ -24,7 +24,8 @@ func FuzzFlags(f *testing.F) {
 		d := time.Duration(interval)
 		all := Flags{Provider: Hybrid, Redis: &text, Instances: &instances, SyncInterval: &d}
 		var wrong *flags.Error
-		if err := flags.First(all.Check(), all.CheckFor(time.Second)); err != nil && (!errors.As(err, &wrong) || wrong.Rule == "" || !strings.HasPrefix(err.Error(), "--")) {
+		if err := flags.First(all.Check(), all.CheckFor(time.Second)); err != nil &&
+			(!errors.As(err, &wrong) || wrong.Rule == "" || !strings.HasPrefix(err.Error(), "--")) {
 			t.Fatalf("%v", err)
 		}
 		a, err := parse(text)
@@ -55,7 +56,8 @@ func FuzzFlags(f *testing.F) {
 		if a, err := parse(with); err == nil {
 			shown += a.String()
 		}
-		if !strings.Contains(text, password) && !strings.Contains("redis://user:***"+concealed(text), password) && strings.Contains(shown, password) {
+		if !strings.Contains(text, password) &&
+			!strings.Contains("redis://user:***"+concealed(text), password) && strings.Contains(shown, password) {
 			t.Fatalf("%q is shown as %q", with, shown)
 		}
 	})

@@ -224,7 +224,8 @@ func (s *Server) goRedis(o redis.UniversalOptions) redis.UniversalClient {
 	o.TLSConfig = s.tls()
 	o.ReadTimeout = s.patience
 	o.ContextTimeoutEnabled = true
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled} // for servers that Redis Ltd. runs
+	// for servers that Redis Ltd. runs
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewUniversalClient(&o)
 }
 

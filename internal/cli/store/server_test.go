@@ -39,7 +39,8 @@ func TestLocalNeedsNoServer(t *testing.T) {
 	if s != nil || err != nil {
 		t.Fatalf("got %v, %v", s, err)
 	}
-	if s.Provider() != Local || s.Instances() != 1 || s.Where(Local, time.Second) != Here || s.Embedded() || s.Watch(t.Context())() != nil {
+	if s.Provider() != Local || s.Instances() != 1 || s.Where(Local, time.Second) != Here || s.Embedded() ||
+		s.Watch(t.Context())() != nil {
 		t.Error("no server is one")
 	}
 	closed(t, s)
@@ -49,7 +50,8 @@ func TestLimits(t *testing.T) {
 	m := miniredis.RunT(t)
 	m.RequireUserAuth("user", "secret")
 	one := "redis://user:secret@" + m.Addr()
-	for _, url := range []string{one + "/2", one + "," + m.Addr()} { // the second is taken for a Cluster, as which miniredis can pass
+	// the second is taken for a Cluster, as which miniredis can pass
+	for _, url := range []string{one + "/2", one + "," + m.Addr()} {
 		for _, client := range []string{GoRedis, Rueidis} {
 			t.Run(strings.TrimPrefix(url, one)+client, func(t *testing.T) {
 				f := to(url)
@@ -60,7 +62,8 @@ func TestLimits(t *testing.T) {
 				}
 				defer closed(t, s)
 				w := s.Where(Redis, time.Second)
-				if w.Provider != Redis || w.Instances != 1 || w.SyncInterval != 0 || w.Client != client || !strings.Contains(w.Server, m.Addr()) || strings.Contains(w.Server, "secret") || s.Embedded() {
+				if w.Provider != Redis || w.Instances != 1 || w.SyncInterval != 0 || w.Client != client ||
+					!strings.Contains(w.Server, m.Addr()) || strings.Contains(w.Server, "secret") || s.Embedded() {
 					t.Errorf("where is %+v", w)
 				}
 				a, b := limits(t, s), limits(t, s)
@@ -82,7 +85,8 @@ func TestLimits(t *testing.T) {
 
 func limits(t *testing.T, s *Server) *Limits {
 	t.Helper()
-	p, err := s.Limits(Redis, redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: s.Patience()})
+	p, err := s.Limits(Redis,
+		redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: s.Patience()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +113,8 @@ func TestInstances(t *testing.T) {
 			if w := s.Where(provider, time.Hour); w.Instances != 3 || (w.SyncInterval == 20) != (provider == Hybrid) {
 				t.Errorf("where is %+v", w)
 			}
-			l, err := s.Limits(provider, redislimit.Options{Options: trypema.Options{Window: time.Hour}, Timeout: s.Patience()})
+			l, err := s.Limits(provider,
+				redislimit.Options{Options: trypema.Options{Window: time.Hour}, Timeout: s.Patience()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -207,7 +212,8 @@ func TestServerThatCanNotBeUsed(t *testing.T) {
 			}
 			a, _ := parse(tt.url)
 			text := err.Error()
-			if !strings.HasPrefix(text, "--redis is "+a.String()+", which can not be used: ") || !strings.Contains(text, tt.says) {
+			if !strings.HasPrefix(text, "--redis is "+a.String()+", which can not be used: ") ||
+				!strings.Contains(text, tt.says) {
 				t.Errorf("error is %q, which does not say %q", text, tt.says)
 			}
 			if strings.Contains(text, "wrong") || strings.Contains(text, "\n") {

@@ -51,7 +51,9 @@ func (s Schedule) String() string {
 // Run makes the calls of a schedule in virtual time, and returns those that were admitted. Allow reports
 // whether a call was, and if not, how long it was told to wait. Where calls may wait for each other, they
 // have to be concurrent: no call then waits for the end of another.
-func (s Schedule) Run(concurrent bool, allow func(Call) (bool, time.Duration)) (admitted []anywindow.Admission) {
+func (s Schedule) Run(
+	concurrent bool, allow func(Call) (bool, time.Duration)) (admitted []anywindow.Admission,
+) {
 	var mu sync.Mutex // guards admitted and told
 	var told time.Duration
 	call := func(c Call) {

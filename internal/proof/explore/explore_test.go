@@ -33,7 +33,8 @@ func TestRuns(t *testing.T) {
 			few = 35
 		}
 		if got := Runs(few, 70); got != test.want {
-			t.Errorf("TRYPEMA_EXPLORE=%s TRYPEMA_SEED=%s: %d runs, want %d", test.explore, test.seed, got, test.want)
+			t.Errorf("TRYPEMA_EXPLORE=%s TRYPEMA_SEED=%s: %d runs, want %d", test.explore, test.seed, got,
+				test.want)
 		}
 		if got, want := Size(few, 70), map[string]int{"": 7, "1": 70}[test.explore]; got != want {
 			t.Errorf("TRYPEMA_EXPLORE=%s: a size of %d, want %d", test.explore, got, want)

@@ -156,7 +156,9 @@ func (f *Server) mend(key string) []any {
 var ErrKey = errors.New("WRONGTYPE Operation against a key holding the wrong kind of value")
 
 // Run implements redislimit.Conn.
-func (f *Server) Run(ctx context.Context, source, _ string, keys, args [][]string, answer func(int, []any, error)) {
+func (f *Server) Run(
+	ctx context.Context, source, _ string, keys, args [][]string, answer func(int, []any, error),
+) {
 	f.mu.Lock()
 	f.Runs++
 	for i := range keys {
@@ -301,7 +303,9 @@ func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []str
 	return reply
 }
 
-func (f *Server) suppressed(w *window.Window, s window.Span, now int64, factor, dice string, runs []string) (reply []any) {
+func (f *Server) suppressed(
+	w *window.Window, s window.Span, now int64, factor, dice string, runs []string) (reply []any,
+) {
 	h, err := strconv.ParseFloat(factor, 64)
 	if err != nil {
 		panic(err)
@@ -420,7 +424,8 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 	for ; len(args) > 0; args = args[3:] {
 		cost, count, life := number(args[0]), number(args[1]), int64(number(args[2]))
 		bits, fit := []any{}, uint64(0)
-		befores, recents, joineds := make([]window.Counts, len(limits)), make([]uint64, len(limits)), make([]uint64, len(limits))
+		befores, recents, joineds := make([]window.Counts, len(limits)), make([]uint64,
+			len(limits)), make([]uint64, len(limits))
 		for i := range limits {
 			l := &limits[i]
 			befores[i], recents[i] = l.w.Counts(), l.w.Since(&f.groups, now-l.s.Recent())
@@ -470,7 +475,8 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 		for i := range limits {
 			l := &limits[i]
 			if kind == "s" {
-				l.reply = append(l.reply, int64(befores[i].Admitted), int64(befores[i].Declined), int64(recents[i]), int64(joineds[i]))
+				l.reply = append(l.reply, int64(befores[i].Admitted), int64(befores[i].Declined),
+					int64(recents[i]), int64(joineds[i]))
 				l.reply = append(l.reply, bits...)
 				continue
 			}

@@ -49,7 +49,9 @@ func Sane(d trypema.Decision) bool {
 }
 
 // Run implements redislimit.Conn.
-func (l *Liar) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (l *Liar) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	l.Server.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) {
 		l.mu.Lock()
 		if err == nil {

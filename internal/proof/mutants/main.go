@@ -74,7 +74,8 @@ func run(ctx context.Context, out io.Writer, all []mutant, only string, timeout 
 			verdict, how = "ALIVE ", err.Error()
 			alive++
 		}
-		fmt.Fprintf(out, "%2d/%d %s %5.1fs  %s: %s (%s)\n", i+1, len(chosen), verdict, time.Since(began).Seconds(), m.file, m.what, how)
+		fmt.Fprintf(out, "%2d/%d %s %5.1fs  %s: %s (%s)\n", i+1, len(chosen), verdict,
+			time.Since(began).Seconds(), m.file, m.what, how)
 	}
 	if alive > 0 {
 		return fmt.Errorf("%d of %d mutants were not caught", alive, len(chosen))

@@ -21,7 +21,8 @@ func TestMutantsHaveAPlace(t *testing.T) {
 			t.Error(err)
 		}
 		if n := strings.Count(string(text), m.old); n != 1 || m.old == m.new {
-			t.Errorf("%s: %s: the file has %d places like %q, which becomes %q", m.file, m.what, n, m.old, m.new)
+			t.Errorf("%s: %s: the file has %d places like %q, which becomes %q", m.file, m.what, n, m.old,
+				m.new)
 		}
 		if name := m.file + m.old + m.new; seen[name] {
 			t.Errorf("%s: %s: is there twice", m.file, m.what)
@@ -71,7 +72,8 @@ func TestRun(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		err := run(t.Context(), &out, test.all, test.only, time.Minute)
-		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) || !strings.Contains(out.String(), test.says) {
+		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) ||
+			!strings.Contains(out.String(), test.says) {
 			t.Errorf("%s: %v\n%s", test.what, err, out.String())
 		}
 	}

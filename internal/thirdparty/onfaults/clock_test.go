@@ -24,7 +24,8 @@ func TestClock(t *testing.T) {
 	window := time.Second
 	steps := []time.Duration{window / 2, window + time.Millisecond, 20 * 365 * 24 * time.Hour}
 	if explore.Long() {
-		steps = append(steps, time.Millisecond, 10*time.Millisecond, window-time.Millisecond, window, 5*window, time.Hour)
+		steps = append(steps, time.Millisecond, 10*time.Millisecond, window-time.Millisecond, window,
+			5*window, time.Hour)
 	}
 	for _, kind := range both {
 		for _, step := range steps {
@@ -44,7 +45,8 @@ func clock(t *testing.T, bridge *rig.Bridge, kind rig.Kind, window, step time.Du
 	stepped := rig.Far{Conn: rig.Clocked{
 		Conn: bridge, Time: func() int64 { return time.Now().UnixMicro() + ahead.Load() },
 	}, Delay: time.Millisecond}
-	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4, Callers: 2}, patient(t), []redislimit.Conn{stepped, stepped}...)
+	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4, Callers: 2}, patient(t),
+		[]redislimit.Conn{stepped, stepped}...)
 	f.Start()
 	time.Sleep(window * 3 / 2)
 	ahead.Store(step.Microseconds())
@@ -89,7 +91,8 @@ func TestFullWhenTheClockIsSetBack(t *testing.T) {
 					l := rig.Strategy(p, kind.Suppressed)
 					allow := func() (trypema.Decision, error) { return l.Allow(t.Context(), "k", rate) }
 					if several {
-						m, err := p.Multi(strategy, trypema.Limit{Rate: rate, Window: window}, trypema.Limit{Rate: trypema.Unlimited, Window: 2 * window})
+						m, err := p.Multi(strategy, trypema.Limit{Rate: rate, Window: window},
+							trypema.Limit{Rate: trypema.Unlimited, Window: 2 * window})
 						if err != nil {
 							t.Fatal(err)
 						}

@@ -57,14 +57,19 @@ func TestSlotsMove(t *testing.T) {
 	}
 }
 
-func slotsMove(t *testing.T, cluster *redisserver.Cluster, slot int, kind rig.Kind, dial func() redislimit.Conn) {
+func slotsMove(
+	t *testing.T, cluster *redisserver.Cluster, slot int, kind rig.Kind, dial func() redislimit.Conn,
+) {
 	const n = 4
 	o := patient(t)
 	// One fleet is judged by what any window holds. In the windows of the other nothing expires, so they hold
 	// all there was.
-	short := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec / 4, Times: 3, Keys: make([]string, n)}, o, dial(), dial())
+	short := rig.NewFleet(t,
+		rig.Load{Kind: kind, Window: window, Rate: perSec / 4, Times: 3, Keys: make([]string, n)}, o, dial(),
+		dial())
 	day := rig.NewFleet(t, day(kind, make([]string, n)...), o, dial(), dial())
-	short.Keys, day.Keys = together(kind, short.Prefix, window, slot, n), together(kind, day.Prefix, day.Window, slot, n)
+	short.Keys, day.Keys = together(kind, short.Prefix, window, slot, n), together(kind, day.Prefix,
+		day.Window, slot, n)
 	limits := several(t, short.Instances[0], together(kind, short.Prefix, window, slot, n+1)[n])
 	short.Start()
 	day.Start()
@@ -121,7 +126,8 @@ func slotsMove(t *testing.T, cluster *redisserver.Cluster, slot int, kind rig.Ki
 
 // several has a caller of several limits of one key, which ends when the function that it returns is called.
 func several(t *testing.T, p rig.Provider, key string) (end func() string) {
-	m, err := p.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window}, trypema.Limit{Rate: trypema.Per(60, 2*window), Window: 2 * window})
+	m, err := p.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window},
+		trypema.Limit{Rate: trypema.Per(60, 2*window), Window: 2 * window})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +161,8 @@ func several(t *testing.T, p rig.Provider, key string) (end func() string) {
 		if one > 40 || two > 60 {
 			t.Errorf("several limits: %d of 40 and %d of 60 admitted in a window", one, two)
 		}
-		return fmt.Sprintf("%d calls, %d admitted, at most %d of 40 and %d of 60 in a window", calls, len(log), one, two)
+		return fmt.Sprintf("%d calls, %d admitted, at most %d of 40 and %d of 60 in a window", calls,
+			len(log), one, two)
 	}
 }
 
@@ -167,7 +174,9 @@ type counted struct {
 }
 
 // Run implements redislimit.Conn.
-func (c *counted) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (c *counted) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	if slices.ContainsFunc(keys, func(of []string) bool { return slotOf(of[0]) == c.slot }) {
 		c.asked.Add(1)
 	}

@@ -274,13 +274,15 @@ func TestNoAccess(t *testing.T) {
 				cause = h.Err
 			}})
 			for range 5 {
-				if d, err := p.Suppressed().Allow(t.Context(), "k", 1); err != nil || d.Allowed || !d.Fallback || d.Outcome != trypema.OutcomeSuppressed {
+				if d, err := p.Suppressed().Allow(t.Context(), "k", 1); err != nil || d.Allowed ||
+					!d.Fallback || d.Outcome != trypema.OutcomeSuppressed {
 					t.Fatalf("%+v, %v", d, err)
 				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if cause == nil || !strings.Contains(strings.ToUpper(cause.Error()), test.says) || strings.Contains(cause.Error(), "guess") {
+			if cause == nil || !strings.Contains(strings.ToUpper(cause.Error()), test.says) ||
+				strings.Contains(cause.Error(), "guess") {
 				t.Errorf("the cause is %v, want one that says %q", cause, test.says)
 			}
 		})
@@ -312,7 +314,8 @@ func gone(t *testing.T, kind rig.Kind, policy redislimit.FailurePolicy, instance
 	conns := func() []redislimit.Conn {
 		return []redislimit.Conn{dial(t, server.Addr()), dial(t, server.Addr()), dial(t, server.Addr())}
 	}
-	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4}, hasty(policy, instances), conns()...)
+	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4},
+		hasty(policy, instances), conns()...)
 	var long *rig.Fleet // to see that all is counted, and once
 	if kind.Hybrid {
 		long = rig.NewFleet(t, day(kind, "k"), hasty(policy, instances), conns()...)

@@ -26,11 +26,13 @@ import (
 const atOnce = "8"
 
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", atOnce); err != nil { // unless the command line says otherwise, which is read later
+	// unless the command line says otherwise, which is read later
+	if err := flag.Set("test.parallel", atOnce); err != nil {
 		panic(err)
 	}
 	// What rueidis has asleep after a slot has moved ends by itself, seconds after its client is closed.
-	rig.Main(m, "github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1", "github.com/redis/rueidis.(*call).LazyDo.func1")
+	rig.Main(m, "github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1",
+		"github.com/redis/rueidis.(*call).LazyDo.func1")
 }
 
 // repeat runs a test once, or several times where tests explore.
@@ -129,7 +131,8 @@ func settled(f *rig.Fleet, c redis.Cmdable) {
 		h, err := rig.ReadHeader(context.Background(), c, f.Kind, f.Name(key))
 		f.Logf("%q: %d were admitted, Redis has counted %d", key, mine, h.Counted)
 		if err != nil || h.Counted != uint64(mine) || h.Leased > 0 {
-			f.Errorf("%q: Redis has counted %d, and has %d on lease; %d were admitted; %v", key, h.Counted, h.Leased, mine, err)
+			f.Errorf("%q: Redis has counted %d, and has %d on lease; %d were admitted; %v", key, h.Counted,
+				h.Leased, mine, err)
 		}
 	}
 }

@@ -106,7 +106,8 @@ func (d *dropped) most(key string, w time.Duration) (most uint64) {
 	for _, first := range d.keys[key] {
 		n := uint64(0)
 		for _, other := range d.keys[key] {
-			if ends := d.marks[first+1].To; !d.marks[other+1].To.Before(ends) && d.marks[other].From.Before(ends.Add(w)) {
+			if ends := d.marks[first+1].To; !d.marks[other+1].To.Before(ends) &&
+				d.marks[other].From.Before(ends.Add(w)) {
 				n++
 			}
 		}
@@ -131,8 +132,9 @@ func statistic(t *testing.T, c *redis.Client, section, name string) (n int64) {
 
 func full(t *testing.T, kind rig.Kind, eviction string) {
 	const (
-		filler = 20_000      // bytes
-		life   = time.Second // a lease lives no longer: one of a key that was dropped may be used in the next window, too
+		filler = 20_000 // bytes
+		// a lease lives no longer: one of a key that was dropped may be used in the next window, too
+		life = time.Second
 	)
 	server := redisserver.Start(t, "--maxmemory-policy", eviction, "--maxmemory-samples", "1")
 	admin := server.Client()
@@ -177,7 +179,8 @@ func full(t *testing.T, kind rig.Kind, eviction string) {
 	f.Summary(fmt.Sprintf("%s: our keys were dropped %d times, %d writes of others were refused", eviction, ours, refused))
 	if eviction == "noeviction" {
 		if ours > 0 || refused == 0 || fallbacks == 0 {
-			t.Errorf("%d keys dropped, %d writes refused, %d calls decided by the policy", ours, refused, fallbacks)
+			t.Errorf("%d keys dropped, %d writes refused, %d calls decided by the policy", ours, refused,
+				fallbacks)
 		}
 	} else if len(drops.keys) == 0 {
 		t.Error("nothing was dropped")

@@ -79,11 +79,15 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-func network(t *testing.T, kind rig.Kind, hit int, policy redislimit.FailurePolicy, fault func(*proxy.Proxy, *rand.Rand, func() bool) int) {
+func network(
+	t *testing.T, kind rig.Kind, hit int, policy redislimit.FailurePolicy,
+	fault func(*proxy.Proxy, *rand.Rand, func() bool) int,
+) {
 	const instances = 4
 	server := redisserver.Start(t)
 	way := redisserver.StartProxy(t, server.Addr())
-	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4, Callers: 2}, hasty(policy, 1))
+	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4, Callers: 2},
+		hasty(policy, 1))
 	for i := range instances {
 		if i < hit {
 			f.Add(hasty(policy, 1), dial(t, way.Addr()))

@@ -43,13 +43,16 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-func restart(t *testing.T, kind rig.Kind, name string, args []string, keeps func(killed, saved time.Time) time.Time) {
+func restart(
+	t *testing.T, kind rig.Kind, name string, args []string, keeps func(killed, saved time.Time) time.Time,
+) {
 	server := redisserver.Start(t, args...)
 	way := redisserver.StartProxy(t, server.Addr())
 	conns := func() []redislimit.Conn {
 		return []redislimit.Conn{dial(t, way.Addr()), dial(t, way.Addr()), dial(t, way.Addr())}
 	}
-	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4, Callers: 2}, hasty(redislimit.FailClosed, 1), conns()...)
+	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4, Callers: 2},
+		hasty(redislimit.FailClosed, 1), conns()...)
 	// Whose key Redis still has, however long it takes to start.
 	long := rig.NewFleet(t, day(kind, "k"), hasty(redislimit.FailClosed, 1), conns()...)
 	long.Start()
@@ -72,7 +75,8 @@ func restart(t *testing.T, kind rig.Kind, name string, args []string, keeps func
 	if name == "snapshot" {
 		do(t, server.Client(), "SAVE")
 	}
-	time.Sleep(window/10 + time.Duration(rng.Int64N(int64(window/8)))) // while calls are admitted, which they are in the first quarter of a window
+	// while calls are admitted, which they are in the first quarter of a window
+	time.Sleep(window/10 + time.Duration(rng.Int64N(int64(window/8))))
 	killed := time.Now()
 	server.Kill()
 	way.Refuse(true) // until it is known what Redis knows

@@ -50,11 +50,14 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-func failover(t *testing.T, kind rig.Kind, behind bool, dial func(t testing.TB, sentinels []string) redislimit.Conn) {
+func failover(
+	t *testing.T, kind rig.Kind, behind bool, dial func(t testing.TB, sentinels []string) redislimit.Conn,
+) {
 	w := redisserver.StartWatched(t)
 	conns := []redislimit.Conn{dial(t, w.Addrs()), dial(t, w.Addrs()), dial(t, w.Addrs())}
 	const window = 3 * time.Second // longer than a failover takes
-	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 3}, hasty(redislimit.FailClosed, 1), conns...)
+	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 3},
+		hasty(redislimit.FailClosed, 1), conns...)
 	f.Start()
 	admitted := func() int { return len(f.Of(rig.Admitted)) }
 	replicated := func() rig.Header {
@@ -93,7 +96,8 @@ func failover(t *testing.T, kind rig.Kind, behind bool, dial func(t testing.TB, 
 	f.Summary("failover")
 	before := len(f.Of(func(c rig.Call) bool { return c.Allowed && c.From.Before(killed) }))
 	lost := max(0, before-int(h.Counted+h.Leased))
-	t.Logf("%d were admitted before the failover, of which the replica did not know %d; which took %v", before, lost, promoted.Sub(killed).Round(time.Millisecond))
+	t.Logf("%d were admitted before the failover, of which the replica did not know %d; which took %v",
+		before, lost, promoted.Sub(killed).Round(time.Millisecond))
 	if behind && lost < 10 {
 		t.Errorf("the replica only lacked %d", lost)
 	}

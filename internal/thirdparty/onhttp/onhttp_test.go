@@ -169,7 +169,8 @@ func TestLoad(t *testing.T) {
 		},
 		"Redis": func(t *testing.T) (all []provider) {
 			for range 2 {
-				p, err := redislimit.New(conn(t), redislimit.Options{Options: options, Prefix: t.Name(), Timeout: rig.Patience})
+				p, err := redislimit.New(conn(t),
+					redislimit.Options{Options: options, Prefix: t.Name(), Timeout: rig.Patience})
 				check(t, err)
 				all = append(all, p)
 			}
@@ -230,7 +231,8 @@ func TestLoad(t *testing.T) {
 				if n := anywindow.Most(admitted, 2*window); both && n > 1.5*capacity {
 					t.Errorf("%d admitted in two windows, of at most %v", n, 1.5*capacity)
 				}
-				if n := rig.Fewest(admitted, denied, window+options.Bucket+slew); kind == "Absolute" && name != "Hybrid" && n < capacity {
+				if n := rig.Fewest(admitted, denied, window+options.Bucket+slew); kind == "Absolute" &&
+					name != "Hybrid" && n < capacity {
 					t.Errorf("a denial with %d of %d in the window", n, capacity)
 				}
 			})
@@ -260,7 +262,8 @@ func load(
 		all.Go(func() {
 			for n := i; !enough(); n++ {
 				if time.Since(began) > rig.Patience {
-					t.Errorf("%d admitted and %d denied, want %d and %d", len(admitted), len(denied), admissions, denials)
+					t.Errorf("%d admitted and %d denied, want %d and %d", len(admitted), len(denied),
+						admissions, denials)
 					return
 				}
 				from := time.Now()

@@ -75,12 +75,15 @@ type Setup struct {
 type Figures struct {
 	Runs, Steps, Calls, Allowed, Denied, Fallbacks, Errors, Settled int
 	Faults                                                          map[string]int
-	Bounds, Full                                                    int // keys judged, and how many of those held as much as they may
-	Usages, Ledgers, Exact                                          int // compared, and ledgers of which no event was in doubt
-	Whole                                                           int // how often the whole capacity was there after a pause
-	Twins                                                           int
-	Events                                                          uint64
-	Share                                                           float64
+	// keys judged, and how many of those held as much as they may
+	Bounds, Full int
+	// compared, and ledgers of which no event was in doubt
+	Usages, Ledgers, Exact int
+	// how often the whole capacity was there after a pause
+	Whole  int
+	Twins  int
+	Events uint64
+	Share  float64
 }
 
 // line is one of the history: of a key, or of all of them.
@@ -270,7 +273,8 @@ func (f *Fleet) report(t *rapid.T) {
 
 // note adds to the history, under the lock.
 func (f *Fleet) note(key, format string, args ...any) {
-	f.history = append(f.history, line{key, fmt.Sprintf("%-12v", time.Since(f.began)) + fmt.Sprintf(format, args...)})
+	f.history = append(f.history,
+		line{key, fmt.Sprintf("%-12v", time.Since(f.began)) + fmt.Sprintf(format, args...)})
 }
 
 // fault says that something is wrong, under the lock.
@@ -376,7 +380,8 @@ func (f *Fleet) drawCall(t *rapid.T) call {
 func (f *Fleet) drawSeveral(t *rapid.T) call {
 	c := f.drawCall(t)
 	w := f.Options.Window
-	c.windows = rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t, "windows")
+	c.windows = rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t,
+		"windows")
 	return c
 }
 
@@ -489,7 +494,8 @@ func (f *Fleet) do(c call) *promise {
 	defer f.mu.Unlock()
 	f.Figures.Calls++
 	excused := f.excused(c.by, from, to)
-	f.note(c.key, "%s: %s(%q, %v, %d) since %v: %+v, %v", c.by.name, verb, c.key, windows, c.cost, from.Sub(f.began), d, err)
+	f.note(c.key, "%s: %s(%q, %v, %d) since %v: %+v, %v", c.by.name, verb, c.key, windows, c.cost,
+		from.Sub(f.began), d, err)
 	f.slowest = max(f.slowest, to.Sub(from))
 	if to.Sub(from) > f.Options.Timeout {
 		f.fault("%s of %q took %v", verb, c.key, to.Sub(from))
@@ -712,7 +718,8 @@ func (f *Fleet) judgeUsage(m *member, p place, u trypema.Usage, err error, from 
 	c := f.capacity[p.window]
 	if a := u.Total - u.Declined; u.Declined > u.Total || a < admitted.low || a > admitted.high || u.Declined < declined.low || u.Declined > declined.high ||
 		u.Limit != c || u.Remaining != c-min(c, a) || u.SuppressionFactor < 0 || u.SuppressionFactor > 1 {
-		f.fault("%s: Usage(%q, %v): %+v, want %+v admitted and %+v declined, of %d", m.name, p.key, p.window, u, admitted, declined, c)
+		f.fault("%s: Usage(%q, %v): %+v, want %+v admitted and %+v declined, of %d", m.name, p.key, p.window,
+			u, admitted, declined, c)
 	}
 	r.sync(m, from, to)
 }
@@ -769,7 +776,8 @@ func (f *Fleet) set(t *rapid.T) {
 	m, p := f.drawMember(t), place{rapid.SampledFrom(keys[:3]).Draw(t, "key"), f.Options.Window}
 	switch rapid.IntRange(0, 3).Draw(t, "how") {
 	case 0: // several windows
-		windows := rapid.SampledFrom([][]time.Duration{{p.window}, {3 * p.window, p.window / 4}}).Draw(t, "windows")
+		windows := rapid.SampledFrom([][]time.Duration{{p.window}, {3 * p.window, p.window / 4}}).Draw(t,
+			"windows")
 		from := time.Now()
 		err := f.multi(m, windows).Delete(context.Background(), p.key)
 		for _, w := range windows {
@@ -785,19 +793,24 @@ func (f *Fleet) set(t *rapid.T) {
 			trypema.Always(), trypema.Equal(near), trypema.NotEqual(near), trypema.Less(near), trypema.Greater(near),
 		}).Draw(t, "when")
 		total := rapid.SampledFrom([]uint64{0, 1, 3, 20, 60}).Draw(t, "total")
-		keep := rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t, "keep")
+		keep := rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t,
+			"keep")
 		from := time.Now()
 		got, err := f.limiter(m).Set(context.Background(), p.key, when, total, keep)
 		f.judgeSet(m, p, when, total, keep, &got, err, from)
 	}
 }
 
-func (f *Fleet) judgeSet(m *member, p place, when trypema.Condition, total uint64, keep trypema.History, got *trypema.SetResult, err error, from time.Time) {
+func (f *Fleet) judgeSet(
+	m *member, p place, when trypema.Condition, total uint64, keep trypema.History, got *trypema.SetResult,
+	err error, from time.Time,
+) {
 	to := time.Now()
 	f.expire()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.note(p.key, "%s: Set(%q, %v, %v, %d, %v) since %v: %+v, %v", m.name, p.key, p.window, when, total, keep, from.Sub(f.began), got, err)
+	f.note(p.key, "%s: Set(%q, %v, %v, %d, %v) since %v: %+v, %v", m.name, p.key, p.window, when, total, keep,
+		from.Sub(f.began), got, err)
 	if took := to.Sub(from); took > f.Options.Timeout {
 		f.fault("Set of %q took %v", p.key, took)
 	}
@@ -805,7 +818,8 @@ func (f *Fleet) judgeSet(m *member, p place, when trypema.Condition, total uint6
 	if err != nil { // it may have been done
 		f.unavailable(m, "Set", p.key, err, from, to)
 		r.doubt()
-		r.events = append(r.events, &event{at: p, from: from, to: to, by: m, admitted: span{0, total}, declined: span{0, total}, cut: true})
+		r.events = append(r.events,
+			&event{at: p, from: from, to: to, by: m, admitted: span{0, total}, declined: span{0, total}, cut: true})
 		return
 	}
 	admitted, declined := f.counts(p, m, from, to)
@@ -813,7 +827,8 @@ func (f *Fleet) judgeSet(m *member, p place, when trypema.Condition, total uint6
 	if got != nil {
 		if now := got.Previous; now < admitted.low+declined.low || now > admitted.high+declined.high || got.Matched != when.Holds(now) ||
 			got.Matched && got.Current != total || !got.Matched && got.Current != now {
-			f.fault("%s: Set(%q, %v, %v, %d, %v): %+v, want %+v admitted and %+v declined", m.name, p.key, p.window, when, total, keep, *got, admitted, declined)
+			f.fault("%s: Set(%q, %v, %v, %d, %v): %+v, want %+v admitted and %+v declined", m.name, p.key,
+				p.window, when, total, keep, *got, admitted, declined)
 		}
 		if !got.Matched {
 			return
@@ -853,7 +868,8 @@ func (f *Fleet) commit(t *rapid.T) {
 	p := f.promises[i]
 	f.expire()
 	f.promises = slices.Delete(f.promises, i, i+1)
-	is := rapid.SampledFrom([]uint64{0, p.estimate, p.estimate + 3, p.estimate / 2, 1}).Draw(t, "cost in the end")
+	is := rapid.SampledFrom([]uint64{0, p.estimate, p.estimate + 3, p.estimate / 2, 1}).Draw(t,
+		"cost in the end")
 	for _, e := range p.events {
 		f.checkBound(e.at)
 	}
@@ -864,7 +880,8 @@ func (f *Fleet) commit(t *rapid.T) {
 	f.expire()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.note(p.key, "%s: Commit(%q, %d) since %v, of %d at %v: %v", p.by.name, p.key, is, from.Sub(f.began), p.estimate, p.events[0].to.Sub(f.began), err)
+	f.note(p.key, "%s: Commit(%q, %d) since %v, of %d at %v: %v", p.by.name, p.key, is, from.Sub(f.began),
+		p.estimate, p.events[0].to.Sub(f.began), err)
 	if !errors.Is(again, trypema.ErrSettled) {
 		f.fault("a reservation of %q was settled twice: %v", p.key, again)
 	}
@@ -1055,7 +1072,8 @@ func (f *Fleet) checkTwins(verb string, c call, windows []time.Duration, d trype
 		if !c.peek {
 			switch {
 			case d.Allowed:
-				r.twin.Place(f.now(), r.twin.Backdate(f.now(), int64(c.expiry)), window.Counts{Admitted: c.cost})
+				r.twin.Place(f.now(), r.twin.Backdate(f.now(), int64(c.expiry)),
+					window.Counts{Admitted: c.cost})
 			case f.suppressed():
 				r.twin.Record(f.now(), window.Counts{Declined: c.cost})
 			}
@@ -1070,7 +1088,8 @@ func (f *Fleet) checkTwins(verb string, c call, windows []time.Duration, d trype
 	case d.Allowed && !all:
 		f.fault("%s of %q, cost %d: %+v, and the twin denies", verb, c.key, c.cost, d)
 	case !d.Allowed && all && most == 0 && !excused:
-		f.fault("%s of %q, cost %d: %+v, and the twin has admitted it for %v", verb, c.key, c.cost, d, f.lag(windows[0]))
+		f.fault("%s of %q, cost %d: %+v, and the twin has admitted it for %v", verb, c.key, c.cost, d,
+			f.lag(windows[0]))
 	case !slices.Contains(remaining, d.Remaining) && (!edge || d.Remaining < least || d.Remaining > slices.Max(remaining)):
 		f.fault("%s of %q, cost %d: %+v, and of the twins %v remain", verb, c.key, c.cost, d, remaining)
 	case d.Allowed && !edge && d.SuppressionFactor != most:
@@ -1186,7 +1205,8 @@ func (f *Fleet) forget(t *rapid.T) {
 	f.happens("the server forgets", func() {
 		f.redis.Forget()
 		f.forgets = append(f.forgets, time.Now())
-		for _, m := range f.members { // an echo may come to a server that does not know that its holder has said more since
+		// an echo may come to a server that does not know that its holder has said more since
+		for _, m := range f.members {
 			f.stranded = f.stranded || m.echoes()
 		}
 		for _, r := range f.records {
@@ -1302,9 +1322,12 @@ func (f *Fleet) finish(t *rapid.T) {
 	for _, p := range f.places() {
 		f.mu.Lock()
 		admitted, declined := f.counts(p, nil, time.Now(), time.Now())
-		live, leased := f.redis.Live(redisproto.NewNames(f.Options.Prefix, letter, p.window).Of(p.key), p.window, f.Options.BucketOf(p.window))
-		if live.Admitted < admitted.low || live.Admitted > admitted.high || live.Declined < declined.low || live.Declined > declined.high {
-			f.fault("the ledger of %q, %v: %+v, want %+v admitted and %+v declined", p.key, p.window, live, admitted, declined)
+		live, leased := f.redis.Live(redisproto.NewNames(f.Options.Prefix, letter, p.window).Of(p.key),
+			p.window, f.Options.BucketOf(p.window))
+		if live.Admitted < admitted.low || live.Admitted > admitted.high || live.Declined < declined.low ||
+			live.Declined > declined.high {
+			f.fault("the ledger of %q, %v: %+v, want %+v admitted and %+v declined", p.key, p.window, live,
+				admitted, declined)
 		}
 		if leased > 0 && !f.stranded {
 			f.fault("%d of %q, %v, are on lease after the end", leased, p.key, p.window)
@@ -1407,17 +1430,21 @@ func (w *wire) lost() bool {
 }
 
 // Run implements redislimit.Conn.
-func (w *wire) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (w *wire) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	w.paced()
 	s := w.state()
 	err := error(nil)
 	if s.cut {
 		err = errors.New("connection refused")
 	}
-	select {
-	case <-time.After(s.delay / 2):
-	case <-ctx.Done():
-		err = ctx.Err()
+	if s.delay > 0 {
+		select {
+		case <-time.After(s.delay / 2):
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
 	}
 	if err != nil {
 		for i := range keys {

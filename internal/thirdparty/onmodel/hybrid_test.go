@@ -38,7 +38,8 @@ func runFleet(t *testing.T, draw func(t *rapid.T) (Setup, int)) *Figures {
 		})
 	})
 	t.Logf("%+v", *figures)
-	if f := figures; f.Full == 0 || f.Exact == 0 || f.Events == 0 || f.Usages == 0 || f.Whole == 0 || f.Denied == 0 || f.Settled == 0 {
+	if f := figures; f.Full == 0 || f.Exact == 0 || f.Events == 0 || f.Usages == 0 || f.Whole == 0 ||
+		f.Denied == 0 || f.Settled == 0 {
 		t.Errorf("something has not happened at all: %+v", *f)
 	}
 	return figures

@@ -14,13 +14,15 @@ import (
 // drawOptions draws windows, buckets and factors.
 func drawOptions(t *rapid.T) trypema.Options {
 	o := trypema.Options{Window: rapid.SampledFrom([]time.Duration{100 * time.Millisecond, time.Second, 10 * time.Second}).Draw(t, "window")}
-	o.Bucket = rapid.SampledFrom([]time.Duration{time.Millisecond, o.Window / 100, o.Window / 7, o.Window}).Draw(t, "bucket")
+	o.Bucket = rapid.SampledFrom([]time.Duration{time.Millisecond, o.Window / 100, o.Window / 7, o.Window}).Draw(t,
+		"bucket")
 	o.HardLimitFactor = rapid.SampledFrom([]float64{1, 1.5, 1.1, 4}).Draw(t, "hard limit factor")
 	return o
 }
 
 func drawStrategy(t *rapid.T) trypema.Strategy {
-	return rapid.SampledFrom([]trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed}).Draw(t, "strategy")
+	return rapid.SampledFrom([]trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed}).Draw(t,
+		"strategy")
 }
 
 func local(t *rapid.T, o trypema.Options, s trypema.Strategy) (*trypema.Local, Subject) {

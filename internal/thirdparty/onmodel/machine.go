@@ -224,7 +224,8 @@ func (m *Machine) waitForEdge(t *rapid.T) {
 	if len(m.reserved) > 0 && rapid.Bool().Draw(t, "of a reservation") {
 		r := rapid.SampledFrom(m.reserved).Draw(t, "reservation")
 		w := rapid.SampledFrom(r.windows).Draw(t, "limit")
-		at = rapid.SampledFrom([]int64{r.at, m.from(r, w)}).Draw(t, "of the admission or the expiry") + m.units(w)
+		at = rapid.SampledFrom([]int64{r.at, m.from(r, w)}).Draw(t,
+			"of the admission or the expiry") + m.units(w)
 	}
 	at -= m.units(m.Step) * int64(rapid.IntRange(0, 1).Draw(t, "before"))
 	if at < m.now+m.units(m.Step) {
@@ -291,7 +292,9 @@ func (m *Machine) thrown(allowed bool, factors ...float64) []float64 {
 }
 
 // judge asks the twin of one window.
-func (m *Machine) judge(key string, w time.Duration, capacity, n uint64, dice float64, record bool) window.Verdict {
+func (m *Machine) judge(
+	key string, w time.Duration, capacity, n uint64, dice float64, record bool,
+) window.Verdict {
 	if m.suppressed() {
 		return m.twin(key, w).Suppressed(m.law(key, w, capacity), m.now, n, dice, record)
 	}
@@ -418,7 +421,8 @@ func (m *Machine) set(t *rapid.T) {
 	if total > 1e6 {
 		total = 1e6
 	}
-	keep := rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t, "keep")
+	keep := rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t,
+		"keep")
 	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
 	if m.Held != nil && have == 0 {
 		t.Skip("it is not known whether such a key is held, and so whether it is new")
@@ -489,12 +493,14 @@ type limit struct {
 // drawLimits draws some limits: one with the window of the options, which is shared, and others.
 func (m *Machine) drawLimits(t *rapid.T) (trypema.MultiLimiter, []limit) {
 	w := m.Options.Window
-	windows := rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t, "windows")
+	windows := rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t,
+		"windows")
 	var limits []limit
 	var plain []trypema.Limit
 	for i, w := range windows {
 		c := m.drawCapacity(t)
-		limits = append(limits, limit{trypema.Limit{Name: fmt.Sprint("limit ", i), Rate: rateOf(c, w), Window: w}, c})
+		limits = append(limits,
+			limit{trypema.Limit{Name: fmt.Sprint("limit ", i), Rate: rateOf(c, w), Window: w}, c})
 		plain = append(plain, limits[i].Limit)
 	}
 	l, err := m.Multi(m.Strategy, plain...)
@@ -525,7 +531,9 @@ func (m *Machine) several(t *rapid.T) {
 // checkSeveral judges the answer of several limits: all or nothing, and that of the limit which refuses for
 // longest, or of an admitted call that of the one with the least room. Where two are alike it may be that of
 // either.
-func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64, got trypema.Decision, record bool, life int64) {
+func (m *Machine) checkSeveral(
+	t *rapid.T, limits []limit, key string, n uint64, got trypema.Decision, record bool, life int64,
+) {
 	t.Helper()
 	var factors []float64
 	for _, l := range limits {
@@ -594,7 +602,8 @@ func (m *Machine) checkSeveral(t *rapid.T, limits []limit, key string, n uint64,
 		}
 	}
 	if !slices.Contains(possible, m.known(got)) {
-		t.Fatalf("at %d, %q, limits %+v, cost %d, record %v:\n got %+v\nwant one of %+v", m.now, key, limits, n, record, got, possible)
+		t.Fatalf("at %d, %q, limits %+v, cost %d, record %v:\n got %+v\nwant one of %+v", m.now, key, limits,
+			n, record, got, possible)
 	}
 	if got.Allowed && record {
 		for _, l := range limits {
@@ -631,7 +640,8 @@ func (m *Machine) reserve(t *rapid.T) {
 	l, limits := m.drawLimits(t)
 	key, n := drawKey(t), rapid.Uint64Range(1, 8).Draw(t, "estimate")
 	w, b := m.Options.Window, m.Options.Bucket
-	expiry := rapid.SampledFrom([]time.Duration{0, m.Step, b, w / 20, w / 2, w - b, w - m.Step, w, 2 * w}).Draw(t, "expiry")
+	expiry := rapid.SampledFrom([]time.Duration{0, m.Step, b, w / 20, w / 2, w - b, w - m.Step, w, 2 * w}).Draw(t,
+		"expiry")
 	got, err := l.Reserve(context.Background(), key, n, expiry)
 	if err != nil {
 		t.Fatal(err)
@@ -663,7 +673,8 @@ func (m *Machine) commit(t *rapid.T) {
 	}
 	i := rapid.IntRange(0, len(m.reserved)-1).Draw(t, "reservation")
 	r := m.reserved[i]
-	is := rapid.SampledFrom([]uint64{0, r.estimate, r.estimate + 3, r.estimate / 2, 1}).Draw(t, "cost in the end")
+	is := rapid.SampledFrom([]uint64{0, r.estimate, r.estimate + 3, r.estimate / 2, 1}).Draw(t,
+		"cost in the end")
 	var err error
 	if is == 0 {
 		err = r.Refund(context.Background())
@@ -734,7 +745,8 @@ func (m *Machine) evicted(t *rapid.T, before int) {
 		return
 	}
 	if len(gone) > 1 || before < m.Options.MaxKeys || gone[0].called != oldest {
-		t.Fatalf("at %d: %d keys went of %d, the first of them last asked for at %d; another one was at %d", m.now, len(gone), before, gone[0].called, oldest)
+		t.Fatalf("at %d: %d keys went of %d, the first of them last asked for at %d; another one was at %d",
+			m.now, len(gone), before, gone[0].called, oldest)
 	}
 	gone[0].Delete()
 	gone[0].unjudged()

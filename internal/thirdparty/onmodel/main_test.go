@@ -9,7 +9,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.steps", "60"); err != nil { // unless the command line says otherwise, which is read later
+	// unless the command line says otherwise, which is read later
+	if err := flag.Set("rapid.steps", "60"); err != nil {
 		panic(err)
 	}
 	rig.Rapid(18, 5000)

@@ -32,7 +32,8 @@ func documentedACL(t *testing.T) (user, cluster []string) {
 	}
 	lines := regexp.MustCompile(`(?m)^ACL SETUSER limits (.*)$`).FindAllStringSubmatch(string(text), -1)
 	if len(lines) != 2 {
-		t.Fatalf("%d lines ACL SETUSER limits in docs/operating.md, want that of a server and what a Cluster adds", len(lines))
+		t.Fatalf("%d lines ACL SETUSER limits in docs/operating.md, want that of a server and what a Cluster adds",
+			len(lines))
 	}
 	return strings.Fields(lines[0][1]), strings.Fields(lines[1][1])
 }
@@ -126,7 +127,8 @@ func useBoth(t *testing.T, conn redislimit.Conn) error {
 			_, err4 := l.Usage(ctx, "k", rate)
 			var err5 error
 			if i > 60 && i%10 == 5 { // until then, keys live on by PEXPIRE
-				_, err5 = l.Set(ctx, "k", trypema.Always(), 7, []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}[i%3])
+				_, err5 = l.Set(ctx, "k", trypema.Always(), 7,
+					[]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}[i%3])
 			}
 			for _, err := range []error{err1, err2, err3, err4, err5} {
 				if err != nil {

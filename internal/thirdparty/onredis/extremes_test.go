@@ -52,7 +52,8 @@ func TestAdmittedCountsBesideAnyDeclined(t *testing.T) {
 		rate, admitted := trypema.Per(100, o.Window), uint64(0)
 		for i := range 300 {
 			if i%10 == 0 {
-				if d, err := l.AllowN(t.Context(), "k", rate, math.MaxUint64); err != nil || d.Allowed || d.RetryAfter != trypema.Never {
+				if d, err := l.AllowN(t.Context(), "k", rate, math.MaxUint64); err != nil || d.Allowed ||
+					d.RetryAfter != trypema.Never {
 					t.Fatalf("%s: %+v, %v", name, d, err)
 				}
 				if err := hybrid.Flush(t.Context()); err != nil {
@@ -68,7 +69,8 @@ func TestAdmittedCountsBesideAnyDeclined(t *testing.T) {
 			}
 		}
 		u, err := l.Usage(t.Context(), "k", rate)
-		if err != nil || admitted > 100 || admitted < 90 || u.Total-u.Declined != admitted || u.Declined > math.MaxInt64 {
+		if err != nil || admitted > 100 || admitted < 90 || u.Total-u.Declined != admitted ||
+			u.Declined > math.MaxInt64 {
 			t.Errorf("%s: %d admitted, want at most 100 and nearly that; %+v, %v", name, admitted, u, err)
 		}
 	}

@@ -44,8 +44,10 @@ func TestTwoProcesses(t *testing.T) {
 		a, d := p.calls()
 		admitted, denied = append(admitted, a...), append(denied, d...)
 	}
-	most, fewest := anywindow.Most(admitted, sharedWindow), rig.Fewest(admitted, denied, sharedWindow+sharedBucket+slew)
-	t.Logf("%d admitted, %d denied; at most %d of %d in a window, certainly; at least %d when one was denied", len(admitted), len(denied), most, sharedCap, fewest)
+	most, fewest := anywindow.Most(admitted, sharedWindow), rig.Fewest(admitted, denied,
+		sharedWindow+sharedBucket+slew)
+	t.Logf("%d admitted, %d denied; at most %d of %d in a window, certainly; at least %d when one was denied",
+		len(admitted), len(denied), most, sharedCap, fewest)
 	if most > sharedCap || fewest < sharedCap {
 		t.Errorf("%d in a window, %d in one when a call was denied, of %d", most, fewest, sharedCap)
 	}
@@ -60,7 +62,8 @@ func TestManyGroups(t *testing.T) {
 	t.Parallel()
 	client := redisserver.Start(t).Client()
 	for _, suppressed := range []bool{false, true} {
-		o := newOracle(t, client, trypema.Options{Window: time.Hour, Bucket: 100 * time.Millisecond}, suppressed, nil)
+		o := newOracle(t, client, trypema.Options{Window: time.Hour, Bucket: 100 * time.Millisecond},
+			suppressed, nil)
 		l := rig.Strategy(rig.Open(t, o, rig.Patient(t, trypema.Options{Window: time.Hour, Bucket: 100 * time.Millisecond})), suppressed)
 		rate := trypema.PerHour(1e6)
 		allow := func(n uint64) trypema.Decision {
@@ -141,7 +144,8 @@ func TestIdleKeys(t *testing.T) {
 		for i := range 64 {
 			all.Go(func() {
 				for k := i; k < keys; k += 64 {
-					if d, err := l.Allow(t.Context(), fmt.Sprintf("user:%07d", k), 10); err != nil || !d.Allowed || d.Fallback {
+					if d, err := l.Allow(t.Context(), fmt.Sprintf("user:%07d", k), 10); err != nil ||
+						!d.Allowed || d.Fallback {
 						t.Error(d, err)
 						return
 					}

@@ -58,7 +58,8 @@ func TestHybridEightInstances(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("load %v, first %v, suppressed %v", test.load, test.first, test.suppressed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conns := slices.Repeat([]redislimit.Conn{rig.Far{Conn: bridge.Conn(), Delay: time.Millisecond}}, 8)
+				conns := slices.Repeat([]redislimit.Conn{rig.Far{Conn: bridge.Conn(), Delay: time.Millisecond}},
+					8)
 				f := rig.NewFleet(t, rig.Load{
 					Kind: rig.Kind{Hybrid: true, Suppressed: test.suppressed}, Window: 10 * time.Second, Rate: 100, Times: test.load, First: test.first,
 				}, rig.Patient(t, trypema.Options{}), conns...)
@@ -121,7 +122,8 @@ func TestHybridCloseUnderLoad(t *testing.T) {
 		h, err := rig.ReadHeader(t.Context(), server.Client(), f.Kind, f.Name("k"))
 		n := len(f.Of(rig.Admitted))
 		if err != nil || int(h.Live()) != n || h.Leased != 0 {
-			t.Errorf("suppressed %v: %d settled and %d on lease, %d were admitted; %v", suppressed, h.Live(), h.Leased, n, err)
+			t.Errorf("suppressed %v: %d settled and %d on lease, %d were admitted; %v", suppressed, h.Live(),
+				h.Leased, n, err)
 		}
 		t.Logf("suppressed %v: %d admitted, %d declined, all settled", suppressed, h.Live(), h.Declined)
 	}

@@ -209,7 +209,8 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 				got.Groups, want.Groups = nil, nil
 			}
 			if err != nil || !reflect.DeepEqual(got, want) {
-				t.Fatalf("step %d, window %v, bucket %v, to %+v:\nredis %+v, %v\ntwin  %+v", step, o.Window, o.Bucket, ask, got, err, want)
+				t.Fatalf("step %d, window %v, bucket %v, to %+v:\nredis %+v, %v\ntwin  %+v", step, o.Window,
+					o.Bucket, ask, got, err, want)
 			}
 		}
 		if err := r.Done(); err != nil {
@@ -222,7 +223,8 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 			at := from + rng.Int64N(1+oracle.Now()-from)*rng.Int64N(2)
 			removed, added := commit(t, s, m.span, key, "ha", from, at, was, is)
 			if r, more := twins[key].Commit(m.span, oracle.Now(), from, at, was, is); removed != r || added != more {
-				t.Fatalf("step %d: commit of %d at %d to %d at %d: -%d+%d, want -%d+%d", step, was, from, is, at, removed, added, r, more)
+				t.Fatalf("step %d: commit of %d at %d to %d at %d: -%d+%d, want -%d+%d", step, was, from, is,
+					at, removed, added, r, more)
 			}
 			delete(running, key)
 		}
@@ -262,7 +264,8 @@ func outlivesItsLeases(t *testing.T, text string, w int64) {
 	for i := range int(text[118]) + int(text[119])<<8 {
 		slot := 120 + 43*i
 		if amount, until := number(slot+15), number(slot+22); amount > 0 && number(50) < until+w {
-			t.Errorf("holder %d has %d on lease, charged until %d, and the key is kept until %d", i, amount, until+w, number(50))
+			t.Errorf("holder %d has %d on lease, charged until %d, and the key is kept until %d", i, amount,
+				until+w, number(50))
 		}
 	}
 }

@@ -101,7 +101,8 @@ func errands(rng *rand.Rand, kind string, steps int) (all []errand) {
 		}
 		e.args = append(e.args, "1.5", string(dice))
 		for _, i := range limits {
-			e.args = append(append(e.args, redisproto.SpanArgs(spans[i])...), text([]int64{5, 20, 20, 100}[rng.IntN(4)]))
+			e.args = append(append(e.args, redisproto.SpanArgs(spans[i])...),
+				text([]int64{5, 20, 20, 100}[rng.IntN(4)]))
 		}
 		e.args = append(e.args, runs...)
 		all = append(all, e)
@@ -204,7 +205,8 @@ func TestSeveralLimitsInRuns(t *testing.T) {
 					for j, e := range all {
 						clock.Advance(e.wait.Microseconds())
 						if got := e.run(t, real, kind, prefix); !reflect.DeepEqual(got, want[j]) {
-							t.Fatalf("seed %d, %s, step %d, %+v:\n got %v\nwant %v", seed+i, kind, j, e, got, want[j])
+							t.Fatalf("seed %d, %s, step %d, %+v:\n got %v\nwant %v", seed+i, kind, j, e, got,
+								want[j])
 						}
 					}
 				}

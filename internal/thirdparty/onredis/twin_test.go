@@ -48,7 +48,10 @@ type expectation struct {
 }
 
 // newOracle returns an oracle whose clock starts somewhere; without twins it is only the clock.
-func newOracle(t testing.TB, client redis.UniversalClient, options trypema.Options, suppressed bool, twins map[string]*model.Twin) *oracle {
+func newOracle(
+	t testing.TB, client redis.UniversalClient, options trypema.Options, suppressed bool,
+	twins map[string]*model.Twin,
+) *oracle {
 	options, _ = options.WithDefaults()
 	o := &oracle{span: window.Span{Window: options.Window.Microseconds(), Bucket: options.Bucket.Microseconds()}, twins: twins}
 	o.Clock, o.Clocked = rig.NewClock(goredisconn.New(client))
@@ -59,7 +62,9 @@ func newOracle(t testing.TB, client redis.UniversalClient, options trypema.Optio
 }
 
 // Run implements redislimit.Conn.
-func (o *oracle) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (o *oracle) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	o.Clocked.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) {
 		if err == nil && o.twins != nil && strings.Contains(source, "-- Decides calls under") {
 			o.ask(keys[i], args[i])
@@ -102,7 +107,8 @@ func (o *oracle) askOne(name string, runs []string, dice string) string {
 		if o.law == nil {
 			// All of a run are answered from the state after it.
 			for range max(1, parse(runs[2])) {
-				o.wants[q] = append(o.wants[q], expectation{twin.Absolute(q.capacity, o.Now(), q.n, q.record), false})
+				o.wants[q] = append(o.wants[q],
+					expectation{twin.Absolute(q.capacity, o.Now(), q.n, q.record), false})
 			}
 			continue
 		}
@@ -154,7 +160,9 @@ type event struct {
 	n        uint64
 }
 
-func newAgreement(t *testing.T, client redis.UniversalClient, options trypema.Options, suppressed bool) *redisAgreement {
+func newAgreement(
+	t *testing.T, client redis.UniversalClient, options trypema.Options, suppressed bool,
+) *redisAgreement {
 	o := rig.Patient(t, options)
 	o.Prefix = rig.Unique("twin")
 	oracle := newOracle(t, client, options, suppressed, map[string]*model.Twin{})
@@ -170,7 +178,8 @@ func agreeWithRedis(t *testing.T, client redis.UniversalClient, data []byte) {
 	in := model.Tape{Data: data}
 	var o trypema.Options
 	o.Window = model.Pick(&in, 2*time.Second, 10*time.Second, time.Hour)
-	o.Bucket = max(time.Millisecond, model.Pick(&in, time.Millisecond, o.Window/1000, o.Window/100, o.Window/7, o.Window))
+	o.Bucket = max(time.Millisecond,
+		model.Pick(&in, time.Millisecond, o.Window/1000, o.Window/100, o.Window/7, o.Window))
 	o.HardLimitFactor = model.Pick(&in, 1.5, 1, 1.1, 4)
 	a := newAgreement(t, client, o, model.Pick(&in, false, true))
 	for a.in = in; len(a.in.Data) > 0 && !t.Failed(); {
@@ -250,7 +259,8 @@ func (a *redisAgreement) commit(key string, is uint64) {
 		is = 5 // the twin counts further than Redis
 	}
 	letter := map[bool]string{false: "a", true: "s"}[a.suppressed]
-	removed, added := commit(a.T, redisproto.NewServer(a.oracle), o.span, a.name(key), letter, e.from, e.at, e.n, is)
+	removed, added := commit(a.T, redisproto.NewServer(a.oracle), o.span, a.name(key), letter, e.from, e.at,
+		e.n, is)
 	if r, more := o.twin(a.name(key)).Commit(o.Now(), e.from, e.at, e.n, is); removed != r || added != more {
 		a.Errorf("%+v to %d at %d: -%d+%d, want -%d+%d", e, is, o.Now(), removed, added, r, more)
 	}
@@ -260,10 +270,14 @@ func (a *redisAgreement) commit(key string, is uint64) {
 }
 
 // commit runs commit.lua.
-func commit(t *testing.T, s *redisproto.Server, span window.Span, key, kind string, from, at int64, was, is uint64) (removed, added uint64) {
+func commit(
+	t *testing.T, s *redisproto.Server, span window.Span, key, kind string, from, at int64, was,
+	is uint64) (removed, added uint64,
+) {
 	t.Helper()
 	args := append(redisproto.SpanArgs(span), kind, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
-	args = append(append(args, redisproto.SpanArgs(span)...), strconv.FormatInt(from, 10), strconv.FormatInt(at, 10))
+	args = append(append(args, redisproto.SpanArgs(span)...), strconv.FormatInt(from, 10),
+		strconv.FormatInt(at, 10))
 	pick := func(all *redisproto.Scripts) redisproto.Script { return all.Commit }
 	reply := runScript(t, s, pick, []string{key}, args)
 	r := redisproto.NewReader(reply)
@@ -373,7 +387,8 @@ func (a *redisAgreement) usage(key string, rate trypema.Rate, capacity uint64) {
 func (a *redisAgreement) set(key string, total uint64) {
 	in, o := &a.in, a.oracle
 	keep := model.Pick(in, trypema.Replace, trypema.KeepNewest, trypema.KeepOldest)
-	when := model.Pick(in, trypema.Always(), trypema.Always(), trypema.Less(total), trypema.Greater(total), trypema.NotEqual(total))
+	when := model.Pick(in, trypema.Always(), trypema.Always(), trypema.Less(total), trypema.Greater(total),
+		trypema.NotEqual(total))
 	if in.Next() < 20 {
 		total = 0
 	}

@@ -26,7 +26,8 @@ func TestPages(t *testing.T) {
 	chromium := browser(t)
 	npm, node := program(t, "npm"), program(t, "node")
 	install(t, npm)
-	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t, "./cmd/trypema"), "BENCH="+build(t, "./internal/bench"))
+	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t, "./cmd/trypema"),
+		"BENCH="+build(t, "./internal/bench"))
 	for _, file := range []string{"demo.test.js", "report.test.js"} {
 		t.Run(strings.TrimSuffix(file, ".test.js"), func(t *testing.T) { look(t, node, file, env) })
 	}
@@ -178,7 +179,8 @@ func look(t *testing.T, node, file string, env []string) {
 	}
 	ended := errors.Join(lines.Err(), c.Wait())
 	if tests == 0 || ended != nil && failed == 0 {
-		t.Errorf("%s: %d tests, and node says: %v\n%s\n%s", file, tests, ended, strings.Join(rest, "\n"), &stderr)
+		t.Errorf("%s: %d tests, and node says: %v\n%s\n%s", file, tests, ended, strings.Join(rest, "\n"),
+			&stderr)
 	} else if t.Failed() {
 		t.Logf("%s\n%s", strings.Join(rest, "\n"), &stderr)
 	}

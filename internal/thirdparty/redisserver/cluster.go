@@ -137,7 +137,8 @@ func (c *Cluster) Move(ctx context.Context, slot int, to *Server, pause func()) 
 			break
 		}
 		c.migrating.Lock()
-		err = from.client.Do(ctx, "MIGRATE", "127.0.0.1", to.server.Port(), "", 0, patience.Milliseconds(), "KEYS", keys[0]).Err()
+		err = from.client.Do(ctx, "MIGRATE", "127.0.0.1", to.server.Port(), "", 0, patience.Milliseconds(),
+			"KEYS", keys[0]).Err()
 		c.migrating.Unlock()
 		if err != nil {
 			return err

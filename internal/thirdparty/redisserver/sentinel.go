@@ -89,7 +89,8 @@ func (w *Watched) complete() error {
 				return err
 			}
 			of := master.Val()
-			if of["num-slaves"] != "1" || of["num-other-sentinels"] != strconv.Itoa(len(w.Sentinels)-1) || of["flags"] != "master" {
+			if of["num-slaves"] != "1" || of["num-other-sentinels"] != strconv.Itoa(len(w.Sentinels)-1) ||
+				of["flags"] != "master" {
 				return fmt.Errorf("%s says %v", s.Addr(), of)
 			}
 			return nil

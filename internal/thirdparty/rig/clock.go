@@ -25,7 +25,9 @@ type Clocked struct {
 }
 
 // Run implements redislimit.Conn.
-func (c Clocked) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (c Clocked) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	s := clocked(script, sha1)
 	now := strconv.FormatInt(c.Time(), 10)
 	timed := make([][]string, len(args))
@@ -136,7 +138,9 @@ func (b *Bridge) Conn() redislimit.Conn {
 func (b *Bridge) OneServer() bool { return b.conn.OneServer() }
 
 // Run implements redislimit.Conn.
-func (b *Bridge) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (b *Bridge) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	r := &trip{
 		script: script, sha1: sha1, keys: keys, args: args,
 		replies: make([][]any, len(keys)), errs: make([]error, len(keys)),
@@ -162,7 +166,9 @@ type Far struct {
 }
 
 // Run implements redislimit.Conn.
-func (f Far) Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (f Far) Run(
+	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
 	time.Sleep(f.Delay / 2)
 	f.Conn.Run(ctx, script, sha1, keys, args, func(i int, reply []any, err error) { replies[i], errs[i] = reply, err })

@@ -11,7 +11,8 @@ import (
 // Header is what the window of a key says of itself in Redis. internal/redisproto/lua/load.lua has the
 // layout.
 type Header struct {
-	Counted  uint64 // all that was admitted since the key began, or since it was idle for a window; of Hybrid: since it began
+	// all that was admitted since the key began, or since it was idle for a window; of Hybrid: since it began
+	Counted  uint64
 	Gone     uint64 // of that, what has expired
 	Declined uint64 // in the window
 	Leased   uint64 // by all holders

@@ -26,7 +26,8 @@ func TestFewest(t *testing.T) {
 		log := func() (log []anywindow.Admission) {
 			for range rng.IntN(30) {
 				from := start.Add(time.Duration(rng.IntN(50)))
-				log = append(log, anywindow.Admission{From: from, To: from.Add(time.Duration(rng.IntN(10))), Cost: rng.Uint64N(4)})
+				log = append(log,
+					anywindow.Admission{From: from, To: from.Add(time.Duration(rng.IntN(10))), Cost: rng.Uint64N(4)})
 			}
 			return log
 		}
@@ -59,7 +60,8 @@ func TestBridge(t *testing.T) {
 			if err != nil || !d.Allowed {
 				t.Fatalf("hour %d: %+v, %v", i, d, err)
 			}
-			if d, err = l.Allow(t.Context(), "k", trypema.PerHour(10)); err != nil || d.Allowed || d.RetryAfter != time.Hour {
+			if d, err = l.Allow(t.Context(), "k", trypema.PerHour(10)); err != nil || d.Allowed ||
+				d.RetryAfter != time.Hour {
 				t.Fatalf("hour %d: %+v, %v", i, d, err)
 			}
 			time.Sleep(d.RetryAfter)

@@ -83,7 +83,8 @@ func newFleet(addr string, churn float64) (*fleet, error) {
 	f.closes = append(f.closes, remote.Close)
 	f.add("redis", churn/8, remote)
 
-	ro.OnFailure = redislimit.FailClosed // several instances pass the limit at the edges of an outage with FailLocal, one does not
+	// several instances pass the limit at the edges of an outage with FailLocal, one does not
+	ro.OnFailure = redislimit.FailClosed
 	var hybrids []provider
 	for range instances {
 		p, err := hybridlimit.New(conn(), hybridlimit.Options{Options: ro})
@@ -186,7 +187,8 @@ func (l *lane) run(ctx context.Context) {
 		all.Go(func() { f(rand.New(rand.NewPCG(seed, 0))) })
 	}
 	l.hot = l.watch("hot", hotCapacity)
-	steady, ends, onOff, first := l.watch("poisson", 200), l.watch("bursts", 100), l.watch("on-off", 100), l.watch("zipf:0", 40)
+	steady, ends, onOff, first := l.watch("poisson", 200), l.watch("bursts", 100), l.watch("on-off",
+		100), l.watch("zipf:0", 40)
 	for i := range uint64(2) { // always twice its limit
 		caller(i, func(rng *rand.Rand) {
 			pace(ctx, func(time.Time) float64 { return hotCapacity }, nil, func() { l.call(rng, l.hot, "hot", hotCapacity, 1) })

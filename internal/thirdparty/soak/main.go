@@ -42,7 +42,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the end
 	var c command
-	kong.Parse(&c, kong.Description("Soak all six limiters, and judge what must hold for as long as a process lives."))
+	kong.Parse(&c,
+		kong.Description("Soak all six limiters, and judge what must hold for as long as a process lives."))
 	if err := c.run(ctx, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
@@ -174,6 +175,7 @@ func (c *command) write(w io.Writer, out *result) error {
 		_, err = fmt.Fprintln(w, string(text))
 		return err
 	}
-	fmt.Fprintf(w, "%.0f s, %d calls, %d new keys, %d faults, the machine stood still %d times\n\n", out.Seconds, out.Calls, out.NewKeys, out.Faults, out.Stalls)
+	fmt.Fprintf(w, "%.0f s, %d calls, %d new keys, %d faults, the machine stood still %d times\n\n",
+		out.Seconds, out.Calls, out.NewKeys, out.Faults, out.Stalls)
 	return table(w, out.Rules)
 }

@@ -75,9 +75,11 @@ func drawPanel(out *bytes.Buffer, title string, curves []curve, samples []sample
 	}
 	const right, bottom = panelWide - margin, panelHigh - margin
 	text := func(x, y int, anchor, color, what string) {
-		fmt.Fprintf(out, `<text x="%d" y="%d" text-anchor="%s" fill="%s">%s</text>`+"\n", x, y, anchor, color, html.EscapeString(what))
+		fmt.Fprintf(out, `<text x="%d" y="%d" text-anchor="%s" fill="%s">%s</text>`+"\n", x, y, anchor, color,
+			html.EscapeString(what))
 	}
-	fmt.Fprintf(out, `<path d="M%d %dV%dH%d" fill="none" stroke="black"/>`+"\n", marginLeft, margin, bottom, right)
+	fmt.Fprintf(out, `<path d="M%d %dV%dH%d" fill="none" stroke="black"/>`+"\n", marginLeft, margin, bottom,
+		right)
 	text(marginLeft, margin-10, "start", "black", title)
 	text(marginLeft-4, margin+4, "end", "black", fmt.Sprintf("%.4g", highest))
 	text(marginLeft-4, bottom, "end", "black", "0")
@@ -93,7 +95,8 @@ func drawPanel(out *bytes.Buffer, title string, curves []curve, samples []sample
 				pen = "M"
 				continue
 			}
-			fmt.Fprintf(out, "%s%.1f %.1f", pen, marginLeft+(right-marginLeft)*s.Seconds/longest, bottom-(bottom-margin)*y/highest)
+			fmt.Fprintf(out, "%s%.1f %.1f", pen, marginLeft+(right-marginLeft)*s.Seconds/longest,
+				bottom-(bottom-margin)*y/highest)
 			pen = "L"
 		}
 		fmt.Fprintln(out, `"/>`)

@@ -163,7 +163,8 @@ func (r *run) counted() (rules []rule) {
 		if l.err != nil {
 			wrong.Note = l.err.Error()
 		}
-		strange := judge("fallbacks without a fault", l.String(), float64(unexplained(l.strange, r.periods)), "=", 0)
+		strange := judge("fallbacks without a fault", l.String(), float64(unexplained(l.strange, r.periods)),
+			"=", 0)
 		strange.Note = fmt.Sprintf("%d in all", l.fallbacks)
 		l.mu.Unlock()
 		rules = append(rules, wrong)

@@ -58,7 +58,8 @@ func TestSoak(t *testing.T) {
 			break
 		}
 		if took > time.Minute {
-			t.Fatalf("%d faults, %d samples, %d new keys, %d calls, %d rules", r.Faults, len(r.Samples), r.NewKeys, r.Calls, len(r.Rules))
+			t.Fatalf("%d faults, %d samples, %d new keys, %d calls, %d rules", r.Faults, len(r.Samples),
+				r.NewKeys, r.Calls, len(r.Rules))
 		}
 	}
 }
@@ -269,7 +270,8 @@ func TestTableAndHost(t *testing.T) {
 	}
 	t.Setenv("REDIS_SERVER", "no-such-program")
 	c := command{For: time.Second, Faults: time.Second}
-	if err := c.run(t.Context(), io.Discard, io.Discard); err == nil || errors.Is(err, errBroken) || !strings.Contains(err.Error(), "no-such-program") {
+	if err := c.run(t.Context(), io.Discard, io.Discard); err == nil || errors.Is(err, errBroken) ||
+		!strings.Contains(err.Error(), "no-such-program") {
 		t.Error(err)
 	}
 }

@@ -140,7 +140,8 @@ func steady(samples []sample, lanes []*lane) (rules []rule) {
 		{"memory, MB", "Redis", 1.1, 1, func(s sample) float64 { return s.RedisMB }},
 		{"keys", "Redis", 1.1, 200, func(s sample) float64 { return s.RedisKeys }},
 	} {
-		rules = append(rules, flat(quantity.name, quantity.where, of(quantity.of), quantity.factor, quantity.more))
+		rules = append(rules,
+			flat(quantity.name, quantity.where, of(quantity.of), quantity.factor, quantity.more))
 	}
 	for i, l := range lanes {
 		rules = append(rules,
@@ -164,7 +165,8 @@ func bound(lanes []*lane) (rules []rule) {
 			most, _ := w.fullest()
 			r := judge("most in any window", l.String(), float64(most), "≤", float64(w.bound))
 			r.Note = w.key
-			if worst.Name == "" || r.Verdict == fail || worst.Verdict != fail && r.Value/r.Bound > worst.Value/worst.Bound {
+			if worst.Name == "" || r.Verdict == fail || worst.Verdict != fail &&
+				r.Value/r.Bound > worst.Value/worst.Bound {
 				worst = r
 			}
 		}

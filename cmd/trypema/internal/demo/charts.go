@@ -127,9 +127,12 @@ func (c chart) svg(series []sample) string {
 		return top + (c.height-top-bottom)*(1-part)
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" font-family="sans-serif" font-size="%d">`, c.width, c.height, size)
+	fmt.Fprintf(&out,
+		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" font-family="sans-serif" font-size="%d">`,
+		c.width, c.height, size)
 	line := func(x1, y1, x2, y2 float64) {
-		fmt.Fprintf(&out, `<path style="stroke:var(--line);stroke-width:0.5" d="M%.1f %.1fL%.1f %.1f"/>`, x1, y1, x2, y2)
+		fmt.Fprintf(&out, `<path style="stroke:var(--line);stroke-width:0.5" d="M%.1f %.1fL%.1f %.1f"/>`, x1,
+			y1, x2, y2)
 	}
 	label := func(x, y float64, anchor, text string) {
 		if text != "" {
@@ -149,7 +152,9 @@ func (c chart) svg(series []sample) string {
 		if len(points) == 0 {
 			continue
 		}
-		fmt.Fprintf(&out, `<polyline style="fill:none;stroke:var(--%s);stroke-width:%g;stroke-dasharray:%s" points="`, curve.colour, curve.width, curve.dashes)
+		fmt.Fprintf(&out,
+			`<polyline style="fill:none;stroke:var(--%s);stroke-width:%g;stroke-dasharray:%s" points="`,
+			curve.colour, curve.width, curve.dashes)
 		for _, p := range points {
 			fmt.Fprintf(&out, "%.1f,%.1f ", x(p.x), y(p.y))
 		}

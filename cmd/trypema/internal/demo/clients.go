@@ -81,7 +81,7 @@ func client(ctx context.Context, c *http.Client, url string, perSecond float64) 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for calls := poisson.New(perSecond); ; {
-		timer.Reset(calls.Due() - time.Since(start))
+		timer.Reset(max(calls.Due()-time.Since(start), 1))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:

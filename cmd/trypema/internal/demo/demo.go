@@ -35,9 +35,10 @@ type Command struct {
 	Open            bool           `default:"true" negatable:"" help:"Open the page in a browser, when there is one."`
 
 	// For tests.
-	web   *web                                                   // nil for loopback
-	open  func(trypema.Options) ([]instance, store.Where, error) // nil for the instances that the flags name
-	redis backend                                                // of the page; nil for the server that the flags name
+	web  *web                                                   // nil for loopback
+	open func(trypema.Options) ([]instance, store.Where, error) // nil for the instances that the flags name
+	// of the page; nil for the server that the flags name
+	redis backend
 }
 
 // Help is the text of trypema demo --help.
@@ -183,7 +184,8 @@ func (c *Command) limits(server *store.Server, s *setup) (instances []instance, 
 		instances, s.where, err = c.open(o)
 		return instances, nothing, err
 	case server != nil:
-		limits, err := server.Limits(c.Provider, redislimit.Options{Options: o, Timeout: timeout(server, embeddedTimeout)})
+		limits, err := server.Limits(c.Provider,
+			redislimit.Options{Options: o, Timeout: timeout(server, embeddedTimeout)})
 		if err != nil {
 			return nil, nothing, err
 		}
@@ -211,8 +213,9 @@ type traffic struct {
 	servers servers
 	routes  []*route
 	end     context.CancelFunc
-	done    chan struct{} // closed when the clients have ended; after that the fields below and routes[…].sent are complete
-	took    time.Duration // how long load was offered
+	// closed when the clients have ended; after that the fields below and routes[…].sent are complete
+	done chan struct{}
+	took time.Duration // how long load was offered
 }
 
 // start opens a server for each instance and lets the clients loose, until the duration is over or ctx ends.

@@ -154,7 +154,8 @@ func TestDemo(t *testing.T) {
 						server := fakeredis.New()
 						server.Delay = time.Millisecond
 						for range tt.where.Instances {
-							i, err := instanceOf(tt.where.Provider, server, redislimit.Options{Options: o, Instances: tt.where.Instances})
+							i, err := instanceOf(tt.where.Provider, server,
+								redislimit.Options{Options: o, Instances: tt.where.Instances})
 							if err != nil {
 								return nil, tt.where, err
 							}
@@ -184,7 +185,8 @@ func TestDemo(t *testing.T) {
 					if x.Offered != x.Admitted+x.Declined || x.Fallback+x.Errors+x.Failed+x.Skipped+x.Late > 0 {
 						t.Errorf("unexpected sums: %+v", x)
 					}
-					if least := x.Capacity * 9 / 10; x.LargestAnyWindow < least { // more than twice as much was offered
+					// more than twice as much was offered
+					if least := x.Capacity * 9 / 10; x.LargestAnyWindow < least {
 						t.Errorf("%s: %d in the fullest window, want %d", x.Route, x.LargestAnyWindow, least)
 					}
 				}
@@ -336,9 +338,11 @@ func TestGuardAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := fake{allow: func() (trypema.Decision, error) { return tt.decision, nil }}
 			w := httptest.NewRecorder()
-			guard(l, 1, newMeter(time.Second, 1))(w, httptest.NewRequest(http.MethodGet, "/absolute", http.NoBody))
+			guard(l, 1, newMeter(time.Second, 1))(w,
+				httptest.NewRequest(http.MethodGet, "/absolute", http.NoBody))
 			if w.Code != tt.status || w.Header().Get("Retry-After") != tt.retryAfter {
-				t.Errorf("got %d with Retry-After %q, want %d with %q", w.Code, w.Header().Get("Retry-After"), tt.status, tt.retryAfter)
+				t.Errorf("got %d with Retry-After %q, want %d with %q", w.Code, w.Header().Get("Retry-After"),
+					tt.status, tt.retryAfter)
 			}
 		})
 	}

@@ -74,7 +74,8 @@ func (k knobs) wrong() *knobError {
 	case !slices.Contains(shapes, k.Shape):
 		return bad("shape", strconv.Quote(k.Shape), "one of "+strings.Join(shapes, ", "))
 	case k.Limit*k.Load > mostCalls:
-		return bad("load", k.Load, fmt.Sprintf("at most %.3g with a limit of %v: %d calls per second", mostCalls/k.Limit, k.Limit, mostCalls))
+		return bad("load", k.Load,
+			fmt.Sprintf("at most %.3g with a limit of %v: %d calls per second", mostCalls/k.Limit, k.Limit, mostCalls))
 	case k.Bucket > 1000*k.Window:
 		return bad("bucket", k.Bucket, fmt.Sprintf("at most the window (%v s)", k.Window))
 	case k.Paused < 0 || k.Paused > k.Instances:

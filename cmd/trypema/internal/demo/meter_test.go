@@ -58,7 +58,8 @@ func TestMeterReading(t *testing.T) {
 		if r.elapsed != 3*time.Second || r.total != (tally{150, 101}) {
 			t.Errorf("after %v: %+v", r.elapsed, r.total)
 		}
-		if r.settled != (tally{51, 101}) || r.settledTook != 2*time.Second { // the decision at the very end of the window is settled
+		// the decision at the very end of the window is settled
+		if r.settled != (tally{51, 101}) || r.settledTook != 2*time.Second {
 			t.Errorf("settled: %+v in %v", r.settled, r.settledTook)
 		}
 		if r.stalled != 500*time.Millisecond {

@@ -155,7 +155,8 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 	mux.HandleFunc("POST /knobs", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {
-			answerJSON(w, http.StatusRequestEntityTooLarge, knobError{"", fmt.Sprintf("that is longer than %d bytes", maxBody)})
+			answerJSON(w, http.StatusRequestEntityTooLarge,
+				knobError{"", fmt.Sprintf("that is longer than %d bytes", maxBody)})
 			return
 		}
 		k, wrong := s.turn(body)
@@ -168,7 +169,9 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 	own := http.NewCrossOriginProtection().Handler(mux) // pages of others do not turn knobs
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:") // SVG has styles in it
+		// SVG has styles in it
+		h.Set("Content-Security-Policy",
+			"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:")
 		h.Set("Cache-Control", "no-store")
 		own.ServeHTTP(w, r)
 	})
@@ -231,7 +234,9 @@ func (s *stage) table(w io.Writer) error {
 		})
 	}
 	defer fmt.Fprintln(w, " ¹ since the limit or the load was changed last; of what was decided with Redis, where it is needed")
-	return screen.Table(w, []string{"", "admitted", "declined", "fallback", "errors", "most in any window ¹", "longest pause ¹", "p99"}, rows)
+	return screen.Table(w,
+		[]string{"", "admitted", "declined", "fallback", "errors", "most in any window ¹", "longest pause ¹", "p99"},
+		rows)
 }
 
 // judge returns an error for each guarantee that was broken.

@@ -98,7 +98,8 @@ func (t *traffic) report() report {
 			out.Warnings = append(out.Warnings, r.path+": "+r.sent.excuse())
 		}
 		if r.sent.failed > 0 {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %d requests failed, the first with: %v", r.path, r.sent.failed, r.sent.firstFail))
+			out.Warnings = append(out.Warnings,
+				fmt.Sprintf("%s: %d requests failed, the first with: %v", r.path, r.sent.failed, r.sent.firstFail))
 		}
 	}
 	for _, f := range out.Guarantees {

@@ -157,7 +157,8 @@ func (p page) turn(body string) (status int, said map[string]any) {
 // until watches until what is seen is as wanted.
 func (p page) until(what string, ok func(v stageView) bool) stageView {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), 5*time.Minute) // on a machine that is busy; mostly it takes a second
+	// on a machine that is busy; mostly it takes a second
+	ctx, cancel := context.WithTimeout(p.Context(), 5*time.Minute)
 	defer cancel()
 	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/events", http.NoBody)
 	response, err := p.client.Do(request)
@@ -206,7 +207,8 @@ func (v stageView) lane(id string) laneView {
 func near(perSecond float64) func(stageView) bool {
 	return func(v stageView) bool {
 		for _, l := range v.Lanes {
-			if smooth := strings.HasSuffix(l.ID, suppressed); smooth && (l.Admitted < 0.7*perSecond || l.Admitted > 1.3*perSecond) {
+			if smooth := strings.HasSuffix(l.ID, suppressed); smooth &&
+				(l.Admitted < 0.7*perSecond || l.Admitted > 1.3*perSecond) {
 				return false
 			}
 		}
@@ -234,7 +236,8 @@ func TestPage(t *testing.T) {
 					t.Errorf("%s: %s is %.80q: %v", l.ID, name, svg, err)
 				}
 			}
-			if len(l.Clients) != 5 || len(l.Answers) == 0 || !strings.Contains(l.Answers[0].Headers, "X-RateLimit-Limit: 60") {
+			if len(l.Clients) != 5 || len(l.Answers) == 0 ||
+				!strings.Contains(l.Answers[0].Headers, "X-RateLimit-Limit: 60") {
 				t.Errorf("%s: %+v, %+v", l.ID, l.Clients, l.Answers)
 			}
 			if l.Fallback+l.Failed+l.Skipped > 0 {
@@ -278,18 +281,21 @@ func TestPage(t *testing.T) {
 			}
 			return true
 		})
-		if status, said := p.turn(`{"window": 3, "instances": 3, "delay": 20}`); status != http.StatusOK || said["paused"] != 0.0 {
+		if status, said := p.turn(`{"window": 3, "instances": 3, "delay": 20}`); status != http.StatusOK ||
+			said["paused"] != 0.0 {
 			t.Errorf("%d: %v", status, said)
 		}
 		p.until("all at the limit, with new providers", func(v stageView) bool { return near(12)(v) && v.Lanes[0].Capacity == 36 })
 
-		if status, said := p.turn(`{"limit": 1e9}`); status != http.StatusBadRequest || said["error"] != "limit is 1e+09; it must be from 1 to 200" {
+		if status, said := p.turn(`{"limit": 1e9}`); status != http.StatusBadRequest ||
+			said["error"] != "limit is 1e+09; it must be from 1 to 200" {
 			t.Errorf("%d: %v", status, said)
 		}
 		if status, _ := p.turn(`{"shape": "` + strings.Repeat("x", maxBody) + `"}`); status != http.StatusRequestEntityTooLarge {
 			t.Errorf("a long body: %d", status)
 		}
-		foreign, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/knobs", strings.NewReader(`{"limit": 50}`))
+		foreign, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/knobs",
+			strings.NewReader(`{"limit": 50}`))
 		foreign.Header.Set("Sec-Fetch-Site", "cross-site")
 		response, err := p.client.Do(foreign)
 		if err != nil {
@@ -386,7 +392,8 @@ func TestBrokenBound(t *testing.T) {
 		}
 		l.meter.decided(l.meter.clock(), 0, true, false)
 	}
-	if v := s.view(less, false); v.Lanes[0].Held || s.judge() == nil || s.judge().Error() != "redis, absolute: 101 in the fullest window of 2s, at most 100 allowed" {
+	if v := s.view(less, false); v.Lanes[0].Held || s.judge() == nil ||
+		s.judge().Error() != "redis, absolute: 101 in the fullest window of 2s, at most 100 allowed" {
 		t.Errorf("%+v, %v", v.Lanes[0], s.judge())
 	}
 }

@@ -157,7 +157,8 @@ func settledRate(s setup, r *route, m reading) finding {
 	running := 1 - m.stalled.Seconds()/seconds
 	least, most := limit*running*(1-promised-noise), limit*(1+promised+noise)
 	f.AtLeast, f.AtMost = &least, &most
-	f.Note = fmt.Sprintf("limit %s ± %.0f%% promised ± %.1f%% for Poisson noise (%dσ)", screen.PerSecond(limit), 100*promised, 100*noise, noiseSigmas)
+	f.Note = fmt.Sprintf("limit %s ± %.0f%% promised ± %.1f%% for Poisson noise (%dσ)",
+		screen.PerSecond(limit), 100*promised, 100*noise, noiseSigmas)
 	if m.stalled > 0 {
 		f.Note += fmt.Sprintf("; less for %s without any call", screen.Duration(m.stalled))
 	}

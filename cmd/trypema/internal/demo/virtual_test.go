@@ -147,7 +147,9 @@ func (r *virtualRoad) OneServer() bool          { return true }
 
 var errRefused = errors.New("connection refused")
 
-func (r *virtualRoad) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (r *virtualRoad) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	if err := r.pass(ctx); err != nil {
 		for i := range keys {
 			answer(i, nil, err)
@@ -173,6 +175,9 @@ func (r *virtualRoad) pass(ctx context.Context) error {
 				return ctx.Err()
 			}
 			continue
+		}
+		if delay == 0 {
+			return nil
 		}
 		select {
 		case <-time.After(delay):

@@ -49,7 +49,8 @@ func TestSameMessages(t *testing.T) {
 		t.Run(args, func(t *testing.T) {
 			for run := range explore.Runs(1, 20) {
 				seed := explore.Seed(t) + uint64(run)
-				s, err := command(t, fmt.Sprintf("--window 5s --duration 15s --seed %d %s", seed%(1<<31), args)).resolve()
+				s, err := command(t,
+					fmt.Sprintf("--window 5s --duration 15s --seed %d %s", seed%(1<<31), args)).resolve()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,7 +58,8 @@ func TestSameMessages(t *testing.T) {
 				lived, simulated := h.live(t), h.simulate(t)
 				for i := range max(len(lived), len(simulated)) {
 					if i >= len(lived) || i >= len(simulated) || !reflect.DeepEqual(lived[i], simulated[i]) {
-						t.Fatalf("seed %d, message %d of %d and %d\nhybridlimit sends %s\nthe simulator   %s", seed, i, len(lived), len(simulated), at(lived, i), at(simulated, i))
+						t.Fatalf("seed %d, message %d of %d and %d\nhybridlimit sends %s\nthe simulator   %s",
+							seed, i, len(lived), len(simulated), at(lived, i), at(simulated, i))
 					}
 				}
 				if len(lived) < 20 {
@@ -238,7 +240,9 @@ type wire struct {
 var errLost = errors.New("lost")
 
 // Run implements redislimit.Conn.
-func (w *wire) Run(ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error)) {
+func (w *wire) Run(
+	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
+) {
 	w.mu.Lock()
 	now := int64(time.Since(w.origin))
 	for i := range keys {

@@ -252,13 +252,15 @@ func (s settings) String() string {
 		trouble = append(trouble, fmt.Sprintf("%.4g%% of messages lost", 100*s.Loss))
 	}
 	if s.OutageFor > 0 {
-		trouble = append(trouble, fmt.Sprintf("no Redis from %gs for %gs, policy %s", s.OutageAt/1000, s.OutageFor/1000, s.Policy))
+		trouble = append(trouble,
+			fmt.Sprintf("no Redis from %gs for %gs, policy %s", s.OutageAt/1000, s.OutageFor/1000, s.Policy))
 	}
 	if s.DieAt > 0 {
 		trouble = append(trouble, fmt.Sprintf("the first killed at %gs", s.DieAt/1000))
 	}
 	if s.PauseFor > 0 {
-		trouble = append(trouble, fmt.Sprintf("the first paused at %gs for %gs", s.PauseAt/1000, s.PauseFor/1000))
+		trouble = append(trouble,
+			fmt.Sprintf("the first paused at %gs for %gs", s.PauseAt/1000, s.PauseFor/1000))
 	}
 	if len(trouble) > 0 {
 		text += ";\n" + strings.Join(trouble, ";\n")
@@ -384,6 +386,8 @@ func (n *nodes) table(w io.Writer) error {
 		{"nodes of Redis", some(n.Nodes)},
 		{"nodes for a million decisions a second", some(n.PerMillion)},
 	})
-	fmt.Fprintf(w, " ⁵ by the number of keys, and %v of a node for a settlement (an assumption),\n   each node used to %.0f%%\n", time.Duration(n.SettleCost), 100*n.Use)
+	fmt.Fprintf(w,
+		" ⁵ by the number of keys, and %v of a node for a settlement (an assumption),\n   each node used to %.0f%%\n",
+		time.Duration(n.SettleCost), 100*n.Use)
 	return err
 }

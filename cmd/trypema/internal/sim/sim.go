@@ -119,7 +119,8 @@ type setup struct {
 func (c *Command) resolve() (setup, error) {
 	limit := flags.Limit{Rate: c.Rate, Window: c.Window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
 	options, capacity, err := limit.Resolve()
-	hybrid, _ := hybridlimit.Options{Options: redislimit.Options{Options: options}}.WithDefaults() // err has been seen to
+	// err has been seen to
+	hybrid, _ := hybridlimit.Options{Options: redislimit.Options{Options: options}}.WithDefaults()
 	interval, duration, skew := hybrid.SyncInterval, defaultWindows*c.Window, -1.0
 	if c.SyncInterval != nil {
 		interval = *c.SyncInterval

@@ -56,7 +56,8 @@ func simulate(t *testing.T, args string) report {
 		}
 	}
 	if r.Undecided != waiting || r.Admitted == 0 {
-		t.Errorf("%d of %d calls are undecided, but %d wait; %d were admitted", r.Undecided, r.Offered, waiting, r.Admitted)
+		t.Errorf("%d of %d calls are undecided, but %d wait; %d were admitted", r.Undecided, r.Offered,
+			waiting, r.Admitted)
 	}
 	return r
 }
@@ -143,9 +144,11 @@ func TestPromises(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
 			r := simulate(t, seeded(t, tt.args))
-			t.Logf("use %.3f, ÷ reference %.3f, fullest %.3f, waited %.4f", *r.Use, *r.AdmittedToReference, r.FullestRatio, *r.WaitedSettled)
+			t.Logf("use %.3f, ÷ reference %.3f, fullest %.3f, waited %.4f", *r.Use, *r.AdmittedToReference,
+				r.FullestRatio, *r.WaitedSettled)
 			if !r.OK || !r.Judged || uint64(r.Fullest) > r.Bound {
-				t.Errorf("%d in a window, which may hold %d; judged: %v, ok: %v", r.Fullest, r.Bound, r.Judged, r.OK)
+				t.Errorf("%d in a window, which may hold %d; judged: %v, ok: %v", r.Fullest, r.Bound,
+					r.Judged, r.OK)
 			}
 			if *r.Use < tt.use {
 				t.Errorf("use %.3f, want %v", *r.Use, tt.use)
@@ -162,9 +165,11 @@ func TestPromises(t *testing.T) {
 			if !smooth.MatchString(tt.args) {
 				return
 			}
-			t.Logf("variation %.3f, by chance %.3f, pauses %vms, settled %vms", *r.Variation, *r.VariationChance, *r.Pause, *r.PauseSettled)
+			t.Logf("variation %.3f, by chance %.3f, pauses %vms, settled %vms", *r.Variation,
+				*r.VariationChance, *r.Pause, *r.PauseSettled)
 			if *r.Variation > .45 || *r.PauseSettled > 300 || *r.Pause > 500 {
-				t.Errorf("variation %.3f, longest pause %vms, settled %vms", *r.Variation, *r.Pause, *r.PauseSettled)
+				t.Errorf("variation %.3f, longest pause %vms, settled %vms", *r.Variation, *r.Pause,
+					*r.PauseSettled)
 			}
 		})
 	}
@@ -197,7 +202,8 @@ func TestCallsDoNotDependOnTheNetwork(t *testing.T) {
 	a := simulate(t, "--load 1.2 --rate 30 --keys 3 --duration 30s")
 	b := simulate(t, "--load 1.2 --rate 30 --keys 3 --duration 30s --loss 0.1 --delay 7ms --instances 8")
 	if a.Offered != b.Offered || *a.FirstCalls != *b.FirstCalls {
-		t.Errorf("%d calls, %v of them to the first instance, and %d, %v", a.Offered, *a.FirstCalls, b.Offered, *b.FirstCalls)
+		t.Errorf("%d calls, %v of them to the first instance, and %d, %v", a.Offered, *a.FirstCalls,
+			b.Offered, *b.FirstCalls)
 	}
 }
 
@@ -306,7 +312,8 @@ func printed(ctx context.Context, t *testing.T, args string) (d document, text s
 func TestJSON(t *testing.T) {
 	one, _ := printed(t.Context(), t, "--load 2 --rate 20 --keys 2 --json")
 	many, _ := printed(t.Context(), t, "--load 2 --rate 20 --keys 2 --json --scale-keys 1e6 --settle-cost 16us")
-	if !one.OK || one.Interrupted || one.Use == nil || one.Fullest == 0 || one.Settings.SyncInterval != 50 || one.Elapsed != 60_000 {
+	if !one.OK || one.Interrupted || one.Use == nil || one.Fullest == 0 || one.Settings.SyncInterval != 50 ||
+		one.Elapsed != 60_000 {
 		t.Errorf("%+v", one)
 	}
 	if one.Nodes.Cost != 8000 || one.Nodes.Keys != 2 || many.Nodes.Keys != 1e6 {

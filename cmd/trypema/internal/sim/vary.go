@@ -32,7 +32,9 @@ var varying = map[string]func(c *Command, text string) error{
 
 func number64(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
 
-func setter[T any](rule string, parse func(string) (T, error), field func(*Command) *T) func(*Command, string) error {
+func setter[T any](
+	rule string, parse func(string) (T, error), field func(*Command) *T) func(*Command, string,
+) error {
 	return func(c *Command, text string) error {
 		v, err := parse(text)
 		if err != nil {
@@ -95,7 +97,8 @@ func (c comparison) table(w io.Writer) error {
 	}
 	first := c.Runs[0]
 	fmt.Fprintf(w, "%s\nthat is the first line; the others differ in %s\n", first.Settings, c.Varied)
-	err := screen.Table(w, []string{c.Varied, "use", "ref ¹", "any ²", "waits ³", "per s ⁴", "a call", "nodes ⁵"}, rows)
+	err := screen.Table(w,
+		[]string{c.Varied, "use", "ref ¹", "any ²", "waits ³", "per s ⁴", "a call", "nodes ⁵"}, rows)
 	fmt.Fprintln(w, "   use: admitted ÷ limit; all but ¹ and ² without the first window")
 	fmt.Fprintln(w, " ¹ admitted ÷ that of", first.footnote())
 	fmt.Fprintln(w, " ² most in any window of any key, over all instances ÷ C")

@@ -188,7 +188,8 @@ func (w *world) serve(x *exchange) {
 	}
 	w.meter.settled(w.now, len(x.messages))
 	for _, m := range x.messages {
-		x.answers = append(x.answers, w.keys[m.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.farLife, m.Message))
+		x.answers = append(x.answers,
+			w.keys[m.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.farLife, m.Message))
 	}
 	if !w.link.loses(x) {
 		x.from.after(w.link.trip(x), event{kind: reply, exchange: x})
