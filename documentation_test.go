@@ -87,7 +87,10 @@ func documented(t *testing.T, dir string) *doc.Package {
 	return p
 }
 
-var forOthers = []string{"Error", "Unwrap", "RoundTrip", "Conn.Run", "NodeConn.Node", "MultiProvider.Absolute", "MultiProvider.Suppressed", "MultiProvider.Multi"}
+var forOthers = []string{
+	"Error", "Unwrap", "RoundTrip", "Conn.Run", "NodeConn.Node", "Provider.Absolute", "Provider.Suppressed",
+	"MultiProvider.Multi",
+}
 
 // withoutExample names the functions and methods of a package that have no example.
 func withoutExample(p *doc.Package) (missing []string) {

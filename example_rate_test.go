@@ -52,8 +52,9 @@ func ExampleRate_Capacity() {
 		fmt.Println(c)
 	}
 	// Output:
-	// 25 trypema: rate is 0.025 per second, less than one event in a window of 10s; raise the rate or
-	// lengthen Options.Window trypema: rate is -0.0002777777777777778 per second; it must be above 0
+	// 25
+	// trypema: rate is 0.025 per second, less than one event in a window of 10s; raise the rate or lengthen Options.Window
+	// trypema: rate is -0.0002777777777777778 per second; it must be above 0
 }
 
 // The rate belongs to the call. Who pays is not held up, but still counted.

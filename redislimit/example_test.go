@@ -142,8 +142,8 @@ func ExampleOptions_WithDefaults() {
 	_, err = redislimit.Options{Prefix: "{shop}"}.WithDefaults()
 	fmt.Println(err)
 	// Output:
-	// trypema 10s 250ms FailLocal 1 500ms trypema: redislimit.Options.Prefix is "{shop}"; it must not contain
-	// a brace, which Redis Cluster gives a meaning
+	// trypema 10s 250ms FailLocal 1 500ms
+	// trypema: redislimit.Options.Prefix is "{shop}"; it must not contain a brace, which Redis Cluster gives a meaning
 }
 
 // A supplier takes 100 lines a day from all servers together, and closes the account of whoever sends more.
