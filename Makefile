@@ -59,8 +59,9 @@ test-ports: ## the root module's tests on 32 bits and with the oldest Go; all th
 
 check: format lint tidy vulnerabilities ## all that follows, up to vulnerabilities
 
-format: ## every file is as gofmt writes it
+format: ## every file is as gofmt writes it, and 110 columns wide
 	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then echo "not formatted:"; echo "$$files"; exit 1; fi
+	@$(GO) test ./internal/proof/house
 
 lint: ## go vet, staticcheck and golangci-lint find nothing
 	$(GO) vet $(PACKAGES)

@@ -30,7 +30,7 @@ type Observer interface {
 //
 // [docs/metrics.md]: https://github.com/trypema/trypema/blob/main/docs/metrics.md
 type Meter struct {
-	// "local", "redis" or "hybrid"; "policies" for one of Policies, of which there are counts and no latencies or gauges
+	// "local", "redis" or "hybrid"; or "policies", which has counts, no latencies and no gauges.
 	Provider string
 	Policy   string // Options.Name
 	Strategy string // "absolute" or "suppressed"

@@ -27,7 +27,8 @@ const (
 // Program is a program of commands.
 type Program struct {
 	Name, Description string
-	// a pointer to a struct as kong takes it; each command has a method Run(context.Context, screen.Streams) error
+	// A pointer to a struct as kong takes it. Each command has a method
+	// Run(context.Context, screen.Streams) error.
 	Commands any
 	Options  []kong.Option
 }

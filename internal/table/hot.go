@@ -25,7 +25,8 @@ type Hot struct {
 	Only     uint64 // the capacity of the calls that can be judged; 0 for all
 
 	key string
-	// 1 + when it was asked for since catchUp, to askedGrain; or 0. Kept only with a bound on the number of keys
+	// 1 + when it was asked for since catchUp, to askedGrain; or 0. Kept only with a bound on the number of
+	// keys.
 	asked atomic.Int64
 
 	_    [64]byte      // who reads the above is not disturbed by who adds

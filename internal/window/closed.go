@@ -31,7 +31,8 @@ type Groups struct{ slab.Slab[uint64] }
 //
 // Who would break that widens all groups first, to three words each. They stay so until there are none.
 type closed struct {
-	// upwards, the newest first, those before the ring; downwards from the end, the oldest first, those after it
+	// Upwards, the newest first, those before the ring; downwards from the end, the oldest first, those after
+	// it.
 	hand  [atHand]uint64
 	block slab.Ref
 	head  uint32 // where in the block the ring begins, in groups

@@ -1,4 +1,4 @@
--- Changes what was admitted by one call: a reservation is settled, as Settle of package window does. Both
+-- Changes what was admitted by one call: a reservation is settled, as Commit of package window does. Both
 -- strategies.
 --
 -- KEYS     the windows of one key in which it was recorded

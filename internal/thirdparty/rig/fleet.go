@@ -129,7 +129,8 @@ func (f *Fleet) call(rng *rand.Rand, instance int, rate float64) {
 	defer timer.Stop()
 	for next := f.Began; ; {
 		next = next.Add(time.Duration(rng.ExpFloat64() / rate * 1e9))
-		// Not 0: in a bubble, with the race detector, a select on a timer that is due at once can crash the runtime.
+		// Not 0: in a bubble, with the race detector, a select on a timer that is due at once can crash the
+		// runtime.
 		timer.Reset(max(time.Until(next), 1))
 		select {
 		case <-timer.C:
