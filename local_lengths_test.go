@@ -1,7 +1,6 @@
 package trypema_test
 
 import (
-	"fmt"
 	"runtime"
 	"testing"
 	"time"
@@ -13,13 +12,13 @@ import (
 // limiter, and as long as there are counts: whoever has a limiter with such a window again, finds them.
 func TestWindowsGo(t *testing.T) {
 	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
-		t.Run(fmt.Sprint(s), func(t *testing.T) {
+		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
 			l, err := trypema.NewLocal(trypema.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer l.Close() //nolint:errcheck // it has none
+			defer l.Close()
 			limiter := func(w time.Duration) trypema.MultiLimiter {
 				m, err := l.Multi(s, trypema.Limit{Rate: trypema.Per(1000, w), Window: w})
 				if err != nil {

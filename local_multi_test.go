@@ -126,7 +126,7 @@ func TestRetryAfterAReservation(t *testing.T) {
 					if d, err := m.Peek(t.Context(), "k", 50); err != nil || d.Allowed {
 						t.Errorf("an instant before: %+v, %v", d, err)
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					if d, err := m.AllowN(t.Context(), "k", 50); err != nil || !d.Allowed {
 						t.Errorf("after its RetryAfter: %+v, %v", d, err)
 					}

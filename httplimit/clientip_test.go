@@ -56,9 +56,9 @@ func TestClientAddresses(t *testing.T) {
 		zero      = with(httplimit.ClientIPOptions{})
 	)
 	const (
-		xff, real, rfc = "X-Forwarded-For", "X-Real-Ip", "Forwarded"
-		none           = ""
-		proxy          = "10.0.0.1:5"
+		xff, realIP, rfc = "X-Forwarded-For", "X-Real-Ip", "Forwarded"
+		none             = ""
+		proxy            = "10.0.0.1:5"
 	)
 	rows := 0
 	for _, tt := range []struct {
@@ -98,7 +98,7 @@ func TestClientAddresses(t *testing.T) {
 		// A header from strangers.
 		{ip, "192.0.2.7:1", xff, "198.51.100.1", "192.0.2.7"},
 		{list, "192.0.2.7:1", xff, "198.51.100.1", "192.0.2.7"},
-		{single, "192.0.2.7:1", real, "198.51.100.1", "192.0.2.7"},
+		{single, "192.0.2.7:1", realIP, "198.51.100.1", "192.0.2.7"},
 		{forwarded, "192.0.2.7:1", rfc, "for=198.51.100.1", "192.0.2.7"},
 		{list, "[2001:db8::7]:1", xff, "10.0.0.1", "2001:db8::/64"},
 		{list, "[64:ff9b::10.0.0.1]:1", xff, "198.51.100.1", "10.0.0.1"}, // not a proxy's own address
@@ -137,10 +137,10 @@ func TestClientAddresses(t *testing.T) {
 		{list, proxy, xff, ",,,", "10.0.0.1"},
 		{list, proxy, xff, "for=198.51.100.1", "10.0.0.1"}, // another header's words
 		{list, proxy, rfc, "for=198.51.100.1", "10.0.0.1"},
-		{list, proxy, real, "198.51.100.1", "10.0.0.1"},
-		{single, proxy, real, "198.51.100.1", "198.51.100.1"},
-		{single, proxy, real, "2001:db8::9", "2001:db8::/64"},
-		{single, "[::1]:5", real, "198.51.100.1", "198.51.100.1"},
+		{list, proxy, realIP, "198.51.100.1", "10.0.0.1"},
+		{single, proxy, realIP, "198.51.100.1", "198.51.100.1"},
+		{single, proxy, realIP, "2001:db8::9", "2001:db8::/64"},
+		{single, "[::1]:5", realIP, "198.51.100.1", "198.51.100.1"},
 
 		// Forwarded.
 		{forwarded, proxy, rfc, "for=198.51.100.1", "198.51.100.1"},
@@ -346,7 +346,7 @@ func TestUnixSocket(t *testing.T) {
 				t.Error(err)
 			}
 			<-ended
-			limits.Close()
+			_ = limits.Close()
 		}
 	}
 }

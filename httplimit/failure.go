@@ -22,7 +22,7 @@ func answering(w http.ResponseWriter, status int, answered *bool, f func()) {
 		if v == nil {
 			return
 		}
-		if v != http.ErrAbortHandler && !*answered {
+		if v != http.ErrAbortHandler && !*answered { //nolint:errorlint // net/http compares in this way, too
 			w.Header().Set("Content-Length", "0")
 			w.WriteHeader(status)
 			_ = http.NewResponseController(w).Flush()

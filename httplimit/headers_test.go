@@ -238,7 +238,7 @@ func TestWindowOfTheLimiter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer limits.Close()
+		t.Cleanup(func() { _ = limits.Close() })
 		for _, l := range []trypema.Limiter{limits.Absolute(), limits.Suppressed()} {
 			o := httplimit.Options{Limiter: l, Rate: max(1, trypema.Per(1, window))}
 			if got := get(handler(t, o)).Header().Get("RateLimit-Policy"); got != want {

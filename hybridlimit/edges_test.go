@@ -2,7 +2,6 @@ package hybridlimit_test
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -251,7 +250,7 @@ func TestEmptyRejectLarge(t *testing.T) {
 // before it are.
 func TestLateIsGone(t *testing.T) {
 	for _, delay := range []time.Duration{200 * time.Millisecond, 300 * time.Millisecond} {
-		t.Run(fmt.Sprint(delay), func(t *testing.T) {
+		t.Run(delay.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
 				l := open(t, f, second).Absolute()

@@ -219,11 +219,11 @@ func (f *flap) run(provider string, suppressed bool) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		defer func() {
+		f.Cleanup(func() {
 			if err := p.Close(); err != nil {
 				f.Error(err)
 			}
-		}()
+		})
 		l := p.Absolute()
 		if suppressed {
 			l = p.Suppressed()

@@ -60,7 +60,7 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 		l := limit{limiter: m.counter.ofLocked(of.Window), label: of.Label(), place: i, capacity: c}
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
-		inuse.Hold(&m.limits[i], &l.limiter.users) // which limiters of groups have, too
+		inuse.Hold(&m.limits[i], &l.users) // which limiters of groups have, too
 		m.least = min(m.least, c)
 	}
 	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
@@ -300,7 +300,7 @@ func (j *joint) waitFor(ctx context.Context, waiters [trypema.MaxLimits]*waiter)
 		if w == nil {
 			continue
 		}
-		err = cmp.Or(err, p.limiter.waitFor(ctx, p.k, w, j.began))
+		err = cmp.Or(err, p.waitFor(ctx, p.k, w, j.began))
 		if w.failed { // the ledger did not answer
 			p.asks--
 		}

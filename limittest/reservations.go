@@ -14,7 +14,7 @@ import (
 type life struct {
 	name        string
 	expiry      string // none, short (of the window), or long (between the two windows)
-	early, late func(r *trypema.Reservation, delete func() error) error
+	early, late func(r *trypema.Reservation, remove func() error) error
 	counts      [3]uint64
 	deletes     bool // what others have used before goes, too
 }
@@ -31,10 +31,10 @@ func twice(n uint64) func(*trypema.Reservation, func() error) error {
 			return err
 		}
 		if err := r.Commit(ctx, n+1); !errors.Is(err, trypema.ErrSettled) {
-			return fmt.Errorf("a second commit: %v, want ErrSettled", err)
+			return fmt.Errorf("a second commit: %w, want ErrSettled", err)
 		}
 		if err := r.Refund(ctx); !errors.Is(err, trypema.ErrSettled) {
-			return fmt.Errorf("a refund after a commit: %v, want ErrSettled", err)
+			return fmt.Errorf("a refund after a commit: %w, want ErrSettled", err)
 		}
 		return nil
 	}

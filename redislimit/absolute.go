@@ -47,7 +47,7 @@ func windowsOf(kind string, span window.Span) func(key string) redisproto.Window
 // own, as multi.lua wants it.
 func runsOf(calls []*call, dice bool) (runs []run) {
 	for _, c := range calls {
-		if n := len(runs) - 1; n >= 0 && runs[n].equals(c) && !(dice && c.life > 0) {
+		if n := len(runs) - 1; n >= 0 && runs[n].equals(c) && (!dice || c.life == 0) {
 			runs[n].n++
 			continue
 		}

@@ -393,7 +393,7 @@ func (x *exchange) run(f *flight, batches []*batch) {
 			return keys, op.args(parcel)
 		},
 		func(parcel []*batch, reply []any, err error, last bool) (again, mend []*batch) {
-			inTime, wrong, again, mend := x.answer(parcel, reply, err, last)
+			inTime, again, mend, wrong := x.answer(parcel, reply, err, last)
 			mu.Lock()
 			defer mu.Unlock()
 			if p := parcel[0].part; wrong == nil && (inTime || ctx.Err() == nil) {
@@ -440,7 +440,7 @@ func pack(batches []*batch, together bool) (parcels [][]*batch) {
 // if that was the last time: see redisproto.Run. It reports whether the answer was in time for any of them,
 // and what is wrong with Redis.
 func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
-	inTime bool, wrong error, again, mend []*batch,
+	inTime bool, again, mend []*batch, wrong error,
 ) {
 	r := redisproto.NewReader(reply)
 	for i, b := range batches {
@@ -482,7 +482,7 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 			b.finish(err)
 		}
 	}
-	return inTime, wrong, again, mend
+	return inTime, again, mend, wrong
 }
 
 // end ends a batch by an answer, and makes the next batch of its key ready. It reports false if the batch had

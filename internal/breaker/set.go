@@ -75,7 +75,7 @@ func (s *Set) Cause() (cause error) {
 	if !s.Gone() {
 		return nil
 	}
-	if cause = s.one.Cause(); cause != nil {
+	if cause := s.one.Cause(); cause != nil {
 		return cause
 	}
 	s.some.Range(func(_, b any) bool {

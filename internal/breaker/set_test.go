@@ -59,7 +59,7 @@ func TestSet(t *testing.T) {
 		fail("a1")
 		for range 5 {
 			time.Sleep(50 * time.Second)
-			s.Of("a1").Down()
+			_, _ = s.Of("a1").Down()
 			s.Of("b1").Success()
 			gone("a is asked for", "a1", "a2")
 		}

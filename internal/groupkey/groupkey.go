@@ -15,7 +15,7 @@ func Prefix(group string) string { return mark + group + ":" }
 
 // Plain returns the form of a key without a group.
 func Plain(key string) string {
-	if len(key) > 0 && key[0] == mark[0] {
+	if key != "" && key[0] == mark[0] {
 		return mark + ":" + key
 	}
 	return key

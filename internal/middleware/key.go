@@ -1,4 +1,4 @@
-// Package front is what httplimit and grpclimit have in common, who stand in front of servers and behind
+// Package middleware is what httplimit and grpclimit have in common, who stand in front of servers and behind
 // clients.
 package middleware
 

@@ -42,7 +42,7 @@ func ParseMessage(s string) (m lease.Message) {
 	}
 	m.NearLife = int64(life)
 	m.Whole, s = s[0] == 1, s[1:]
-	for ; len(s) > 0; s = s[28:] {
+	for ; s != ""; s = s[28:] {
 		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(s)), Span: int64(number7(s[7:])), Counts: window.Counts{
 			Admitted: number7(s[14:]), Declined: number7(s[21:]),
 		}})

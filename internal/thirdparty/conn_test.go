@@ -488,7 +488,7 @@ func loadOutlivesItsRun(t *testing.T, s *site, c redislimit.Conn) {
 	for _, others := range []int{0, 20} {
 		began := s.reset(t)
 		ctx, end := context.WithCancel(t.Context())
-		defer end()
+		t.Cleanup(end)
 		var all sync.WaitGroup
 		proxy.Hold(false, true)
 		all.Go(func() { exchange(ctx, t, c, count, []string{"first"}) })

@@ -594,7 +594,7 @@ func TestNamedTestsExist(t *testing.T) {
 
 var (
 	filePath   = regexp.MustCompile("`((?:[a-z_]+/)*[a-z_]+\\.(?:go|lua))`")
-	folderLine = regexp.MustCompile(`(?m)^(  )?((?:[a-z/]+ ?)+)(?:  .*|$)`)
+	folderLine = regexp.MustCompile(`(?m)^( {2})?((?:[a-z/]+ ?)+)(?: {2}.*|$)`)
 )
 
 // Every file and folder that docs/design.md names is there: those of the map by their lines, others in code.

@@ -53,7 +53,7 @@ var comment = map[string]*regexp.Regexp{
 }
 
 // free is what of a document may be wider: tables, code, headings, links and pictures.
-var free = regexp.MustCompile(`^(\||    |#|<|\[[^\]]+\]:|!\[)`)
+var free = regexp.MustCompile(`^(\|| {4}|#|<|\[[^\]]+\]:|!\[)`)
 
 // Comments and documents keep the width. The report is written by a program.
 func TestWidth(t *testing.T) {

@@ -141,7 +141,7 @@ func TestConnections(t *testing.T) {
 	left := time.Now()
 	rig.Wait(t, func() error {
 		if d, err := late.Absolute().Allow(t.Context(), "late", 1000); err != nil || d.Fallback {
-			return fmt.Errorf("Redis is not asked again: %+v, %v", d, err)
+			return fmt.Errorf("Redis is not asked again: %+v, %w", d, err)
 		}
 		return nil
 	})

@@ -94,7 +94,7 @@ func back(f *rig.Fleet) {
 		rig.Wait(f.TB, func() error {
 			d, err := p.Absolute().Allow(context.Background(), rig.Unique("probe"), 1000)
 			if err != nil || d.Fallback {
-				return fmt.Errorf("instance %d does not ask Redis again: %+v, %v", i, d, err)
+				return fmt.Errorf("instance %d does not ask Redis again: %+v, %w", i, d, err)
 			}
 			return nil
 		})

@@ -55,7 +55,7 @@ func TestRedisMixed(t *testing.T) {
 			if err != nil {
 				rt.Fatal(err)
 			}
-			defer p.Close() //nolint:errcheck // it has nothing under way
+			rt.Cleanup(func() { _ = p.Close() }) // it has nothing under way
 			l := rig.Strategy(p, s == trypema.StrategySuppressed)
 			subject.Peers = append(subject.Peers, Peer{l, p.Multi, o, version != "this"})
 		}
@@ -99,7 +99,7 @@ func amongBroken(t *testing.T, clock *rig.Clock, conn redislimit.Conn, seed uint
 	}
 	var all []instance
 	for i, bucket := range []time.Duration{time.Millisecond, window, window / 100, window / 10} {
-		c, old := redislimit.Conn(conn), i < 2
+		c, old := redislimit.Conn(conn), i < 2 //nolint:unconvert // another type follows
 		if old {
 			c = previous.Conn{Conn: conn}
 		}

@@ -71,7 +71,7 @@ func (m *messages) next(key string, now int64) lease.Message {
 	}
 	last.Seq++
 	a := *last
-	prompt := m.mix != nil && m.mix[m.turn].prompt
+	prompt := len(m.mix) > 0 && m.mix[m.turn].prompt
 	if m.rng.IntN(20) == 0 && !prompt {
 		a.Seq -= min(a.Seq, m.rng.Uint64N(3)) // one that is late
 	}

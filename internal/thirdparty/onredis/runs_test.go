@@ -199,12 +199,12 @@ func TestSeveralLimitsInRuns(t *testing.T) {
 							want = append(want, e.run(t, fake, kind, ""))
 						}
 					})
-					real := redisproto.NewServer(redislimit.Conn(conn))
+					server := redisproto.NewServer(redislimit.Conn(conn))
 					clock.Advance(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() - clock.Now())
 					prefix := "{" + rig.Unique("runs") + "}"
 					for j, e := range all {
 						clock.Advance(e.wait.Microseconds())
-						if got := e.run(t, real, kind, prefix); !reflect.DeepEqual(got, want[j]) {
+						if got := e.run(t, server, kind, prefix); !reflect.DeepEqual(got, want[j]) {
 							t.Fatalf("seed %d, %s, step %d, %+v:\n got %v\nwant %v", seed+i, kind, j, e, got,
 								want[j])
 						}

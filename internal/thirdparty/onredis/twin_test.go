@@ -49,7 +49,7 @@ type expectation struct {
 
 // newOracle returns an oracle whose clock starts somewhere; without twins it is only the clock.
 func newOracle(
-	t testing.TB, client redis.UniversalClient, options trypema.Options, suppressed bool,
+	_ testing.TB, client redis.UniversalClient, options trypema.Options, suppressed bool,
 	twins map[string]*model.Twin,
 ) *oracle {
 	options, _ = options.WithDefaults()

@@ -57,21 +57,23 @@ func (c Conn) Run(
 	ctx context.Context, script, _ string, keys, args [][]string, answer func(i int, reply []any, err error),
 ) {
 	for begins, source := range sources {
-		if prelude, _, found := strings.Cut(script, begins); found { // the prelude is struct.lua, or nothing
-			source = prelude + source
-			switch begins {
-			case several:
-				args = withoutLives(keys, args)
-			case settles:
-				args, answer = settling(keys, args, answer)
-			}
-			if args == nil {
-				break
-			}
-			sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
-			c.Conn.Run(ctx, source, hex.EncodeToString(sum[:]), keys, args, answer)
-			return
+		prelude, _, found := strings.Cut(script, begins) // the prelude is struct.lua, or nothing
+		if !found {
+			continue
 		}
+		source = prelude + source
+		switch begins {
+		case several:
+			args = withoutLives(keys, args)
+		case settles:
+			args, answer = settling(keys, args, answer)
+		}
+		if args == nil {
+			break
+		}
+		sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
+		c.Conn.Run(ctx, source, hex.EncodeToString(sum[:]), keys, args, answer)
+		return
 	}
 	for i := range keys {
 		answer(i, nil, errUnknown)
