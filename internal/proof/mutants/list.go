@@ -30,7 +30,7 @@ var mutants = []mutant{
 	{"a reservation is settled twice", "reservation.go", "	r.settled = true\n", "", ".", ""},
 	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
 	{"policies share their keys", "local_multi.go", "return m.group + key", "return key", ".", ""},
-	{"a plain key is taken for one of a policy", "internal/groupkey/groupkey.go", "if len(key) > 0 && key[0] == mark[0] {", "if false {", "./hybridlimit", "TestCountsAreNotShared"},
+	{"a plain key is taken for one of a policy", "internal/groupkey/groupkey.go", "if key != \"\" && key[0] == mark[0] {", "if false {", "./hybridlimit", "TestCountsAreNotShared"},
 	{"two prefixes share their keys", "internal/redisproto/names.go", "if n := strings.Count(prefix, \":\"); n > 0 {", "if n := 0; n > 0 {", "./hybridlimit", "TestCountsAreNotShared"},
 
 	// The lease and Hybrid.
