@@ -59,7 +59,7 @@ var mutants = []mutant{
 	{"the script expires one µs too late", "internal/redisproto/lua/window.lua", "local live = now - last < window\n", "local live = now - last <= window\n", onRedis, "TestTwin"},
 	{"the script joins the newest group by another's bucket", "internal/redisproto/lua/load.lua", "now < first + bucket and ", "", "./internal/thirdparty/onmodel", "TestRedisMixed"},
 	{"mend.lua forgets what it could keep", "internal/redisproto/lua/mend.lua", "      if not counts then admitted", "      if true then admitted", "./internal/thirdparty/onmodel", "TestRedisAfterBrokenWindows"},
-	{"the script forgets the oldest group's refund", "internal/redisproto/lua/commit.lua", "if i == head then oldest_admitted = oldest_admitted + more end", "", onRedis, "TestTwin"},
+	{"the script forgets the oldest group's refund", "internal/redisproto/lua/commit.lua", "if i == head then oldest_admitted = oldest_admitted + more end", "", onRedis, "TestTwin|TestCommitInTheOldestGroup"},
 	{"several limits record in the first window alone", "internal/redisproto/lua/multi.lua", "        limit.record(fit * cost, 0)\n", "        if limit == limits[1] then limit.record(fit * cost, 0) end\n", onRedis, "TestConformance/redis/go-redis_Absolute_multi/AllOrNothing"},
 
 	// In front.
