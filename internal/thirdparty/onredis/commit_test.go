@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-// A reservation in the oldest group is committed at less, or at more. When that group expires, it takes as much with it
-// as it then held, and others keep theirs.
+// A reservation in the oldest group is committed at less, or at more. When that group expires, it takes as
+// much with it as it then held, and others keep theirs.
 func TestCommitInTheOldestGroup(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)
