@@ -129,8 +129,8 @@ func (k *localKeys) open(sh *localShard, h table.Handle, w *window.Window) {
 
 // Set reads the clock once and takes one lock.
 func (k *localKeys) Set(
-	_ context.Context, key string, when Condition, total uint64, keep History) (SetResult, error,
-) {
+	_ context.Context, key string, when Condition, total uint64, keep History,
+) (SetResult, error) {
 	if keep > KeepOldest {
 		return SetResult{}, invalid.Errorf(ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
 	}

@@ -242,8 +242,8 @@ func (m *localMulti) tell(d *Decision, t *window.Joint) {
 }
 
 func (m *localMulti) Reserve(
-	_ context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error,
-) {
+	_ context.Context, key string, estimate uint64, expiry time.Duration,
+) (*Reservation, error) {
 	if expiry < 0 {
 		return nil, invalid.Errorf(ErrInvalidOptions, "expiry is %v; it must be 0 (none) or more", expiry)
 	}

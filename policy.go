@@ -309,8 +309,8 @@ func (p *Policies) Peek(ctx context.Context, policy, key string, n uint64) (Deci
 // Reserve is AllowN for a call whose cost is an estimate: see MultiLimiter. It is settled by the limits that
 // admitted it, even if others have taken their place by then.
 func (p *Policies) Reserve(
-	ctx context.Context, policy, key string, estimate uint64, expiry time.Duration) (*Reservation, error,
-) {
+	ctx context.Context, policy, key string, estimate uint64, expiry time.Duration,
+) (*Reservation, error) {
 	bound, err := p.find(policy)
 	if err != nil {
 		return nil, err

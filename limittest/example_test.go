@@ -21,8 +21,8 @@ func (m metered) Allow(ctx context.Context, key string, rate trypema.Rate) (tryp
 }
 
 func (m metered) AllowN(
-	ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (trypema.Decision, error) {
 	d, err := m.Limiter.AllowN(ctx, key, rate, n)
 	if err == nil && !d.Allowed {
 		m.denied.Add(1)

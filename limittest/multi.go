@@ -91,8 +91,8 @@ func (l single) Allow(ctx context.Context, key string, rate trypema.Rate) (d try
 }
 
 func (l single) AllowN(
-	ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (d trypema.Decision, err error) {
 	m, err := l.multi(rate)
 	if err != nil {
 		return d, err
@@ -102,8 +102,8 @@ func (l single) AllowN(
 }
 
 func (l single) Peek(
-	ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (d trypema.Decision, err error) {
 	m, err := l.multi(rate)
 	if err != nil {
 		return d, err

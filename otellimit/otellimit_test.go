@@ -136,8 +136,8 @@ type refusing struct{ noop.Meter }
 var errRefused = errors.New("refused")
 
 func (refusing) Float64ObservableGauge(
-	string, ...metric.Float64ObservableGaugeOption) (metric.Float64ObservableGauge, error,
-) {
+	string, ...metric.Float64ObservableGaugeOption,
+) (metric.Float64ObservableGauge, error) {
 	return nil, errRefused
 }
 

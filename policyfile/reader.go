@@ -291,8 +291,8 @@ func (r *reader) right(n *yaml.Node, p trypema.Policy) bool {
 }
 
 func (r *reader) required(
-	of *yaml.Node, fields map[string]*yaml.Node, what, field string) (n *yaml.Node, ok bool,
-) {
+	of *yaml.Node, fields map[string]*yaml.Node, what, field string,
+) (n *yaml.Node, ok bool) {
 	n = fields[field]
 	if n == nil {
 		r.errorf(of, "%s: %s is missing", what, field)

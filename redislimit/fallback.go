@@ -12,9 +12,8 @@ import (
 
 // fallBack decides by the failure policy.
 func (l *limiter) fallBack(
-	ctx context.Context, key string, rate trypema.Rate, capacity, n uint64, record bool) (d trypema.Decision,
-	err error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, capacity, n uint64, record bool,
+) (d trypema.Decision, err error) {
 	switch l.policy {
 	case FailLocal:
 		d, err = l.decideLocally(ctx, key, rate, n, record)
@@ -36,8 +35,8 @@ func local(d *trypema.Decision, capacity uint64) {
 
 // decideLocally decides by what this instance has admitted, by its share of the rate.
 func (l *limiter) decideLocally(
-	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (d trypema.Decision, err error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool,
+) (d trypema.Decision, err error) {
 	l.fallsBack()
 	defer l.fallsBack() // Local has a say for a window from the end of the decision, however long that took
 	share := shareOf(rate, l.instances)

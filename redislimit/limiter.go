@@ -63,15 +63,15 @@ func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (try
 
 // AllowN implements trypema.Limiter.
 func (l *limiter) AllowN(
-	ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (trypema.Decision, error) {
 	return l.take(ctx, key, rate, n)
 }
 
 // take decides a call, records it, and counts it if there is an Observer.
 func (l *limiter) take(
-	ctx context.Context, key string, rate trypema.Rate, n uint64) (d trypema.Decision, err error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (d trypema.Decision, err error) {
 	began := l.began()
 	if n == 0 {
 		err = redisproto.ErrZeroCost
@@ -117,8 +117,8 @@ func (l *limiter) Peek(ctx context.Context, key string, rate trypema.Rate, n uin
 }
 
 func (l *limiter) judge(
-	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (d trypema.Decision, err error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool,
+) (d trypema.Decision, err error) {
 	c, err := l.ask(ctx, key, rate, n, record)
 	switch {
 	case err == nil:
@@ -146,8 +146,8 @@ func isTrouble(err error) bool {
 
 // ask asks Redis about one call.
 func (l *limiter) ask(
-	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool) (*call, error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool,
+) (*call, error) {
 	capacity, err := redisproto.Capacity(rate, l.window)
 	if err != nil {
 		return nil, err
@@ -187,9 +187,8 @@ func usageOf(capacity uint64, counts window.Counts, factor float64) trypema.Usag
 // Set implements trypema.Limiter. It costs Redis one command for each live group, and one that writes them
 // all.
 func (l *limiter) Set(
-	ctx context.Context, key string, when trypema.Condition, total uint64,
-	keep trypema.History) (trypema.SetResult, error,
-) {
+	ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History,
+) (trypema.SetResult, error) {
 	if err := cmp.Or(redisproto.CheckHistory(keep), redisproto.CheckTotal(total), redisproto.CheckKey(key)); err != nil {
 		return trypema.SetResult{}, err
 	}

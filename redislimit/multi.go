@@ -305,8 +305,8 @@ func (m *multi) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
 
 // askAll asks Redis about one call, which may have a life.
 func (m *multi) askAll(
-	ctx context.Context, key string, n uint64, record bool, each []each, life int64) (*call, error,
-) {
+	ctx context.Context, key string, n uint64, record bool, each []each, life int64,
+) (*call, error) {
 	if err := m.check(key); err != nil {
 		return nil, err
 	}
@@ -360,8 +360,8 @@ func (m *multi) Peek(ctx context.Context, key string, n uint64) (trypema.Decisio
 }
 
 func (m *multi) judgeAll(
-	ctx context.Context, key string, n uint64, record bool) (d trypema.Decision, err error,
-) {
+	ctx context.Context, key string, n uint64, record bool,
+) (d trypema.Decision, err error) {
 	c, err := m.askAll(ctx, key, n, record, nil, 0)
 	switch {
 	case err == nil:
@@ -426,8 +426,8 @@ func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
 // Reserve implements trypema.MultiLimiter. The expiry is kept by Redis. What the failure policy admitted is
 // settled where that has it.
 func (m *multi) Reserve(
-	ctx context.Context, key string, estimate uint64, expiry time.Duration) (r *trypema.Reservation, err error,
-) {
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (r *trypema.Reservation, err error) {
 	var told trypema.Decision
 	began := m.began()
 	if r, err = m.reserved(ctx, key, estimate, expiry); r != nil {
@@ -438,8 +438,8 @@ func (m *multi) Reserve(
 }
 
 func (m *multi) reserved(
-	ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error,
-) {
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*trypema.Reservation, error) {
 	if err := redisproto.CheckReservation(estimate, expiry); err != nil {
 		return nil, err
 	}

@@ -11,8 +11,8 @@ import (
 // call would have to wait longer, or beyond the deadline of the context, it returns the denial at once. While
 // it waits it may be overtaken.
 func Allow(
-	ctx context.Context, most time.Duration, ask func() (trypema.Decision, error)) (trypema.Decision, error,
-) {
+	ctx context.Context, most time.Duration, ask func() (trypema.Decision, error),
+) (trypema.Decision, error) {
 	until := time.Now().Add(most)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
 		until = deadline

@@ -62,8 +62,8 @@ const (
 // events after the decision and, for a denial, when the call would fit and how many admitted events there are
 // then.
 func (f *Hot) Take(
-	capacity uint64, now int64, n uint64, record bool) (a Answer, have uint64, at int64, then uint64,
-) {
+	capacity uint64, now int64, n uint64, record bool,
+) (a Answer, have uint64, at int64, then uint64) {
 	for {
 		word := f.word.Load()
 		if word&taken != 0 || f.Only != 0 && f.Only != capacity {

@@ -230,8 +230,8 @@ func (l tornAllow) Allow(ctx context.Context, key string, rate trypema.Rate) (tr
 }
 
 func (l tornAllow) AllowN(
-	ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error,
-) {
+	ctx context.Context, key string, rate trypema.Rate, n uint64,
+) (trypema.Decision, error) {
 	u, err := l.Usage(ctx, key, rate)
 	if err != nil || n > u.Remaining {
 		return l.Limiter.AllowN(ctx, key, rate, n)
@@ -247,9 +247,8 @@ func (l tornAllow) AllowN(
 type tornSet struct{ trypema.Limiter }
 
 func (l tornSet) Set(
-	ctx context.Context, key string, when trypema.Condition, total uint64,
-	keep trypema.History) (trypema.SetResult, error,
-) {
+	ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History,
+) (trypema.SetResult, error) {
 	u, err := l.Usage(ctx, key, trypema.Unlimited)
 	if err != nil || !when.Holds(u.Total) {
 		return trypema.SetResult{Previous: u.Total, Current: u.Total}, err
@@ -298,8 +297,8 @@ func (l tornAll) AllowN(ctx context.Context, key string, n uint64) (trypema.Deci
 type tornCommit struct{ trypema.MultiLimiter }
 
 func (l tornCommit) Reserve(
-	ctx context.Context, key string, estimate uint64, expiry time.Duration) (*trypema.Reservation, error,
-) {
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*trypema.Reservation, error) {
 	r, err := l.MultiLimiter.Reserve(ctx, key, estimate, expiry)
 	if err != nil {
 		return nil, err

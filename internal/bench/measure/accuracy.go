@@ -69,8 +69,8 @@ func resized(l peer.Limit, capacity uint64, window time.Duration) (peer.Limit, e
 // Time is real. A call counts for a window only if it began and ended in it, so neither the clock of a server
 // nor the way to it can make the count too high.
 func (p plan) fullestWindow(
-	ctx context.Context, name string, times int, progress func(part float64)) (*uint64, error,
-) {
+	ctx context.Context, name string, times int, progress func(part float64),
+) (*uint64, error) {
 	remote := p.limit.Server != nil
 	t := trapFor(name, remote)
 	limit, err := resized(p.limit, trapCapacity, t.window)
@@ -113,8 +113,8 @@ func (p plan) fullestWindow(
 // reports whether the first burst came before the window ended; if it did not, the count is as true as ever,
 // but nothing was put to the test.
 func (t trap) spring(
-	ctx context.Context, name string, limit peer.Limit) (fullest uint64, inTime bool, err error,
-) {
+	ctx context.Context, name string, limit peer.Limit,
+) (fullest uint64, inTime bool, err error) {
 	opening := time.Now().Truncate(t.window).Add(t.window)
 	sleep(ctx, time.Until(opening)+time.Millisecond)
 	l, err := peer.Open(ctx, name, limit)
@@ -180,8 +180,8 @@ func sleep(ctx context.Context, d time.Duration) {
 // window when callers come at the worst time, of the capacity; the worst of so many times. It leaves out what
 // can not be had here.
 func (c *Command) FullestWindows(
-	ctx context.Context, times int, progress func(part float64, doing string)) (_ []Fullest, err error,
-) {
+	ctx context.Context, times int, progress func(part float64, doing string),
+) (_ []Fullest, err error) {
 	p, names, err := c.prepare(ctx, remoteTrap.window)
 	if err != nil {
 		return nil, err

@@ -131,8 +131,8 @@ func (c *contender) fails(ctx context.Context, err error) error {
 // A limiter that needs what is not here is left out, unless it is the only one. The conditions of the result
 // are those of the first case, and the number of rounds, too.
 func Compare(
-	ctx context.Context, cases []Case, progress func(part float64, doing string)) (_ *Comparison, err error,
-) {
+	ctx context.Context, cases []Case, progress func(part float64, doing string),
+) (_ *Comparison, err error) {
 	var all []*contender
 	var ends []func() error
 	defer func() {

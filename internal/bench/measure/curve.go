@@ -162,8 +162,8 @@ func (o *observed) longestPause() float64 {
 
 // accuracy offers a new limiter calls of many keys at once, each with another load, in real time.
 func (p plan) accuracy(
-	ctx context.Context, name string, windows int, maxLoad float64) (out Accuracy, err error,
-) {
+	ctx context.Context, name string, windows int, maxLoad float64,
+) (out Accuracy, err error) {
 	l, err := peer.Open(ctx, name, p.limit)
 	if err != nil {
 		return out, err
@@ -224,8 +224,8 @@ func (p plan) accuracy(
 // latest was.
 func play(
 	ctx context.Context, l peer.Limiter, all []arrival, names []string,
-	note func(key int, before, after time.Duration, ok bool)) (late time.Duration, err error,
-) {
+	note func(key int, before, after time.Duration, ok bool),
+) (late time.Duration, err error) {
 	base := time.Now()
 	var mu sync.Mutex // guards what note notes, and the two results
 	call := func(now []arrival) {
@@ -297,8 +297,8 @@ func decide(ctx context.Context, l peer.Limiter, keys []string) ([]bool, error) 
 // what can not be had here.
 func (c *Command) AccuracyOf(
 	ctx context.Context, windows int, maxLoad float64, together bool,
-	progress func(part float64, doing string)) (_ []Accuracy, err error,
-) {
+	progress func(part float64, doing string),
+) (_ []Accuracy, err error) {
 	p, names, err := c.prepare(ctx, min(c.Window, remoteTrap.window))
 	if err != nil {
 		return nil, err

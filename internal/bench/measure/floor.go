@@ -91,8 +91,8 @@ func floorParts() []struct {
 
 // Floors measures each part so many times, in turn, and the workload of the command without any limiter.
 func (c *Command) Floors(
-	ctx context.Context, times int, progress func(part float64, doing string)) (*Floors, error,
-) {
+	ctx context.Context, times int, progress func(part float64, doing string),
+) (*Floors, error) {
 	p, _, err := c.resolve()
 	if err != nil {
 		return nil, err

@@ -126,8 +126,8 @@ type Footprint struct {
 // Footprints measures, for each limiter that the command compares, its memory with all keys in it, so many
 // times. It leaves out what can not be had here.
 func (c *Command) Footprints(
-	ctx context.Context, times int, progress func(part float64, doing string)) (out []Footprint, err error,
-) {
+	ctx context.Context, times int, progress func(part float64, doing string),
+) (out []Footprint, err error) {
 	p, names, err := c.prepare(ctx, c.Window)
 	if err != nil {
 		return nil, err

@@ -282,8 +282,8 @@ func (s *session) warm(ctx context.Context, progress func(part float64)) error {
 
 // measure runs the workload on a new limiter, and fails when a premise does.
 func (p plan) measure(
-	ctx context.Context, name string, duration time.Duration, progress func(part float64)) (r run, err error,
-) {
+	ctx context.Context, name string, duration time.Duration, progress func(part float64),
+) (r run, err error) {
 	s, err := p.open(ctx, name)
 	if err != nil {
 		return run{}, err
@@ -430,8 +430,8 @@ func (s *session) driveHere(
 
 // driveThere has the limiter's own process let its workers loose, and notes what each of them has done.
 func (s *session) driveThere(
-	ctx context.Context, duration time.Duration, progress func(part float64)) (time.Duration, error,
-) {
+	ctx context.Context, duration time.Duration, progress func(part float64),
+) (time.Duration, error) {
 	pass := rustpeer.Pass{Duration: duration, SampleEvery: sampleEvery, QPS: s.qps, Burst: s.burst}
 	if s.limiter.Waits() {
 		pass.SampleEvery = sampleEveryRemote

@@ -380,8 +380,8 @@ func (r *runner) remaining(done, left time.Duration) string {
 
 // step measures one.
 func (r *runner) step(
-	ctx context.Context, s step, progress func(part float64, doing string)) (res result, err error,
-) {
+	ctx context.Context, s step, progress func(part float64, doing string),
+) (res result, err error) {
 	res = result{ID: s.ID, Title: s.Title, About: s.About, Commands: r.effort.commands(s)}
 	var cases []measure.Case
 	for _, l := range s.lines {

@@ -52,8 +52,8 @@ func (s Schedule) String() string {
 // whether a call was, and if not, how long it was told to wait. Where calls may wait for each other, they
 // have to be concurrent: no call then waits for the end of another.
 func (s Schedule) Run(
-	concurrent bool, allow func(Call) (bool, time.Duration)) (admitted []anywindow.Admission,
-) {
+	concurrent bool, allow func(Call) (bool, time.Duration),
+) (admitted []anywindow.Admission) {
 	var mu sync.Mutex // guards admitted and told
 	var told time.Duration
 	call := func(c Call) {

@@ -304,8 +304,8 @@ func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []str
 }
 
 func (f *Server) suppressed(
-	w *window.Window, s window.Span, now int64, factor, dice string, runs []string) (reply []any,
-) {
+	w *window.Window, s window.Span, now int64, factor, dice string, runs []string,
+) (reply []any) {
 	h, err := strconv.ParseFloat(factor, 64)
 	if err != nil {
 		panic(err)

@@ -64,8 +64,8 @@ func StartWith(ctx context.Context, args func(port int, dir string) ([]string, e
 }
 
 func start(
-	ctx context.Context, program string, args func(port int, dir string) ([]string, error)) (*Server, error,
-) {
+	ctx context.Context, program string, args func(port int, dir string) ([]string, error),
+) (*Server, error) {
 	s := &Server{port: firstPort + rand.IntN(ports)}
 	if err := free(s.port); err != nil {
 		return nil, err

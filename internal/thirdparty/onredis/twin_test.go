@@ -271,9 +271,8 @@ func (a *redisAgreement) commit(key string, is uint64) {
 
 // commit runs commit.lua.
 func commit(
-	t *testing.T, s *redisproto.Server, span window.Span, key, kind string, from, at int64, was,
-	is uint64) (removed, added uint64,
-) {
+	t *testing.T, s *redisproto.Server, span window.Span, key, kind string, from, at int64, was, is uint64,
+) (removed, added uint64) {
 	t.Helper()
 	args := append(redisproto.SpanArgs(span), kind, strconv.FormatUint(was, 10), strconv.FormatUint(is, 10))
 	args = append(append(args, redisproto.SpanArgs(span)...), strconv.FormatInt(from, 10),

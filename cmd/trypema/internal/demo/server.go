@@ -88,9 +88,8 @@ func guard(l trypema.Limiter, rate trypema.Rate, m *meter) http.HandlerFunc {
 // ask has a limiter decide, which takes so long, and keeps account; or answers that it could not. The rate is
 // read after the call has begun.
 func (m *meter) ask(
-	w http.ResponseWriter, r *http.Request, l trypema.Limiter, key string,
-	rate func() trypema.Rate) (d trypema.Decision, took time.Duration, ok bool,
-) {
+	w http.ResponseWriter, r *http.Request, l trypema.Limiter, key string, rate func() trypema.Rate,
+) (d trypema.Decision, took time.Duration, ok bool) {
 	before := m.clock()
 	d, err := l.Allow(r.Context(), key, rate())
 	took = m.clock() - before

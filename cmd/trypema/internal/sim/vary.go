@@ -33,8 +33,8 @@ var varying = map[string]func(c *Command, text string) error{
 func number64(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
 
 func setter[T any](
-	rule string, parse func(string) (T, error), field func(*Command) *T) func(*Command, string,
-) error {
+	rule string, parse func(string) (T, error), field func(*Command) *T,
+) func(*Command, string) error {
 	return func(c *Command, text string) error {
 		v, err := parse(text)
 		if err != nil {
