@@ -168,8 +168,9 @@ func FuzzPolicies(f *testing.F) {
 					t.Fatalf("%+v, %v, want %+v", got, ok, want)
 				}
 				key := fmt.Sprint("of ", want.Name) // those of one group share their keys
-				if d, err := p.Allow(t.Context(), want.Name, key); err != nil || !d.Allowed &&
-					d.Outcome != trypema.OutcomeSuppressed || d.Allowed && d.RetryAfter != 0 {
+				if d, err := p.Allow(t.Context(), want.Name, key); err != nil ||
+					!d.Allowed && d.Outcome != trypema.OutcomeSuppressed ||
+					d.Allowed && d.RetryAfter != 0 {
 					t.Fatalf("the first call by %+v: %+v, %v", want, d, err)
 				}
 				all, err := p.Usage(t.Context(), want.Name, key)
@@ -199,8 +200,8 @@ func checkRefusal(t *testing.T, list []trypema.Policy, err error) {
 		named = named || p.Name == "" && strings.Contains(text, "the name of a policy is empty") || strings.Contains(text, fmt.Sprintf("%.32q", p.Name)) ||
 			strings.Contains(text, fmt.Sprintf("%q", p.Name))
 	}
-	if !strings.HasPrefix(text, "trypema: ") || !named || !strings.Contains(text, "must") &&
-		!strings.Contains(text, "raise the rate") {
+	if !strings.HasPrefix(text, "trypema: ") || !named ||
+		!strings.Contains(text, "must") && !strings.Contains(text, "raise the rate") {
 		t.Fatalf("%q, of %+v", text, list)
 	}
 }

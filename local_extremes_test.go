@@ -95,8 +95,8 @@ func TestExtremeRates(t *testing.T) {
 		{trypema.Rate(math.NaN()), time.Second, 0}, {-1e-300, time.Second, 0}, {9.2e18, time.Second, 9_200_000_000_000_000_000},
 	} {
 		c, err := test.rate.Capacity(test.window)
-		if c != test.want || (err == nil) != (test.want > 0) || err != nil &&
-			!errors.Is(err, trypema.ErrInvalidRate) {
+		if c != test.want || (err == nil) != (test.want > 0) ||
+			err != nil && !errors.Is(err, trypema.ErrInvalidRate) {
 			t.Errorf("%v in %v: %d, %v; want %d", test.rate, test.window, c, err, test.want)
 		}
 	}

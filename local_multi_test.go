@@ -117,8 +117,8 @@ func TestRetryAfterAReservation(t *testing.T) {
 						t.Fatal(d, err)
 					}
 					late := d.RetryAfter - expiry
-					if late < 0 || late >= bucket || late > expiry/8 && bucket < w || others == 0 &&
-						late > 0 && bucket < w {
+					if late < 0 || late >= bucket || late > expiry/8 && bucket < w ||
+						others == 0 && late > 0 && bucket < w {
 						t.Errorf("window %v, bucket %v, %d used by others: %v after the expiry of %v", w,
 							bucket, others, late, expiry)
 					}

@@ -281,8 +281,8 @@ func TestLateIsGone(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				t.Logf("%d of 200 calls waited, %d were decided by the policy", waited.Load(), fellBack.Load())
-				if gone := delay > 250*time.Millisecond; gone != (fellBack.Load() > 150) || gone &&
-					waited.Load() > 0 {
+				if gone := delay > 250*time.Millisecond; gone != (fellBack.Load() > 150) ||
+					gone && waited.Load() > 0 {
 					t.Errorf("%d of 200 calls waited, %d were decided by the policy", waited.Load(),
 						fellBack.Load())
 				}

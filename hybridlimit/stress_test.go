@@ -178,8 +178,9 @@ func (s *stress) do(rng *rand.Rand, which int, l trypema.Limiter, several trypem
 		d, err = l.AllowN(ctx, key, rate, n)
 	}
 	s.check(err)
-	if d.Remaining > d.Limit || d.RetryAfter < 0 || d.Allowed != (d.Outcome == trypema.OutcomeAllowed) &&
-		err == nil && d.Limit > 0 || d.Fallback {
+	if d.Remaining > d.Limit || d.RetryAfter < 0 ||
+		d.Allowed != (d.Outcome == trypema.OutcomeAllowed) && err == nil && d.Limit > 0 ||
+		d.Fallback {
 		s.Errorf("%+v, %v", d, err)
 	}
 	if decided {

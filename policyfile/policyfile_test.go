@@ -279,8 +279,8 @@ func TestLoad(t *testing.T) {
 	}
 	for _, size := range []int{policyfile.MaxSize, policyfile.MaxSize + 1} {
 		write(t, path, right+strings.Repeat("#", size-len(right)))
-		if list, err := policyfile.Load(path); (err == nil) != (size == policyfile.MaxSize) || err != nil &&
-			(list != nil || err.Error() != path+": the file has more than 1048576 bytes") {
+		if list, err := policyfile.Load(path); (err == nil) != (size == policyfile.MaxSize) ||
+			err != nil && (list != nil || err.Error() != path+": the file has more than 1048576 bytes") {
 			t.Errorf("%d bytes: %v, %v", size, list, err)
 		}
 	}
@@ -323,8 +323,8 @@ func FuzzParse(f *testing.F) {
 				t.Fatal(err)
 			}
 			for _, name := range p.Names() {
-				if d, err := p.Allow(t.Context(), name, "k"); err != nil || !d.Allowed &&
-					d.Outcome != trypema.OutcomeSuppressed {
+				if d, err := p.Allow(t.Context(), name, "k"); err != nil ||
+					!d.Allowed && d.Outcome != trypema.OutcomeSuppressed {
 					t.Fatalf("the first call by %q: %+v, %v", name, d, err)
 				}
 			}

@@ -31,8 +31,8 @@ func TestChecks(t *testing.T) {
 		{"a larger one", redisproto.CheckTotal(1 << 51), trypema.ErrInvalidCost, "trypema: total is 2251799813685248; it must be at most 2251799813685247, which is as far as Redis counts"},
 		{"no cost", redisproto.ErrZeroCost, trypema.ErrInvalidCost, "trypema: cost is 0; it must be at least 1 (Peek takes 0)"},
 	} {
-		if test.kind == nil && test.err != nil || test.kind != nil &&
-			(!errors.Is(test.err, test.kind) || test.err.Error() != test.says) {
+		if test.kind == nil && test.err != nil ||
+			test.kind != nil && (!errors.Is(test.err, test.kind) || test.err.Error() != test.says) {
 			t.Errorf("%s: %v, want %q", test.name, test.err, test.says)
 		}
 	}

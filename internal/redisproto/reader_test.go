@@ -50,8 +50,8 @@ func TestReader(t *testing.T) {
 		r := NewReader(test.reply)
 		test.read(r)
 		err := r.Done()
-		if test.says == "" && err != nil || test.says != "" &&
-			(err == nil || !strings.Contains(err.Error(), test.says)) {
+		if test.says == "" && err != nil ||
+			test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.says)
 		}
 		if !errors.Is(r.Err(), err) {

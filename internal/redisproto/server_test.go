@@ -264,8 +264,8 @@ func TestRunWhileKeysMove(t *testing.T) {
 				if took["still"] != 0 || wrong["still"] != nil {
 					t.Errorf("%s: another key took %v, %v", code, took["still"], wrong["still"])
 				}
-				if err := wrong["moving"]; took["moving"] != want || (err == nil) != arrives || err != nil &&
-					err.Error() != wantErr {
+				if err := wrong["moving"]; took["moving"] != want || (err == nil) != arrives ||
+					err != nil && err.Error() != wantErr {
 					t.Errorf("%s: after %v: %v, want %q after %v", code, took["moving"], err, wantErr, want)
 				}
 				if runs := len(c.runs); runs != 1+int((want-1)/movingPause)+1+1 {

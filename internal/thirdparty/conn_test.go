@@ -320,8 +320,8 @@ func TestConn(t *testing.T) {
 					{"SlowNode", []string{"cluster", "ring"}, slowNode},
 					{"MovedSlot", []string{"cluster"}, movedSlot},
 				} {
-					if !slices.Contains(a.kinds, kind) || property.kinds != nil &&
-						!slices.Contains(property.kinds, kind) {
+					if !slices.Contains(a.kinds, kind) ||
+						property.kinds != nil && !slices.Contains(property.kinds, kind) {
 						continue
 					}
 					t.Run(a.name+"/"+property.name, func(t *testing.T) {

@@ -594,6 +594,7 @@ func TestNamedTestsExist(t *testing.T) {
 
 var (
 	filePath   = regexp.MustCompile("`((?:[a-z_]+/)*[a-z_]+\\.(?:go|lua))`")
+	goFile     = regexp.MustCompile(`[a-z_]+\.go`)
 	folderLine = regexp.MustCompile(`(?m)^( {2})?((?:[a-z/]+ ?)+)(?: {2}.*|$)`)
 )
 
@@ -609,7 +610,7 @@ func TestDocumentedPaths(t *testing.T) {
 	lines, _, _ := strings.Cut(after, "```")
 	folders, files := 0, 0
 	for line := range strings.Lines(lines) {
-		if file := regexp.MustCompile(`[a-z_]+\.go`).FindAllString(line, -1); file != nil {
+		if file := goFile.FindAllString(line, -1); file != nil {
 			for _, f := range file {
 				exists(f)
 			}

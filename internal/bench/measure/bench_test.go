@@ -82,8 +82,8 @@ func TestEveryPeer(t *testing.T) {
 				t.Errorf("unexpected result: %+v", r)
 			}
 			// A window of another library may end while it is called, as those that begin with the hour.
-			if most := 2.0; r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > most || name == peer.Ours &&
-				r.AdmittedToLimit != 1 {
+			if most := 2.0; r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > most ||
+				name == peer.Ours && r.AdmittedToLimit != 1 {
 				t.Errorf("admitted ÷ limit is %.3f", r.AdmittedToLimit)
 			}
 			if r.FullestRatio != nil {

@@ -124,8 +124,8 @@ func TestConnections(t *testing.T) {
 	if !isFull && len(lines) < min(crowd, 900) {
 		t.Fatalf("%d connections: %v", len(lines), why)
 	}
-	if d, err := late.Absolute().Allow(t.Context(), "late", 1000); err != nil || isFull &&
-		(!d.Fallback || d.Allowed) {
+	if d, err := late.Absolute().Allow(t.Context(), "late", 1000); err != nil ||
+		isFull && (!d.Fallback || d.Allowed) {
 		t.Errorf("without a connection: %+v, %v", d, err)
 	}
 	for range 3 { // they are not all idle

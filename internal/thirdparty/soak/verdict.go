@@ -165,8 +165,8 @@ func bound(lanes []*lane) (rules []rule) {
 			most, _ := w.fullest()
 			r := judge("most in any window", l.String(), float64(most), "≤", float64(w.bound))
 			r.Note = w.key
-			if worst.Name == "" || r.Verdict == fail || worst.Verdict != fail &&
-				r.Value/r.Bound > worst.Value/worst.Bound {
+			if worst.Name == "" || r.Verdict == fail ||
+				worst.Verdict != fail && r.Value/r.Bound > worst.Value/worst.Bound {
 				worst = r
 			}
 		}
