@@ -61,8 +61,8 @@ type Options struct {
 	// Keyless says what becomes of calls for which Key finds none. Default KeylessShare.
 	Keyless Keyless
 
-	// Cost is that of a call. Default 1, or what its policy says. A call of cost 0 is judged as if it had cost
-	// 1, and counted as nothing: it passes if there is any room.
+	// Cost is that of a call. Default 1, or what its policy says. A call of cost 0 is judged as if it had
+	// cost 1, and counted as nothing: it passes if there is any room.
 	Cost func(ctx context.Context, method string) uint64
 
 	// Skip names calls that are not limited: health checks, or some networks, by SkipNetworks. Default none.

@@ -390,8 +390,8 @@ func TestTransportOptions(t *testing.T) {
 	check("in shadow, broken", do("/", "free", "a"), nil, 0, 1)
 }
 
-// Requests that wait for a Bound, or for policies, are made in the order in which they came; none waits longer
-// than it may, or beyond its deadline, and one that can never pass fails at once.
+// Requests that wait for a Bound, or for policies, are made in the order in which they came; none waits
+// longer than it may, or beyond its deadline, and one that can never pass fails at once.
 func TestTransportTurns(t *testing.T) {
 	limit := trypema.AtMost(1, time.Second)
 	for _, name := range []string{"bound", "policies"} {

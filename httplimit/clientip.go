@@ -98,8 +98,8 @@ func ByClientIP(o ClientIPOptions) (KeyFunc, error) {
 // Without a proxy, that is with the zero ClientIPOptions, it is the other end of the connection.
 //
 // A client whose address is not known is not skipped: one without a valid address in the header of a proxy is
-// in no network, although the proxy is. The error wraps trypema.ErrInvalidOptions and names the network; all of
-// IPv4 or IPv6 is none, as it would skip everyone.
+// in no network, although the proxy is. The error wraps trypema.ErrInvalidOptions and names the network; all
+// of IPv4 or IPv6 is none, as it would skip everyone.
 func SkipNetworks(o ClientIPOptions, networks ...string) (func(*http.Request) bool, error) {
 	c, err := newClientIP(o)
 	if err != nil {
@@ -217,8 +217,8 @@ func (c *clientIP) key(r *http.Request) (string, bool) {
 	return middleware.NetworkKey(ip, c.bits), true
 }
 
-// find returns the address of a client, if it is known. It is not claimed if it is that of the last proxy, which
-// stands for its clients as it does not say who they are.
+// find returns the address of a client, if it is known. It is not claimed if it is that of the last proxy,
+// which stands for its clients as it does not say who they are.
 func (c *clientIP) find(r *http.Request) (ip netip.Addr, known, claimed bool) {
 	ip, known = middleware.ParseIP(r.RemoteAddr)
 	if c.header == "" || !c.isProxy(r, ip) {

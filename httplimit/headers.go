@@ -15,8 +15,8 @@ import (
 	"github.com/trypema/trypema/internal/middleware"
 )
 
-// Headers are what clients are told about their limit, in addition to Retry-After, which every denial has that
-// waiting can cure. A limit that is never reached, such as trypema.NoLimit, is not told.
+// Headers are what clients are told about their limit, in addition to Retry-After, which every denial has
+// that waiting can cure. A limit that is never reached, such as trypema.NoLimit, is not told.
 type Headers uint8
 
 const (

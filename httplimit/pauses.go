@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// pauses are the instants before which servers want no more requests, by key. The zero value is ready for use.
+// pauses are the instants before which servers want no more requests, by key. The zero value is ready for
+// use.
 type pauses struct {
 	mu    sync.Mutex
 	until map[string]time.Time

@@ -65,9 +65,10 @@ type TransportOptions struct {
 	// beyond the deadline of its context, fails at once with a *DeniedError. Default 0: none waits.
 	MaxWait time.Duration
 
-	// MaxRetryAfter is how long a server is obeyed at most. A server that answers 429 or 503 with Retry-After,
-	// or says in RateLimit or X-RateLimit headers that nothing is left, gets no more requests of the same key
-	// until then: they wait as for a turn, or fail. Default 5 minutes; a negative value obeys no server.
+	// MaxRetryAfter is how long a server is obeyed at most. A server that answers 429 or 503 with
+	// Retry-After, or says in RateLimit or X-RateLimit headers that nothing is left, gets no more requests of
+	// the same key until then: they wait as for a turn, or fail. Default 5 minutes; a negative value obeys no
+	// server.
 	MaxRetryAfter time.Duration
 
 	// Shadow makes every request at once. Decisions are made, counted and seen by Seen.
