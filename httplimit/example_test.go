@@ -295,3 +295,68 @@ func ExampleNewTransport() {
 	// 200 OK
 	// rejected for 1h0m0s
 }
+
+// tokens is a Reserver for a thousand tokens an hour, of which a request takes a hundred at first.
+func tokens() (of *httplimit.Reserver, perUser *trypema.Bound, end func()) {
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		panic(err)
+	}
+	perUser, err = limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(1000, time.Hour))
+	if err != nil {
+		panic(err)
+	}
+	of, err = httplimit.NewReserver(httplimit.Options{
+		Bound: perUser,
+		Key:   httplimit.ByHeader("X-User"),
+		Cost:  func(*http.Request) uint64 { return 100 },
+	}, 10*time.Minute)
+	if err != nil {
+		panic(err)
+	}
+	return of, perUser, func() { _ = limits.Close() }
+}
+
+// A handler reports what its answer has cost while it streams it.
+func ExampleNewReserver() {
+	tokens, perUser, end := tokens()
+	defer end()
+	h := tokens.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, token := range []string{"Festina", "lente"} {
+			tokens.Spent(r.Context(), 1)
+			fmt.Fprintln(w, token)
+		}
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), request("192.0.2.7:80", "X-User", "ada"))
+	usage, err := perUser.Usage(context.Background(), "ada")
+	fmt.Println(usage[0].Total, err)
+	// Output: 2 <nil>
+}
+
+func ExampleReserver_Wrap() {
+	tokens, _, end := tokens()
+	defer end()
+	mux := http.NewServeMux()
+	mux.Handle("POST /answers", tokens.Wrap(http.NotFoundHandler()))
+}
+
+// A handler that spends nothing says so, or else it pays the estimate.
+func ExampleReserver_Spent() {
+	tokens, perUser, end := tokens()
+	defer end()
+	h := tokens.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tokens.Spent(r.Context(), 0)
+		http.Error(w, "there is no question", http.StatusBadRequest)
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), request("192.0.2.7:80", "X-User", "ada"))
+	usage, err := perUser.Usage(context.Background(), "ada")
+	fmt.Println(usage[0].Total, err)
+	// Output: 0 <nil>
+}
+
+func ExampleReserver_KeyOf() {
+	tokens, _, end := tokens()
+	defer end()
+	fmt.Println(tokens.KeyOf(request("192.0.2.7:80", "X-User", "ada")))
+	// Output: ada true
+}

@@ -189,6 +189,7 @@ func newLimit(options string, o Options) (*limit, error) {
 		m.Window = window
 	}
 	m.failures = middleware.NewFailures(o.Logger, "httplimit: requests cannot be judged")
+	m.settling = middleware.NewFailures(o.Logger, "httplimit: the cost of requests cannot be settled")
 	return m, nil
 }
 
@@ -201,7 +202,8 @@ func quotable(s string) bool {
 type limit struct {
 	Options
 	judge    middleware.Options[*http.Request]
-	failures *middleware.Failures
+	failures *middleware.Failures // to judge
+	settling *middleware.Failures // by a Reserver
 	fields   fields
 }
 
@@ -209,6 +211,7 @@ func (m *limit) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, passes := m.admits(w, r)
 		if !passes {
+			abandon(r.Context())
 			return
 		}
 		if v.Decided {

@@ -55,6 +55,7 @@ type Verdict struct {
 	Policy      string               // by which it was decided, of Policies
 	Limits      []trypema.Limit      // by which it was decided, if they are known
 	Reservation *trypema.Reservation // with Reserve, of a call that was admitted
+	Estimate    uint64               // of the reservation
 }
 
 // KeyOf returns the key of a call, which may be that of all that have none.
@@ -134,10 +135,11 @@ func (o *Options[R]) decide(call R, v *Verdict, most time.Duration) (err error) 
 	switch {
 	case o.Reserve:
 		var r *trypema.Reservation
-		if r, err = b.Reserve(ctx, key, max(cost, 1), o.Expiry); err == nil {
+		cost = max(cost, 1)
+		if r, err = b.Reserve(ctx, key, cost, o.Expiry); err == nil {
 			v.Decision = r.Decision
 			if r.Allowed {
-				v.Reservation = r
+				v.Reservation, v.Estimate = r, cost
 			}
 		}
 	case o.Cost != nil && cost == 0:
