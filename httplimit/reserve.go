@@ -24,10 +24,10 @@ import (
 //		}
 //	})))
 //
-// A request is admitted if its estimate fits, which then counts. What the handler reports takes its place when
-// the handler returns, also if it panics, or the client has hung up. Several Reservers stand in a row, each for
-// an account of its own: if one of them, or another limit of this package further in, denies the request, those
-// before it get their estimates back.
+// A request is admitted if its estimate fits, which then counts. What the handler reports takes its place
+// when the handler returns, also if it panics, or the client has hung up. Several Reservers stand in a
+// row, each for an account of its own: if one of them, or another limit of this package further in, denies
+// the request, those before it get their estimates back.
 type Reserver struct{ m *limit }
 
 // NewReserver returns a Reserver, or an error that wraps trypema.ErrInvalidOptions and names the field. Bound
