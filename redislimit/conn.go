@@ -13,8 +13,8 @@ import "context"
 type Conn interface {
 	// Run runs a script len(keys) times, with keys[i] as its KEYS, which are not none, and args[i] as its
 	// ARGV, in one round trip, or in one to each node that holds some of the keys. It sends EVALSHA with the
-	// script's SHA-1, in lower case, and sees to it that a server which does not know the script yet learns
-	// it.
+	// script's SHA-1, in lower case; or, if sha1 is empty, EVAL with the script. A server that does not know
+	// the script answers EVALSHA with the error NOSCRIPT, and is then sent EVAL by the providers.
 	//
 	// It calls answer exactly once for each i, in any order and from any goroutine, before it returns. A
 	// reply is an array of int64 and string. err is what went wrong with that run: what the server said,

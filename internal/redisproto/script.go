@@ -4,6 +4,7 @@
 //	arguments.go  what verbs may be given, and how scripts get it
 //	script.go     the scripts, lua/*.lua: one file for each operation, and what they share
 //	server.go     Run: a script on a server, whatever it turns out to be; what it refused is asked for again
+//	load.go       what becomes of a script that a server does not know (NOSCRIPT)
 //	fault.go      which errors of a server mean what
 //	reader.go     replies, taken apart
 //	message.go    the messages of Hybrid, in bytes

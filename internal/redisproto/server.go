@@ -47,6 +47,7 @@ type Server struct {
 	lacking atomic.Bool // its Lua lacks struct
 	many    atomic.Bool // it is several, though the Conn said otherwise
 	mended  *atomic.Uint64
+	loading loadings
 }
 
 // NewServer returns the server behind a Conn, of which nothing is known yet.
@@ -212,9 +213,9 @@ func (s *Server) oneServer() (one bool, err error) {
 	return one, err
 }
 
-// exchange has the Conn make one exchange, and answers each run once, whatever the Conn does: it may panic,
-// forget a run or answer it twice.
-func (s *Server) exchange(
+// send has the Conn run a script, or bring it if it has no SHA1, and answers each run once, whatever the Conn
+// does: it may panic, forget a run or answer it twice.
+func (s *Server) send(
 	ctx context.Context, p Script, keys, args [][]string, answer func(i int, reply []any, err error),
 ) {
 	answered := make([]atomic.Bool, len(keys))

@@ -50,11 +50,18 @@ func read(name string) string {
 // error.
 type Conn struct{ redislimit.Conn }
 
+// nameOf returns the name of a script in Redis.
+func nameOf(source string) string {
+	sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
+	return hex.EncodeToString(sum[:])
+}
+
 var errUnknown = errors.New("ERR the version before does not have this script")
 
 // Run implements redislimit.Conn.
 func (c Conn) Run(
-	ctx context.Context, script, _ string, keys, args [][]string, answer func(i int, reply []any, err error),
+	ctx context.Context, script, sha1 string, keys, args [][]string,
+	answer func(i int, reply []any, err error),
 ) {
 	for begins, source := range sources {
 		prelude, _, found := strings.Cut(script, begins) // the prelude is struct.lua, or nothing
@@ -71,8 +78,10 @@ func (c Conn) Run(
 		if args == nil {
 			break
 		}
-		sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
-		c.Conn.Run(ctx, source, hex.EncodeToString(sum[:]), keys, args, answer)
+		if sha1 != "" {
+			sha1 = nameOf(source)
+		}
+		c.Conn.Run(ctx, source, sha1, keys, args, answer)
 		return
 	}
 	for i := range keys {
