@@ -3,7 +3,7 @@ package redislimit
 import "context"
 
 // Conn is the port to Redis. It speaks in standard types only, so an adapter to a client needs nothing of
-// this package: goredisconn and rueidisconn are two.
+// this package: goredisconn, rueidisconn, valkeyconn and redigoconn are four.
 //
 // A Conn may have one method more, Check() error. New asks it, and refuses a Conn that returns an error: one
 // that has no client, say.

@@ -27,10 +27,10 @@ func CheckConn(function string, c Conn) error {
 	switch {
 	case c == nil:
 		return invalid.Errorf(trypema.ErrInvalidOptions,
-			"%s got no Conn; it needs one, from goredisconn or rueidisconn", function)
+			"%s got no Conn; it needs one, such as goredisconn.New returns", function)
 	case invalid.Nil(c):
 		return invalid.Errorf(trypema.ErrInvalidOptions,
-			"%s got a Conn that is a nil %T; it needs one, from goredisconn or rueidisconn", function, c)
+			"%s got a Conn that is a nil %T; it needs one, such as goredisconn.New returns", function, c)
 	}
 	if c, ok := c.(interface{ Check() error }); ok {
 		if err := c.Check(); err != nil {

@@ -18,16 +18,21 @@ import (
 	"testing"
 	"time"
 
+	redigo "github.com/gomodule/redigo/redis"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/rueidis"
+	"github.com/valkey-io/valkey-go"
 
 	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
+	"github.com/trypema/trypema/redigoconn"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
+	"github.com/trypema/trypema/valkeyconn"
 )
 
 // This file proves that the adapters keep the word of redislimit.Conn, with real servers: every key is
@@ -38,6 +43,8 @@ import (
 var (
 	_ redislimit.NodeConn = (*goredisconn.Conn)(nil)
 	_ redislimit.NodeConn = (*rueidisconn.Conn)(nil)
+	_ redislimit.NodeConn = (*valkeyconn.Conn)(nil)
+	_ redislimit.Conn     = (*redigoconn.Conn)(nil)
 )
 
 // site is some servers, each behind a proxy.
@@ -186,7 +193,33 @@ var adapters = []struct {
 		t.Cleanup(c.Close)
 		return rueidisconn.New(c)
 	}},
+	{"valkeyconn", []string{"single", "cluster"}, func(t *testing.T, s *site) redislimit.Conn {
+		c, err := valkey.NewClient(valkey.ClientOption{
+			InitAddress:       s.addrs(),
+			PipelineMultiplex: 2, // four connections, on any machine
+			ConnWriteTimeout:  rig.Patience,
+			DialCtxFn: func(ctx context.Context, addr string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
+				return s.dial(ctx, "tcp", addr)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return valkeyconn.New(c)
+	}},
+	{"redigoconn", []string{"single"}, func(t *testing.T, s *site) redislimit.Conn {
+		pool := &redigo.Pool{MaxIdle: 4, DialContext: func(ctx context.Context) (redigo.Conn, error) {
+			return redigo.DialContext(ctx, "tcp", s.nodes[0].Addr(), redigo.DialContextFunc(s.dial))
+		}}
+		t.Cleanup(func() { _ = pool.Close() })
+		return redigoconn.New(pool)
+	}},
 }
+
+// brief are the properties that "make test" shows of valkeyconn, whose client is a fork of that of
+// rueidisconn.
+var brief = []string{"Node", "Replies", "Errors", "NoScript", "EndedContext", "ContextEnds", "SlowNode"}
 
 // outcome is what was answered for one key.
 type outcome struct {
@@ -312,6 +345,7 @@ func TestConn(t *testing.T) {
 					{"MovedSlot", []string{"cluster"}, movedSlot},
 				} {
 					if !slices.Contains(a.kinds, kind) ||
+						a.name == "valkeyconn" && !explore.Long() && !slices.Contains(brief, property.name) ||
 						property.kinds != nil && !slices.Contains(property.kinds, kind) {
 						continue
 					}
@@ -328,7 +362,11 @@ func TestConn(t *testing.T) {
 // A Conn says of each key on which server it is, as far as its client can tell, and nothing before the client
 // knows.
 func node(t *testing.T, s *site, c redislimit.Conn) {
-	of := c.(redislimit.NodeConn).Node
+	located, ok := c.(redislimit.NodeConn)
+	if !ok {
+		return // redigo does not support Cluster
+	}
+	of := located.Node
 	keys := manyKeys(300)
 	_, goes := c.(*goredisconn.Conn)
 	if name := of(keys[0]); s.kind == "cluster" && goes && name != "" {
@@ -404,6 +442,9 @@ func errorsArePassed(t *testing.T, _ *site, c redislimit.Conn) {
 		{`redis.setresp(3) return {double = 1.5}`, `^\w+conn: reply is of type float64, not an array$`},
 		{`redis.setresp(3) return {map = {a = 1}}`, `^\w+conn: reply is of type map\[.*\]interface {}, not an array$`},
 	} {
+		if _, old := c.(*redigoconn.Conn); old && strings.HasPrefix(row.script, "redis.setresp(3)") {
+			continue // redigo speaks RESP2, which has neither
+		}
 		for _, n := range []int{1, 20} {
 			for _, o := range exchange(t.Context(), t, c, row.script, manyKeys(n)) {
 				if o.err == nil || !regexp.MustCompile(row.err).MatchString(o.err.Error()) {
@@ -715,4 +756,62 @@ func movedSlot(t *testing.T, s *site, c redislimit.Conn) {
 	}
 	s.nodes[to].Client().Del(t.Context(), keys[0])
 	assign(from)
+}
+
+// The end of ctx ends an exchange by redigo also where its pool does not look at ctx: while it dials, or
+// waits for a connection that it has lent.
+func TestRedigoEndsWithContext(t *testing.T) {
+	server := redisserver.Start(t)
+	dial := func() (redigo.Conn, error) { return redigo.Dial("tcp", server.Addr()) }
+	for name, pool := range map[string]func(hang chan struct{}) *redigo.Pool{
+		"a dial that hangs": func(hang chan struct{}) *redigo.Pool {
+			return &redigo.Pool{Dial: func() (redigo.Conn, error) { <-hang; return dial() }}
+		},
+		"a test of a connection that hangs": func(hang chan struct{}) *redigo.Pool {
+			pool := &redigo.Pool{MaxIdle: 1, Dial: dial, TestOnBorrow: func(redigo.Conn, time.Time) error { <-hang; return nil }}
+			_ = pool.Get().Close()
+			return pool
+		},
+		"a pool with all connections in use": func(hang chan struct{}) *redigo.Pool {
+			pool := &redigo.Pool{MaxActive: 1, Wait: true, Dial: dial}
+			lent := pool.Get()
+			go func() { <-hang; _ = lent.Close() }()
+			return pool
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hang := make(chan struct{})
+			p := pool(hang)
+			t.Cleanup(func() { _ = p.Close() })
+			c := redigoconn.New(p)
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(50*time.Millisecond, cancel)
+			for _, o := range exchange(ctx, t, c, count, manyKeys(3)) {
+				if !errors.Is(o.err, context.Canceled) {
+					t.Errorf("%v, %v", o.reply, o.err)
+				}
+			}
+			close(hang)
+			wait(t, func() bool { // the connection goes back
+				return !slices.ContainsFunc(exchange(t.Context(), t, c, count, manyKeys(3)), func(o outcome) bool { return o.err != nil })
+			})
+			wait(t, func() bool { return p.ActiveCount() == p.IdleCount() })
+		})
+	}
+}
+
+// redigo does not follow a node of a Cluster that redirects a key. The error is not one that providers take
+// for a key that is moving, which they would ask for until the context ends.
+func TestRedigoOnCluster(t *testing.T) {
+	server := redisserver.Start(t)
+	pool := redigo.NewPool(func() (redigo.Conn, error) { return redigo.Dial("tcp", server.Addr()) }, 4)
+	t.Cleanup(func() { _ = pool.Close() })
+	for _, said := range []string{"MOVED 1000 127.0.0.1:7001", "ASK 1000 127.0.0.1:7001"} {
+		script := fmt.Sprintf("return redis.error_reply('%s')", said)
+		o := exchange(t.Context(), t, redigoconn.New(pool), script, []string{"k"})[0]
+		want := "redigoconn: the server is a node of a Cluster, which redigo does not support: " + said
+		if o.err == nil || o.err.Error() != want {
+			t.Errorf("%v, want %q", o.err, want)
+		}
+	}
 }

@@ -10,14 +10,18 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	redigo "github.com/gomodule/redigo/redis"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/rueidis"
+	"github.com/valkey-io/valkey-go"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/redigoconn"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
+	"github.com/trypema/trypema/valkeyconn"
 )
 
 // This file is the adapters' part of a table: what panics, and where. internal/guard has the rest.
@@ -34,7 +38,15 @@ func TestNoClient(t *testing.T) {
 		"rueidisconn.New(nil)":          rueidisconn.New(nil),
 		"a nil pointer to another":      rueidisconn.New((*wrappedRueidis)(nil)),
 		"an empty rueidisconn.Conn":     new(rueidisconn.Conn),
+		"valkeyconn.New(nil)":           valkeyconn.New(nil),
+		"a nil pointer to a third":      valkeyconn.New((*wrappedValkey)(nil)),
+		"an empty valkeyconn.Conn":      new(valkeyconn.Conn),
+		"redigoconn.New(nil)":           redigoconn.New(nil),
+		"a pool that cannot dial":       redigoconn.New(&redigo.Pool{}),
+		"an empty redigoconn.Conn":      new(redigoconn.Conn),
 		"a nil *goredisconn.Conn":       (*goredisconn.Conn)(nil),
+		"a nil *redigoconn.Conn":        (*redigoconn.Conn)(nil),
+		"a nil *valkeyconn.Conn":        (*valkeyconn.Conn)(nil),
 		"a nil *rueidisconn.Conn":       (*rueidisconn.Conn)(nil),
 		"no Conn":                       nil,
 		"one that will have no servers": checked{},
@@ -60,6 +72,7 @@ func TestNoClient(t *testing.T) {
 type (
 	wrappedGoRedis struct{ redis.ClusterClient }
 	wrappedRueidis struct{ rueidis.Client }
+	wrappedValkey  struct{ valkey.Client }
 )
 
 // checked is a Conn that knows that it will not work.
@@ -87,11 +100,24 @@ func TestClientsThatPanic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
+	valkeyClient, err := valkey.NewClient(valkey.ClientOption{
+		InitAddress: []string{server.Addr()}, DisableCache: true, ForceSingleClient: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer valkeyClient.Close()
+	pool := &redigo.Pool{Dial: func() (redigo.Conn, error) { panic("broken") }}
+	lender := &redigo.Pool{Dial: func() (redigo.Conn, error) { return brokenRedigo{}, nil }}
 	for name, conn := range map[string]redislimit.Conn{
 		"go-redis, one server": goredisconn.New(single),
 		"go-redis, a ring":     goredisconn.New(ring),
 		"rueidis, one server":  rueidisconn.New(brokenRueidis{client, rueidis.ClientModeStandalone}),
 		"rueidis, a cluster":   rueidisconn.New(brokenRueidis{client, rueidis.ClientModeCluster}),
+		"valkey, one server":   valkeyconn.New(brokenValkey{valkeyClient, valkey.ClientModeStandalone}),
+		"valkey, a cluster":    valkeyconn.New(brokenValkey{valkeyClient, valkey.ClientModeCluster}),
+		"redigo, its pool":     redigoconn.New(pool),
+		"redigo, a connection": redigoconn.New(lender),
 	} {
 		for _, n := range []int{1, 300} {
 			for i, o := range exchange(t.Context(), t, conn, count, manyKeys(n)) {
@@ -147,3 +173,25 @@ func (brokenRueidis) Do(context.Context, rueidis.Completed) rueidis.RedisResult 
 func (brokenRueidis) DoMulti(context.Context, ...rueidis.Completed) []rueidis.RedisResult {
 	panic("broken")
 }
+
+// brokenValkey is a client of valkey-go that panics.
+type brokenValkey struct {
+	valkey.Client
+	mode valkey.ClientMode
+}
+
+func (b brokenValkey) Mode() valkey.ClientMode { return b.mode }
+
+func (brokenValkey) Do(context.Context, valkey.Completed) valkey.ValkeyResult { panic("broken") }
+
+func (brokenValkey) DoMulti(context.Context, ...valkey.Completed) []valkey.ValkeyResult {
+	panic("broken")
+}
+
+// brokenRedigo is a connection of redigo that panics.
+type brokenRedigo struct{ redigo.Conn }
+
+func (brokenRedigo) Send(string, ...any) error      { panic("broken") }
+func (brokenRedigo) Do(string, ...any) (any, error) { return nil, nil }
+func (brokenRedigo) Err() error                     { return errors.New("broken") }
+func (brokenRedigo) Close() error                   { return nil }
