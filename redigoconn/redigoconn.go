@@ -24,10 +24,14 @@ type Conn struct{ pool *redis.Pool }
 // caller's. If p is nil, New of the providers refuses the Conn.
 //
 // An exchange takes one connection of p. If MaxActive is set and Wait is not, an exchange fails while all are
-// in use. MaxIdle should be as many as there are exchanges at a time, as others are dialed again. A
-// connection that broke while it was idle fails the exchange which takes it, unless p has a TestOnBorrow.
+// in use. MaxIdle should be the number of exchanges at a time, as a connection beyond it is dialed for each.
 //
-// An exchange ends with its ctx, also while it waits for a connection, and the connection is then closed.
+// An exchange ends with its ctx, also while it waits for a connection, and its connection is then closed.
+// When a connection turns out to be broken, or to lead to a replica, it is closed with all that are idle. So
+// after a restart or a failover one exchange fails and the next dials, also without a TestOnBorrow.
+//
+// Connections that p dials must implement redis.ConnWithContext, as those of redis.Dial do. Others cannot be
+// closed like that, and end an exchange by their own timeouts.
 func New(p *redis.Pool) *Conn { return &Conn{p} }
 
 // Check returns an error if there is no pool, because New was given nil, or if it has no Dial. New of the
@@ -88,6 +92,32 @@ func (c *Conn) exchange(
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	err = pipeline(ctx, conn, verb, script, keys, args, tell)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	// The connections that are idle lead to the same server. Each would fail an exchange of its own.
+	end(conn)
+	for range c.pool.IdleCount() {
+		if idle, err := c.get(ctx); err == nil {
+			end(idle)
+			_ = idle.Close()
+		}
+	}
+	return err
+}
+
+// errReplica is the end of a connection to a server that is not the primary any more.
+var errReplica = errors.New("redigoconn: the server is a replica")
+
+// pipeline is an exchange on a connection. Its error says that the connection is of no use any more.
+func pipeline(
+	ctx context.Context, conn redis.Conn, verb, script string, keys, args [][]string,
+	tell func(reply []any, err error),
+) error {
 	defer endWith(ctx, conn)()
 	for i := range keys {
 		words := make([]any, 0, 2+len(keys[i])+len(args[i]))
@@ -99,18 +129,24 @@ func (c *Conn) exchange(
 			words = append(words, arg)
 		}
 		if err := conn.Send(verb, words...); err != nil {
-			return broken(ctx, err)
+			return err
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return broken(ctx, err)
+		return err
 	}
+	replica := false
 	for range keys {
 		value, err := conn.Receive()
-		if said := redis.Error(""); err != nil && !errors.As(err, &said) {
-			return broken(ctx, err)
+		said := redis.Error("")
+		if err != nil && !errors.As(err, &said) {
+			return err
 		}
+		replica = replica || strings.Contains(string(said), "READONLY ")
 		tell(result(value, err))
+	}
+	if replica {
+		return errReplica
 	}
 	return nil
 }
@@ -145,28 +181,22 @@ var ended = func() context.Context {
 	return ctx
 }()
 
-// endWith closes a connection when ctx ends, which wakes who reads from it or writes to it. The function that
-// it returns ends that.
+// end closes a connection, which wakes who reads from it or writes to it. Close would only give it back to
+// the pool. redigo closes a connection on which a call is made whose context has ended.
+func end(conn redis.Conn) { _, _ = redis.ReceiveContext(conn, ended) }
+
+// endWith ends a connection when ctx ends, until stop is called.
 func endWith(ctx context.Context, conn redis.Conn) (stop func()) {
 	closed := make(chan struct{})
 	stopped := context.AfterFunc(ctx, func() {
 		defer close(closed)
-		// redigo closes a connection under which a context ends. Close would only give it back to the pool.
-		_, _ = redis.ReceiveContext(conn, ended)
+		end(conn)
 	})
 	return func() {
 		if !stopped() {
 			<-closed
 		}
 	}
-}
-
-// broken returns why a connection is of no use any more.
-func broken(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
 }
 
 // guarded calls f. If the client panics, that is the error.

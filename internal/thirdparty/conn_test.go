@@ -800,6 +800,44 @@ func TestRedigoEndsWithContext(t *testing.T) {
 	}
 }
 
+// After a restart of the server, or when it is made a replica, no connection of the pool is used twice.
+func TestRedigoDropsConnections(t *testing.T) {
+	server := redisserver.Start(t)
+	pool := &redigo.Pool{MaxIdle: 16, Dial: func() (redigo.Conn, error) { return redigo.Dial("tcp", server.Addr()) }}
+	t.Cleanup(func() { _ = pool.Close() })
+	c := redigoconn.New(pool)
+	for _, test := range []struct {
+		name       string
+		begin, end func()
+		err        string
+	}{
+		{"a restart", func() { server.Kill(); server.Restart() }, func() {}, ""},
+		{"a failover", func() { server.Client().SlaveOf(t.Context(), "127.0.0.1", "1") },
+			func() { server.Client().SlaveOf(t.Context(), "no", "one") }, "READONLY "},
+	} {
+		var lent []redigo.Conn
+		for range 16 {
+			conn := pool.Get()
+			if _, err := conn.Do("PING"); err != nil {
+				t.Fatal(err)
+			}
+			lent = append(lent, conn)
+		}
+		for _, conn := range lent {
+			_ = conn.Close()
+		}
+		test.begin()
+		o := exchange(t.Context(), t, c, count, []string{"k"})[0]
+		if o.err == nil || !strings.Contains(o.err.Error(), test.err) || pool.ActiveCount() != 0 {
+			t.Errorf("%s: %v, %v; then the pool has %d connections", test.name, o.reply, o.err, pool.ActiveCount())
+		}
+		test.end()
+		if o := exchange(t.Context(), t, c, count, []string{"k"})[0]; o.err != nil {
+			t.Errorf("after %s: %v", test.name, o.err)
+		}
+	}
+}
+
 // redigo does not follow a node of a Cluster that redirects a key. The error is not one that providers take
 // for a key that is moving, which they would ask for until the context ends.
 func TestRedigoOnCluster(t *testing.T) {

@@ -50,7 +50,8 @@ var Adapters = []Adapter{
 	}},
 }
 
-// OtherAdapters are those that reach Redis as one of Adapters does. redigo does not support Cluster.
+// OtherAdapters are for the tests of adapters; others need not run with each. redigo does not support
+// Cluster.
 var OtherAdapters = []Adapter{
 	{"valkey-go", func(t testing.TB, addrs []string) redislimit.Conn {
 		c, err := valkey.NewClient(valkey.ClientOption{
