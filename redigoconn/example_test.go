@@ -26,7 +26,7 @@ func ExampleNew() {
 
 // A run of a script may have several keys, as redigo does not support Cluster.
 func ExampleConn_OneServer() {
-	pool := redis.NewPool(func() (redis.Conn, error) { return redis.Dial("tcp", "localhost:6379") }, 16)
+	pool := &redis.Pool{Dial: func() (redis.Conn, error) { return redis.Dial("tcp", "localhost:6379") }}
 	defer pool.Close()
 
 	fmt.Println(redigoconn.New(pool).OneServer())

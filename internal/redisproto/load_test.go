@@ -81,7 +81,7 @@ func (c *forgetful) call(ctx context.Context, script, sha1, key string) error {
 		c.evals[node]++
 		c.knows[node] = !c.forgets
 	} else if !c.knows[node] {
-		return errors.New("NOSCRIPT No matching script. Please use EVAL.")
+		return errors.New("NOSCRIPT No matching script")
 	}
 	c.executed[key]++
 	return c.returns

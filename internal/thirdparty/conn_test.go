@@ -812,8 +812,8 @@ func TestRedigoDropsConnections(t *testing.T) {
 		err        string
 	}{
 		{"a restart", func() { server.Kill(); server.Restart() }, func() {}, ""},
-		{"a failover", func() { server.Client().SlaveOf(t.Context(), "127.0.0.1", "1") },
-			func() { server.Client().SlaveOf(t.Context(), "no", "one") }, "READONLY "},
+		{"a failover", func() { server.Client().ReplicaOf(t.Context(), "127.0.0.1", "1") },
+			func() { server.Client().ReplicaOf(t.Context(), "no", "one") }, "READONLY "},
 	} {
 		var lent []redigo.Conn
 		for range 16 {
@@ -842,7 +842,7 @@ func TestRedigoDropsConnections(t *testing.T) {
 // for a key that is moving, which they would ask for until the context ends.
 func TestRedigoOnCluster(t *testing.T) {
 	server := redisserver.Start(t)
-	pool := redigo.NewPool(func() (redigo.Conn, error) { return redigo.Dial("tcp", server.Addr()) }, 4)
+	pool := &redigo.Pool{Dial: func() (redigo.Conn, error) { return redigo.Dial("tcp", server.Addr()) }}
 	t.Cleanup(func() { _ = pool.Close() })
 	for _, said := range []string{"MOVED 1000 127.0.0.1:7001", "ASK 1000 127.0.0.1:7001"} {
 		script := fmt.Sprintf("return redis.error_reply('%s')", said)

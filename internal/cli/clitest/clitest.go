@@ -5,6 +5,7 @@ package clitest
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,9 +86,8 @@ func prints(t *testing.T, p cli.Program, o Output) (stderr string) {
 func NeedsRedis(t *testing.T, program func() cli.Program, command ...string) {
 	t.Helper()
 	for _, provider := range []string{"redis", "hybrid"} {
-		args := append(command[:len(command):len(command)],
-			"--provider", provider, "--redis", "redis://user:secret@127.0.0.1:1/2")
-		code, stdout, stderr := Run(t.Context(), program(), args...)
+		where := []string{"--provider", provider, "--redis", "redis://user:secret@127.0.0.1:1/2"}
+		code, stdout, stderr := Run(t.Context(), program(), slices.Concat(command, where)...)
 		want := program().Name + ": --redis is redis://127.0.0.1:1/2, which can not be used: "
 		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
 			!strings.HasPrefix(stderr, want) || strings.Contains(stderr, "secret") {

@@ -74,7 +74,7 @@ var named = []struct {
 	}},
 	{"redigo", "", func(_ *testing.T, addrs []string) (redislimit.Conn, func()) {
 		user := []redigo.DialOption{redigo.DialUsername("limits"), redigo.DialPassword("secret")}
-		p := redigo.NewPool(func() (redigo.Conn, error) { return redigo.Dial("tcp", addrs[0], user...) }, 4)
+		p := &redigo.Pool{Dial: func() (redigo.Conn, error) { return redigo.Dial("tcp", addrs[0], user...) }}
 		return redigoconn.New(p), func() { _ = p.Close() }
 	}},
 	{"valkey-go without its cache", "", func(t *testing.T, addrs []string) (redislimit.Conn, func()) {
