@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema/internal/guard"
@@ -17,28 +18,103 @@ const (
 	loadTries = 8
 )
 
-// loading is a run on its way that has its script with it. Other runs of the script on the same node wait for
-// its answer.
-type loading struct {
-	script, node string        // SHA-1, and what the Conn calls the node
-	answered     chan struct{} // closed when the run is answered
-}
-
-// loadings are those that have no answer yet.
+// loadings are the runs on their way that have their script with them. Other runs of the script on the same
+// node wait for the answer.
 type loadings struct {
-	mu   sync.Mutex // guards them
-	them map[[2]string]*loading
+	mu       sync.Mutex                  // guards answered
+	answered map[[2]string]chan struct{} // by script and node; closed when the run is answered
 }
 
-// exchange makes one exchange and answers each run once.
-//
-// A node that does not know the script executes nothing, so the runs it has refused are sent again. On each
-// node the first of them is sent with the script (EVAL), unless another exchange is doing so. The others wait
-// for the answer and are then sent as before (EVALSHA). So a node is sent the script about once, however many
-// runs miss it. A run that has waited for loadTimeout, or was refused loadTries times, is sent with the
-// script.
+// begin returns what is closed when the loading of a script on a node ends. The caller must load it and call
+// end if mine is set.
+func (l *loadings) begin(script, node string) (answered <-chan struct{}, mine bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := [2]string{script, node}
+	if c := l.answered[key]; c != nil {
+		return c, false
+	}
+	if l.answered == nil {
+		l.answered = make(map[[2]string]chan struct{})
+	}
+	c := make(chan struct{})
+	l.answered[key] = c
+	return c, true
+}
+
+// end ends what begin began.
+func (l *loadings) end(script, node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := [2]string{script, node}
+	close(l.answered[key])
+	delete(l.answered, key)
+}
+
+// exchange makes one exchange and answers each run once. Each node has an exchange of its own, so that a node
+// which does not answer does not keep another one from learning a script.
 func (s *Server) exchange(
 	ctx context.Context, p Script, keys, args [][]string, answer func(i int, reply []any, err error),
+) {
+	groups := s.byNode(keys)
+	if len(groups) < 2 {
+		only := ""
+		for node := range groups {
+			only = node
+		}
+		s.exchangeOn(ctx, only, p, keys, args, answer)
+		return
+	}
+	var all sync.WaitGroup
+	var bug atomic.Pointer[any] // a panic of answer, which is our own code
+	for node, which := range groups {
+		all.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					bug.Store(&p)
+				}
+			}()
+			s.exchangeOn(ctx, node, p, pick(keys, which), pick(args, which), func(n int, reply []any, err error) {
+				answer(which[n], reply, err)
+			})
+		})
+	}
+	all.Wait()
+	if p := bug.Load(); p != nil {
+		panic(*p)
+	}
+}
+
+// byNode returns the runs on each node, or nil if the Conn does not tell them. A node that it does not know
+// is "".
+func (s *Server) byNode(keys [][]string) (groups map[string][]int) {
+	var names []string
+	_ = guard.Call(whose, func() {
+		if node := s.Node(); node != nil {
+			for _, k := range keys {
+				names = append(names, node(k[0]))
+			}
+		}
+	})
+	if len(names) < len(keys) {
+		return nil
+	}
+	groups = make(map[string][]int)
+	for i, name := range names {
+		groups[name] = append(groups[name], i)
+	}
+	return groups
+}
+
+// exchangeOn is exchange on one node.
+//
+// A node that does not know the script executes nothing, so the runs it has refused are sent again. The first
+// of them is sent with the script (EVAL), unless another exchange is doing so. The others wait for the answer
+// and are then sent as before (EVALSHA). So a node is sent the script about once, however many runs miss it.
+// A run that has waited for loadTimeout, or was refused loadTries times, is sent with the script.
+func (s *Server) exchangeOn(
+	ctx context.Context, node string, p Script, keys, args [][]string,
+	answer func(i int, reply []any, err error),
 ) {
 	refused := s.sendNamed(ctx, p, keys, args, nil, answer)
 	if len(refused) == 0 {
@@ -47,27 +123,32 @@ func (s *Server) exchange(
 	timeout := time.NewTimer(loadTimeout)
 	defer timeout.Stop()
 	late := false
+	whole := Script{Source: p.Source}
 	for try := 1; len(refused) > 0; try++ {
-		first, others, waitFor := refused, []int(nil), []*loading(nil)
-		if try < loadTries && !late {
-			first, others, waitFor = s.loading.divide(p.SHA1, s.nodes(keys, refused), refused)
-		}
-		s.sendWhole(ctx, p, keys, args, first, waitFor, answer)
-		for _, l := range waitFor {
-			if late {
-				break
-			}
-			select {
-			case <-l.answered:
-			case <-ctx.Done():
-			case <-timeout.C:
-				late = true
-			}
-		}
-		if len(others) == 0 {
+		if late || try == loadTries {
+			s.send(ctx, whole, pick(keys, refused), pick(args, refused), func(n int, reply []any, err error) {
+				answer(refused[n], reply, err)
+			})
 			return
 		}
-		refused = s.sendNamed(ctx, p, keys, args, others, answer)
+		answered, mine := s.loading.begin(p.SHA1, node)
+		if mine {
+			first := refused[0]
+			refused = refused[1:]
+			s.send(ctx, whole, keys[first:first+1], args[first:first+1], func(_ int, reply []any, err error) {
+				s.loading.end(p.SHA1, node)
+				answer(first, reply, err)
+			})
+		}
+		select {
+		case <-answered:
+		case <-ctx.Done():
+		case <-timeout.C:
+			late = true
+		}
+		if len(refused) > 0 {
+			refused = s.sendNamed(ctx, p, keys, args, refused, answer)
+		}
 	}
 }
 
@@ -94,69 +175,6 @@ func (s *Server) sendNamed(
 		refused = append(refused, i)
 	})
 	return refused
-}
-
-// sendWhole sends runs with their script. The first of mine are those of the runs, and end with the
-// answers.
-func (s *Server) sendWhole(
-	ctx context.Context, p Script, keys, args [][]string, which []int, mine []*loading,
-	answer func(i int, reply []any, err error),
-) {
-	if len(which) == 0 {
-		return
-	}
-	p.SHA1 = ""
-	s.send(ctx, p, pick(keys, which), pick(args, which), func(n int, reply []any, err error) {
-		if n < len(mine) {
-			s.loading.end(mine[n])
-		}
-		answer(which[n], reply, err)
-	})
-}
-
-// divide divides refused runs into those that are to be sent with the script, and others. It returns the
-// loading of each of the former, and then those that the others wait for.
-func (s *loadings) divide(script string, nodes []string, refused []int) (first, others []int, all []*loading) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.them == nil {
-		s.them = make(map[[2]string]*loading)
-	}
-	var waitFor []*loading
-	for n, i := range refused {
-		key := [2]string{script, nodes[n]}
-		l := s.them[key]
-		if l == nil {
-			l = &loading{script: script, node: nodes[n], answered: make(chan struct{})}
-			s.them[key] = l
-			first, all = append(first, i), append(all, l)
-			continue
-		}
-		others = append(others, i)
-		waitFor = append(waitFor, l)
-	}
-	return first, others, append(all, waitFor...)
-}
-
-// end ends a loading.
-func (s *loadings) end(l *loading) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.them, [2]string{l.script, l.node})
-	close(l.answered)
-}
-
-// nodes returns the nodes of runs, each "" if it is not known.
-func (s *Server) nodes(keys [][]string, which []int) []string {
-	names := make([]string, len(which))
-	if node := s.Node(); node != nil {
-		_ = guard.Call(whose, func() {
-			for n, i := range which {
-				names[n] = node(keys[i][0])
-			}
-		})
-	}
-	return names
 }
 
 // isNoScript reports whether an error says that a server does not know the script it was to run.

@@ -154,8 +154,8 @@ func TestScriptIsBroughtOnce(t *testing.T) {
 						t.Errorf("node %s was sent the script %d times, want at most %d", node, n, test.most)
 					}
 				}
-				if len(s.loading.them) != 0 {
-					t.Errorf("%d loadings are left", len(s.loading.them))
+				if len(s.loading.answered) != 0 {
+					t.Errorf("%d loadings are left", len(s.loading.answered))
 				}
 			})
 		})
@@ -249,5 +249,35 @@ func TestScriptThatSaysNoScript(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	})
+}
+
+// A node that does not answer keeps no other node from learning the script.
+func TestScriptIsBroughtBesideNodeThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newForgetful()
+		c.hangs = func(_ bool, key string) bool { return key[:1] == "a" }
+		ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+		defer cancel()
+		errs := asks(ctx, t, NewServer(c), "a1", "b1", "b2", "a2")
+		for i, hangs := range []bool{true, false, false, true} {
+			if hangs != errors.Is(errs[i], context.DeadlineExceeded) || !hangs && errs[i] != nil {
+				t.Errorf("run %d: %v", i, errs[i])
+			}
+		}
+	})
+}
+
+// A panic of our own code is the caller's, on several nodes, too.
+func TestExchangePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		defer func() {
+			if p := recover(); p != "a bug" {
+				t.Errorf("recovered %v", p)
+			}
+		}()
+		keys := [][]string{{"a"}, {"b"}}
+		NewServer(newForgetful()).exchange(t.Context(), Script{Source: "source", SHA1: "sha"}, keys, make([][]string, 2),
+			func(int, []any, error) { panic("a bug") })
 	})
 }
