@@ -34,6 +34,7 @@ type Conn interface {
 // NodeConn is a Conn that knows which of several servers has a key. Each of them may then be unavailable by
 // itself: the keys of the others are decided by Redis meanwhile, and its own by the failure policy at once.
 // Without this, an answer from any server keeps calls for the keys of all others waiting for Options.Timeout.
+// The providers call Run for the keys of each node by themselves, at the same time.
 type NodeConn interface {
 	Conn
 
