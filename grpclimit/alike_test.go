@@ -202,6 +202,8 @@ func TestClientTurns(t *testing.T) {
 			t.Errorf("beyond the deadline: after %v, to retry in %v", time.Since(began), retry)
 		}
 		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		if !slices.Equal(order, want) {
 			t.Errorf("%q, want %q", order, want)
 		}

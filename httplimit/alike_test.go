@@ -399,13 +399,14 @@ func TestTransportTurns(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var options httplimit.TransportOptions
 				if name == "policies" {
-					options.Policies = policies(t, trypema.Policy{Name: "free", Limits: []trypema.Limit{limit}})
+					two := []trypema.Limit{trypema.AtMost(2, time.Second)}
+					options.Policies = policies(t, trypema.Policy{Name: "free", Cost: 2, Limits: two})
 					options.PolicyOf = func(*http.Request) string { return "free" }
 				} else {
 					options.Bound = bind(t, limit)
 				}
 				options.MaxWait = 30 * time.Second
-				cost := func(r *http.Request) uint64 { return map[string]uint64{"/": 1, "/much": 2}[r.URL.Path] }
+				cost := func(r *http.Request) uint64 { return map[string]uint64{"/": 2, "/much": 3}[r.URL.Path] }
 				var mu sync.Mutex
 				var order []string
 				began := time.Now()
@@ -446,6 +447,8 @@ func TestTransportTurns(t *testing.T) {
 					t.Error(err)
 				}
 				time.Sleep(time.Minute)
+				mu.Lock()
+				defer mu.Unlock()
 				if !slices.Equal(order, want) {
 					t.Errorf("%q, want %q", order, want)
 				}
@@ -542,6 +545,26 @@ func TestTransportObeys(t *testing.T) {
 				denied.RetryAfter != tt.want || !strings.Contains(err.Error(), "the server has asked for no more requests for 1m0s")) {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+
+		// What it says while a request waits for its turn counts, too.
+		slow := client(t, httplimit.TransportOptions{Bound: bind(t, trypema.AtMost(1, time.Second)), MaxWait: time.Minute},
+			func(r *http.Request) *http.Response {
+				if r.URL.Path == "/slow" {
+					time.Sleep(time.Second / 2)
+					return answer(429, "Retry-After", "10")
+				}
+				return answer(200)
+			})
+		began := time.Now()
+		go func() {
+			if err := ask(slow, to(t.Context(), "http://example.com/slow")); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		if err := ask(slow, to(t.Context(), "http://example.com/")); err != nil || time.Since(began) != 10500*time.Millisecond {
+			t.Errorf("%v after %v, want 10.5s", err, time.Since(began))
 		}
 
 		// A request that waits ends with its context.
