@@ -142,7 +142,8 @@ func New(o Options) (*Limit, error) {
 			Name: "grpclimit.Options", Context: func(c call) context.Context { return c.ctx },
 			Bound: o.Bound, Policies: o.Policies, PolicyOf: on(o.PolicyOf),
 			Limiter: o.Limiter, Rate: o.Rate, RateOf: on(o.RateOf),
-			Keyless: middleware.Keyless(o.Keyless), Cost: on(o.Cost), Skip: on(o.Skip), MaxWait: o.MaxWait, Shadow: o.Shadow,
+			Keyless: middleware.Keyless(o.Keyless), Cost: on(o.Cost), Skip: on(o.Skip),
+			MaxWait: o.MaxWait, Shadow: o.Shadow,
 		},
 		failures: middleware.NewFailures(o.Logger, "grpclimit: calls cannot be judged"),
 	}

@@ -157,7 +157,8 @@ func (o *Options) of(name string) middleware.Options[*http.Request] {
 		Name: name, Context: (*http.Request).Context,
 		Bound: o.Bound, Policies: o.Policies, PolicyOf: o.PolicyOf,
 		Limiter: o.Limiter, Rate: o.Rate, RateOf: o.RateOf, Decide: o.Decide, Limits: o.Limits,
-		Key: key, Keyless: middleware.Keyless(o.Keyless), Cost: o.Cost, Skip: o.Skip, Shadow: o.Shadow, Seen: o.Seen,
+		Key: key, Keyless: middleware.Keyless(o.Keyless), Cost: o.Cost, Skip: o.Skip,
+		Shadow: o.Shadow, Seen: o.Seen,
 	}
 }
 

@@ -42,7 +42,8 @@ func NewReserver(o Options, expiry time.Duration) (*Reserver, error) {
 		return nil, err
 	case o.Bound == nil && o.Policies == nil:
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
-			"httplimit.Options.Bound is nil, and so is Policies; one of them must decide, as nothing else reserves")
+			"httplimit.Options.Bound is nil, and so is Policies; one of them must decide, "+
+				"as nothing else reserves")
 	case o.Cost == nil:
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
 			"httplimit.Options.Cost is nil; it must estimate what a request costs")

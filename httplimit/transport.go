@@ -125,8 +125,8 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 			Name: options, Context: (*http.Request).Context,
 			Bound: o.Bound, Policies: o.Policies, PolicyOf: o.PolicyOf,
 			Limiter: o.Limiter, Rate: o.Rate, RateOf: o.RateOf, Decide: o.Decide,
-			Key: o.Key, Keyless: middleware.Keyless(o.Keyless), Cost: o.Cost, Skip: o.Skip, MaxWait: o.MaxWait,
-			Shadow: o.Shadow, Seen: o.Seen,
+			Key: o.Key, Keyless: middleware.Keyless(o.Keyless), Cost: o.Cost, Skip: o.Skip,
+			MaxWait: o.MaxWait, Shadow: o.Shadow, Seen: o.Seen,
 		},
 		failures: middleware.NewFailures(o.Logger, "httplimit: requests cannot be judged"),
 	}

@@ -375,8 +375,8 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 		return l, false
 	}
 	if kinds := r.kinds(fields); len(kinds) > 1 {
-		r.errorf(fields[kinds[1]], "%s has both %s and %s; it must have one of rate, limit and unlimited", what,
-			kinds[0], kinds[1])
+		r.errorf(fields[kinds[1]], "%s has both %s and %s; it must have one of rate, limit and unlimited",
+			what, kinds[0], kinds[1])
 		return l, false
 	}
 	name := ""
@@ -441,8 +441,8 @@ func (r *reader) kinds(fields map[string]*yaml.Node) (all []string) {
 // capacity says what is wrong with a limit through which nothing would ever pass, unless it blocks.
 func (r *reader) capacity(n *yaml.Node, what, field string, l trypema.Limit) {
 	if _, err := l.Capacity(); err != nil {
-		r.errorf(n, "%s: %s is %s, less than one in a window of %v; raise the rate or lengthen the window", what,
-			field, shown(n), l.Window)
+		r.errorf(n, "%s: %s is %s, less than one in a window of %v; raise the rate or lengthen the window",
+			what, field, shown(n), l.Window)
 	}
 }
 

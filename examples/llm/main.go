@@ -112,7 +112,7 @@ func serve(ctx context.Context, addr string, h http.Handler, stdout io.Writer) e
 
 const (
 	maxTokens = 500             // of an answer
-	longest   = 2 * time.Minute // that an answer takes; its estimate is free again after that, whatever happens
+	longest   = 2 * time.Minute // that an answer takes; its estimate is free again after that
 
 	microsOfQuestion = 2  // what a token of a question costs, in micro-dollars
 	microsOfAnswer   = 10 // and one of an answer

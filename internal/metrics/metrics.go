@@ -40,22 +40,26 @@ func both(a, b func(string, string) bool) func(string, string) bool {
 	return func(provider, strategy string) bool { return a(provider, strategy) && b(provider, strategy) }
 }
 
+func allowed(s *trypema.Stats) float64    { return float64(s.Allowed) }
+func suppressed(s *trypema.Stats) float64 { return float64(s.Suppressed) }
+func rejected(s *trypema.Stats) float64   { return float64(s.Rejected) }
+
 const (
 	decisions     = "decisions"
 	decisionsHelp = "Number of calls that were decided, by outcome."
 
 	ofPolicies     = "policy.decisions"
-	ofPoliciesHelp = "Number of calls by policies that were decided, by outcome; their provider counts them, too."
+	ofPoliciesHelp = "Number of calls by policies that were decided; their provider counts them, too."
 )
 
 // All are the metrics but Duration. Those of one name follow each other.
 var All = []Metric{
-	{decisions, "{call}", decisionsHelp, true, "allowed", func(s *trypema.Stats) float64 { return float64(s.Allowed) }, each},
-	{decisions, "{call}", decisionsHelp, true, "suppressed", func(s *trypema.Stats) float64 { return float64(s.Suppressed) }, both(each, bySuppressed)},
-	{decisions, "{call}", decisionsHelp, true, "rejected", func(s *trypema.Stats) float64 { return float64(s.Rejected) }, both(each, byAbsolute)},
-	{ofPolicies, "{call}", ofPoliciesHelp, true, "allowed", func(s *trypema.Stats) float64 { return float64(s.Allowed) }, policies},
-	{ofPolicies, "{call}", ofPoliciesHelp, true, "suppressed", func(s *trypema.Stats) float64 { return float64(s.Suppressed) }, both(policies, bySuppressed)},
-	{ofPolicies, "{call}", ofPoliciesHelp, true, "rejected", func(s *trypema.Stats) float64 { return float64(s.Rejected) }, both(policies, byAbsolute)},
+	{decisions, "{call}", decisionsHelp, true, "allowed", allowed, each},
+	{decisions, "{call}", decisionsHelp, true, "suppressed", suppressed, both(each, bySuppressed)},
+	{decisions, "{call}", decisionsHelp, true, "rejected", rejected, both(each, byAbsolute)},
+	{ofPolicies, "{call}", ofPoliciesHelp, true, "allowed", allowed, policies},
+	{ofPolicies, "{call}", ofPoliciesHelp, true, "suppressed", suppressed, both(policies, bySuppressed)},
+	{ofPolicies, "{call}", ofPoliciesHelp, true, "rejected", rejected, both(policies, byAbsolute)},
 	{
 		"errors", "{call}", "Number of calls that got an error and no decision.",
 		true, "", func(s *trypema.Stats) float64 { return float64(s.Errors) }, each,

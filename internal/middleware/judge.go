@@ -106,7 +106,9 @@ func (o *Options[R]) decide(call R, v *Verdict, most time.Duration) (err error) 
 	}
 	switch {
 	case o.Decide != nil:
-		v.Decision, err = again(ctx, most, func() (trypema.Decision, error) { return o.Decide(call, key, cost) })
+		v.Decision, err = again(ctx, most, func() (trypema.Decision, error) {
+			return o.Decide(call, key, cost)
+		})
 		if err == nil && o.Limits != nil && !o.Shadow {
 			v.Limits = o.Limits(call)
 		}

@@ -184,8 +184,8 @@ func TestFromContext(t *testing.T) {
 		{all, "one", 200, `"default";r=0`, "allowed false 1"},
 		{all, "one", 429, `"default";r=0;t=60`, ""},
 		{shadow, "one", 200, "", "rejected false 1"},
-		{all, "none", 200, "", fmt.Sprint("allowed false ", math.MaxInt64)},
-		{all, "endless", 200, "", fmt.Sprint("allowed false ", math.MaxInt64)},
+		{all, "none", 200, "", fmt.Sprint("allowed false ", uint64(math.MaxInt64))},
+		{all, "endless", 200, "", fmt.Sprint("allowed false ", uint64(math.MaxInt64))},
 		{all, "blocked", 429, `"default";r=0`, ""},
 		{all, "shadow", 200, "", "allowed true 0"},
 		{all, "skipped", 200, "", "none"},
@@ -463,39 +463,54 @@ func TestTransportObeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 		epoch := func(d time.Duration) string { return fmt.Sprint(time.Now().Add(d).Unix()) }
+		says := func(status int, headers ...string) func() *http.Response {
+			return func() *http.Response { return answer(status, headers...) }
+		}
 		for _, tt := range []struct {
 			name   string
 			answer func() *http.Response
 			want   time.Duration
 		}{
-			{"429 with seconds", func() *http.Response { return answer(429, "Retry-After", "12") }, 12 * time.Second},
-			{"503 with seconds", func() *http.Response { return answer(503, "Retry-After", " 12 ") }, 12 * time.Second},
-			{"429 with a date", func() *http.Response { return answer(429, "Retry-After", date(12*time.Second)) }, 12 * time.Second},
+			{"429 with seconds", says(429, "Retry-After", "12"), 12 * time.Second},
+			{"503 with seconds", says(503, "Retry-After", " 12 "), 12 * time.Second},
+			{"429 with a date", func() *http.Response {
+				return answer(429, "Retry-After", date(12*time.Second))
+			}, 12 * time.Second},
 			{"429 with a date by another clock", func() *http.Response {
 				return answer(429, "Date", date(time.Hour), "Retry-After", date(time.Hour+12*time.Second))
 			}, 12 * time.Second},
-			{"429 with a date that has passed", func() *http.Response { return answer(429, "Retry-After", date(-time.Hour)) }, 0},
-			{"429 without", func() *http.Response { return answer(429) }, 0},
-			{"429 with nonsense", func() *http.Response { return answer(429, "Retry-After", "soon") }, 0},
-			{"429 with a negative number", func() *http.Response { return answer(429, "Retry-After", "-1") }, 0},
-			{"429 for ever", func() *http.Response { return answer(429, "Retry-After", strings.Repeat("9", 40)) }, 5 * time.Minute},
-			{"429 for a century", func() *http.Response { return answer(429, "Retry-After", date(100*365*24*time.Hour)) }, 5 * time.Minute},
-			{"201 with seconds", func() *http.Response { return answer(201, "Retry-After", "12") }, 0},
-			{"nothing left", func() *http.Response { return answer(200, "RateLimit", `"default";r=0;t=12`) }, 12 * time.Second},
-			{"nothing left, the other way", func() *http.Response { return answer(200, "RateLimit", `"default"; t=12 ; r=0`) }, 12 * time.Second},
+			{"429 with a date that has passed", func() *http.Response {
+				return answer(429, "Retry-After", date(-time.Hour))
+			}, 0},
+			{"429 without", says(429), 0},
+			{"429 with nonsense", says(429, "Retry-After", "soon"), 0},
+			{"429 with a negative number", says(429, "Retry-After", "-1"), 0},
+			{"429 for ever", says(429, "Retry-After", strings.Repeat("9", 40)), 5 * time.Minute},
+			{"429 for a century", func() *http.Response {
+				return answer(429, "Retry-After", date(100*365*24*time.Hour))
+			}, 5 * time.Minute},
+			{"201 with seconds", says(201, "Retry-After", "12"), 0},
+			{"nothing left", says(200, "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
+			{"nothing left, the other way",
+				says(200, "RateLimit", `"default"; t=12 ; r=0`), 12 * time.Second},
 			{"nothing left of one", func() *http.Response {
 				return answer(200, "RateLimit", `"a;r=0;t=99,\"";r=3;t=40, "b";r=0;t=12;pk=:x:,"c";r=0;t=7`)
 			}, 12 * time.Second},
-			{"nothing left in another line", func() *http.Response { return answer(200, "RateLimit", `"a";r=3;t=40`, "RateLimit", `"b";r=0;t=12`) }, 12 * time.Second},
-			{"something left", func() *http.Response { return answer(200, "RateLimit", `"default";r=1;t=12`) }, 0},
-			{"nothing said", func() *http.Response { return answer(200, "RateLimit", `;;,"x`) }, 0},
-			{"older headers", func() *http.Response { return answer(200, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "12") }, 12 * time.Second},
+			{"nothing left in another line",
+				says(200, "RateLimit", `"a";r=3;t=40`, "RateLimit", `"b";r=0;t=12`), 12 * time.Second},
+			{"something left", says(200, "RateLimit", `"default";r=1;t=12`), 0},
+			{"nothing said", says(200, "RateLimit", `;;,"x`), 0},
+			{"older headers",
+				says(200, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "12"), 12 * time.Second},
 			{"older headers with an instant", func() *http.Response {
 				return answer(403, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", epoch(12*time.Second))
 			}, 12 * time.Second},
-			{"older headers of a draft", func() *http.Response { return answer(200, "RateLimit-Remaining", "0", "RateLimit-Reset", "12") }, 12 * time.Second},
-			{"older headers with something left", func() *http.Response { return answer(200, "X-RateLimit-Remaining", "1", "X-RateLimit-Reset", "12") }, 0},
-			{"the longest of all", func() *http.Response { return answer(429, "Retry-After", "3", "RateLimit", `"default";r=0;t=12`) }, 12 * time.Second},
+			{"older headers of a draft",
+				says(200, "RateLimit-Remaining", "0", "RateLimit-Reset", "12"), 12 * time.Second},
+			{"older headers with something left",
+				says(200, "X-RateLimit-Remaining", "1", "X-RateLimit-Reset", "12"), 0},
+			{"the longest of all",
+				says(429, "Retry-After", "3", "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
 		} {
 			var at []time.Duration
 			began, first := time.Now(), true
