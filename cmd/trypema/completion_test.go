@@ -18,8 +18,8 @@ func TestVersionFlag(t *testing.T) {
 	}
 }
 
-// asked are command lines, with "|" where the cursor is, and what a shell proposes there among other words. The
-// word after "-" must not be proposed.
+// asked are command lines, with "|" where the cursor is, a word that a shell must propose there, and one that
+// it must not.
 var asked = []struct{ line, want, not string }{
 	{"trypema |", "demo", "--rate"},
 	{"trypema --v|", "--version", "demo"},

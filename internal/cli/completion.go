@@ -74,7 +74,8 @@ func levels(n *kong.Node, command string) []level {
 			value := !f.IsBool() && !f.IsCounter()
 			l.words = append(l.words, word{text: "--" + f.Name, help: summary(f.Help), flag: true, value: value})
 			if f.Short != 0 {
-				l.words = append(l.words, word{text: "-" + string(f.Short), help: summary(f.Help), flag: true, value: value})
+				short := word{text: "-" + string(f.Short), help: summary(f.Help), flag: true, value: value}
+				l.words = append(l.words, short)
 			}
 		}
 	}
@@ -98,7 +99,7 @@ func summary(help string) string {
 // quote returns a text as one word of a shell.
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
-// find is the part that bash and zsh have in common: it sets command to the commands that were written so far.
+// find returns the part that bash and zsh have in common: it sets command to the commands that were written.
 func find(all []level, words string) string {
 	var commands []string
 	for _, l := range all[1:] {
@@ -118,13 +119,15 @@ func bash(w io.Writer, name string, all []level) {
 		for _, a := range l.words {
 			words = append(words, a.text)
 		}
-		fmt.Fprintf(w, "	%s) COMPREPLY=($(compgen -W %s -- \"${COMP_WORDS[COMP_CWORD]}\")) ;;\n", quote(l.command), quote(strings.Join(words, " ")))
+		fmt.Fprintf(w, "	%s) COMPREPLY=($(compgen -W %s -- \"${COMP_WORDS[COMP_CWORD]}\")) ;;\n",
+			quote(l.command), quote(strings.Join(words, " ")))
 	}
 	fmt.Fprintf(w, "	esac\n}\ncomplete -o default -F _%s %s\n", name, name)
 }
 
 func zsh(w io.Writer, name string, all []level) {
-	fmt.Fprintf(w, "#compdef %s\n_%s() {\n%s	local -a found\n	case $command in\n", name, name, find(all, "words[@]:1:$((CURRENT-2))"))
+	fmt.Fprintf(w, "#compdef %s\n_%s() {\n%s	local -a found\n	case $command in\n",
+		name, name, find(all, "words[@]:1:$((CURRENT-2))"))
 	for _, l := range all {
 		fmt.Fprintf(w, "	%s) found=(\n", quote(l.command))
 		for _, a := range l.words {

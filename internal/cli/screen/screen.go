@@ -124,8 +124,8 @@ const eraseLine = "\r\x1b[2K"
 // barWidth is the width of a bar without its percentage, in columns.
 const barWidth = 35
 
-// Set draws the bar at a part of 1, followed by a word on what is being done. The bar stays where it is if part
-// is less than before, or not a number.
+// Set draws the bar at a part of 1, followed by a word on what is being done. The bar stays where it is if
+// part is less than before, or not a number.
 func (b *Bar) Set(part float64, doing string) {
 	if part > b.part {
 		b.part = min(1, part)
