@@ -18,7 +18,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-long test-busy test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check release-ready release-proof binaries benchmarks
+.PHONY: help demo bench report test test-page test-long test-busy test-short test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check release-ready release-proof binaries benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ test-long: ## the same tests with random seeds, and longer: some hours; ARGS as 
 
 test-busy: ## make test TIMES (10) times beside busy loops, two for each processor: none may fail
 	@./scripts/busy.sh $(TIMES) $(MAKE) test ARGS="-count=1 $(ARGS)"
+
+test-short: ## what is released, on any system: no server, no browser, no race detector
+	INSTALL=0 $(GO) test -short $(RELEASED:%=%/...)
 
 test-servers: ## conformance, twins, ledger and Cluster on each server that is supported; ARGS='6.2 9.1' for some of them
 	@GO="$(GO)" ./scripts/servers.sh $(ARGS)

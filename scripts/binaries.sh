@@ -10,9 +10,12 @@ cd "$(dirname "$0")/.."
 go=${GO:-go}
 cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 out=${1:?"a folder"}
-rm -rf "$out"
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+if [ -n "$(ls -A "$out")" ]; then
+	echo "binaries: the folder is $out; it must be empty" >&2
+	exit 2
+fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM

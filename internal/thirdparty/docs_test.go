@@ -140,7 +140,14 @@ func documents(t *testing.T) []string {
 	for i, file := range files {
 		files[i] = "docs/" + filepath.Base(file)
 	}
-	return append(files, "README.md")
+	others, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil || len(others) < 6 {
+		t.Fatalf("found %d documents beside the folder docs, %v", len(others), err)
+	}
+	for _, file := range others {
+		files = append(files, filepath.Base(file))
+	}
+	return files
 }
 
 // source returns the block as a file that compiles.

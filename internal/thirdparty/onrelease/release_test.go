@@ -306,6 +306,7 @@ func TestBinaries(t *testing.T) {
 	system := strings.TrimSpace(c.must("go", "env", "GOOS")) + "/" + strings.TrimSpace(c.must("go", "env", "GOARCH"))
 	var programs [][]byte
 	for range 2 {
+		c.must("rm", "-rf", "dist")
 		c.must("env", "SBOM=0", "TARGETS="+system, "scripts/binaries.sh", "dist")
 		name := "trypema_" + strings.ReplaceAll(system, "/", "_")
 		if sums := c.read("dist/checksums.txt"); !strings.Contains(sums, name+".tar.gz\n") {
