@@ -2,6 +2,7 @@ package onrelease
 
 import (
 	"os"
+	slash "path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -164,7 +165,7 @@ func TestDependabot(t *testing.T) {
 	want := []string{"github-actions /"}
 	for ecosystem, file := range map[string]string{"gomod": "go.mod", "npm": "package.json", "cargo": "Cargo.toml"} {
 		for _, path := range strings.Fields(c.must("git", "ls-files", "*"+file)) {
-			want = append(want, ecosystem+" "+filepath.ToSlash(filepath.Join("/", filepath.Dir(path))))
+			want = append(want, ecosystem+" "+slash.Clean("/"+filepath.ToSlash(filepath.Dir(path))))
 		}
 	}
 	var got []string
