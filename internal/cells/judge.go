@@ -1,0 +1,124 @@
+package cells
+
+import "github.com/trypema/trypema/internal/window"
+
+// Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
+func (w *Window) Absolute(v *window.Verdict, capacity uint64, now int64, n uint64, record bool) {
+	now = w.Advance(now)
+	v.Now = w.admitted()
+	v.Allowed = v.Now <= capacity && n <= capacity-v.Now
+	switch {
+	case v.Allowed:
+		if record {
+			w.Record(now, window.Counts{Admitted: n})
+			v.Now += n
+		}
+		v.Then = v.Now
+	case n > capacity:
+		v.Wait = window.Never
+	default:
+		var at int64
+		at, v.Then = w.Fits(capacity - n)
+		v.Wait = at - now
+	}
+}
+
+// Suppressed judges a call of cost n at now by a throw of the dice, a number in [0, 1), and records it,
+// admitted or declined, if record is set.
+func (w *Window) Suppressed(
+	v *window.Verdict, l *window.Law, now int64, n uint64, dice float64, record bool,
+) {
+	now = w.Advance(now)
+	w.Throw(v, l, now, n, dice)
+	c := window.Counts{Declined: n}
+	if v.Allowed {
+		c = window.Counts{Admitted: n}
+	}
+	if record {
+		w.Record(now, c)
+	}
+	w.Tell(v, l, now, n)
+}
+
+// Throw is the first half of Suppressed: whether the call passes, at now, which must come from Advance.
+func (w *Window) Throw(v *window.Verdict, l *window.Law, now int64, n uint64, dice float64) {
+	v.Factor = 1
+	if n <= l.Capacity {
+		v.Factor = w.Factor(l, now, n)
+	}
+	v.Allowed = dice >= v.Factor
+}
+
+// Tell is the second half: what is there once the call is recorded, and the wait from then on.
+func (w *Window) Tell(v *window.Verdict, l *window.Law, now int64, n uint64) {
+	v.Now = w.admitted()
+	switch {
+	case v.Allowed:
+		v.Then = v.Now
+	case n > l.Capacity:
+		v.Wait = window.Never
+	default:
+		var at int64
+		at, v.Then = w.Calms(l, now, n)
+		v.Wait = at - now
+	}
+}
+
+// Factor returns the suppression factor for a call of cost n at now, which must come from Advance.
+func (w *Window) Factor(l *window.Law, now int64, n uint64) float64 {
+	return l.Factor(w.Counts(), w.Recent(now), n)
+}
+
+// Recent returns the observed events of the cells that reach into the recent part of the window at now.
+func (w *Window) Recent(now int64) (observed uint64) {
+	if w.empty() || now-w.last >= w.Grid.recent*w.Grid.bucket {
+		return 0
+	}
+	// The older cells leave that part one by one, whenever a cell begins.
+	k := max(0, w.Grid.recent-w.Grid.steps(w.first, now)) + 1
+	a, d := w.rows()
+	from := w.place(k - 1)
+	observed = a.sum(from, int(k), false)
+	if w.Declined != nil {
+		observed += d.sum(from, int(k), false)
+	}
+	return observed
+}
+
+// Calms reports the first instant at which a call of cost n is certain to be admitted, if nothing else
+// happens, and how many admitted events are left then. The factor must be above 0 now, and n at most the
+// capacity.
+//
+// The factor only falls while nothing happens. It changes only when a cell expires or leaves the recent part
+// of the window. Once nothing is recent, only the hard capacity and the brake near it are left to wait for:
+// mostly the answer is among the first cells.
+func (w *Window) Calms(l *window.Law, now int64, n uint64) (at int64, admitted uint64) {
+	g := w.Grid
+	end, quiet := w.last+g.window, w.last+g.recent*g.bucket
+	c, recent := w.Counts(), w.Recent(now)
+	steps := g.steps(w.first, now)
+	for i := steps + 1; ; i++ {
+		next := w.first + i*g.bucket
+		if quiet > now && quiet < next && quiet < end && quiet >= next-g.bucket {
+			if recent = 0; l.Calm(c, recent, n) {
+				return quiet, c.Admitted
+			}
+		}
+		if next >= end {
+			return end, 0
+		}
+		if before := g.recent + 1 - i; before > 0 {
+			recent -= w.in(w.place(before)).Observed()
+		} else if next >= quiet {
+			recent = 0
+		}
+		if before := g.number + 1 - i; before > 0 {
+			gone := w.in(w.place(before))
+			c.Admitted -= gone.Admitted
+			c.Declined -= gone.Declined
+		}
+		if l.Calm(c, recent, n) {
+			return next, c.Admitted
+		}
+	}
+}
