@@ -1,5 +1,7 @@
 package trypema
 
+import "github.com/trypema/trypema/internal/groupkey"
+
 // SetDice replaces the randomness of Suppressed.
 func (l *Local) SetDice(dice func() float64) { l.suppressed.dice = dice }
 
@@ -8,4 +10,14 @@ func (l *Local) Windows() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.others)
+}
+
+// Added returns what was admitted of a hot key under Absolute since it was last looked at under its lock.
+func (l *Local) Added(key string) uint64 {
+	t := l.absolute.table
+	key = groupkey.Plain(key)
+	if f := t.Hot(t.Hash(key), key, l.absolute.now()); f != nil {
+		return f.Added()
+	}
+	return 0
 }

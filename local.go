@@ -41,8 +41,8 @@ func NewLocal(o Options) (*Local, error) {
 	}
 	l := &Local{options: o, others: make(map[otherKeys]*localKeys)}
 	started := time.Now()
-	l.absolute.init(o, started)
-	l.suppressed.init(o, started)
+	l.absolute.init(o, StrategyAbsolute, started)
+	l.suppressed.init(o, StrategySuppressed, started)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
 	l.absolute.tally = l.observe(StrategyAbsolute)
 	l.suppressed.tally = l.observe(StrategySuppressed)
@@ -115,7 +115,7 @@ func (l *Local) keysOfLocked(s Strategy, w time.Duration) *localKeys {
 		o := l.options
 		o.Bucket = o.BucketOf(w)
 		o.Window = w
-		k.init(o, l.absolute.started)
+		k.init(o, s, l.absolute.started)
 		k.closed.Store(l.closed)
 		l.others[otherKeys{s, w}] = k
 	}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/groupkey"
-	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/keys"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -30,10 +30,12 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	}
 	key = groupkey.Plain(key)
 	hash := l.table.Hash(key)
-	now := l.now() // after what the hash had to wait for: see now
-	if f := l.table.Shard(hash).Hot(key, now); f != nil {
+	var hd keys.Held
+	l.table.Look(&hd, hash)
+	now := l.now() // while the memory that Look has asked for is on its way
+	if f := l.table.Hot(hash, key, now); f != nil {
 		switch a, have, at, then := f.Take(c, now, n, true); a {
-		case table.Admitted:
+		case keys.Admitted:
 			if stands := l.tally.Count(tally.Allowed); stands > 0 {
 				l.sample(tally.Allowed, stands, key, now)
 			}
@@ -43,7 +45,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 			d.Remaining = c - have
 			d.RemainingAfterWaiting = c - have
 			return nil
-		case table.Denied:
+		case keys.Denied:
 			if stands := l.tally.Count(tally.Denied); stands > 0 {
 				l.sample(tally.Denied, stands, key, now)
 			}
@@ -59,14 +61,12 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 		l.count(false, key, now)
 		return nil
 	}
-	sh, h := l.table.Acquire(hash, key, now)
-	w := sh.State(h)
+	hd.Acquire(key, now)
 	var v window.Verdict
-	w.Absolute(&v, &sh.Memory, l.span, c, now, n, true)
-	if sh.Asked(h) {
-		l.open(sh, h, w)
-	}
-	sh.Unlock()
+	newest := hd.Newest()
+	hd.Absolute(&v, c, now, n, true)
+	hd.Asked(newest, c, now)
+	hd.Unlock()
 	d.set(c, &v, OutcomeRejected)
 	l.count(v.Allowed, key, now)
 	return nil
@@ -82,10 +82,11 @@ func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64)
 }
 
 func (l *localAbsolute) peek(d *Decision, key string, c, n uint64) {
-	sh, _, w, now := l.find(key)
+	var hd keys.Held
+	now, _ := l.find(&hd, key)
 	var v window.Verdict
-	w.Absolute(&v, &sh.Memory, l.span, c, now, n, false)
-	sh.Unlock()
+	hd.Absolute(&v, c, now, n, false)
+	hd.Unlock()
 	d.set(c, &v, OutcomeRejected)
 }
 

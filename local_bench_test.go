@@ -43,6 +43,7 @@ func BenchmarkLocal(b *testing.B) {
 		{"hot-under", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }, false},
 		{"hot-under-observed", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }, true},
 		{"uniform-100k", 100_000, 1000, false, func(a float64) bool { return a > .5 }, false},
+		{"uniform-1k", 1000, 1000, false, func(a float64) bool { return a > .01 }, false},
 		{"uniform-1M", 1_000_000, 1000, false, func(a float64) bool { return a == 1 }, false},
 		{"suppressed-hot-over", 1, 100, true, func(a float64) bool { return a < .1 }, false},
 		{"suppressed-uniform-100k", 100_000, 1000, true, func(a float64) bool { return a > .5 }, false},

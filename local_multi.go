@@ -10,7 +10,7 @@ import (
 	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/invalid"
-	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/keys"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -57,7 +57,7 @@ func (l *Local) Multi(s Strategy, limits ...Limit) (MultiLimiter, error) {
 		m.most = min(m.most, c)
 		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
 		if s == StrategySuppressed {
-			one.law = window.NewLaw(one.span, c, l.suppressed.hardFactor)
+			one.law = window.NewLaw(one.lawSpan, c, l.suppressed.hardFactor)
 		}
 		m.limits = append(m.limits, one)
 		inuse.Hold(&m.limits[i], &one.users) // which limiters of groups have, too
@@ -128,11 +128,10 @@ func (m *localMulti) check(key string) error {
 
 // held is a locked window.
 type held struct {
-	*localShard
-	*window.Window
-	at  table.Handle
-	now int64 // by the clock of the window
-	v   window.Verdict
+	keys.Held
+	newest int64
+	now    int64 // by the clock of the window
+	v      window.Verdict
 }
 
 // decide makes d, and tells when it was admitted in each window if that is wanted.
@@ -151,18 +150,18 @@ func (m *localMulti) decide(
 	asks := record && (n <= m.most || m.strategy == StrategySuppressed)
 	for i := range m.limits {
 		l, h := &m.limits[i], &all[i]
-		hash := l.table.Hash(key)
 		if asks {
-			h.localShard, h.at = l.table.Acquire(hash, key, now)
-			h.Window = h.State(h.at)
-			h.now = h.Advance(&h.Memory, l.span, now)
+			l.table.Look(&h.Held, l.table.Hash(key))
+			h.Acquire(key, now)
+			h.newest = h.Newest()
+			h.now = h.Advance(now)
 		} else {
-			h.localShard, h.at, h.Window, h.now = l.find(key)
+			h.now, _ = l.find(&h.Held, key)
 		}
 		if l.law == nil {
-			h.Absolute(&h.v, &h.Memory, l.span, l.capacity, h.now, n, false)
+			h.Absolute(&h.v, l.capacity, h.now, n, false)
 		} else {
-			h.Throw(&h.v, &h.Memory, l.span, l.law, h.now, n, dice)
+			h.Throw(&h.v, l.law, h.now, n, dice)
 		}
 		allowed = allowed && h.v.Allowed
 	}
@@ -178,13 +177,13 @@ func (m *localMulti) decide(
 	for i := range m.limits {
 		l, h := &m.limits[i], &all[i]
 		if from := l.span.Backdate(h.now, int64(life)); record && allowed && from < h.now {
-			h.Place(&h.Memory, l.span, h.now, from, from, counts)
+			h.Place(h.now, from, counts)
 		} else if record {
-			h.Record(&h.Memory, l.span, h.now, counts)
+			h.Record(h.now, counts)
 		}
 		switch {
 		case l.law != nil:
-			h.Tell(&h.v, &h.Memory, l.span, l.law, h.now, n)
+			h.Tell(&h.v, l.law, h.now, n)
 		case allowed && record:
 			h.v.Now += n
 			h.v.Then = h.v.Now
@@ -193,8 +192,8 @@ func (m *localMulti) decide(
 		if at != nil {
 			at[i] = h.now
 		}
-		if !allowed && asks && l.law == nil && h.Asked(h.at) {
-			l.open(h.localShard, h.at, h.Window)
+		if !allowed && asks && l.law == nil {
+			h.Asked(h.newest, l.capacity, h.now)
 		}
 		h.Unlock()
 	}
@@ -207,15 +206,15 @@ func (m *localMulti) denied(d *Decision, key string, now int64, n uint64) bool {
 	var t window.Joint
 	for i := range m.limits {
 		l := &m.limits[i]
-		f := l.table.Shard(l.table.Hash(key)).Hot(key, now)
+		f := l.table.Hot(l.table.Hash(key), key, now)
 		if f == nil {
 			return false
 		}
 		a, have, at, then := f.Take(l.capacity, now, n, false)
-		if a == table.Unknown {
+		if a == keys.Unknown {
 			return false
 		}
-		v := window.Verdict{Allowed: a == table.Admitted, Now: have, Then: then}
+		v := window.Verdict{Allowed: a == keys.Admitted, Now: have, Then: then}
 		if !v.Allowed {
 			v.Wait = at - now
 		}
@@ -265,17 +264,17 @@ func (m *localMulti) settle(key string, life time.Duration, at *[MaxLimits]int64
 	key = m.form(key)
 	for i := range m.limits {
 		l := &m.limits[i]
-		sh, h, w, now := l.find(key)
-		if h == table.None && is > 0 && now-at[i] < l.span.Window {
-			sh.Unlock()
-			sh, h = l.table.Acquire(l.table.Hash(key), key, now)
-			w = sh.State(h)
-			now = w.Advance(&sh.Memory, l.span, now)
+		var hd keys.Held
+		now, there := l.find(&hd, key)
+		if !there && is > 0 && now-at[i] < l.span.Window {
+			hd.Acquire(key, now)
+			now = hd.Advance(now)
+			there = true
 		}
-		if h != table.None {
-			w.Commit(&sh.Memory, l.span, now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
+		if there {
+			hd.Commit(now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
 		}
-		sh.Unlock()
+		hd.Unlock()
 	}
 	return nil
 }

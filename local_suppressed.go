@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/keys"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -14,7 +15,7 @@ type localSuppressed struct {
 	dice       func() float64 // in [0, 1)
 }
 
-func (l *localSuppressed) law(c uint64) *window.Law { return window.NewLaw(l.span, c, l.hardFactor) }
+func (l *localSuppressed) law(c uint64) *window.Law { return window.NewLaw(l.lawSpan, c, l.hardFactor) }
 
 func (l *localSuppressed) Allow(_ context.Context, key string, rate Rate) (d Decision, err error) {
 	err = l.take(&d, key, rate, 1)
@@ -32,12 +33,14 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 		return l.failed(n, err)
 	}
 	key = groupkey.Plain(key)
-	hash := l.table.Hash(key)
-	now := l.now()
-	sh, h := l.table.Acquire(hash, key, now)
+	var hd keys.Held
+	l.table.Look(&hd, l.table.Hash(key))
+	now := l.now() // while the memory that Look has asked for is on its way
+	law, dice := l.law(c), l.dice()
+	hd.Acquire(key, now)
 	var v window.Verdict
-	sh.State(h).Suppressed(&v, &sh.Memory, l.span, l.law(c), now, n, l.dice(), true)
-	sh.Unlock()
+	hd.Suppressed(&v, law, now, n, dice, true)
+	hd.Unlock()
 	d.set(c, &v, OutcomeSuppressed)
 	l.count(v.Allowed, key, now)
 	return nil
@@ -48,10 +51,11 @@ func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint6
 	if err != nil {
 		return d, err
 	}
-	sh, _, w, now := l.find(groupkey.Plain(key))
+	var hd keys.Held
+	now, _ := l.find(&hd, groupkey.Plain(key))
 	var v window.Verdict
-	w.Suppressed(&v, &sh.Memory, l.span, l.law(c), now, max(n, 1), l.dice(), false)
-	sh.Unlock()
+	hd.Suppressed(&v, l.law(c), now, max(n, 1), l.dice(), false)
+	hd.Unlock()
 	d.set(c, &v, OutcomeSuppressed)
 	return d, nil
 }

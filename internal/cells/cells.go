@@ -17,16 +17,16 @@ type State struct {
 	first int64  // the beginning of the newest cell
 	last  int64  // the last event
 
-	// While the cells are narrow, the admitted events of each. Else the block with the cells, and the admitted
-	// events.
+	// While the cells are narrow, the admitted events of each, and nothing is declined. Else the block with the
+	// cells, and the admitted and the declined events in all.
 	cells [Cells / 16]uint64
 }
 
-// Declined is what a State has in addition under Suppressed: the declined events of each cell while the cells
-// are narrow, and of all.
-type Declined [Cells/16 + 1]uint64
-
-const inAll = Cells / 16 // the index in Declined of the sum
+const (
+	blockIn = iota // indexes in State.cells of what is there if the cells are not narrow
+	admittedIn
+	declinedIn
+)
 
 // maxObserved is where declined events are no longer counted.
 const maxObserved = math.MaxInt64
@@ -34,7 +34,7 @@ const maxObserved = math.MaxInt64
 // Window is a state with all that its methods need. It must not be used by two goroutines at once.
 type Window struct {
 	*State
-	Declined *Declined // nil under Absolute
+	Declines bool // events may be declined
 	Grid     *Grid
 	Memory   *Memory
 }
@@ -43,60 +43,56 @@ type Window struct {
 func (s *State) Last() int64 { return s.last }
 
 // Counts returns what the window holds. Call Advance first.
-func (w *Window) Counts() window.Counts {
-	c := window.Counts{Admitted: w.admitted()}
-	if w.Declined != nil {
-		c.Declined = w.Declined[inAll]
+func (s *State) Counts() window.Counts {
+	if s.width == narrow {
+		return window.Counts{Admitted: uint64(s.few)}
 	}
-	return c
+	return window.Counts{Admitted: s.cells[admittedIn], Declined: s.cells[declinedIn]}
 }
 
 func (s *State) admitted() uint64 {
 	if s.width == narrow {
 		return uint64(s.few)
 	}
-	return s.cells[1]
+	return s.cells[admittedIn]
 }
 
-func (s *State) addAdmitted(n uint64) {
+// count changes the sums.
+func (s *State) count(c window.Counts) {
 	if s.width == narrow {
-		s.few += uint16(n)
-	} else {
-		s.cells[1] += n
+		s.few += uint16(c.Admitted)
+		return
 	}
+	s.cells[admittedIn] += c.Admitted
+	s.cells[declinedIn] += c.Declined
 }
 
-func (w *Window) empty() bool { return w.Counts() == (window.Counts{}) }
+func (s *State) empty() bool { return s.Counts() == (window.Counts{}) }
 
-// rows returns the admitted and the declined events of each cell.
+// rows returns the admitted and the declined events of each cell. Where none can be declined, the second row
+// has no words.
 func (w *Window) rows() (admitted, declined row) {
 	log := w.width.log()
 	if w.width == narrow {
-		admitted = row{w.cells[:], log}
-		if w.Declined != nil {
-			declined = row{w.Declined[:inAll], log}
-		}
-		return admitted, declined
+		return row{w.cells[:], log}, row{}
 	}
-	n := w.width.words()
-	block := w.block()
-	admitted = row{block[:n], log}
-	if w.Declined != nil {
+	n, block := w.width.words(), w.block()
+	if w.Declines {
 		declined = row{block[n : 2*n], log}
 	}
-	return admitted, declined
+	return row{block[:n], log}, declined
 }
 
 // class is that of the block of cells of a width.
 func (w *Window) class(width width) uint8 {
-	if w.Declined != nil {
+	if w.Declines {
 		return slab.Class(2 * width.words())
 	}
 	return slab.Class(width.words())
 }
 
 func (w *Window) block() []uint64 {
-	return w.Memory.Block(slab.Ref(w.cells[0]), w.class(w.width))
+	return w.Memory.Block(slab.Ref(w.cells[blockIn]), w.class(w.width))
 }
 
 // place returns where in the ring the cell is that lies so many cells before the newest.
@@ -110,9 +106,12 @@ func (s *State) place(before int64) int {
 
 // in returns what a cell holds.
 func (w *Window) in(i int) window.Counts {
+	if w.width == narrow {
+		return window.Counts{Admitted: w.cells[i/16] >> (i % 16 * 4) & 15}
+	}
 	a, d := w.rows()
 	c := window.Counts{Admitted: a.get(i)}
-	if w.Declined != nil {
+	if d.words != nil {
 		c.Declined = d.get(i)
 	}
 	return c
@@ -139,11 +138,12 @@ func (w *Window) expire(now int64) {
 	steps := int(w.Grid.steps(w.first, now))
 	from := w.place(w.Grid.number)
 	a, d := w.rows()
-	w.addAdmitted(-a.sum(from, steps, true))
-	if w.Declined != nil {
-		w.Declined[inAll] -= d.sum(from, steps, true)
+	gone := window.Counts{Admitted: a.sum(from, steps, true)}
+	if d.words != nil {
+		gone.Declined = d.sum(from, steps, true)
 	}
-	if w.width != narrow && w.Counts().Observed() < 8 {
+	w.count(window.Counts{Admitted: -gone.Admitted, Declined: -gone.Declined})
+	if c := w.Counts(); w.width != narrow && c.Admitted < 8 && c.Declined == 0 {
 		w.widen(narrow)
 	}
 }
@@ -151,43 +151,31 @@ func (w *Window) expire(now int64) {
 // Clear forgets everything, and gives the memory back.
 func (w *Window) Clear() {
 	if w.width != narrow {
-		w.Memory.Free(slab.Ref(w.cells[0]), w.class(w.width))
+		w.Memory.Free(slab.Ref(w.cells[blockIn]), w.class(w.width))
 	}
 	w.width, w.few, w.cells = narrow, 0, [Cells / 16]uint64{}
-	if w.Declined != nil {
-		*w.Declined = Declined{}
-	}
 }
 
 // widen gives the cells another width, in which all must fit.
 func (w *Window) widen(to width) {
-	a, d := w.rows()
-	old, counts, was := *w.State, w.Counts(), w.width
-	var all [2][Cells]uint64
-	for i := range Cells {
-		all[0][i] = a.get(i)
-		if w.Declined != nil {
-			all[1][i] = d.get(i)
-		}
+	var all [Cells]window.Counts
+	for i := range all {
+		all[i] = w.in(i)
 	}
-	w.width, w.few, w.cells = to, 0, [Cells / 16]uint64{}
-	if w.Declined != nil {
-		*w.Declined = Declined{inAll: counts.Declined}
-	}
+	counts := w.Counts()
+	w.Clear()
 	if to != narrow {
-		w.cells[0] = uint64(w.Memory.Alloc(w.class(to)))
+		w.width = to
+		w.cells[blockIn] = uint64(w.Memory.Alloc(w.class(to)))
 		clear(w.block())
 	}
-	w.addAdmitted(counts.Admitted)
-	a, d = w.rows()
-	for i := range Cells {
-		a.change(i, all[0][i])
-		if w.Declined != nil {
-			d.change(i, all[1][i])
+	w.count(counts)
+	a, d := w.rows()
+	for i, c := range all {
+		a.change(i, c.Admitted)
+		if d.words != nil {
+			d.change(i, c.Declined)
 		}
-	}
-	if was != narrow {
-		w.Memory.Free(slab.Ref(old.cells[0]), w.class(was))
 	}
 }
 
@@ -197,36 +185,43 @@ func (w *Window) Move(to *Memory) {
 		class := w.class(w.width)
 		r := to.Alloc(class)
 		copy(to.Block(r, class), w.block())
-		w.Memory.Free(slab.Ref(w.cells[0]), class)
-		w.cells[0] = uint64(r)
+		w.Memory.Free(slab.Ref(w.cells[blockIn]), class)
+		w.cells[blockIn] = uint64(r)
 	}
 	w.Memory = to
 }
 
 // add adds events to a cell.
 func (w *Window) add(i int, c window.Counts) {
-	have := w.in(i)
-	if need := widthOf(max(have.Admitted+c.Admitted, have.Declined+c.Declined)); need > w.width {
+	if need := widthOf(w.in(i).Plus(c)); need > w.width {
 		w.widen(need)
 	}
-	a, d := w.rows()
-	a.change(i, c.Admitted)
-	w.addAdmitted(c.Admitted)
-	if w.Declined != nil {
-		d.change(i, c.Declined)
-		w.Declined[inAll] += c.Declined
-	}
+	w.change(i, c)
 }
 
-// take takes events out of a cell that holds as many.
-func (w *Window) take(i int, c window.Counts) {
-	a, d := w.rows()
-	a.change(i, -c.Admitted)
-	w.addAdmitted(-c.Admitted)
-	if w.Declined != nil {
-		d.change(i, -c.Declined)
-		w.Declined[inAll] -= c.Declined
+// admit adds admitted events to the newest cell: it is add, as fast as it can be for most calls.
+func (w *Window) admit(n uint64) {
+	if w.width != narrow {
+		w.add(int(w.at), window.Counts{Admitted: n})
+		return
 	}
+	word, shift := &w.cells[w.at/16%(Cells/16)], w.at%16*4
+	if n > 15 || *word>>shift&15+n > 15 {
+		w.add(int(w.at), window.Counts{Admitted: n})
+		return
+	}
+	*word += n << shift
+	w.few += uint16(n)
+}
+
+// change adds to a cell in which the sum fits. To take some back, it is modulo 2⁶⁴.
+func (w *Window) change(i int, c window.Counts) {
+	a, d := w.rows()
+	a.change(i, c.Admitted)
+	if d.words != nil {
+		d.change(i, c.Declined)
+	}
+	w.count(c)
 }
 
 // open makes the cell of an instant, which is not before the newest cell, the newest.
@@ -289,7 +284,7 @@ func (w *Window) Commit(now, from, at int64, was, is uint64) (removed, added uin
 			i = w.before(from)
 		}
 		removed = min(was, w.in(i).Admitted)
-		w.take(i, window.Counts{Admitted: removed})
+		w.change(i, window.Counts{Admitted: -removed})
 	}
 	if now-at < w.Grid.window {
 		added = min(is, w.room())
@@ -383,17 +378,20 @@ func (w *Window) Resize(total uint64, keep window.Keep) {
 		drop := min(have-total, c.Observed())
 		kept := c.Observed() - drop
 		declined := window.MulDiv(c.Declined, kept, c.Observed())
-		w.take(i, window.Counts{Admitted: c.Admitted - (kept - declined), Declined: c.Declined - declined})
+		w.change(i, window.Counts{Admitted: kept - declined - c.Admitted, Declined: declined - c.Declined})
 		if have -= drop; have == total {
 			return
 		}
 	}
 }
 
-// Reset makes the state empty, whatever it held, but for its lock. It gives no memory back.
-func (s *State) Reset() {
-	s.at, s.width, s.few, s.first, s.last, s.cells = 0, narrow, 0, 0, 0, [Cells / 16]uint64{}
+// Set makes the state equal to another one, but for its lock.
+func (s *State) Set(o *State) {
+	s.at, s.width, s.few, s.first, s.last, s.cells = o.at, o.width, o.few, o.first, o.last, o.cells
 }
+
+// Reset makes the state empty, but for its lock. It must have been cleared.
+func (s *State) Reset() { s.Set(new(State)) }
 
 // First is the beginning of the newest cell.
 func (s *State) First() int64 { return s.first }

@@ -68,11 +68,11 @@ func (g *Grid) Window() int64 { return g.window }
 // Bucket is the length of a cell.
 func (g *Grid) Bucket() int64 { return g.bucket }
 
-// Law returns the suppression law for windows of a capacity.
-func (g *Grid) Law(capacity uint64, factor float64) *window.Law {
+// Span is what window.NewLaw wants for the law of such windows.
+func (g *Grid) Span() window.Span {
 	span := window.Span{Window: g.window}
 	span.Bucket = (g.recent+1)*g.bucket - span.Recent() // so that both are the time that the recent cells cover
-	return window.NewLaw(span, capacity, factor)
+	return span
 }
 
 // steps returns how many cells after the cell that begins at first the instant is.

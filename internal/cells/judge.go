@@ -5,13 +5,15 @@ import "github.com/trypema/trypema/internal/window"
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
 func (w *Window) Absolute(v *window.Verdict, capacity uint64, now int64, n uint64, record bool) {
 	now = w.Advance(now)
-	v.Now = w.admitted()
-	v.Allowed = v.Now <= capacity && n <= capacity-v.Now
+	have := w.admitted()
+	v.Now = have
+	v.Allowed = have <= capacity && n <= capacity-have
 	switch {
 	case v.Allowed:
 		if record {
-			w.Record(now, window.Counts{Admitted: n})
-			v.Now += n
+			w.open(now)
+			w.admit(n)
+			v.Now = have + n
 		}
 		v.Then = v.Now
 	case n > capacity:
@@ -79,7 +81,7 @@ func (w *Window) Recent(now int64) (observed uint64) {
 	a, d := w.rows()
 	from := w.place(k - 1)
 	observed = a.sum(from, int(k), false)
-	if w.Declined != nil {
+	if d.words != nil {
 		observed += d.sum(from, int(k), false)
 	}
 	return observed

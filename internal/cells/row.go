@@ -1,6 +1,10 @@
 package cells
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/trypema/trypema/internal/window"
+)
 
 // row is one number for each cell, packed into words: 16 of 4 bits, 4 of 16 bits, or one.
 type row struct {
@@ -12,21 +16,24 @@ type row struct {
 type width uint8
 
 const (
-	narrow width = iota // 4 bits
+	narrow width = iota // 4 bits, in the state, and nothing was declined
+	paired              // 4 bits for each of admitted and declined
 	middle              // 16 bits
 	broad               // 64 bits
 )
 
-func (w width) log() uint8 { return 4 - 2*uint8(w) }
+func (w width) log() uint8 { return [...]uint8{4, 4, 2, 0}[w&3] }
 
 // words is the number of words of a row.
 func (w width) words() int { return Cells >> w.log() }
 
-// widthOf returns the width of a number.
-func widthOf(n uint64) width {
-	switch {
-	case n < 1<<4:
+// widthOf returns the least width for what a cell holds.
+func widthOf(c window.Counts) width {
+	switch n := max(c.Admitted, c.Declined); {
+	case n < 1<<4 && c.Declined == 0:
 		return narrow
+	case n < 1<<4:
+		return paired
 	case n < 1<<16:
 		return middle
 	}

@@ -1,10 +1,11 @@
-package cells
+package cells_test
 
 import (
 	"math"
 	"slices"
 	"testing"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/model"
 	"github.com/trypema/trypema/internal/window"
@@ -35,7 +36,7 @@ func agree(t *testing.T, data []byte) {
 	in := model.Tape{Data: data}
 	length := model.Pick[int64](&in, 400_000, 1_000_000, 11_100_000, 997_000_000)
 	bucket := model.Pick(&in, length/11, (length+99)/100+1, length/111+1, length/10, length/2, length)
-	grid, ok := New(length, bucket)
+	grid, ok := cells.New(length, bucket)
 	if !ok && bucket == length/111+1 {
 		return
 	}
@@ -44,12 +45,9 @@ func agree(t *testing.T, data []byte) {
 	}
 	factor := []float64{1.5, 1, 1.01, 3, 1e18}[in.Next()%5]
 	suppressed := in.Next() < 128
-	var memory Memory
-	var s State
-	w := Window{State: &s, Grid: &grid, Memory: &memory}
-	if suppressed {
-		w.Declined = new(Declined)
-	}
+	var memory cells.Memory
+	var s cells.State
+	w := cells.Window{State: &s, Grid: &grid, Memory: &memory, Declines: suppressed}
 	twin := model.Grid{Window: length, Cell: grid.Bucket()}
 	now := int64(1)
 	var events []event // that may be settled
@@ -62,7 +60,7 @@ func agree(t *testing.T, data []byte) {
 				length/10)
 		case b < 208: // to the very instant when the oldest cell expires
 			twin.Counts(now)
-			if w.Advance(now); !w.empty() {
+			if w.Advance(now); !w.Empty() {
 				_, at, _ := w.Open()
 				if at == 0 {
 					at = w.Last() + length
@@ -81,7 +79,7 @@ func agree(t *testing.T, data []byte) {
 		case op < 220:
 			var got, want window.Verdict
 			if suppressed {
-				l, dice := grid.Law(capacity, factor), float64(in.Next())/256
+				l, dice := window.NewLaw(grid.Span(), capacity, factor), float64(in.Next())/256
 				w.Suppressed(&got, l, now, n, dice, record)
 				want = twin.Suppressed(l, now, n, dice, record)
 			} else {
@@ -100,7 +98,7 @@ func agree(t *testing.T, data []byte) {
 			life := model.Pick(&in, 0, 1, 2, bucket, length/8, length/2, length-bucket, length-1,
 				length) + int64(in.Next()%4)
 			from := window.Span{Window: length}.Backdate(at, life)
-			c := window.Counts{Admitted: min(n%(1<<40), w.room())}
+			c := window.Counts{Admitted: min(n%(1<<40), w.Room())}
 			if suppressed && in.Next() < 32 {
 				c.Declined = 3
 			}
@@ -119,17 +117,17 @@ func agree(t *testing.T, data []byte) {
 			if e.n, e.from = is, e.at; is == 0 {
 				events = slices.DeleteFunc(events, func(e event) bool { return e.n == 0 })
 			}
-		case !suppressed && op > 250 && !w.empty():
+		case !suppressed && op > 250 && !w.Empty():
 			w.Advance(now)
 			twin.Counts(now)
-			if closes, _, _ := w.Open(); !w.empty() && now < closes { // events joined a hot key
+			if closes, _, _ := w.Open(); !w.Empty() && now < closes { // events joined a hot key
 				at := max(now, w.Last())
 				w.Join(at, n%(1<<30))
 				twin.Record(at, window.Counts{Admitted: n % (1 << 30)})
 			}
 		default:
 			at := w.Advance(now)
-			switch empty := w.empty(); {
+			switch empty := w.Empty(); {
 			case op < 235 && !empty:
 				w.Resize(n, window.Newest)
 				twin.Resize(now, n, window.Newest)
@@ -144,24 +142,24 @@ func agree(t *testing.T, data []byte) {
 		if got, want := w.Last(), twin.Last(); got != want {
 			t.Fatalf("step %d, op %d, now %d, %+v: last event at %d, want %d; %+v", step, op, now, grid, got, want, twin)
 		}
-		w.check(t)
+		check(t, &w)
 		if record && in.Next() < 4 {
 			w.Clear()
-			s = State{}
+			s = cells.State{}
 			twin.Delete()
 		}
 		if in.Next() < 8 { // what holds windows may move them
-			w.Move(new(Memory))
+			w.Move(new(cells.Memory))
 		}
 	}
 }
 
 // check fails if the sums are not those of the cells.
-func (w *Window) check(t *testing.T) {
+func check(t *testing.T, w *cells.Window) {
 	t.Helper()
 	var c window.Counts
-	for i := range Cells {
-		c = c.Plus(w.in(i))
+	for i := range cells.Cells {
+		c = c.Plus(w.In(i))
 	}
 	if c != w.Counts() {
 		t.Fatalf("the cells hold %+v, want %+v", c, w.Counts())

@@ -36,6 +36,7 @@ type Subject struct {
 	// only one.
 	Peers      []Peer
 	Unreserved bool // nothing is reserved
+	Cells      bool // windows have cells, unless they have too many buckets
 
 	Capacities []uint64 // the limits to draw from
 	Costs      []uint64
@@ -69,10 +70,13 @@ type place struct {
 
 // twin is what the model knows of a window.
 type twin struct {
-	model.Twin
-	called int64 // when it was asked for last
+	model.Of
+	groups      *model.Twin // the same, if it has groups
+	window.Span             // of the window, for whoever asks next
+	law         window.Span // what the suppression law is made with
+	called      int64       // when it was asked for last
 
-	// The judge of the bound, which knows nothing of groups: the admissions of calls that all had the same
+	// The judge of the bound, which knows nothing of groups or cells: the admissions of calls that all had the same
 	// capacity.
 	capacity uint64
 	admitted []*anywindow.Admission
@@ -160,17 +164,41 @@ func (m *Machine) units(d time.Duration) int64 { return int64(d / m.Unit) }
 
 func (m *Machine) twin(key string, w time.Duration) *twin {
 	p := place{key, w}
+	span := window.Span{Window: m.units(w), Bucket: m.units(m.Options.BucketOf(w))}
 	if m.twins[p] == nil {
-		m.twins[p] = &twin{}
+		m.twins[p] = newTwin(span)
+		if m.Cells {
+			m.twins[p] = &twin{Span: span}
+			m.twins[p].Of, m.twins[p].law = model.OfLocal(span)
+		}
 	}
-	m.twins[p].Splits = len(m.Peers) > 0 && m.Peers[m.peer].Old
-	// The bucket is that of the call.
-	m.twins[p].Span = window.Span{Window: m.units(w), Bucket: m.units(m.Options.BucketOf(w))}
-	return m.twins[p]
+	tw := m.twins[p]
+	if tw.groups != nil {
+		tw.groups.Splits = len(m.Peers) > 0 && m.Peers[m.peer].Old
+		// The bucket is that of the call.
+		tw.Span, tw.law, tw.groups.Span = span, span, span
+	}
+	return tw
+}
+
+// newTwin returns one with groups.
+func newTwin(s window.Span) *twin {
+	groups := &model.Twin{Span: s}
+	return &twin{Of: groups, groups: groups, Span: s, law: s}
+}
+
+// settle looks at the keys, before the clock moves: a hot key of Local takes the instant at which it is looked
+// at for that of its last event.
+func (m *Machine) settle() {
+	for p := range m.twins {
+		if m.Cells && p.window == m.Options.Window {
+			_, _ = m.Limiter.Usage(context.Background(), p.key, 1e9) // whether it is right is asked elsewhere
+		}
+	}
 }
 
 func (m *Machine) law(key string, w time.Duration, capacity uint64) *window.Law {
-	return window.NewLaw(m.twin(key, w).Span, capacity, m.Options.HardLimitFactor)
+	return window.NewLaw(m.twin(key, w).law, capacity, m.Options.HardLimitFactor)
 }
 
 func (m *Machine) suppressed() bool { return m.Strategy == trypema.StrategySuppressed }
@@ -237,6 +265,7 @@ func (m *Machine) waitForEdge(t *rapid.T) {
 // advance moves the clock. What is reserved expires by itself; the judges are told.
 func (m *Machine) advance(t *rapid.T, d time.Duration) {
 	t.Helper()
+	m.settle()
 	m.Advance(time.Duration(m.units(d)) * m.Unit)
 	m.now += m.units(d)
 	for _, r := range m.reserved {
@@ -684,15 +713,15 @@ func (m *Machine) commit(t *rapid.T) {
 	if err != nil {
 		t.Fatalf("at %d: commit of %q: %v", m.now, r.key, err)
 	}
-	m.settle(r, is)
+	m.committed(r, is)
 	if err := r.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
 		t.Fatalf("it was settled twice: %v", err)
 	}
 	m.reserved = slices.Delete(m.reserved, i, i+1)
 }
 
-// settle enters into the twins what a reservation costs now.
-func (m *Machine) settle(r *reservation, is uint64) {
+// committed enters into the twins what a reservation costs now.
+func (m *Machine) committed(r *reservation, is uint64) {
 	defer m.use(m.peer)
 	m.use(r.by)
 	for i, w := range r.windows {
