@@ -12,6 +12,18 @@ func (l *Local) Windows() int {
 	return len(l.others)
 }
 
+// Waiting returns how many calls wait for a key.
+func (b *Bound) Waiting(key string) (n int) {
+	b.lines.mu.Lock()
+	defer b.lines.mu.Unlock()
+	if of := b.lines.byKey[key]; of != nil {
+		for w := of.first; w != nil; w = w.next {
+			n++
+		}
+	}
+	return n
+}
+
 // Added returns what was admitted of a hot key under Absolute since it was last looked at under its lock.
 func (l *Local) Added(key string) uint64 {
 	t := l.absolute.table

@@ -28,7 +28,12 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	if err != nil || n == 0 {
 		return l.failed(n, err)
 	}
-	key = groupkey.Plain(key)
+	l.absolute(d, groupkey.Plain(key), c, n)
+	return nil
+}
+
+// absolute decides and counts a call by the form of its key.
+func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
 	hash := l.table.Hash(key)
 	var hd keys.Held
 	l.table.Look(&hd, hash)
@@ -44,7 +49,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 			d.Limit = c
 			d.Remaining = c - have
 			d.RemainingAfterWaiting = c - have
-			return nil
+			return
 		case keys.Denied:
 			if stands := l.tally.Count(tally.Denied); stands > 0 {
 				l.sample(tally.Denied, stands, key, now)
@@ -53,13 +58,13 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 			d.Remaining = window.Room(c, have)
 			d.RetryAfter = time.Duration(at - now)
 			d.RemainingAfterWaiting = c - then
-			return nil
+			return
 		}
 	}
 	if n > c { // it records nothing, so it must not make a key either
 		l.peek(d, key, c, n)
 		l.count(false, key, now)
-		return nil
+		return
 	}
 	hd.Acquire(key, now)
 	var v window.Verdict
@@ -69,7 +74,6 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	hd.Unlock()
 	d.set(c, &v, OutcomeRejected)
 	l.count(v.Allowed, key, now)
-	return nil
 }
 
 func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
@@ -81,7 +85,7 @@ func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64)
 	return d, nil
 }
 
-func (l *localAbsolute) peek(d *Decision, key string, c, n uint64) {
+func (l *localKeys) peek(d *Decision, key string, c, n uint64) {
 	var hd keys.Held
 	now, _ := l.find(&hd, key)
 	var v window.Verdict

@@ -1,6 +1,7 @@
 package trypema
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 	"time"
@@ -24,9 +25,21 @@ type localKeys struct {
 	closed  atomic.Bool
 	tally   *tally.Tally // nil without an Observer
 	users   inuse.Count  // of those with other windows than that of the options
+
+	provider int64 // its number
+	strategy Strategy
 }
 
-func (k *localKeys) init(o Options, s Strategy, started time.Time) {
+// compare says whose entries are locked first by a call that locks those of both: of the older provider, of
+// Absolute, of the shorter window.
+func (k *localKeys) compare(other *localKeys) int {
+	return cmp.Or(cmp.Compare(k.provider, other.provider), cmp.Compare(k.strategy, other.strategy),
+		cmp.Compare(k.span.Window, other.span.Window))
+}
+
+func (k *localKeys) init(l *Local, s Strategy, o Options) {
+	k.provider, k.strategy = l.number, s
+	started := l.started
 	span := window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}
 	k.span, k.seconds, k.started = span, o.Window.Seconds(), started
 	k.table = keys.New(keys.Options{

@@ -32,18 +32,21 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 	if err != nil || n == 0 {
 		return l.failed(n, err)
 	}
-	key = groupkey.Plain(key)
+	l.suppressed(d, groupkey.Plain(key), l.law(c), l.dice(), n)
+	return nil
+}
+
+// suppressed decides and counts a call by the form of its key.
+func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
 	var hd keys.Held
 	l.table.Look(&hd, l.table.Hash(key))
 	now := l.now() // while the memory that Look has asked for is on its way
-	law, dice := l.law(c), l.dice()
 	hd.Acquire(key, now)
 	var v window.Verdict
 	hd.Suppressed(&v, law, now, n, dice, true)
 	hd.Unlock()
-	d.set(c, &v, OutcomeSuppressed)
+	d.set(law.Capacity, &v, OutcomeSuppressed)
 	l.count(v.Allowed, key, now)
-	return nil
 }
 
 func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {

@@ -14,12 +14,21 @@ type Held struct {
 	hash uint64
 	h    Handle // None for a key that is not there
 	word uint32 // what the lock says once it is unlocked
+
+	holds bool // the caller holds another entry of the table
 }
 
 // lockAt locks an entry.
 func (hd *Held) lockAt(ix *index, h Handle, e *entry) {
 	hd.ix, hd.h, hd.e = ix, h, e
-	hd.word = hd.sh.queue.lock(e)
+	hd.word = hd.lock(e)
+}
+
+func (hd *Held) lock(e *entry) uint32 {
+	if hd.holds {
+		return poll(e)
+	}
+	return hd.sh.queue.lock(e)
 }
 
 // Unlock unlocks the key.

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // The word in front of an entry is its lock, and says two things of the key that change only under the lock.
@@ -59,6 +60,23 @@ func (q *queue) lockSlowly(e *entry) uint32 {
 		case w&waiting != 0 || atomic.CompareAndSwapUint32(&e.Lock, w, w|waiting):
 			<-q.wake
 		}
+	}
+}
+
+// poll locks an entry for a caller that holds another one of the table. It must not stand in the queue: the
+// first in there may wait for what it holds.
+func poll(e *entry) uint32 {
+	const least, most = 20 * time.Microsecond, time.Millisecond
+	for i, nap := 0, least; ; i++ {
+		if w, ok := tryLock(e); ok {
+			return w
+		}
+		if i < yields*looks {
+			runtime.Gosched()
+			continue
+		}
+		time.Sleep(nap)
+		nap = min(2*nap, most)
 	}
 }
 

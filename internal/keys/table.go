@@ -134,12 +134,9 @@ func (t *Table) Look(hd *Held, hash uint64) {
 func (hd *Held) Acquire(key string, now int64) {
 	t := hd.t
 	if !hd.lockKnown(key) {
-		t.acquireSlowly(hd, key, now)
+		t.acquireSlowly(hd, key, now, true)
 	}
-	if t.bound > 0 {
-		used := &hd.ix.used[hd.h>>pageBits][hd.h&(pageLen-1)]
-		*used = max(*used, now)
-	}
+	hd.Use(now)
 }
 
 // lockKnown locks the entry that Look has found, and reports whether it is that of the key.
@@ -147,7 +144,7 @@ func (hd *Held) lockKnown(key string) bool {
 	if hd.h == None {
 		return false
 	}
-	hd.word = hd.sh.queue.lock(hd.e)
+	hd.word = hd.lock(hd.e)
 	if !hd.t.isKey(hd.ix.memory, hd.e, key) {
 		hd.sh.queue.unlock(hd.e, hd.word)
 		return false
@@ -159,7 +156,7 @@ func (hd *Held) lockKnown(key string) bool {
 }
 
 //go:noinline
-func (t *Table) acquireSlowly(hd *Held, key string, now int64) {
+func (t *Table) acquireSlowly(hd *Held, key string, now int64, bounded bool) {
 	sh := hd.sh
 	for {
 		sh.Lock()
@@ -170,7 +167,7 @@ func (t *Table) acquireSlowly(hd *Held, key string, now int64) {
 			sh.Unlock()
 			return
 		}
-		if n := t.count.Add(1); t.bound == 0 || n <= t.bound {
+		if n := t.count.Add(1); !bounded || t.bound == 0 || n <= t.bound {
 			break
 		}
 		t.count.Add(-1)
@@ -204,6 +201,66 @@ func (hd *Held) Find(key string) bool {
 	hd.lockAt(ix, h, ix.entry(h))
 	hd.settle()
 	return true
+}
+
+// TryFind is Find for a caller that holds another entry of the table, and must not wait for a shard. It reports
+// whether it is sure: if it is not, it has locked nothing.
+func (hd *Held) TryFind(key string) (found, sure bool) {
+	hd.holds = true
+	if hd.lockKnown(key) {
+		return true, true
+	}
+	sh, t := hd.sh, hd.t
+	hd.h = None // until it is locked
+	if !sh.TryLock() {
+		return false, false
+	}
+	defer sh.Unlock()
+	ix := sh.index.Load()
+	h := t.find(ix, hd.hash, key)
+	if h == None {
+		hd.ix, hd.e, hd.word = ix, new(entry), locked
+		return false, true
+	}
+	hd.lockAt(ix, h, ix.entry(h))
+	hd.settle()
+	return true, true
+}
+
+// Misses reports whether a key is not there. It does not wait, and reports false if it would have to.
+func (t *Table) Misses(hash uint64, key string) bool {
+	sh := t.shard(hash)
+	if !sh.TryLock() {
+		return false
+	}
+	defer sh.Unlock()
+	return t.find(sh.index.Load(), hash, key) == None
+}
+
+// Enter adds a key with an empty window if it is not there, also beyond the bound on the keys: Trim must be
+// called when no entry is locked.
+func (t *Table) Enter(hash uint64, key string, now int64) {
+	var hd Held
+	t.Look(&hd, hash)
+	if !hd.lockKnown(key) {
+		t.acquireSlowly(&hd, key, now, false)
+	}
+	hd.Unlock()
+}
+
+// Trim removes keys beyond the bound, which Enter has added. No entry may be locked by the caller.
+func (t *Table) Trim() {
+	for t.bound > 0 && t.count.Load() > t.bound {
+		t.evict()
+	}
+}
+
+// Use notes that a key is used at now.
+func (hd *Held) Use(now int64) {
+	if hd.t.bound > 0 {
+		used := &hd.ix.used[hd.h>>pageBits][hd.h&(pageLen-1)]
+		*used = max(*used, now)
+	}
 }
 
 // Remove removes a key.
