@@ -434,3 +434,31 @@ func ExampleDecision_RetryAfterSeconds() {
 	// 2
 	// 31536000
 }
+
+// Many calls in one, as a server reads them from a pipeline: the memory of all keys is requested at once.
+func ExampleBound_AllowMany() {
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer limits.Close()
+	perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(2, time.Minute))
+	if err != nil {
+		panic(err)
+	}
+
+	calls := []trypema.Call{{Key: "ann", Cost: 1}, {Key: "bob", Cost: 2}, {Key: "ann", Cost: 1}, {Key: "ann", Cost: 1}}
+	decisions := make([]trypema.Decision, 0, len(calls)) // to be used again for the next calls
+	decisions, err = perUser.AllowMany(context.Background(), calls, decisions)
+	if err != nil {
+		panic(err)
+	}
+	for i, d := range decisions {
+		fmt.Println(calls[i].Key, d.Allowed, d.Remaining)
+	}
+	// Output:
+	// ann true 1
+	// bob true 0
+	// ann true 0
+	// ann false 0
+}

@@ -34,12 +34,27 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 
 // absolute decides and counts a call by the form of its key.
 func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
-	hash := l.table.Hash(key)
-	var hd keys.Held
-	l.table.Look(&hd, hash)
-	now := l.now() // while the memory that Look has asked for is on its way
-	if f := l.table.Hot(hash, key, now); f != nil {
-		switch a, have, at, then := f.Take(c, now, n, true); a {
+	var at looked
+	at.look(l, key)
+	l.absoluteAt(d, &at, l.now(), c, n) // the clock is read while the memory of the key is on its way
+}
+
+// looked is a call whose memory was requested.
+type looked struct {
+	keys.Held
+	key  string
+	hash uint64
+}
+
+func (at *looked) look(k *localKeys, key string) {
+	at.key, at.hash = key, k.table.Hash(key)
+	k.table.Look(&at.Held, at.hash)
+}
+
+func (l *localKeys) absoluteAt(d *Decision, at *looked, now int64, c, n uint64) {
+	key := at.key
+	if f := l.table.Hot(at.hash, key, now); f != nil {
+		switch a, have, fits, then := f.Take(c, now, n, true); a {
 		case keys.Admitted:
 			if stands := l.tally.Count(tally.Allowed); stands > 0 {
 				l.sample(tally.Allowed, stands, key, now)
@@ -56,7 +71,7 @@ func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
 			}
 			d.Limit = c
 			d.Remaining = window.Room(c, have)
-			d.RetryAfter = time.Duration(at - now)
+			d.RetryAfter = time.Duration(fits - now)
 			d.RemainingAfterWaiting = c - then
 			return
 		}
@@ -66,12 +81,12 @@ func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
 		l.count(false, key, now)
 		return
 	}
-	hd.Acquire(key, now)
+	at.Acquire(key, now)
 	var v window.Verdict
-	newest := hd.Newest()
-	hd.Absolute(&v, c, now, n, true)
-	hd.Asked(newest, c, now)
-	hd.Unlock()
+	newest := at.Newest()
+	at.Absolute(&v, c, now, n, true)
+	at.Asked(newest, c, now)
+	at.Unlock()
 	d.set(c, &v, OutcomeRejected)
 	l.count(v.Allowed, key, now)
 }

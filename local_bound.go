@@ -89,11 +89,14 @@ func (m *localKeeper) Showing(capacities []uint64) Keeper {
 func (m *localKeeper) Done() <-chan struct{} { return m.owner.done }
 
 // form returns the form of a key.
-func (m *localKeeper) form(key string) string {
-	if m.group == "" {
+func (m *localKeeper) form(key string) string { return form(m.group, key) }
+
+// form returns the form of a key, which starts with group if it is that of one.
+func form(group, key string) string {
+	if group == "" {
 		return groupkey.Plain(key)
 	}
-	return m.group + key
+	return group + key
 }
 
 // localAlone is a keeper of a single limit, which decides with no more than a Limiter has to do.
@@ -126,19 +129,25 @@ func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision
 	if n == 0 || len(key) > maxKeyLen || l.closed.Load() {
 		return d, m.counter.failed(n, m.check(key))
 	}
-	key = m.form(key)
+	var at looked
+	at.look(l.localKeys, m.form(key))
+	m.decideAt(&d, &at, l.now(), n)
+	return d, nil
+}
+
+func (m *localAlone) decideAt(d *Decision, at *looked, now int64, n uint64) {
+	l := m.limit
 	if l.law == nil {
-		l.absolute(&d, key, l.capacity, n)
+		l.absoluteAt(d, at, now, l.capacity, n)
 	} else {
-		l.suppressed(&d, key, l.law, m.owner.suppressed.dice(), n)
+		l.suppressedAt(d, at, now, l.law, m.owner.suppressed.dice(), n)
 	}
 	if l.shown != 0 {
-		l.show(&d)
+		l.show(d)
 	}
 	if !d.Allowed {
 		d.RefusedBy = l.label
 	}
-	return d, nil
 }
 
 func (m *localKeeper) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {

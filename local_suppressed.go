@@ -38,15 +38,18 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 
 // suppressed decides and counts a call by the form of its key.
 func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
-	var hd keys.Held
-	l.table.Look(&hd, l.table.Hash(key))
-	now := l.now() // while the memory that Look has asked for is on its way
-	hd.Acquire(key, now)
+	var at looked
+	at.look(l, key)
+	l.suppressedAt(d, &at, l.now(), law, dice, n)
+}
+
+func (l *localKeys) suppressedAt(d *Decision, at *looked, now int64, law *window.Law, dice float64, n uint64) {
+	at.Acquire(at.key, now)
 	var v window.Verdict
-	hd.Suppressed(&v, law, now, n, dice, true)
-	hd.Unlock()
+	at.Suppressed(&v, law, now, n, dice, true)
+	at.Unlock()
 	d.set(law.Capacity, &v, OutcomeSuppressed)
-	l.count(v.Allowed, key, now)
+	l.count(v.Allowed, at.key, now)
 }
 
 func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {

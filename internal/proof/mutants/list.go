@@ -52,7 +52,7 @@ var mutants = []mutant{
 	{"several limits tell the shorter wait", "internal/window/judge.go", "!v.Allowed && v.Wait <= t.Wait:", "!v.Allowed && v.Wait >= t.Wait:", ".", "TestMulti"},
 	{"a reservation is settled twice", "reservation.go", "	r.settled = true\n", "", ".", ""},
 	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
-	{"policies share their keys", "local_bound.go", "return m.group + key", "return key", ".", ""},
+	{"policies share their keys", "local_bound.go", "return group + key", "return key", ".", ""},
 	{"a wait does not look at what is ahead of it", "wait.go", "bits.Add64(ahead, n, 0)", "bits.Add64(ahead-ahead, n, 0)", ".", "TestWaitDeadline"},
 	{"a line that declines does not pace itself", "wait.go", "			wait = min(wait, b.pace(&d, n))\n", "", ".", "TestWaitShares"},
 	{"a call of All locks as it is asked", "local_bound.go", "	slices.SortStableFunc(parties, lockOrder)\n", "", ".", "TestAllWaits"},
