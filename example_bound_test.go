@@ -435,6 +435,27 @@ func ExampleDecision_RetryAfterSeconds() {
 	// 31536000
 }
 
+// With the rate of each call, on a Limiter.
+func ExampleAllowMany() {
+	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
+	if err != nil {
+		panic(err)
+	}
+	defer limits.Close()
+
+	calls := []trypema.Call{{Key: "ann", Cost: 2}, {Key: "bob", Cost: 4}}
+	decisions, err := trypema.AllowMany(context.Background(), limits.Absolute(), trypema.PerMinute(3), calls, nil)
+	if err != nil {
+		panic(err)
+	}
+	for i, d := range decisions {
+		fmt.Println(calls[i].Key, d.Allowed)
+	}
+	// Output:
+	// ann true
+	// bob false
+}
+
 // Many calls in one, as a server reads them from a pipeline: the memory of all keys is requested at once.
 func ExampleBound_AllowMany() {
 	limits, err := trypema.NewLocal(trypema.Options{})

@@ -20,7 +20,8 @@ type Call struct {
 // It is for servers that read pipelines, for batch jobs and for the replay of logs. On Local it takes a
 // fraction of the time of single calls where there are many keys, because the memory of all keys is requested
 // at once; sixteen calls at a time are decided at one instant. It allocates nothing if the slice is long
-// enough. Where the Limiter has no AllowMany of its own, the calls are made one after the other.
+// enough. A Limiter without a method like AllowMany of Bound, that takes the rate first, is called for one after
+// the other.
 //
 // A key that is too long, a cost of 0 or a wrong rate is an error before any call is decided. After any other
 // error the calls before it are decided: their decisions are returned with the error.
@@ -28,7 +29,7 @@ func AllowMany(ctx context.Context, l Limiter, rate Rate, calls []Call, to []Dec
 	if invalid.Nil(l) {
 		return to, invalid.Errorf(ErrInvalidOptions, "the limiter is nil; it must be one of a provider")
 	}
-	if many, ok := l.(ManyLimiter); ok {
+	if many, ok := l.(manyLimiter); ok {
 		return many.AllowMany(ctx, rate, calls, to)
 	}
 	if err := checkCosts(calls); err != nil {
@@ -37,9 +38,8 @@ func AllowMany(ctx context.Context, l Limiter, rate Rate, calls []Call, to []Dec
 	return eachCall(calls, to, func(c Call) (Decision, error) { return l.AllowN(ctx, c.Key, rate, c.Cost) })
 }
 
-// ManyLimiter is a Limiter that decides many calls faster than one after the other. AllowMany uses it.
-type ManyLimiter interface {
-	Limiter
+// manyLimiter is a Limiter that decides many calls faster than one after the other.
+type manyLimiter interface {
 	AllowMany(ctx context.Context, rate Rate, calls []Call, to []Decision) ([]Decision, error)
 }
 
@@ -55,6 +55,7 @@ func (b *Bound) AllowMany(ctx context.Context, calls []Call, to []Decision) ([]D
 	return eachCall(calls, to, func(c Call) (Decision, error) { return b.AllowN(ctx, c.Key, c.Cost) })
 }
 
+// manyKeeper is a Keeper with AllowMany.
 type manyKeeper interface {
 	AllowMany(ctx context.Context, calls []Call, to []Decision) ([]Decision, error)
 }
@@ -174,4 +175,4 @@ func (b *batch) look(k *localKeys, calls []Call, group string) (n int) {
 	return n
 }
 
-var _, _ ManyLimiter = (*localAbsolute)(nil), (*localSuppressed)(nil)
+var _, _ manyLimiter = (*localAbsolute)(nil), (*localSuppressed)(nil)
