@@ -204,7 +204,7 @@ func (hd *Held) settle() {
 		if now-at < grain {
 			at = now // there may have been more calls
 		}
-		used := &hd.ix.used[hd.h>>pageBits][hd.h&(pageLen-1)]
+		used := hd.ix.used(hd.h)
 		*used = max(*used, at)
 	}
 	hd.sh.open.Store(nil)

@@ -84,7 +84,7 @@ func (t *Table) evictFrom(sh *shard, when int64) bool {
 	hd := Held{t: t, sh: sh}
 	hd.lockAt(ix, h, ix.entry(h))
 	hd.settle()
-	if used := ix.used[h>>pageBits][h&(pageLen-1)]; used > when {
+	if used := *ix.used(h); used > when {
 		hd.Unlock()
 		sh.order[0].used = used
 		sh.order.sink()
@@ -118,7 +118,7 @@ func (t *Table) reorder(sh *shard) {
 		if e := ix.entry(h); e.length != unused {
 			hd := Held{t: t, sh: sh}
 			hd.lockAt(ix, h, e)
-			sh.order.add(h, ix.used[h>>pageBits][h&(pageLen-1)])
+			sh.order.add(h, *ix.used(h))
 			hd.Unlock()
 		}
 	}

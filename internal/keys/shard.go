@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Handle is the number of an entry in an index: the page above its place there.
@@ -37,11 +38,21 @@ type shard struct {
 // index is where the keys of a shard are. Callers read it without a lock. What they find must be checked
 // under the lock of the entry: the key may be another by then, or have moved. What they do not find must be
 // looked for again under the lock of the shard.
+//
+// It is one cache line with what a call needs of it.
 type index struct {
-	slots  []uint64 // open addressing: the low half of the hash, and the handle + 1; 0 is an empty slot
-	pages  [][]entry
-	used   [][]int64 // when it was used last, with a bound on the number of keys
+	slots  []uint32 // open addressing: some bits of the hash, and bits bits of the handle + 1; 0 is an empty slot
+	pages  []*entry // the first entry of each
 	memory *memory
+	bits   uint8
+	backs  []*back // of the pages
+}
+
+// back is a page, and what is known of its entries under the lock of the shard.
+type back struct {
+	entries []entry
+	hashes  []uint64 // of the keys
+	used    []int64  // when each was used last, with a bound on the number of keys; under the lock of the entry
 }
 
 const (
@@ -62,27 +73,45 @@ func lengthOf(page int) int {
 	return pageLen
 }
 
-func (ix *index) entry(h Handle) *entry { return &ix.pages[h>>pageBits][h&(pageLen-1)] }
+func (ix *index) entry(h Handle) *entry {
+	first := unsafe.Pointer(ix.pages[h>>pageBits])
+	return (*entry)(unsafe.Add(first, uintptr(h&(pageLen-1))*unsafe.Sizeof(entry{})))
+}
+
+func (ix *index) hash(h Handle) *uint64 { return &ix.backs[h>>pageBits].hashes[h&(pageLen-1)] }
+
+func (ix *index) used(h Handle) *int64 { return &ix.backs[h>>pageBits].used[h&(pageLen-1)] }
 
 // next returns the handle after another.
 func (ix *index) next(h Handle) Handle {
-	if int(h&(pageLen-1))+1 < len(ix.pages[h>>pageBits]) {
+	if int(h&(pageLen-1))+1 < len(ix.backs[h>>pageBits].entries) {
 		return h + 1
 	}
 	return (h>>pageBits + 1) << pageBits
 }
 
+// home returns where the search for a hash begins. It uses other bits than a slot and than the shard.
+func (ix *index) home(hash uint64) uint32 { return uint32(hash>>16) & uint32(len(ix.slots)-1) }
+
+// like reports whether a slot is, as far as it tells, that of a key with a hash.
+func (ix *index) like(slot uint32, hash uint64) bool {
+	return slot>>(ix.bits&31) == uint32(hash)<<(ix.bits&31)>>(ix.bits&31)
+}
+
+func (ix *index) slot(hash uint64, h Handle) uint32 { return uint32(hash)<<ix.bits | uint32(h+1) }
+
+func (ix *index) handle(slot uint32) Handle { return Handle(slot&(1<<(ix.bits&31)-1)) - 1 }
+
 // look returns the entry which is most likely that of a key with a hash, or None. It takes no lock.
 func (ix *index) look(hash uint64) Handle {
 	mask := uint32(len(ix.slots) - 1)
-	tag := uint32(hash)
-	for i := tag & mask; ; i = (i + 1) & mask {
-		slot := atomic.LoadUint64(&ix.slots[i])
+	for i := ix.home(hash); ; i = (i + 1) & mask {
+		slot := atomic.LoadUint32(&ix.slots[i&mask])
 		if slot == 0 {
 			return None
 		}
-		if slot>>32 == uint64(tag) {
-			return Handle(uint32(slot) - 1)
+		if ix.like(slot, hash) {
+			return ix.handle(slot)
 		}
 	}
 }
@@ -90,10 +119,9 @@ func (ix *index) look(hash uint64) Handle {
 // find returns the entry of a key, or None. The shard must be locked.
 func (t *Table) find(ix *index, hash uint64, key string) Handle {
 	mask := uint32(len(ix.slots) - 1)
-	tag := uint32(hash)
-	for i := tag & mask; ix.slots[i] != 0; i = (i + 1) & mask {
-		if slot := ix.slots[i]; slot>>32 == uint64(tag) {
-			if h := Handle(uint32(slot) - 1); t.isKey(ix.memory, ix.entry(h), key) {
+	for i := ix.home(hash); ix.slots[i] != 0; i = (i + 1) & mask {
+		if slot := ix.slots[i]; ix.like(slot, hash) {
+			if h := ix.handle(slot); t.isKey(ix.memory, ix.entry(h), key) {
 				return h
 			}
 		}
@@ -102,70 +130,81 @@ func (t *Table) find(ix *index, hash uint64, key string) Handle {
 }
 
 // noSlots are those of an empty shard, so that look need not ask whether there are any.
-var noSlots = make([]uint64, 1)
+var noSlots = make([]uint32, 1)
 
 // empty returns the index of a shard without keys.
-func empty() *index { return &index{slots: noSlots, memory: new(memory)} }
+func empty() *index { return &index{slots: noSlots, bits: leastBits, memory: new(memory)} }
 
 // insert enters a handle into an index.
-func (ix *index) insert(tag uint32, h Handle) {
+func (ix *index) insert(hash uint64, h Handle) {
 	mask := uint32(len(ix.slots) - 1)
-	i := tag & mask
+	i := ix.home(hash)
 	for ix.slots[i] != 0 {
 		i = (i + 1) & mask
 	}
-	atomic.StoreUint64(&ix.slots[i], uint64(tag)<<32|uint64(h+1))
+	atomic.StoreUint32(&ix.slots[i], ix.slot(hash, h))
 }
 
 // remove takes a handle out of an index, and moves back what was displaced by it: there are no tombstones. Who
 // reads meanwhile may miss a key that moves, and looks again under the lock of the shard.
-func (ix *index) remove(tag uint32, h Handle) {
+func (ix *index) remove(h Handle) {
 	mask := uint32(len(ix.slots) - 1)
-	i := tag & mask
-	for ix.slots[i] != uint64(tag)<<32|uint64(h+1) {
+	i := ix.home(*ix.hash(h))
+	for ix.handle(ix.slots[i]) != h {
 		i = (i + 1) & mask
 	}
 	for j := (i + 1) & mask; ix.slots[j] != 0; j = (j + 1) & mask {
-		home := uint32(ix.slots[j]>>32) & mask
+		home := ix.home(*ix.hash(ix.handle(ix.slots[j])))
 		if (j-home)&mask >= (j-i)&mask { // its home is not between the hole and itself
-			atomic.StoreUint64(&ix.slots[i], ix.slots[j])
+			atomic.StoreUint32(&ix.slots[i], ix.slots[j])
 			i = j
 		}
 	}
-	atomic.StoreUint64(&ix.slots[i], 0)
+	atomic.StoreUint32(&ix.slots[i], 0)
 }
 
 // place returns an entry for one more key, and the index that has it. The caller publishes that.
 func (t *Table) place(sh *shard, ix *index) (*index, Handle) {
 	if 8*(sh.n+1) > 7*len(ix.slots) {
-		ix = ix.grown()
+		ix = ix.rebuilt(max(8, 2*len(ix.slots)), ix.bits)
 	}
 	if h := sh.free; h != None {
 		sh.free = Handle(get32(t.room(ix.entry(h))))
 		return ix, h
 	}
 	h := sh.end
-	if page := int(h >> pageBits); page == len(ix.pages) {
+	if int(h)+1 >= 1<<ix.bits {
+		ix = ix.rebuilt(len(ix.slots), ix.bits+moreBits)
+	}
+	if n := int(h >> pageBits); n == len(ix.pages) {
 		more := *ix
-		n := lengthOf(page)
-		more.pages = append(more.pages, make([]entry, n))
+		n = lengthOf(n)
+		p := &back{entries: make([]entry, n), hashes: make([]uint64, n)}
 		if t.bound > 0 {
-			more.used = append(more.used, make([]int64, n))
+			p.used = make([]int64, n)
 		}
+		more.pages, more.backs = append(more.pages, &p.entries[0]), append(more.backs, p)
 		ix = &more
 	}
 	sh.end = ix.next(h)
 	return ix, h
 }
 
-// grown returns an index with twice the slots. The tags are in the slots: no entry is touched. Others go on
-// with the old one meanwhile.
-func (ix *index) grown() *index {
+// A handle has 20 bits of a slot at first, so that two keys of a shard have the same other bits once in 4096,
+// and more when there are more keys.
+const (
+	leastBits = 20
+	moreBits  = 4
+)
+
+// rebuilt returns an index with so many slots. No entry is touched. Others go on with the old one meanwhile.
+func (ix *index) rebuilt(slots int, bits uint8) *index {
 	more := *ix
-	more.slots = make([]uint64, max(8, 2*len(ix.slots)))
+	more.slots, more.bits = make([]uint32, slots), bits
 	for _, slot := range ix.slots {
 		if slot != 0 {
-			more.insert(uint32(slot>>32), Handle(uint32(slot)-1))
+			h := ix.handle(slot)
+			more.insert(*ix.hash(h), h)
 		}
 	}
 	return &more
@@ -179,12 +218,13 @@ func (t *Table) add(hd *Held, key string, now int64) {
 	hd.lockAt(ix, h, e) // somebody may have found the key that was there before
 	t.setText(ix.memory, e, key)
 	hd.word = 0
+	*ix.hash(h) = hd.hash
 	if t.bound > 0 {
-		ix.used[h>>pageBits][h&(pageLen-1)] = now
+		*ix.used(h) = now
 		sh.order.add(h, now)
 		sh.publishOldest()
 	}
-	ix.insert(uint32(hd.hash), h)
+	ix.insert(hd.hash, h)
 	sh.index.Store(ix)
 	sh.n++
 }
@@ -193,20 +233,17 @@ func (t *Table) add(hd *Held, key string, now int64) {
 func (t *Table) remove(hd *Held) {
 	sh, ix, e := hd.sh, hd.ix, hd.e
 	hd.settle()
-	hash := t.hashOf(ix, e)
 	hd.Clear()
 	t.dropText(ix.memory, e, sh.free)
 	sh.queue.unlock(e, 0)
 	sh.free = hd.h
-	ix.remove(uint32(hash), hd.h)
+	ix.remove(hd.h)
 	sh.n--
 	t.count.Add(-1)
 	if sh.n == 0 {
 		sh.reset()
 	}
 }
-
-func (t *Table) hashOf(ix *index, e *entry) uint64 { return t.Hash(string(t.textOf(ix.memory, e))) }
 
 // reset gives all memory back. There must be no keys.
 func (sh *shard) reset() {
@@ -225,9 +262,9 @@ func (t *Table) compact(sh *shard) {
 	n := sh.n
 	end := sh.end
 	to := empty()
-	to.slots = make([]uint64, 8)
+	to.slots = make([]uint32, 8)
 	for 8*n > 7*len(to.slots) {
-		to.slots = make([]uint64, 2*len(to.slots))
+		to.slots = make([]uint32, 2*len(to.slots))
 	}
 	sh.end, sh.free, sh.hand, sh.order, sh.n = 0, None, 0, order{}, 0
 	for h := Handle(0); h < end; h = from.next(h) {
@@ -240,7 +277,6 @@ func (t *Table) compact(sh *shard) {
 		var g Handle
 		to, g = t.place(sh, to)
 		e := to.entry(g)
-		hash := t.hashOf(from, hd.e)
 		t.setText(to.memory, e, string(t.textOf(from.memory, hd.e)))
 		if t.fine {
 			*e.fine() = *hd.e.fine()
@@ -251,11 +287,11 @@ func (t *Table) compact(sh *shard) {
 			e.Set(w.State)
 		}
 		if t.bound > 0 {
-			used := from.used[h>>pageBits][h&(pageLen-1)]
-			to.used[g>>pageBits][g&(pageLen-1)] = used
-			sh.order.add(g, used)
+			*to.used(g) = *from.used(h)
+			sh.order.add(g, *to.used(g))
 		}
-		to.insert(uint32(hash), g)
+		*to.hash(g) = *from.hash(h)
+		to.insert(*to.hash(g), g)
 		sh.n++
 		hd.e.length = unused // whoever has found it before must look again
 		sh.queue.unlock(hd.e, 0)

@@ -1,7 +1,7 @@
 // Package keys is the table of Local: from keys to windows, for many goroutines and many keys.
 //
 // A call for a known key takes one lock, that of the entry of the key, and writes to nothing else. An entry is
-// two cache lines, which hold the text of the key and its window. Where the entry is says an index of 8-byte
+// two cache lines, which hold the text of the key and its window. Where the entry is says an index of 4-byte
 // slots, which is read without a lock. Both lines are asked for before the clock is read, so that one wait
 // covers both.
 //
@@ -258,7 +258,7 @@ func (t *Table) Trim() {
 // Use notes that a key is used at now.
 func (hd *Held) Use(now int64) {
 	if hd.t.bound > 0 {
-		used := &hd.ix.used[hd.h>>pageBits][hd.h&(pageLen-1)]
+		used := hd.ix.used(hd.h)
 		*used = max(*used, now)
 	}
 }

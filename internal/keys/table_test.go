@@ -245,8 +245,8 @@ func TestCompact(t *testing.T) {
 			}
 			size := 0
 			for i := range table.shards {
-				for _, page := range table.shards[i].index.Load().pages {
-					size += len(page)
+				for _, page := range table.shards[i].index.Load().backs {
+					size += len(page.entries)
 				}
 			}
 			if table.Len() != 90 || size > 64*pageLen {
@@ -329,12 +329,13 @@ func TestCloseWaitsForTheSweep(t *testing.T) {
 func pairs(t *testing.T, table *Table, n int) [][2]string {
 	t.Helper()
 	type place struct{ shard, tag uint32 }
+	// An index of few keys uses 12 bits of the hash in a slot, and the bits from 16 on for the place.
 	first := map[place]string{}
 	var found [][2]string
 	for i := 0; len(found) < n && i < 4_000_000; i++ {
 		key := fmt.Sprint(i)
 		hash := table.Hash(key)
-		at := place{uint32(hash >> table.shift), uint32(hash)}
+		at := place{uint32(hash >> table.shift), uint32(hash)&0xfff | uint32(hash>>16)<<12}
 		if other, ok := first[at]; ok {
 			found = append(found, [2]string{other, key})
 		} else {
