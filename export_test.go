@@ -24,11 +24,14 @@ func (b *Bound) Waiting(key string) (n int) {
 	return n
 }
 
-// Added returns what was admitted of a hot key under Absolute since it was last looked at under its lock.
-func (l *Local) Added(key string) uint64 {
-	t := l.absolute.table
+// Added returns what was counted of a hot key since it was last looked at under its lock.
+func (l *Local) Added(suppressed bool, key string) uint64 {
+	k := l.own(StrategyAbsolute)
+	if suppressed {
+		k = l.own(StrategySuppressed)
+	}
 	key = groupkey.Plain(key)
-	if f := t.Hot(t.Hash(key), key, l.absolute.now()); f != nil {
+	if f := k.table.Hot(k.table.Hash(key), key, k.now()); f != nil {
 		return f.Added()
 	}
 	return 0

@@ -85,7 +85,7 @@ func (l *localKeys) absoluteAt(d *Decision, at *looked, now int64, c, n uint64) 
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)
-	at.Asked(newest, c, now)
+	at.Asked(newest, c, nil, now)
 	at.Unlock()
 	d.set(c, &v, OutcomeRejected)
 	l.count(v.Allowed, key, now)

@@ -290,7 +290,7 @@ func (m *localKeeper) decide(
 			at[i] = p.now
 		}
 		if !allowed && record && p.law == nil && p.there {
-			p.Asked(p.newest, p.capacity, p.now)
+			p.Asked(p.newest, p.capacity, nil, p.now)
 		}
 	}
 	for i := range parties {

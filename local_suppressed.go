@@ -44,10 +44,15 @@ func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice fl
 }
 
 func (l *localKeys) suppressedAt(d *Decision, at *looked, now int64, law *window.Law, dice float64, n uint64) {
-	at.Acquire(at.key, now)
 	var v window.Verdict
-	at.Suppressed(&v, law, now, n, dice, true)
-	at.Unlock()
+	if f := l.table.Hot(at.hash, at.key, now); f == nil || !f.Suppress(&v, law.Capacity, now, n, dice) {
+		v = window.Verdict{}
+		at.Acquire(at.key, now)
+		newest := at.Newest()
+		at.Suppressed(&v, law, now, n, dice, true)
+		at.Asked(newest, law.Capacity, law, now)
+		at.Unlock()
+	}
 	d.set(law.Capacity, &v, OutcomeSuppressed)
 	l.count(v.Allowed, at.key, now)
 }

@@ -65,7 +65,7 @@ func (a *agreement) sleep(d time.Duration) {
 	for range 2 {
 		for key, twin := range a.twins {
 			grid, ok := twin.(*model.Grid)
-			if !a.suppressed && a.local.Added(key) > 0 && (before || !ok) {
+			if a.local.Added(a.suppressed, key) > 0 && (before || !ok) {
 				if _, err := a.limiter.Usage(a.Context(), key, 1e6); err != nil {
 					a.Fatal(err)
 				}
@@ -137,6 +137,14 @@ func (a *agreement) take(key string, rate trypema.Rate, capacity, n uint64, reco
 	}
 	if v.Allowed {
 		want.Outcome = trypema.OutcomeAllowed
+	}
+	// While the key is hot, the last event is not known, and taken for one at the end of its cell.
+	if grid, ok := a.twin(key).(*model.Grid); ok && a.suppressed && record && !v.Allowed && a.local.Added(true, key) > 0 {
+		later := grid.Clone()
+		later.Touch(math.MaxInt64)
+		if after := later.Suppressed(a.law(capacity), a.now(), n, 0, false); after.Wait != window.Never {
+			v.Wait, v.Then = after.Wait+later.Last()-a.now(), after.Then
+		}
 	}
 	want.Allowed = v.Allowed
 	want.Limit = capacity

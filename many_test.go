@@ -87,6 +87,9 @@ func TestAllowManyIsThatOfEach(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
+					if _, err := use.Usage(t.Context(), "often"); err != nil {
+						t.Fatal(err)
+					}
 					time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
 				}
 			})

@@ -321,10 +321,11 @@ func (w *Window) expiry(before int64) int64 {
 	return w.first - (before-1)*w.Grid.bucket + w.Grid.life
 }
 
-// Join adds admitted events, the last of them at an instant within the newest cell.
-func (w *Window) Join(last int64, admitted uint64) {
+// Join adds events, the last of them at an instant within the newest cell.
+func (w *Window) Join(last int64, c window.Counts) {
 	w.last = max(w.last, last)
-	w.add(int(w.at), window.Counts{Admitted: admitted})
+	c.Declined = min(c.Declined, w.room())
+	w.add(int(w.at), c)
 }
 
 // Fits reports when the admitted events will be at most limit, if nothing else happens, and how many are left

@@ -122,7 +122,7 @@ func agree(t *testing.T, data []byte) {
 			twin.Counts(now)
 			if closes, _, _ := w.Open(); !w.Empty() && now < closes { // events joined a hot key
 				at := max(now, w.Last())
-				w.Join(at, n%(1<<30))
+				w.Join(at, window.Counts{Admitted: n % (1 << 30)})
 				twin.Record(at, window.Counts{Admitted: n % (1 << 30)})
 			}
 		default:

@@ -239,11 +239,11 @@ func (hd *Held) open(f *Hot) {
 }
 
 // join enters events that a Hot has counted.
-func (hd *Held) join(last int64, admitted uint64) {
+func (hd *Held) join(last int64, c window.Counts) {
 	if hd.t.fine {
-		hd.e.fine().Join(last, admitted)
+		hd.e.fine().Join(last, c.Admitted)
 		return
 	}
 	w := hd.window()
-	w.Join(last, admitted)
+	w.Join(last, c)
 }

@@ -3,6 +3,9 @@ package keys
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/trypema/trypema/internal/cells"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Hot is the key of a shard that is called most, open to callers without a lock: what its window holds, and
@@ -26,6 +29,10 @@ type Hot struct {
 	Admitted uint64 // the admitted events
 	Expires  int64  // when the oldest of them expire; 0 if all expire a window after the last event
 	Oldest   uint64 // the admitted events that expire then
+
+	law     window.Law
+	outlook *cells.Outlook // under Suppressed; nil otherwise
+	hint    atomic.Int32 // for the outlook
 
 	window   int64  // how long an event counts
 	capacity uint64 // of the calls that may add
@@ -98,8 +105,80 @@ func (f *Hot) Take(
 	return Unknown, 0, 0, 0
 }
 
+// The word of a Hot under Suppressed counts the admitted events in its low bits, and the declined ones above.
+const (
+	declinedAt = 31
+	inPart     = 1<<declinedAt - 1
+	mostAdded  = 1 << 30 // in either part, for what is added at once to be far from wrapping
+	mostCost   = 1 << 20
+)
+
+// parts returns what a word says under Suppressed: see Take for additions beyond what fits.
+func (f *Hot) parts(word uint64) window.Counts {
+	return window.Counts{Admitted: min(word&inPart, f.room), Declined: word >> declinedAt & inPart}
+}
+
+// Suppress judges a call of cost n at now by a throw of the dice, and records it, or reports that it could
+// not. The law must be that with which the key was opened.
+//
+// It reads, decides by what it has read, and adds. Others may add in between: the odds are then those of a
+// moment ago. The hard capacity holds in any case, as only what fits counts as admitted.
+func (f *Hot) Suppress(v *window.Verdict, capacity uint64, now int64, n uint64, dice float64) bool {
+	word := f.word.Load()
+	added := f.parts(word)
+	if word&taken != 0 || f.outlook == nil || capacity != f.capacity || now >= f.Closes || n > mostCost ||
+		max(added.Admitted, added.Declined) > mostAdded {
+		return false
+	}
+	now = max(now, f.Last)
+	v.Factor = 1
+	if n <= capacity {
+		v.Factor = f.law.Factor(f.outlook.Counts.Plus(added), f.outlook.Recent+added.Observed(), n)
+	}
+	if v.Allowed = dice >= v.Factor; v.Allowed {
+		if n > f.room-added.Admitted || n > 1 && !f.word.CompareAndSwap(word, word+n) {
+			return false
+		}
+		if n == 1 {
+			word = f.word.Add(1)
+			if word&taken != 0 || word&inPart > f.room {
+				return false
+			}
+			added = f.parts(word)
+		} else {
+			added.Admitted += n
+		}
+		v.Now = f.outlook.Counts.Admitted + added.Admitted
+		v.Then = v.Now
+		return true
+	}
+	if word = f.word.Add(n << declinedAt); word&taken != 0 {
+		return false
+	}
+	added = f.parts(word)
+	v.Now = f.outlook.Counts.Admitted + added.Admitted
+	if n > capacity {
+		v.Wait = window.Never
+		return true
+	}
+	hint := int(f.hint.Load())
+	// Whoever looks when the cell has ended takes the last event for one at its end.
+	at, then, next := f.outlook.Calms(&f.law, added, f.Closes-1, n, hint)
+	if next != hint {
+		f.hint.Store(int32(next))
+	}
+	v.Wait, v.Then = at-now, then
+	return true
+}
+
 // Added returns how many events were added.
-func (f *Hot) Added() uint64 { return min(f.word.Load(), f.room) }
+func (f *Hot) Added() uint64 {
+	word := f.word.Load()
+	if f.outlook != nil {
+		return f.parts(word).Observed()
+	}
+	return min(word, f.room)
+}
 
 // deny is a denial, if it is known when the call would fit.
 func (f *Hot) deny(capacity uint64, now int64, n, added uint64) (a Answer, have uint64, at int64, then uint64) {
@@ -132,9 +211,10 @@ func (t *Table) Hot(hash uint64, key string, now int64) *Hot {
 	return f
 }
 
-// Asked notes that a key was called under its lock, at a capacity. If that is frequent, the key becomes the
-// hot one of its shard, unless that one is called more. A cell ago is newest, as it was before the call.
-func (hd *Held) Asked(newest int64, capacity uint64, now int64) {
+// Asked notes that a key was called under its lock, at a capacity, and under Suppressed by a law. If that is
+// frequent, the key becomes the hot one of its shard, unless that one is called more. newest is that of the key
+// before the call.
+func (hd *Held) Asked(newest int64, capacity uint64, law *window.Law, now int64) {
 	votes := hd.word&asked + 1
 	if hd.Newest() != newest {
 		votes = 1
@@ -144,13 +224,16 @@ func (hd *Held) Asked(newest int64, capacity uint64, now int64) {
 		stamp := uint32(now/grain) << stampShift & stamped
 		took := (stamp - hd.word&stamped) & stamped >> stampShift
 		hd.word = hd.word&^stamped | stamp
-		hd.openFor(capacity, now, worthIt, max(1, int64(took))*grain)
+		hd.openFor(capacity, law, now, worthIt, max(1, int64(took))*grain)
 	}
 }
 
 // openFor makes a key hot that was called so many times in a time that it took.
-func (hd *Held) openFor(capacity uint64, now, calls, took int64) {
+func (hd *Held) openFor(capacity uint64, law *window.Law, now, calls, took int64) {
 	t, sh := hd.t, hd.sh
+	if law != nil && (t.fine || hd.Counts().Observed() > 1<<62 || hd.last() != now) {
+		return
+	}
 	if old := sh.open.Load(); old != nil {
 		// Calls per time, as a product so that nothing is divided.
 		if now < old.Closes && !old.colder(now, calls, took) {
@@ -169,6 +252,11 @@ func (hd *Held) openFor(capacity uint64, now, calls, took int64) {
 	f.key = string(t.textOf(hd.ix.memory, hd.e))
 	hd.open(f)
 	f.room = capacity - min(capacity, f.Admitted)
+	if law != nil {
+		w := hd.window()
+		f.law, f.outlook = *law, w.Outlook(now)
+		f.room = min(law.Hard-min(law.Hard, f.Admitted), inPart)
+	}
 	if sh.open.CompareAndSwap(nil, f) { // or another one was faster
 		hd.word |= opened
 	}
@@ -197,8 +285,12 @@ func (hd *Held) settle() {
 	f := hd.sh.open.Load()
 	word := f.word.Swap(taken)
 	now := hd.t.clock() // after all that was added
-	if added := min(word, f.room); added > 0 {
-		hd.join(max(f.Last, min(now, f.Closes-1)), added)
+	c := window.Counts{Admitted: min(word, f.room)}
+	if f.outlook != nil {
+		c = f.parts(word)
+	}
+	if c != (window.Counts{}) {
+		hd.join(max(f.Last, min(now, f.Closes-1)), c)
 	}
 	if at := f.asked.Load() - 1; at >= 0 {
 		if now-at < grain {

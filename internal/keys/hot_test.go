@@ -16,7 +16,7 @@ func (t *Table) heat(key string, capacity uint64, now int64) *Hot {
 	hd := t.acquire(key, now)
 	var v window.Verdict
 	hd.Absolute(&v, capacity, now, 1, true)
-	hd.openFor(capacity, now, 1<<40, 1)
+	hd.openFor(capacity, nil, now, 1<<40, 1)
 	hd.Unlock()
 	return t.Hot(t.Hash(key), key, now)
 }
@@ -51,7 +51,7 @@ func TestHotKeyUnderStress(t *testing.T) {
 							if v.Allowed {
 								admitted[c] += n
 							}
-							hd.openFor(capacity, now, 1<<40, 1)
+							hd.openFor(capacity, nil, now, 1<<40, 1)
 							hd.Unlock()
 							if i%50 == 0 {
 								table.get("hot", now)
@@ -210,7 +210,7 @@ func TestHottestKeyIsHot(t *testing.T) {
 		var v window.Verdict
 		newest := hd.Newest()
 		hd.Absolute(&v, math.MaxInt64, now, 1, true)
-		hd.Asked(newest, math.MaxInt64, now)
+		hd.Asked(newest, math.MaxInt64, nil, now)
 		hd.Unlock()
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
@@ -249,5 +249,57 @@ func TestHotKeyCountsWhatFits(t *testing.T) {
 	}
 	if n, _ := table.get("hot", 0); n != 10 {
 		t.Errorf("%d are counted, want 10", n)
+	}
+}
+
+// Under Suppressed no more is admitted than the hard capacity, by many callers at once, and nothing that was
+// counted is lost.
+func TestHotKeySuppressed(t *testing.T) {
+	o := options(time.Hour, 0, false)
+	o.Suppressed = true
+	table := newTable(t, o)
+	law := window.NewLaw(table.Span(), 1000, 1.5)
+	const callers, calls = 4, 10_000
+	var wg sync.WaitGroup
+	var counts [callers]window.Counts
+	for c := range callers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(c), 9))
+			hash := table.Hash("hot")
+			for i := range calls {
+				n := uint64(1 + i%5/4)
+				dice := rng.Float64()
+				if i%2 == 0 {
+					dice = 1 - 0x1p-53 // a lucky one
+				}
+				var v window.Verdict
+				now := table.clock()
+				if f := table.Hot(hash, "hot", now); f == nil || !f.Suppress(&v, 1000, now, n, dice) {
+					v = window.Verdict{}
+					hd := table.acquire("hot", now)
+					hd.Suppressed(&v, law, now, n, dice, true)
+					hd.openFor(1000, law, hd.last(), 1<<40, 1)
+					hd.Unlock()
+				}
+				if v.Allowed {
+					counts[c].Admitted += n
+				} else {
+					counts[c].Declined += n
+				}
+				if i%50 == 0 {
+					table.get("hot", now)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var want window.Counts
+	for _, c := range counts {
+		want = want.Plus(c)
+	}
+	hd := table.acquire("hot", table.clock())
+	defer hd.Unlock()
+	if got := hd.Counts(); got != want || got.Admitted > 1500 || got.Admitted < 1490 {
+		t.Errorf("%+v counted, want %+v, and about 1500 admitted", got, want)
 	}
 }

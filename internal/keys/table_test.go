@@ -444,7 +444,7 @@ func TestAllAtOnce(t *testing.T) {
 						var v window.Verdict
 						newest := hd.Newest()
 						hd.Absolute(&v, capacity, now, 1, true)
-						hd.Asked(newest, capacity, now)
+						hd.Asked(newest, capacity, nil, now)
 						hd.Unlock()
 						if v.Allowed && key == "kept" {
 							kept.Add(1)

@@ -168,6 +168,13 @@ func (t *Grid) Counts(now int64) window.Counts {
 // Last returns the instant of the last recorded event.
 func (t *Grid) Last() int64 { return t.last }
 
+// Clone returns a copy.
+func (t *Grid) Clone() *Grid {
+	c := *t
+	c.cells = slices.Clone(t.cells)
+	return &c
+}
+
 // Touch makes the last event of the newest cell one at an instant.
 func (t *Grid) Touch(at int64) { t.last = max(t.last, min(at, t.origin+(t.newest+1)*t.Cell-1)) }
 

@@ -39,6 +39,10 @@ var mutants = []mutant{
 	{"a key that was used since makes room for a new one", "internal/keys/order.go", "used > when {", "used < when {", "./internal/keys", ""},
 	{"keys go when they are half as idle as they must be", "internal/keys/shard.go", "if hd.settle(); now-hd.last() >= t.idle {", "if hd.settle(); now-hd.last() >= 0 {", "./internal/keys", ""},
 
+	{"a hot key under Suppressed passes the hard capacity", "internal/keys/hot.go", "if word&taken != 0 || word&inPart > f.room {", "if word&taken != 0 {", "./internal/keys", "TestHotKeySuppressed"},
+	{"a hot key under Suppressed trusts its hint", "internal/cells/outlook.go", "hint > 0 \&\& calm(hint-1) {", "false {", "./internal/cells", ""},
+	{"what has left the recent part of an open window counts", "internal/cells/outlook.go", "recent - e.old\n", "recent\n", "./internal/cells", ""},
+
 	// The table of Hybrid and its hot key.
 	{"a hot key of Hybrid admits one too many", "internal/table/hot.go", "|| n > capacity-f.Reserve-have {", "|| n > capacity-f.Reserve-have+1 {", "./hybridlimit", ""},
 	{"a hot key of Hybrid takes events for too long", "internal/table/hot.go", "if now >= f.Closes || n > maxAdded-added {", "if n > maxAdded-added {", "./hybridlimit", ""},
