@@ -90,11 +90,10 @@ func (f *Hot) Take(
 	case !record:
 		return Admitted, have + n, 0, 0
 	case n == 1:
-		word = f.word.Add(1) // if it is taken by now, that is lost, and is no admission
-		if word > f.room {
-			return Unknown, 0, 0, 0
+		if word, ok := f.add(); ok {
+			return Admitted, f.Admitted + word, 0, 0
 		}
-		return Admitted, f.Admitted + word, 0, 0
+		return Unknown, 0, 0, 0
 	}
 	for word <= f.room && n <= f.room-word { // and so not taken
 		if f.word.CompareAndSwap(word, word+n) {
@@ -103,6 +102,12 @@ func (f *Hot) Take(
 		word = f.word.Load()
 	}
 	return Unknown, 0, 0, 0
+}
+
+// add adds an event, and reports whether that admits it. If the word is taken by now, the addition is lost.
+func (f *Hot) add() (word uint64, ok bool) {
+	word = f.word.Add(1)
+	return word, word <= f.room
 }
 
 // The word of a Hot under Suppressed counts the admitted events in its low bits, and the declined ones above.
