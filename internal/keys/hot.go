@@ -32,7 +32,7 @@ type Hot struct {
 
 	law     window.Law
 	outlook *cells.Outlook // under Suppressed; nil otherwise
-	hint    atomic.Int32 // for the outlook
+	hint    atomic.Int32   // for the outlook
 
 	window   int64  // how long an event counts
 	capacity uint64 // of the calls that may add
@@ -107,6 +107,9 @@ func (f *Hot) Take(
 // add adds an event, and reports whether that admits it. If the word is taken by now, the addition is lost.
 func (f *Hot) add() (word uint64, ok bool) {
 	word = f.word.Add(1)
+	if f.outlook != nil {
+		return word, word&taken == 0 && word&inPart <= f.room
+	}
 	return word, word <= f.room
 }
 
@@ -145,8 +148,8 @@ func (f *Hot) Suppress(v *window.Verdict, capacity uint64, now int64, n uint64, 
 			return false
 		}
 		if n == 1 {
-			word = f.word.Add(1)
-			if word&taken != 0 || word&inPart > f.room {
+			var ok bool
+			if word, ok = f.add(); !ok {
 				return false
 			}
 			added = f.parts(word)

@@ -392,7 +392,13 @@ func TestWaitersAreWoken(t *testing.T) {
 			}
 		})
 	}
-	wg.Wait()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("somebody still waits after a minute")
+	}
 	if n := counted[0] + counted[1] + counted[2]; n != callers*200 {
 		t.Errorf("%d calls were alone, of %d", n, callers*200)
 	}

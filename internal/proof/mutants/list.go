@@ -28,18 +28,18 @@ var mutants = []mutant{
 	{"waits for one cell too many", "internal/cells/cells.go", "if admitted -= a.get(w.place(before)); admitted <= limit {", "if admitted -= a.get(w.place(before)); admitted < limit {", "./internal/cells", ""},
 
 	// The table of Local and its hot key.
-	{"a call may take the entry of another key", "internal/keys/table.go", "	if !hd.t.isKey(hd.ix.memory, hd.e, key) {", "	if false {", "./internal/keys", ""},
+	{"a call may take the entry of another key", "internal/keys/table.go", "	if !hd.t.isKey(hd.ix.memory, hd.e, key) {", "	if false {", "./internal/keys", "TestKeysOfEqualHashAreApart"},
 	{"keys that move are not marked", "internal/keys/shard.go", "		hd.e.length = unused // whoever", "		hd.e.length += 0 // whoever", "./internal/keys", "TestMovedKeysAreFound"},
 	{"one that waits for an entry is not woken", "internal/keys/lock.go", "was&waiting != 0 {", "was&waiting != 0 && word > 1<<31 {", "./internal/keys", "TestWaitersAreWoken"},
 	{"a hot key of Local admits one too many", "internal/keys/hot.go", "return word, word <= f.room", "return word, word <= f.room+1", "./internal/keys", ""},
-	{"additions beyond what fits are counted", "internal/keys/hot.go", "	if added := min(word, f.room); added > 0 {", "	if added := word; added > 0 {", "./internal/keys", "TestHotKeyCountsWhatFits"},
+	{"additions beyond what fits are counted", "internal/keys/hot.go", "c := window.Counts{Admitted: min(word, f.room)}", "c := window.Counts{Admitted: word}", "./internal/keys", "TestHotKeyCountsWhatFits"},
 	{"a hot key takes events for too long", "internal/keys/hot.go", "	case now >= f.Closes || capacity", "	case capacity", "./internal/keys .", ""},
-	{"what a hot key has counted is lost", "internal/keys/hot.go", "		hd.join(max(f.Last, min(now, f.Closes-1)), added)\n", "", "./internal/keys", ""},
-	{"a hot key forgets when its last event was", "internal/keys/hot.go", "hd.join(max(f.Last, min(now, f.Closes-1)), added)", "hd.join(f.Last, added)", "./internal/keys", ""},
+	{"what a hot key has counted is lost", "internal/keys/hot.go", "		hd.join(max(f.Last, min(now, f.Closes-1)), c)\n", "", "./internal/keys", ""},
+	{"a hot key forgets when its last event was", "internal/keys/hot.go", "hd.join(max(f.Last, min(now, f.Closes-1)), c)", "hd.join(f.Last, c)", "./internal/keys", ""},
 	{"a key that was used since makes room for a new one", "internal/keys/order.go", "used > when {", "used < when {", "./internal/keys", ""},
 	{"keys go when they are half as idle as they must be", "internal/keys/shard.go", "if hd.settle(); now-hd.last() >= t.idle {", "if hd.settle(); now-hd.last() >= 0 {", "./internal/keys", ""},
 
-	{"a hot key under Suppressed passes the hard capacity", "internal/keys/hot.go", "if word&taken != 0 || word&inPart > f.room {", "if word&taken != 0 {", "./internal/keys", "TestHotKeySuppressed"},
+	{"a hot key under Suppressed passes the hard capacity", "internal/keys/hot.go", "word&inPart <= f.room", "word&inPart <= f.room+1", "./internal/keys", "TestHotKeyCountsWhatFits"},
 	{"a hot key under Suppressed trusts its hint", "internal/cells/outlook.go", "hint > 0 && calm(hint-1) {", "false {", "./internal/cells", ""},
 	{"what has left the recent part of an open window counts", "internal/cells/outlook.go", "recent - e.old\n", "recent\n", "./internal/cells", ""},
 
