@@ -91,36 +91,60 @@ func (w *Window) Recent(now int64) (observed uint64) {
 // happens, and how many admitted events are left then. The factor must be above 0 now, and n at most the
 // capacity.
 //
-// The factor only falls while nothing happens. It changes only when a cell expires or leaves the recent part
-// of the window. Once nothing is recent, only the hard capacity and the brake near it are left to wait for:
-// mostly the answer is among the first cells.
+// The factor only falls while nothing happens. It changes only when a cell begins, as another one expires or
+// leaves the recent part of the window then, and once between two of them, when the newest cell leaves the
+// recent part. So the answer is one of those instants, and is searched for.
 func (w *Window) Calms(l *window.Law, now int64, n uint64) (at int64, admitted uint64) {
 	g := w.Grid
 	end, quiet := w.last+g.window, w.last+g.recent*g.bucket
-	c, recent := w.Counts(), w.Recent(now)
+	all, recent := w.Counts(), w.Recent(now)
 	steps := g.steps(w.first, now)
-	for i := steps + 1; ; i++ {
-		next := w.first + i*g.bucket
-		if quiet > now && quiet < next && quiet < end && quiet >= next-g.bucket {
-			if recent = 0; l.Calm(c, recent, n) {
-				return quiet, c.Admitted
+	a, d := w.rows()
+	sum := func(before, cells int64) (c window.Counts) {
+		if cells > 0 {
+			c.Admitted = a.sum(w.place(before), int(cells), false)
+			if d.words != nil {
+				c.Declined = d.sum(w.place(before), int(cells), false)
 			}
 		}
-		if next >= end {
-			return end, 0
+		return c
+	}
+	instants := int(g.number - steps)      // when a cell begins,
+	between := int(max(0, g.recent-steps)) // and quiet, after so many of them
+	if quiet > now && quiet < end {
+		instants++
+	} else {
+		between = instants
+	}
+	at, admitted = end, 0
+	var done, oldDone int64 // cells whose sums are known
+	var gone window.Counts
+	var old uint64
+	for low, high := 0, instants; low < high; {
+		k := int(uint(low+high) >> 1)
+		cells, then := int64(k), quiet // so many have expired by then
+		if k != between {
+			if k < between {
+				cells++
+			}
+			then = w.first + (steps+cells)*g.bucket
 		}
-		if before := g.recent + 1 - i; before > 0 {
-			recent -= w.in(w.place(before)).Observed()
-		} else if next >= quiet {
-			recent = 0
+		left := gone.Plus(sum(g.number-steps-done, cells-done))
+		olds, past, of := oldDone, old, uint64(0)
+		if k < between {
+			olds = max(0, min(cells, g.recent-steps))
+			past += sum(g.recent-steps-oldDone, olds-oldDone).Observed()
+			of = recent - past
 		}
-		if before := g.number + 1 - i; before > 0 {
-			gone := w.in(w.place(before))
-			c.Admitted -= gone.Admitted
-			c.Declined -= gone.Declined
-		}
-		if l.Calm(c, recent, n) {
-			return next, c.Admitted
+		c := window.Counts{Admitted: all.Admitted - left.Admitted, Declined: all.Declined - left.Declined}
+		switch {
+		case then >= end:
+			high = k
+		case l.Calm(c, of, n):
+			at, admitted, high = then, c.Admitted, k
+		default:
+			low, gone, done, old, oldDone = k+1, left, cells, past, olds
 		}
 	}
+	return at, admitted
 }

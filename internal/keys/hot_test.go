@@ -83,6 +83,7 @@ func TestHotKeyExpires(t *testing.T) {
 		now := int64(0)
 		o.Clock = func() int64 { return now }
 		table := newTable(t, o)
+		table.sweep.Close() // the clock is only read by the test
 		rng := rand.New(rand.NewPCG(1, 2))
 		for range 200 {
 			began := now
@@ -115,6 +116,7 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 	now := int64(0)
 	o.Clock = func() int64 { return now }
 	table := newTable(t, o)
+	table.sweep.Close() // the clock is only read by the test
 	hash := table.Hash("hot")
 	locked := 0
 	for i := range 100 {
@@ -141,6 +143,7 @@ func TestHotKeyAges(t *testing.T) {
 	now := int64(0)
 	o.Clock = func() int64 { return now }
 	table := newTable(t, o)
+	table.sweep.Close() // the clock is only read by the test
 	acquire := func(key string, at int64) {
 		now = at * grain
 		hd := table.acquire(key, now)
@@ -166,6 +169,7 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 	now := int64(0)
 	o.Clock = func() int64 { return now }
 	table := newTable(t, o)
+	table.sweep.Close() // the clock is only read by the test
 	table.heat("hot", 10, 0)
 	now = 9
 	if a, _, _, _ := table.Hot(table.Hash("hot"), "hot", 9).Take(10, 9, 1, true); a != Admitted {
@@ -193,6 +197,7 @@ func TestHottestKeyIsHot(t *testing.T) {
 	now := int64(1)
 	o.Clock = func() int64 { return now }
 	table := newTable(t, o)
+	table.sweep.Close() // the clock is only read by the test
 	var shared []string // keys of one shard
 	for i := 0; len(shared) < 3; i++ {
 		if key := name(i); table.Hash(key)>>table.shift == 0 {

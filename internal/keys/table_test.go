@@ -232,6 +232,7 @@ func TestCompact(t *testing.T) {
 			now := int64(0)
 			o.Clock = func() int64 { return now }
 			table := newTable(t, o)
+			table.sweep.Close() // the clock is only read by the test
 			for i := range 9_000 {
 				at := now
 				if i%100 == 0 {
