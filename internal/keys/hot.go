@@ -107,9 +107,6 @@ func (f *Hot) Take(
 // add adds an event, and reports whether that admits it. If the word is taken by now, the addition is lost.
 func (f *Hot) add() (word uint64, ok bool) {
 	word = f.word.Add(1)
-	if f.outlook != nil {
-		return word, word&taken == 0 && word&inPart <= f.room
-	}
 	return word, word <= f.room
 }
 
@@ -121,51 +118,57 @@ const (
 	mostCost   = 1 << 20
 )
 
-// parts returns what a word says under Suppressed: see Take for additions beyond what fits.
+// parts returns what a word says under Suppressed.
 func (f *Hot) parts(word uint64) window.Counts {
-	return window.Counts{Admitted: min(word&inPart, f.room), Declined: word >> declinedAt & inPart}
+	return window.Counts{Admitted: word & inPart, Declined: word >> declinedAt & inPart}
 }
 
 // Suppress judges a call of cost n at now by a throw of the dice, and records it, or reports that it could
 // not. The law must be that with which the key was opened.
 //
-// It reads, decides by what it has read, and adds. Others may add in between: the odds are then those of a
-// moment ago. The hard capacity holds in any case, as only what fits counts as admitted.
+// A call that declines is one addition. If others have added since the word was read, the factor is larger by
+// then, as it grows with every event: so the call is declined all the same, and tells the factor of the instant
+// of its addition. A call that admits has to be sure that nothing was added: it is a compare-and-swap.
 func (f *Hot) Suppress(v *window.Verdict, capacity uint64, now int64, n uint64, dice float64) bool {
-	word := f.word.Load()
-	added := f.parts(word)
-	if word&taken != 0 || f.outlook == nil || capacity != f.capacity || now >= f.Closes || n > mostCost ||
-		max(added.Admitted, added.Declined) > mostAdded {
-		return false
-	}
-	now = max(now, f.Last)
-	v.Factor = 1
-	if n <= capacity {
-		v.Factor = f.law.Factor(f.outlook.Counts.Plus(added), f.outlook.Recent+added.Observed(), n)
-	}
-	if v.Allowed = dice >= v.Factor; v.Allowed {
-		if n > f.room-added.Admitted || n > 1 && !f.word.CompareAndSwap(word, word+n) {
+	for {
+		word := f.word.Load()
+		added := f.parts(word)
+		if word&taken != 0 || f.outlook == nil || capacity != f.capacity || now >= f.Closes || n > mostCost ||
+			max(added.Admitted, added.Declined) > mostAdded {
 			return false
 		}
-		if n == 1 {
-			var ok bool
-			if word, ok = f.add(); !ok {
-				return false
-			}
-			added = f.parts(word)
-		} else {
-			added.Admitted += n
+		v.Factor = f.factor(added, capacity, n)
+		if v.Allowed = dice >= v.Factor; !v.Allowed {
+			return f.decline(v, word, now, n)
 		}
-		v.Now = f.outlook.Counts.Admitted + added.Admitted
-		v.Then = v.Now
-		return true
+		if f.word.CompareAndSwap(word, word+n) {
+			v.Now = f.outlook.Counts.Admitted + added.Admitted + n
+			v.Then = v.Now
+			return true
+		}
 	}
-	if word = f.word.Add(n << declinedAt); word&taken != 0 {
+}
+
+// factor returns the probability with which to decline a call, when some events were added.
+func (f *Hot) factor(added window.Counts, capacity, n uint64) float64 {
+	if n > capacity {
+		return 1
+	}
+	return f.law.Factor(f.outlook.Counts.Plus(added), f.outlook.Recent+added.Observed(), n)
+}
+
+// decline counts a call as declined that was judged by a word.
+func (f *Hot) decline(v *window.Verdict, judged uint64, now int64, n uint64) bool {
+	word := f.word.Add(n << declinedAt)
+	if word&taken != 0 {
 		return false
 	}
-	added = f.parts(word)
+	if before := word - n<<declinedAt; before != judged {
+		v.Factor = f.factor(f.parts(before), f.capacity, n)
+	}
+	added := f.parts(word)
 	v.Now = f.outlook.Counts.Admitted + added.Admitted
-	if n > capacity {
+	if n > f.capacity {
 		v.Wait = window.Never
 		return true
 	}
@@ -175,7 +178,7 @@ func (f *Hot) Suppress(v *window.Verdict, capacity uint64, now int64, n uint64, 
 	if next != hint {
 		f.hint.Store(int32(next))
 	}
-	v.Wait, v.Then = at-now, then
+	v.Wait, v.Then = at-max(now, f.Last), then
 	return true
 }
 
@@ -263,7 +266,6 @@ func (hd *Held) openFor(capacity uint64, law *window.Law, now, calls, took int64
 	if law != nil {
 		w := hd.window()
 		f.law, f.outlook = *law, w.Outlook(now)
-		f.room = min(law.Hard-min(law.Hard, f.Admitted), inPart)
 	}
 	if sh.open.CompareAndSwap(nil, f) { // or another one was faster
 		hd.word |= opened

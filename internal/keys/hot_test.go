@@ -255,24 +255,6 @@ func TestHotKeyCountsWhatFits(t *testing.T) {
 	if n, _ := table.get("hot", 0); n != 10 {
 		t.Errorf("%d are counted, want 10", n)
 	}
-
-	o := options(time.Hour, 0, false)
-	o.Suppressed = true
-	table = newTable(t, o)
-	law := window.NewLaw(table.Span(), 10, 1.5)
-	hd := table.acquire("hot", 0)
-	hd.Record(hd.Advance(0), window.Counts{Admitted: 13, Declined: 100})
-	hd.openFor(10, law, 0, 1<<40, 1)
-	hd.Unlock()
-	f = table.Hot(table.Hash("hot"), "hot", 0)
-	for i := range 4 {
-		if word, ok := f.add(); ok != (i < 2) {
-			t.Errorf("addition %d under Suppressed, of %d that fit: %v", word, f.room, ok)
-		}
-	}
-	if n, _ := table.get("hot", 0); n != 15 {
-		t.Errorf("%d are counted, want 15", n)
-	}
 }
 
 // Under Suppressed no more is admitted than the hard capacity, by many callers at once, and nothing that was
