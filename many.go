@@ -20,8 +20,8 @@ type Call struct {
 // It is for servers that read pipelines, for batch jobs and for the replay of logs. On Local it takes a
 // fraction of the time of single calls where there are many keys, because the memory of all keys is requested
 // at once; sixteen calls at a time are decided at one instant. It allocates nothing if the slice is long
-// enough. A Limiter without a method like AllowMany of Bound, that takes the rate first, is called for one after
-// the other.
+// enough. A Limiter without a method like AllowMany of Bound, that takes the rate first, is called for one
+// after the other.
 //
 // A key that is too long, a cost of 0 or a wrong rate is an error before any call is decided. After any other
 // error the calls before it are decided: their decisions are returned with the error.
@@ -43,8 +43,8 @@ type manyLimiter interface {
 	AllowMany(ctx context.Context, rate Rate, calls []Call, to []Decision) ([]Decision, error)
 }
 
-// AllowMany decides many calls, in order, each as if it were alone, and appends a decision for each to a slice:
-// see the function AllowMany.
+// AllowMany decides many calls, in order, each as if it were alone, and appends a decision for each to a
+// slice: see the function AllowMany.
 func (b *Bound) AllowMany(ctx context.Context, calls []Call, to []Decision) ([]Decision, error) {
 	if many, ok := b.keeper.(manyKeeper); ok {
 		return many.AllowMany(ctx, calls, to)

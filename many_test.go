@@ -17,8 +17,8 @@ import (
 // single hides that a limiter decides many calls at once.
 type single struct{ trypema.Limiter }
 
-// Many calls at once are answered as the same calls one after the other, whatever their keys, costs and order,
-// on a limiter and on a limit that was bound, in a group too.
+// Many calls at once are answered as the same calls one after the other, whatever their keys, costs and
+// order, on a limiter and on a limit that was bound, in a group too.
 func TestAllowManyIsThatOfEach(t *testing.T) {
 	seed := explore.Seed(t)
 	for name, suppressed := range map[string]bool{"Absolute": false, "Suppressed": true} {
@@ -41,7 +41,9 @@ func TestAllowManyIsThatOfEach(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				policies, err := trypema.NewPolicies(locals[3], trypema.Policy{Name: "p", Strategy: strategy, Limits: []trypema.Limit{limit}})
+				policies, err := trypema.NewPolicies(locals[3], trypema.Policy{
+					Name: "p", Strategy: strategy, Limits: []trypema.Limit{limit},
+				})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -13,11 +13,12 @@ type Options struct {
 	Window time.Duration
 
 	// Bucket is B: calls closer together than this may share one counter, which counts for at most B longer
-	// than it must. A smaller bucket gives room back sooner: a caller that always wants more gets at least
-	// 1 − B/W of its capacity. Up to 110 buckets in a Window cost Local no memory. More of them, and any with
+	// than it must. A smaller bucket gives room back sooner: a caller that always wants more gets at least 1
+	// − B/W of its capacity. Up to 110 buckets in a Window cost Local no memory. More of them, and any with
 	// Redis, cost at most W/B + 2 counters for a key that is always in use, which
-	// TestWindowHoldsBoundedGroups holds; in the process of 8 bytes each, or of 24 where Suppressed declines or
-	// a window is long and admits much (2¹⁶ in a day). Default Window/100, at least 1ms; from 1ms to Window.
+	// TestWindowHoldsBoundedGroups holds; in the process of 8 bytes each, or of 24 where Suppressed declines
+	// or a window is long and admits much (2¹⁶ in a day). Default Window/100, at least 1ms; from 1ms to
+	// Window.
 	Bucket time.Duration
 
 	// HardLimitFactor is used by Suppressed only: H × capacity is never passed in any window. 1 leaves no

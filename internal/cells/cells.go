@@ -17,8 +17,8 @@ type State struct {
 	first int64  // the beginning of the newest cell
 	last  int64  // the last event
 
-	// While the cells are narrow, the admitted events of each, and nothing is declined. Else the block with the
-	// cells, and the admitted and the declined events in all.
+	// While the cells are narrow, the admitted events of each, and nothing is declined. Else the block with
+	// the cells, and the admitted and the declined events in all.
 	cells [Cells / 16]uint64
 }
 

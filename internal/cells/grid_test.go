@@ -12,7 +12,8 @@ import (
 // spans are windows and buckets as options may have them.
 func spans(yield func(length, bucket int64) bool) {
 	for _, length := range []time.Duration{
-		time.Millisecond, 3*time.Millisecond + 1, time.Second, 10*time.Second + 7, 24 * time.Hour, 100 * 365 * 24 * time.Hour,
+		time.Millisecond, 3*time.Millisecond + 1, time.Second, 10*time.Second + 7, 24 * time.Hour,
+		100 * 365 * 24 * time.Hour,
 	} {
 		for _, parts := range []int64{1, 2, 3, 7, 10, 99, 100, 101, 110} {
 			for _, more := range []int64{0, 1, 12_345} {

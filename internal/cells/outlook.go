@@ -43,13 +43,15 @@ func (w *Window) Outlook(now int64) *Outlook {
 	return o
 }
 
-// Calms is that of Window, after events were added to the newest cell, the last of them at an instant. hint is
-// what it has returned the last time, or any other number, and is what to pass the next time.
+// Calms is that of Window, after events were added to the newest cell, the last of them at an instant. hint
+// is what it has returned the last time, or any other number, and is what to pass the next time.
 //
-// Whether the call is certain to pass changes at the edges, and once between two of them, when the newest cell
-// leaves the recent part. It does not change back, so the answer is found by looking at the hint and the
+// Whether the call is certain to pass changes at the edges, and once between two of them, when the newest
+// cell leaves the recent part. It does not change back, so the answer is found by looking at the hint and the
 // instant before it, or by a search.
-func (o *Outlook) Calms(l *window.Law, more window.Counts, last int64, n uint64, hint int) (at int64, admitted uint64, next int) {
+func (o *Outlook) Calms(
+	l *window.Law, more window.Counts, last int64, n uint64, hint int,
+) (at int64, admitted uint64, next int) {
 	all, recent := o.Counts.Plus(more), o.Recent+more.Observed()
 	end, quiet := last+o.window, last+o.recent
 	parts := int(o.recent / o.bucket)
@@ -58,16 +60,18 @@ func (o *Outlook) Calms(l *window.Law, more window.Counts, last int64, n uint64,
 		instants++
 	}
 	state := func(k int) (at int64, c window.Counts, of uint64) {
+		e := &o.edges[k-min(1, k/parts)] // from quiet on, the edge before
+		at = e.at
 		switch {
 		case k < parts:
-			e := &o.edges[k]
-			return e.at, window.Counts{Admitted: all.Admitted - e.gone.Admitted, Declined: all.Declined - e.gone.Declined}, recent - e.old
+			of = recent - e.old
 		case k == parts:
-			e := &o.edges[k-1]
-			return quiet, window.Counts{Admitted: all.Admitted - e.gone.Admitted, Declined: all.Declined - e.gone.Declined}, 0
+			at = quiet
 		}
-		e := &o.edges[k-1]
-		return e.at, window.Counts{Admitted: all.Admitted - e.gone.Admitted, Declined: all.Declined - e.gone.Declined}, 0
+		return at, window.Counts{
+			Admitted: all.Admitted - e.gone.Admitted,
+			Declined: all.Declined - e.gone.Declined,
+		}, of
 	}
 	calm := func(k int) bool {
 		if k >= instants {

@@ -24,7 +24,7 @@ import (
 // less than a cell later.
 type Hot struct {
 	// What the window held when the word was opened. Nothing else is in it but what the word counts.
-	Closes   int64  // no event may be added from then on: the newest cell or group takes no more, or the oldest expires
+	Closes   int64  // no event may be added from then on: the newest cell takes no more, or the oldest expires
 	Last     int64  // the last event
 	Admitted uint64 // the admitted events
 	Expires  int64  // when the oldest of them expire; 0 if all expire a window after the last event
@@ -127,8 +127,9 @@ func (f *Hot) parts(word uint64) window.Counts {
 // not. The law must be that with which the key was opened.
 //
 // A call that declines is one addition. If others have added since the word was read, the factor is larger by
-// then, as it grows with every event: so the call is declined all the same, and tells the factor of the instant
-// of its addition. A call that admits has to be sure that nothing was added: it is a compare-and-swap.
+// then, as it grows with every event: so the call is declined all the same, and tells the factor of the
+// instant of its addition. A call that admits has to be sure that nothing was added: it is a
+// compare-and-swap.
 func (f *Hot) Suppress(v *window.Verdict, capacity uint64, now int64, n uint64, dice float64) bool {
 	for {
 		word := f.word.Load()
@@ -223,8 +224,8 @@ func (t *Table) Hot(hash uint64, key string, now int64) *Hot {
 }
 
 // Asked notes that a key was called under its lock, at a capacity, and under Suppressed by a law. If that is
-// frequent, the key becomes the hot one of its shard, unless that one is called more. newest is that of the key
-// before the call.
+// frequent, the key becomes the hot one of its shard, unless that one is called more. newest is that of the
+// key before the call.
 func (hd *Held) Asked(newest int64, capacity uint64, law *window.Law, now int64) {
 	votes := hd.word&asked + 1
 	if hd.Newest() != newest {

@@ -145,8 +145,8 @@ func (ix *index) insert(hash uint64, h Handle) {
 	atomic.StoreUint32(&ix.slots[i], ix.slot(hash, h))
 }
 
-// remove takes a handle out of an index, and moves back what was displaced by it: there are no tombstones. Who
-// reads meanwhile may miss a key that moves, and looks again under the lock of the shard.
+// remove takes a handle out of an index, and moves back what was displaced by it: there are no tombstones.
+// Who reads meanwhile may miss a key that moves, and looks again under the lock of the shard.
 func (ix *index) remove(h Handle) {
 	mask := uint32(len(ix.slots) - 1)
 	i := ix.home(*ix.hash(h))

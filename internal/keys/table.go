@@ -1,9 +1,9 @@
 // Package keys is the table of Local: from keys to windows, for many goroutines and many keys.
 //
-// A call for a known key takes one lock, that of the entry of the key, and writes to nothing else. An entry is
-// two cache lines, which hold the text of the key and its window. Where the entry is says an index of 4-byte
-// slots, which is read without a lock. Both lines are asked for before the clock is read, so that one wait
-// covers both.
+// A call for a known key takes one lock, that of the entry of the key, and writes to nothing else. An entry
+// is two cache lines, which hold the text of the key and its window. Where the entry is says an index of
+// 4-byte slots, which is read without a lock. Both lines are asked for before the clock is read, so that one
+// wait covers both.
 //
 // Keys are added and removed under the lock of a shard. The index grows by being copied; callers go on with
 // the old one meanwhile. An entry stays where it is, unless most of the entries of a shard are unused: then
@@ -203,8 +203,8 @@ func (hd *Held) Find(key string) bool {
 	return true
 }
 
-// TryFind is Find for a caller that holds another entry of the table, and must not wait for a shard. It reports
-// whether it is sure: if it is not, it has locked nothing.
+// TryFind is Find for a caller that holds another entry of the table, and must not wait for a shard. It
+// reports whether it is sure: if it is not, it has locked nothing.
 func (hd *Held) TryFind(key string) (found, sure bool) {
 	hd.holds = true
 	if hd.lockKnown(key) {

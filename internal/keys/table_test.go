@@ -370,8 +370,8 @@ func TestKeysOfEqualHashAreApart(t *testing.T) {
 	}
 }
 
-// Whoever finds an entry locked sleeps until its owner unlocks it, and is not forgotten, however many wait for
-// however many entries.
+// Whoever finds an entry locked sleeps until its owner unlocks it, and is not forgotten, however many wait
+// for however many entries.
 func TestWaitersAreWoken(t *testing.T) {
 	table := newTable(t, options(time.Hour, 0, false))
 	const callers, keys = 64, 3
@@ -405,9 +405,9 @@ func TestWaitersAreWoken(t *testing.T) {
 	}
 }
 
-// Sixteen callers add, call, delete, evict, compact and grow at once. What a key holds is what was admitted of
-// it since it was removed last, as far as that can be told: no key holds more than its capacity, and one that
-// is not removed loses nothing.
+// Sixteen callers add, call, delete, evict, compact and grow at once. What a key holds is what was admitted
+// of it since it was removed last, as far as that can be told: no key holds more than its capacity, and one
+// that is not removed loses nothing.
 func TestAllAtOnce(t *testing.T) {
 	both(t, func(t *testing.T, fine bool) {
 		for _, bound := range []int{0, 2000} {

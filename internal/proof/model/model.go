@@ -311,8 +311,8 @@ type Of interface {
 	Resize(now int64, total uint64, keep window.Keep)
 }
 
-// OfLocal returns a twin for Local, and what the suppression law of its windows is made with. It has cells, or
-// groups if a window has too many buckets.
+// OfLocal returns a twin for Local, and what the suppression law of its windows is made with. It has cells,
+// or groups if a window has too many buckets.
 func OfLocal(s window.Span) (Of, window.Span) {
 	grid, ok := cells.New(s.Window, s.Bucket)
 	if !ok {

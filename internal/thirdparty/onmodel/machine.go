@@ -73,11 +73,11 @@ type twin struct {
 	model.Of
 	groups      *model.Twin // the same, if it has groups
 	window.Span             // of the window, for whoever asks next
-	law         window.Span // what the suppression law is made with
+	law         window.Span // for window.NewLaw
 	called      int64       // when it was asked for last
 
-	// The judge of the bound, which knows nothing of groups or cells: the admissions of calls that all had the same
-	// capacity.
+	// The judge of the bound, which knows nothing of groups or cells: the admissions of calls that all had
+	// the same capacity.
 	capacity uint64
 	admitted []*anywindow.Admission
 }
@@ -187,8 +187,8 @@ func newTwin(s window.Span) *twin {
 	return &twin{Of: groups, groups: groups, Span: s, law: s}
 }
 
-// settle looks at the keys, before the clock moves: a hot key of Local takes the instant at which it is looked
-// at for that of its last event.
+// settle looks at the keys, before the clock moves: a hot key of Local takes the instant at which it is
+// looked at for that of its last event.
 func (m *Machine) settle() {
 	for p := range m.twins {
 		if m.Cells && p.window == m.Options.Window {
@@ -355,8 +355,8 @@ func (m *Machine) known(d trypema.Decision) trypema.Decision {
 	return d
 }
 
-// hotDenial is a decision on a call that was declined and recorded, if the key is hot in Local: its last event
-// is then not known, and taken for one at the end of the cell.
+// hotDenial is a decision on a call that was declined and recorded, if the key is hot in Local: its last
+// event is then not known, and taken for one at the end of the cell.
 func (m *Machine) hotDenial(key string, w time.Duration, capacity, n uint64, v window.Verdict) trypema.Decision {
 	grid, ok := m.twin(key, w).Of.(*model.Grid)
 	if !ok || !m.suppressed() || v.Allowed || v.Wait == window.Never {
