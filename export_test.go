@@ -31,7 +31,7 @@ func (l *Local) Added(suppressed bool, key string) uint64 {
 		k = l.own(StrategySuppressed)
 	}
 	key = groupkey.Plain(key)
-	if f := k.table.Hot(k.table.Hash(key), key, k.now()); f != nil {
+	if f := k.table.Hot(k.table.Hash(key), key); f != nil {
 		return f.Added()
 	}
 	return 0

@@ -34,54 +34,82 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 
 // absolute decides and counts a call by the form of its key.
 func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
-	var at looked
-	at.look(l, key)
-	l.absoluteAt(d, &at, l.now(), c, n) // the clock is read while the memory of the key is on its way
+	at := looked{key: key, hash: l.table.Hash(key)}
+	if f := l.table.Hot(at.hash, key); f != nil {
+		now := l.now()
+		if !l.absoluteHot(d, f, key, now, c, n) {
+			l.absoluteLocked(d, &at, now, c, n)
+		}
+		return
+	}
+	at.look(l)
+	l.absoluteLocked(d, &at, l.now(), c, n) // the clock is read while the memory of the key is on its way
+}
+
+// absoluteAt is absolute for a call that was looked at together with others.
+func (l *localKeys) absoluteAt(d *Decision, at *looked, now int64, c, n uint64) {
+	if f := l.table.Hot(at.hash, at.key); f == nil || !l.absoluteHot(d, f, at.key, now, c, n) {
+		l.absoluteLocked(d, at, now, c, n)
+	}
 }
 
 // looked is a call whose memory was requested.
 type looked struct {
+	key       string
+	hash      uint64
+	requested bool // Look was called; not for a hot key: callers leave its entry alone
 	keys.Held
-	key  string
-	hash uint64
 }
 
-func (at *looked) look(k *localKeys, key string) {
-	at.key, at.hash = key, k.table.Hash(key)
+func (at *looked) look(k *localKeys) {
 	k.table.Look(&at.Held, at.hash)
+	at.requested = true
 }
 
-func (l *localKeys) absoluteAt(d *Decision, at *looked, now int64, c, n uint64) {
-	key := at.key
-	if f := l.table.Hot(at.hash, key, now); f != nil {
-		switch a, have, fits, then := f.Take(c, now, n, true); a {
-		case keys.Admitted:
-			if stands := l.tally.Count(tally.Allowed); stands > 0 {
-				l.sample(tally.Allowed, stands, key, now)
-			}
-			d.Allowed = true
-			d.Outcome = OutcomeAllowed
-			d.Limit = c
-			d.Remaining = c - have
-			d.RemainingAfterWaiting = c - have
-			return
-		case keys.Denied:
-			if stands := l.tally.Count(tally.Denied); stands > 0 {
-				l.sample(tally.Denied, stands, key, now)
-			}
-			d.Limit = c
-			d.Remaining = window.Room(c, have)
-			d.RetryAfter = time.Duration(fits - now)
-			d.RemainingAfterWaiting = c - then
-			return
-		}
+// acquire locks the key.
+func (at *looked) acquire(k *localKeys, now int64) {
+	if !at.requested {
+		at.look(k)
 	}
+	at.Acquire(at.key, now)
+}
+
+// absoluteHot decides a call for a hot key, or reports that it could not.
+func (l *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64, c, n uint64) bool {
+	l.table.Called(f, now)
+	switch a, have, fits, then := f.Take(c, now, n, true); a {
+	case keys.Admitted:
+		if stands := l.tally.Count(tally.Allowed); stands > 0 {
+			l.sample(tally.Allowed, stands, key, now)
+		}
+		d.Allowed = true
+		d.Outcome = OutcomeAllowed
+		d.Limit = c
+		d.Remaining = c - have
+		d.RemainingAfterWaiting = c - have
+		return true
+	case keys.Denied:
+		if stands := l.tally.Count(tally.Denied); stands > 0 {
+			l.sample(tally.Denied, stands, key, now)
+		}
+		d.Limit = c
+		d.Remaining = window.Room(c, have)
+		d.RetryAfter = time.Duration(fits - now)
+		d.RemainingAfterWaiting = c - then
+		return true
+	}
+	return false
+}
+
+// absoluteLocked decides a call under the lock of the key.
+func (l *localKeys) absoluteLocked(d *Decision, at *looked, now int64, c, n uint64) {
+	key := at.key
 	if n > c { // it records nothing, so it must not make a key either
 		l.peek(d, key, c, n)
 		l.count(false, key, now)
 		return
 	}
-	at.Acquire(key, now)
+	at.acquire(l, now)
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)

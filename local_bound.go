@@ -129,12 +129,17 @@ func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision
 	if n == 0 || len(key) > maxKeyLen || l.closed.Load() {
 		return d, m.counter.failed(n, m.check(key))
 	}
-	var at looked
-	at.look(l.localKeys, m.form(key))
-	m.decideAt(&d, &at, l.now(), n)
+	key = m.form(key)
+	if l.law == nil {
+		l.absolute(&d, key, l.capacity, n)
+	} else {
+		l.suppressed(&d, key, l.law, m.owner.suppressed.dice(), n)
+	}
+	m.told(&d)
 	return d, nil
 }
 
+// decideAt decides a call that was looked at together with others.
 func (m *localAlone) decideAt(d *Decision, at *looked, now int64, n uint64) {
 	l := m.limit
 	if l.law == nil {
@@ -142,11 +147,16 @@ func (m *localAlone) decideAt(d *Decision, at *looked, now int64, n uint64) {
 	} else {
 		l.suppressedAt(d, at, now, l.law, m.owner.suppressed.dice(), n)
 	}
-	if l.shown != 0 {
-		l.show(d)
+	m.told(d)
+}
+
+// told makes a decision one of the limit.
+func (m *localAlone) told(d *Decision) {
+	if m.limit.shown != 0 {
+		m.limit.show(d)
 	}
 	if !d.Allowed {
-		d.RefusedBy = l.label
+		d.RefusedBy = m.limit.label
 	}
 }
 
@@ -378,10 +388,11 @@ func (m *localKeeper) denied(d *Decision, key string, now int64, n uint64) bool 
 	var t window.Joint
 	for i := range m.limits {
 		l := &m.limits[i]
-		f := l.table.Hot(l.table.Hash(key), key, now)
+		f := l.table.Hot(l.table.Hash(key), key)
 		if f == nil {
 			return false
 		}
+		l.table.Called(f, now)
 		a, have, at, then := f.Take(l.capacity, now, n, false)
 		if a == keys.Unknown {
 			return false

@@ -38,16 +38,24 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 
 // suppressed decides and counts a call by the form of its key.
 func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
-	var at looked
-	at.look(l, key)
+	at := looked{key: key, hash: l.table.Hash(key)}
+	if l.table.Hot(at.hash, key) == nil {
+		at.look(l)
+	}
 	l.suppressedAt(d, &at, l.now(), law, dice, n)
 }
 
 func (l *localKeys) suppressedAt(d *Decision, at *looked, now int64, law *window.Law, dice float64, n uint64) {
 	var v window.Verdict
-	if f := l.table.Hot(at.hash, at.key, now); f == nil || !f.Suppress(&v, law.Capacity, now, n, dice) {
-		v = window.Verdict{}
-		at.Acquire(at.key, now)
+	decided := false
+	if f := l.table.Hot(at.hash, at.key); f != nil { // a call before this one may have changed that
+		l.table.Called(f, now)
+		if decided = f.Suppress(&v, law.Capacity, now, n, dice); !decided {
+			v = window.Verdict{}
+		}
+	}
+	if !decided {
+		at.acquire(l, now)
 		newest := at.Newest()
 		at.Suppressed(&v, law, now, n, dice, true)
 		at.Asked(newest, law.Capacity, law, now)

@@ -168,7 +168,12 @@ type batch struct {
 // look begins the next calls, and returns how many.
 func (b *batch) look(k *localKeys, calls []Call, group string) (n int) {
 	for n < min(len(calls), len(b.looked)) {
-		b.looked[n].look(k, form(group, calls[n].Key))
+		at := &b.looked[n]
+		at.key = form(group, calls[n].Key)
+		at.hash = k.table.Hash(at.key)
+		if at.requested = false; k.table.Hot(at.hash, at.key) == nil {
+			at.look(k)
+		}
 		n++
 	}
 	b.now = k.now()

@@ -209,18 +209,22 @@ func (f *Hot) deny(capacity uint64, now int64, n, added uint64) (a Answer, have 
 	return Denied, have, at, then
 }
 
-// Hot returns the hot key of a shard, if it is this one, or nil. At now it is called.
-func (t *Table) Hot(hash uint64, key string, now int64) *Hot {
+// Hot returns the hot key of a shard, if it is this one, or nil.
+func (t *Table) Hot(hash uint64, key string) *Hot {
 	f := t.shard(hash).open.Load()
 	if f == nil || f.hash != hash || f.key != key {
 		return nil
 	}
+	return f
+}
+
+// Called notes that a hot key is called at now.
+func (t *Table) Called(f *Hot, now int64) {
 	if t.bound > 0 {
 		if at := f.asked.Load(); at == 0 || now-(at-1) >= grain {
 			f.asked.Store(now + 1)
 		}
 	}
-	return f
 }
 
 // Asked notes that a key was called under its lock, at a capacity, and under Suppressed by a law. If that is

@@ -11,6 +11,15 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
+// hotAt is Hot for a call at now.
+func (t *Table) hotAt(hash uint64, key string, now int64) *Hot {
+	f := t.Hot(hash, key)
+	if f != nil {
+		t.Called(f, now)
+	}
+	return f
+}
+
 // heat makes a key the hot one.
 func (t *Table) heat(key string, capacity uint64, now int64) *Hot {
 	hd := t.acquire(key, now)
@@ -18,7 +27,7 @@ func (t *Table) heat(key string, capacity uint64, now int64) *Hot {
 	hd.Absolute(&v, capacity, now, 1, true)
 	hd.openFor(capacity, nil, now, 1<<40, 1)
 	hd.Unlock()
-	return t.Hot(t.Hash(key), key, now)
+	return t.hotAt(t.Hash(key), key, now)
 }
 
 // Callers add to a hot key while others take it back, remove another, and evict: nothing is lost and nothing
@@ -36,7 +45,7 @@ func TestHotKeyUnderStress(t *testing.T) {
 						hash := table.Hash("hot")
 						for i := range calls {
 							n := uint64(1 + i%5/4)
-							if f := table.Hot(hash, "hot", table.clock()); f != nil {
+							if f := table.hotAt(hash, "hot", table.clock()); f != nil {
 								if a, _, _, _ := f.Take(capacity, table.clock(), n, true); a == Admitted {
 									admitted[c] += n
 									continue
@@ -90,7 +99,7 @@ func TestHotKeyExpires(t *testing.T) {
 			table.heat("hot", 1000, now)
 			now += rng.Int64N(o.Span.Bucket)
 			last := now
-			f := table.Hot(table.Hash("hot"), "hot", now)
+			f := table.hotAt(table.Hash("hot"), "hot", now)
 			if a, have, _, _ := f.Take(1000, now, 999, true); a != Admitted || have != 1000 {
 				t.Fatalf("%v, %d", a, have)
 			}
@@ -121,7 +130,7 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 	locked := 0
 	for i := range 100 {
 		now += grain
-		if f := table.Hot(hash, "hot", now); f != nil {
+		if f := table.hotAt(hash, "hot", now); f != nil {
 			f.Take(1000, now, 1, true)
 		} else {
 			locked++
@@ -152,7 +161,7 @@ func TestHotKeyAges(t *testing.T) {
 	acquire("first", 0)
 	now = grain
 	table.heat("hot", 10, now)
-	table.Hot(table.Hash("hot"), "hot", 2*grain).Take(10, 2*grain, 1, true)
+	table.hotAt(table.Hash("hot"), "hot", 2*grain).Take(10, 2*grain, 1, true)
 	acquire("second", 3)
 	acquire("first", 4)
 	acquire("third", 5)
@@ -172,7 +181,7 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 	table.sweep.Close() // the clock is only read by the test
 	table.heat("hot", 10, 0)
 	now = 9
-	if a, _, _, _ := table.Hot(table.Hash("hot"), "hot", 9).Take(10, 9, 1, true); a != Admitted {
+	if a, _, _, _ := table.hotAt(table.Hash("hot"), "hot", 9).Take(10, 9, 1, true); a != Admitted {
 		t.Fatal(a)
 	}
 	visit := func(at int64) {
@@ -206,7 +215,7 @@ func TestHottestKeyIsHot(t *testing.T) {
 	}
 	call := func(key string) {
 		now += int64(50 * time.Microsecond)
-		if f := table.Hot(table.Hash(key), key, now); f != nil {
+		if f := table.hotAt(table.Hash(key), key, now); f != nil {
 			if a, _, _, _ := f.Take(math.MaxInt64, now, 1, true); a != Unknown {
 				return
 			}
@@ -279,7 +288,7 @@ func TestHotKeySuppressed(t *testing.T) {
 				}
 				var v window.Verdict
 				now := table.clock()
-				if f := table.Hot(hash, "hot", now); f == nil || !f.Suppress(&v, 1000, now, n, dice) {
+				if f := table.hotAt(hash, "hot", now); f == nil || !f.Suppress(&v, 1000, now, n, dice) {
 					v = window.Verdict{}
 					hd := table.acquire("hot", now)
 					hd.Suppressed(&v, law, now, n, dice, true)

@@ -436,7 +436,7 @@ func TestAllAtOnce(t *testing.T) {
 							sh.Unlock()
 						}
 						hash := table.Hash(key)
-						if f := table.Hot(hash, key, now); f != nil {
+						if f := table.hotAt(hash, key, now); f != nil {
 							if a, have, _, _ := f.Take(capacity, now, 1, true); a == Admitted {
 								if have > capacity {
 									t.Errorf("%q holds %d, of at most %d", key, have, capacity)
