@@ -51,7 +51,7 @@ func TestPolicyIsStable(t *testing.T) {
 			{"one", []trypema.Limit{hour}, `"hour";q=3;w=3600`,
 				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 			{"without a name", []trypema.Limit{{Rate: trypema.PerMinute(3), Window: time.Minute}}, `"1m0s";q=3;w=60`,
-				`"1m0s";r=2|"1m0s";r=1|"1m0s";r=0|"1m0s";r=0;t=59`, "1m0s"},
+				`"1m0s";r=2|"1m0s";r=1|"1m0s";r=0|"1m0s";r=0;t=60`, "1m0s"},
 			{"with names that cannot be told", []trypema.Limit{
 				{Name: `a"b`, Rate: 2, Window: time.Second},
 				{Name: "stündlich", Rate: trypema.PerHour(3), Window: time.Hour},
@@ -70,7 +70,7 @@ func TestPolicyIsStable(t *testing.T) {
 				{Name: "second", Rate: 3, Window: time.Second},
 				{Name: "minute", Rate: trypema.PerMinute(3), Window: time.Minute},
 			}, `"second";q=3;w=1, "minute";q=3;w=60`,
-				`"minute";r=2|"minute";r=1|"minute";r=0|"minute";r=0;t=59`, "minute"},
+				`"minute";r=2|"minute";r=1|"minute";r=0|"minute";r=0;t=60`, "minute"},
 			{"beside one that is unlimited", []trypema.Limit{
 				hour,
 				{Name: "free", Rate: trypema.Unlimited, Window: time.Second},

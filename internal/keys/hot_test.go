@@ -190,7 +190,7 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 			table.Visit(i)
 		}
 	}
-	// Nobody has looked since: it is taken for an event at the end of the cell.
+	// The key was not looked at since: that counts as an event at the end of the cell.
 	end := o.Span.Bucket - 1
 	if visit(end + 999); table.Len() != 1 {
 		t.Error("removed one instant before it was idle for long enough")
