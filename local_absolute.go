@@ -34,28 +34,27 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 
 // absolute decides and counts a call by the form of its key.
 func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
-	at := looked{key: key, hash: l.table.Hash(key)}
+	at := looked{hash: l.table.Hash(key)}
 	if f := l.table.Hot(at.hash, key); f != nil {
 		now := l.now()
 		if !l.absoluteHot(d, f, key, now, c, n) {
-			l.absoluteLocked(d, &at, now, c, n)
+			l.absoluteLocked(d, &at, key, now, c, n)
 		}
 		return
 	}
 	at.look(l)
-	l.absoluteLocked(d, &at, l.now(), c, n) // the clock is read while the memory of the key is on its way
+	l.absoluteLocked(d, &at, key, l.now(), c, n) // the clock is read while the memory of the key is on its way
 }
 
 // absoluteAt is absolute for a call that was looked at together with others.
-func (l *localKeys) absoluteAt(d *Decision, at *looked, now int64, c, n uint64) {
-	if f := l.table.Hot(at.hash, at.key); f == nil || !l.absoluteHot(d, f, at.key, now, c, n) {
-		l.absoluteLocked(d, at, now, c, n)
+func (l *localKeys) absoluteAt(d *Decision, at *looked, key string, now int64, c, n uint64) {
+	if f := l.table.Hot(at.hash, key); f == nil || !l.absoluteHot(d, f, key, now, c, n) {
+		l.absoluteLocked(d, at, key, now, c, n)
 	}
 }
 
-// looked is a call whose memory was requested.
+// looked is a call whose memory was requested. It does not hold the key, which could not be on a stack then.
 type looked struct {
-	key       string
 	hash      uint64
 	requested bool // Look was called; not for a hot key: callers leave its entry alone
 	keys.Held
@@ -67,11 +66,11 @@ func (at *looked) look(k *localKeys) {
 }
 
 // acquire locks the key.
-func (at *looked) acquire(k *localKeys, now int64) {
+func (at *looked) acquire(k *localKeys, key string, now int64) {
 	if !at.requested {
 		at.look(k)
 	}
-	at.Acquire(at.key, now)
+	at.Acquire(key, now)
 }
 
 // absoluteHot decides a call for a hot key, or reports that it could not.
@@ -102,14 +101,13 @@ func (l *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64,
 }
 
 // absoluteLocked decides a call under the lock of the key.
-func (l *localKeys) absoluteLocked(d *Decision, at *looked, now int64, c, n uint64) {
-	key := at.key
+func (l *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int64, c, n uint64) {
 	if n > c { // it records nothing, so it must not make a key either
 		l.peek(d, key, c, n)
 		l.count(false, key, now)
 		return
 	}
-	at.acquire(l, now)
+	at.acquire(l, key, now)
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)

@@ -140,12 +140,12 @@ func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision
 }
 
 // decideAt decides a call that was looked at together with others.
-func (m *localAlone) decideAt(d *Decision, at *looked, now int64, n uint64) {
+func (m *localAlone) decideAt(d *Decision, at *looked, key string, now int64, n uint64) {
 	l := m.limit
 	if l.law == nil {
-		l.absoluteAt(d, at, now, l.capacity, n)
+		l.absoluteAt(d, at, key, now, l.capacity, n)
 	} else {
-		l.suppressedAt(d, at, now, l.law, m.owner.suppressed.dice(), n)
+		l.suppressedAt(d, at, key, now, l.law, m.owner.suppressed.dice(), n)
 	}
 	m.told(d)
 }

@@ -38,31 +38,33 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 
 // suppressed decides and counts a call by the form of its key.
 func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
-	at := looked{key: key, hash: l.table.Hash(key)}
+	at := looked{hash: l.table.Hash(key)}
 	if l.table.Hot(at.hash, key) == nil {
 		at.look(l)
 	}
-	l.suppressedAt(d, &at, l.now(), law, dice, n)
+	l.suppressedAt(d, &at, key, l.now(), law, dice, n)
 }
 
-func (l *localKeys) suppressedAt(d *Decision, at *looked, now int64, law *window.Law, dice float64, n uint64) {
+func (l *localKeys) suppressedAt(
+	d *Decision, at *looked, key string, now int64, law *window.Law, dice float64, n uint64,
+) {
 	var v window.Verdict
 	decided := false
-	if f := l.table.Hot(at.hash, at.key); f != nil { // a call before this one may have changed that
+	if f := l.table.Hot(at.hash, key); f != nil { // a call before this one may have changed that
 		l.table.Called(f, now)
 		if decided = f.Suppress(&v, law.Capacity, now, n, dice); !decided {
 			v = window.Verdict{}
 		}
 	}
 	if !decided {
-		at.acquire(l, now)
+		at.acquire(l, key, now)
 		newest := at.Newest()
 		at.Suppressed(&v, law, now, n, dice, true)
 		at.Asked(newest, law.Capacity, law, now)
 		at.Unlock()
 	}
 	d.set(law.Capacity, &v, OutcomeSuppressed)
-	l.count(v.Allowed, at.key, now)
+	l.count(v.Allowed, key, now)
 }
 
 func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {

@@ -111,7 +111,7 @@ func (l *localAbsolute) AllowMany(
 		n := b.look(&l.localKeys, calls, "")
 		for i := range n {
 			to = append(to, Decision{})
-			l.absoluteAt(&to[len(to)-1], &b.looked[i], b.now, c, calls[i].Cost)
+			l.absoluteAt(&to[len(to)-1], &b.looked[i], b.keys[i], b.now, c, calls[i].Cost)
 		}
 		calls = calls[n:]
 	}
@@ -134,7 +134,7 @@ func (l *localSuppressed) AllowMany(
 		n := b.look(&l.localKeys, calls, "")
 		for i := range n {
 			to = append(to, Decision{})
-			l.suppressedAt(&to[len(to)-1], &b.looked[i], b.now, law, l.dice(), calls[i].Cost)
+			l.suppressedAt(&to[len(to)-1], &b.looked[i], b.keys[i], b.now, law, l.dice(), calls[i].Cost)
 		}
 		calls = calls[n:]
 	}
@@ -152,7 +152,7 @@ func (m *localAlone) AllowMany(_ context.Context, calls []Call, to []Decision) (
 		n := b.look(l.localKeys, calls, m.group)
 		for i := range n {
 			to = append(to, Decision{})
-			m.decideAt(&to[len(to)-1], &b.looked[i], b.now, calls[i].Cost)
+			m.decideAt(&to[len(to)-1], &b.looked[i], b.keys[i], b.now, calls[i].Cost)
 		}
 		calls = calls[n:]
 	}
@@ -161,6 +161,7 @@ func (m *localAlone) AllowMany(_ context.Context, calls []Call, to []Decision) (
 
 // batch is calls whose memory was requested at once.
 type batch struct {
+	keys   [16]string
 	looked [16]looked
 	now    int64
 }
@@ -169,9 +170,9 @@ type batch struct {
 func (b *batch) look(k *localKeys, calls []Call, group string) (n int) {
 	for n < min(len(calls), len(b.looked)) {
 		at := &b.looked[n]
-		at.key = form(group, calls[n].Key)
-		at.hash = k.table.Hash(at.key)
-		if at.requested = false; k.table.Hot(at.hash, at.key) == nil {
+		b.keys[n] = form(group, calls[n].Key)
+		at.hash = k.table.Hash(b.keys[n])
+		if at.requested = false; k.table.Hot(at.hash, b.keys[n]) == nil {
 			at.look(k)
 		}
 		n++

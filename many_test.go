@@ -183,3 +183,15 @@ func TestAllowManyAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A key of a policy, which is written with its group, is made on the stack.
+func TestPolicyKeysAreNotAllocated(t *testing.T) {
+	p, err := trypema.NewPolicies(newLocal(t, trypema.Options{}),
+		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(1e12, time.Hour)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(1000, func() { p.Allow(t.Context(), "free", "ada") }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
