@@ -2,6 +2,8 @@
 package main
 
 import (
+	"github.com/alecthomas/kong"
+
 	"github.com/trypema/trypema/cmd/trypema/internal/demo"
 	"github.com/trypema/trypema/cmd/trypema/internal/replay"
 	"github.com/trypema/trypema/cmd/trypema/internal/sim"
@@ -12,6 +14,9 @@ type commands struct {
 	Demo   demo.Command   `cmd:"" help:"Show all six limiters under the same HTTP traffic, on a page; or judge the guarantees of one provider, with --headless."`
 	Replay replay.Command `cmd:"" help:"Read access logs, and show whom a limit would have limited; or propose one."`
 	Sim    sim.Command    `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`
+
+	Completion cli.Completion   `cmd:"" help:"Print what bash, zsh or fish needs to complete commands and flags."`
+	Version    kong.VersionFlag `help:"Print the version, the commit and the version of Go, and exit."`
 }
 
 func main() { program().Main() }
