@@ -435,6 +435,55 @@ func ExampleDecision_RetryAfterSeconds() {
 	// 31536000
 }
 
+// With the rate of each call, on a Limiter.
+func ExampleAllowMany() {
+	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
+	if err != nil {
+		panic(err)
+	}
+	defer limits.Close()
+
+	calls := []trypema.Call{{Key: "ann", Cost: 2}, {Key: "bob", Cost: 4}}
+	decisions, err := trypema.AllowMany(context.Background(), limits.Absolute(), trypema.PerMinute(3), calls, nil)
+	if err != nil {
+		panic(err)
+	}
+	for i, d := range decisions {
+		fmt.Println(calls[i].Key, d.Allowed)
+	}
+	// Output:
+	// ann true
+	// bob false
+}
+
+// Many calls in one, as a server reads them from a pipeline: the memory of all keys is requested at once.
+func ExampleBound_AllowMany() {
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer limits.Close()
+	perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(2, time.Minute))
+	if err != nil {
+		panic(err)
+	}
+
+	calls := []trypema.Call{{Key: "ann", Cost: 1}, {Key: "bob", Cost: 2}, {Key: "ann", Cost: 1}, {Key: "ann", Cost: 1}}
+	decisions := make([]trypema.Decision, 0, len(calls)) // to be used again for the next calls
+	decisions, err = perUser.AllowMany(context.Background(), calls, decisions)
+	if err != nil {
+		panic(err)
+	}
+	for i, d := range decisions {
+		fmt.Println(calls[i].Key, d.Allowed, d.Remaining)
+	}
+	// Output:
+	// ann true 1
+	// bob true 0
+	// ann true 0
+	// ann false 0
+}
+
 // Requests and tokens of a user are counted apart, though both are by the minute.
 func ExampleBound_InGroup() {
 	limits, err := trypema.NewLocal(trypema.Options{})

@@ -1,5 +1,7 @@
 package trypema
 
+import "github.com/trypema/trypema/internal/groupkey"
+
 // SetDice replaces the randomness of Suppressed.
 func (l *Local) SetDice(dice func() float64) { l.suppressed.dice = dice }
 
@@ -20,4 +22,17 @@ func (b *Bound) Waiting(key string) (n int) {
 		}
 	}
 	return n
+}
+
+// Added returns what was counted of a hot key since it was last looked at under its lock.
+func (l *Local) Added(suppressed bool, key string) uint64 {
+	k := l.own(StrategyAbsolute)
+	if suppressed {
+		k = l.own(StrategySuppressed)
+	}
+	key = groupkey.Plain(key)
+	if f := k.table.Hot(k.table.Hash(key), key); f != nil {
+		return f.Added()
+	}
+	return 0
 }

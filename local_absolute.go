@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/groupkey"
-	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/keys"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -34,44 +34,85 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 
 // absolute decides and counts a call by the form of its key.
 func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
-	hash := l.table.Hash(key)
-	now := l.now() // after what the hash had to wait for: see now
-	if f := l.table.Shard(hash).Hot(key, now); f != nil {
-		switch a, have, at, then := f.Take(c, now, n, true); a {
-		case table.Admitted:
-			if stands := l.tally.Count(tally.Allowed); stands > 0 {
-				l.sample(tally.Allowed, stands, key, now)
-			}
-			d.Allowed = true
-			d.Outcome = OutcomeAllowed
-			d.Limit = c
-			d.Remaining = c - have
-			d.RemainingAfterWaiting = c - have
-			return
-		case table.Denied:
-			if stands := l.tally.Count(tally.Denied); stands > 0 {
-				l.sample(tally.Denied, stands, key, now)
-			}
-			d.Limit = c
-			d.Remaining = window.Room(c, have)
-			d.RetryAfter = time.Duration(at - now)
-			d.RemainingAfterWaiting = c - then
-			return
+	at := looked{hash: l.table.Hash(key)}
+	if f := l.table.Hot(at.hash, key); f != nil {
+		now := l.now()
+		if !l.absoluteHot(d, f, key, now, c, n) {
+			l.absoluteLocked(d, &at, key, now, c, n)
 		}
+		return
 	}
+	at.look(l)
+	l.absoluteLocked(d, &at, key, l.now(), c, n) // the clock is read while the memory of the key is on its way
+}
+
+// absoluteAt is absolute for a call that was looked at together with others.
+func (l *localKeys) absoluteAt(d *Decision, at *looked, key string, now int64, c, n uint64) {
+	if f := l.table.Hot(at.hash, key); f == nil || !l.absoluteHot(d, f, key, now, c, n) {
+		l.absoluteLocked(d, at, key, now, c, n)
+	}
+}
+
+// looked is a call whose memory was requested. It does not hold the key, which could not be on a stack then.
+type looked struct {
+	hash      uint64
+	requested bool // Look was called; not for a hot key: callers leave its entry alone
+	keys.Held
+}
+
+func (at *looked) look(k *localKeys) {
+	k.table.Look(&at.Held, at.hash)
+	at.requested = true
+}
+
+// acquire locks the key.
+func (at *looked) acquire(k *localKeys, key string, now int64) {
+	if !at.requested {
+		at.look(k)
+	}
+	at.Acquire(key, now)
+}
+
+// absoluteHot decides a call for a hot key, or reports that it could not.
+func (l *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64, c, n uint64) bool {
+	l.table.Called(f, now)
+	switch a, have, fits, then := f.Take(c, now, n, true); a {
+	case keys.Admitted:
+		if stands := l.tally.Count(tally.Allowed); stands > 0 {
+			l.sample(tally.Allowed, stands, key, now)
+		}
+		d.Allowed = true
+		d.Outcome = OutcomeAllowed
+		d.Limit = c
+		d.Remaining = c - have
+		d.RemainingAfterWaiting = c - have
+		return true
+	case keys.Denied:
+		if stands := l.tally.Count(tally.Denied); stands > 0 {
+			l.sample(tally.Denied, stands, key, now)
+		}
+		d.Limit = c
+		d.Remaining = window.Room(c, have)
+		d.RetryAfter = time.Duration(fits - now)
+		d.RemainingAfterWaiting = c - then
+		return true
+	}
+	return false
+}
+
+// absoluteLocked decides a call under the lock of the key.
+func (l *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int64, c, n uint64) {
 	if n > c { // it records nothing, so it must not make a key either
 		l.peek(d, key, c, n)
 		l.count(false, key, now)
 		return
 	}
-	sh, h := l.table.Acquire(hash, key, now)
-	w := sh.State(h)
+	at.acquire(l, key, now)
 	var v window.Verdict
-	w.Absolute(&v, &sh.Memory, l.span, c, now, n, true)
-	if sh.Asked(h) {
-		l.open(sh, h, w)
-	}
-	sh.Unlock()
+	newest := at.Newest()
+	at.Absolute(&v, c, now, n, true)
+	at.Asked(newest, c, nil, now)
+	at.Unlock()
 	d.set(c, &v, OutcomeRejected)
 	l.count(v.Allowed, key, now)
 }
@@ -86,10 +127,11 @@ func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64)
 }
 
 func (l *localKeys) peek(d *Decision, key string, c, n uint64) {
-	sh, _, w, now := l.find(key)
+	var hd keys.Held
+	now, _ := l.find(&hd, key)
 	var v window.Verdict
-	w.Absolute(&v, &sh.Memory, l.span, c, now, n, false)
-	sh.Unlock()
+	hd.Absolute(&v, c, now, n, false)
+	hd.Unlock()
 	d.set(c, &v, OutcomeRejected)
 }
 

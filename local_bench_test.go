@@ -43,6 +43,7 @@ func BenchmarkLocal(b *testing.B) {
 		{"hot-under", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }, false},
 		{"hot-under-observed", 1, trypema.Unlimited, false, func(a float64) bool { return a == 1 }, true},
 		{"uniform-100k", 100_000, 1000, false, func(a float64) bool { return a > .5 }, false},
+		{"uniform-1k", 1000, 1000, false, func(a float64) bool { return a > .01 }, false},
 		{"uniform-1M", 1_000_000, 1000, false, func(a float64) bool { return a == 1 }, false},
 		{"suppressed-hot-over", 1, 100, true, func(a float64) bool { return a < .1 }, false},
 		{"suppressed-uniform-100k", 100_000, 1000, true, func(a float64) bool { return a > .5 }, false},
@@ -96,4 +97,30 @@ func BenchmarkLocal(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Sixteen calls at a time, for 100,000 keys. A call is one key.
+func BenchmarkAllowMany(b *testing.B) {
+	const n, many = 100_000, 16
+	local := newLocal(b, trypema.Options{Window: time.Second})
+	names := keys(n)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		var calls [many]trypema.Call
+		decisions := make([]trypema.Decision, 0, many)
+		i := rand.Uint64()
+		filled := 0
+		for pb.Next() {
+			i = i*6364136223846793005 + 1442695040888963407
+			calls[filled] = trypema.Call{Key: names[i>>32*n>>32], Cost: 1}
+			if filled++; filled < many {
+				continue
+			}
+			filled = 0
+			got, err := trypema.AllowMany(b.Context(), local.Absolute(), 1000, calls[:], decisions)
+			if err != nil || len(got) != many {
+				b.Error(len(got), err)
+			}
+		}
+	})
 }

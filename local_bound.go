@@ -11,7 +11,7 @@ import (
 
 	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/inuse"
-	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/keys"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -55,7 +55,7 @@ func (l *Local) keep(s Strategy, limits []Limit) *localKeeper {
 		m.most = min(m.most, c)
 		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
 		if s == StrategySuppressed {
-			one.law = window.NewLaw(one.span, c, l.suppressed.hardFactor)
+			one.law = window.NewLaw(one.lawSpan, c, l.suppressed.hardFactor)
 		}
 		m.limits = append(m.limits, one)
 		inuse.Hold(&m.limits[i], &one.users) // which keepers of groups have, too
@@ -89,11 +89,14 @@ func (m *localKeeper) Showing(capacities []uint64) Keeper {
 func (m *localKeeper) Done() <-chan struct{} { return m.owner.done }
 
 // form returns the form of a key.
-func (m *localKeeper) form(key string) string {
-	if m.group == "" {
+func (m *localKeeper) form(key string) string { return form(m.group, key) }
+
+// form returns the form of a key, which starts with group if it is that of one.
+func form(group, key string) string {
+	if group == "" {
 		return groupkey.Plain(key)
 	}
-	return m.group + key
+	return group + key
 }
 
 // localAlone is a keeper of a single limit, which decides with no more than a Limiter has to do.
@@ -132,13 +135,29 @@ func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision
 	} else {
 		l.suppressed(&d, key, l.law, m.owner.suppressed.dice(), n)
 	}
-	if l.shown != 0 {
-		l.show(&d)
+	m.told(&d)
+	return d, nil
+}
+
+// decideAt decides a call that was looked at together with others.
+func (m *localAlone) decideAt(d *Decision, at *looked, key string, now int64, n uint64) {
+	l := m.limit
+	if l.law == nil {
+		l.absoluteAt(d, at, key, now, l.capacity, n)
+	} else {
+		l.suppressedAt(d, at, key, now, l.law, m.owner.suppressed.dice(), n)
+	}
+	m.told(d)
+}
+
+// told makes a decision one of the limit.
+func (m *localAlone) told(d *Decision) {
+	if m.limit.shown != 0 {
+		m.limit.show(d)
 	}
 	if !d.Allowed {
-		d.RefusedBy = l.label
+		d.RefusedBy = m.limit.label
 	}
-	return d, nil
 }
 
 func (m *localKeeper) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
@@ -202,10 +221,9 @@ type party struct {
 	hash uint64
 	cost uint64
 
-	shard  *localShard
-	at     table.Handle // or None
-	enters bool         // it is to be added
-	window *window.Window
+	keys.Held
+	there  bool
+	newest int64 // which cell was, before the call
 	now    int64 // by the clock of the window
 	v      window.Verdict
 }
@@ -219,15 +237,20 @@ func (m *localKeeper) parties(to []party, key string, n uint64) []party {
 	return to
 }
 
-// lockOrder is the order in which shards are locked: by the keys that they belong to, and then by number.
+// lockOrder is the order in which entries are locked: by the keys that they belong to, and then by hash.
 func lockOrder(a, b party) int {
-	return cmp.Or(a.compare(b.localKeys), a.table.CompareShards(a.hash, b.hash))
+	return cmp.Or(a.compare(b.localKeys), cmp.Compare(a.hash, b.hash), cmp.Compare(a.key, b.key))
+}
+
+// after reports whether party i has the same table as the one before it.
+func after(parties []party, i int) bool {
+	return i > 0 && parties[i].localKeys == parties[i-1].localKeys
 }
 
 // decide makes d, and tells when it was admitted in each window if that is wanted. Parties are in the order
 // of the locks.
 //
-// Invariant: all shards are locked from the first verdict to the last record, so a call is recorded by all
+// Invariant: all entries are locked from the first verdict to the last record, so a call is recorded by all
 // parties or by none, at one instant.
 func (m *localKeeper) decide(
 	d *Decision, parties []party, now int64, record, again bool, life time.Duration, at *[MaxLimits]int64,
@@ -237,47 +260,17 @@ func (m *localKeeper) decide(
 		p := &parties[i]
 		certain = certain || p.law == nil && p.cost > p.capacity
 	}
-	missing := false
+	for !lockAll(parties, now, record, certain) {
+		runtime.Gosched() // somebody is adding or removing one of the keys
+	}
 	for i := range parties {
 		p := &parties[i]
-		p.shard = p.table.Shard(p.hash)
-		if i == 0 || p.shard != parties[i-1].shard {
-			p.shard.Lock()
-		}
-		p.at = p.shard.Find(p.hash, p.key)
-		// What records nothing must not make a key either.
-		p.enters = p.at == table.None && record && (!certain || p.law != nil)
-		missing = missing || p.enters
-	}
-	if missing {
-		for i := range parties {
-			if p := &parties[i]; p.enters {
-				p.shard.Tidy(now) // which may remove the key of another party
-			}
-		}
-		for i := range parties {
-			p := &parties[i]
-			if p.at = p.shard.Find(p.hash, p.key); p.at == table.None && (p.enters || record && !certain) {
-				p.at = p.shard.Enter(p.hash, p.key, now)
-			}
-		}
-	}
-	for i := range parties { // whose windows do not move any more
-		p := &parties[i]
-		p.now = now
-		if p.at == table.None {
-			p.window = new(window.Window)
-		} else {
-			p.window = p.shard.State(p.at)
-			if record {
-				p.shard.Use(p.at, now)
-			}
-			p.now = p.window.Advance(&p.shard.Memory, p.span, now)
-		}
+		p.newest = p.Newest()
+		p.now = p.Advance(now)
 		if p.law == nil {
-			p.window.Absolute(&p.v, &p.shard.Memory, p.span, p.capacity, p.now, p.cost, false)
+			p.Absolute(&p.v, p.capacity, p.now, p.cost, false)
 		} else {
-			p.window.Throw(&p.v, &p.shard.Memory, p.span, p.law, p.now, p.cost, dice)
+			p.Throw(&p.v, p.law, p.now, p.cost, dice)
 		}
 		allowed = allowed && p.v.Allowed
 	}
@@ -297,7 +290,7 @@ func (m *localKeeper) decide(
 		}
 		switch {
 		case p.law != nil:
-			p.window.Tell(&p.v, &p.shard.Memory, p.span, p.law, p.now, p.cost)
+			p.Tell(&p.v, p.law, p.now, p.cost)
 		case allowed && record:
 			p.v.Now += p.cost
 			p.v.Then = p.v.Now
@@ -306,29 +299,86 @@ func (m *localKeeper) decide(
 		if at != nil {
 			at[i] = p.now
 		}
-		if !allowed && record && p.law == nil && p.at != table.None && p.shard.Asked(p.at) {
-			p.open(p.shard, p.at, p.window)
+		if !allowed && record && p.law == nil && p.there {
+			p.Asked(p.newest, p.capacity, nil, p.now)
 		}
 	}
 	for i := range parties {
-		if p := &parties[i]; i == 0 || p.shard != parties[i-1].shard {
-			p.shard.Unlock()
-		}
+		parties[i].Unlock()
 	}
 	for i := range parties {
-		if p := &parties[i]; missing && (i == 0 || p.localKeys != parties[i-1].localKeys) {
-			p.table.Trim()
+		if i+1 == len(parties) || !after(parties, i+1) {
+			parties[i].table.Trim()
 		}
 	}
 	m.tell(d, parties, &t)
 }
 
-// record records a call, with a life if that is not 0. The shard must be locked.
+// enters reports whether a party adds its key. What records nothing must not make a key.
+func (p *party) enters(record, certain bool) bool { return record && (!certain || p.law != nil) }
+
+// lockAll locks the entries of all parties that are there, or are to be added, or reports that it could not.
+//
+// Whoever holds an entry must not wait for a shard of the same table. So if two parties have one table, all
+// keys are added before the first is locked, and all is given back if one of them has gone by then.
+func lockAll(parties []party, now int64, record, certain bool) (ok bool) {
+	several := false
+	for i := range parties {
+		several = several || after(parties, i)
+	}
+	if several {
+		for i := range parties {
+			if p := &parties[i]; p.enters(record, certain) {
+				p.table.Enter(p.hash, p.key, now)
+			}
+		}
+	}
+	locked, missing := 0, 0
+	defer func() {
+		for i := range parties[:locked] {
+			if !ok {
+				parties[i].Unlock()
+			}
+		}
+	}()
+	for i := range parties {
+		p := &parties[i]
+		p.table.Look(&p.Held, p.hash)
+		sure := true
+		switch {
+		case !several && p.enters(record, certain):
+			p.Acquire(p.key, now)
+			p.there = true
+		case after(parties, i):
+			p.there, sure = p.TryFind(p.key)
+		default:
+			p.there = p.Find(p.key)
+		}
+		locked++
+		if !sure || several && !p.there && p.enters(record, certain) {
+			return false
+		}
+		if !p.there {
+			missing++
+		} else if record {
+			p.Use(now)
+		}
+	}
+	// A key that was not there when it was looked for must not be there now, when the others are locked.
+	for i := range parties {
+		if p := &parties[i]; missing > 0 && locked > 1 && !p.there && !p.table.Misses(p.hash, p.key) {
+			return false
+		}
+	}
+	return true
+}
+
+// record records a call, with a life if that is not 0. The entry must be locked.
 func (p *party) record(counts window.Counts, life time.Duration) {
 	if from := p.span.Backdate(p.now, int64(life)); counts.Admitted > 0 && from < p.now {
-		p.window.Place(&p.shard.Memory, p.span, p.now, from, from, counts)
+		p.Place(p.now, from, counts)
 	} else {
-		p.window.Record(&p.shard.Memory, p.span, p.now, counts)
+		p.Record(p.now, counts)
 	}
 }
 
@@ -338,15 +388,16 @@ func (m *localKeeper) denied(d *Decision, key string, now int64, n uint64) bool 
 	var t window.Joint
 	for i := range m.limits {
 		l := &m.limits[i]
-		f := l.table.Shard(l.table.Hash(key)).Hot(key, now)
+		f := l.table.Hot(l.table.Hash(key), key)
 		if f == nil {
 			return false
 		}
+		l.table.Called(f, now)
 		a, have, at, then := f.Take(l.capacity, now, n, false)
-		if a == table.Unknown {
+		if a == keys.Unknown {
 			return false
 		}
-		v := window.Verdict{Allowed: a == table.Admitted, Now: have, Then: then}
+		v := window.Verdict{Allowed: a == keys.Admitted, Now: have, Then: then}
 		if !v.Allowed {
 			v.Wait = at - now
 		}
@@ -459,17 +510,17 @@ func (m *localKeeper) settle(key string, life time.Duration, at *[MaxLimits]int6
 	key = m.form(key)
 	for i := range m.limits {
 		l := &m.limits[i]
-		sh, h, w, now := l.find(key)
-		if h == table.None && is > 0 && now-at[i] < l.span.Window {
-			sh.Unlock()
-			sh, h = l.table.Acquire(l.table.Hash(key), key, now)
-			w = sh.State(h)
-			now = w.Advance(&sh.Memory, l.span, now)
+		var hd keys.Held
+		now, there := l.find(&hd, key)
+		if !there && is > 0 && now-at[i] < l.span.Window {
+			hd.Acquire(key, now)
+			now = hd.Advance(now)
+			there = true
 		}
-		if h != table.None {
-			w.Commit(&sh.Memory, l.span, now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
+		if there {
+			hd.Commit(now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
 		}
-		sh.Unlock()
+		hd.Unlock()
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/invalid"
-	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/keys"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -17,9 +17,10 @@ import (
 // localKeys is what the two strategies have in common: windows by key, and the clock. Keys are as package
 // groupkey writes them, from where a verb has checked the key that it was given.
 type localKeys struct {
-	table   *table.Table[window.Window, window.Groups]
+	table   *keys.Table
 	span    window.Span
-	seconds float64 // of the window
+	lawSpan window.Span // for window.NewLaw
+	seconds float64     // of the window
 	started time.Time
 	closed  atomic.Bool
 	tally   *tally.Tally // nil without an Observer
@@ -29,27 +30,23 @@ type localKeys struct {
 	strategy Strategy
 }
 
-// compare says whose shards are locked first by a call that locks those of both: of the older provider, of
+// compare says whose entries are locked first by a call that locks those of both: of the older provider, of
 // Absolute, of the shorter window.
 func (k *localKeys) compare(other *localKeys) int {
 	return cmp.Or(cmp.Compare(k.provider, other.provider), cmp.Compare(k.strategy, other.strategy),
 		cmp.Compare(k.span.Window, other.span.Window))
 }
 
-type localShard = table.Shard[window.Window, window.Groups]
-
 func (k *localKeys) init(l *Local, s Strategy, o Options) {
 	k.provider, k.strategy = l.number, s
 	started := l.started
 	span := window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}
 	k.span, k.seconds, k.started = span, o.Window.Seconds(), started
-	// What the table calls must not know k: it would keep a table that is dropped alive.
-	k.table = table.New(table.Kind[window.Window, window.Groups]{
-		Last: (*window.Window).Last,
-		Free: func(g *window.Groups, w *window.Window) { w.Clear(g) },
-		Move: func(from, to *window.Groups, w *window.Window) { w.Move(from, to) },
-		Add:  func(w *window.Window, last int64, n uint64) { w.Join(last, n) },
-	}, o.Window+o.Bucket, o.MaxKeys, func() int64 { return int64(time.Since(started)) })
+	k.table = keys.New(keys.Options{
+		Span: span, Suppressed: s == StrategySuppressed, Bound: o.MaxKeys,
+		Clock: func() int64 { return int64(time.Since(started)) }, // which must not know k: it would keep k alive
+	})
+	k.lawSpan = k.table.Span()
 }
 
 // Window is how long the window is: see Limiter.
@@ -110,34 +107,13 @@ func (k *localKeys) failed(n uint64, err error) error {
 	return err
 }
 
-// find locks the shard of a key and returns its window, live at the instant that it returns too. A key that
-// is not there has an empty window that belongs to nobody.
-func (k *localKeys) find(key string) (sh *localShard, h table.Handle, w *window.Window, now int64) {
+// find locks a key, and returns an instant at which its window is live. A key that is not there has an empty
+// window that belongs to no key; find reports whether it is there.
+func (k *localKeys) find(hd *keys.Held, key string) (now int64, there bool) {
+	k.table.Look(hd, k.table.Hash(key))
 	now = k.now()
-	hash := k.table.Hash(key)
-	sh = k.table.Shard(hash)
-	sh.Lock()
-	if h = sh.Find(hash, key); h == table.None {
-		return sh, h, new(window.Window), now
-	}
-	w = sh.State(h)
-	now = w.Advance(&sh.Memory, k.span, now)
-	return sh, h, w, now
-}
-
-// open makes a key the hot one of its shard.
-func (k *localKeys) open(sh *localShard, h table.Handle, w *window.Window) {
-	now := w.Now()
-	closes, expires, oldest := w.Open(&sh.Memory, k.span)
-	sh.Open(h, &table.Hot{
-		Window:   k.span.Window,
-		Opened:   now,
-		Closes:   min(closes, now+table.MaxOpen),
-		Last:     w.Last(),
-		Admitted: w.Counts().Admitted,
-		Expires:  expires,
-		Oldest:   oldest,
-	})
+	there = hd.Find(key)
+	return hd.Advance(now), there
 }
 
 // Set reads the clock once and takes one lock.
@@ -152,33 +128,38 @@ func (k *localKeys) Set(
 		return SetResult{}, err
 	}
 	key = groupkey.Plain(key)
-	sh, h, w, now := k.find(key)
-	if h == table.None && total > 0 && when.Holds(0) {
-		sh.Unlock()
-		sh, h = k.table.Acquire(k.table.Hash(key), key, now)
-		w = sh.State(h)
-		now = w.Advance(&sh.Memory, k.span, now)
+	var hd keys.Held
+	now, there := k.find(&hd, key)
+	if !there && total > 0 && when.Holds(0) {
+		hd.Unlock()
+		hd.Acquire(key, now)
+		now = hd.Advance(now)
+		there = true
 	}
-	defer sh.Unlock()
-	have := w.Counts().Observed()
+	have := hd.Counts().Observed()
 	if !when.Holds(have) {
+		hd.Unlock()
 		return SetResult{Previous: have, Current: have}, nil
 	}
 	switch {
-	case h == table.None: // and total is 0
+	case !there: // and total is 0
 	case total == 0:
-		sh.Remove(h)
+		hd.Clear()
 	case keep == Replace || have == 0:
-		w.Replace(&sh.Memory, k.span, now, total)
+		hd.Replace(now, total)
 	case keep == KeepNewest:
-		w.Resize(&sh.Memory, k.span, total, window.Newest)
+		hd.Resize(total, window.Newest)
 	default:
-		w.Resize(&sh.Memory, k.span, total, window.Oldest)
+		hd.Resize(total, window.Oldest)
+	}
+	hd.Unlock()
+	if there && total == 0 {
+		k.table.RemoveEmpty(k.table.Hash(key), key)
 	}
 	return SetResult{Matched: true, Previous: have, Current: total}, nil
 }
 
-// Delete takes one lock.
+// Delete takes the lock of a shard.
 func (k *localKeys) Delete(_ context.Context, key string) error {
 	if _, err := k.capacity(key, Unlimited); err != nil {
 		return err
@@ -187,15 +168,7 @@ func (k *localKeys) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-func (k *localKeys) remove(key string) {
-	hash := k.table.Hash(key)
-	sh := k.table.Shard(hash)
-	sh.Lock()
-	defer sh.Unlock()
-	if h := sh.Find(hash, key); h != table.None {
-		sh.Remove(h)
-	}
-}
+func (k *localKeys) remove(key string) { k.table.Remove(k.table.Hash(key), key) }
 
 // usage reports the live counts of a key, and the suppression factor under a law, or 0 under none.
 func (k *localKeys) usage(key string, rate Rate, law func(c uint64) *window.Law) (Usage, error) {
@@ -203,12 +176,13 @@ func (k *localKeys) usage(key string, rate Rate, law func(c uint64) *window.Law)
 	if err != nil {
 		return Usage{}, err
 	}
-	sh, _, w, now := k.find(key)
-	defer sh.Unlock()
-	counts := w.Counts()
+	var hd keys.Held
+	now, _ := k.find(&hd, key)
+	defer hd.Unlock()
+	counts := hd.Counts()
 	u := Usage{Total: counts.Observed(), Declined: counts.Declined, Limit: c, Remaining: window.Room(c, counts.Admitted)}
 	if law != nil {
-		u.SuppressionFactor = w.Factor(&sh.Memory, k.span, law(c), now, 1)
+		u.SuppressionFactor = hd.Factor(law(c), now, 1)
 	}
 	return u, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/keys"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -14,7 +15,7 @@ type localSuppressed struct {
 	dice       func() float64 // in [0, 1)
 }
 
-func (l *localSuppressed) law(c uint64) *window.Law { return window.NewLaw(l.span, c, l.hardFactor) }
+func (l *localSuppressed) law(c uint64) *window.Law { return window.NewLaw(l.lawSpan, c, l.hardFactor) }
 
 func (l *localSuppressed) Allow(_ context.Context, key string, rate Rate) (d Decision, err error) {
 	err = l.take(&d, key, rate, 1)
@@ -37,12 +38,31 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 
 // suppressed decides and counts a call by the form of its key.
 func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
-	hash := l.table.Hash(key)
-	now := l.now()
-	sh, h := l.table.Acquire(hash, key, now)
+	at := looked{hash: l.table.Hash(key)}
+	if l.table.Hot(at.hash, key) == nil {
+		at.look(l)
+	}
+	l.suppressedAt(d, &at, key, l.now(), law, dice, n)
+}
+
+func (l *localKeys) suppressedAt(
+	d *Decision, at *looked, key string, now int64, law *window.Law, dice float64, n uint64,
+) {
 	var v window.Verdict
-	sh.State(h).Suppressed(&v, &sh.Memory, l.span, law, now, n, dice, true)
-	sh.Unlock()
+	decided := false
+	if f := l.table.Hot(at.hash, key); f != nil { // a call before this one may have changed that
+		l.table.Called(f, now)
+		if decided = f.Suppress(&v, law.Capacity, now, n, dice); !decided {
+			v = window.Verdict{}
+		}
+	}
+	if !decided {
+		at.acquire(l, key, now)
+		newest := at.Newest()
+		at.Suppressed(&v, law, now, n, dice, true)
+		at.Asked(newest, law.Capacity, law, now)
+		at.Unlock()
+	}
 	d.set(law.Capacity, &v, OutcomeSuppressed)
 	l.count(v.Allowed, key, now)
 }
@@ -52,10 +72,11 @@ func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint6
 	if err != nil {
 		return d, err
 	}
-	sh, _, w, now := l.find(groupkey.Plain(key))
+	var hd keys.Held
+	now, _ := l.find(&hd, groupkey.Plain(key))
 	var v window.Verdict
-	w.Suppressed(&v, &sh.Memory, l.span, l.law(c), now, max(n, 1), l.dice(), false)
-	sh.Unlock()
+	hd.Suppressed(&v, l.law(c), now, max(n, 1), l.dice(), false)
+	hd.Unlock()
 	d.set(c, &v, OutcomeSuppressed)
 	return d, nil
 }

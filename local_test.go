@@ -471,9 +471,9 @@ func TestShrinkingKeepsGroups(t *testing.T) {
 			t.Fatalf("%d keys, want %d", l.Len(), stay)
 		}
 		for i := range stay {
-			// Of 25 groups, a second apart, those of the last nine seconds are live: 17 + … + 25.
-			if u, _ := limiter.Usage(t.Context(), fmt.Sprint(i), 1000); u.Total != 189 {
-				t.Fatalf("key %d: %+v, want a Total of 189", i, u)
+			// Of 25 cells, a second long, those that have not ended ten seconds ago are live: 16 + … + 25.
+			if u, _ := limiter.Usage(t.Context(), fmt.Sprint(i), 1000); u.Total != 205 {
+				t.Fatalf("key %d: %+v, want a Total of 205", i, u)
 			}
 		}
 	})

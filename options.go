@@ -12,11 +12,13 @@ type Options struct {
 	// Window is the length of the sliding window, W. Default 10s; from 1ms to 100 years.
 	Window time.Duration
 
-	// Bucket is B: calls closer together than this may share one counter, which expires when the last of them
-	// is a Window old. A smaller bucket gives room back sooner (a caller that always wants more gets at least
-	// 1 − B/W of its capacity) and costs memory: at most W/B + 2 counters for a key that is always in use,
-	// which TestWindowHoldsBoundedGroups holds; of 8 bytes each, or of 24 where Suppressed declines or a
-	// window is long and admits much (2¹⁶ in a day). Default Window/100, at least 1ms; from 1ms to Window.
+	// Bucket is B: calls closer together than this may share one counter, which counts for at most B longer
+	// than it must. A smaller bucket gives room back sooner: a caller that always wants more gets at least 1
+	// − B/W of its capacity. Up to 110 buckets in a Window cost Local no memory. More of them, and any with
+	// Redis, cost at most W/B + 2 counters for a key that is always in use, which
+	// TestWindowHoldsBoundedGroups holds; in the process of 8 bytes each, or of 24 where Suppressed declines
+	// or a window is long and admits much (2¹⁶ in a day). Default Window/100, at least 1ms; from 1ms to
+	// Window.
 	Bucket time.Duration
 
 	// HardLimitFactor is used by Suppressed only: H × capacity is never passed in any window. 1 leaves no

@@ -44,6 +44,7 @@ func TestWaitInTurn(t *testing.T) {
 			synctest.Wait() // it stands in the line
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if !slices.IsSorted(order) || len(order) != len(costs) {
 			t.Fatalf("admitted in the order %v", order)
 		}
@@ -186,6 +187,7 @@ func TestWaitCancelled(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		want := time.Second
 		for i, at := range done {
 			if i == 0 || i == 1 || i == 4 || i == 8 {

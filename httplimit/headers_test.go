@@ -51,7 +51,7 @@ func TestPolicyIsStable(t *testing.T) {
 			{"one", []trypema.Limit{hour}, `"hour";q=3;w=3600`,
 				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 			{"without a name", []trypema.Limit{{Rate: trypema.PerMinute(3), Window: time.Minute}}, `"default";q=3;w=60`,
-				`"default";r=2|"default";r=1|"default";r=0|"default";r=0;t=59`, "default"},
+				`"default";r=2|"default";r=1|"default";r=0|"default";r=0;t=60`, "default"},
 			{"two without a name", []trypema.Limit{
 				trypema.AtMost(2, time.Second), trypema.AtMost(3, time.Hour),
 			}, `"1s";q=2;w=1, "1h0m0s";q=3;w=3600`,
@@ -74,7 +74,7 @@ func TestPolicyIsStable(t *testing.T) {
 				{Name: "second", Rate: 3, Window: time.Second},
 				{Name: "minute", Rate: trypema.PerMinute(3), Window: time.Minute},
 			}, `"second";q=3;w=1, "minute";q=3;w=60`,
-				`"minute";r=2|"minute";r=1|"minute";r=0|"minute";r=0;t=59`, "minute"},
+				`"minute";r=2|"minute";r=1|"minute";r=0|"minute";r=0;t=60`, "minute"},
 			{"beside none", []trypema.Limit{trypema.NoLimit, hour, trypema.NoLimit}, `"hour";q=3;w=3600`,
 				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 			{"beside one that is unlimited", []trypema.Limit{

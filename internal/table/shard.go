@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/trypema/trypema/internal/table/slab"
+	"github.com/trypema/trypema/internal/table/sweep"
 )
 
 // Handle is a key of a shard, valid while the shard is locked and no key is added or removed.
@@ -134,7 +135,7 @@ func (sh *Shard[S, M]) Enter(hash uint64, key string, now int64) Handle {
 	sh.table.count.Add(1)
 	h := sh.add(hash, key)
 	sh.Use(h, now)
-	sh.table.arm()
+	sweep.Arm(sh.table)
 	return h
 }
 

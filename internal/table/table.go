@@ -18,6 +18,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"github.com/trypema/trypema/internal/table/sweep"
 )
 
 // Kind tells a table about its states S and about the memory M that the states of one shard share, whose zero
@@ -44,7 +46,7 @@ type Table[S, M any] struct {
 	shards []Shard[S, M]
 	oldest []atomic.Int64 // by shard: when the key used the longest ago was used, or MaxInt64; nil without a bound
 
-	sweep sweep
+	sweep sweep.Sweep
 }
 
 // Shards by number: enough that two cores seldom meet in one, few enough that an empty table is small.
@@ -79,7 +81,7 @@ func New[S, M any](kind Kind[S, M], idle time.Duration, bound int, clock func() 
 		}
 		sh.reset()
 	}
-	t.sweep.init(idle / time.Duration(n))
+	t.sweep.Init(n, idle)
 	return t
 }
 
@@ -115,7 +117,7 @@ func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (*Shard[S, M],
 	sh.Tidy(now)
 	h := sh.add(hash, key)
 	sh.Use(h, now)
-	t.arm()
+	sweep.Arm(t)
 	return sh, h
 }
 
@@ -149,7 +151,7 @@ func (t *Table[S, M]) evict() {
 // Close removes all keys, and waits for the end of the sweep. As Remove does, it tells the owner of each
 // state by Free: somebody may still hold a pointer to one, whose memory is gone. O(keys).
 func (t *Table[S, M]) Close() {
-	t.sweep.close()
+	t.sweep.Close()
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.Lock()

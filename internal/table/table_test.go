@@ -259,7 +259,7 @@ func TestDroppedTableIsCollected(t *testing.T) {
 func TestCloseWaitsForTheSweep(t *testing.T) {
 	for range 200 {
 		table := New(testKind, time.Nanosecond, 0, func() int64 { return 1 })
-		table.sweep.tick = time.Microsecond
+		table.sweep.Tick = time.Microsecond
 		for i := range 10 {
 			sh, h := table.Acquire(table.Hash(name(i)), name(i), 1)
 			sh.State(h).last = 1

@@ -29,6 +29,8 @@ type rules struct {
 	most, counted uint64
 	// slack is how much the clock of the limiter may be off during a history.
 	slack time.Duration
+	// late is how much later than its instant the last event of a hot key is taken for, at most: a bucket.
+	late time.Duration
 }
 
 // maxLimits is how many limits a history may have.
@@ -172,7 +174,7 @@ func (r rules) waits(have counter, b bound, c call, n uint64, a answer) bool {
 		oldest = have.last
 		n = b.capacity
 	}
-	return wait >= oldest+window-a.at-slack && wait <= window+a.at-c.at+slack && then >= n && then <= b.capacity
+	return wait >= oldest+window-a.at-slack && wait <= window+int64(r.late)+a.at-c.at+slack && then >= n && then <= b.capacity
 }
 
 // commit is the settlement of a call that was admitted at c.n, at the true cost c.total, in one window: what

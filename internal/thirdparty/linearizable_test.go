@@ -67,7 +67,15 @@ func subjects(most, counted uint64, slack time.Duration) []subject {
 	}
 }
 
-var locals = subjects(unlimited, unlimited, 0)
+var locals = func() []subject {
+	all := subjects(unlimited, unlimited, 0)
+	for i := range all {
+		if s := &all[i]; s.suppressed && s.limits == nil {
+			s.late = s.bucket
+		}
+	}
+	return all
+}()
 
 // options are those that the rules take for granted.
 func (s subject) options() trypema.Options {

@@ -1,11 +1,12 @@
-// Package model is the naive twin of package window: a list of groups that only ever grows, and loops over
-// all of it. It is slow and obviously right, and judges the real one in tests.
+// Package model has the naive twins of packages window and cells: lists that only ever grow, and loops over
+// all of them. They are slow and obviously right, and judge the real ones in tests.
 package model
 
 import (
 	"math"
 	"slices"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -294,4 +295,28 @@ func (t *Twin) Resize(now int64, total uint64, keep window.Keep) {
 		newest.first, newest.closed = newest.last-t.Bucket, false
 	}
 	t.groups = kept
+}
+
+// Of is a twin of either kind.
+type Of interface {
+	Absolute(capacity uint64, now int64, n uint64, record bool) window.Verdict
+	Suppressed(l *window.Law, now int64, n uint64, dice float64, record bool) window.Verdict
+	Record(now int64, c window.Counts)
+	Counts(now int64) window.Counts
+	Last() int64
+	Place(now, at int64, c window.Counts)
+	Commit(now, from, at int64, was, is uint64) (removed, added uint64)
+	Delete()
+	Replace(now int64, total uint64)
+	Resize(now int64, total uint64, keep window.Keep)
+}
+
+// OfLocal returns a twin for Local, and what the suppression law of its windows is made with. It has cells,
+// or groups if a window has too many buckets.
+func OfLocal(s window.Span) (Of, window.Span) {
+	grid, ok := cells.New(s.Window, s.Bucket)
+	if !ok {
+		return &Twin{Span: s}, s
+	}
+	return &Grid{Window: s.Window, Cell: grid.Bucket()}, grid.Span()
 }

@@ -16,11 +16,38 @@ var mutants = []mutant{
 	{"the law passes the hard capacity by one", "internal/window/suppress.go", "n <= l.Hard-c.Admitted }", "n <= l.Hard-c.Admitted+1 }", "./internal/window .", ""},
 	{"the law takes a full window for calm", "internal/window/suppress.go", "if float64(c.Observed()) < calm*capacity ||", "if float64(c.Observed()) <= capacity ||", "./internal/window .", ""},
 
-	// The table and the hot key.
-	{"a hot key admits one too many", "internal/table/hot.go", "|| n > capacity-f.Reserve-have {", "|| n > capacity-f.Reserve-have+1 {", ".", ""},
-	{"a hot key takes events for too long", "internal/table/hot.go", "if now >= f.Closes || n > maxAdded-added {", "if n > maxAdded-added {", ".", ""},
-	{"what a hot key has counted is lost", "internal/table/hot.go", "f.added(f.word.Swap(taken)); n > 0 {", "f.added(f.word.Swap(taken)); n > 1<<40 {", ".", ""},
-	{"keys go when they are half as idle as they must be", "internal/table/shard.go", "if now-last(sh.State(h)) >= sh.table.idle {", "if now-last(sh.State(h)) >= 0 {", "./internal/table .", ""},
+	// The cells.
+	{"a cell expires one too early", "internal/cells/cells.go", "from := w.place(w.Grid.number)", "from := w.place(w.Grid.number - 1)", "./internal/cells", ""},
+	{"the newest cell expires one instant too late", "internal/cells/cells.go", "if now-w.last >= w.Grid.window { // the older", "if now-w.last > w.Grid.window { // the older", "./internal/cells", ""},
+	{"a cell begins one instant too late", "internal/cells/grid.go", "	if x < g.bucket {\n", "	if x <= g.bucket {\n", "./internal/cells", ""},
+	{"a division that is rounded up is not corrected", "internal/cells/grid.go", "		q--\n", "", "./internal/cells", ""},
+	{"a window may count for less than its length", "internal/cells/grid.go", "	size := (length-1)/n + 1\n	if", "	size := length / n\n	if", "./internal/cells", ""},
+	{"a cell of four bits holds 16", "internal/cells/cells.go", "if n > 15 || *word>>shift&15+n > 15 {", "if n > 15 || *word>>shift&15+n > 16 {", "./internal/cells", ""},
+	{"wide cells lose what was declined", "internal/cells/cells.go", "		if d.words != nil {\n			d.change(i, c.Declined)\n		}\n	}\n}", "		if d.words != nil {\n			d.change(i, 0)\n		}\n	}\n}", "./internal/cells", ""},
+	{"a refund goes to the next cell", "internal/cells/cells.go", "			i = w.before(from)\n", "			i = w.before(from + w.Grid.bucket - 1)\n", "./internal/cells", ""},
+	{"waits for one cell too many", "internal/cells/cells.go", "if admitted -= a.get(w.place(before)); admitted <= limit {", "if admitted -= a.get(w.place(before)); admitted < limit {", "./internal/cells", ""},
+
+	// The table of Local and its hot key.
+	{"a call may take the entry of another key", "internal/keys/table.go", "	if !hd.t.isKey(hd.ix.memory, hd.e, key) {", "	if false {", "./internal/keys", "TestKeysOfEqualHashAreApart"},
+	{"keys that move are not marked", "internal/keys/shard.go", "		hd.e.length = unused // whoever", "		hd.e.length += 0 // whoever", "./internal/keys", "TestMovedKeysAreFound"},
+	{"one that waits for an entry is not woken", "internal/keys/lock.go", "was&waiting != 0 {", "was&waiting != 0 && word > 1<<31 {", "./internal/keys", "TestWaitersAreWoken"},
+	{"a hot key of Local admits one too many", "internal/keys/hot.go", "return word, word <= f.room", "return word, word <= f.room+1", "./internal/keys", ""},
+	{"additions beyond what fits are counted", "internal/keys/hot.go", "c := window.Counts{Admitted: min(word, f.room)}", "c := window.Counts{Admitted: word}", "./internal/keys", "TestHotKeyCountsWhatFits"},
+	{"a hot key takes events for too long", "internal/keys/hot.go", "	case now >= f.Closes || capacity", "	case capacity", "./internal/keys .", ""},
+	{"what a hot key has counted is lost", "internal/keys/hot.go", "		hd.join(max(f.Last, min(now, f.Closes-1)), c)\n", "", "./internal/keys", ""},
+	{"a hot key forgets when its last event was", "internal/keys/hot.go", "hd.join(max(f.Last, min(now, f.Closes-1)), c)", "hd.join(f.Last, c)", "./internal/keys", ""},
+	{"a key that was used since makes room for a new one", "internal/keys/order.go", "used > when {", "used < when {", "./internal/keys", ""},
+	{"keys go when they are half as idle as they must be", "internal/keys/shard.go", "if hd.settle(); now-hd.last() >= t.idle {", "if hd.settle(); now-hd.last() >= 0 {", "./internal/keys", ""},
+
+	{"a hot key under Suppressed admits what was judged before others", "internal/keys/hot.go", "		if f.word.CompareAndSwap(word, word+n) {\n			v.Now = f.outlook", "		if f.word.Add(n) > 0 {\n			v.Now = f.outlook", "./internal/keys", "TestHotKeySuppressed"},
+	{"a hot key under Suppressed trusts its hint", "internal/cells/outlook.go", "hint > 0 && calm(hint-1) {", "false {", "./internal/cells", ""},
+	{"what has left the recent part of an open window counts", "internal/cells/outlook.go", "recent - e.old\n", "recent\n", "./internal/cells", ""},
+
+	// The table of Hybrid and its hot key.
+	{"a hot key of Hybrid admits one too many", "internal/table/hot.go", "|| n > capacity-f.Reserve-have {", "|| n > capacity-f.Reserve-have+1 {", "./hybridlimit", ""},
+	{"a hot key of Hybrid takes events for too long", "internal/table/hot.go", "if now >= f.Closes || n > maxAdded-added {", "if n > maxAdded-added {", "./hybridlimit", ""},
+	{"what a hot key of Hybrid has counted is lost", "internal/table/hot.go", "f.added(f.word.Swap(taken)); n > 0 {", "f.added(f.word.Swap(taken)); n > 1<<40 {", "./internal/table ./hybridlimit", ""},
+	{"idle keys of Hybrid go too soon", "internal/table/shard.go", "if now-last(sh.State(h)) >= sh.table.idle {", "if now-last(sh.State(h)) >= 0 {", "./internal/table", ""},
 
 	{"a closed table does not tell of its states", "internal/table/table.go", "if sh.entry(h).length != unusedEntry {", "if false {", "./hybridlimit", "TestCommitDuringClose"},
 
@@ -29,7 +56,7 @@ var mutants = []mutant{
 	{"several limits tell the shorter wait", "internal/window/judge.go", "!v.Allowed && v.Wait <= t.Wait:", "!v.Allowed && v.Wait >= t.Wait:", ".", "TestMulti"},
 	{"a reservation is settled twice", "reservation.go", "	r.settled = true\n", "", ".", ""},
 	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
-	{"policies share their keys", "local_bound.go", "return m.group + key", "return key", ".", ""},
+	{"policies share their keys", "local_bound.go", "return group + key", "return key", ".", ""},
 	{"a wait does not look at what is ahead of it", "wait.go", "bits.Add64(ahead, n, 0)", "bits.Add64(ahead-ahead, n, 0)", ".", "TestWaitDeadline"},
 	{"a line that declines does not pace itself", "wait.go", "			wait = min(wait, b.pace(&d, n))\n", "", ".", "TestWaitShares"},
 	{"a call of All locks as it is asked", "local_bound.go", "	slices.SortStableFunc(parties, lockOrder)\n", "", ".", "TestAllWaits"},

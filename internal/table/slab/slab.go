@@ -76,9 +76,17 @@ func (s *Slab[T]) addPage(n int) Ref {
 }
 
 // Block returns the elements of a block. The slice is valid until the block is freed.
-func (s *Slab[T]) Block(r Ref, class uint8) []T {
+func (s *Slab[T]) Block(r Ref, class uint8) []T { return BlockOf(s.pages, r, class) }
+
+// Pages returns the pages, for BlockOf. A page stays where it is. A block is in the pages that were returned
+// after it was allocated.
+func (s *Slab[T]) Pages() [][]T { return s.pages }
+
+// BlockOf returns the elements of a block in pages that Pages has returned. To read pages while the slab is
+// used by others is safe for whoever owns the block.
+func BlockOf[T any](pages [][]T, r Ref, class uint8) []T {
 	i := int(r & (pageLen - 1))
-	return s.pages[r>>pageBits][i : i+1<<class]
+	return pages[r>>pageBits][i : i+1<<class]
 }
 
 // Free takes a block back.

@@ -18,7 +18,6 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
-	"github.com/trypema/trypema/internal/proof/model"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
@@ -296,7 +295,7 @@ func (f *Fleet) record(p place) *record {
 	if r == nil {
 		r = &record{}
 		if f.Calm {
-			r.twin = &twin{Twin: model.Twin{Span: f.span(p.window)}}
+			r.twin = newTwin(f.span(p.window))
 		}
 		f.records[p] = r
 	}

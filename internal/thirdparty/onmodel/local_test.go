@@ -31,7 +31,7 @@ func local(t *rapid.T, o trypema.Options, s trypema.Strategy) (*trypema.Local, S
 		t.Fatal(err)
 	}
 	subject := Subject{
-		Limiter: l.Absolute(), Bind: l.Bind, Strategy: s, Options: o,
+		Limiter: l.Absolute(), Bind: l.Bind, Strategy: s, Options: o, Cells: true,
 		Unit: time.Nanosecond, Step: time.Nanosecond,
 		Advance:    func(d time.Duration) { time.Sleep(d); synctest.Wait() },
 		Capacities: []uint64{1, 5, 20, 20, 100, 1e6, math.MaxInt64},

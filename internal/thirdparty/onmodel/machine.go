@@ -36,6 +36,7 @@ type Subject struct {
 	// only one.
 	Peers      []Peer
 	Unreserved bool // nothing is reserved
+	Cells      bool // windows have cells, unless they have too many buckets
 
 	Capacities []uint64 // the limits to draw from
 	Costs      []uint64
@@ -69,11 +70,14 @@ type place struct {
 
 // twin is what the model knows of a window.
 type twin struct {
-	model.Twin
-	called int64 // when it was asked for last
+	model.Of
+	groups      *model.Twin // the same, if it has groups
+	window.Span             // of the window, for whoever asks next
+	law         window.Span // for window.NewLaw
+	called      int64       // when it was asked for last
 
-	// The judge of the bound, which knows nothing of groups: the admissions of calls that all had the same
-	// capacity.
+	// The judge of the bound, which knows nothing of groups or cells: the admissions of calls that all had
+	// the same capacity.
 	capacity uint64
 	admitted []*anywindow.Admission
 }
@@ -160,17 +164,41 @@ func (m *Machine) units(d time.Duration) int64 { return int64(d / m.Unit) }
 
 func (m *Machine) twin(key string, w time.Duration) *twin {
 	p := place{key, w}
+	span := window.Span{Window: m.units(w), Bucket: m.units(m.Options.BucketOf(w))}
 	if m.twins[p] == nil {
-		m.twins[p] = &twin{}
+		m.twins[p] = newTwin(span)
+		if m.Cells {
+			m.twins[p] = &twin{Span: span}
+			m.twins[p].Of, m.twins[p].law = model.OfLocal(span)
+		}
 	}
-	m.twins[p].Splits = len(m.Peers) > 0 && m.Peers[m.peer].Old
-	// The bucket is that of the call.
-	m.twins[p].Span = window.Span{Window: m.units(w), Bucket: m.units(m.Options.BucketOf(w))}
-	return m.twins[p]
+	tw := m.twins[p]
+	if tw.groups != nil {
+		tw.groups.Splits = len(m.Peers) > 0 && m.Peers[m.peer].Old
+		// The bucket is that of the call.
+		tw.Span, tw.law, tw.groups.Span = span, span, span
+	}
+	return tw
+}
+
+// newTwin returns one with groups.
+func newTwin(s window.Span) *twin {
+	groups := &model.Twin{Span: s}
+	return &twin{Of: groups, groups: groups, Span: s, law: s}
+}
+
+// settle looks at the keys, before the clock moves: a hot key of Local takes the instant at which it is
+// looked at for that of its last event.
+func (m *Machine) settle() {
+	for p := range m.twins {
+		if m.Cells && p.window == m.Options.Window {
+			_, _ = m.Limiter.Usage(context.Background(), p.key, 1e9) // whether it is right is asked elsewhere
+		}
+	}
 }
 
 func (m *Machine) law(key string, w time.Duration, capacity uint64) *window.Law {
-	return window.NewLaw(m.twin(key, w).Span, capacity, m.Options.HardLimitFactor)
+	return window.NewLaw(m.twin(key, w).law, capacity, m.Options.HardLimitFactor)
 }
 
 func (m *Machine) suppressed() bool { return m.Strategy == trypema.StrategySuppressed }
@@ -237,6 +265,7 @@ func (m *Machine) waitForEdge(t *rapid.T) {
 // advance moves the clock. What is reserved expires by itself; the judges are told.
 func (m *Machine) advance(t *rapid.T, d time.Duration) {
 	t.Helper()
+	m.settle()
 	m.Advance(time.Duration(m.units(d)) * m.Unit)
 	m.now += m.units(d)
 	for _, r := range m.reserved {
@@ -326,6 +355,20 @@ func (m *Machine) known(d trypema.Decision) trypema.Decision {
 	return d
 }
 
+// hotDenial is a decision on a call that was declined and recorded, if the key is hot in Local: its last
+// event is then not known, and taken for one at the end of the cell.
+func (m *Machine) hotDenial(key string, w time.Duration, capacity, n uint64, v window.Verdict) trypema.Decision {
+	grid, ok := m.twin(key, w).Of.(*model.Grid)
+	if !ok || !m.suppressed() || v.Allowed || v.Wait == window.Never {
+		return m.decision(capacity, v)
+	}
+	late := grid.Clone()
+	late.Touch(math.MaxInt64)
+	after := late.Suppressed(m.law(key, w, capacity), m.now, n, 0, false)
+	v.Wait, v.Then = after.Wait+late.Last()-m.now, after.Then
+	return m.decision(capacity, v)
+}
+
 func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) {
 	t.Helper()
 	verb, name := m.Limiter.Peek, "Peek"
@@ -339,7 +382,8 @@ func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) 
 	}
 	n = max(n, 1)
 	v := m.judge(key, m.Options.Window, capacity, n, m.thrown(got.Allowed)[0], record)
-	if want := m.decision(capacity, v); m.known(got) != m.known(want) {
+	if want := m.decision(capacity, v); m.known(got) != m.known(want) &&
+		(!record || got != m.hotDenial(key, m.Options.Window, capacity, n, v)) {
 		t.Fatalf("at %d, %s(%q, limit %d, %d):\n got %+v\nwant %+v", m.now, name, key, capacity, n, got, want)
 	}
 	if v.Factor > 0 && v.Factor < 1 {
@@ -599,6 +643,11 @@ func (m *Machine) checkSeveral(
 				d.RefusedBy = l.Name
 			}
 			possible = append(possible, m.known(d))
+			if denied && record && len(limits) == 1 {
+				d := m.hotDenial(key, l.Window, l.capacity, n, v)
+				d.RefusedBy = l.Name
+				possible = append(possible, d)
+			}
 		}
 	}
 	if !slices.Contains(possible, m.known(got)) {
@@ -684,15 +733,15 @@ func (m *Machine) commit(t *rapid.T) {
 	if err != nil {
 		t.Fatalf("at %d: commit of %q: %v", m.now, r.key, err)
 	}
-	m.settle(r, is)
+	m.committed(r, is)
 	if err := r.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
 		t.Fatalf("it was settled twice: %v", err)
 	}
 	m.reserved = slices.Delete(m.reserved, i, i+1)
 }
 
-// settle enters into the twins what a reservation costs now.
-func (m *Machine) settle(r *reservation, is uint64) {
+// committed enters into the twins what a reservation costs now.
+func (m *Machine) committed(r *reservation, is uint64) {
 	defer m.use(m.peer)
 	m.use(r.by)
 	for i, w := range r.windows {

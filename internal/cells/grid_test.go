@@ -1,0 +1,69 @@
+package cells
+
+import (
+	"math/bits"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema/internal/proof/explore"
+)
+
+// spans are windows and buckets as options may have them.
+func spans(yield func(length, bucket int64) bool) {
+	for _, length := range []time.Duration{
+		time.Millisecond, 3*time.Millisecond + 1, time.Second, 10*time.Second + 7, 24 * time.Hour,
+		100 * 365 * 24 * time.Hour,
+	} {
+		for _, parts := range []int64{1, 2, 3, 7, 10, 99, 100, 101, 110} {
+			for _, more := range []int64{0, 1, 12_345} {
+				bucket := int64(length)/parts + more
+				if bucket >= int64(time.Millisecond) && bucket <= int64(length) && !yield(int64(length), bucket) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// An event counts for at least a window, and at most for a window and a bucket, wherever in its cell it is.
+func TestGridCountsLongEnough(t *testing.T) {
+	for length, bucket := range spans {
+		g, ok := New(length, bucket)
+		if !ok {
+			t.Errorf("a window of %d has too many buckets of %d", length, bucket)
+			continue
+		}
+		if g.number >= Cells || g.life < length || g.life+g.bucket > length+bucket || g.bucket > bucket {
+			t.Errorf("a window of %d and a bucket of %d: %+v", length, bucket, g)
+		}
+	}
+}
+
+// The number of a cell is what a division says, of the longest times too.
+func TestSteps(t *testing.T) {
+	rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
+	for length, bucket := range spans {
+		g, _ := New(length, bucket)
+		for range 200 {
+			x := rng.Int64N(length + g.bucket)
+			if rng.IntN(2) == 0 { // near an edge
+				x = x/g.bucket*g.bucket + rng.Int64N(3) - 1
+			}
+			first := rng.Int64N(1 << 60)
+			if got, want := g.steps(first, first+x), max(0, x)/g.bucket; got != want {
+				t.Fatalf("%+v: %d is %d steps, want %d", g, x, got, want)
+			}
+		}
+	}
+	// Where the reciprocal is rounded up by most, a product with it is a step too far.
+	g := Grid{bucket: 1<<61 + 1}
+	g.inverse = ^uint64(0)/uint64(g.bucket) + 1
+	x := 3*g.bucket - 1
+	if hi, _ := bits.Mul64(uint64(x), g.inverse); hi != 3 {
+		t.Errorf("the product is %d steps: choose another example", hi)
+	}
+	if got := g.steps(0, x); got != 2 {
+		t.Errorf("%d steps, want 2", got)
+	}
+}
