@@ -2,7 +2,9 @@ package resp
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -499,3 +501,6 @@ func (c *conn) time() {
 	c.bulk(strconv.FormatInt(now/1_000_000, 10))
 	c.bulk(strconv.FormatInt(now%1_000_000, 10))
 }
+
+// Commands returns the names of all commands, in lower case.
+func Commands() []string { return slices.Sorted(maps.Keys(commands)) }

@@ -1,0 +1,5 @@
+package serve
+
+import "context"
+
+func (s *server) subscribe(context.Context) {}
