@@ -95,6 +95,9 @@ func (l *loader) useSet(set *rules.Set) error {
 	return err
 }
 
+// refuse tells that a configuration from elsewhere is wrong.
+func (l *loader) refuse(err error) { l.tell(err) }
+
 // look reads the files, and puts them in place after two identical reads, so that a file that is just being
 // written is not.
 func (l *loader) look() {
