@@ -100,9 +100,9 @@ func TestXDS(t *testing.T) {
 	if code, _ := p.get("admin", "/readyz"); code != 200 {
 		t.Errorf("without a management server it is not ready: %d", code)
 	}
-	m.send(t, "3", `{"name":"a","domain":"d","descriptors":[{"key":"new","rate_limit":{"unit":"YEAR","requests_per_unit":1}}]}`)
+	m.send(t, "3", `{"name":"a","domain":"d","descriptors":[{"key":"new","rate_limit":{"unit":"DAY","requests_per_unit":1}}]}`)
 	<-m.heard
-	if _, body := p.get("admin", "/rlconfig"); !strings.HasSuffix(body, "d.new: 1 per year\n") || strings.Contains(body, "refused") {
+	if _, body := p.get("admin", "/rlconfig"); !strings.HasSuffix(body, "d.new: 1 per day\n") || strings.Contains(body, "refused") {
 		t.Errorf("/rlconfig: %s", body)
 	}
 }
