@@ -1,0 +1,296 @@
+package onserve
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema/internal/thirdparty/rig"
+)
+
+func TestMain(m *testing.M) {
+	// The program is built once for all tests, and removed after them.
+	defer func() { _ = os.RemoveAll(built.dir) }()
+	rig.Main(m)
+}
+
+// built is the program.
+var built struct {
+	once      sync.Once
+	dir, path string
+	err       error
+}
+
+// trypema returns the path of the program, which is built by the first test that needs it.
+func trypema(t testing.TB) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "trypema"); built.err != nil {
+			return
+		}
+		built.path = filepath.Join(built.dir, "trypema")
+		out, err := exec.CommandContext(context.Background(), "go", "build", "-o", built.path, "github.com/trypema/trypema/cmd/trypema").CombinedOutput()
+		if err != nil {
+			built.err = fmt.Errorf("go build: %w: %s", err, out)
+		}
+	})
+	check(t, built.err)
+	return built.path
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// output is what a process has written.
+type output struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Buffer.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.Buffer.String()
+}
+
+// process is a process of a test, which ends with it.
+type process struct {
+	*exec.Cmd
+	out   output
+	ended chan struct{}
+	err   error // once it has ended
+}
+
+func launch(t testing.TB, c *exec.Cmd) *process {
+	t.Helper()
+	p := &process{Cmd: c, ended: make(chan struct{})}
+	if c.Stdout == nil {
+		c.Stdout = &p.out
+	}
+	c.Stderr = &p.out
+	c.WaitDelay = 10 * time.Second
+	check(t, c.Start())
+	go func() {
+		p.err = c.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("output of %s:\n%s", filepath.Base(c.Path), p.out.String())
+		}
+	})
+	return p
+}
+
+func (p *process) kill() {
+	_ = p.Process.Kill()
+	<-p.ended
+}
+
+// stop sends SIGTERM, and returns when the process has ended.
+func (p *process) stop(t testing.TB) {
+	t.Helper()
+	check(t, p.Process.Signal(syscall.SIGTERM))
+	<-p.ended
+	check(t, p.err)
+}
+
+// server is trypema serve as a process.
+type server struct {
+	*process
+	grpc, http, resp, admin string
+}
+
+var line = regexp.MustCompile(`^  (grpc|http|resp|admin) +(\S+)`)
+
+// serve starts trypema serve on free ports. It returns when it listens.
+func serve(t testing.TB, args ...string) *server {
+	t.Helper()
+	all := append([]string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--http=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin=127.0.0.1:0"}, args...)
+	c := exec.CommandContext(context.Background(), trypema(t), all...)
+	read, write, err := os.Pipe()
+	check(t, err)
+	defer read.Close()
+	c.Stdout = write
+	s := &server{process: launch(t, c)}
+	check(t, write.Close())
+	lines := bufio.NewScanner(read)
+	for lines.Scan() && s.admin == "" {
+		if m := line.FindStringSubmatch(lines.Text()); m != nil {
+			*map[string]*string{"grpc": &s.grpc, "http": &s.http, "resp": &s.resp, "admin": &s.admin}[m[1]] = m[2]
+		}
+	}
+	if s.admin == "" {
+		<-s.ended
+		t.Fatalf("trypema serve: %v: %s", s.err, s.out.String())
+	}
+	return s
+}
+
+// program returns the path of a program. Without one the test is skipped, if INSTALL=0 says so, and fails
+// otherwise.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("INSTALL") == "0" {
+		t.Skipf("%s is missing, and INSTALL=0 forbids to install it", name)
+	}
+	t.Fatalf("%s is missing: %v", name, err)
+	return ""
+}
+
+var installing sync.Mutex
+
+// pip returns the path of a program of a Python package, which is installed into a folder of the user's cache
+// if it is not there.
+func pip(t testing.TB, name, pkg string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	cache, err := os.UserCacheDir()
+	check(t, err)
+	dir := filepath.Join(cache, "trypema-tests", "python")
+	path := filepath.Join(dir, "bin", name)
+	installing.Lock()
+	defer installing.Unlock()
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	if os.Getenv("INSTALL") == "0" {
+		t.Skipf("%s is missing, and INSTALL=0 forbids to install it", name)
+	}
+	python := program(t, "python3")
+	for _, args := range [][]string{{python, "-m", "venv", dir}, {filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", pkg}} {
+		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s cannot be installed: %v: %s", pkg, err, out)
+		}
+	}
+	return path
+}
+
+// file writes a file of the test.
+func file(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	check(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+// free returns an address on which nobody listens.
+func free(t testing.TB) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	check(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// origin is a server behind a proxy. It answers with the length of what it was sent.
+func origin(t testing.TB) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "origin: %d bytes", n)
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// answer is what a client was told.
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+// get asks for a page, with headers in pairs.
+func get(t testing.TB, url string, headers ...string) (*answer, error) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	check(t, err)
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	return do(r)
+}
+
+func do(r *http.Request) (*answer, error) {
+	defer http.DefaultClient.CloseIdleConnections()
+	w, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Body.Close()
+	body, err := io.ReadAll(w.Body)
+	return &answer{w.StatusCode, w.Header, string(body)}, err
+}
+
+// post sends JSON.
+func post(t testing.TB, url, body string) *answer {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	check(t, err)
+	r.Header.Set("Content-Type", "application/json")
+	a, err := do(r)
+	check(t, err)
+	return a
+}
+
+// eventually waits until something works.
+func eventually(t testing.TB, what string, p *process, try func() error) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-p.ended:
+			t.Fatalf("%s: the process has ended: %v", what, p.err)
+		default:
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within a minute: %v", what, errors.Join(err))
+		}
+	}
+}
+
+// listens returns an error unless something listens at an address.
+func listens(t testing.TB, address string) error {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
