@@ -56,7 +56,7 @@ func TestWrongFlags(t *testing.T) {
 		{"--json --csv", "--csv is true; it must be left out with --json"},
 		{"--rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (1s)"},
 		{"--warm-up -1s", "--warm-up is -1s; it must be at least 0s"},
-		{"--rate 0.01", "--rate is 0.01 per second, less than one event in a window of 1s; raise the rate or lengthen --window"},
+		{"--rate 0.01", "--rate is 36/h, less than one event in a window of 1s; raise the rate or lengthen --window"},
 		{"report --quick --full", "--full is true; it must be left out with --quick"},
 		{"reprot", "unexpected argument reprot"},
 	}

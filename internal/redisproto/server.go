@@ -151,7 +151,7 @@ func run[T any](
 	answer func(parcel []T, reply []any, err error),
 ) {
 	for len(items) > 0 {
-		one, unable := s.oneServer()
+		one, unable := s.OneServer()
 		lacking, together := s.lacking.Load(), one && !apart
 		set := plain
 		if lacking {
@@ -206,8 +206,8 @@ func run[T any](
 	}
 }
 
-// oneServer reports whether a run may have several keys, or why the Conn does not say.
-func (s *Server) oneServer() (one bool, err error) {
+// OneServer reports whether a run may have several keys, or why the Conn does not say.
+func (s *Server) OneServer() (one bool, err error) {
 	err = guard.Call(whose, func() { one = s.conn.OneServer() && !s.many.Load() })
 	return one, err
 }

@@ -77,7 +77,7 @@ var given = map[string]string{
 	"ctx":      "var ctx = context.Background()",
 	"key":      `var key = "user:42"`,
 	"rate":     "var rate = trypema.PerMinute(100)",
-	"limits":   "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter; trypema.MultiProvider }",
+	"limits":   "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter; trypema.Binder }",
 	"policies": "var policies *trypema.Policies",
 	"list":     "var list []trypema.Policy",
 	"limiter":  "var limiter trypema.Limiter",

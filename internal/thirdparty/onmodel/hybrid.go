@@ -436,12 +436,12 @@ func (f *Fleet) atOnce(t *rapid.T) {
 	all.Wait()
 }
 
-func (f *Fleet) multi(m *member, windows []time.Duration) trypema.MultiLimiter {
+func (f *Fleet) multi(m *member, windows []time.Duration) *trypema.Bound {
 	var limits []trypema.Limit
 	for _, w := range windows {
 		limits = append(limits, trypema.Limit{Rate: rateOf(f.capacity[w], w), Window: w})
 	}
-	l, err := m.Multi(f.Strategy, limits...)
+	l, err := m.Bind(f.Strategy, limits...)
 	if err != nil {
 		panic(err) // they are good
 	}
@@ -548,7 +548,7 @@ func (f *Fleet) do(c call) *promise {
 		return p
 	}
 	if !d.Allowed {
-		if err := r.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
+		if err := r.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrDenied) {
 			f.fault("a reservation of %q that was denied was committed: %v", c.key, err)
 		}
 		return p

@@ -108,7 +108,7 @@ func useBoth(t *testing.T, conn redislimit.Conn) error {
 	}
 	defer hybrid.Close() //nolint:errcheck // without access it can not settle
 	ctx := t.Context()
-	for _, p := range []trypema.MultiProvider{inRedis, hybrid} { // their names end in the group
+	for _, p := range []trypema.Binder{inRedis, hybrid} { // their names end in the group
 		free := trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: 100, Window: time.Second}}}
 		policies, err := trypema.NewPolicies(p, free)
 		if err != nil {

@@ -85,7 +85,7 @@ func TestConformance(t *testing.T) {
 						run(name, func(t *testing.T) { limittest.Run(t, subject) })
 						if severalOn(topology.Name, adapter.Name) {
 							run(name+" multi", func(t *testing.T) {
-								limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.Provider {
+								limittest.RunBind(t, subject, func(t *testing.T, o trypema.Options) trypema.Provider {
 									return conformer.open(t, bridge.Conn(), o)
 								})
 							})

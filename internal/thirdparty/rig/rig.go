@@ -115,7 +115,7 @@ func OpenHybrid(t testing.TB, c redislimit.Conn, o hybridlimit.Options) *hybridl
 
 // Provider is what the two have in common.
 type Provider interface {
-	trypema.MultiProvider
+	trypema.Binder
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
 	Close() error
