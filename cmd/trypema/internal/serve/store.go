@@ -17,7 +17,6 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/cli/flags"
@@ -26,7 +25,7 @@ import (
 
 // store is where limits keep their counts.
 type store struct {
-	engine.Provider
+	trypema.Provider
 	name   string // for a person
 	client redis.UniversalClient
 

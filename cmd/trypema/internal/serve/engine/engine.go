@@ -53,7 +53,7 @@ type Options struct {
 // Engine decides requests. It is safe for concurrent use.
 type Engine struct {
 	options  Options
-	provider Provider
+	provider trypema.Binder
 	own      *limiters // of requests with a limit of their own
 	current  atomic.Pointer[config]
 	counts   counts
@@ -62,6 +62,14 @@ type Engine struct {
 	mu       sync.Mutex // guards what follows, and is held while a configuration is put in place
 	policies *trypema.Policies
 	budgets  sync.Map // paths of rules that are budgets; see budget
+}
+
+// ask is a limit and a key that a request has to keep, and its cost.
+type ask struct {
+	*limiter
+	key  string
+	cost uint64
+	at   int // the status in the answer
 }
 
 // config is a configuration in use.
@@ -73,7 +81,7 @@ type config struct {
 }
 
 // New returns an engine without a configuration, on a provider that the caller closes.
-func New(p Provider, o Options) *Engine {
+func New(p trypema.Binder, o Options) *Engine {
 	return &Engine{options: o, provider: p, own: newLimiters(p)}
 }
 
@@ -206,6 +214,7 @@ type Answer struct {
 	quota   []ask
 	looks   []ask
 	all     []ask
+	asked   []trypema.Ask
 	scratch []byte
 	match   rules.Match
 	keyOf   []byte
@@ -442,8 +451,53 @@ func (e *Engine) isSoft(a *Answer, one *ask) bool {
 }
 
 // judgeTogether decides the asks that count together: those without quota mode all or nothing, and with them
-// those in quota mode that have room, of which there must be one if there are any.
+// those in quota mode that have room, of which there must be one if there are any. A quota whose room others
+// take between the look and the decision is left out at the next try.
 func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
+	const tries = 4
+	for try := 1; ; try++ {
+		if err := e.choose(ctx, a); err != nil {
+			return err
+		}
+		switch {
+		case a.Over:
+			return e.lookAtAll(ctx, a)
+		case len(a.all) > trypema.MaxAsks:
+			return invalid("%d limits match; there must be at most %d in one request", len(a.all), trypema.MaxAsks)
+		case len(a.all) == 0:
+			return nil
+		}
+		a.asked = a.asked[:0]
+		for i := range a.all {
+			a.asked = append(a.asked, a.all[i].Ask(a.all[i].key, a.all[i].cost))
+		}
+		d, err := trypema.All(ctx, a.asked...)
+		if err := e.failed(&d, err); err != nil {
+			return err
+		}
+		if d.Allowed {
+			return e.lookAtAdmitted(ctx, a)
+		}
+		if err := e.lookAtAll(ctx, a); err != nil {
+			return err
+		}
+		if len(a.quota) > 0 && try < tries && !a.isAnyOver() {
+			continue
+		}
+		a.Over = true
+		if !a.isAnyOver() { // what refused has room again
+			s := &a.Statuses[a.all[0].at]
+			s.Over, s.wouldBeOver, s.Reset = true, true, NoReset
+			if d.RetryAfter != trypema.Never {
+				s.Reset = d.RetryAfter
+			}
+		}
+		return nil
+	}
+}
+
+// choose has all be the asks that are to count together. The answer is over if quotas leave none.
+func (e *Engine) choose(ctx context.Context, a *Answer) error {
 	quotas, room := 0, 0
 	for i := range a.looks {
 		if r := a.Statuses[a.looks[i].at].Rule; r != nil && r.Quota && !r.Shadow {
@@ -465,56 +519,45 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 			a.all = append(a.all, a.quota[i])
 		}
 	}
-	if quotas > 0 && room == 0 {
-		a.Over = true
+	a.Over = a.Over || quotas > 0 && room == 0
+	return nil
+}
+
+// isAnyOver reports whether one of the asks without quota mode is over.
+func (a *Answer) isAnyOver() bool {
+	for i := range a.asks {
+		if a.Statuses[a.asks[i].at].Over {
+			return true
+		}
 	}
-	for !a.Over && len(a.all) > 0 {
-		refused, d, err := all(ctx, a.all)
-		if err := e.failed(&d, err); err != nil {
-			return err
-		}
-		if refused < 0 {
-			break
-		}
-		one := a.all[refused]
-		if refused >= len(a.asks) { // a quota whose room went meanwhile
-			a.tell(&one, &d)
-			a.all = append(a.all[:refused], a.all[refused+1:]...)
-			if room--; room > 0 {
-				continue
-			}
-		}
-		a.Over = true
-		if err := e.lookAtAll(ctx, a); err != nil {
-			return err
-		}
-		if s := &a.Statuses[one.at]; !s.Over { // others with its key had their part, or it has room again
-			s.Over, s.wouldBeOver, s.Reset = true, true, NoReset
-			if d.RetryAfter != trypema.Never {
-				s.Reset = d.RetryAfter
-			}
-		}
-		return nil
-	}
-	if a.Over {
-		return e.lookAtAll(ctx, a)
-	}
-	for i := range a.all { // what is left after it
+	return false
+}
+
+// lookAtAdmitted notes what is left after a request that was admitted.
+func (e *Engine) lookAtAdmitted(ctx context.Context, a *Answer) error {
+	for i := range a.all {
 		one := &a.all[i]
 		d, err := one.Peek(ctx, one.key, 1)
 		if err := e.failed(&d, err); err != nil {
 			return err
 		}
 		s := &a.Statuses[one.at]
+		s.Over, s.wouldBeOver = false, false
 		s.Remaining, s.Reset = uint32(min(d.Remaining, math.MaxUint32)), one.window
 	}
 	return nil
 }
 
-// lookAtAll judges the asks of a request that is refused.
+// lookAtAll judges the asks of a request that is refused. The costs of those that share a counter add up.
 func (e *Engine) lookAtAll(ctx context.Context, a *Answer) error {
 	for i := range a.asks {
-		if _, err := e.look(ctx, a, &a.asks[i]); err != nil {
+		one := a.asks[i]
+		for j := range a.asks {
+			if other := &a.asks[j]; j != i && other.limiter == one.limiter && other.key == one.key {
+				one.cost += min(other.cost, math.MaxUint64-one.cost)
+			}
+		}
+		if _, err := e.look(ctx, a, &one); err != nil {
 			return err
 		}
 	}

@@ -126,7 +126,7 @@ func TestRequests(t *testing.T) {
 			{"ip=b, user=u", 1, "over: ok 1, over 0"},
 			{"ip=b", 1, "ok: ok 0"},
 		}},
-		{"the same key twice", []step{{"ip=a, ip=a", 1, "ok: ok 1, ok 1"}, {"ip=a, ip=a", 1, "over: ok 1, over 1"}}},
+		{"the same key twice", []step{{"ip=a, ip=a", 1, "ok: ok 1, ok 1"}, {"ip=a, ip=a", 1, "over: over 1, over 1"}}},
 		{"always over", []step{{"never=a", 1, "over: over 0"}, {"never=a, ip=a", 1, "over: over 0, ok 3"}}},
 		{"unlimited", []step{{"free=a", 1000, "ok: unlimited"}, {"free=a, never=b", 1, "over: unlimited, over 0"}}},
 		{"shadow", []step{
@@ -519,24 +519,24 @@ func TestHits(t *testing.T) {
 	}
 }
 
-type failing struct{ blocked }
+// failing is a provider whose failure policy decides each call.
+type failing struct {
+	trypema.Keeper
+}
 
 func (failing) AllowN(context.Context, string, uint64) (trypema.Decision, error) {
 	return trypema.Decision{Fallback: true}, nil
 }
 
-type failingProvider struct{}
-
-func (failingProvider) Close() error { return nil }
-func (failingProvider) Multi(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error) {
-	return failing{}, nil
+func (f failing) Bind(s trypema.Strategy, limits ...trypema.Limit) (*trypema.Bound, error) {
+	return trypema.NewBound(s, limits, func([]trypema.Limit) (trypema.Keeper, error) { return f, nil })
 }
 
 // TestRefuseFallback: a decision by the failure policy is an error where that is wanted, so that the caller's
 // own failure mode decides.
 func TestRefuseFallback(t *testing.T) {
 	for _, refuse := range []bool{false, true} {
-		e := New(failingProvider{}, Options{RefuseFallback: refuse})
+		e := New(failing{}, Options{RefuseFallback: refuse})
 		use(t, e, config1)
 		var a Answer
 		err := e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors("ip=a")}, &a)

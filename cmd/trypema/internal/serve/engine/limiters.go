@@ -2,19 +2,12 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
 )
-
-// Provider is what the engine needs of a provider of limits.
-type Provider interface {
-	trypema.MultiProvider
-	Close() error
-}
 
 // MaxLimits bounds the different limits that requests may bring along at a time.
 const MaxLimits = 1024
@@ -30,7 +23,7 @@ type limit struct {
 
 // limiter is a limit that is bound to the provider.
 type limiter struct {
-	trypema.MultiLimiter
+	*trypema.Bound
 	limit
 	lastUse atomic.Int64 // in seconds of the clock of limiters
 }
@@ -38,14 +31,14 @@ type limiter struct {
 // limiters are the limits that requests bring along. One that has not been used for longer than its window
 // counts nothing any more, and makes room for another.
 type limiters struct {
-	provider Provider
+	provider trypema.Binder
 	started  time.Time
 
 	mu  sync.RWMutex
 	all map[limit]*limiter
 }
 
-func newLimiters(p Provider) *limiters {
+func newLimiters(p trypema.Binder) *limiters {
 	return &limiters{provider: p, started: time.Now(), all: make(map[limit]*limiter)}
 }
 
@@ -91,22 +84,11 @@ func (l *limiters) forgetLocked(now int64) {
 	}
 }
 
-// bind returns a limiter of the provider, or nil for a capacity of 0, which denies everything.
-func bind(p Provider, want limit) (*limiter, error) {
-	one := &limiter{limit: want}
-	if want.capacity == 0 {
-		one.MultiLimiter = blocked{}
-		return one, nil
-	}
-	m, err := p.Multi(trypema.StrategyAbsolute,
-		trypema.Limit{Rate: trypema.Per(float64(want.capacity), want.window), Window: want.window})
+// bind binds a limit to the provider. A capacity of 0 denies everything.
+func bind(p trypema.Binder, want limit) (*limiter, error) {
+	b, err := p.Bind(trypema.StrategyAbsolute, trypema.AtMost(want.capacity, want.window))
 	if err != nil {
 		return nil, err
 	}
-	one.MultiLimiter = m
-	c, _ := trypema.Per(float64(want.capacity), want.window).Capacity(want.window)
-	if c != want.capacity {
-		return nil, fmt.Errorf("limit %d per %v would be %d", want.capacity, want.window, c)
-	}
-	return one, nil
+	return &limiter{Bound: b, limit: want}, nil
 }

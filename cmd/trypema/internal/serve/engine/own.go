@@ -194,7 +194,7 @@ func (e *Engine) Usage(ctx context.Context, t *Target) ([]trypema.Usage, []Limit
 	}
 	var limits []Limit
 	for _, l := range policy.Limits {
-		c, _ := l.Rate.Capacity(l.Window) // it was checked
+		c, _ := l.Capacity() // it was checked
 		limits = append(limits, Limit{c, l.Window})
 	}
 	return used, limits[:min(len(limits), len(used))], nil

@@ -90,7 +90,7 @@ func TestAPI(t *testing.T) {
 			{`POST /v1/allow {"limit":5,"window":"10s","key":"k","cost":5}`, 200, `{"allowed":true,"limit":5,"remaining":0,"retry_after_ms":0}`},
 			{`POST /v1/allow {"limit":5,"window":"10s","key":"k"}`, 200, `{"allowed":false,"limit":5,"remaining":0,"retry_after_ms":10000,"refused_by":"10s"}`},
 			{`POST /v1/allow {"limit":7,"window":"10s","key":"k"}`, 200, `{"allowed":true,"limit":7,"remaining":1,"retry_after_ms":0}`},
-			{`POST /v1/allow {"limit":0,"window":"10s","key":"z"}`, 200, `{"allowed":false,"limit":0,"remaining":0,"retry_after_ms":null}`},
+			{`POST /v1/allow {"limit":0,"window":"10s","key":"z"}`, 200, `{"allowed":false,"limit":0,"remaining":0,"retry_after_ms":null,"refused_by":"10s"}`},
 			{`GET /v1/usage?limit=7&window=10s&key=k `, 200, `{"limits":[{"limit":7,"window":"10s","used":6,"remaining":1}]}`},
 		}},
 		{"wrong", []step{

@@ -313,7 +313,7 @@ func (s *Set) String() string {
 			if i > 0 {
 				b.WriteString(" and ")
 			}
-			b.WriteString(limitText(l))
+			b.WriteString(l.String())
 		}
 		if p.Strategy != trypema.StrategyAbsolute {
 			b.WriteString(", " + p.Strategy.String())
@@ -332,12 +332,4 @@ func (r *Rule) Limit() string {
 		return "unlimited"
 	}
 	return strconv.FormatUint(uint64(r.Requests), 10) + " per " + r.Unit.String()
-}
-
-func limitText(l trypema.Limit) string {
-	if l.Rate == trypema.Unlimited {
-		return "unlimited"
-	}
-	c, _ := l.Rate.Capacity(l.Window) // it was checked
-	return strconv.FormatUint(c, 10) + " per " + l.Window.String()
 }
