@@ -170,31 +170,52 @@ func program(t testing.TB, name string) string {
 
 var installing sync.Mutex
 
-// pip returns the path of a program of a Python package, which is installed into a folder of the user's cache
-// if it is not there.
+// environment is a folder of the user's cache with an environment of Python for programs and modules.
+func environment(t testing.TB) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	check(t, err)
+	return filepath.Join(cache, "trypema-tests", "python")
+}
+
+// install installs a package of Python unless have says that it is there.
+func install(t testing.TB, pkg string, have func() bool) {
+	t.Helper()
+	installing.Lock()
+	defer installing.Unlock()
+	if have() {
+		return
+	}
+	if os.Getenv("INSTALL") == "0" {
+		t.Skipf("%s is missing, and INSTALL=0 forbids to install it", pkg)
+	}
+	dir := environment(t)
+	for _, args := range [][]string{
+		{program(t, "python3"), "-m", "venv", dir},
+		{filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", pkg},
+	} {
+		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s cannot be installed: %v: %s", pkg, err, out)
+		}
+	}
+}
+
+// pip returns the path of a program of a package of Python.
 func pip(t testing.TB, name, pkg string) string {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
-	cache, err := os.UserCacheDir()
-	check(t, err)
-	dir := filepath.Join(cache, "trypema-tests", "python")
-	path := filepath.Join(dir, "bin", name)
-	installing.Lock()
-	defer installing.Unlock()
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	if os.Getenv("INSTALL") == "0" {
-		t.Skipf("%s is missing, and INSTALL=0 forbids to install it", name)
-	}
-	python := program(t, "python3")
-	for _, args := range [][]string{{python, "-m", "venv", dir}, {filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", pkg}} {
-		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s cannot be installed: %v: %s", pkg, err, out)
-		}
-	}
+	path := filepath.Join(environment(t), "bin", name)
+	install(t, pkg, func() bool { _, err := os.Stat(path); return err == nil })
+	return path
+}
+
+// pythonWith returns the path of a Python that has a module.
+func pythonWith(t testing.TB, module string) string {
+	t.Helper()
+	path := filepath.Join(environment(t), "bin", "python")
+	install(t, module, func() bool { return exec.CommandContext(t.Context(), path, "-c", "import "+module).Run() == nil })
 	return path
 }
 
