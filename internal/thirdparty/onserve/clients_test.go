@@ -20,7 +20,8 @@ import (
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
-// vectors are calls of CL.THROTTLE and their answers, which are those of redis-cell but where a burst comes back.
+// vectors are calls of CL.THROTTLE and their answers, which are those of redis-cell but where a burst comes
+// back.
 var vectors = [][2]string{
 	{"CL.THROTTLE zero 0 1 3600", "0 1 0 -1 3600"},
 	{"CL.THROTTLE zero 0 1 3600", "1 1 0 3600 3600"},
@@ -79,7 +80,8 @@ func TestRedisClients(t *testing.T) {
 	}
 }
 
-// within reports whether two answers are the same, but for the minutes that a slow machine takes between calls.
+// within reports whether two answers are the same, but for the minutes that a slow machine takes between
+// calls.
 func within(got, want string) bool {
 	a, b := strings.Fields(got), strings.Fields(want)
 	if len(a) != len(b) {
@@ -96,7 +98,8 @@ func within(got, want string) bool {
 	return true
 }
 
-// TestPipelines: pipelines of go-redis, of several connections, are answered in order and never above the limit.
+// TestPipelines: pipelines of go-redis, of several connections, are answered in order and never above the
+// limit.
 func TestPipelines(t *testing.T) {
 	s := serve(t)
 	var group sync.WaitGroup
@@ -130,9 +133,9 @@ func TestPipelines(t *testing.T) {
 	}
 }
 
-// TestFleet: four servers share a limit in Redis, while one of them is killed, one ends, Redis is stopped for a
-// while, and the configuration changes. Never more pass than the limit, and clients see errors of the one that
-// was killed alone.
+// TestFleet: four servers share a limit in Redis, while one of them is killed, one ends, Redis is stopped for
+// a while, and the configuration changes. Never more pass than the limit, and clients see errors of the one
+// that was killed alone.
 func TestFleet(t *testing.T) {
 	const capacity = 3000
 	for _, tt := range []struct {

@@ -44,8 +44,8 @@ func accepted(t testing.TB, name, text string) {
 	}
 }
 
-// TestCompose: the files that docker-compose.yaml mounts are there, its variables are known, and Envoy and the
-// server take their configurations.
+// TestCompose: the files that docker-compose.yaml mounts are there, its variables are known, and Envoy and
+// the server take their configurations.
 func TestCompose(t *testing.T) {
 	dir := filepath.Join(deploy, "compose")
 	data, err := os.ReadFile(filepath.Join(dir, "docker-compose.yaml"))
@@ -116,7 +116,8 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// TestKubernetes: the manifests, and those that Helm makes, are as the types of Kubernetes say, and fit together.
+// TestKubernetes: the manifests, and those that Helm makes, are as the types of Kubernetes say, and fit
+// together.
 func TestKubernetes(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(deploy, "kubernetes", "trypema.yaml"))
 	check(t, err)

@@ -17,8 +17,8 @@ import (
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
-// reference returns the path of envoyproxy/ratelimit, which is compiled into a folder of the user's cache if it
-// is not there.
+// reference returns the path of envoyproxy/ratelimit, which is compiled into a folder of the user's cache if
+// it is not there.
 func reference(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -115,8 +115,8 @@ func randomConfig(r *rand.Rand, domain string) (string, []*word) {
 
 func pick(r *rand.Rand, of ...string) string { return of[r.IntN(len(of))] }
 
-// randomRequest makes a request for a domain. Its descriptors begin with different keys, so that no two have the
-// same counter: here their costs add up, there the first is counted before the second.
+// randomRequest makes a request for a domain. Its descriptors begin with different keys, so that no two have
+// the same counter: here their costs add up, there the first is counted before the second.
 func randomRequest(r *rand.Rand, domain string, config []*word) string {
 	var all []string
 	taken := make(map[string]bool)

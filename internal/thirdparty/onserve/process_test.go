@@ -125,6 +125,8 @@ func (p *process) stop(t testing.TB) {
 type server struct {
 	*process
 	grpc, http, resp, admin string
+
+	greeting string // what it has printed before it listens
 }
 
 var line = regexp.MustCompile(`^  (grpc|http|resp|admin) +(\S+)`)
@@ -141,7 +143,8 @@ func serve(t testing.TB, args ...string) *server {
 	s := &server{process: launch(t, c)}
 	check(t, write.Close())
 	lines := bufio.NewScanner(read)
-	for lines.Scan() && s.admin == "" {
+	for s.admin == "" && lines.Scan() {
+		s.greeting += lines.Text() + "\n"
 		if m := line.FindStringSubmatch(lines.Text()); m != nil {
 			*map[string]*string{"grpc": &s.grpc, "http": &s.http, "resp": &s.resp, "admin": &s.admin}[m[1]] = m[2]
 		}

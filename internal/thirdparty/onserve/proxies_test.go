@@ -44,8 +44,8 @@ func adapted(t testing.TB, name, proxy, origin string, s *server) string {
 	).Replace(string(text))
 }
 
-// TestForwardAuth: in front of each proxy a client is admitted as often as its policy says, whatever it claims
-// to be, and is told when to come again. The proxies have the configurations of deploy/proxies.
+// TestForwardAuth: in front of each proxy a client is admitted as often as its policy says, whatever it
+// claims to be, and is told when to come again. The proxies have the configurations of deploy/proxies.
 func TestForwardAuth(t *testing.T) {
 	tests := []struct {
 		proxy string

@@ -193,8 +193,8 @@ func (v *envoyMetrics) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (v *envoyMetrics) Collect(to chan<- prometheus.Metric) {
-	// A name has the domain, the key of the first level, and what is below that. Two rules whose names are the
-	// same in that form, as parts that are not UTF-8 are, are added up: a series must be there once.
+	// A name has the domain, the key of the first level, and what is below that. Two rules whose names are
+	// the same in that form, as parts that are not UTF-8 are, are added up: a series must be there once.
 	type labels [3]string
 	sums := make(map[labels]*engine.Hits)
 	for name, h := range v.engine.Hits {

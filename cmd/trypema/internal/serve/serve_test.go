@@ -367,8 +367,8 @@ func limitTo(n int) string {
 	return fmt.Sprintf("domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: hour, requests_per_unit: %d}}\n", n)
 }
 
-// TestReload: a change of the files is put in place, however it comes about; one that is wrong is told, and the
-// old one stays.
+// TestReload: a change of the files is put in place, however it comes about; one that is wrong is told, and
+// the old one stays.
 func TestReload(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yaml")
@@ -562,8 +562,8 @@ func (a *authority) sign(name, certFile, keyFile string) {
 	write(a.t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 }
 
-// TestTLS: each listener serves by TLS, wants a certificate of clients where it is told an authority, and takes
-// a new certificate; one that is wrong leaves the old one.
+// TestTLS: each listener serves by TLS, wants a certificate of clients where it is told an authority, and
+// takes a new certificate; one that is wrong leaves the old one.
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }

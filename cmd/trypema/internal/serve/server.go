@@ -197,8 +197,8 @@ func (s *server) openRESP(to *service, cert *certificate) error {
 
 // httpServer has the bounds of all that is served by HTTP.
 func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
-	// While it drains, clients are told to connect again elsewhere: a connection that ends while they use it is an
-	// error for them.
+	// While it drains, clients are told to connect again elsewhere: a connection that ends while they use it
+	// is an error for them.
 	telling := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.isDraining.Load() {
 			w.Header().Set("Connection", "close")

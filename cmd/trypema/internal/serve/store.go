@@ -108,8 +108,8 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 var quietGoRedis = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
 
-// redisOptions reads --redis: a URL, or several with commas between them, which are nodes of a Cluster or, with
-// --redis-master, sentinels. The name has no password.
+// redisOptions reads --redis: a URL, or several with commas between them, which are nodes of a Cluster or,
+// with --redis-master, sentinels. The name has no password.
 func (c *Command) redisOptions() (o *redis.UniversalOptions, name string, err error) {
 	wrong := func(rule string) error {
 		return &flags.Error{Name: "redis", Value: "wrong", Rule: rule}

@@ -23,8 +23,8 @@ import (
 // configType is the type of the resources that are taken.
 const configType = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
 
-// The pauses before a management server that has gone is asked again. They double, and are shortened by chance
-// so that not all servers come at once.
+// The pauses before a management server that has gone is asked again. They double, and are shortened by
+// chance so that not all servers come at once.
 const (
 	firstPause = 500 * time.Millisecond
 	lastPause  = 30 * time.Second

@@ -2,8 +2,8 @@
 //
 // A request to the Envoy rate limit service is a list of descriptors; each that matches a rule of the
 // configuration has a limit to keep. It is admitted if it fits into all of them, and is then recorded in all;
-// otherwise it is recorded in none. A request by a policy has a key and the name of the policy. A request with
-// a limit of its own has a key, a capacity and a window.
+// otherwise it is recorded in none. A request by a policy has a key and the name of the policy. A request
+// with a limit of its own has a key, a capacity and a window.
 package engine
 
 import (

@@ -467,8 +467,8 @@ func TestScaled(t *testing.T) {
 	}
 }
 
-// TestLimitsAreBounded: requests that bring along ever new limits are refused at some point, until others have
-// not been used for so long that they count nothing.
+// TestLimitsAreBounded: requests that bring along ever new limits are refused at some point, until others
+// have not been used for so long that they count nothing.
 func TestLimitsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := start(t, config1, Options{})

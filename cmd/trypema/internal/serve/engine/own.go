@@ -244,8 +244,8 @@ type reservation struct {
 }
 
 // Reserve is Allow for a call whose cost is an estimate. If it is admitted, Commit with the name that is
-// returned puts the true cost in the place of the estimate. Otherwise the estimate is given back after expiry,
-// which is DefaultExpiry if it is 0.
+// returned puts the true cost in the place of the estimate. Otherwise the estimate is given back after
+// expiry, which is DefaultExpiry if it is 0.
 func (e *Engine) Reserve(
 	ctx context.Context, t *Target, estimate uint64, expiry time.Duration,
 ) (name string, d trypema.Decision, err error) {

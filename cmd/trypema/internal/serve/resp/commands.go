@@ -211,8 +211,8 @@ func (c *conn) cost(i int, otherwise uint64) (uint64, bool) {
 	return c.uint(i, "cost")
 }
 
-// decision answers with allowed, limit, remaining and, in milliseconds, retry after: 0 if the call was allowed,
-// -1 if it never can be.
+// decision answers with allowed, limit, remaining and, in milliseconds, retry after: 0 if the call was
+// allowed, -1 if it never can be.
 func (c *conn) decision(d *trypema.Decision, more int) {
 	c.array(4 + more)
 	if d.Allowed {
@@ -283,8 +283,8 @@ func (c *conn) usage() {
 	c.integer(int64(limits[0].Capacity - min(limits[0].Capacity, used[0].Total)))
 }
 
-// reserve is TRYPEMA.RESERVE key limit window estimate [expiry]. It answers as TRYPEMA.ALLOW does, and with the
-// name of the reservation, or null.
+// reserve is TRYPEMA.RESERVE key limit window estimate [expiry]. It answers as TRYPEMA.ALLOW does, and with
+// the name of the reservation, or null.
 func (c *conn) reserve() {
 	t, ok := c.target()
 	if !ok {

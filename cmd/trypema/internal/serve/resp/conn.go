@@ -48,8 +48,8 @@ type conn struct {
 	name            string
 }
 
-// Read implements io.Reader for in. A client may take Options.Idle to begin a command, and Options.Patience to
-// end it.
+// Read implements io.Reader for in. A client may take Options.Idle to begin a command, and Options.Patience
+// to end it.
 func (c *conn) Read(p []byte) (int, error) {
 	var deadline time.Time
 	switch {

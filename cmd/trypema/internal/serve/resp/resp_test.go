@@ -145,8 +145,8 @@ func (c *client) receive() string {
 	return line
 }
 
-// TestThrottle: the answers of CL.THROTTLE. With a burst of 0 they are those of redis-cell at every instant; with
-// one, what expires does so as it came.
+// TestThrottle: the answers of CL.THROTTLE. With a burst of 0 they are those of redis-cell at every instant;
+// with one, what expires does so as it came.
 func TestThrottle(t *testing.T) {
 	type step struct {
 		after   time.Duration

@@ -270,8 +270,8 @@ func FuzzAllow(f *testing.F) {
 	})
 }
 
-// FuzzForwarded: whatever a client claims, it is admitted at most as often as its policy says, since the proxy
-// adds where it is.
+// FuzzForwarded: whatever a client claims, it is admitted at most as often as its policy says, since the
+// proxy adds where it is.
 func FuzzForwarded(f *testing.F) {
 	f.Add("203.0.113.7")
 	f.Add(`for="[2001:db8::1]", 127.0.0.1, ::1, unknown`)
@@ -299,8 +299,8 @@ func FuzzForwarded(f *testing.F) {
 	})
 }
 
-// TestOpenAPI: each operation of the document is served, its examples are admitted, and what is answered is as
-// its schema says; a field that it does not name is refused.
+// TestOpenAPI: each operation of the document is served, its examples are admitted, and what is answered is
+// as its schema says; a field that it does not name is refused.
 func TestOpenAPI(t *testing.T) {
 	var doc map[string]any
 	if err := yaml.Unmarshal(OpenAPI, &doc); err != nil {

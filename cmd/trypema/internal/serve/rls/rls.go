@@ -345,8 +345,8 @@ func merge(to, from map[string]any) {
 	}
 }
 
-// ServeHTTP answers POST /json: the JSON of a RateLimitRequest with that of a RateLimitResponse. The status is
-// 200, or 429 for one that is over; 400 for a request that is wrong; 503 for one that could not be judged.
+// ServeHTTP answers POST /json: the JSON of a RateLimitRequest with that of a RateLimitResponse. The status
+// is 200, or 429 for one that is over; 400 for a request that is wrong; 503 for one that could not be judged.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
 	if err != nil {
@@ -396,8 +396,8 @@ type Server struct {
 
 // ServerOptions configure a Server.
 type ServerOptions struct {
-	// MaxAge is how long a connection lives, so that clients spread over new servers, and MaxAgeGrace how long
-	// its calls may then take. Defaults 24h and 1h.
+	// MaxAge is how long a connection lives, so that clients spread over new servers, and MaxAgeGrace how
+	// long its calls may then take. Defaults 24h and 1h.
 	MaxAge, MaxAgeGrace time.Duration
 	// Options are more of grpc.
 	Options []grpc.ServerOption

@@ -328,8 +328,8 @@ func (bare) ShouldRateLimit(context.Context, *pb.RateLimitRequest) (*pb.RateLimi
 	return &pb.RateLimitResponse{OverallCode: pb.RateLimitResponse_OK}, nil
 }
 
-// BenchmarkShouldRateLimit: one descriptor takes at most 1 µs and 4 allocations more than a server that answers
-// without looking.
+// BenchmarkShouldRateLimit: one descriptor takes at most 1 µs and 4 allocations more than a server that
+// answers without looking.
 func BenchmarkShouldRateLimit(b *testing.B) {
 	servers := []struct {
 		name   string

@@ -187,7 +187,8 @@ descriptors:
 	}
 }
 
-// TestFindMatchesModel: the index of patterns answers as a scan of all patterns in the order of the file does.
+// TestFindMatchesModel: the index of patterns answers as a scan of all patterns in the order of the file
+// does.
 func TestFindMatchesModel(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	word := func(letters string, most int) string {
@@ -322,8 +323,8 @@ func TestDomainsOfSeveralFiles(t *testing.T) {
 	}
 }
 
-// TestAliases: anchors, aliases and merges are followed, as other parsers of YAML do; a file that grows without
-// end by them is refused.
+// TestAliases: anchors, aliases and merges are followed, as other parsers of YAML do; a file that grows
+// without end by them is refused.
 func TestAliases(t *testing.T) {
 	set := compile(t, `
 domain: d
