@@ -40,12 +40,15 @@ func TestRedisClients(t *testing.T) {
 		{"redis-cli", func(t *testing.T, address, command string) string {
 			path := program(t, "redis-cli")
 			host, port, _ := net.SplitHostPort(address)
-			out, err := exec.CommandContext(t.Context(), path, append([]string{"--no-auth-warning", "-a", "secret", "-h", host, "-p", port, "-3"}, strings.Fields(command)...)...).CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), path, append([]string{"--no-auth-warning", "-a", "secret", "-h", host, "-p", port, "-3"}, strings.Fields(command)...)...).
+				CombinedOutput()
 			check(t, err)
 			return strings.Join(strings.Fields(string(out)), " ")
 		}},
 		{"go-redis", func(t *testing.T, address, command string) string {
-			c := redis.NewClient(&redis.Options{Addr: address, Password: "secret", ClientName: "test", Protocol: 3})
+			c := redis.NewClient(
+				&redis.Options{Addr: address, Password: "secret", ClientName: "test", Protocol: 3},
+			)
 			defer c.Close()
 			args := make([]any, 0, 6)
 			for _, arg := range strings.Fields(command) {
@@ -150,15 +153,36 @@ func TestFleet(t *testing.T) {
 			store := redisserver.Start(t)
 			config := file(t, "config.yaml", "")
 			write := func(i int) {
-				text := fmt.Sprintf("domain: d\ndescriptors:\n  - {key: k, rate_limit: {unit: day, requests_per_unit: %d}}\n# version %d\n", capacity, i)
+				text := fmt.Sprintf(
+					"domain: d\ndescriptors:\n  - {key: k, rate_limit: {unit: day, requests_per_unit: %d}}\n# version %d\n",
+					capacity,
+					i,
+				)
 				check(t, os.WriteFile(config+".new", []byte(text), 0o600))
 				check(t, os.Rename(config+".new", config))
 			}
 			write(0)
 			var servers []*server
 			for range 4 {
-				servers = append(servers, serve(t, "--config", config, "--watch", "50ms", "--redis", "redis://"+store.Addr(), "--redis-timeout", "10s",
-					"--on-failure", "closed", "--drain", "500ms", tt.flag))
+				servers = append(
+					servers,
+					serve(
+						t,
+						"--config",
+						config,
+						"--watch",
+						"50ms",
+						"--redis",
+						"redis://"+store.Addr(),
+						"--redis-timeout",
+						"10s",
+						"--on-failure",
+						"closed",
+						"--drain",
+						"500ms",
+						tt.flag,
+					),
+				)
 			}
 			var admitted, lost atomic.Int64
 			ctx, cancel := context.WithCancel(t.Context())
@@ -170,15 +194,21 @@ func TestFleet(t *testing.T) {
 					defer client.CloseIdleConnections()
 					at := worker % 4
 					for ctx.Err() == nil {
-						r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+servers[at].http+"/json",
-							strings.NewReader(`{"domain":"d","descriptors":[{"entries":[{"key":"k","value":"v"}]}]}`))
+						r, err := http.NewRequestWithContext(
+							ctx,
+							http.MethodPost,
+							"http://"+servers[at].http+"/json",
+							strings.NewReader(
+								`{"domain":"d","descriptors":[{"entries":[{"key":"k","value":"v"}]}]}`,
+							),
+						)
 						if err != nil {
 							t.Error(err)
 							return
 						}
 						w, err := client.Do(r)
 						switch {
-						case errors.Is(err, syscall.ECONNREFUSED): // as a balancer that finds nobody there
+						case errors.Is(err, syscall.ECONNREFUSED): // as a balancer that finds no server there
 							at = (at + 1) % 4
 						case err != nil && ctx.Err() == nil && at == 3:
 							at = 0 // the one that was killed

@@ -136,7 +136,8 @@ func TestKubernetes(t *testing.T) {
 			if out, err := exec.CommandContext(t.Context(), helm, append([]string{"lint", "--strict", chart}, args...)...).CombinedOutput(); err != nil {
 				t.Fatalf("helm lint %s: %v: %s", args, err, out)
 			}
-			out, err := exec.CommandContext(t.Context(), helm, append([]string{"template", "limits", chart}, args...)...).Output()
+			out, err := exec.CommandContext(t.Context(), helm, append([]string{"template", "limits", chart}, args...)...).
+				Output()
 			check(t, err)
 			manifests(t, out)
 		}
@@ -233,7 +234,8 @@ func manifests(t *testing.T, data []byte) {
 	if drain != "15s" || *pod.Spec.TerminationGracePeriodSeconds < 15+10 {
 		t.Errorf("it drains for %s, and is killed after %d s", drain, *pod.Spec.TerminationGracePeriodSeconds)
 	}
-	if !*pod.Spec.SecurityContext.RunAsNonRoot || !*c.SecurityContext.ReadOnlyRootFilesystem || *c.SecurityContext.AllowPrivilegeEscalation {
+	if !*pod.Spec.SecurityContext.RunAsNonRoot || !*c.SecurityContext.ReadOnlyRootFilesystem ||
+		*c.SecurityContext.AllowPrivilegeEscalation {
 		t.Error("the container may more than it must")
 	}
 }

@@ -18,7 +18,11 @@ func TestServeDocument(t *testing.T) {
 		t.Fatalf("%d blocks of YAML, want 2", len(blocks))
 	}
 	for _, b := range blocks {
-		accepted(t, "document.yaml", regexp.MustCompile(`(?m)^`+regexp.MustCompile(`^ *`).FindString(b[1])).ReplaceAllString(b[1], ""))
+		accepted(
+			t,
+			"document.yaml",
+			regexp.MustCompile(`(?m)^`+regexp.MustCompile(`^ *`).FindString(b[1])).ReplaceAllString(b[1], ""),
+		)
 	}
 	s := serve(t)
 	printed := regexp.MustCompile("(?s)```text\n(.*?)```").FindStringSubmatch(string(data))[1]

@@ -44,7 +44,8 @@ func trypema(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "trypema")
-		out, err := exec.CommandContext(context.Background(), "go", "build", "-o", built.path, "github.com/trypema/trypema/cmd/trypema").CombinedOutput()
+		out, err := exec.CommandContext(context.Background(), "go", "build", "-o", built.path, "github.com/trypema/trypema/cmd/trypema").
+			CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("go build: %w: %s", err, out)
 		}
@@ -134,7 +135,16 @@ var line = regexp.MustCompile(`^  (grpc|http|resp|admin) +(\S+)`)
 // serve starts trypema serve on free ports. It returns when it listens.
 func serve(t testing.TB, args ...string) *server {
 	t.Helper()
-	all := append([]string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--http=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin=127.0.0.1:0"}, args...)
+	all := append(
+		[]string{
+			"serve",
+			"--drain=0s",
+			"--grpc=127.0.0.1:0",
+			"--http=127.0.0.1:0",
+			"--resp=127.0.0.1:0",
+			"--admin=127.0.0.1:0",
+		},
+		args...)
 	c := exec.CommandContext(context.Background(), trypema(t), all...)
 	read, write, err := os.Pipe()
 	check(t, err)
@@ -218,7 +228,11 @@ func pip(t testing.TB, name, pkg string) string {
 func pythonWith(t testing.TB, module string) string {
 	t.Helper()
 	path := filepath.Join(environment(t), "bin", "python")
-	install(t, module, func() bool { return exec.CommandContext(t.Context(), path, "-c", "import "+module).Run() == nil })
+	install(
+		t,
+		module,
+		func() bool { return exec.CommandContext(t.Context(), path, "-c", "import "+module).Run() == nil },
+	)
 	return path
 }
 
@@ -230,7 +244,7 @@ func file(t testing.TB, name, text string) string {
 	return path
 }
 
-// free returns an address on which nobody listens.
+// free returns an address that is not in use.
 func free(t testing.TB) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

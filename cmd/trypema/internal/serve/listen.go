@@ -101,7 +101,14 @@ func (t *TLS) isOn() bool { return t.Cert != "" || t.Key != "" || t.ClientCA != 
 
 func (t *TLS) check(name string) error {
 	if t.isOn() && (t.Cert == "" || t.Key == "") {
-		return fmt.Errorf("--%s-cert is %q and --%s-key is %q; both must be files if one is, or --%s-client-ca", name, t.Cert, name, t.Key, name)
+		return fmt.Errorf(
+			"--%s-cert is %q and --%s-key is %q; both must be files if one is, or --%s-client-ca",
+			name,
+			t.Cert,
+			name,
+			t.Key,
+			name,
+		)
 	}
 	return nil
 }
@@ -137,14 +144,19 @@ func (c *certificate) reload() (changed bool, err error) {
 			return false, err
 		}
 	}
-	if c.config.Load() != nil && bytes.Equal(files[0], c.seen[0]) && bytes.Equal(files[1], c.seen[1]) && bytes.Equal(files[2], c.seen[2]) {
+	if c.config.Load() != nil && bytes.Equal(files[0], c.seen[0]) && bytes.Equal(files[1], c.seen[1]) &&
+		bytes.Equal(files[2], c.seen[2]) {
 		return false, nil
 	}
 	pair, err := tls.X509KeyPair(files[0], files[1])
 	if err != nil {
 		return false, fmt.Errorf("%s and %s: %w", c.Cert, c.Key, err)
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: c.protocols}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair},
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   c.protocols,
+	}
 	if c.ClientCA != "" {
 		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		if !config.ClientCAs.AppendCertsFromPEM(files[2]) {

@@ -34,9 +34,29 @@ func newMetrics() *metrics {
 			Help: "Number of requests, by protocol, method and outcome.",
 		}, []string{"protocol", "method", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "trypema_serve_request_duration_seconds",
-			Help:    "Duration of requests to the rate limit service inside this server.",
-			Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, .1, .25, .5, 1},
+			Name: "trypema_serve_request_duration_seconds",
+			Help: "Duration of requests to the rate limit service inside this server.",
+			Buckets: []float64{
+				1e-6,
+				2.5e-6,
+				5e-6,
+				1e-5,
+				2.5e-5,
+				5e-5,
+				1e-4,
+				2.5e-4,
+				5e-4,
+				1e-3,
+				2.5e-3,
+				5e-3,
+				1e-2,
+				2.5e-2,
+				5e-2,
+				.1,
+				.25,
+				.5,
+				1,
+			},
 		}, []string{"method"}),
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trypema_serve_config_loads_total",
@@ -65,7 +85,9 @@ func newMetrics() *metrics {
 
 // gauge registers a gauge that is read when it is wanted.
 func (m *metrics) gauge(name, help string, labels prometheus.Labels, read func() float64) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read),
+	)
 }
 
 func (m *metrics) configured(err error) {
@@ -134,7 +156,12 @@ type envoyMetrics struct {
 
 func (m *metrics) addEnvoy(e *engine.Engine) {
 	hits := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("ratelimit_service_rate_limit_"+name, help, []string{"domain", "key1", "key2"}, nil)
+		return prometheus.NewDesc(
+			"ratelimit_service_rate_limit_"+name,
+			help,
+			[]string{"domain", "key1", "key2"},
+			nil,
+		)
 	}
 	v := &envoyMetrics{
 		engine: e,

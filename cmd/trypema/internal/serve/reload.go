@@ -123,7 +123,11 @@ func (l *loader) look() {
 }
 
 func same(a, b []rules.File) bool {
-	return slices.EqualFunc(a, b, func(a, b rules.File) bool { return a.Name == b.Name && string(a.Data) == string(b.Data) })
+	return slices.EqualFunc(
+		a,
+		b,
+		func(a, b rules.File) bool { return a.Name == b.Name && string(a.Data) == string(b.Data) },
+	)
 }
 
 // tell notes what became of a configuration.
@@ -139,7 +143,15 @@ func (l *loader) tell(err error) {
 	}
 	if err == nil {
 		set := l.engine.Set()
-		l.logger.Info("configuration in use", "files", len(set.Files), "rules", len(set.Rules()), "policies", len(set.Policies))
+		l.logger.Info(
+			"configuration in use",
+			"files",
+			len(set.Files),
+			"rules",
+			len(set.Rules()),
+			"policies",
+			len(set.Policies),
+		)
 		return
 	}
 	for _, one := range each(err) {

@@ -73,7 +73,16 @@ type process struct {
 }
 
 // ports of the test instead of the defaults.
-var anyPorts = []string{"--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--admin", "127.0.0.1:0"}
+var anyPorts = []string{
+	"--grpc",
+	"127.0.0.1:0",
+	"--http",
+	"127.0.0.1:0",
+	"--resp",
+	"127.0.0.1:0",
+	"--admin",
+	"127.0.0.1:0",
+}
 
 // start starts trypema serve, and ends it with the test.
 func start(t testing.TB, args ...string) *process {
@@ -158,7 +167,12 @@ func (p *process) grpc(creds credentials.TransportCredentials) *grpc.ClientConn 
 func question(t testing.TB, domain, key, value string) *pb.RateLimitRequest {
 	t.Helper()
 	r := new(pb.RateLimitRequest)
-	text := fmt.Sprintf(`{"domain":%q,"descriptors":[{"entries":[{"key":%q,"value":%q}]}]}`, domain, key, value)
+	text := fmt.Sprintf(
+		`{"domain":%q,"descriptors":[{"entries":[{"key":%q,"value":%q}]}]}`,
+		domain,
+		key,
+		value,
+	)
 	if err := protojson.Unmarshal([]byte(text), r); err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +245,8 @@ func TestExample(t *testing.T) {
 		"/metrics":  `trypema_serve_requests_total{method="auth",outcome="denied",protocol="http"} 2`,
 		"/limited":  `"key":"127.0.0.1","denied":2`,
 	} {
-		if code, body := p.get("admin", path); code != 200 || !strings.Contains(strings.ReplaceAll(body, `": `, `":`), want) {
+		if code, body := p.get("admin", path); code != 200 ||
+			!strings.Contains(strings.ReplaceAll(body, `": `, `":`), want) {
 			t.Errorf("%s: %d %s, want %s", path, code, body, want)
 		}
 	}
@@ -267,11 +282,27 @@ func TestWrongFlags(t *testing.T) {
 		want string
 	}{
 		{"--hybrid", 2, "--hybrid is true; it must be left out unless --redis is given"},
-		{"--redis http://u:secret@h", 2, "--redis is wrong; it must be a URL such as redis://user:password@host:6379/0"},
-		{"--redis redis://h --on-failure maybe", 2, `--on-failure is "maybe"; it must be one of local, open, closed, error`},
+		{
+			"--redis http://u:secret@h",
+			2,
+			"--redis is wrong; it must be a URL such as redis://user:password@host:6379/0",
+		},
+		{
+			"--redis redis://h --on-failure maybe",
+			2,
+			`--on-failure is "maybe"; it must be one of local, open, closed, error`,
+		},
 		{"--redis redis://h --redis-timeout 0s", 2, "--redis-timeout is 0s; it must be at least 1ms"},
-		{"--redis redis://h --redis-ca x", 2, "--redis-ca is x; it must be left out unless --redis begins with rediss://"},
-		{"--trusted-proxies 10.0.0.0", 2, `--trusted-proxies is "10.0.0.0"; it must be networks such as 10.0.0.0/8`},
+		{
+			"--redis redis://h --redis-ca x",
+			2,
+			"--redis-ca is x; it must be left out unless --redis begins with rediss://",
+		},
+		{
+			"--trusted-proxies 10.0.0.0",
+			2,
+			`--trusted-proxies is "10.0.0.0"; it must be networks such as 10.0.0.0/8`,
+		},
 		{"--trusted-proxies 0.0.0.0/0", 2, "with --trusted-proxies that are not all there is"},
 		{"--auth-key cookie", 2, `--auth-key is "cookie"; it must be address, authorization or header:NAME`},
 		{"--ipv6-bits 200", 2, "--ipv6-bits from 1 to 128"},
@@ -293,7 +324,12 @@ func TestWrongFlags(t *testing.T) {
 		t.Run(tt.args, func(t *testing.T) {
 			var out, errs bytes.Buffer
 			run := cli.Program{Name: "trypema", Commands: new(program)}
-			code := run.Run(t.Context(), slices.Concat([]string{"serve"}, anyPorts, strings.Fields(tt.args)), &out, &errs)
+			code := run.Run(
+				t.Context(),
+				slices.Concat([]string{"serve"}, anyPorts, strings.Fields(tt.args)),
+				&out,
+				&errs,
+			)
 			if code != tt.code || !strings.Contains(errs.String(), tt.want) {
 				t.Errorf("exit status %d, %s, want %d, %s", code, errs.String(), tt.code, tt.want)
 			}
@@ -325,7 +361,12 @@ func TestEnvironment(t *testing.T) {
 		cancel()
 	}}}
 	run = cli.Program{Name: "trypema", Commands: commands}
-	code := run.Run(ctx, []string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin="}, io.Discard, &errs)
+	code := run.Run(
+		ctx,
+		[]string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin="},
+		io.Discard,
+		&errs,
+	)
 	if code != 0 {
 		t.Errorf("exit status %d: %s", code, errs.String())
 	}
@@ -334,7 +375,11 @@ func TestEnvironment(t *testing.T) {
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
-	write(t, good, "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n")
+	write(
+		t,
+		good,
+		"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n",
+	)
 	write(t, bad, "domain: e\ndescriptors:\n  - {key: a, rate_limit: {unit: minut}}\n  - {value: b}\n")
 	tests := []struct {
 		args     []string
@@ -342,8 +387,13 @@ func TestCheck(t *testing.T) {
 		out, err string
 	}{
 		{[]string{good}, 0, "d.a: 1 per minute\n1 files, 1 rules, 0 policies: no errors\n", ""},
-		{[]string{bad}, 1, "", "trypema: " + bad + ":3:33: e.a: rate_limit: unit is \"minut\"; it must be second, minute, hour, day, week, month or year\n" +
-			"trypema: " + bad + ":4:5: descriptor 2 of e: key is missing or empty\n"},
+		{
+			[]string{bad},
+			1,
+			"",
+			"trypema: " + bad + ":3:33: e.a: rate_limit: unit is \"minut\"; it must be second, minute, hour, day, week, month or year\n" +
+				"trypema: " + bad + ":4:5: descriptor 2 of e: key is missing or empty\n",
+		},
 		{[]string{dir}, 1, "", "trypema: " + bad + ":3:33: "},
 	}
 	for _, tt := range tests {
@@ -364,7 +414,10 @@ func write(t testing.TB, name, text string) {
 }
 
 func limitTo(n int) string {
-	return fmt.Sprintf("domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: hour, requests_per_unit: %d}}\n", n)
+	return fmt.Sprintf(
+		"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: hour, requests_per_unit: %d}}\n",
+		n,
+	)
 }
 
 // TestReload: a change of the files is put in place, however it comes about; one that is wrong is told, and
@@ -394,7 +447,8 @@ func TestReload(t *testing.T) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("a limit of %d", n), func() bool {
 			_, body := p.get("admin", "/rlconfig")
-			return strings.Contains(body, fmt.Sprintf("d.a: %d per hour\n", n)) && !strings.Contains(body, "refused")
+			return strings.Contains(body, fmt.Sprintf("d.a: %d per hour\n", n)) &&
+				!strings.Contains(body, "refused")
 		})
 	}
 	uses(1)
@@ -413,7 +467,10 @@ func TestReload(t *testing.T) {
 	write(t, file, "domain: d\ndescriptors: {}\n")
 	eventually(t, "a complaint", func() bool {
 		_, body := p.get("admin", "/rlconfig")
-		return strings.Contains(body, "# refused: "+file+":2:14: descriptors of d is a mapping; it must be a list\n") &&
+		return strings.Contains(
+			body,
+			"# refused: "+file+":2:14: descriptors of d is a mapping; it must be a list\n",
+		) &&
 			strings.Contains(body, "d.a: 4 per hour\n")
 	})
 	for _, want := range []string{`trypema_serve_config_loads_total{result="error"} 1`, `trypema_serve_config_loads_total{result="success"} 4`, "ratelimit_service_config_load_error 1", "ratelimit_service_config_load_success 4"} {
@@ -424,7 +481,8 @@ func TestReload(t *testing.T) {
 	if code, body := p.get("admin", "/readyz"); code != 200 {
 		t.Errorf("with the old configuration it is not ready: %s", body)
 	}
-	if !strings.Contains(p.err.String(), "level=ERROR") || !strings.Contains(p.err.String(), "config.yaml:2:14") {
+	if !strings.Contains(p.err.String(), "level=ERROR") ||
+		!strings.Contains(p.err.String(), "config.yaml:2:14") {
 		t.Errorf("the log does not say what is wrong: %s", p.err.String())
 	}
 	if err := os.Remove(file); err != nil {
@@ -489,7 +547,8 @@ func TestDrain(t *testing.T) {
 	if code, _ := p.get("admin", "/healthz"); code != 200 {
 		t.Errorf("/healthz: %d", code)
 	}
-	got, err := pb.NewRateLimitServiceClient(c).ShouldRateLimit(t.Context(), question(t, "example", "path", "/login"))
+	got, err := pb.NewRateLimitServiceClient(c).
+		ShouldRateLimit(t.Context(), question(t, "example", "path", "/login"))
 	if err != nil || got.OverallCode != pb.RateLimitResponse_OK {
 		t.Errorf("a request while it drains: %v, %v", got, err)
 	}
@@ -516,8 +575,12 @@ func newAuthority(t testing.TB) *authority {
 	a := &authority{t: t, file: filepath.Join(t.TempDir(), "ca.pem"), pool: x509.NewCertPool(), next: 1}
 	a.key = newKey(t)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(
+			1,
+		), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().
+			Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
 	if err != nil {
@@ -546,7 +609,9 @@ func (a *authority) sign(name, certFile, keyFile string) {
 	a.next++
 	key := newKey(a.t)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(a.next), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(
+			a.next,
+		), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -575,7 +640,17 @@ func TestTLS(t *testing.T) {
 	for _, l := range []string{"grpc", "http", "resp", "admin"} {
 		args = append(args, "--"+l+"-cert", file("cert"), "--"+l+"-key", file("key"))
 	}
-	args = append(args, "--http-client-ca", ca.file, "--grpc-client-ca", ca.file, "--resp-client-ca", ca.file, "--watch", "5ms")
+	args = append(
+		args,
+		"--http-client-ca",
+		ca.file,
+		"--grpc-client-ca",
+		ca.file,
+		"--resp-client-ca",
+		ca.file,
+		"--watch",
+		"5ms",
+	)
 	p := start(t, args...)
 	config := func(cert string) *tls.Config {
 		c := &tls.Config{RootCAs: ca.pool}
@@ -589,7 +664,9 @@ func TestTLS(t *testing.T) {
 		return c
 	}
 	client := func(cert string) *http.Client {
-		return &http.Client{Transport: &http.Transport{TLSClientConfig: config(cert), ForceAttemptHTTP2: true}}
+		return &http.Client{
+			Transport: &http.Transport{TLSClientConfig: config(cert), ForceAttemptHTTP2: true},
+		}
 	}
 	for cert, want := range map[string]int{"client": 200, "": 0, "other": 0} {
 		if code, body := fetch(t, client(cert), "https://"+p.address("http")+"/auth/example", ""); code != want {
@@ -600,7 +677,10 @@ func TestTLS(t *testing.T) {
 		if (err == nil) != (want == 200) {
 			t.Errorf("gRPC with the certificate %q: %v", cert, err)
 		}
-		c := tls.Client(dial(t, "tcp", p.address("resp")), func() *tls.Config { c := config(cert); c.ServerName = "127.0.0.1"; return c }())
+		c := tls.Client(
+			dial(t, "tcp", p.address("resp")),
+			func() *tls.Config { c := config(cert); c.ServerName = "127.0.0.1"; return c }(),
+		)
 		if got := say(t, c, "PING"); (got == "+PONG") != (want == 200) {
 			t.Errorf("RESP with the certificate %q: %s", cert, got)
 		}
@@ -619,7 +699,11 @@ func TestTLS(t *testing.T) {
 	ca.sign("second", file("cert"), file("key"))
 	eventually(t, "the second certificate", func() bool { return name() == "second" })
 	write(t, file("key"), "no key")
-	eventually(t, "a complaint", func() bool { return strings.Contains(p.err.String(), "the certificate stays as it was") })
+	eventually(
+		t,
+		"a complaint",
+		func() bool { return strings.Contains(p.err.String(), "the certificate stays as it was") },
+	)
 	if got := name(); got != "second" {
 		t.Errorf("with a wrong key: %s", got)
 	}
@@ -641,9 +725,11 @@ func TestSockets(t *testing.T) {
 	if got := say(t, dial(t, "unix", resp), "PING"); got != "+PONG" {
 		t.Errorf("RESP: %s", got)
 	}
-	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", web)
-	}}}
+	c := &http.Client{
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", web)
+		}},
+	}
 	if code, body := fetch(t, c, "http://x/auth/example", ""); code != 200 {
 		t.Errorf("HTTP: %d %s", code, body)
 	}
@@ -654,7 +740,12 @@ func TestSockets(t *testing.T) {
 		t.Errorf("a socket in use: %d %s", code, errs.String())
 	}
 	write(t, filepath.Join(dir, "file"), "precious")
-	run.Run(t.Context(), slices.Concat([]string{"serve"}, anyPorts, []string{"--resp", "unix:" + filepath.Join(dir, "file")}), io.Discard, &errs)
+	run.Run(
+		t.Context(),
+		slices.Concat([]string{"serve"}, anyPorts, []string{"--resp", "unix:" + filepath.Join(dir, "file")}),
+		io.Discard,
+		&errs,
+	)
 	if data, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(data) != "precious" {
 		t.Errorf("a file that is no socket: %q, %v", data, err)
 	}
@@ -759,10 +850,20 @@ func TestRedis(t *testing.T) {
 			server := startRedis(t)
 			file := filepath.Join(t.TempDir(), "config.yaml")
 			write(t, file, limitTo(50))
-			args := []string{"--config", file, "--redis", "redis://" + server.Addr(), "--redis-timeout", "5s", hybrid}
+			args := []string{
+				"--config",
+				file,
+				"--redis",
+				"redis://" + server.Addr(),
+				"--redis-timeout",
+				"5s",
+				hybrid,
+			}
 			a, b := start(t, args...), start(t, args...)
 			clients := []pb.RateLimitServiceClient{
-				pb.NewRateLimitServiceClient(a.grpc(insecure.NewCredentials())), pb.NewRateLimitServiceClient(b.grpc(insecure.NewCredentials())),
+				pb.NewRateLimitServiceClient(
+					a.grpc(insecure.NewCredentials()),
+				), pb.NewRateLimitServiceClient(b.grpc(insecure.NewCredentials())),
 			}
 			admitted := 0
 			for i := range 120 {
@@ -795,7 +896,17 @@ func TestRedisIsGone(t *testing.T) {
 	}{{"local", 200, "OK"}, {"open", 200, "OK"}, {"closed", 503, "OVER_LIMIT"}, {"error", 503, "error"}}
 	for _, tt := range tests {
 		t.Run(tt.policy, func(t *testing.T) {
-			p := start(t, "--config", file, "--redis", "redis://u:secret@127.0.0.1:1", "--redis-timeout", "50ms", "--on-failure", tt.policy)
+			p := start(
+				t,
+				"--config",
+				file,
+				"--redis",
+				"redis://u:secret@127.0.0.1:1",
+				"--redis-timeout",
+				"50ms",
+				"--on-failure",
+				tt.policy,
+			)
 			client := pb.NewRateLimitServiceClient(p.grpc(insecure.NewCredentials()))
 			got, err := client.ShouldRateLimit(t.Context(), question(t, "d", "a", "x"))
 			is := got.GetOverallCode().String()
@@ -808,7 +919,11 @@ func TestRedisIsGone(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "127.0.0.1:1") {
 				t.Errorf("a client is told the address of Redis: %v", err)
 			}
-			eventually(t, "readiness", func() bool { code, _ := p.get("admin", "/readyz"); return code == tt.ready })
+			eventually(
+				t,
+				"readiness",
+				func() bool { code, _ := p.get("admin", "/readyz"); return code == tt.ready },
+			)
 			if all := p.out.String() + p.err.String(); strings.Contains(all, "secret") {
 				t.Errorf("the password is shown: %s", all)
 			}

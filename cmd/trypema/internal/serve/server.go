@@ -69,20 +69,33 @@ func (s *service) address() string {
 }
 
 // newServer reads the configuration and opens the listeners.
-func (c *Command) newServer(ctx context.Context, logger *slog.Logger, tokens []string) (_ *server, err error) {
-	s := &server{command: c, logger: logger, metrics: newMetrics(), gate: &gate{most: int64(c.MaxConns)}, tokens: tokens}
+func (c *Command) newServer(
+	ctx context.Context,
+	logger *slog.Logger,
+	tokens []string,
+) (_ *server, err error) {
+	s := &server{
+		command: c,
+		logger:  logger,
+		metrics: newMetrics(),
+		gate:    &gate{most: int64(c.MaxConns)},
+		tokens:  tokens,
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	s.store, err = c.open(trypema.Options{Window: time.Minute, Observer: s.metrics.limits, Name: "serve"}, func(h redislimit.Health) {
-		if h.Available {
-			logger.Info("Redis is available")
-			return
-		}
-		logger.Error("Redis is unavailable", "err", h.Err, "decides", c.OnFailure)
-	})
+	s.store, err = c.open(
+		trypema.Options{Window: time.Minute, Observer: s.metrics.limits, Name: "serve"},
+		func(h redislimit.Health) {
+			if h.Available {
+				logger.Info("Redis is available")
+				return
+			}
+			logger.Error("Redis is unavailable", "err", h.Err, "decides", c.OnFailure)
+		},
+	)
 	if err != nil {
 		s.store = nil
 		return nil, err
@@ -94,12 +107,18 @@ func (c *Command) newServer(ctx context.Context, logger *slog.Logger, tokens []s
 	if c.EnvoyMetrics {
 		s.metrics.addEnvoy(s.engine)
 	}
-	s.loader = &loader{engine: s.engine, paths: c.Config, merge: c.MergeDomains, logger: logger, loaded: func(err error) {
-		s.metrics.configured(err)
-		if s.metrics.envoy != nil {
-			s.metrics.envoy.configured(err)
-		}
-	}}
+	s.loader = &loader{
+		engine: s.engine,
+		paths:  c.Config,
+		merge:  c.MergeDomains,
+		logger: logger,
+		loaded: func(err error) {
+			s.metrics.configured(err)
+			if s.metrics.envoy != nil {
+				s.metrics.envoy.configured(err)
+			}
+		},
+	}
 	if c.XDS == "" {
 		if err := s.loader.load(); err != nil {
 			return nil, err
@@ -112,8 +131,12 @@ func (c *Command) newServer(ctx context.Context, logger *slog.Logger, tokens []s
 		Name: "trypema_serve_connections_refused_total", Help: "Number of connections that were closed because there were too many.",
 	}, func() float64 { return float64(s.gate.refused.Load()) }))
 	for _, one := range s.services {
-		s.metrics.gauge("trypema_serve_connections", "Open connections.", prometheus.Labels{"listener": one.name},
-			func() float64 { return float64(one.listener.open.Load()) })
+		s.metrics.gauge(
+			"trypema_serve_connections",
+			"Open connections.",
+			prometheus.Labels{"listener": one.name},
+			func() float64 { return float64(one.listener.open.Load()) },
+		)
 	}
 	return s, nil
 }
@@ -156,7 +179,13 @@ func (s *server) open(ctx context.Context) error {
 			return err
 		}
 		if !isLocal(l.Addr()) && one.name != "admin" && len(s.tokens) == 0 && !one.tls.isOn() {
-			s.logger.Warn("a listener that is not on loopback has neither TLS nor a token", "listener", one.name, "address", to.address())
+			s.logger.Warn(
+				"a listener that is not on loopback has neither TLS nor a token",
+				"listener",
+				one.name,
+				"address",
+				to.address(),
+			)
 		}
 	}
 	return nil
@@ -171,7 +200,11 @@ func (s *server) openRESP(to *service, cert *certificate) error {
 	counters := make(map[string][2]prometheus.Counter)
 	for _, name := range append(resp.Commands(), "unknown") {
 		counters[name] = [2]prometheus.Counter{
-			s.metrics.requests.WithLabelValues("resp", name, "answered"), s.metrics.requests.WithLabelValues("resp", name, "wrong"),
+			s.metrics.requests.WithLabelValues(
+				"resp",
+				name,
+				"answered",
+			), s.metrics.requests.WithLabelValues("resp", name, "wrong"),
 		}
 	}
 	server := resp.New(resp.Options{
@@ -473,7 +506,11 @@ func (s *server) greet(out screen.Streams) {
 	at := make(map[string]*service)
 	var b strings.Builder
 	if len(c.Config) == 0 && c.XDS == "" {
-		fmt.Fprintf(&b, "trypema serves an example, %s. --config PATH brings your own; --help tells more.\n\n", s.store.name)
+		fmt.Fprintf(
+			&b,
+			"trypema serves an example, %s. --config PATH brings your own; --help tells more.\n\n",
+			s.store.name,
+		)
 	} else {
 		fmt.Fprintf(&b, "trypema serves, %s.\n\n", s.store.name)
 	}

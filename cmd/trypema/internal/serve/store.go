@@ -90,7 +90,10 @@ func (c *Command) open(o trypema.Options, changed func(redislimit.Health)) (*sto
 	conn := goredisconn.New(s.client)
 	if c.Hybrid {
 		s.name = "hybrid, with Redis at " + name
-		s.Provider, err = hybridlimit.New(conn, hybridlimit.Options{Options: ro, SyncInterval: c.SyncInterval})
+		s.Provider, err = hybridlimit.New(
+			conn,
+			hybridlimit.Options{Options: ro, SyncInterval: c.SyncInterval},
+		)
 	} else {
 		s.name = "Redis at " + name
 		s.Provider, err = redislimit.New(conn, ro)
@@ -122,7 +125,9 @@ func (c *Command) redisOptions() (o *redis.UniversalOptions, name string, err er
 	for i, one := range strings.Split(c.Redis, ",") {
 		single, err := redis.ParseURL(strings.TrimSpace(one))
 		if err != nil { // which could quote the password
-			return nil, "", wrong("a URL such as redis://user:password@host:6379/0, or several with commas between them")
+			return nil, "", wrong(
+				"a URL such as redis://user:password@host:6379/0, or several with commas between them",
+			)
 		}
 		o.Addrs = append(o.Addrs, single.Addr)
 		if i == 0 {
@@ -140,7 +145,11 @@ func (c *Command) redisOptions() (o *redis.UniversalOptions, name string, err er
 	}
 	if c.RedisCA != "" {
 		if o.TLSConfig == nil {
-			return nil, "", &flags.Error{Name: "redis-ca", Value: c.RedisCA, Rule: "left out unless --redis begins with rediss://"}
+			return nil, "", &flags.Error{
+				Name:  "redis-ca",
+				Value: c.RedisCA,
+				Rule:  "left out unless --redis begins with rediss://",
+			}
 		}
 		pem, err := os.ReadFile(c.RedisCA)
 		if err != nil {

@@ -20,7 +20,9 @@ type manager struct {
 	heard chan *discovery.DiscoveryRequest
 }
 
-func (m *manager) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (m *manager) StreamAggregatedResources(
+	s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
 	for {
 		r, err := s.Recv()
 		if err != nil {
@@ -65,7 +67,10 @@ func TestXDS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &manager{say: make(chan *discovery.DiscoveryResponse), heard: make(chan *discovery.DiscoveryRequest, 100)}
+	m := &manager{
+		say:   make(chan *discovery.DiscoveryResponse),
+		heard: make(chan *discovery.DiscoveryRequest, 100),
+	}
 	g := grpc.NewServer()
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, m)
 	ended := make(chan error, 1)
@@ -76,11 +81,16 @@ func TestXDS(t *testing.T) {
 	if r := <-m.heard; r.Node.Id != "me" || r.TypeUrl != configType || r.VersionInfo != "" {
 		t.Errorf("the first request: %v", r)
 	}
-	if code, body := p.get("admin", "/readyz"); code != 503 || body != "no rate limit configuration loaded\n" {
+	if code, body := p.get("admin", "/readyz"); code != 503 ||
+		body != "no rate limit configuration loaded\n" {
 		t.Errorf("before the first configuration: %d %s", code, body)
 	}
-	m.send(t, "1", `{"name":"a","domain":"d","descriptors":[{"key":"k","value":"v*","shadow_mode":true,"rate_limit":{"unit":"MINUTE","requests_per_unit":3,"name":"n"}}]}`,
-		`{"name":"b","domain":"e","descriptors":[{"key":"k","rate_limit":{"unlimited":true}}]}`)
+	m.send(
+		t,
+		"1",
+		`{"name":"a","domain":"d","descriptors":[{"key":"k","value":"v*","shadow_mode":true,"rate_limit":{"unit":"MINUTE","requests_per_unit":3,"name":"n"}}]}`,
+		`{"name":"b","domain":"e","descriptors":[{"key":"k","rate_limit":{"unlimited":true}}]}`,
+	)
 	if r := <-m.heard; r.VersionInfo != "1" || r.ResponseNonce != "n1" || r.ErrorDetail != nil {
 		t.Errorf("the answer to the first: %v", r)
 	}
@@ -100,9 +110,14 @@ func TestXDS(t *testing.T) {
 	if code, _ := p.get("admin", "/readyz"); code != 200 {
 		t.Errorf("without a management server it is not ready: %d", code)
 	}
-	m.send(t, "3", `{"name":"a","domain":"d","descriptors":[{"key":"new","rate_limit":{"unit":"DAY","requests_per_unit":1}}]}`)
+	m.send(
+		t,
+		"3",
+		`{"name":"a","domain":"d","descriptors":[{"key":"new","rate_limit":{"unit":"DAY","requests_per_unit":1}}]}`,
+	)
 	<-m.heard
-	if _, body := p.get("admin", "/rlconfig"); !strings.HasSuffix(body, "d.new: 1 per day\n") || strings.Contains(body, "refused") {
+	if _, body := p.get("admin", "/rlconfig"); !strings.HasSuffix(body, "d.new: 1 per day\n") ||
+		strings.Contains(body, "refused") {
 		t.Errorf("/rlconfig: %s", body)
 	}
 }

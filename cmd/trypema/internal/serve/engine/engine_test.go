@@ -115,7 +115,11 @@ func TestRequests(t *testing.T) {
 		steps []step
 	}{
 		{"one limit", []step{
-			{"ip=a", 0, "ok: ok 2"}, {"ip=a", 1, "ok: ok 1"}, {"ip=a", 2, "over: over 1"}, {"ip=a", 1, "ok: ok 0"},
+			{
+				"ip=a",
+				0,
+				"ok: ok 2",
+			}, {"ip=a", 1, "ok: ok 1"}, {"ip=a", 2, "over: over 1"}, {"ip=a", 1, "ok: ok 0"},
 			{"ip=a", 0, "over: over 0"}, {"ip=b", 0, "ok: ok 2"},
 		}},
 		{"nothing matches", []step{{"other=a", 0, "ok: none"}, {"ip=a extra=b", 0, "ok: none"}}},
@@ -126,9 +130,15 @@ func TestRequests(t *testing.T) {
 			{"ip=b, user=u", 1, "over: ok 1, over 0"},
 			{"ip=b", 1, "ok: ok 0"},
 		}},
-		{"the same key twice", []step{{"ip=a, ip=a", 1, "ok: ok 1, ok 1"}, {"ip=a, ip=a", 1, "over: over 1, over 1"}}},
+		{
+			"the same key twice",
+			[]step{{"ip=a, ip=a", 1, "ok: ok 1, ok 1"}, {"ip=a, ip=a", 1, "over: over 1, over 1"}},
+		},
 		{"always over", []step{{"never=a", 1, "over: over 0"}, {"never=a, ip=a", 1, "over: over 0, ok 3"}}},
-		{"unlimited", []step{{"free=a", 1000, "ok: unlimited"}, {"free=a, never=b", 1, "over: unlimited, over 0"}}},
+		{
+			"unlimited",
+			[]step{{"free=a", 1000, "ok: unlimited"}, {"free=a, never=b", 1, "over: unlimited, over 0"}},
+		},
 		{"shadow", []step{
 			{"tried=a", 1, "ok: ok 0"}, {"tried=a", 1, "ok: ok 0"},
 			{"tried=b, ip=a", 1, "ok: ok 0, ok 2"}, {"tried=b, ip=a", 1, "ok: ok 0, ok 1"},
@@ -191,9 +201,18 @@ func TestWrongRequests(t *testing.T) {
 		{Request{Domain: "d"}, "rate limit descriptor list must not be empty"},
 		{Request{Domain: "d", Descriptors: descriptors(many)}, "has 65 descriptors; it must have at most 64"},
 		{Request{Domain: "d", Descriptors: descriptors(deep)}, "has 17 entries; it must have at most 16"},
-		{Request{Domain: "d", Descriptors: []Descriptor{{Limit: &Override{Requests: 1}}}}, "limit: unit is unknown"},
-		{Request{Domain: "d", Descriptors: []Descriptor{{Limit: &Override{Requests: 1, Unit: 99}}}}, "limit: unit is Unit(99)"},
-		{Request{Domain: "d", Descriptors: []Descriptor{{HasHits: true, Hits: 1, GivesBack: true}}}, "is_negative_hits, which is not supported"},
+		{
+			Request{Domain: "d", Descriptors: []Descriptor{{Limit: &Override{Requests: 1}}}},
+			"limit: unit is unknown",
+		},
+		{
+			Request{Domain: "d", Descriptors: []Descriptor{{Limit: &Override{Requests: 1, Unit: 99}}}},
+			"limit: unit is Unit(99)",
+		},
+		{
+			Request{Domain: "d", Descriptors: []Descriptor{{HasHits: true, Hits: 1, GivesBack: true}}},
+			"is_negative_hits, which is not supported",
+		},
 	}
 	for _, tt := range tests {
 		var a Answer
@@ -204,7 +223,10 @@ func TestWrongRequests(t *testing.T) {
 		}
 	}
 	var a Answer
-	if err := New(nil, Options{}).Decide(t.Context(), &Request{Domain: "d"}, &a); !errors.Is(err, ErrNotLoaded) {
+	if err := New(nil, Options{}).Decide(t.Context(), &Request{Domain: "d"}, &a); !errors.Is(
+		err,
+		ErrNotLoaded,
+	) {
 		t.Errorf("without a configuration: %v", err)
 	}
 }
@@ -285,9 +307,16 @@ func TestServerInShadowMode(t *testing.T) {
 // TestKeysAreDistinct: no two lists of entries share a counter.
 func TestKeysAreDistinct(t *testing.T) {
 	lists := [][]rules.Entry{
-		{{Key: "a", Value: "b"}, {Key: "c", Value: "d"}}, {{Key: "a", Value: "b|c=d"}}, {{Key: "a", Value: `b\|c=d`}},
-		{{Key: "a=b", Value: ""}}, {{Key: "a", Value: "=b"}}, {{Key: "a", Value: "b"}}, {{Key: "a", Value: "*=b"}},
-		{{Key: `a\`, Value: "b"}}, {{Key: "a", Value: `\b`}}, {{Key: "", Value: ""}}, {{Key: "", Value: ""}, {Key: "", Value: ""}},
+		{
+			{Key: "a", Value: "b"},
+			{Key: "c", Value: "d"},
+		}, {{Key: "a", Value: "b|c=d"}}, {{Key: "a", Value: `b\|c=d`}},
+		{
+			{Key: "a=b", Value: ""},
+		}, {{Key: "a", Value: "=b"}}, {{Key: "a", Value: "b"}}, {{Key: "a", Value: "*=b"}},
+		{
+			{Key: `a\`, Value: "b"},
+		}, {{Key: "a", Value: `\b`}}, {{Key: "", Value: ""}}, {{Key: "", Value: ""}, {Key: "", Value: ""}},
 	}
 	seen := make(map[string]int)
 	for _, domain := range []string{"d", "d|a=b", `d\`} {
@@ -371,7 +400,8 @@ func TestTargets(t *testing.T) {
 		if d, err := e.Peek(t.Context(), target, 2); err != nil || d.Allowed || d.RetryAfter != time.Minute {
 			t.Errorf("Peek: %+v, %v", d, err)
 		}
-		if used, limits, err := e.Usage(t.Context(), target); err != nil || used[0].Total != 2 || limits[0] != target.Limit {
+		if used, limits, err := e.Usage(t.Context(), target); err != nil || used[0].Total != 2 ||
+			limits[0] != target.Limit {
 			t.Errorf("Usage: %v, %v, %v", used, limits, err)
 		}
 		if reset, err := e.ResetAfter(t.Context(), target); err != nil || reset != time.Minute {
@@ -383,7 +413,9 @@ func TestTargets(t *testing.T) {
 		if d, err := e.Allow(t.Context(), target, 3); err != nil || !d.Allowed {
 			t.Errorf("after Delete: %+v, %v", d, err)
 		}
-		if d, err := e.Allow(t.Context(), &Target{Limit: Limit{0, time.Minute}, Key: "k"}, 1); err != nil || d.Allowed || d.RetryAfter != trypema.Never {
+		if d, err := e.Allow(t.Context(), &Target{Limit: Limit{0, time.Minute}, Key: "k"}, 1); err != nil ||
+			d.Allowed ||
+			d.RetryAfter != trypema.Never {
 			t.Errorf("limit 0: %+v, %v", d, err)
 		}
 		wrong := []struct {
@@ -392,14 +424,19 @@ func TestTargets(t *testing.T) {
 			want string
 		}{
 			{Target{Limit: Limit{3, time.Minute}}, 1, "key is empty"},
-			{Target{Limit: Limit{3, time.Minute}, Key: strings.Repeat("k", MaxKeyLen+1)}, 1, "key has 4097 bytes"},
+			{
+				Target{Limit: Limit{3, time.Minute}, Key: strings.Repeat("k", MaxKeyLen+1)},
+				1,
+				"key has 4097 bytes",
+			},
 			{Target{Limit: Limit{3, time.Minute}, Key: "k"}, 0, "cost is 0"},
 			{Target{Limit: Limit{3, 0}, Key: "k"}, 1, "window is 0s; it must be from 1ms"},
 			{Target{Limit: Limit{1 << 60, time.Minute}, Key: "k"}, 1, "limit is 1152921504606846976"},
 			{Target{Policy: "none", Key: "k"}, 1, "unknown policy"},
 		}
 		for _, tt := range wrong {
-			if _, err := e.Allow(t.Context(), &tt.t, tt.cost); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := e.Allow(t.Context(), &tt.t, tt.cost); err == nil ||
+				!strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %s", err, tt.want)
 			}
 		}
@@ -435,7 +472,8 @@ func TestReservations(t *testing.T) {
 			t.Errorf("%d are used, want the 3 that were committed", used[0].Total)
 		}
 		for _, expiry := range []time.Duration{-1, 1, MaxExpiry + 1} {
-			if _, _, err := e.Reserve(t.Context(), target, 1, expiry); err == nil || !strings.Contains(err.Error(), "expiry is") {
+			if _, _, err := e.Reserve(t.Context(), target, 1, expiry); err == nil ||
+				!strings.Contains(err.Error(), "expiry is") {
 				t.Errorf("expiry %v: %v", expiry, err)
 			}
 		}

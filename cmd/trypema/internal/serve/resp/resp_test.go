@@ -190,16 +190,40 @@ func TestThrottle(t *testing.T) {
 			{time.Millisecond, "CL.THROTTLE k 0 10000 1", "0 1 1 -1 1"},
 		}},
 		{"wrong", []step{
-			{0, "CL.THROTTLE k 1 1", "-Cell error: Store error: Usage: cl.throttle <key> <max_burst> <count per period> <period> [<quantity>]"},
-			{0, "CL.THROTTLE k 1 1 1 1 1", "-Cell error: Store error: Usage: cl.throttle <key> <max_burst> <count per period> <period> [<quantity>]"},
+			{
+				0,
+				"CL.THROTTLE k 1 1",
+				"-Cell error: Store error: Usage: cl.throttle <key> <max_burst> <count per period> <period> [<quantity>]",
+			},
+			{
+				0,
+				"CL.THROTTLE k 1 1 1 1 1",
+				"-Cell error: Store error: Usage: cl.throttle <key> <max_burst> <count per period> <period> [<quantity>]",
+			},
 			{0, "CL.THROTTLE k x 1 1", "-Cell error: Store error: Couldn't parse as integer: x"},
 			{0, "CL.THROTTLE k 1 1 1.5", "-Cell error: Store error: Couldn't parse as integer: 1.5"},
 			{0, "CL.THROTTLE k 1 0 1", "-Cell error: Store error: Zero rates are not supported"},
 			{0, "CL.THROTTLE k 1 1 0", "-Cell error: Store error: Zero rates are not supported"},
-			{0, "CL.THROTTLE k -1 1 1", "-Cell error: Store error: max_burst is -1; it must be from 0 to 9223372036854775806"},
-			{0, "CL.THROTTLE k 1 -1 1", "-Cell error: Store error: count is -1, period is 1, quantity is 1; none may be negative"},
-			{0, "CL.THROTTLE k 1 1 9000000000000", "-Cell error: Store error: period is 9000000000000; it must be at most 3153600000"},
-			{0, "CL.THROTTLE k 9223372036854775806 1 60", "-Cell error: Store error: 9223372036854775807 at 1 per 1m0s takes longer than 876000h0m0s"},
+			{
+				0,
+				"CL.THROTTLE k -1 1 1",
+				"-Cell error: Store error: max_burst is -1; it must be from 0 to 9223372036854775806",
+			},
+			{
+				0,
+				"CL.THROTTLE k 1 -1 1",
+				"-Cell error: Store error: count is -1, period is 1, quantity is 1; none may be negative",
+			},
+			{
+				0,
+				"CL.THROTTLE k 1 1 9000000000000",
+				"-Cell error: Store error: period is 9000000000000; it must be at most 3153600000",
+			},
+			{
+				0,
+				"CL.THROTTLE k 9223372036854775806 1 60",
+				"-Cell error: Store error: 9223372036854775807 at 1 per 1m0s takes longer than 876000h0m0s",
+			},
 		}},
 	}
 	for _, tt := range tests {
@@ -298,19 +322,50 @@ func TestRaw(t *testing.T) {
 		{"binary", encode("PING", "\x00\xff\r\n"), "\x00\xff\r\n", false},
 		{"empty argument", encode("PING", ""), "", false},
 		{"too many arguments", "*65\r\n", "-ERR Protocol error: invalid multibulk length", true},
-		{"count without end", "*9000000000000000000\r\n$1\r\na\r\n", "-ERR Protocol error: invalid multibulk length", true},
+		{
+			"count without end",
+			"*9000000000000000000\r\n$1\r\na\r\n",
+			"-ERR Protocol error: invalid multibulk length",
+			true,
+		},
 		{"negative count", "*-5\r\nPING\r\n", "PONG", false},
 		{"count no number", "*x\r\n", "-ERR Protocol error: invalid multibulk length", true},
-		{"huge length", "*1\r\n$9223372036854775807\r\nx\r\n", "-ERR Protocol error: invalid bulk length", true},
+		{
+			"huge length",
+			"*1\r\n$9223372036854775807\r\nx\r\n",
+			"-ERR Protocol error: invalid bulk length",
+			true,
+		},
 		{"long argument", "*1\r\n$65537\r\n", "-ERR Protocol error: invalid bulk length", true},
-		{"long command", "*3\r\n$65536\r\n" + strings.Repeat("x", 65536) + "\r\n$65536\r\n" + strings.Repeat("x", 65536) + "\r\n$1\r\n", "-ERR Protocol error: invalid bulk length", true},
+		{
+			"long command",
+			"*3\r\n$65536\r\n" + strings.Repeat(
+				"x",
+				65536,
+			) + "\r\n$65536\r\n" + strings.Repeat(
+				"x",
+				65536,
+			) + "\r\n$1\r\n",
+			"-ERR Protocol error: invalid bulk length",
+			true,
+		},
 		{"negative length", "*1\r\n$-1\r\n", "-ERR Protocol error: invalid bulk length", true},
 		{"no length", "*1\r\nPING\r\n", `-ERR Protocol error: expected '$', got "P"`, true},
-		{"no end of an argument", "*1\r\n$4\r\nPINGPONG\r\n", "-ERR Protocol error: expected CRLF after a bulk", true},
+		{
+			"no end of an argument",
+			"*1\r\n$4\r\nPINGPONG\r\n",
+			"-ERR Protocol error: expected CRLF after a bulk",
+			true,
+		},
 		{"long line", strings.Repeat("x", 5000), "-ERR Protocol error: too big inline request", true},
 		{"many words", strings.Repeat("x ", 65) + "\n", "-ERR Protocol error: too big inline request", true},
 		{"open quotes", "PING \"a\n", "-ERR Protocol error: unbalanced quotes in request", true},
-		{"long name", encode(strings.Repeat("X", 100)), `-ERR unknown command "` + strings.Repeat("X", 64) + `"`, false},
+		{
+			"long name",
+			encode(strings.Repeat("X", 100)),
+			`-ERR unknown command "` + strings.Repeat("X", 64) + `"`,
+			false,
+		},
 		{"HTTP", "GET / HTTP/1.1\r\n", `-ERR unknown command "GET"`, false},
 	}
 	for _, tt := range tests {
@@ -417,7 +472,8 @@ func TestShutdown(t *testing.T) {
 		if got := idle.receive(); got != "end: EOF" {
 			t.Errorf("the idle connection: %q", got)
 		}
-		if a, b, end := busy.receive(), busy.receive(), busy.receive(); a != "PONG" || b != "2" || end != "end: EOF" {
+		if a, b, end := busy.receive(), busy.receive(), busy.receive(); a != "PONG" || b != "2" ||
+			end != "end: EOF" {
 			t.Errorf("the busy connection: %q, %q, %q", a, b, end)
 		}
 		if err := <-ended; err != nil {

@@ -24,7 +24,7 @@ import (
 // Options configure a Server.
 type Options struct {
 	Engine *engine.Engine
-	// Tokens are the passwords of which AUTH must give one. Without any, nobody needs one.
+	// Tokens are the passwords of which AUTH must give one. Without any, no one is needed.
 	Tokens []string
 	// Idle is how long a connection may send nothing; 0 is no bound.
 	Idle time.Duration

@@ -208,7 +208,11 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	text, isClients := engine.Problem(err)
 	switch {
 	case errors.As(err, &large):
-		writeProblem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("The body has more than %d bytes.", maxBody))
+		writeProblem(
+			w,
+			http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("The body has more than %d bytes.", maxBody),
+		)
 	case errors.As(err, &own):
 		writeProblem(w, own.status, own.title)
 	case errors.Is(err, engine.ErrUnknownPolicy), errors.Is(err, engine.ErrUnknownReservation):
@@ -243,7 +247,8 @@ type question struct {
 func read(r *http.Request, allowed ...string) (*question, error) {
 	if kind := r.Header.Get("Content-Type"); kind != "" {
 		if media, _, err := mime.ParseMediaType(kind); err != nil ||
-			media != "application/json" && media != "application/x-www-form-urlencoded" { // which curl -d says
+			media != "application/json" &&
+				media != "application/x-www-form-urlencoded" { // which curl -d says
 			return nil, &wrong{http.StatusUnsupportedMediaType, "The body must be application/json."}
 		}
 	}
@@ -293,7 +298,10 @@ func (q *question) target() (*engine.Target, error) {
 	case q.Policy == "" && q.Limit == nil:
 		return nil, bad("policy is missing; there must be a policy, or a limit and a window")
 	case q.Policy != "" && (q.Limit != nil || q.Window != ""):
-		return nil, bad("policy is %q, and there is a limit or a window; there must be a policy or these", q.Policy)
+		return nil, bad(
+			"policy is %q, and there is a limit or a window; there must be a policy or these",
+			q.Policy,
+		)
 	case q.Policy != "":
 		return t, nil
 	}
@@ -326,7 +334,13 @@ type decision struct {
 }
 
 func answer(d *trypema.Decision) *decision {
-	a := &decision{Allowed: d.Allowed, Limit: d.Limit, Remaining: d.Remaining, RefusedBy: d.RefusedBy, Fallback: d.Fallback}
+	a := &decision{
+		Allowed:   d.Allowed,
+		Limit:     d.Limit,
+		Remaining: d.Remaining,
+		RefusedBy: d.RefusedBy,
+		Fallback:  d.Fallback,
+	}
 	if d.RetryAfter != trypema.Never {
 		ms := int64((d.RetryAfter + time.Millisecond - 1) / time.Millisecond)
 		a.RetryAfter = &ms
@@ -469,7 +483,11 @@ func (h *handler) auth(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("denied"); text != "" {
 		status, err := strconv.Atoi(text)
 		if err != nil || status < 400 || status > 599 {
-			writeProblem(w, http.StatusBadRequest, fmt.Sprintf("denied is %.64q; it must be a status from 400 to 599", text))
+			writeProblem(
+				w,
+				http.StatusBadRequest,
+				fmt.Sprintf("denied is %.64q; it must be a status from 400 to 599", text),
+			)
 			return
 		}
 		name.denied = status

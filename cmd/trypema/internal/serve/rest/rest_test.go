@@ -76,51 +76,139 @@ func TestAPI(t *testing.T) {
 		steps []step
 	}{
 		{"policy", []step{
-			{`POST /v1/allow {"policy":"example","key":"k"}`, 200, `{"allowed":true,"limit":2,"remaining":1,"retry_after_ms":0}`},
-			{`POST /v1/allow {"policy":"example","key":"k","cost":2}`, 200, `{"allowed":false,"limit":2,"remaining":1,"retry_after_ms":60000,"refused_by":"1m0s"}`},
-			{`POST /v1/allow {"policy":"example","key":"k","peek":true,"cost":0}`, 200, `{"allowed":true,"limit":2,"remaining":1,"retry_after_ms":0}`},
-			{`POST /v1/allow {"policy":"example","key":"k","cost":3}`, 200, `{"allowed":false,"limit":2,"remaining":1,"retry_after_ms":null,"refused_by":"1m0s"}`},
-			{`GET /v1/usage?policy=example&key=k `, 200, `{"limits":[{"limit":2,"window":"1m0s","used":1,"remaining":1}]}`},
+			{
+				`POST /v1/allow {"policy":"example","key":"k"}`,
+				200,
+				`{"allowed":true,"limit":2,"remaining":1,"retry_after_ms":0}`,
+			},
+			{
+				`POST /v1/allow {"policy":"example","key":"k","cost":2}`,
+				200,
+				`{"allowed":false,"limit":2,"remaining":1,"retry_after_ms":60000,"refused_by":"1m0s"}`,
+			},
+			{
+				`POST /v1/allow {"policy":"example","key":"k","peek":true,"cost":0}`,
+				200,
+				`{"allowed":true,"limit":2,"remaining":1,"retry_after_ms":0}`,
+			},
+			{
+				`POST /v1/allow {"policy":"example","key":"k","cost":3}`,
+				200,
+				`{"allowed":false,"limit":2,"remaining":1,"retry_after_ms":null,"refused_by":"1m0s"}`,
+			},
+			{
+				`GET /v1/usage?policy=example&key=k `,
+				200,
+				`{"limits":[{"limit":2,"window":"1m0s","used":1,"remaining":1}]}`,
+			},
 		}},
 		{"several limits", []step{
-			{`POST /v1/allow {"policy":"both","key":"k"}`, 200, `{"allowed":true,"limit":4,"remaining":2,"retry_after_ms":0}`},
-			{`GET /v1/usage?policy=both&key=k `, 200, `{"limits":[{"limit":4,"window":"1s","used":2,"remaining":2},{"limit":6,"window":"24h0m0s","used":2,"remaining":4}]}`},
+			{
+				`POST /v1/allow {"policy":"both","key":"k"}`,
+				200,
+				`{"allowed":true,"limit":4,"remaining":2,"retry_after_ms":0}`,
+			},
+			{
+				`GET /v1/usage?policy=both&key=k `,
+				200,
+				`{"limits":[{"limit":4,"window":"1s","used":2,"remaining":2},{"limit":6,"window":"24h0m0s","used":2,"remaining":4}]}`,
+			},
 		}},
 		{"limit of the call", []step{
-			{`POST /v1/allow {"limit":5,"window":"10s","key":"k","cost":5}`, 200, `{"allowed":true,"limit":5,"remaining":0,"retry_after_ms":0}`},
-			{`POST /v1/allow {"limit":5,"window":"10s","key":"k"}`, 200, `{"allowed":false,"limit":5,"remaining":0,"retry_after_ms":10000,"refused_by":"10s"}`},
-			{`POST /v1/allow {"limit":7,"window":"10s","key":"k"}`, 200, `{"allowed":true,"limit":7,"remaining":1,"retry_after_ms":0}`},
-			{`POST /v1/allow {"limit":0,"window":"10s","key":"z"}`, 200, `{"allowed":false,"limit":0,"remaining":0,"retry_after_ms":null,"refused_by":"10s"}`},
-			{`GET /v1/usage?limit=7&window=10s&key=k `, 200, `{"limits":[{"limit":7,"window":"10s","used":6,"remaining":1}]}`},
+			{
+				`POST /v1/allow {"limit":5,"window":"10s","key":"k","cost":5}`,
+				200,
+				`{"allowed":true,"limit":5,"remaining":0,"retry_after_ms":0}`,
+			},
+			{
+				`POST /v1/allow {"limit":5,"window":"10s","key":"k"}`,
+				200,
+				`{"allowed":false,"limit":5,"remaining":0,"retry_after_ms":10000,"refused_by":"10s"}`,
+			},
+			{
+				`POST /v1/allow {"limit":7,"window":"10s","key":"k"}`,
+				200,
+				`{"allowed":true,"limit":7,"remaining":1,"retry_after_ms":0}`,
+			},
+			{
+				`POST /v1/allow {"limit":0,"window":"10s","key":"z"}`,
+				200,
+				`{"allowed":false,"limit":0,"remaining":0,"retry_after_ms":null,"refused_by":"10s"}`,
+			},
+			{
+				`GET /v1/usage?limit=7&window=10s&key=k `,
+				200,
+				`{"limits":[{"limit":7,"window":"10s","used":6,"remaining":1}]}`,
+			},
 		}},
 		{"wrong", []step{
 			{`POST /v1/allow {`, 400, `The body is not a JSON object: unexpected end of JSON input`},
 			{`POST /v1/allow []`, 400, `The body is not a JSON object`},
 			{`POST /v1/allow {"policy":"example","key":"k"}{}`, 400, `The body is not a JSON object`},
-			{`POST /v1/allow {"policy":"example","key":"k","more":1}`, 400, `the body has a field \"more\"; it may have key, policy, limit, window, cost, peek`},
+			{
+				`POST /v1/allow {"policy":"example","key":"k","more":1}`,
+				400,
+				`the body has a field \"more\"; it may have key, policy, limit, window, cost, peek`,
+			},
 			{`POST /v1/allow {"policy":"example","Key":"k"}`, 400, `the body has a field \"Key\"`},
-			{`POST /v1/allow {"policy":"example","key":""}`, 400, `key is empty; it must have from 1 to 4096 bytes`},
-			{`POST /v1/allow {"policy":"example","key":"k","cost":-1}`, 400, `cost is number -1; it must be a whole number, 0 or more`},
-			{`POST /v1/allow {"policy":"example","key":"k","cost":1.5}`, 400, `cost is number 1.5; it must be a whole number`},
-			{`POST /v1/allow {"policy":"example","key":"k","cost":0}`, 400, `cost is 0; it must be at least 1, unless peek is true`},
+			{
+				`POST /v1/allow {"policy":"example","key":""}`,
+				400,
+				`key is empty; it must have from 1 to 4096 bytes`,
+			},
+			{
+				`POST /v1/allow {"policy":"example","key":"k","cost":-1}`,
+				400,
+				`cost is number -1; it must be a whole number, 0 or more`,
+			},
+			{
+				`POST /v1/allow {"policy":"example","key":"k","cost":1.5}`,
+				400,
+				`cost is number 1.5; it must be a whole number`,
+			},
+			{
+				`POST /v1/allow {"policy":"example","key":"k","cost":0}`,
+				400,
+				`cost is 0; it must be at least 1, unless peek is true`,
+			},
 			{`POST /v1/allow {"policy":"example","key":7}`, 400, `key is number; it must be a text`},
 			{`POST /v1/allow {"key":"k"}`, 400, `policy is missing`},
-			{`POST /v1/allow {"policy":"example","limit":1,"key":"k"}`, 400, `policy is \"example\", and there is a limit or a window`},
+			{
+				`POST /v1/allow {"policy":"example","limit":1,"key":"k"}`,
+				400,
+				`policy is \"example\", and there is a limit or a window`,
+			},
 			{`POST /v1/allow {"limit":1,"key":"k"}`, 400, `window is \"\"; it must be a duration`},
 			{`POST /v1/allow {"limit":1,"window":"0s","key":"k"}`, 400, `window is 0s; it must be from 1ms`},
 			{`POST /v1/allow {"policy":"none","key":"k"}`, 404, `there is no policy \"none\"`},
-			{`POST /v1/reserve {"policy":"example","key":"k"}`, 400, `cost is missing; it must be the estimate`},
+			{
+				`POST /v1/reserve {"policy":"example","key":"k"}`,
+				400,
+				`cost is missing; it must be the estimate`,
+			},
 			{`POST /v1/reserve {"policy":"example","key":"k","cost":1,"expiry":"0s"}`, 400, `expiry is 0s`},
-			{`POST /v1/reserve {"policy":"example","key":"k","cost":1,"expiry":"25h"}`, 400, `expiry is 25h0m0s; it must be from 1ms to 24h0m0s`},
+			{
+				`POST /v1/reserve {"policy":"example","key":"k","cost":1,"expiry":"25h"}`,
+				400,
+				`expiry is 25h0m0s; it must be from 1ms to 24h0m0s`,
+			},
 			{`POST /v1/commit {"reservation":"x"}`, 400, `cost is missing`},
 			{`POST /v1/commit {"cost":1}`, 400, `reservation is missing`},
-			{`POST /v1/commit {"reservation":"x","cost":1}`, 404, `the reservation is unknown, settled or expired`},
+			{
+				`POST /v1/commit {"reservation":"x","cost":1}`,
+				404,
+				`the reservation is unknown, settled or expired`,
+			},
 			{`GET /v1/usage?policy=example `, 400, `key is empty`},
 			{`GET /v1/usage?policy=example&key=k&extra=1 `, 400, `the query has a parameter \"extra\"`},
 			{`GET /v1/usage?limit=x&window=1m&key=k `, 400, `limit is \"x\"`},
 			{`GET /v1/allow `, 405, `Method Not Allowed`},
 			{`POST /v2/allow {}`, 404, `not found`},
-			{`POST /v1/allow {"key":"` + strings.Repeat("k", maxBody) + `"}`, 413, `The body has more than 16384 bytes.`},
+			{
+				`POST /v1/allow {"key":"` + strings.Repeat("k", maxBody) + `"}`,
+				413,
+				`The body has more than 16384 bytes.`,
+			},
 		}},
 	}
 	for _, tt := range tests {
@@ -131,7 +219,8 @@ func TestAPI(t *testing.T) {
 					method, rest, _ := strings.Cut(s.request, " ")
 					path, body, _ := strings.Cut(rest, " ")
 					w := do(h, method, path, body)
-					if got := strings.TrimSpace(w.Body.String()); w.Code != s.status || !strings.Contains(got, s.want) {
+					if got := strings.TrimSpace(w.Body.String()); w.Code != s.status ||
+						!strings.Contains(got, s.want) {
 						t.Errorf("%.100s:\n got %d %s\nwant %d %s", s.request, w.Code, got, s.status, s.want)
 					}
 				}
@@ -152,7 +241,10 @@ func TestReserveAndCommit(t *testing.T) {
 		if w.Code != 200 || strings.TrimSpace(w.Body.String()) != `{"committed":3}` {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
-		if w = do(h, "GET", "/v1/usage?limit=10&window=1h&key=k", ""); !strings.Contains(w.Body.String(), `"used":3`) {
+		if w = do(h, "GET", "/v1/usage?limit=10&window=1h&key=k", ""); !strings.Contains(
+			w.Body.String(),
+			`"used":3`,
+		) {
 			t.Errorf("%s", w.Body)
 		}
 	})
@@ -161,12 +253,17 @@ func TestReserveAndCommit(t *testing.T) {
 // TestAuth: forward auth admits a client as often as its policy says, whatever it writes into its headers.
 func TestAuth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := start(t, Options{Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}) // where httptest comes from
+		h := start(
+			t,
+			Options{Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}},
+		) // where httptest comes from
 		ask := func(forwarded string) *httptest.ResponseRecorder {
 			return do(h, "GET", "/auth/example", "", "X-Forwarded-For", forwarded)
 		}
 		for i, want := range []int{200, 200, 429} {
-			w := ask(fmt.Sprintf("198.51.100.%d, 203.0.113.7", i)) // what a client claims is before what the proxy says
+			w := ask(
+				fmt.Sprintf("198.51.100.%d, 203.0.113.7", i),
+			) // what a client claims is before what the proxy says
 			if w.Code != want {
 				t.Fatalf("request %d: %d, want %d", i+1, w.Code, want)
 			}
@@ -186,7 +283,8 @@ func TestAuth(t *testing.T) {
 		if w := ask("203.0.113.8"); w.Code != 200 || w.Header().Get("Ratelimit") != `"1m0s";r=1` {
 			t.Errorf("another client: %d %v", w.Code, w.Header())
 		}
-		if w := do(h, "GET", "/auth/example?denied=403", "", "X-Forwarded-For", "203.0.113.7"); w.Code != 403 || w.Header().Get("Retry-After") != "60" {
+		if w := do(h, "GET", "/auth/example?denied=403", "", "X-Forwarded-For", "203.0.113.7"); w.Code != 403 ||
+			w.Header().Get("Retry-After") != "60" {
 			t.Errorf("with a status for nginx: %d %v", w.Code, w.Header())
 		}
 		if w := do(h, "GET", "/auth/example?denied=200", ""); w.Code != 400 {
@@ -223,7 +321,9 @@ func TestAuthKeys(t *testing.T) {
 			}
 			return do(h, "GET", "/auth/example", "", name, value).Code
 		}
-		if a, b, c, d := code(tt.one), code(tt.two), code(tt.one), code(tt.three); a != 200 || b != 200 || c != 429 || d != 200 {
+		if a, b, c, d := code(tt.one), code(tt.two), code(tt.one), code(tt.three); a != 200 || b != 200 ||
+			c != 429 ||
+			d != 200 {
 			t.Errorf("%s: %d, %d, %d, and another client %d", tt.key, a, b, c, d)
 		}
 	}
@@ -264,7 +364,8 @@ func FuzzAllow(f *testing.F) {
 	h := start(f, Options{})
 	f.Fuzz(func(t *testing.T, body string) {
 		w := do(h, "POST", "/v1/allow", body)
-		if w.Code >= 500 && !strings.Contains(w.Body.String(), "too many different limits") || !json.Valid(w.Body.Bytes()) {
+		if w.Code >= 500 && !strings.Contains(w.Body.String(), "too many different limits") ||
+			!json.Valid(w.Body.Bytes()) {
 			t.Fatalf("%q: %d %s", body, w.Code, w.Body)
 		}
 	})
@@ -364,9 +465,21 @@ func TestOpenAPI(t *testing.T) {
 	if w.Code != 200 {
 		t.Fatalf("commit: %d %s", w.Code, w.Body)
 	}
-	conforms(t, doc, "/v1/commit", at(doc, "components", "schemas", "Committed").(map[string]any), jsonOf(t, w.Body.Bytes()))
+	conforms(
+		t,
+		doc,
+		"/v1/commit",
+		at(doc, "components", "schemas", "Committed").(map[string]any),
+		jsonOf(t, w.Body.Bytes()),
+	)
 	w = do(h, "POST", "/v1/allow", "{}")
-	conforms(t, doc, "a problem", at(doc, "components", "schemas", "Problem").(map[string]any), jsonOf(t, w.Body.Bytes()))
+	conforms(
+		t,
+		doc,
+		"a problem",
+		at(doc, "components", "schemas", "Problem").(map[string]any),
+		jsonOf(t, w.Body.Bytes()),
+	)
 	if w := do(h, "GET", "/openapi.yaml", ""); !bytes.Equal(w.Body.Bytes(), OpenAPI) {
 		t.Error("/openapi.yaml is not the document")
 	}

@@ -104,7 +104,9 @@ func (s *Service) limitOf(of *engine.Status) *pb.RateLimitResponse_RateLimit {
 	}
 	r := of.Rule
 	if r.Index < len(known.all) { // unless the configuration has just changed
-		if l := known.all[r.Index]; l.RequestsPerUnit == r.Requests && l.Unit == pb.RateLimitResponse_RateLimit_Unit(r.Unit) && l.Name == r.Name {
+		if l := known.all[r.Index]; l.RequestsPerUnit == r.Requests &&
+			l.Unit == pb.RateLimitResponse_RateLimit_Unit(r.Unit) &&
+			l.Name == r.Name {
 			return l
 		}
 	}
@@ -113,7 +115,10 @@ func (s *Service) limitOf(of *engine.Status) *pb.RateLimitResponse_RateLimit {
 
 // ShouldRateLimit decides a request. What is wrong with it is InvalidArgument; Unavailable is a store that
 // does not answer, or a server without a configuration, and the failure mode of Envoy decides.
-func (s *Service) ShouldRateLimit(ctx context.Context, r *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
+func (s *Service) ShouldRateLimit(
+	ctx context.Context,
+	r *pb.RateLimitRequest,
+) (*pb.RateLimitResponse, error) {
 	response, err := s.decide(ctx, r, "ShouldRateLimit")
 	if err == nil {
 		return response, nil
@@ -131,7 +136,11 @@ func (s *Service) ShouldRateLimit(ctx context.Context, r *pb.RateLimitRequest) (
 	return nil, status.Error(code, text)
 }
 
-func (s *Service) decide(ctx context.Context, r *pb.RateLimitRequest, method string) (*pb.RateLimitResponse, error) {
+func (s *Service) decide(
+	ctx context.Context,
+	r *pb.RateLimitRequest,
+	method string,
+) (*pb.RateLimitResponse, error) {
 	var began time.Time
 	if s.Served != nil {
 		began = time.Now()
@@ -225,7 +234,11 @@ func (s *Service) response(r *pb.RateLimitRequest, a *engine.Answer) *pb.RateLim
 }
 
 // tell makes what Envoy is told of one descriptor.
-func (s *Service) tell(to *pb.RateLimitResponse_DescriptorStatus, reset *durationpb.Duration, of *engine.Status) {
+func (s *Service) tell(
+	to *pb.RateLimitResponse_DescriptorStatus,
+	reset *durationpb.Duration,
+	of *engine.Status,
+) {
 	to.Code = pb.RateLimitResponse_OK
 	switch {
 	case !of.Applies:
@@ -420,7 +433,9 @@ func NewServer(s *Service, o ServerOptions) *Server {
 			MaxConnectionAge: o.MaxAge, MaxConnectionAgeGrace: o.MaxAgeGrace,
 			Time: time.Minute, Timeout: 20 * time.Second,
 		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(
+			keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true},
+		),
 		grpc.UnaryInterceptor(s.recovered),
 	}, o.Options...)
 	server := &Server{grpc.NewServer(options...), health.NewServer()}

@@ -119,7 +119,11 @@ func TestShouldRateLimit(t *testing.T) {
 			"limit of the request", `{"domain":"d","descriptors":[{"entries":[{"key":"x","value":"y"}],"limit":{"requestsPerUnit":7,"unit":"DAY"},"hitsAddend":"2"}]}`,
 			`{"overallCode":"OK","statuses":[{"code":"OK","currentLimit":{"requestsPerUnit":7,"unit":"DAY"},"limitRemaining":5,"durationUntilReset":"86400s"}]}`,
 		},
-		{"unknown domain", `{"domain":"other","descriptors":[{"entries":[{"key":"ip"}]}]}`, `{"overallCode":"OK","statuses":[{"code":"OK"}]}`},
+		{
+			"unknown domain",
+			`{"domain":"other","descriptors":[{"entries":[{"key":"ip"}]}]}`,
+			`{"overallCode":"OK","statuses":[{"code":"OK"}]}`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -145,8 +149,14 @@ func TestWrongRequests(t *testing.T) {
 	tests := []struct{ request, want string }{
 		{`{"descriptors":[{}]}`, "rate limit domain must not be empty"},
 		{`{"domain":"d"}`, "rate limit descriptor list must not be empty"},
-		{`{"domain":"d","descriptors":[{"limit":{"requestsPerUnit":1}}]}`, "descriptor 1: limit: unit is unknown"},
-		{`{"domain":"d","descriptors":[{"entries":[{"key":"ip"}],"isNegativeHits":true}]}`, "is_negative_hits, which is not supported"},
+		{
+			`{"domain":"d","descriptors":[{"limit":{"requestsPerUnit":1}}]}`,
+			"descriptor 1: limit: unit is unknown",
+		},
+		{
+			`{"domain":"d","descriptors":[{"entries":[{"key":"ip"}],"isNegativeHits":true}]}`,
+			"is_negative_hits, which is not supported",
+		},
 	}
 	for _, tt := range tests {
 		_, err := s.ShouldRateLimit(t.Context(), request(t, tt.request))
@@ -200,8 +210,10 @@ func TestHeaders(t *testing.T) {
 
 func TestMetadata(t *testing.T) {
 	s := start(t, Options{Metadata: true})
-	got, err := s.ShouldRateLimit(t.Context(), request(t,
-		`{"domain":"d","hitsAddend":1,"descriptors":[{"entries":[{"key":"ip","value":"a"}]},{"entries":[{"key":"user","value":"b"}],"hitsAddend":"2"}]}`))
+	got, err := s.ShouldRateLimit(t.Context(), request(
+		t,
+		`{"domain":"d","hitsAddend":1,"descriptors":[{"entries":[{"key":"ip","value":"a"}]},{"entries":[{"key":"user","value":"b"}],"hitsAddend":"2"}]}`,
+	))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +237,9 @@ func TestServer(t *testing.T) {
 			t.Fatalf("call %d: %v, %v", i+1, got, err)
 		}
 	}
-	if _, err := client.ShouldRateLimit(t.Context(), new(pb.RateLimitRequest)); status.Code(err) != codes.InvalidArgument {
+	if _, err := client.ShouldRateLimit(t.Context(), new(pb.RateLimitRequest)); status.Code(
+		err,
+	) != codes.InvalidArgument {
 		t.Errorf("an empty request: %v", err)
 	}
 	large := &pb.RateLimitRequest{Domain: strings.Repeat("d", maxMessage)}
@@ -235,7 +249,8 @@ func TestServer(t *testing.T) {
 	for _, serving := range []bool{false, true} {
 		server.SetServing(serving)
 		for _, name := range []string{"", "ratelimit", "envoy.service.ratelimit.v3.RateLimitService"} {
-			h, err := healthpb.NewHealthClient(c).Check(t.Context(), &healthpb.HealthCheckRequest{Service: name})
+			h, err := healthpb.NewHealthClient(c).
+				Check(t.Context(), &healthpb.HealthCheckRequest{Service: name})
 			if err != nil || (h.Status == healthpb.HealthCheckResponse_SERVING) != serving {
 				t.Errorf("health of %q: %v, %v, want serving %v", name, h, err, serving)
 			}
@@ -243,7 +258,11 @@ func TestServer(t *testing.T) {
 	}
 	stream, err := reflectionpb.NewServerReflectionClient(c).ServerReflectionInfo(t.Context())
 	if err == nil {
-		err = stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}})
+		err = stream.Send(
+			&reflectionpb.ServerReflectionRequest{
+				MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+			},
+		)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -313,7 +332,8 @@ func FuzzRequest(f *testing.F) {
 		if err == nil && len(got.Statuses) != len(r.Descriptors) {
 			t.Fatalf("%v: %v", r, got)
 		}
-		if code := status.Code(err); code != codes.OK && code != codes.InvalidArgument && code != codes.Unavailable {
+		if code := status.Code(err); code != codes.OK && code != codes.InvalidArgument &&
+			code != codes.Unavailable {
 			t.Fatalf("%v: %v", r, err)
 		}
 	})

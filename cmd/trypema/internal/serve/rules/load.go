@@ -85,7 +85,10 @@ func Read(paths ...string) ([]File, error) {
 			}
 		}
 		if !found {
-			return nil, &Error{File: path, Problem: "the folder has no file whose name ends in .yaml, .yml or .json"}
+			return nil, &Error{
+				File:    path,
+				Problem: "the folder has no file whose name ends in .yaml, .yml or .json",
+			}
 		}
 	}
 	if len(names) > MaxFiles {
@@ -253,8 +256,11 @@ func (l *loader) document(data []byte) (value *yaml.Node) {
 	case errors.Is(err, io.EOF):
 		l.errorf(nil, "the file is empty; it must have a domain, or policies")
 	case errors.As(err, &wrong):
-		l.errorf(&yaml.Node{Line: wrong.Mark.Line, Column: wrong.Mark.Column}, "it cannot be read as YAML: %s",
-			wrong.Message)
+		l.errorf(
+			&yaml.Node{Line: wrong.Mark.Line, Column: wrong.Mark.Column},
+			"it cannot be read as YAML: %s",
+			wrong.Message,
+		)
 	default:
 		l.errorf(nil, "it cannot be read as YAML: %s", err)
 	}
@@ -483,7 +489,11 @@ func (l *loader) descriptor(at *node, n *yaml.Node, path, what string, depth int
 	isWild := strings.Contains(composite, "*")
 	if l.boolean(fields["share_threshold"], path+": share_threshold") {
 		if !isWild {
-			l.errorf(fields["share_threshold"].key, "%s: share_threshold is true; the value must then have a *", path)
+			l.errorf(
+				fields["share_threshold"].key,
+				"%s: share_threshold is true; the value must then have a *",
+				path,
+			)
 		}
 		next.pattern = composite
 	}
@@ -529,7 +539,12 @@ func (l *loader) limit(r *Rule, n *yaml.Node, what string) bool {
 		if f, ok := fields["unit"]; ok {
 			where = f.value
 		}
-		l.errorf(where, "%s: unit is %q; it must be second, minute, hour, day, week, month or year", what, unit)
+		l.errorf(
+			where,
+			"%s: unit is %q; it must be second, minute, hour, day, week, month or year",
+			what,
+			unit,
+		)
 	}
 	if f, ok := fields["requests_per_unit"]; ok {
 		r.Requests = l.number(f.value, what+": requests_per_unit")

@@ -245,36 +245,140 @@ func TestWrongFiles(t *testing.T) {
 		{"no YAML", "'''", `it cannot be read as YAML`},
 		{"empty", "", "f.yaml: the file is empty; it must have a domain, or policies"},
 		{"only a comment", "# nothing\n", "the file is empty"},
-		{"no mapping", "- a\n", "f.yaml:1:1: the file is a list; it must be a mapping with domain, descriptors"},
-		{"no domain", "descriptors:\n", "f.yaml:1:1: domain is missing or empty; a file must have one, or policies"},
+		{
+			"no mapping",
+			"- a\n",
+			"f.yaml:1:1: the file is a list; it must be a mapping with domain, descriptors",
+		},
+		{
+			"no domain",
+			"descriptors:\n",
+			"f.yaml:1:1: domain is missing or empty; a file must have one, or policies",
+		},
 		{"empty domain", "domain: ''\n", "f.yaml:1:9: domain is missing or empty"},
-		{"no key", "domain: d\ndescriptors:\n  - value: v\n", "f.yaml:3:5: descriptor 1 of d: key is missing or empty"},
-		{"twice", "domain: d\ndescriptors:\n  - {key: a, value: b}\n  - {key: a, value: b}\n", "f.yaml:4:5: descriptor d.a_b is there twice"},
-		{"twice in another spelling", "domain: d\ndescriptors:\n  - {key: a, value: b}\n  - {key: a_b}\n", "descriptor d.a_b is there twice"},
-		{"unit", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: foo, requests_per_unit: 5}}\n", `f.yaml:3:33: d.a: rate_limit: unit is "foo"; it must be second, minute, hour, day, week, month or year`},
-		{"unit unknown", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: unknown}}\n", `unit is "unknown"`},
-		{"no unit", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {requests_per_unit: 5}}\n", `unit is ""; it must be`},
-		{"unlimited with unit", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unlimited: true, unit: day}}\n", `unit is "day"; it must be left out if unlimited is true`},
-		{"misspelled", "domain: d\ndescriptors:\n  - {key: a, ratelimit: {unit: day}}\n", `f.yaml:3:14: descriptor 1 of d has a field "ratelimit"; it may have key, value`},
-		{"misspelled limit", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requestsperunit: 1}}\n", `d.a: rate_limit has a field "requestsperunit"`},
-		{"key of another level", "domain: d\nkey: a\n", `the file has a field "key"; it may have domain, descriptors`},
+		{
+			"no key",
+			"domain: d\ndescriptors:\n  - value: v\n",
+			"f.yaml:3:5: descriptor 1 of d: key is missing or empty",
+		},
+		{
+			"twice",
+			"domain: d\ndescriptors:\n  - {key: a, value: b}\n  - {key: a, value: b}\n",
+			"f.yaml:4:5: descriptor d.a_b is there twice",
+		},
+		{
+			"twice in another spelling",
+			"domain: d\ndescriptors:\n  - {key: a, value: b}\n  - {key: a_b}\n",
+			"descriptor d.a_b is there twice",
+		},
+		{
+			"unit",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: foo, requests_per_unit: 5}}\n",
+			`f.yaml:3:33: d.a: rate_limit: unit is "foo"; it must be second, minute, hour, day, week, month or year`,
+		},
+		{
+			"unit unknown",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: unknown}}\n",
+			`unit is "unknown"`,
+		},
+		{
+			"no unit",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {requests_per_unit: 5}}\n",
+			`unit is ""; it must be`,
+		},
+		{
+			"unlimited with unit",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unlimited: true, unit: day}}\n",
+			`unit is "day"; it must be left out if unlimited is true`,
+		},
+		{
+			"misspelled",
+			"domain: d\ndescriptors:\n  - {key: a, ratelimit: {unit: day}}\n",
+			`f.yaml:3:14: descriptor 1 of d has a field "ratelimit"; it may have key, value`,
+		},
+		{
+			"misspelled limit",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requestsperunit: 1}}\n",
+			`d.a: rate_limit has a field "requestsperunit"`,
+		},
+		{
+			"key of another level",
+			"domain: d\nkey: a\n",
+			`the file has a field "key"; it may have domain, descriptors`,
+		},
 		{"key no text", "0.25: d\n", "the file has a field 0.25; it must be a text"},
-		{"list of texts", "domain: d\ndescriptors: [a, b]\n", `f.yaml:2:15: descriptor 1 of d is "a"; it must be a mapping`},
+		{
+			"list of texts",
+			"domain: d\ndescriptors: [a, b]\n",
+			`f.yaml:2:15: descriptor 1 of d is "a"; it must be a mapping`,
+		},
 		{"descriptors no list", "domain: d\ndescriptors: a\n", `descriptors of d is "a"; it must be a list`},
-		{"replaces itself", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, name: n, replaces: [{name: n}]}}\n", `replaces 1: name is "n", that of the limit itself`},
-		{"replaces nothing", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, replaces: [{name: }]}}\n", "replaces 1: name is missing or empty"},
-		{"shared without star", "domain: d\ndescriptors:\n  - {key: a, value: b, share_threshold: true}\n", "d.a_b: share_threshold is true; the value must then have a *"},
-		{"negative", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: -1}}\n", "requests_per_unit is -1; it must be a whole number from 0 to 4294967295"},
-		{"too many", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: 4294967296}}\n", "requests_per_unit is 4294967296; it must be"},
-		{"fraction", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: 1.5}}\n", "requests_per_unit is 1.5; it must be"},
-		{"number as text", "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: '1'}}\n", `requests_per_unit is "1"; it must be`},
-		{"value is a fraction", "domain: d\ndescriptors:\n  - {key: a, value: 1.50}\n", "value is 1.50; it must be a text, in quotes"},
-		{"boolean", "domain: d\ndescriptors:\n  - {key: a, shadow_mode: maybe}\n", `shadow_mode is "maybe"; it must be true or false`},
-		{"metadata", "domain: d\ndescriptors:\n  - {key: a, metadata: x}\n", `metadata is "x"; it must be a mapping`},
-		{"field twice", "domain: d\ndomain: e\n", "the file has the field domain twice; the first is in line 1"},
-		{"two documents", "domain: d\n---\ndomain: e\n", "f.yaml:2:1: another document begins; there must be one"},
+		{
+			"replaces itself",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, name: n, replaces: [{name: n}]}}\n",
+			`replaces 1: name is "n", that of the limit itself`,
+		},
+		{
+			"replaces nothing",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, replaces: [{name: }]}}\n",
+			"replaces 1: name is missing or empty",
+		},
+		{
+			"shared without star",
+			"domain: d\ndescriptors:\n  - {key: a, value: b, share_threshold: true}\n",
+			"d.a_b: share_threshold is true; the value must then have a *",
+		},
+		{
+			"negative",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: -1}}\n",
+			"requests_per_unit is -1; it must be a whole number from 0 to 4294967295",
+		},
+		{
+			"too many",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: 4294967296}}\n",
+			"requests_per_unit is 4294967296; it must be",
+		},
+		{
+			"fraction",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: 1.5}}\n",
+			"requests_per_unit is 1.5; it must be",
+		},
+		{
+			"number as text",
+			"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: '1'}}\n",
+			`requests_per_unit is "1"; it must be`,
+		},
+		{
+			"value is a fraction",
+			"domain: d\ndescriptors:\n  - {key: a, value: 1.50}\n",
+			"value is 1.50; it must be a text, in quotes",
+		},
+		{
+			"boolean",
+			"domain: d\ndescriptors:\n  - {key: a, shadow_mode: maybe}\n",
+			`shadow_mode is "maybe"; it must be true or false`,
+		},
+		{
+			"metadata",
+			"domain: d\ndescriptors:\n  - {key: a, metadata: x}\n",
+			`metadata is "x"; it must be a mapping`,
+		},
+		{
+			"field twice",
+			"domain: d\ndomain: e\n",
+			"the file has the field domain twice; the first is in line 1",
+		},
+		{
+			"two documents",
+			"domain: d\n---\ndomain: e\n",
+			"f.yaml:2:1: another document begins; there must be one",
+		},
 		{"not UTF-8", "domain: \xff\n", "the file is not UTF-8"},
-		{"a policy", "policies:\n  - {name: p, limits: [{rate: 0/s}]}\n", "f.yaml:2:31: policy \"p\": limit 1: rate is \"0/s\""},
+		{
+			"a policy",
+			"policies:\n  - {name: p, limits: [{rate: 0/s}]}\n",
+			"f.yaml:2:31: policy \"p\": limit 1: rate is \"0/s\"",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -308,7 +412,12 @@ func TestDomainsOfSeveralFiles(t *testing.T) {
 		merge   bool
 		problem string
 	}{
-		{"twice", []File{a, b}, false, `b.yaml:1:1: domain "d" is in a.yaml, too; merge them with --merge-domains`},
+		{
+			"twice",
+			[]File{a, b},
+			false,
+			`b.yaml:1:1: domain "d" is in a.yaml, too; merge them with --merge-domains`,
+		},
 		{"merged", []File{a, b}, true, ""},
 		{"merged with itself", []File{a, a}, true, "descriptor d.a is there twice"},
 	}
@@ -380,7 +489,8 @@ func TestRead(t *testing.T) {
 	if got := set.Domains(); !slices.Equal(got, []string{"a", "b"}) || len(set.Policies) != 1 {
 		t.Errorf("domains %v, policies %v", got, set.Policies)
 	}
-	if _, err := Read(filepath.Join(dir, "none.yaml")); err == nil || !strings.Contains(err.Error(), "none.yaml: no such file") {
+	if _, err := Read(filepath.Join(dir, "none.yaml")); err == nil ||
+		!strings.Contains(err.Error(), "none.yaml: no such file") {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
