@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +12,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -256,7 +256,7 @@ func (h *heldCommits) Run(
 	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
 ) {
 	h.Server.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) {
-		if strings.Contains(source, "-- Changes what was admitted") {
+		if redisproto.NameOf(source) == "commit.lua" {
 			close(h.arrived)
 			<-h.release
 		}
