@@ -1,5 +1,5 @@
-// Command trypema serves rate limits, shows the rate limiter at work, tries limits on logs, and sizes the Redis
-// that limits need.
+// Command trypema serves rate limits, shows the rate limiter at work, tries limits on logs, and sizes the
+// Redis that limits need.
 package main
 
 import (
