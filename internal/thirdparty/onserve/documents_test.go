@@ -30,7 +30,7 @@ func TestServeDocument(t *testing.T) {
 		if regexp.MustCompile(`127.0.0.1|^$|Try:`).MatchString(l) {
 			continue // the ports of a test are others
 		}
-		if !strings.Contains(s.greeting, l) {
+		if !strings.Contains(s.greeting.String(), l) {
 			t.Errorf("it does not print %q", l)
 		}
 	}

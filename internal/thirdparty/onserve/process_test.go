@@ -127,7 +127,7 @@ type server struct {
 	*process
 	grpc, http, resp, admin string
 
-	greeting string // what it has printed before it listens
+	greeting output // what it has printed
 }
 
 var line = regexp.MustCompile(`^  (grpc|http|resp|admin) +(\S+)`)
@@ -148,19 +148,27 @@ func serve(t testing.TB, args ...string) *server {
 	c := exec.CommandContext(context.Background(), trypema(t), all...)
 	read, write, err := os.Pipe()
 	check(t, err)
-	defer read.Close()
 	c.Stdout = write
 	s := &server{process: launch(t, c)}
 	check(t, write.Close())
-	lines := bufio.NewScanner(read)
-	for s.admin == "" && lines.Scan() {
-		s.greeting += lines.Text() + "\n"
-		if m := line.FindStringSubmatch(lines.Text()); m != nil {
-			*map[string]*string{"grpc": &s.grpc, "http": &s.http, "resp": &s.resp, "admin": &s.admin}[m[1]] = m[2]
+	listening := make(chan struct{})
+	go func() { // until the process ends
+		defer read.Close()
+		lines, open := bufio.NewScanner(read), true
+		for lines.Scan() {
+			fmt.Fprintln(&s.greeting, lines.Text())
+			if m := line.FindStringSubmatch(lines.Text()); m != nil && open {
+				*map[string]*string{"grpc": &s.grpc, "http": &s.http, "resp": &s.resp, "admin": &s.admin}[m[1]] = m[2]
+				if m[1] == "admin" { // the last
+					close(listening)
+					open = false
+				}
+			}
 		}
-	}
-	if s.admin == "" {
-		<-s.ended
+	}()
+	select {
+	case <-listening:
+	case <-s.ended:
 		t.Fatalf("trypema serve: %v: %s", s.err, s.out.String())
 	}
 	return s

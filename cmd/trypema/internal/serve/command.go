@@ -177,6 +177,7 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 	if err != nil {
 		return err
 	}
+	defer s.takeSignals()()
 	s.greet(out)
 	if c.started != nil {
 		c.started(s)

@@ -45,6 +45,9 @@ type server struct {
 	gate    *gate
 	tokens  []string
 
+	// Signals are taken before anything says that the server is there: SIGHUP would end the process until then.
+	interrupt, hangUp chan os.Signal
+
 	isDraining   atomic.Bool
 	certificates []*certificate
 	services     []*service // in the order in which they end
@@ -380,6 +383,17 @@ func (s *server) ready() error {
 	return nil
 }
 
+// takeSignals has signals go to the server until stop is called.
+func (s *server) takeSignals() (stop func()) {
+	s.interrupt, s.hangUp = make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(s.interrupt, os.Interrupt)
+	signal.Notify(s.hangUp, syscall.SIGHUP)
+	return func() {
+		signal.Stop(s.interrupt)
+		signal.Stop(s.hangUp)
+	}
+}
+
 // needsRedis reports whether no request passes without Redis.
 func (s *server) needsRedis() bool {
 	return s.store.client != nil && (s.command.OnFailure == failClosed || s.command.OnFailure == failError)
@@ -387,12 +401,6 @@ func (s *server) needsRedis() bool {
 
 // run serves until the context ends, and then drains.
 func (s *server) run(ctx context.Context) error {
-	interrupt, hangUp := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	signal.Notify(interrupt, os.Interrupt)
-	signal.Notify(hangUp, syscall.SIGHUP)
-	defer signal.Stop(interrupt)
-	defer signal.Stop(hangUp)
-
 	failed := make(chan error, len(s.services))
 	var group sync.WaitGroup
 	for _, one := range s.services {
@@ -418,7 +426,7 @@ func (s *server) run(ctx context.Context) error {
 	var err error
 	for waiting := true; waiting; {
 		select {
-		case <-hangUp:
+		case <-s.hangUp:
 			s.logger.Info("SIGHUP: the configuration is read again")
 			if s.command.XDS == "" {
 				_ = s.loader.load() // it was logged
@@ -436,7 +444,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	drain := s.command.Drain
 	select {
-	case <-interrupt:
+	case <-s.interrupt:
 		drain = 0
 	default:
 	}
@@ -444,7 +452,7 @@ func (s *server) run(ctx context.Context) error {
 		s.logger.Info("draining", "for", drain)
 		select {
 		case <-time.After(drain):
-		case <-interrupt:
+		case <-s.interrupt:
 		case err = <-failed:
 		}
 	}

@@ -212,7 +212,10 @@ func (s *Set) HasDomain(domain string) bool { return s.domains[domain] != nil }
 // At each level an exact key_value comes first, then the wildcards in the order of the file, then the key
 // alone. A limit applies only to a descriptor that is as deep as the limit is in the configuration.
 func (s *Set) Find(domain string, entries []Entry, m *Match, scratch []byte) []byte {
-	*m = Match{}
+	m.Rule = nil
+	if m.IsShared {
+		*m = Match{}
+	}
 	at := s.domains[domain]
 	for i, e := range entries {
 		if at == nil || i == MaxDepth {
