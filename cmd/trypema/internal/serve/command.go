@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -187,7 +188,7 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 
 // runCheck prints the rules, or returns what is wrong with them.
 func (c *Command) runCheck(out screen.Streams) error {
-	paths := append(c.Files, c.Config...)
+	paths := slices.Concat(c.Files, c.Config)
 	if len(paths) == 0 {
 		return &flags.Error{Name: "check", Value: "true", Rule: "given with files, or with --config"}
 	}

@@ -128,8 +128,8 @@ func (m *metrics) rls() func(method string, took time.Duration, over bool, err e
 		*counters
 		took prometheus.Observer
 	}
-	make := func(method string) of { return of{m.counters("rls", method), m.duration.WithLabelValues(method)} }
-	grpc, json := make("ShouldRateLimit"), make("json")
+	counting := func(method string) of { return of{m.counters("rls", method), m.duration.WithLabelValues(method)} }
+	grpc, json := counting("ShouldRateLimit"), counting("json")
 	return func(method string, took time.Duration, over bool, err error) {
 		one := grpc
 		if method == "json" {

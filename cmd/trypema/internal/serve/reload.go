@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"log/slog"
@@ -126,7 +127,7 @@ func same(a, b []rules.File) bool {
 	return slices.EqualFunc(
 		a,
 		b,
-		func(a, b rules.File) bool { return a.Name == b.Name && string(a.Data) == string(b.Data) },
+		func(a, b rules.File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) },
 	)
 }
 

@@ -125,12 +125,12 @@ func (p *process) address(name string) string {
 }
 
 // get returns the status and the body of a page.
-func (p *process) get(listener, path string) (int, string) {
+func (p *process) get(listener, path string) (code int, body string) {
 	p.t.Helper()
 	return fetch(p.t, http.DefaultClient, "http://"+p.address(listener)+path, "")
 }
 
-func fetch(t testing.TB, c *http.Client, url, body string) (int, string) {
+func fetch(t testing.TB, c *http.Client, url, body string) (code int, text string) {
 	t.Helper()
 	defer c.CloseIdleConnections()
 	method := http.MethodGet
@@ -145,12 +145,12 @@ func fetch(t testing.TB, c *http.Client, url, body string) (int, string) {
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
+	defer answer.Body.Close() //nolint:errcheck // it was read
+	all, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.StatusCode, string(text)
+	return answer.StatusCode, string(all)
 }
 
 // grpc returns a client of the rate limit service, and the connection.
@@ -160,7 +160,7 @@ func (p *process) grpc(creds credentials.TransportCredentials) *grpc.ClientConn 
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.t.Cleanup(func() { c.Close() })
+	p.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
@@ -199,7 +199,7 @@ func dial(t testing.TB, network, address string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
@@ -275,7 +275,7 @@ func TestWrongFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer busy.Close()
+	defer busy.Close() //nolint:errcheck // the test is over
 	tests := []struct {
 		args string
 		code int
@@ -352,7 +352,7 @@ func TestEnvironment(t *testing.T) {
 	if want := `--grpc-cert is "cert" and --grpc-key is ""`; !strings.Contains(errs.String(), want) {
 		t.Fatalf("%s, want %s", errs.String(), want)
 	}
-	os.Unsetenv("TRYPEMA_GRPC_CERT")
+	t.Setenv("TRYPEMA_GRPC_CERT", "")
 	ctx, cancel := context.WithCancel(t.Context())
 	commands := &program{Serve: Command{started: func(s *server) {
 		if len(s.tokens) != 1 || s.tokens[0] != "secret" || s.services[1].address() != "unix:"+socket {
@@ -690,7 +690,7 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			return err.Error()
 		}
-		defer c.Close()
+		defer c.Close() //nolint:errcheck // it was asked
 		return c.ConnectionState().PeerCertificates[0].Subject.CommonName
 	}
 	if got := name(); got != "first" {
@@ -720,7 +720,7 @@ func TestSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	left.(*net.UnixListener).SetUnlinkOnClose(false)
-	left.Close()
+	_ = left.Close()
 	p := start(t, "--resp", "unix:"+resp, "--http", "unix:"+web, "--trust-sockets")
 	if got := say(t, dial(t, "unix", resp), "PING"); got != "+PONG" {
 		t.Errorf("RESP: %s", got)
@@ -767,7 +767,7 @@ func TestMaxConns(t *testing.T) {
 	if got := say(t, dial(t, "tcp", p.address("resp")), "PING"); got == "+PONG" {
 		t.Error("a third connection is served")
 	}
-	first.Close()
+	_ = first.Close()
 	eventually(t, "room", func() bool { return say(t, dial(t, "tcp", p.address("resp")), "PING") == "+PONG" })
 	if got := say(t, second, "PING"); got != "+PONG" {
 		t.Errorf("the second: %s", got)

@@ -75,7 +75,12 @@ func TestXDS(t *testing.T) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, m)
 	ended := make(chan error, 1)
 	go func() { ended <- g.Serve(l) }()
-	t.Cleanup(func() { g.Stop(); <-ended })
+	t.Cleanup(func() {
+		g.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 
 	p := start(t, "--xds", l.Addr().String(), "--node", "me")
 	if r := <-m.heard; r.Node.Id != "me" || r.TypeUrl != configType || r.VersionInfo != "" {

@@ -331,8 +331,7 @@ func (e *Engine) ask(c *config, r *Request, a *Answer, i int, l *limiter) {
 
 // key returns the key of a descriptor: its domain and entries, in a form that no other has.
 func (a *Answer) key(domain string, entries []rules.Entry) string {
-	b := append(a.keyOf[:0], "rls|"...)
-	b = appendEscaped(b, domain)
+	b := appendEscaped(append(a.keyOf[:0], "rls|"...), domain)
 	for i, e := range entries {
 		b = append(b, '|')
 		b = appendEscaped(b, e.Key)
@@ -404,7 +403,7 @@ func (e *Engine) judge(ctx context.Context, c *config, a *Answer) error {
 	if len(a.asks) == 1 && len(a.shadow)+len(a.quota)+len(a.looks) == 0 { // as most are
 		one := &a.asks[0]
 		d, err := one.AllowN(ctx, one.key, one.cost)
-		if err := e.failed(&d, err); err != nil {
+		if err := e.failed(d.Fallback, err); err != nil {
 			return err
 		}
 		a.tell(one, &d)
@@ -434,7 +433,7 @@ func (e *Engine) judge(ctx context.Context, c *config, a *Answer) error {
 			continue
 		}
 		d, err := one.AllowN(ctx, one.key, one.cost)
-		if err := e.failed(&d, err); err != nil {
+		if err := e.failed(d.Fallback, err); err != nil {
 			return err
 		}
 		a.tell(one, &d)
@@ -480,7 +479,7 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 			a.asked = append(a.asked, a.all[i].Ask(a.all[i].key, a.all[i].cost))
 		}
 		d, err := trypema.All(ctx, a.asked...)
-		if err := e.failed(&d, err); err != nil {
+		if err := e.failed(d.Fallback, err); err != nil {
 			return err
 		}
 		if d.Allowed {
@@ -546,7 +545,7 @@ func (e *Engine) lookAtAdmitted(ctx context.Context, a *Answer) error {
 	for i := range a.all {
 		one := &a.all[i]
 		d, err := one.Peek(ctx, one.key, 1)
-		if err := e.failed(&d, err); err != nil {
+		if err := e.failed(d.Fallback, err); err != nil {
 			return err
 		}
 		s := &a.Statuses[one.at]
@@ -575,13 +574,13 @@ func (e *Engine) lookAtAll(ctx context.Context, a *Answer) error {
 // look judges an ask and records nothing.
 func (e *Engine) look(ctx context.Context, a *Answer, one *ask) (over bool, err error) {
 	d, err := one.Peek(ctx, one.key, one.cost)
-	if err := e.failed(&d, err); err != nil {
+	if err := e.failed(d.Fallback, err); err != nil {
 		return false, err
 	}
 	a.tell(one, &d)
 	if d.Allowed {
 		full, err := one.Peek(ctx, one.key, max(one.capacity, 1))
-		if err := e.failed(&full, err); err != nil {
+		if err := e.failed(full.Fallback, err); err != nil {
 			return false, err
 		}
 		if full.RetryAfter != trypema.Never {
@@ -610,9 +609,9 @@ func (a *Answer) tell(one *ask, d *trypema.Decision) {
 }
 
 // failed returns what a limiter says is wrong, in the errors of this package.
-func (e *Engine) failed(d *trypema.Decision, err error) error {
+func (e *Engine) failed(isFallback bool, err error) error {
 	switch {
-	case err == nil && d.Fallback && e.options.RefuseFallback:
+	case err == nil && isFallback && e.options.RefuseFallback:
 		return ErrUnavailable
 	case err == nil:
 		return nil

@@ -15,8 +15,8 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 )
 
-// start returns an engine on Local with a configuration. It is ended with the test.
-func start(t testing.TB, text string, o Options) *Engine {
+// start returns an engine on Local with config1. It is ended with the test.
+func start(t testing.TB, o Options) *Engine {
 	t.Helper()
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
@@ -25,7 +25,7 @@ func start(t testing.TB, text string, o Options) *Engine {
 	t.Cleanup(func() { limits.Close() })
 	e := New(limits, o)
 	t.Cleanup(e.Close)
-	use(t, e, text)
+	use(t, e, config1)
 	return e
 }
 
@@ -47,8 +47,8 @@ func descriptors(text string) (all []Descriptor) {
 		for _, field := range strings.Fields(one) {
 			field, hits, has := strings.Cut(field, ":")
 			if has {
-				fmt.Sscan(hits, &d.Hits)
-				d.HasHits = true
+				_, err := fmt.Sscan(hits, &d.Hits)
+				d.HasHits = err == nil
 			}
 			key, value, _ := strings.Cut(field, "=")
 			d.Entries = append(d.Entries, rules.Entry{Key: key, Value: value})
@@ -177,7 +177,7 @@ func TestRequests(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := start(t, config1, Options{Counts: true})
+				e := start(t, Options{Counts: true})
 				for i, s := range tt.steps {
 					got := strings.ReplaceAll(decide(t, e, s.request, s.hits), ",", "")
 					if want := strings.ReplaceAll(s.want, ",", ""); got != want {
@@ -190,7 +190,7 @@ func TestRequests(t *testing.T) {
 }
 
 func TestWrongRequests(t *testing.T) {
-	e := start(t, config1, Options{})
+	e := start(t, Options{})
 	many := strings.TrimSuffix(strings.Repeat("ip=a,", MaxDescriptors+1), ",")
 	deep := strings.Repeat("a=b ", rules.MaxDepth+1)
 	tests := []struct {
@@ -234,7 +234,7 @@ func TestWrongRequests(t *testing.T) {
 // TestOverride: a limit that comes with the request judges it, in a domain that is known.
 func TestOverride(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t, config1, Options{})
+		e := start(t, Options{})
 		ask := func(domain string, requests uint32, unit rules.Unit) string {
 			d := descriptors("ip=a")
 			d[0].Limit = &Override{requests, unit}
@@ -264,7 +264,7 @@ func TestOverride(t *testing.T) {
 // TestReset: what is over has room after Reset and not before; what is not is all free after it.
 func TestReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t, config1, Options{})
+		e := start(t, Options{})
 		ask := func(text string) *Status {
 			var a Answer
 			if err := e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors(text)}, &a); err != nil {
@@ -285,7 +285,7 @@ func TestReset(t *testing.T) {
 		if s := ask("ip=a:2"); !s.Over || s.Reset != 1 {
 			t.Errorf("1 ns before Reset: %+v", s)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if s := ask("ip=a:2"); s.Over {
 			t.Errorf("at Reset: %+v", s)
 		}
@@ -296,7 +296,7 @@ func TestReset(t *testing.T) {
 }
 
 func TestServerInShadowMode(t *testing.T) {
-	e := start(t, config1, Options{Shadow: true})
+	e := start(t, Options{Shadow: true})
 	var a Answer
 	err := e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors("never=a")}, &a)
 	if err != nil || a.Over || !a.Shadowed || !a.Statuses[0].Over {
@@ -338,7 +338,7 @@ func TestKeysAreDistinct(t *testing.T) {
 
 // TestReload: usage goes on, new limits judge it, and what is wrong changes nothing.
 func TestReload(t *testing.T) {
-	e := start(t, config1, Options{})
+	e := start(t, Options{})
 	decide(t, e, "ip=a", 2)
 	use(t, e, strings.Replace(config1, "requests_per_unit: 3", "requests_per_unit: 4", 1))
 	if got, want := decide(t, e, "ip=a", 1), "ok: ok 1"; got != want {
@@ -363,7 +363,7 @@ func TestReload(t *testing.T) {
 // TestReloadUnderLoad: while the configuration changes, no request is lost, and none passes above the limit.
 func TestReloadUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t, config1, Options{})
+		e := start(t, Options{})
 		var admitted, failed atomic.Int64
 		var group sync.WaitGroup
 		for range 8 {
@@ -391,7 +391,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t, config1, Options{})
+		e := start(t, Options{})
 		target := &Target{Limit: Limit{3, time.Minute}, Key: "k"}
 		d, err := e.Allow(t.Context(), target, 2)
 		if err != nil || !d.Allowed || d.Remaining != 1 {
@@ -445,7 +445,7 @@ func TestTargets(t *testing.T) {
 
 func TestReservations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t, config1, Options{})
+		e := start(t, Options{})
 		target := &Target{Limit: Limit{10, time.Hour}, Key: "k"}
 		name, d, err := e.Reserve(t.Context(), target, 8, time.Minute)
 		if err != nil || !d.Allowed || name == "" {
@@ -509,7 +509,7 @@ func TestScaled(t *testing.T) {
 // have not been used for so long that they count nothing.
 func TestLimitsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := start(t, config1, Options{})
+		e := start(t, Options{})
 		ask := func(capacity int) error {
 			_, err := e.Allow(t.Context(), &Target{Limit: Limit{uint64(capacity), time.Minute}, Key: "k"}, 1)
 			return err
@@ -534,7 +534,7 @@ func TestLimitsAreBounded(t *testing.T) {
 
 // TestHits: hits are counted as the Envoy rate limit service counts them.
 func TestHits(t *testing.T) {
-	e := start(t, config1, Options{Counts: true})
+	e := start(t, Options{Counts: true})
 	for range 12 {
 		decide(t, e, "tokens=a", 10)
 	}
@@ -586,7 +586,7 @@ func TestRefuseFallback(t *testing.T) {
 
 // BenchmarkDecide: one descriptor on Local is at most 1 µs and one allocation.
 func BenchmarkDecide(b *testing.B) {
-	e := start(b, config1, Options{})
+	e := start(b, Options{})
 	r := Request{Domain: "d", Descriptors: descriptors("ip=10.0.0.1")}
 	var a Answer
 	b.ReportAllocs()

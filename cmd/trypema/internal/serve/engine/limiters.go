@@ -56,8 +56,8 @@ func (l *limiters) of(want limit) (*limiter, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if one = l.all[want]; one != nil {
-		return one, nil
+	if other := l.all[want]; other != nil {
+		return other, nil
 	}
 	if len(l.all) >= MaxLimits {
 		l.forgetLocked(now)

@@ -138,9 +138,9 @@ func (e *Engine) Allow(ctx context.Context, t *Target, cost uint64) (d trypema.D
 			return d, err
 		}
 		d, err = l.AllowN(ctx, t.key(), cost)
-		return d, e.failed(&d, err)
+		return d, e.failed(d.Fallback, err)
 	}
-	return d, e.failed(&d, err)
+	return d, e.failed(d.Fallback, err)
 }
 
 // Peek decides as Allow would, and records nothing. A cost of 0 asks whether there is any room.
@@ -151,14 +151,14 @@ func (e *Engine) Peek(ctx context.Context, t *Target, cost uint64) (d trypema.De
 	}
 	if p != nil {
 		d, err = p.Peek(ctx, t.Policy, t.Key, cost)
-		return d, e.failed(&d, err)
+		return d, e.failed(d.Fallback, err)
 	}
 	l, err := e.ownLimiter(t)
 	if err != nil {
 		return d, err
 	}
 	d, err = l.Peek(ctx, t.key(), cost)
-	return d, e.failed(&d, err)
+	return d, e.failed(d.Fallback, err)
 }
 
 // ResetAfter returns the time until all capacity of a limit is free, if nothing else happens.
@@ -182,7 +182,7 @@ func (e *Engine) Usage(ctx context.Context, t *Target) ([]trypema.Usage, []Limit
 			return nil, nil, err
 		}
 		used, err := l.Usage(ctx, t.key())
-		return used, []Limit{t.Limit}, e.failed(&trypema.Decision{}, err)
+		return used, []Limit{t.Limit}, e.failed(false, err)
 	}
 	policy, ok := p.Get(t.Policy)
 	if !ok {
@@ -190,7 +190,7 @@ func (e *Engine) Usage(ctx context.Context, t *Target) ([]trypema.Usage, []Limit
 	}
 	used, err := p.Usage(ctx, t.Policy, t.Key)
 	if err != nil {
-		return nil, nil, e.failed(&trypema.Decision{}, err)
+		return nil, nil, e.failed(false, err)
 	}
 	var limits []Limit
 	for _, l := range policy.Limits {
@@ -207,20 +207,20 @@ func (e *Engine) Delete(ctx context.Context, t *Target) error {
 		return err
 	}
 	if p != nil {
-		return e.failed(&trypema.Decision{}, p.Delete(ctx, t.Policy, t.Key))
+		return e.failed(false, p.Delete(ctx, t.Policy, t.Key))
 	}
 	l, err := e.ownLimiter(t)
 	if err != nil {
 		return err
 	}
-	return e.failed(&trypema.Decision{}, l.Delete(ctx, t.key()))
+	return e.failed(false, l.Delete(ctx, t.key()))
 }
 
 const (
-	// DefaultExpiry is how long a reservation holds its estimate if nothing else is said, and MaxExpiry how
-	// long it can.
+	// DefaultExpiry is how long a reservation holds its estimate if nothing else is said.
 	DefaultExpiry = time.Minute
-	MaxExpiry     = 24 * time.Hour
+	// MaxExpiry is how long it can.
+	MaxExpiry = 24 * time.Hour
 	// MaxReservations bounds those that are open.
 	MaxReservations = 1 << 18
 )
@@ -275,9 +275,9 @@ func (e *Engine) Reserve(
 		}
 	}
 	if err != nil {
-		return "", d, e.failed(&d, err)
+		return "", d, e.failed(d.Fallback, err)
 	}
-	if err := e.failed(&r.Decision, nil); err != nil || !r.Allowed {
+	if err := e.failed(r.Decision.Fallback, nil); err != nil || !r.Allowed {
 		return "", r.Decision, err
 	}
 	return e.reserved.add(r, expiry), r.Decision, nil
@@ -291,7 +291,7 @@ func (r *reservations) hasRoom() bool {
 
 func (r *reservations) add(one *trypema.Reservation, expiry time.Duration) string {
 	var id [16]byte
-	rand.Read(id[:]) //nolint:errcheck // it never fails
+	rand.Read(id[:]) // which never fails
 	name := hex.EncodeToString(id[:])
 	r.mu.Lock()
 	defer r.mu.Unlock()

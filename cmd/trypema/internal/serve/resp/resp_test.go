@@ -83,7 +83,7 @@ type client struct {
 
 func dial(t testing.TB, l *pipes) *client {
 	c := l.dial()
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { _ = c.Close() })
 	return &client{t, c, bufio.NewReader(c)}
 }
 
@@ -525,7 +525,7 @@ func FuzzConn(f *testing.F) {
 			_, _ = io.Copy(io.Discard, c)
 		}()
 		_, _ = c.Write(data)
-		c.Close()
+		_ = c.Close()
 		if got := dial(t, l).do("PING"); got != "PONG" {
 			t.Fatalf("another connection: %q", got)
 		}
@@ -547,7 +547,7 @@ func TestBytesByChance(t *testing.T) {
 		c := l.dial()
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 		_, _ = io.Copy(c, bytes.NewReader(b))
-		c.Close()
+		_ = c.Close()
 	}
 	if got := dial(t, l).do("PING"); got != "PONG" {
 		t.Errorf("afterwards: %q", got)

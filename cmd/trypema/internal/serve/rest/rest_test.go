@@ -382,7 +382,7 @@ func FuzzForwarded(f *testing.F) {
 			h := start(t, Options{Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}})
 			passed := 0
 			for i := range 4 {
-				r := httptest.NewRequest("GET", "/auth/example", nil)
+				r := httptest.NewRequest("GET", "/auth/example", http.NoBody)
 				if i%2 == 0 {
 					r.Header["X-Forwarded-For"] = []string{claimed + ", 203.0.113.7"}
 				} else {

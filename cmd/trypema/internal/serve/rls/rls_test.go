@@ -75,7 +75,7 @@ func connect(t testing.TB, s *Service) (*grpc.ClientConn, *Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		c.Close()
+		_ = c.Close()
 		server.GracefulStop()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -364,6 +364,44 @@ func BenchmarkShouldRateLimit(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkServer: by gRPC on loopback, with one descriptor, serve has at least 0.95 of the throughput of a
+// server that answers without looking.
+func BenchmarkServer(b *testing.B) {
+	for _, s := range []struct {
+		name   string
+		server pb.RateLimitServiceServer
+	}{{"bare", bare{}}, {"serve", start(b, Options{})}} {
+		b.Run(s.name, func(b *testing.B) {
+			l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			server := grpc.NewServer()
+			pb.RegisterRateLimitServiceServer(server, s.server)
+			ended := make(chan error, 1)
+			go func() { ended <- server.Serve(l) }()
+			c, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				b.Fatal(err)
+			}
+			client := pb.NewRateLimitServiceClient(c)
+			b.SetParallelism(25)
+			b.RunParallel(func(p *testing.PB) {
+				r := request(b, ip)
+				for p.Next() {
+					if _, err := client.ShouldRateLimit(context.Background(), r); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			_ = c.Close()
+			server.Stop()
+			<-ended
 		})
 	}
 }

@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	// MaxSize bounds one file, and MaxFiles the number of files.
-	MaxSize  = 16 << 20
+	// MaxSize bounds one file.
+	MaxSize = 16 << 20
+	// MaxFiles bounds the number of files.
 	MaxFiles = 1000
 	// maxAliased is about how many values the aliases of a file may stand for.
 	maxAliased = 50_000
@@ -555,10 +556,10 @@ func (l *loader) limit(r *Rule, n *yaml.Node, what string) bool {
 		if fields == nil {
 			continue
 		}
-		switch name := l.text(fields["name"], one+": name"); {
-		case name == "":
+		switch name := l.text(fields["name"], one+": name"); name {
+		case "":
 			l.errorf(n, "%s: name is missing or empty", one)
-		case name == r.Name:
+		case r.Name:
 			l.errorf(n, "%s: name is %q, that of the limit itself", one, name)
 		default:
 			r.Replaces = append(r.Replaces, name)
