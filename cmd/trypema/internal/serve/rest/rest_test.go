@@ -290,6 +290,16 @@ func TestAuth(t *testing.T) {
 		if w := do(h, "GET", "/auth/example?denied=200", ""); w.Code != 400 {
 			t.Errorf("with a status that is no denial: %d", w.Code)
 		}
+		if w := do(h, "GET", "/auth/example?denied=503", ""); w.Code != 400 {
+			t.Errorf("with a status that says that the limiter is at fault: %d", w.Code)
+		}
+		w = do(h, "PUT", "/auth/example/a/b?denied=403&c=d", "", "X-Forwarded-For", "203.0.113.7")
+		if w.Code != 429 {
+			t.Errorf("with the path and the query of the client: %d, want 429", w.Code)
+		}
+		if w := do(h, "GET", "/auth/none/a", ""); w.Code != 404 {
+			t.Errorf("an unknown policy, and a path: %d", w.Code)
+		}
 		if w := do(h, "GET", "/auth/none", ""); w.Code != 404 {
 			t.Errorf("an unknown policy: %d, which must not be a pass", w.Code)
 		}
