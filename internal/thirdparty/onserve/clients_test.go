@@ -49,7 +49,7 @@ func TestRedisClients(t *testing.T) {
 			c := redis.NewClient(
 				&redis.Options{Addr: address, Password: "secret", ClientName: "test", Protocol: 3},
 			)
-			defer c.Close()
+			defer c.Close() //nolint:errcheck // it was asked
 			args := make([]any, 0, 6)
 			for _, arg := range strings.Fields(command) {
 				args = append(args, arg)
@@ -109,7 +109,7 @@ func TestPipelines(t *testing.T) {
 	var admitted atomic.Int64
 	for range 4 {
 		c := redis.NewClient(&redis.Options{Addr: s.resp})
-		defer c.Close()
+		defer c.Close() //nolint:errcheck // it was asked
 		group.Go(func() {
 			for range 10 {
 				commands, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {

@@ -1,6 +1,7 @@
 package onserve
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -264,7 +265,7 @@ func TestBesideEnvoyproxy(t *testing.T) {
 			}
 			a, _ := json.Marshal(want)
 			b, _ := json.Marshal(got)
-			if string(a) != string(b) {
+			if !bytes.Equal(a, b) {
 				config, _ := os.ReadFile(
 					filepath.Join(dir, "ratelimit", "config", fmt.Sprintf("d%d.yaml", i)),
 				)

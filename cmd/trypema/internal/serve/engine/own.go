@@ -277,7 +277,7 @@ func (e *Engine) Reserve(
 	if err != nil {
 		return "", d, e.failed(d.Fallback, err)
 	}
-	if err := e.failed(r.Decision.Fallback, nil); err != nil || !r.Allowed {
+	if err := e.failed(r.Fallback, nil); err != nil || !r.Allowed {
 		return "", r.Decision, err
 	}
 	return e.reserved.add(r, expiry), r.Decision, nil

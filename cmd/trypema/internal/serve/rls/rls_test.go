@@ -401,7 +401,9 @@ func BenchmarkServer(b *testing.B) {
 			})
 			_ = c.Close()
 			server.Stop()
-			<-ended
+			if err := <-ended; err != nil {
+				b.Error(err)
+			}
 		})
 	}
 }
