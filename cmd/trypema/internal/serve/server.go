@@ -246,7 +246,11 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // faults of clients
 	}
+	var isServing atomic.Bool
+	served := make(chan struct{})
 	to.serve = func(l net.Listener) (err error) {
+		isServing.Store(true)
+		defer close(served)
 		if cert != nil {
 			server.TLSConfig = cert.server()
 			err = server.ServeTLS(l, "", "")
@@ -262,7 +266,16 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 		return err
 	}
 	to.shutdown = func(ctx context.Context) error {
-		if err := server.Shutdown(ctx); err != nil {
+		err := server.Shutdown(ctx)
+		if err == nil && isServing.Load() {
+			// A connection that was accepted while the listener was closed is not known to the first Shutdown.
+			select {
+			case <-served:
+			case <-ctx.Done():
+			}
+			err = server.Shutdown(ctx)
+		}
+		if err != nil {
 			return errors.Join(err, server.Close())
 		}
 		return nil
