@@ -268,7 +268,7 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 	to.shutdown = func(ctx context.Context) error {
 		err := server.Shutdown(ctx)
 		if err == nil && isServing.Load() {
-			// A connection that was accepted while the listener was closed is not known to the first Shutdown.
+			// The first Shutdown does not know a connection that was accepted while the listener closed.
 			select {
 			case <-served:
 			case <-ctx.Done():

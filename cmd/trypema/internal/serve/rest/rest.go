@@ -527,6 +527,16 @@ func (w *denying) WriteHeader(status int) {
 // Unwrap is for http.ResponseController.
 func (w *denying) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// toldName is what clients are told a limit without a name by: its policy, where a header can have that.
+func toldName(policy string) string {
+	for i := range len(policy) {
+		if c := policy[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return ""
+		}
+	}
+	return policy
+}
+
 // maxGuards bounds the statuses that are remembered; what is beyond it is made for each request.
 const maxGuards = 1000
 
@@ -552,6 +562,7 @@ func (h *handler) guard(name guardName) (http.Handler, error) {
 			return nil
 		},
 		Key:     h.key,
+		Name:    toldName(policy),
 		Headers: h.Headers,
 		Failed: func(w http.ResponseWriter, r *http.Request, err error) {
 			h.fail(w, r, err)
