@@ -5,8 +5,9 @@ FUZZTIME ?= 1m
 SOAK     ?= 10m
 ARGS     ?=
 TIMES    ?= 10
+OUT      ?= dist
 
-# Each module that is released, and those that are not. The first list is that of scripts/release.sh.
+# Each module that is released, and those that are not. scripts/release.sh has the same list from git.
 RELEASED := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./redigoconn ./rueidisconn ./valkeyconn ./internal/cli ./cmd/trypema
 MODULES  := $(RELEASED) ./examples ./internal/bench ./internal/thirdparty
 PACKAGES := $(MODULES:%=%/...)
@@ -17,7 +18,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-long test-busy test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check benchmarks
+.PHONY: help demo bench report test test-page test-long test-busy test-short test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check release-ready release-proof binaries benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +40,9 @@ test-long: ## the same tests with random seeds, and longer: some hours; ARGS as 
 
 test-busy: ## make test TIMES (10) times beside busy loops, two for each processor: none may fail
 	@./scripts/busy.sh $(TIMES) $(MAKE) test ARGS="-count=1 $(ARGS)"
+
+test-short: ## what is released, on any system: no server, no browser, no race detector
+	INSTALL=0 $(GO) test -short $(RELEASED:%=%/...)
 
 test-servers: ## conformance, twins, ledger and Cluster on each server that is supported; ARGS='6.2 9.1' for some of them
 	@GO="$(GO)" ./scripts/servers.sh $(ARGS)
@@ -94,8 +98,16 @@ cover: ## what the root module's own tests do not cover, and the total, which mu
 	@$(GO) tool cover -func cover.out | awk '$$NF != "100.0%" { print } \
 		$$1 == "total:" && $$NF + 0 < $(COVERED) { print "less than $(COVERED) %"; exit 1 }'
 
-release-check: check test test-alone test-ports cover mutants ## all that must hold for a release, and the tags that make it: VERSION=v0.2.0
-	@./scripts/release.sh "$(VERSION)"
+release-check: release-ready check test test-alone test-ports cover mutants release-proof ## all that must hold for a release: VERSION=v0.2.0
+
+release-ready: ## versions, CHANGELOG.md and tags are ready for VERSION
+	@./scripts/release.sh check "$(VERSION)"
+
+release-proof: ## each module of VERSION works from its tags, in a throw-away clone; GOPROXY=off for a proof offline
+	@./scripts/release.sh prove "$(VERSION)"
+
+binaries: ## archives of the program for each system, with checksums and an SBOM of each, in OUT (dist)
+	@./scripts/binaries.sh "$(OUT)"
 
 benchmarks: ## go test -bench of the root module, and of its peers
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -62,7 +62,7 @@ next:
 			if err != nil {
 				return Decision{}, err
 			}
-			a.bound, a.key = p.bound, p.key(a.key)
+			a.bound = p.bound
 		}
 		for j := range merged {
 			if m := &merged[j]; m.bound == a.bound && m.key == a.key {

@@ -26,7 +26,8 @@ import (
 //
 // What a key has used in a window belongs to the provider, the strategy and the length of the window. So a
 // Bound with other numbers goes on with what was used, and one with the window of the provider's options
-// shares it with the provider's Absolute or Suppressed.
+// shares it with the provider's Absolute or Suppressed. To count the same key twice in windows of one length,
+// as by its requests and by its tokens, give one of them a group: see InGroup.
 type Bound struct {
 	keeper   Keeper      // of all limits
 	one      uint64      // the cost of a call by Allow, as the keeper takes it
@@ -114,6 +115,66 @@ func (b *Bound) setKeeper() {
 	if b.counting == nil || len(b.limits) > 1 && slices.ContainsFunc(b.limits, func(l Limit) bool { return l.kind != limitCounts }) {
 		b.keeper = &uncounted{b}
 	}
+}
+
+// InGroup returns the same limits for the keys of a group: they count apart from the same keys elsewhere, and
+// together with those of other Bounds of the group that have windows of the same length. So requests and
+// tokens of one user, both by the minute, are two groups. The name has from 1 to 64 bytes of printable UTF-8,
+// no colon, and no space at either end. Policies have groups by themselves; theirs of the same name are the
+// same.
+func (b *Bound) InGroup(group string) (*Bound, error) {
+	switch {
+	case b.live != nil:
+		return nil, invalid.Errorf(ErrInvalidOptions, "the group of a policy is given by Policy.Group")
+	case group == "":
+		return nil, invalid.Errorf(ErrInvalidOptions, "the group is empty; it must have from 1 to %d bytes", maxPolicyName)
+	}
+	if err := checkName("the group", group); err != nil {
+		return nil, err
+	}
+	return b.inGroup(group), nil
+}
+
+// inGroup is InGroup for a name that was checked.
+func (b *Bound) inGroup(group string) *Bound {
+	in := &Bound{one: 1, strategy: b.strategy, limits: b.limits, blocks: b.blocks}
+	switch k := b.counting.(type) {
+	case nil:
+	case interface{ InGroup(string) Keeper }:
+		in.counting = k.InGroup(group)
+	default:
+		in.counting = &prefixed{k, group + ":"}
+	}
+	in.setKeeper()
+	return in
+}
+
+// prefixed is a Keeper that does not know groups: it gets keys that begin with the group.
+type prefixed struct {
+	Keeper
+	prefix string
+}
+
+func (p *prefixed) AllowN(ctx context.Context, key string, n uint64) (Decision, error) {
+	return p.Keeper.AllowN(ctx, p.prefix+key, n)
+}
+
+func (p *prefixed) Peek(ctx context.Context, key string, n uint64) (Decision, error) {
+	return p.Keeper.Peek(ctx, p.prefix+key, n)
+}
+
+func (p *prefixed) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*Reservation, error) {
+	return p.Keeper.Reserve(ctx, p.prefix+key, estimate, expiry)
+}
+
+func (p *prefixed) Usage(ctx context.Context, key string) ([]Usage, error) {
+	return p.Keeper.Usage(ctx, p.prefix+key)
+}
+
+func (p *prefixed) Delete(ctx context.Context, key string) error {
+	return p.Keeper.Delete(ctx, p.prefix+key)
 }
 
 // Strategy returns the strategy of the limits.

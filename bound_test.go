@@ -211,3 +211,63 @@ func TestBoundIsNil(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestInGroup: keys of a group count apart, together with those of a policy of that group, with a keeper that
+// knows groups and with one that does not.
+func TestInGroup(t *testing.T) {
+	l := newLocal(t, trypema.Options{})
+	plain := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
+	foreign, err := trypema.NewBound(trypema.StrategyAbsolute, plain.Limits(),
+		func([]trypema.Limit) (trypema.Keeper, error) { return struct{ trypema.Keeper }{plain.Keeper()}, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := trypema.NewPolicies(l, trypema.Policy{Name: "a", Group: "g", Limits: plain.Limits()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Allow(t.Context(), "a", "k"); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string]*trypema.Bound{"of Local": plain, "foreign": foreign} {
+		in, err := b.InGroup("g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := in.Usage(t.Context(), "k")
+		if err != nil || (before[0].Total == 1) != (b == plain) {
+			t.Errorf("%s: %+v, %v", name, before, err)
+		}
+		if d, err := in.AllowN(t.Context(), "k", 3); err != nil || !d.Allowed {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+		if d, err := b.Peek(t.Context(), "k", 1); err != nil || d.Remaining != 10 {
+			t.Errorf("%s: %+v, %v: the plain key was charged", name, d, err)
+		}
+		r, err := in.Reserve(t.Context(), "k", 2, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Commit(t.Context(), 1); err != nil {
+			t.Error(err)
+		}
+		if after, err := in.Usage(t.Context(), "k"); err != nil || after[0].Total != before[0].Total+4 {
+			t.Errorf("%s: %+v, %v", name, after, err)
+		}
+		if err := in.Delete(t.Context(), "k"); err != nil {
+			t.Error(err)
+		}
+		for _, bad := range []string{"", "a:b", "\xff", " x", string(make([]byte, 65))} {
+			if _, err := b.InGroup(bad); !errors.Is(err, trypema.ErrInvalidOptions) {
+				t.Errorf("%s: group %q: %v", name, bad, err)
+			}
+		}
+	}
+	live, err := p.Use("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := live.InGroup("g"); !errors.Is(err, trypema.ErrInvalidOptions) {
+		t.Error(err)
+	}
+}

@@ -90,7 +90,7 @@ func documented(t *testing.T, dir string) *doc.Package {
 var forOthers = []string{
 	"Error", "Unwrap", "RoundTrip", "Conn.Run", "NodeConn.Node", "Provider.Absolute", "Provider.Suppressed",
 	"Binder.Bind", "Provider.Close", "Keeper.AllowN", "Keeper.Peek", "Keeper.Reserve", "Keeper.Usage", "Keeper.Delete",
-	"Bound.Keeper",
+	"Bound.Keeper", "Limiter.Window",
 }
 
 // withoutExample names the functions and methods of a package that have no example.

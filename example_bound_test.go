@@ -434,3 +434,35 @@ func ExampleDecision_RetryAfterSeconds() {
 	// 2
 	// 31536000
 }
+
+// Requests and tokens of a user are counted apart, though both are by the minute.
+func ExampleBound_InGroup() {
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer limits.Close()
+	requests, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(60, time.Minute))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	tokens, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(10_000, time.Minute))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if tokens, err = tokens.InGroup("tokens"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := context.Background()
+	if _, err := tokens.AllowN(ctx, "user:42", 4000); err != nil {
+		fmt.Println(err)
+		return
+	}
+	d, err := requests.Allow(ctx, "user:42")
+	fmt.Println(d.Remaining, err)
+	// Output: 59 <nil>
+}

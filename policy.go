@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -42,6 +43,19 @@ type Policy struct {
 
 const maxPolicyName = 64
 
+// checkName returns what is wrong with the name of a policy or group, which may be empty.
+func checkName(what, name string) error {
+	switch {
+	case len(name) > maxPolicyName:
+		return invalid.Errorf(ErrInvalidOptions, "%s has %d bytes; it must have from 1 to %d", what, len(name), maxPolicyName)
+	case strings.Contains(name, ":"):
+		return invalid.Errorf(ErrInvalidOptions, "%s is %q; it must have no colon", what, name)
+	case !invalid.Name(name):
+		return invalid.Errorf(ErrInvalidOptions, "%s is %q; it must be %s", what, name, invalid.NameRule)
+	}
+	return nil
+}
+
 // Check returns what is wrong with the policy, as an ErrInvalidOptions or ErrInvalidRate that names the
 // policy, the field, its value and the rule, or nil. NewPolicies and Swap call it; programs need it only to
 // check what they have read from somewhere.
@@ -51,17 +65,8 @@ func (p Policy) Check() error {
 			"the name of a policy is empty; it must have from 1 to %d bytes", maxPolicyName)
 	}
 	for _, f := range []struct{ field, value string }{{"name", p.Name}, {"group", p.Group}} {
-		switch {
-		case len(f.value) > maxPolicyName:
-			return invalid.Errorf(ErrInvalidOptions,
-				"policy %.32q: the %s has %d bytes; it must have from 1 to %d", p.Name, f.field, len(f.value),
-				maxPolicyName)
-		case strings.Contains(f.value, ":"):
-			return invalid.Errorf(ErrInvalidOptions, "policy %q: the %s is %q; it must have no colon", p.Name,
-				f.field, f.value)
-		case !invalid.Name(f.value):
-			return invalid.Errorf(ErrInvalidOptions,
-				"policy %q: the %s is %q; it must be %s", p.Name, f.field, f.value, invalid.NameRule)
+		if err := checkName(fmt.Sprintf("policy %.32q: the %s", p.Name, f.field), f.value); err != nil {
+			return err
 		}
 	}
 	if err := CheckLimits(p.Strategy, p.Limits); err != nil {
@@ -115,24 +120,9 @@ type policySet struct {
 // boundPolicy is a policy with what keeps it.
 type boundPolicy struct {
 	Policy
-	bound  *Bound       // of the group, if its keeper knows groups
-	prefix string       // of keys, otherwise
-	tally  *tally.Tally // nil without an Observer
-	live   *Bound       // what Use returns
-}
-
-// bind sets what keeps the policy.
-func (b *boundPolicy) bind(to *Bound) {
-	b.bound = to
-	if to.counting == nil {
-		return
-	}
-	if k, ok := to.counting.(interface{ InGroup(string) Keeper }); ok {
-		b.bound = &Bound{one: 1, counting: k.InGroup(b.Group), strategy: to.strategy, limits: to.limits, blocks: to.blocks}
-		b.bound.setKeeper()
-		return
-	}
-	b.prefix = b.Group + ":"
+	bound *Bound       // of the group
+	tally *tally.Tally // nil without an Observer
+	live  *Bound       // what Use returns
 }
 
 // NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at
@@ -189,7 +179,7 @@ func (p *Policies) Swap(list ...Policy) error {
 			return invalid.Errorf(ErrInvalidOptions,
 				"policy %q: Bind of the provider, a %T, returned nil", name, p.provider)
 		}
-		bound.bind(to)
+		bound.bound = to.inGroup(bound.Group)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -326,7 +316,7 @@ func (l *livePolicy) again(ctx context.Context, key string, n uint64) (Decision,
 	if err != nil {
 		return Decision{}, err
 	}
-	d, err := p.bound.again(ctx, p.key(key), n)
+	d, err := p.bound.again(ctx, key, n)
 	if err != nil || d.Allowed {
 		p.count(key, &d, err)
 	}
@@ -356,9 +346,6 @@ func (p *Policies) find(name string) (*boundPolicy, error) {
 	return nil, invalid.Errorf(ErrUnknownPolicy, "there is no policy %q", name)
 }
 
-// key returns the key that the limiter is asked for.
-func (b *boundPolicy) key(key string) string { return b.prefix + key }
-
 // Allow decides whether a call may pass now by a policy, and records it, in one step. It costs what the
 // policy says.
 func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, error) {
@@ -370,7 +357,7 @@ func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, err
 }
 
 func (b *boundPolicy) allow(ctx context.Context, key string, n uint64) (Decision, error) {
-	d, err := b.bound.AllowN(ctx, b.key(key), n)
+	d, err := b.bound.AllowN(ctx, key, n)
 	b.count(key, &d, err)
 	return d, err
 }
@@ -414,7 +401,7 @@ func (p *Policies) Peek(ctx context.Context, policy, key string, n uint64) (Deci
 	if n == 0 {
 		n = bound.Cost
 	}
-	d, err := bound.bound.Peek(ctx, bound.key(key), n)
+	d, err := bound.bound.Peek(ctx, key, n)
 	bound.shadow(&d, err)
 	return d, err
 }
@@ -428,7 +415,7 @@ func (p *Policies) Reserve(
 	if err != nil {
 		return nil, err
 	}
-	r, err := bound.bound.Reserve(ctx, bound.key(key), estimate, expiry)
+	r, err := bound.bound.Reserve(ctx, key, estimate, expiry)
 	if err != nil {
 		bound.count(key, new(Decision), err)
 		return nil, err
@@ -447,7 +434,7 @@ func (p *Policies) Usage(ctx context.Context, policy, key string) ([]Usage, erro
 	if err != nil {
 		return nil, err
 	}
-	return bound.bound.Usage(ctx, bound.key(key))
+	return bound.bound.Usage(ctx, key)
 }
 
 // Delete forgets what the key has used by a policy, in the windows that the policy has now.
@@ -456,5 +443,5 @@ func (p *Policies) Delete(ctx context.Context, policy, key string) error {
 	if err != nil {
 		return err
 	}
-	return bound.bound.Delete(ctx, bound.key(key))
+	return bound.bound.Delete(ctx, key)
 }

@@ -20,17 +20,19 @@
 //	if !d.Allowed { … d.RetryAfter … }
 package trypema
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
-// Limiter is the same six verbs on every provider and strategy. It is safe for concurrent use.
+// Limiter is the same verbs on every provider and strategy. It is safe for concurrent use.
 //
 // The rate belongs to the call, not to the key: a raised or lowered rate judges the usage that is already in
 // the window, at once. A denial is a [Decision], never an error; an error means bad input ([ErrInvalidRate],
 // [ErrInvalidCost], [ErrInvalidKey]), a closed provider ([ErrClosed]) or, where a provider does I/O, trouble.
 // When an error is returned nothing was recorded, unless the error says so.
 //
-// The limiters of all providers have one method more, which is not in the interface, Window() time.Duration:
-// how long the window is. By it a rate that does not fit can be refused before the first call.
+// The window is that of the provider's options. For a limit that comes with its window, see [Bound].
 type Limiter interface {
 	// Allow is AllowN with a cost of 1.
 	Allow(ctx context.Context, key string, rate Rate) (Decision, error)
@@ -54,4 +56,8 @@ type Limiter interface {
 
 	// Delete forgets the key. To delete a key that does not exist is no error.
 	Delete(ctx context.Context, key string) error
+
+	// Window returns the length of the window. A rate that does not fit it is refused by each call, so
+	// middleware checks it when it is made. 0 is not known.
+	Window() time.Duration
 }

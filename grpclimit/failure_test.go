@@ -45,11 +45,20 @@ func (l *log) String() string {
 
 func (l *log) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
+// panicking is a limiter that panics at each call.
+type panicking struct{ trypema.Limiter }
+
+// Window is not known.
+func (panicking) Window() time.Duration { return 0 }
+
 // faulty is a limiter that has an error for each call.
 type faulty struct {
 	trypema.Limiter
 	err error
 }
+
+// Window is not known.
+func (faulty) Window() time.Duration { return 0 }
 
 func (f faulty) AllowN(context.Context, string, trypema.Rate, uint64) (trypema.Decision, error) {
 	return trypema.Decision{}, f.err
@@ -251,7 +260,7 @@ func brokenOptions(t *testing.T) map[string]grpclimit.Options {
 		"Cost":    {Limiter: l, Rate: 10, Cost: func(context.Context, string) uint64 { panic(broken) }},
 		"Skip":    {Limiter: l, Rate: 10, Skip: func(context.Context, string) bool { panic(broken) }},
 		"Seen":    {Limiter: l, Rate: 10, Seen: func(context.Context, string, trypema.Decision, error) { panic(broken) }},
-		"Limiter": {Limiter: struct{ trypema.Limiter }{}, Rate: 10},
+		"Limiter": {Limiter: panicking{}, Rate: 10},
 		"Decide": {Decide: func(context.Context, string, string, uint64) (trypema.Decision, error) {
 			panic(broken)
 		}},

@@ -26,6 +26,15 @@ var quiet = slog.New(slog.DiscardHandler)
 // waiting is a limiter whose decisions end with the context of the call.
 type waiting struct{ trypema.Limiter }
 
+// Window is not known.
+func (waiting) Window() time.Duration { return 0 }
+
+// brokenLimiter is a limiter that panics at each call.
+type brokenLimiter struct{ trypema.Limiter }
+
+// Window is not known.
+func (brokenLimiter) Window() time.Duration { return 0 }
+
 func (waiting) AllowN(ctx context.Context, _ string, _ trypema.Rate, _ uint64) (trypema.Decision, error) {
 	<-ctx.Done()
 	return trypema.Decision{}, ctx.Err()
@@ -84,7 +93,7 @@ func TestNoAnswerLooksLikeSuccess(t *testing.T) {
 		{"canceled", decide(none, context.Canceled), 503},
 		{"too late", decide(none, context.DeadlineExceeded), 503},
 		{"an error of Decide", byDecide(none, trypema.ErrUnknownPolicy), 503},
-		{"panic in the limiter", options{Limiter: struct{ trypema.Limiter }{}, Rate: 1}, 500},
+		{"panic in the limiter", options{Limiter: brokenLimiter{}, Rate: 1}, 500},
 		{"panic in Key", with(plain, func(o *options) {
 			o.Key = func(request) (string, bool) { broken(); return "", true }
 		}), 500},
@@ -323,7 +332,7 @@ func TestFailuresAreLogged(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		for name, o := range map[string]httplimit.Options{
-			"a limiter without Window": {Limiter: struct{ trypema.Limiter }{limits.Absolute()}, Rate: .5},
+			"a limiter without Window": {Limiter: brokenLimiter{limits.Absolute()}, Rate: .5},
 			"RateOf": {Limiter: limits.Absolute(), RateOf: func(*http.Request) trypema.Rate {
 				return trypema.Rate(math.NaN())
 			}},

@@ -325,6 +325,8 @@ func (l *logLimiter) Set(
 	return r, nil
 }
 
+func (l *logLimiter) Window() time.Duration { return l.options.Window }
+
 func (l *logLimiter) Delete(_ context.Context, key string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

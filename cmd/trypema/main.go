@@ -3,6 +3,8 @@
 package main
 
 import (
+	"github.com/alecthomas/kong"
+
 	"github.com/trypema/trypema/cmd/trypema/internal/demo"
 	"github.com/trypema/trypema/cmd/trypema/internal/replay"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve"
@@ -15,6 +17,9 @@ type commands struct {
 	Replay replay.Command `cmd:"" help:"Read access logs, and show whom a limit would have limited; or propose one."`
 	Serve  serve.Command  `cmd:"" help:"Serve rate limits to Envoy, to proxies that ask by HTTP, and to clients of Redis and HTTP."`
 	Sim    sim.Command    `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`
+
+	Completion cli.Completion   `cmd:"" help:"Print what bash, zsh or fish needs to complete commands and flags."`
+	Version    kong.VersionFlag `help:"Print the version, the commit and the version of Go, and exit."`
 }
 
 func main() { program().Main() }

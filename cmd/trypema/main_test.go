@@ -60,6 +60,8 @@ func TestWrongFlags(t *testing.T) {
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"--json", "unknown flag --json"},
 		{"sim --instances 0", "--instances is 0; it must be from 1 to 1000"},
+		{"completion", `expected "<shell>"`},
+		{"completion tcsh", `<shell> must be one of "bash","zsh","fish" but got "tcsh"`},
 		{"sim --loss x", `--loss is "x"; it must be a number`},
 	})
 }

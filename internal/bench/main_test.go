@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,19 @@ func TestWrongFlags(t *testing.T) {
 		{"report --quick --full", "--full is true; it must be left out with --quick"},
 		{"reprot", "unexpected argument reprot"},
 	})
+}
+
+// A wrong name of a step is refused with the names of all steps, each of them once.
+func TestReportOnlyWrongStep(t *testing.T) {
+	for _, effort := range []string{"--quick", "--full", "--json"} {
+		code, _, stderr := clitest.Run(t.Context(), program(), "report", effort, "--only", "hot-over,nosuch")
+		_, list, found := strings.Cut(strings.TrimSpace(stderr), `bench: --only is "nosuch"; it must be one of `)
+		names := strings.Split(list, ", ")
+		slices.Sort(names)
+		if code != cli.ExitWrong || !found || len(names) < 20 || len(slices.Compact(slices.Clone(names))) != len(names) {
+			t.Errorf("%s: exit status %d, stderr %q", effort, code, stderr)
+		}
+	}
 }
 
 func TestHelp(t *testing.T) {

@@ -53,6 +53,7 @@ func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Write
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(out),
+		kong.Vars{"version": version(p.Name)}, // what a flag of type kong.VersionFlag prints
 	)
 	parser, err := kong.New(p.Commands, append(options, p.Options...)...)
 	if err != nil {

@@ -2,7 +2,6 @@ package middleware
 
 import (
 	"math"
-	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/invalid"
@@ -50,12 +49,11 @@ func (o *Options[R]) Check() error {
 	case math.IsInf(float64(o.Rate), 0):
 		return bad("Rate is %v; it must be finite, or trypema.Unlimited", float64(o.Rate))
 	}
-	// A limiter of ours says how long its window is, so that a rate is refused here, and not at each call, if
-	// nothing fits into the window.
-	if l, ok := o.Limiter.(interface{ Window() time.Duration }); ok {
-		if _, err := o.Rate.Capacity(l.Window()); err != nil {
+	// A rate of which nothing fits into the window is refused here, and not at each call.
+	if w := WindowOf(o.Limiter); w > 0 {
+		if _, err := o.Rate.Capacity(w); err != nil {
 			return bad("Rate is %v, less than one event in the limiter's window of %v; "+
-				"raise the rate or lengthen the window", o.Rate, l.Window())
+				"raise the rate or lengthen the window", o.Rate, w)
 		}
 	}
 	return nil

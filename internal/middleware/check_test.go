@@ -18,6 +18,8 @@ import (
 // plain is a limiter of somebody else, which does not say how long its window is.
 type plain struct{ trypema.Limiter }
 
+func (plain) Window() time.Duration { return 0 }
+
 // A rate that would fail each call is refused by Check, for every limiter and without asking Redis.
 func TestCheckRate(t *testing.T) {
 	server := fakeredis.New()

@@ -6,10 +6,10 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// WindowOf returns the window of a limiter that has a method Window, as those of this module have, or 0.
+// WindowOf returns the window of a limiter, or 0 if there is none or it does not say.
 func WindowOf(l trypema.Limiter) time.Duration {
-	if l, ok := l.(interface{ Window() time.Duration }); ok {
-		return max(l.Window(), 0)
+	if l == nil {
+		return 0
 	}
-	return 0
+	return max(l.Window(), 0)
 }

@@ -140,7 +140,14 @@ func documents(t *testing.T) []string {
 	for i, file := range files {
 		files[i] = "docs/" + filepath.Base(file)
 	}
-	return append(files, "README.md")
+	others, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil || len(others) < 6 {
+		t.Fatalf("found %d documents beside the folder docs, %v", len(others), err)
+	}
+	for _, file := range others {
+		files = append(files, filepath.Base(file))
+	}
+	return files
 }
 
 // source returns the block as a file that compiles.
@@ -329,22 +336,23 @@ func TestQuickstart(t *testing.T) {
 		t.Errorf("%d programs with commands and output, want 3: Local, Redis, Hybrid", len(sources))
 	}
 	programs := compile(t, sources, true)
-	var env []string
-	if explore.Long() {
-		env = append(os.Environ(), published(t)...)
-	}
 	for name, want := range wants {
 		prints(t, exec.CommandContext(t.Context(), programs[name]), want)
-		if !explore.Long() {
-			continue
+	}
+	if !explore.Long() {
+		return
+	}
+	for _, released := range []bool{false, true} {
+		env := append(os.Environ(), published(t, released)...)
+		for name, want := range wants {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(sources[name]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			sh := exec.CommandContext(t.Context(), "sh", "-e")
+			sh.Dir, sh.Env, sh.Stdin = dir, env, strings.NewReader(commands[name])
+			prints(t, sh, want)
 		}
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(sources[name]), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		sh := exec.CommandContext(t.Context(), "sh", "-e")
-		sh.Dir, sh.Env, sh.Stdin = dir, env, strings.NewReader(commands[name])
-		prints(t, sh, want)
 	}
 }
 
@@ -370,9 +378,10 @@ func prints(t *testing.T, c *exec.Cmd, want string) {
 }
 
 // published puts the modules that the quickstart gets, as they are here, where the go command finds them, and
-// returns the environment for that. It has a cache of modules of its own, in which they do not outlive the
-// test; other modules come from the usual one, if they are there.
-func published(t *testing.T) (env []string) {
+// returns the environment for that. They are released, or else a commit without a tag. The environment has a
+// cache of modules of its own, in which they do not outlive the test; other modules come from the usual one,
+// if they are there.
+func published(t *testing.T, released bool) (env []string) {
 	t.Helper()
 	cache, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE", "GOPROXY").Output()
 	if err != nil {
@@ -380,8 +389,12 @@ func published(t *testing.T) (env []string) {
 	}
 	usual := strings.Split(string(cache), "\n")
 	proxy := t.TempDir()
+	version, list := "v0.0.0-20260101000000-0123456789ab", ""
+	if released {
+		version, list = "v0.1.0", "v0.1.0\n"
+	}
 	for _, folder := range []string{".", "goredisconn", "rueidisconn"} {
-		m := module.Version{Path: strings.TrimSuffix("github.com/trypema/trypema/"+folder, "/."), Version: "v0.1.0"}
+		m := module.Version{Path: strings.TrimSuffix("github.com/trypema/trypema/"+folder, "/."), Version: version}
 		at := filepath.Join(proxy, m.Path, "@v")
 		if err := os.MkdirAll(at, 0o700); err != nil {
 			t.Fatal(err)
@@ -391,8 +404,10 @@ func published(t *testing.T) (env []string) {
 		if err := zip.Create(&zipped, m, moduleFiles(t, filepath.Join(root, folder))); err != nil {
 			t.Fatal(err)
 		}
-		info := `{"Version": "v0.1.0"}`
-		for name, content := range map[string]string{"main.info": info, "v0.1.0.info": info, "v0.1.0.mod": mod, "v0.1.0.zip": zipped.String()} {
+		info := `{"Version": "` + version + `"}`
+		for name, content := range map[string]string{
+			"list": list, "../@latest": info, version + ".info": info, version + ".mod": mod, version + ".zip": zipped.String(),
+		} {
 			if err := os.WriteFile(filepath.Join(at, name), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}

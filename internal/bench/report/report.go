@@ -107,8 +107,10 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 // resolve checks the flags, and returns those of the steps that they name.
 func (c *Command) resolve(steps []step) ([]step, error) {
 	var names []string
-	for _, s := range steps {
-		names = append(names, s.ID)
+	for _, s := range steps { // a step is in there once for each pass
+		if !slices.Contains(names, s.ID) {
+			names = append(names, s.ID)
+		}
 	}
 	err := flags.First(
 		flags.Check(c.Out != "", "out", c.Out, "a folder"),

@@ -13,7 +13,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/charmbracelet/bubbles/progress"
 	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/lipgloss/table"
 	"github.com/mattn/go-isatty"
@@ -100,16 +99,18 @@ func Fold(mark, text string) string {
 	return out.String()
 }
 
-// Bar is a progress bar in one line of a terminal. On anything else it is not drawn.
+// Bar is a progress bar in one line of a terminal. It never runs backwards. It is not drawn on anything but a
+// terminal, and has no color if the variable NO_COLOR of the environment is not empty, or TERM is dumb.
 type Bar struct {
 	w     io.Writer
 	drawn bool
-	model progress.Model
+	plain bool    // without color
+	part  float64 // the largest that was set
 }
 
 // NewBar returns a bar that draws on w.
 func NewBar(w io.Writer) *Bar {
-	return &Bar{w, IsTerminal(w), progress.New(progress.WithSolidFill("6"), progress.WithWidth(40))}
+	return &Bar{w: w, drawn: IsTerminal(w), plain: os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"}
 }
 
 // Line writes a line that stays, above the bar or where none is drawn.
@@ -120,11 +121,24 @@ func (b *Bar) Line(text string) {
 
 const eraseLine = "\r\x1b[2K"
 
-// Set draws the bar at a part of 1, with what is being done behind it.
+// barWidth is the width of a bar without its percentage, in columns.
+const barWidth = 35
+
+// Set draws the bar at a part of 1, followed by a word on what is being done. The bar stays where it is if
+// part is less than before, or not a number.
 func (b *Bar) Set(part float64, doing string) {
-	if b.drawn {
-		fmt.Fprintf(b.w, "%s%s  %s", eraseLine, b.model.ViewAs(part), doing)
+	if part > b.part {
+		b.part = min(1, part)
 	}
+	if !b.drawn {
+		return
+	}
+	full := int(math.Round(b.part * barWidth))
+	bar := strings.Repeat("█", full)
+	if !b.plain && full > 0 {
+		bar = "\x1b[36m" + bar + "\x1b[0m"
+	}
+	fmt.Fprintf(b.w, "%s%s%s %3.0f%%  %s", eraseLine, bar, strings.Repeat("░", barWidth-full), 100*b.part, doing)
 }
 
 // Clear removes the bar.

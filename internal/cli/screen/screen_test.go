@@ -3,6 +3,7 @@ package screen
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -82,5 +83,42 @@ func TestBarIsSilentWhereNobodyLooks(t *testing.T) {
 	bar.Clear()
 	if b.Len() > 0 {
 		t.Errorf("it wrote %q", &b)
+	}
+}
+
+func TestBarNeverRunsBackwards(t *testing.T) {
+	var b bytes.Buffer
+	bar := &Bar{w: &b, drawn: true, plain: true}
+	for _, tt := range []struct {
+		part float64
+		want string
+	}{
+		{0, "  0%"}, {0.5, " 50%"}, {0.2, " 50%"}, {math.NaN(), " 50%"}, {-1, " 50%"}, {0.8, " 80%"}, {0, " 80%"},
+		{1.5, "100%"}, {0.9, "100%"}, {math.Inf(1), "100%"},
+	} {
+		b.Reset()
+		bar.Set(tt.part, "work")
+		if !strings.Contains(b.String(), " "+tt.want+"  work") || strings.Count(b.String(), "█")+strings.Count(b.String(), "░") != barWidth {
+			t.Errorf("at %v it drew %q, want %s", tt.part, &b, tt.want)
+		}
+	}
+}
+
+func TestBarHasNoColorIfAsked(t *testing.T) {
+	for _, tt := range []struct {
+		noColor, term string
+		colored       bool
+	}{
+		{"", "xterm", true}, {"1", "xterm", false}, {"0", "xterm", false}, {"", "dumb", false},
+	} {
+		t.Setenv("NO_COLOR", tt.noColor)
+		t.Setenv("TERM", tt.term)
+		var b bytes.Buffer
+		bar := NewBar(&b)
+		bar.drawn = true
+		bar.Set(0.5, "work")
+		if colored := strings.Contains(b.String(), "\x1b[36m"); colored != tt.colored {
+			t.Errorf("NO_COLOR=%q TERM=%s: it drew %q", tt.noColor, tt.term, &b)
+		}
 	}
 }
