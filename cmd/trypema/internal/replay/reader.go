@@ -76,7 +76,7 @@ func (r *reader) run(ctx context.Context, sources []source, e *engine) error {
 		if err == nil && ctx.Err() == nil {
 			err = r.source(ctx, &sources[i], full, empty)
 		}
-		sources[i].Close()
+		_ = sources[i].Close()
 	}
 	close(full)
 	<-judged

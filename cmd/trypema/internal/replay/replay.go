@@ -148,7 +148,7 @@ func (c *Command) open() (sources []source, total int64, err error) {
 		}
 		if err != nil {
 			for _, s := range sources {
-				s.Close()
+				_ = s.Close()
 			}
 			return nil, 0, err
 		}
