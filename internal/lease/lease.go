@@ -26,8 +26,8 @@
 // for nothing.
 //
 // Nothing in this needs the holder to be alive, or the clocks of holders to agree: ages and lives are
-// durations. What it needs is that clocks run at the same speed, within a thousandth, by which a holder stops
-// early.
+// durations. What it needs is that clocks run at the same speed, within a thousandth: by that a holder stops
+// early, and takes what it settles for younger than it is.
 //
 // # Settling
 //
@@ -55,6 +55,22 @@ type Terms struct {
 	Micro      int64 // a microsecond, in which messages count
 	Interval   int64 // of settling
 	Suppressed bool  // the strategy; otherwise it is Absolute
+}
+
+// clockError is how much faster or slower than the ledger's the clock of a holder may run, as a divisor. A
+// holder ends its leases early by that, takes its events for younger than its clock says, and keeps what it
+// has not settled for longer than a window.
+const clockError = 1000
+
+// ownWindow returns how long a holder keeps an event that it has not settled: by then it has left the window
+// whatever the clocks of holder and ledger are.
+func (t *Terms) ownWindow() int64 { return t.Window + t.Window/clockError + t.Micro }
+
+// age returns in µs how old the ledger takes events for that happened at an instant and are settled at now,
+// if they were recorded so much earlier than that.
+func (t *Terms) age(now, at, backdated int64) int64 {
+	elapsed := max(0, now-at-backdated)
+	return max(0, now-at-elapsed/clockError) / t.Micro
 }
 
 // Moment is an instant, and what an account needs to act at it.

@@ -43,9 +43,13 @@ type world struct {
 type account struct {
 	lease.Account
 	groups window.Groups
-	due    int64
+	fast   int64    // how much faster its clock runs, in millionths
+	due    int64    // by its clock
 	wait   []uint64 // costs of the calls that wait for an answer
 }
+
+// local returns what the clock of an account shows.
+func (w *world) local(a *account) int64 { return w.now + w.now/1000*a.fast/1000 }
 
 // most returns the most cost that was admitted in a window.
 func (w *world) most() uint64 {
@@ -80,7 +84,7 @@ func (w *world) bound() uint64 {
 
 // at is what an account acts at.
 func (w *world) at(a *account) *lease.Moment {
-	return &lease.Moment{Terms: &w.terms, Groups: &a.groups, Pace: w.pace, Now: w.now}
+	return &lease.Moment{Terms: &w.terms, Groups: &a.groups, Pace: w.pace, Now: w.local(a)}
 }
 
 // question is what an account is asked for a call.
@@ -99,7 +103,7 @@ func (w *world) ask(a *account, n uint64) (v lease.Decision) {
 	a.Decide(&v, w.at(a), w.question(n, lease.Record))
 	switch {
 	case v.AskLedger:
-		a.due = w.now
+		a.due = w.local(a)
 		a.wait = append(a.wait, n)
 	case v.Allowed:
 		w.total.Admitted += n
@@ -122,7 +126,7 @@ func (w *world) settle(delay func() int64) {
 
 func (w *world) send(delay func() int64) {
 	for _, a := range w.accounts {
-		if a.UnderWay() || w.now < a.due {
+		if a.UnderWay() || w.local(a) < a.due {
 			continue
 		}
 		need := uint64(0)
@@ -130,13 +134,13 @@ func (w *world) send(delay func() int64) {
 			need += n
 		}
 		want := lease.More
-		if a.Idle(&w.terms, w.now) {
+		if a.Idle(&w.terms, w.local(a)) {
 			want = lease.Nothing
 		}
 		ask := a.Message(w.at(a), need, want)
 		w.network = append(w.network,
 			parcel{at: w.now + delay(), from: a, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
-		a.due = w.now + w.terms.Interval
+		a.due = w.local(a) + w.terms.Interval
 	}
 }
 
@@ -182,7 +186,7 @@ func (w *world) deliver(delay func() int64) {
 func (w *world) lost(a *account, p parcel) {
 	if a.UnderWay() && a.Seq() == p.seq {
 		a.Lost()
-		a.due = w.now + w.terms.Interval
+		a.due = w.local(a) + w.terms.Interval
 	}
 }
 
@@ -199,6 +203,11 @@ func TestBound(t *testing.T) {
 			w.pace.Far = 3 * w.terms.Window
 		}
 		trouble := rng.IntN(2) == 0
+		if rng.IntN(2) == 0 {
+			for _, a := range w.accounts {
+				a.fast = rng.Int64N(1001) - 500
+			}
+		}
 		if trouble {
 			w.loss, w.zombies = .2, .1
 		}
@@ -344,6 +353,47 @@ func TestSettlingIsExact(t *testing.T) {
 					got, leased, w.total)
 			}
 		}
+	}
+}
+
+// A holder whose clock runs fast takes what it has admitted for older than it is. The ledger keeps it for a
+// window all the same, however late it hears of it.
+func TestFastClock(t *testing.T) {
+	w := newWorld(1, 2, 100, false)
+	w.pace.Far = 3 * w.terms.Window
+	fast, other := w.accounts[0], w.accounts[1]
+	fast.fast = 500
+	settle := func(a *account, want lease.Want) {
+		a.Hear(w.at(a), w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms),
+			a.Message(w.at(a), uint64(len(a.wait)), want)))
+		a.wait = nil
+	}
+	w.now = 1000
+	w.call(0, 1)
+	settle(fast, lease.More)
+	for w.call(0, 1).Allowed {
+	}
+	fast.wait = nil
+	admittedAt := w.now
+	// The holder says all it has while it is not yet a window old by its clock; and another takes what there
+	// is, at every instant from then on.
+	for ; w.now <= admittedAt+2*w.terms.Window; w.now += 50 {
+		switch age := w.now - admittedAt; {
+		case age == w.terms.Window-600:
+			settle(fast, lease.Nothing)
+		case age > w.terms.Window-5000:
+			w.call(1, 1)
+			settle(other, lease.More)
+			for w.call(1, 1).Allowed {
+			}
+			other.wait = nil
+		}
+	}
+	if most := w.most(); most > 100 {
+		t.Errorf("%d admitted in a window of at most 100", most)
+	}
+	if most, n := w.most(), len(w.admitted); most < 100 || n < 106 {
+		t.Errorf("%d admitted in a window and %d in all", most, n)
 	}
 }
 

@@ -93,7 +93,7 @@ func (a *Account) Lost() {
 // may be under way.
 func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	x, u, now := &a.exchange, &a.unsettled, m.Now
-	u.forget(m.Window, now)
+	u.forget(m.ownWindow(), now)
 	if now >= a.leaseEnd || want == Nothing {
 		a.budget, a.leaseEnd = 0, min(a.leaseEnd, now)
 	}
@@ -113,7 +113,7 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 		a.chargedUntil = max(a.chargedUntil, now+max(life, m.Pace.Far)+m.Window)
 	}
 	for _, g := range u.groups {
-		age, span := max(0, now-g.last)/m.Micro, (g.last-g.first)/m.Micro
+		age, span := m.age(now, g.last, g.backdated), (g.last-g.first)/m.Micro
 		out.Groups = append(out.Groups, Group{age, span, g.Counts})
 	}
 	u.open, u.sent = false, len(u.groups)
@@ -179,8 +179,8 @@ func (a *Account) hearSettled(m *Moment, r Answer) {
 	if took := m.Now - sentAt; u.sent > 0 && (took >= k.settleDelay || m.Now >= k.settleDelayUntil) {
 		k.settleDelay, k.settleDelayUntil = took, m.Now+m.Window
 	}
-	u.acknowledge(func(at int64) (int64, bool) {
-		age := max(0, sentAt-at) / m.Micro
+	u.acknowledge(func(g *ownGroup) (int64, bool) {
+		age := m.age(sentAt, g.last, g.backdated)
 		return r.Now - age, age < m.Window/m.Micro
 	})
 	k.ledgerTime, k.ledgerTimeAt = r.Now, sentAt
@@ -216,7 +216,7 @@ func (a *Account) hearWindow(m *Moment, r Answer, news window.Counts) {
 // hearLease takes what was granted.
 func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	x, k, now := &a.exchange, &a.knowledge, m.Now
-	a.leaseEnd = x.sentAt + r.Life*m.Micro/1000*999
+	a.leaseEnd = x.sentAt + r.Life*m.Micro/clockError*(clockError-1)
 	a.budget += r.Grant
 	if x.void {
 		a.budget, a.leaseEnd, x.void = 0, min(a.leaseEnd, now), false

@@ -23,6 +23,8 @@ type ownGroup struct {
 	window.Counts
 	reserved []*Reserved // calls among them whose cost may change
 	inSpell  bool        // they happened in the present spell
+	// For so long before they happened, at least, they are recorded: they were reserved until their expiry.
+	backdated int64
 }
 
 // maxUnsettled bounds the groups that are not sent. Beyond it, two of them become one.
@@ -57,11 +59,12 @@ func (u *unsettled) merge() {
 	}
 	p, q := &u.groups[from], &u.groups[into]
 	q.first, q.last, q.Counts = min(p.first, q.first), max(p.last, q.last), q.Plus(p.Counts)
+	q.backdated = min(p.backdated, q.backdated)
 	q.reserved = append(p.reserved, q.reserved...)
 	u.groups = slices.Delete(u.groups, from, from+1)
 }
 
-// forget takes out groups whose events are a window old: they count nowhere any more.
+// forget takes out groups whose events are so old that they count nowhere any more.
 func (u *unsettled) forget(length, now int64) {
 	n := 0
 	for n < len(u.groups) && now-u.groups[n].last >= length {
@@ -72,12 +75,13 @@ func (u *unsettled) forget(length, now int64) {
 	u.groups = slices.Delete(u.groups, 0, n)
 }
 
-// acknowledge takes out the groups that were sent. ledgerTime returns when the ledger has events of an
-// instant recorded, and false if they had left the window before that.
-func (u *unsettled) acknowledge(ledgerTime func(at int64) (int64, bool)) {
-	for _, g := range u.groups[:u.sent] {
+// acknowledge takes out the groups that were sent. ledgerTime returns when the ledger has a group recorded,
+// and false if it had left the window before that.
+func (u *unsettled) acknowledge(ledgerTime func(g *ownGroup) (int64, bool)) {
+	for i := range u.groups[:u.sent] {
+		g := &u.groups[i]
 		u.settled = u.settled.Plus(g.Counts)
-		at, recorded := ledgerTime(g.last)
+		at, recorded := ledgerTime(g)
 		if !recorded {
 			g.lose()
 			continue
@@ -124,7 +128,10 @@ func (a *Account) record(m *Moment, c window.Counts) {
 		if s := a.spell; s != nil {
 			s.own.Place(m.Groups, m.Span, s.own.Advance(m.Groups, m.Span, now), r.recordedAt, r.recordedAt, c)
 		}
-		u.push(ownGroup{first: r.recordedAt, last: r.recordedAt, Counts: c, inSpell: a.spell != nil})
+		u.push(ownGroup{
+			first: r.recordedAt, last: r.recordedAt, Counts: c,
+			inSpell: a.spell != nil, backdated: now - r.recordedAt,
+		})
 		u.open = false
 	default:
 		a.view.Record(m.Groups, m.Span, now, c)

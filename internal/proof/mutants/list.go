@@ -41,6 +41,7 @@ var mutants = []mutant{
 	{"what a policy admits leaves the lease as it was", "internal/lease/offline.go", "	a.budget -= fromLease\n", "", "./hybridlimit", "TestFallbackUsesUp"},
 	{"a commit above the estimate leaves the lease as it was", "internal/lease/reserved.go", "	if c.Added > c.Removed { // what the call takes", "	if c.Added > c.Removed && c.Added == 0 { // what the call takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
 	{"a lowered rate leaves the lease as it was", "internal/lease/message.go", "	a.budget -= min(a.budget, taken-min(taken, x.capacity))\n", "", "./hybridlimit", "TestLoweredRate"},
+	{"a fast clock makes what it settles too old", "internal/lease/lease.go", "return max(0, now-at-elapsed/clockError) / t.Micro", "return max(0, now-at-0*elapsed) / t.Micro", "./internal/lease", "TestFastClock"},
 	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
 
 	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(share, sum(p.known, times(others, min(p.unheard, p.policy))))", "max(share-share, sum(p.known, times(others, p.policy)))", "./internal/lease", "TestAlone"},

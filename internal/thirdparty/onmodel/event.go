@@ -58,6 +58,9 @@ type promise struct {
 	expires  time.Time // or zero
 }
 
+// clockError is the part of its age, as a divisor, by which an event is taken for younger when it is settled.
+const clockError = 1000
+
 // pendingGroups is how many groups an instance holds apart until they are settled.
 const pendingGroups = 16
 
@@ -103,7 +106,7 @@ func (f *Fleet) counts(p place, by *member, from, to time.Time) (admitted, decli
 
 // latest is the latest instant that the ledger may take an event for.
 func (f *Fleet) latest(p place, e *event, now time.Time) time.Time {
-	late := 2*time.Microsecond + f.Options.BucketOf(p.window)
+	late := 2*time.Microsecond + f.Options.BucketOf(p.window) + p.window/clockError
 	switch {
 	case f.Calm && !e.crowd:
 		return e.to.Add(late)

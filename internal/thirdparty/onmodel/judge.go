@@ -87,7 +87,7 @@ func (f *Fleet) lag(w time.Duration) time.Duration {
 	if w > f.Options.Window {
 		interval *= 3
 	}
-	return f.Options.BucketOf(w) + 2*max(interval, time.Millisecond) + 10*time.Millisecond
+	return f.Options.BucketOf(w) + w/clockError + 2*max(interval, time.Millisecond) + 10*time.Millisecond
 }
 
 // checkTwins judges the answer of a lone instance by the twins, under the lock.
