@@ -89,7 +89,7 @@ func (f *Fleet) unhang() {
 
 func (f *Fleet) takeAway(*rapid.T) { f.hang() }
 
-func (f *Fleet) restore(*rapid.T)  { f.unhang() }
+func (f *Fleet) restore(*rapid.T) { f.unhang() }
 
 // wires makes the line of an instance another.
 func (f *Fleet) wires(t *rapid.T) {
