@@ -257,7 +257,8 @@ func (f *Fleet) settled(p *promise, is uint64, known, trouble bool, to time.Time
 			e.admitted, e.life = span{0, was.high + is}, 0
 			r.loose = true
 		default:
-			if e.life > 0 && (trouble || age >= e.life-2*time.Microsecond) { // the estimate leaves by itself
+			// The estimate leaves by itself. Beside groups of other buckets it may not be found.
+			if f.Mixed || e.life > 0 && (trouble || age >= e.life-2*time.Microsecond) {
 				rest := *e
 				rest.admitted.low, rest.charged = 0, 0
 				r.events = append(r.events, &rest)
