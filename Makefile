@@ -7,7 +7,7 @@ ARGS     ?=
 TIMES    ?= 10
 
 # Each module that is released, and those that are not. The first list is that of scripts/release.sh.
-RELEASED := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./rueidisconn ./internal/cli ./cmd/trypema
+RELEASED := . ./goredisconn ./grpclimit ./otellimit ./policyfile ./promlimit ./redigoconn ./rueidisconn ./valkeyconn ./internal/cli ./cmd/trypema
 MODULES  := $(RELEASED) ./examples ./internal/bench ./internal/thirdparty
 PACKAGES := $(MODULES:%=%/...)
 OLDEST   := go1.25.0

@@ -23,6 +23,9 @@ type Decision struct {
 	// answer.
 	Fallback bool
 
+	// Shadowed reports that a policy in shadow let a call pass which its limits denied: see Policy.Shadow.
+	Shadowed bool
+
 	// Limit is the capacity C of one window at the rate of this call: floor(rate × window).
 	Limit uint64
 
@@ -39,13 +42,27 @@ type Decision struct {
 	// happens: equal to Remaining when the call was allowed, 0 when RetryAfter is Never.
 	RemainingAfterWaiting uint64
 
-	// RefusedBy names the limit that refused, where a call had several to keep: see MultiLimiter. It is empty
-	// otherwise.
+	// RefusedBy names the limit of a Bound that refused. It is empty where the call was allowed, and where
+	// the rate was given to the call.
 	RefusedBy string
 
 	// SuppressionFactor is the probability, from 0 to 1, with which Suppressed declined a call in this state;
 	// 1 when nothing can pass. Absolute leaves it 0.
 	SuppressionFactor float64
+}
+
+// RetryAfterSeconds is RetryAfter in whole seconds for people and headers: rounded up, so that who waits as
+// long does not come too early, and at least 1; 0 if the call was allowed. It is at most a year, which it
+// also is for Never.
+func (d Decision) RetryAfterSeconds() int {
+	const most = 365 * 24 * time.Hour
+	switch {
+	case d.Allowed:
+		return 0
+	case d.RetryAfter >= most:
+		return int(most / time.Second)
+	}
+	return int(max(1, (d.RetryAfter+time.Second-1)/time.Second))
 }
 
 // Outcome says what became of a call.

@@ -89,7 +89,8 @@ func documented(t *testing.T, dir string) *doc.Package {
 
 var forOthers = []string{
 	"Error", "Unwrap", "RoundTrip", "Conn.Run", "NodeConn.Node", "Provider.Absolute", "Provider.Suppressed",
-	"MultiProvider.Multi",
+	"Binder.Bind", "Provider.Close", "Keeper.AllowN", "Keeper.Peek", "Keeper.Reserve", "Keeper.Usage", "Keeper.Delete",
+	"Bound.Keeper",
 }
 
 // withoutExample names the functions and methods of a package that have no example.

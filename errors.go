@@ -13,6 +13,8 @@ var (
 	ErrInvalidKey = errors.New("trypema: invalid key")
 	// ErrInvalidOptions is an option outside its bounds.
 	ErrInvalidOptions = errors.New("trypema: invalid options")
+	// ErrWouldExceedDeadline is a Wait whose turn comes after the deadline of its context.
+	ErrWouldExceedDeadline = errors.New("trypema: the wait would exceed the deadline")
 	// ErrClosed is a call after Close.
 	ErrClosed = errors.New("trypema: closed")
 )

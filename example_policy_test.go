@@ -201,3 +201,33 @@ func ExamplePolicies_Observe() {
 	}
 	// Output: free 2 1
 }
+
+// A policy by itself, for code that knows nothing of names.
+func ExamplePolicies_Use() {
+	plans, done := tiers()
+	defer done() //nolint:errcheck // it returns nil
+	free, err := plans.Use("free")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	d, err := free.Allow(context.Background(), "customer:42")
+	fmt.Println(d.Allowed, d.Remaining, err)
+	// Output: true 18 <nil>
+}
+
+func ExamplePolicies_Wait() {
+	plans, done := tiers()
+	defer done() //nolint:errcheck // it returns nil
+	d, err := plans.Wait(context.Background(), "pro", "customer:42")
+	fmt.Println(d.Allowed, d.Remaining, err)
+	// Output: true 599 <nil>
+}
+
+func ExamplePolicies_WaitN() {
+	plans, done := tiers()
+	defer done() //nolint:errcheck // it returns nil
+	d, err := plans.WaitN(context.Background(), "pro", "customer:42", 100)
+	fmt.Println(d.Allowed, d.Remaining, err)
+	// Output: true 500 <nil>
+}

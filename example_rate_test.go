@@ -53,8 +53,8 @@ func ExampleRate_Capacity() {
 	}
 	// Output:
 	// 25
-	// trypema: rate is 0.025 per second, less than one event in a window of 10s; raise the rate or lengthen Options.Window
-	// trypema: rate is -0.0002777777777777778 per second; it must be above 0
+	// trypema: rate is 1.5/m, less than one event in a window of 10s; raise the rate or lengthen the window
+	// trypema: rate is -1/h; it must be above 0
 }
 
 // The rate belongs to the call. Who pays is not held up, but still counted.
@@ -72,4 +72,32 @@ func ExampleRate_unlimited() {
 	u, _ := renders.Usage(ctx, "ada", plan["free"]) // what a change of plan would mean
 	fmt.Println(u.Total, u.Limit, u.Remaining)
 	// Output: 25 10 0
+}
+
+func ExampleRate_String() {
+	fmt.Println(trypema.PerSecond(100), trypema.PerMinute(5), trypema.PerHour(.5), trypema.Unlimited)
+	// Output: 100/s 5/m 12/d unlimited
+}
+
+func ExampleParseRate() {
+	r, err := trypema.ParseRate("5/15m")
+	fmt.Println(r, err)
+	_, err = trypema.ParseRate("often")
+	fmt.Println(err)
+	// Output:
+	// 20/h <nil>
+	// trypema: rate is "often"; it must be a number per time, as in 10/s, 1000/h, 20/d or 5/15m and above 0, or unlimited
+}
+
+func ExampleRate_MarshalText() {
+	text, err := trypema.PerMinute(5).MarshalText()
+	fmt.Println(string(text), err)
+	// Output: 5/m <nil>
+}
+
+func ExampleRate_UnmarshalText() {
+	var r trypema.Rate
+	err := r.UnmarshalText([]byte("1000/h"))
+	fmt.Println(r, err)
+	// Output: 1000/h <nil>
 }

@@ -197,7 +197,7 @@ func Example_errors() {
 	_, err = exports.Allow(ctx, "tenant", trypema.PerMinute(60))
 	fmt.Println(errors.Is(err, trypema.ErrClosed), err)
 	// Output:
-	// true trypema: rate is 0.05 per second, less than one event in a window of 10s; raise the rate or lengthen Options.Window
+	// true trypema: rate is 3/m, less than one event in a window of 10s; raise the rate or lengthen the window
 	// true trypema: cost is 0; it must be at least 1 (Peek takes 0)
 	// true trypema: closed
 }

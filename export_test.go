@@ -9,3 +9,15 @@ func (l *Local) Windows() int {
 	defer l.mu.Unlock()
 	return len(l.others)
 }
+
+// Waiting returns how many calls wait for a key.
+func (b *Bound) Waiting(key string) (n int) {
+	b.lines.mu.Lock()
+	defer b.lines.mu.Unlock()
+	if of := b.lines.byKey[key]; of != nil {
+		for w := of.first; w != nil; w = w.next {
+			n++
+		}
+	}
+	return n
+}

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema/internal/tally"
@@ -22,10 +23,16 @@ type Local struct {
 	suppressed localSuppressed
 	options    Options
 
-	mu     sync.Mutex               // guards what is made for a MultiLimiter:
+	number  int64 // in the order in which they were made
+	started time.Time
+	done    chan struct{} // is closed by Close
+
+	mu     sync.Mutex               // guards what is made for a Bound:
 	others map[otherKeys]*localKeys // with other windows
 	closed bool
 }
+
+var locals atomic.Int64 // how many there ever were
 
 // otherKeys says which keys of a provider are meant.
 type otherKeys struct {
@@ -39,10 +46,9 @@ func NewLocal(o Options) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Local{options: o, others: make(map[otherKeys]*localKeys)}
-	started := time.Now()
-	l.absolute.init(o, started)
-	l.suppressed.init(o, started)
+	l := &Local{options: o, number: locals.Add(1), started: time.Now(), done: make(chan struct{}), others: make(map[otherKeys]*localKeys)}
+	l.absolute.init(l, StrategyAbsolute, o)
+	l.suppressed.init(l, StrategySuppressed, o)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
 	l.absolute.tally = l.observe(StrategyAbsolute)
 	l.suppressed.tally = l.observe(StrategySuppressed)
@@ -71,7 +77,7 @@ func (l *Local) Absolute() Limiter { return &l.absolute }
 func (l *Local) Suppressed() Limiter { return &l.suppressed }
 
 // Len returns the number of keys held for both strategies, idle ones that have not been removed yet included.
-// A key of a MultiLimiter counts once for each of its windows.
+// A key of a Bound counts once for each of its windows.
 func (l *Local) Len() (n int) {
 	for _, s := range []Strategy{StrategyAbsolute, StrategySuppressed} {
 		for _, k := range l.all(s) {
@@ -115,8 +121,9 @@ func (l *Local) keysOfLocked(s Strategy, w time.Duration) *localKeys {
 		o := l.options
 		o.Bucket = o.BucketOf(w)
 		o.Window = w
-		k.init(o, l.absolute.started)
+		k.init(l, s, o)
 		k.closed.Store(l.closed)
+		k.tally = l.own(s).tally
 		l.others[otherKeys{s, w}] = k
 	}
 	return k
@@ -137,7 +144,10 @@ func (l *Local) forgetUnusedLocked() {
 // after it return ErrClosed. It may be called again, and always returns nil.
 func (l *Local) Close() error {
 	l.mu.Lock()
-	l.closed = true
+	if !l.closed {
+		l.closed = true
+		close(l.done)
+	}
 	l.mu.Unlock()
 	for _, k := range slices.Concat(l.all(StrategyAbsolute), l.all(StrategySuppressed)) {
 		k.closed.Store(true)

@@ -28,7 +28,12 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	if err != nil || n == 0 {
 		return l.failed(n, err)
 	}
-	key = groupkey.Plain(key)
+	l.absolute(d, groupkey.Plain(key), c, n)
+	return nil
+}
+
+// absolute decides and counts a call by the form of its key.
+func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
 	hash := l.table.Hash(key)
 	now := l.now() // after what the hash had to wait for: see now
 	if f := l.table.Shard(hash).Hot(key, now); f != nil {
@@ -42,7 +47,7 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 			d.Limit = c
 			d.Remaining = c - have
 			d.RemainingAfterWaiting = c - have
-			return nil
+			return
 		case table.Denied:
 			if stands := l.tally.Count(tally.Denied); stands > 0 {
 				l.sample(tally.Denied, stands, key, now)
@@ -51,13 +56,13 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 			d.Remaining = window.Room(c, have)
 			d.RetryAfter = time.Duration(at - now)
 			d.RemainingAfterWaiting = c - then
-			return nil
+			return
 		}
 	}
 	if n > c { // it records nothing, so it must not make a key either
 		l.peek(d, key, c, n)
 		l.count(false, key, now)
-		return nil
+		return
 	}
 	sh, h := l.table.Acquire(hash, key, now)
 	w := sh.State(h)
@@ -69,7 +74,6 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 	sh.Unlock()
 	d.set(c, &v, OutcomeRejected)
 	l.count(v.Allowed, key, now)
-	return nil
 }
 
 func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
@@ -81,7 +85,7 @@ func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64)
 	return d, nil
 }
 
-func (l *localAbsolute) peek(d *Decision, key string, c, n uint64) {
+func (l *localKeys) peek(d *Decision, key string, c, n uint64) {
 	sh, _, w, now := l.find(key)
 	var v window.Verdict
 	w.Absolute(&v, &sh.Memory, l.span, c, now, n, false)

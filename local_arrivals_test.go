@@ -60,7 +60,7 @@ func TestNoArrivalsPassOneOfSeveralLimits(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					local := newLocal(t,
 						trypema.Options{Window: time.Second, Bucket: 100 * time.Millisecond, HardLimitFactor: 1})
-					multi, err := local.Multi(s, limits...)
+					multi, err := local.Bind(s, limits...)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -89,7 +89,7 @@ func TestCrowdOnOneKey(t *testing.T) {
 	const callers, capacity = 10_000, 1234
 	l := newLocal(t, trypema.Options{Window: time.Hour, HardLimitFactor: 1})
 	rate := trypema.Per(capacity, time.Hour)
-	multi, err := l.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: rate, Window: time.Hour},
+	multi, err := l.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: rate, Window: time.Hour},
 		trypema.Limit{Rate: 1e6, Window: time.Minute})
 	if err != nil {
 		t.Fatal(err)

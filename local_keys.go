@@ -1,6 +1,7 @@
 package trypema
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 	"time"
@@ -23,11 +24,23 @@ type localKeys struct {
 	closed  atomic.Bool
 	tally   *tally.Tally // nil without an Observer
 	users   inuse.Count  // of those with other windows than that of the options
+
+	provider int64 // its number
+	strategy Strategy
+}
+
+// compare says whose shards are locked first by a call that locks those of both: of the older provider, of
+// Absolute, of the shorter window.
+func (k *localKeys) compare(other *localKeys) int {
+	return cmp.Or(cmp.Compare(k.provider, other.provider), cmp.Compare(k.strategy, other.strategy),
+		cmp.Compare(k.span.Window, other.span.Window))
 }
 
 type localShard = table.Shard[window.Window, window.Groups]
 
-func (k *localKeys) init(o Options, started time.Time) {
+func (k *localKeys) init(l *Local, s Strategy, o Options) {
+	k.provider, k.strategy = l.number, s
+	started := l.started
 	span := window.Span{Window: int64(o.Window), Bucket: int64(o.Bucket)}
 	k.span, k.seconds, k.started = span, o.Window.Seconds(), started
 	// What the table calls must not know k: it would keep a table that is dropped alive.

@@ -19,19 +19,19 @@ func TestWindowsGo(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			limiter := func(w time.Duration) trypema.MultiLimiter {
-				m, err := l.Multi(s, trypema.Limit{Rate: trypema.Per(1000, w), Window: w})
+			limiter := func(w time.Duration) *trypema.Bound {
+				m, err := l.Bind(s, trypema.Limit{Rate: trypema.Per(1000, w), Window: w})
 				if err != nil {
 					t.Fatal(err)
 				}
 				return m
 			}
-			allow := func(m trypema.MultiLimiter, n uint64) {
+			allow := func(m *trypema.Bound, n uint64) {
 				if d, err := m.AllowN(t.Context(), "k", n); err != nil || !d.Allowed {
 					t.Fatal(d, err)
 				}
 			}
-			both, err := l.Multi(s, trypema.Limit{Rate: trypema.Per(1000, 3*time.Hour), Window: 3 * time.Hour},
+			both, err := l.Bind(s, trypema.Limit{Rate: trypema.Per(1000, 3*time.Hour), Window: 3 * time.Hour},
 				trypema.Limit{Rate: trypema.Per(1000, 2*time.Hour), Window: 2 * time.Hour})
 			if err != nil || l.Windows() != 2 {
 				t.Fatalf("%v, %d lengths of windows, want 2", err, l.Windows())

@@ -31,16 +31,20 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 	if err != nil || n == 0 {
 		return l.failed(n, err)
 	}
-	key = groupkey.Plain(key)
+	l.suppressed(d, groupkey.Plain(key), l.law(c), l.dice(), n)
+	return nil
+}
+
+// suppressed decides and counts a call by the form of its key.
+func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
 	hash := l.table.Hash(key)
 	now := l.now()
 	sh, h := l.table.Acquire(hash, key, now)
 	var v window.Verdict
-	sh.State(h).Suppressed(&v, &sh.Memory, l.span, l.law(c), now, n, l.dice(), true)
+	sh.State(h).Suppressed(&v, &sh.Memory, l.span, law, now, n, dice, true)
 	sh.Unlock()
-	d.set(c, &v, OutcomeSuppressed)
+	d.set(law.Capacity, &v, OutcomeSuppressed)
 	l.count(v.Allowed, key, now)
-	return nil
 }
 
 func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {

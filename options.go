@@ -82,7 +82,7 @@ func (o Options) WithDefaults() (Options, error) {
 }
 
 // BucketOf is the bucket of a window of another length, with the same share of it that Bucket has of Window;
-// at least 1ms. What a MultiLimiter uses for its limits. The options must have their defaults.
+// at least 1ms. What a *Bound uses for its limits. The options must have their defaults.
 func (o Options) BucketOf(window time.Duration) time.Duration {
 	if window == o.Window {
 		return o.Bucket

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -31,9 +32,12 @@ type Policy struct {
 	Strategy Strategy
 	// Limits are kept at once, all or nothing: from 1 to MaxLimits.
 	Limits []Limit
-	// Cost is that of one call. Default 1; at most what each of the limits can hold, or no call would ever
-	// pass.
+	// Cost is that of one call. Default 1; at most what each of the limits can hold that does not block, or
+	// no call would ever pass.
 	Cost uint64
+	// Shadow lets calls pass that the limits deny, to try a policy on what it is meant for. They are judged
+	// and recorded as otherwise; Decision.Shadowed says that they were denied, and so do the metrics.
+	Shadow bool
 }
 
 const maxPolicyName = 64
@@ -68,7 +72,7 @@ func (p Policy) Check() error {
 		return invalid.Errorf(kind, "policy %q: %s", p.Name, strings.TrimPrefix(err.Error(), "trypema: "))
 	}
 	for _, l := range p.Limits {
-		if c, _ := l.Rate.Capacity(l.Window); p.Cost > c { // the limit was checked
+		if c, _ := l.Capacity(); p.Cost > c && !l.Blocks() { // the limit was checked
 			return invalid.Errorf(ErrInvalidOptions,
 				"policy %q: cost is %d; it must be at most %d, which is all that limit %q can hold", p.Name,
 				p.Cost, c, l.Label())
@@ -77,29 +81,24 @@ func (p Policy) Check() error {
 	return nil
 }
 
-// MultiProvider is what Policies need of a provider.
-type MultiProvider interface {
-	// Multi returns a limiter that keeps several limits at once.
-	Multi(s Strategy, limits ...Limit) (MultiLimiter, error)
-}
-
 // Policies are limits by name, on one provider, which can be changed while they are in use. They are made by
 // NewPolicies, and are safe for concurrent use.
 //
 // A key has a usage of its own by each policy, or by each group of them, which is not that of other limiters
 // of the provider, whatever their keys are. Observers are shown the name of the group, a colon and the key. A
 // provider of another module gets its keys in that form, too, and must tell them from other keys by itself.
-// Making that string is one allocation; it is all that a call allocates beyond what the MultiLimiter does. An
-// empty key is one as any other.
+// Making that string is one allocation; it is all that a call allocates beyond what the Bound does. An empty
+// key is one as any other.
 //
 // A policy that is not there is ErrUnknownPolicy; no verb admits anything then.
 type Policies struct {
-	provider MultiProvider
+	provider Binder
 	set      atomic.Pointer[policySet]
 
 	mu       sync.Mutex // guards the below, and is held while the set is changed
 	observer Observer
 	tallies  map[policyName]*tally.Tally // of all policies that there were since it is observed
+	used     map[string]*Bound           // by name: what Use returned
 }
 
 type policyName struct {
@@ -113,34 +112,33 @@ type policySet struct {
 	byName map[string]*boundPolicy
 }
 
-// boundPolicy is a policy with the limiter that keeps it.
+// boundPolicy is a policy with what keeps it.
 type boundPolicy struct {
 	Policy
-	limiter MultiLimiter
-	prefix  string       // of keys, where the limiter does not know the group
-	tally   *tally.Tally // nil without an Observer
+	bound  *Bound       // of the group, if its keeper knows groups
+	prefix string       // of keys, otherwise
+	tally  *tally.Tally // nil without an Observer
 }
 
-// grouped is a MultiLimiter that keeps the keys of groups apart from each other and from plain keys. Those of
-// this module do.
-type grouped interface {
-	InGroup(group string) MultiLimiter
-}
-
-// bind sets the limiter of the policy.
-func (b *boundPolicy) bind(l MultiLimiter) {
-	if g, ok := l.(grouped); ok {
-		b.limiter = g.InGroup(b.Group)
+// bind sets what keeps the policy.
+func (b *boundPolicy) bind(to *Bound) {
+	b.bound = to
+	if to.counting == nil {
 		return
 	}
-	b.limiter, b.prefix = l, b.Group+":"
+	if k, ok := to.counting.(interface{ InGroup(string) Keeper }); ok {
+		b.bound = &Bound{one: 1, counting: k.InGroup(b.Group), strategy: to.strategy, limits: to.limits, blocks: to.blocks}
+		b.bound.setKeeper()
+		return
+	}
+	b.prefix = b.Group + ":"
 }
 
 // NewPolicies returns policies on a provider, or what is wrong with them: see Policy.Check. There must be at
 // least one, and no two of the same name.
-func NewPolicies(p MultiProvider, list ...Policy) (*Policies, error) {
+func NewPolicies(p Binder, list ...Policy) (*Policies, error) {
 	if invalid.Nil(p) {
-		return nil, invalid.Errorf(ErrInvalidOptions, "the provider of the policies is nil; it must be one that has Multi")
+		return nil, invalid.Errorf(ErrInvalidOptions, "the provider of the policies is nil; it must be one that has Bind")
 	}
 	all := &Policies{provider: p}
 	if err := all.Swap(list...); err != nil {
@@ -182,15 +180,15 @@ func (p *Policies) Swap(list ...Policy) error {
 	// Only now is the provider asked, which may keep something for each window.
 	for _, name := range set.names {
 		bound := set.byName[name]
-		limiter, err := p.provider.Multi(bound.Strategy, bound.Limits...)
+		to, err := p.provider.Bind(bound.Strategy, bound.Limits...)
 		if err != nil {
 			return err
 		}
-		if invalid.Nil(limiter) {
+		if to == nil {
 			return invalid.Errorf(ErrInvalidOptions,
-				"policy %q: Multi of the provider, a %T, returned nil", name, p.provider)
+				"policy %q: Bind of the provider, a %T, returned nil", name, p.provider)
 		}
-		bound.bind(limiter)
+		bound.bind(to)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -237,9 +235,104 @@ func (p *Policies) installLocked(set *policySet) {
 	p.set.Store(set)
 }
 
-// count counts a decision.
+// count counts a decision, and lets it pass if the policy is a shadow.
 func (b *boundPolicy) count(key string, d *Decision, err error) {
 	b.tally.Decided(key, d.Allowed, d.Fallback, err)
+	b.shadow(d, err)
+}
+
+func (b *boundPolicy) shadow(d *Decision, err error) {
+	if b.Shadow && err == nil && !d.Allowed {
+		d.Allowed, d.Outcome, d.RetryAfter, d.Shadowed = true, OutcomeAllowed, 0, true
+	}
+}
+
+// Use returns the limits of a policy by itself: a Bound that follows Swap, and whose Allow and Wait cost what
+// the policy says. It is ErrUnknownPolicy if there is no such policy now; if it goes later, that is what the
+// verbs return. Calls that wait stand in one line for each policy and key, however often Use is called.
+func (p *Policies) Use(name string) (*Bound, error) {
+	if _, err := p.find(name); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.used[name]
+	if b == nil {
+		if p.used == nil {
+			p.used = make(map[string]*Bound)
+		}
+		live := &livePolicy{p, name}
+		b = &Bound{keeper: live, one: costOfPolicy, live: live, blocks: -1}
+		p.used[name] = b
+	}
+	return b, nil
+}
+
+// costOfPolicy asks a livePolicy for a call of the cost that the policy says.
+const costOfPolicy = math.MaxUint64
+
+// livePolicy is a policy by its name: the Keeper of what Use returns.
+type livePolicy struct {
+	policies *Policies
+	name     string
+}
+
+func (l *livePolicy) find() (*boundPolicy, error) { return l.policies.find(l.name) }
+
+func (l *livePolicy) AllowN(ctx context.Context, key string, n uint64) (Decision, error) {
+	if n == costOfPolicy {
+		return l.policies.Allow(ctx, l.name, key)
+	}
+	return l.policies.AllowN(ctx, l.name, key, n)
+}
+
+func (l *livePolicy) Peek(ctx context.Context, key string, n uint64) (Decision, error) {
+	return l.policies.Peek(ctx, l.name, key, n)
+}
+
+func (l *livePolicy) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*Reservation, error) {
+	return l.policies.Reserve(ctx, l.name, key, estimate, expiry)
+}
+
+func (l *livePolicy) Usage(ctx context.Context, key string) ([]Usage, error) {
+	return l.policies.Usage(ctx, l.name, key)
+}
+
+func (l *livePolicy) Delete(ctx context.Context, key string) error {
+	return l.policies.Delete(ctx, l.name, key)
+}
+
+var noBound = &Bound{blocks: -1}
+
+// now returns what keeps the policy at this instant; noBound if it is not there.
+func (l *livePolicy) now() *Bound {
+	if p, err := l.find(); err == nil {
+		return p.bound
+	}
+	return noBound
+}
+
+func (l *livePolicy) cost() uint64 {
+	if p, err := l.find(); err == nil {
+		return p.Cost
+	}
+	return 1
+}
+
+// again is Allow for a call that was denied, and so counted, before.
+func (l *livePolicy) again(ctx context.Context, key string, n uint64) (Decision, error) {
+	p, err := l.find()
+	if err != nil {
+		return Decision{}, err
+	}
+	d, err := p.bound.again(ctx, p.key(key), n)
+	if err != nil || d.Allowed {
+		p.count(key, &d, err)
+	}
+	p.shadow(&d, err)
+	return d, err
 }
 
 // Names returns the names of the policies, in the order in which they were given.
@@ -278,7 +371,7 @@ func (p *Policies) Allow(ctx context.Context, policy, key string) (Decision, err
 }
 
 func (b *boundPolicy) allow(ctx context.Context, key string, n uint64) (Decision, error) {
-	d, err := b.limiter.AllowN(ctx, b.key(key), n)
+	d, err := b.bound.AllowN(ctx, b.key(key), n)
 	b.count(key, &d, err)
 	return d, err
 }
@@ -293,6 +386,25 @@ func (p *Policies) AllowN(ctx context.Context, policy, key string, n uint64) (De
 	return bound.allow(ctx, key, n)
 }
 
+// Wait returns when a call is admitted by a policy, in its turn: see Bound.WaitN. It costs what the policy
+// says.
+func (p *Policies) Wait(ctx context.Context, policy, key string) (Decision, error) {
+	b, err := p.Use(policy)
+	if err != nil {
+		return Decision{}, err
+	}
+	return b.Wait(ctx, key)
+}
+
+// WaitN is Wait for a call whose cost is n, whatever the policy says.
+func (p *Policies) WaitN(ctx context.Context, policy, key string, n uint64) (Decision, error) {
+	b, err := p.Use(policy)
+	if err != nil {
+		return Decision{}, err
+	}
+	return b.WaitN(ctx, key, n)
+}
+
 // Peek decides as AllowN would at this instant, and records nothing. With a cost of 0 it decides as Allow
 // would.
 func (p *Policies) Peek(ctx context.Context, policy, key string, n uint64) (Decision, error) {
@@ -303,10 +415,12 @@ func (p *Policies) Peek(ctx context.Context, policy, key string, n uint64) (Deci
 	if n == 0 {
 		n = bound.Cost
 	}
-	return bound.limiter.Peek(ctx, bound.key(key), n)
+	d, err := bound.bound.Peek(ctx, bound.key(key), n)
+	bound.shadow(&d, err)
+	return d, err
 }
 
-// Reserve is AllowN for a call whose cost is an estimate: see MultiLimiter. It is settled by the limits that
+// Reserve is AllowN for a call whose cost is an estimate: see Bound.Reserve. It is settled by the limits that
 // admitted it, even if others have taken their place by then.
 func (p *Policies) Reserve(
 	ctx context.Context, policy, key string, estimate uint64, expiry time.Duration,
@@ -315,13 +429,17 @@ func (p *Policies) Reserve(
 	if err != nil {
 		return nil, err
 	}
-	r, err := bound.limiter.Reserve(ctx, bound.key(key), estimate, expiry)
-	var d Decision
-	if err == nil {
-		d = r.Decision
+	r, err := bound.bound.Reserve(ctx, bound.key(key), estimate, expiry)
+	if err != nil {
+		bound.count(key, new(Decision), err)
+		return nil, err
 	}
-	bound.count(key, &d, err)
-	return r, err
+	denied := !r.Allowed
+	bound.count(key, &r.Decision, nil)
+	if denied && r.Allowed {
+		r = NewReservation(r.Decision, 0, 0, nil) // it passes, and has nothing to settle
+	}
+	return r, nil
 }
 
 // Usage reports what the windows of the key hold by a policy, in the order of its limits.
@@ -330,7 +448,7 @@ func (p *Policies) Usage(ctx context.Context, policy, key string) ([]Usage, erro
 	if err != nil {
 		return nil, err
 	}
-	return bound.limiter.Usage(ctx, bound.key(key))
+	return bound.bound.Usage(ctx, bound.key(key))
 }
 
 // Delete forgets what the key has used by a policy, in the windows that the policy has now.
@@ -339,5 +457,5 @@ func (p *Policies) Delete(ctx context.Context, policy, key string) error {
 	if err != nil {
 		return err
 	}
-	return bound.limiter.Delete(ctx, bound.key(key))
+	return bound.bound.Delete(ctx, bound.key(key))
 }

@@ -60,7 +60,7 @@ func TestWrongPolicies(t *testing.T) {
 		{policy(func(p *trypema.Policy) { p.Limits = nil }), trypema.ErrInvalidOptions, `trypema: policy "api": 0 limits; there must be from 1 to 8`},
 		{policy(func(p *trypema.Policy) { p.Cost = 11 }), trypema.ErrInvalidOptions,
 			`trypema: policy "api": cost is 11; it must be at most 10, which is all that limit "minute" can hold`},
-		{limit(func(l *trypema.Limit) { l.Rate = 0 }), trypema.ErrInvalidRate, `trypema: policy "api": limit "minute": rate is 0 per second; it must be above 0`},
+		{limit(func(l *trypema.Limit) { l.Rate = 0 }), trypema.ErrInvalidRate, `trypema: policy "api": limit "minute": rate is 0/s; it must be above 0`},
 		{limit(func(l *trypema.Limit) { l.Rate = trypema.Rate(math.NaN()) }), trypema.ErrInvalidRate,
 			`trypema: policy "api": limit "minute": rate is NaN; it must be a number of events per second above 0`},
 		{limit(func(l *trypema.Limit) { l.Window = -1 }), trypema.ErrInvalidOptions,
@@ -109,15 +109,15 @@ func TestPoliciesOfAProviderThatRefuses(t *testing.T) {
 }
 
 type refusing struct {
-	trypema.MultiProvider
+	trypema.Binder
 	err error
 }
 
-func (r *refusing) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
+func (r *refusing) Bind(s trypema.Strategy, limits ...trypema.Limit) (*trypema.Bound, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	return r.MultiProvider.Multi(s, limits...)
+	return r.Binder.Bind(s, limits...)
 }
 
 // A policy that is not there admits nothing, by any verb.
@@ -453,7 +453,7 @@ func BenchmarkPolicies(b *testing.B) {
 		rate float64
 	}{{"over", 100}, {"under", 1e12}} {
 		b.Run(at.name+"/multi", func(b *testing.B) {
-			m, err := newLocal(b, trypema.Options{}).Multi(trypema.StrategyAbsolute, threeLimits(at.rate)...)
+			m, err := newLocal(b, trypema.Options{}).Bind(trypema.StrategyAbsolute, threeLimits(at.rate)...)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -7,10 +7,14 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/guard"
+	"github.com/trypema/trypema/internal/invalid"
 )
 
-// ErrSettled is a second Commit or Refund of a reservation, or one of a reservation that was denied.
+// ErrSettled is a second Commit or Refund of a reservation. The error that is returned tells both costs.
 var ErrSettled = errors.New("trypema: the reservation is settled already")
+
+// ErrDenied is a Commit or Refund of a reservation that was denied: there is nothing to settle.
+var ErrDenied = errors.New("trypema: the reservation was denied")
 
 // Reservation is a call that was admitted at an estimated cost, or denied: see its Decision.
 //
@@ -35,11 +39,11 @@ type Reservation struct {
 
 	mu      sync.Mutex // guards the below, and is held while it is settled
 	settled bool
-	charged uint64
+	charged uint64 // what it costs now
 	timer   *time.Timer
 }
 
-// NewReservation is for implementations of MultiLimiter: it returns the reservation of a call that was
+// NewReservation is for implementations of Keeper: it returns the reservation of a call that was
 // decided. settle changes what it costs from was to is, which may be the same; it is not called for one that
 // was denied, or twice at a time. A settle of nil changes nothing. With an expiry, settle is called with 0 by
 // a timer after that. An implementation whose store expires the estimate by itself passes 0; was is then the
@@ -47,7 +51,7 @@ type Reservation struct {
 func NewReservation(
 	d Decision, estimate uint64, expiry time.Duration, settle func(ctx context.Context, was, is uint64) error,
 ) *Reservation {
-	r := &Reservation{Decision: d, settle: settle, charged: estimate, settled: !d.Allowed}
+	r := &Reservation{Decision: d, settle: settle, charged: estimate}
 	if d.Allowed && expiry > 0 {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -57,7 +61,7 @@ func NewReservation(
 }
 
 // Commit settles the reservation at its true cost; 0 is a Refund. It can be called once: later calls return
-// ErrSettled.
+// ErrSettled, and ErrDenied if the call was not admitted.
 //
 // It enters the true cost whatever has become of the estimate: it may have expired, or been deleted with its
 // key. Others may have had its room since; the window then holds more than its capacity. A cost is not
@@ -69,8 +73,12 @@ func NewReservation(
 func (r *Reservation) Commit(ctx context.Context, n uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.settled {
-		return ErrSettled
+	switch {
+	case !r.Allowed:
+		return invalid.Errorf(ErrDenied, "the reservation was denied; there is no cost to settle")
+	case r.settled:
+		return invalid.Errorf(ErrSettled,
+			"the reservation is settled already, at a cost of %d; it cannot be settled at %d", r.charged, n)
 	}
 	r.settled = true
 	if r.timer != nil {
@@ -88,15 +96,15 @@ func (r *Reservation) expire() {
 	defer r.mu.Unlock()
 	if !r.settled {
 		// If the store cannot be told, the estimate counts until it has left the window.
-		guard.Log("the MultiLimiter", func() { _ = r.changeLocked(context.Background(), 0) })
+		guard.Log("the Keeper", func() { _ = r.changeLocked(context.Background(), 0) })
 	}
 }
 
 func (r *Reservation) changeLocked(ctx context.Context, n uint64) error {
 	was := r.charged
+	r.charged = n
 	if r.settle == nil || was == 0 && n == 0 {
 		return nil
 	}
-	r.charged = n
 	return r.settle(ctx, was, n)
 }

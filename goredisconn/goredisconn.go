@@ -13,30 +13,14 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
-
-// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded.
-// Then it brings the script itself.
-const loadTimeout = time.Second
 
 // Conn is a go-redis client as redislimit.Conn. It is safe for concurrent use.
 type Conn struct {
 	client redis.UniversalClient
 	nodeOf func(ctx context.Context, key string) (*redis.Client, error) // nil where all keys are in one place
-
-	loads atomic.Uint64 // how many loads of scripts have ended
-	mu    sync.Mutex
-	last  map[string]*load // guarded by mu: the last load of each script, by its SHA-1
-}
-
-// load is the sending of one script to every node.
-type load struct {
-	ended  chan struct{} // closed when it has
-	number uint64        // guarded by Conn.mu: among all loads that have ended, from 1; 0 until then
 }
 
 // New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the
@@ -45,7 +29,7 @@ type load struct {
 // What ends an exchange that takes too long is the ReadTimeout of c (3s, if it was not set) and, if c was
 // made with ContextTimeoutEnabled, the deadline of ctx. When ctx is canceled, nothing more is sent.
 func New(c redis.UniversalClient) *Conn {
-	conn := &Conn{last: make(map[string]*load)}
+	conn := new(Conn)
 	if none(c) {
 		return conn
 	}
@@ -101,15 +85,13 @@ func (c *Conn) Node(key string) string {
 	return node.Options().Addr
 }
 
-// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i]
-// and args[i]: an array of int64 and string, else an error. What the server called an error keeps its text,
-// error code first. In a Cluster all of keys[i] must be in one slot.
+// Run reports through answer, once for each i, what the script said when it ran with keys[i] and args[i]: an
+// array of int64 and string, else an error. What the server called an error keeps its text, error code first.
+// In a Cluster all of keys[i] must be in one slot.
 //
-// One run costs one EVALSHA, more cost a pipeline for each node that has some of the keys; nodes are asked at
-// the same time, and one that is slow or gone holds back nobody else's answers. A node that does not know the
-// script executes nothing and says so. Then the script is loaded on every node, once for all the Runs that
-// miss it, and what was refused is sent again; what is refused once more goes as EVAL, which brings the
-// script.
+// Each run costs one EVALSHA with sha1, or one EVAL with the script if sha1 is empty. Several are a pipeline
+// for each node that has some of the keys. All nodes are asked at the same time, and a node that is slow or
+// unavailable does not delay the answers of the others.
 //
 // No call is sent again after it may have arrived, whatever MaxRetries says: it would count twice. So a call
 // also fails whose connection turns out to be broken.
@@ -126,7 +108,10 @@ func (c *Conn) Run(
 		}
 		return
 	}
-	r := run{Conn: c, ctx: ctx, script: script, sha1: sha1, keys: keys, args: args, answer: answer}
+	r := run{Conn: c, ctx: ctx, verb: "evalsha", script: sha1, keys: keys, args: args, answer: answer}
+	if sha1 == "" {
+		r.verb, r.script = "eval", script
+	}
 	r.answered = make([]bool, len(keys))
 	groups := r.byNode()
 	var others sync.WaitGroup
@@ -141,7 +126,7 @@ func (c *Conn) Run(
 type run struct {
 	*Conn
 	ctx          context.Context
-	script, sha1 string
+	verb, script string // evalsha and a SHA-1, or eval and a script
 	keys         [][]string
 	args         [][]string
 	answer       func(i int, reply []any, err error)
@@ -180,7 +165,7 @@ func (r *run) guarded(which []int) {
 			}
 		}
 	}()
-	r.ask(which)
+	r.send(which)
 }
 
 func panicked(p any) error {
@@ -193,30 +178,17 @@ func (r *run) tell(i int, reply []any, err error) {
 	r.answer(i, reply, err)
 }
 
-// ask makes the calls in which, to the end.
-func (r *run) ask(which []int) {
-	loads := r.loads.Load()
-	refused := r.send(which, "evalsha", r.sha1, false)
-	if len(refused) == 0 {
-		return
-	}
-	r.learn(r.ctx, r.script, r.sha1, loads)
-	refused = r.send(refused, "evalsha", r.sha1, false)
-	r.send(refused, "eval", r.script, true)
-}
-
 // once is a command that go-redis does not send again after a network error.
 type once struct{ *redis.Cmd }
 
 func (once) NoRetry() bool { return true }
 
-// send makes the calls in which, and answers them, but for those that were refused because the node does not
-// know the script. It returns these, or answers them too if they are final.
-func (r *run) send(which []int, verb, script string, final bool) (refused []int) {
+// send makes the calls in which, and answers them.
+func (r *run) send(which []int) {
 	cmds := make([]redis.Cmder, len(which))
 	for n, i := range which {
 		args := make([]any, 0, 3+len(r.keys[i])+len(r.args[i]))
-		args = append(args, verb, script, len(r.keys[i]))
+		args = append(args, r.verb, r.script, len(r.keys[i]))
 		for _, key := range r.keys[i] {
 			args = append(args, key)
 		}
@@ -237,13 +209,8 @@ func (r *run) send(which []int, verb, script string, final bool) (refused []int)
 
 	for n, i := range which {
 		reply, err := result(cmds[n].(once).Cmd, err)
-		if !final && redis.HasErrorPrefix(err, "NOSCRIPT") {
-			refused = append(refused, i)
-			continue
-		}
 		r.tell(i, reply, err)
 	}
-	return refused
 }
 
 // result is the reply to cmd. If cmd was never sent, the reason is err.
@@ -266,54 +233,4 @@ func result(cmd *redis.Cmd, err error) ([]any, error) {
 		}
 	}
 	return reply, nil
-}
-
-// learn returns when every node has been sent the script since there had been so many loads, or when ctx has
-// ended or too much time has passed. It sends it itself if nobody else does.
-func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
-	c.mu.Lock()
-	l := c.last[sha1]
-	if mine := l == nil || (l.number != 0 && l.number <= loads); mine {
-		l = &load{ended: make(chan struct{})}
-		c.last[sha1] = l
-		c.mu.Unlock()
-		defer func() {
-			c.mu.Lock()
-			l.number = c.loads.Add(1)
-			c.mu.Unlock()
-			close(l.ended)
-		}()
-		c.load(ctx, script)
-		return
-	}
-	c.mu.Unlock()
-
-	timeout := time.NewTimer(loadTimeout)
-	defer timeout.Stop()
-	select {
-	case <-l.ended:
-	case <-ctx.Done():
-	case <-timeout.C:
-	}
-}
-
-// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong
-// comes up again when the calls are sent.
-func (c *Conn) load(ctx context.Context, script string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	defer cancel()
-	if nodes, ok := c.client.(interface {
-		ForEachShard(ctx context.Context, fn func(context.Context, *redis.Client) error) error
-	}); ok {
-		_ = nodes.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) (err error) {
-			defer func() { // on a goroutine of the client
-				if p := recover(); p != nil {
-					err = panicked(p)
-				}
-			}()
-			return node.ScriptLoad(ctx, script).Err()
-		})
-		return
-	}
-	_ = c.client.ScriptLoad(ctx, script)
 }

@@ -38,7 +38,7 @@ type Options struct {
 	// RateOf is the rate of a call, by method or by who calls.
 	RateOf func(ctx context.Context, method string) trypema.Rate
 
-	// Decide decides instead of Limiter, on a call with a key and a cost: by a trypema.MultiLimiter, or by
+	// Decide decides instead of Limiter, on a call with a key and a cost: by a trypema.Bound, or by
 	// policies. Who refused, by Decision.RefusedBy, is named in QuotaFailure.
 	Decide func(ctx context.Context, method, key string, cost uint64) (trypema.Decision, error)
 

@@ -182,7 +182,7 @@ func TestSeveralLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer limits.Close()
-	both, err := limits.Multi(trypema.StrategyAbsolute,
+	both, err := limits.Bind(trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
 		trypema.Limit{Name: "hour", Rate: trypema.PerHour(2), Window: time.Hour})
 	if err != nil {

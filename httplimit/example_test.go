@@ -164,7 +164,7 @@ func ExampleNew_severalLimits() {
 		{Name: "minute", Rate: trypema.PerMinute(10), Window: time.Minute},
 		{Name: "day", Rate: trypema.PerDay(1000), Window: 24 * time.Hour},
 	}
-	both, err := provider.Multi(trypema.StrategyAbsolute, limits...)
+	both, err := provider.Bind(trypema.StrategyAbsolute, limits...)
 	if err != nil {
 		panic(err)
 	}

@@ -78,7 +78,7 @@ func TestPolicyIsStable(t *testing.T) {
 				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 		} {
 			for headers := range httplimit.NoHeaders + 1 {
-				m, err := limits.Multi(trypema.StrategyAbsolute, tt.limits...)
+				m, err := limits.Bind(trypema.StrategyAbsolute, tt.limits...)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -154,7 +154,7 @@ func TestDecideWithoutLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer limits.Close()
-	both, err := limits.Multi(trypema.StrategyAbsolute,
+	both, err := limits.Bind(trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
 		trypema.Limit{Name: "hour", Rate: trypema.PerHour(3), Window: time.Hour})
 	if err != nil {
@@ -259,7 +259,7 @@ func TestChainOfLimits(t *testing.T) {
 		{Name: "default", Rate: trypema.PerHour(1000), Window: time.Hour},
 		{Name: "minute", Rate: trypema.PerMinute(1000), Window: time.Minute},
 	}
-	multi, err := limits.Multi(trypema.StrategyAbsolute, both...)
+	multi, err := limits.Bind(trypema.StrategyAbsolute, both...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ type Options struct {
 	RateOf func(*http.Request) trypema.Rate
 
 	// Decide decides instead of Limiter, on a request with a key and a cost, which Cost may have made 0: by a
-	// trypema.MultiLimiter, or by policies.
+	// trypema.Bound, or by policies.
 	Decide func(r *http.Request, key string, cost uint64) (trypema.Decision, error)
 
 	// Limits returns the limits that Decide keeps for a request, so that clients are told all of them by

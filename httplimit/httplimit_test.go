@@ -346,7 +346,7 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.Options{Limiter: l, Rate: inf}, "Rate is +Inf"},
 		{httplimit.Options{Limiter: l, Rate: -inf}, "Rate is -Inf"},
 		{httplimit.Options{Limiter: (*fixed)(nil), Rate: 1}, "Limiter is nil"},
-		{httplimit.Options{Limiter: second, Rate: .5}, "Rate is 0.5 per second"},
+		{httplimit.Options{Limiter: second, Rate: .5}, "Rate is 30/m"},
 		{httplimit.Options{Limiter: second, Rate: 1, Window: time.Minute}, "Window is 1m0s; it must be that of"},
 		{httplimit.Options{Limiter: l, Rate: 1, Limits: none}, "Limits is set, but not Decide"},
 		{httplimit.Options{Rate: 1, Decide: func(*http.Request, string, uint64) (trypema.Decision, error) { return allowed, nil }}, "Decide is set"},
@@ -383,7 +383,7 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.TransportOptions{Limiter: l, Rate: -1}, "Rate is -1"},
 		{httplimit.TransportOptions{Limiter: l, Rate: nan}, "Rate is NaN"},
 		{httplimit.TransportOptions{Limiter: l, Rate: inf}, "Rate is +Inf"},
-		{httplimit.TransportOptions{Limiter: limits.Suppressed(), Rate: .5}, "Rate is 0.5 per second"},
+		{httplimit.TransportOptions{Limiter: limits.Suppressed(), Rate: .5}, "Rate is 30/m"},
 		{httplimit.TransportOptions{Limiter: l, Rate: 1, Base: (*http.Transport)(nil)}, "Base is a nil *http"},
 		{httplimit.TransportOptions{Limiter: l, Rate: 1, MaxWait: -1}, "MaxWait is -1ns"},
 	} {

@@ -28,7 +28,7 @@ func allows(t *testing.T, l trypema.Limiter, rate trypema.Rate, n uint64) bool {
 
 func reserves(t *testing.T, p *hybridlimit.Provider, rate trypema.Rate, n uint64) *trypema.Reservation {
 	t.Helper()
-	m, err := p.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: rate, Window: time.Second})
+	m, err := p.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: rate, Window: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestDeclinedCountsEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
 		p := open(t, f, second)
-		m, err := p.Multi(trypema.StrategySuppressed, trypema.Limit{Rate: 1, Window: time.Second},
+		m, err := p.Bind(trypema.StrategySuppressed, trypema.Limit{Rate: 1, Window: time.Second},
 			trypema.Limit{Rate: 10, Window: 3 * time.Second})
 		if err != nil {
 			t.Fatal(err)

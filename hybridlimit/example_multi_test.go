@@ -11,7 +11,7 @@ import (
 )
 
 // All servers share both limits, and decide by themselves.
-func ExampleProvider_Multi() {
+func ExampleProvider_Bind() {
 	conn := fakeredis.New() // yours is goredisconn.New(client) or rueidisconn.New(client)
 	limits, err := hybridlimit.New(conn, hybridlimit.Options{})
 	if err != nil {
@@ -19,7 +19,7 @@ func ExampleProvider_Multi() {
 	}
 	defer limits.Close()
 
-	both, err := limits.Multi(trypema.StrategyAbsolute,
+	both, err := limits.Bind(trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: trypema.PerSecond(10), Window: time.Second},
 		trypema.Limit{Name: "hour", Rate: trypema.PerHour(12), Window: time.Hour})
 	if err != nil {

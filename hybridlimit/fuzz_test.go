@@ -83,7 +83,7 @@ func checkOptions(t *testing.T, o hybridlimit.Options, err error) bool {
 
 // works makes a few calls that must pass.
 func works(t *testing.T, p interface {
-	trypema.MultiProvider
+	trypema.Binder
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
 	Close() error
@@ -98,7 +98,7 @@ func works(t *testing.T, p interface {
 			t.Fatalf("after the first call: %+v, %v", u, err)
 		}
 	}
-	m, err := p.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Unlimited, Window: time.Minute})
+	m, err := p.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Unlimited, Window: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

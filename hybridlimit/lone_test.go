@@ -36,7 +36,7 @@ func TestLoneCallerGetsAll(t *testing.T) {
 			p := open(t, f, loneOptions(window))
 			rate := trypema.Per(capacity, window)
 			near, far := trypema.Limit{Rate: rate, Window: window}, trypema.Limit{Rate: trypema.Unlimited, Window: 2 * window}
-			m, err := p.Multi(trypema.StrategyAbsolute, near, far)
+			m, err := p.Bind(trypema.StrategyAbsolute, near, far)
 			if err != nil {
 				t.Fatal(err)
 			}

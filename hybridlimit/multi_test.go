@@ -24,8 +24,8 @@ func TestMulti(t *testing.T) {
 				continue
 			}
 			t.Run(name(suppressed)+", "+delay.String()+" away", func(t *testing.T) {
-				servers := map[limittest.Provider]*fakeredis.Server{}
-				on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) limittest.Provider {
+				servers := map[trypema.Provider]*fakeredis.Server{}
+				on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) trypema.Provider {
 					p := open(t, f,
 						hybridlimit.Options{Options: redislimit.Options{Options: o, OnFailure: redislimit.FailClosed}})
 					servers[p] = f
@@ -33,7 +33,7 @@ func TestMulti(t *testing.T) {
 				}
 				subject := limittest.Subject{
 					Suppressed: suppressed,
-					Join: func(t *testing.T, p limittest.Provider) limittest.Provider {
+					Join: func(t *testing.T, p trypema.Provider) trypema.Provider {
 						return on(t, servers[p], trypema.Options{})
 					},
 					In:         synctest.Test,
@@ -43,7 +43,7 @@ func TestMulti(t *testing.T) {
 					Lag: 2*100*time.Millisecond + 12*time.Millisecond,
 					Use: .97,
 				}
-				limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.Provider {
+				limittest.RunBind(t, subject, func(t *testing.T, o trypema.Options) trypema.Provider {
 					f := fakeredis.New()
 					f.Delay = delay
 					return on(t, f, o)
@@ -78,7 +78,7 @@ func TestMultiFleet(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 4 {
 			p := open(t, f, hybridlimit.Options{})
-			m, err := p.Multi(trypema.StrategyAbsolute, limits...)
+			m, err := p.Bind(trypema.StrategyAbsolute, limits...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,8 +164,8 @@ func TestMultiObserved(t *testing.T) {
 		}
 		defer redis.Close() //nolint:errcheck // it has nothing under way
 		hybrid := open(t, fakeredis.New(), hybridlimit.Options{Options: redislimit.Options{Options: o}})
-		for _, p := range []trypema.MultiProvider{local, redis, hybrid} {
-			m, err := p.Multi(trypema.StrategyAbsolute,
+		for _, p := range []trypema.Binder{local, redis, hybrid} {
+			m, err := p.Bind(trypema.StrategyAbsolute,
 				trypema.Limit{Rate: trypema.PerSecond(10), Window: time.Second},
 				trypema.Limit{Rate: trypema.PerMinute(3), Window: time.Minute})
 			if err != nil {
@@ -210,14 +210,14 @@ func TestWindowsGo(t *testing.T) {
 	o := second
 	o.SyncInterval = time.Millisecond
 	p := open(t, f, o)
-	limiter := func(w time.Duration) trypema.MultiLimiter {
-		m, err := p.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(1000, w), Window: w})
+	limiter := func(w time.Duration) *trypema.Bound {
+		m, err := p.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(1000, w), Window: w})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return m
 	}
-	allow := func(m trypema.MultiLimiter) {
+	allow := func(m *trypema.Bound) {
 		if d, err := m.Allow(ctx, "k"); err != nil || !d.Allowed {
 			t.Fatal(d, err)
 		}

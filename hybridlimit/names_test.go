@@ -14,7 +14,7 @@ import (
 )
 
 type strategies interface {
-	trypema.MultiProvider
+	trypema.Binder
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
 }
@@ -37,7 +37,7 @@ func ownersOf(t *testing.T, p strategies, prefix string, s trypema.Strategy) (al
 	}
 	rate := trypema.Per(capacity, window)
 	limit := trypema.Limit{Rate: rate, Window: window}
-	m, err := p.Multi(s, limit)
+	m, err := p.Bind(s, limit)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ type multiOutage struct {
 	redis  *fakeredis.Server
 	policy redislimit.FailurePolicy
 	limits []trypema.Limit
-	all    []trypema.MultiLimiter
+	all    []*trypema.Bound
 
 	mu        sync.Mutex
 	admitted  [][]anywindow.Admission // by each instance
@@ -110,8 +110,8 @@ func (o *multiOutage) call(i int, rng *rand.Rand, began time.Time) {
 // Redis goes and comes back under several limits: no call waits for longer than the timeout, the policy
 // decides meanwhile and holds each of the limits as it says, and Redis is asked again by itself.
 func TestMultiOutage(t *testing.T) {
-	for provider, open := range map[string]func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.MultiProvider{
-		"redis": func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.MultiProvider {
+	for provider, open := range map[string]func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.Binder{
+		"redis": func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.Binder {
 			p, err := redislimit.New(f, o)
 			if err != nil {
 				t.Fatal(err)
@@ -119,7 +119,7 @@ func TestMultiOutage(t *testing.T) {
 			t.Cleanup(func() { _ = p.Close() })
 			return p
 		},
-		"hybrid": func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.MultiProvider {
+		"hybrid": func(t *testing.T, f *fakeredis.Server, o redislimit.Options) trypema.Binder {
 			return open(t, f, hybridlimit.Options{Options: o})
 		},
 	} {
@@ -143,7 +143,7 @@ func TestMultiOutage(t *testing.T) {
 							for range 3 {
 								m, err := open(t, f, redislimit.Options{
 									Options: trypema.Options{HardLimitFactor: 1.2}, Timeout: outageTimeout, OnFailure: policy, Instances: instances, RetryInterval: outageInterval,
-								}).Multi(s, o.limits...)
+								}).Bind(s, o.limits...)
 								if err != nil {
 									t.Fatal(err)
 								}

@@ -25,8 +25,8 @@ func TestPoliciesAreSwappedUnderLoad(t *testing.T) {
 			{Name: "hour", Rate: trypema.Unlimited, Window: time.Hour},
 		}}
 	}
-	for name, provider := range map[string]func(t *testing.T, f *fakeredis.Server) trypema.MultiProvider{
-		"Redis": func(t *testing.T, f *fakeredis.Server) trypema.MultiProvider {
+	for name, provider := range map[string]func(t *testing.T, f *fakeredis.Server) trypema.Binder{
+		"Redis": func(t *testing.T, f *fakeredis.Server) trypema.Binder {
 			p, err := redislimit.New(f, redislimit.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -34,7 +34,7 @@ func TestPoliciesAreSwappedUnderLoad(t *testing.T) {
 			t.Cleanup(func() { _ = p.Close() })
 			return p
 		},
-		"Hybrid": func(t *testing.T, f *fakeredis.Server) trypema.MultiProvider {
+		"Hybrid": func(t *testing.T, f *fakeredis.Server) trypema.Binder {
 			return open(t, f, hybridlimit.Options{})
 		},
 	} {

@@ -27,6 +27,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -39,6 +40,8 @@ import (
 // collected as any other value, and what it had on lease counts as used.
 type Provider struct {
 	absolute, suppressed *limiter
+	done                 chan struct{} // is closed by Close
+	closing              sync.Once
 }
 
 // New returns a hybrid provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether
@@ -61,6 +64,7 @@ func New(c redislimit.Conn, o Options) (*Provider, error) {
 	p := &Provider{
 		absolute:   newLimiter(server, b, o, false, started),
 		suppressed: newLimiter(server, b, o, true, started),
+		done:       make(chan struct{}),
 	}
 	observe := func(strategy string, l *limiter) {
 		l.tally = redisproto.Observe(o.Options.Options, "hybrid", strategy, b, server, l, (*limiter).allGauges)
@@ -80,7 +84,7 @@ func (p *Provider) Absolute() trypema.Limiter { return p.absolute }
 // all instances together have observed. It shares no state with Absolute.
 func (p *Provider) Suppressed() trypema.Limiter { return p.suppressed }
 
-// Len returns the number of keys held for both strategies. A key of a trypema.MultiLimiter counts once for
+// Len returns the number of keys held for both strategies. A key of a trypema.Bound counts once for
 // each of its windows.
 func (p *Provider) Len() (n int) {
 	for _, l := range p.all() {
@@ -106,5 +110,6 @@ func (p *Provider) Flush(ctx context.Context) error {
 // It returns an error if Redis could not be told; what was on lease then counts as used until it has aged
 // out.
 func (p *Provider) Close() error {
+	p.closing.Do(func() { close(p.done) })
 	return errors.Join(p.absolute.closeAll(), p.suppressed.closeAll())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +12,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -35,9 +35,9 @@ func (l *cuttable) Run(
 }
 
 // daily are limits of 1000 a day, and as many in a minute, of which expiries are short.
-func daily(t *testing.T, p *hybridlimit.Provider, s trypema.Strategy) trypema.MultiLimiter {
+func daily(t *testing.T, p *hybridlimit.Provider, s trypema.Strategy) *trypema.Bound {
 	t.Helper()
-	m, err := p.Multi(s,
+	m, err := p.Bind(s,
 		trypema.Limit{Name: "day", Rate: trypema.PerDay(1000), Window: 24 * time.Hour},
 		trypema.Limit{Name: "minute", Rate: trypema.PerMinute(1000), Window: time.Minute})
 	if err != nil {
@@ -46,7 +46,7 @@ func daily(t *testing.T, p *hybridlimit.Provider, s trypema.Strategy) trypema.Mu
 	return m
 }
 
-func total(t *testing.T, m trypema.MultiLimiter, key string) (day, minute uint64) {
+func total(t *testing.T, m *trypema.Bound, key string) (day, minute uint64) {
 	t.Helper()
 	u, err := m.Usage(ctx, key)
 	if err != nil {
@@ -100,11 +100,11 @@ func TestReservationOfADeadInstance(t *testing.T) {
 // expires, is settled below its estimate, or is deleted with its key, long before it would have left the
 // window.
 func TestRoomThatOthersGiveBack(t *testing.T) {
-	for name, giveBack := range map[string]func(m trypema.MultiLimiter, r *trypema.Reservation) error{
-		"expires":   func(trypema.MultiLimiter, *trypema.Reservation) error { return nil },
-		"refunded":  func(_ trypema.MultiLimiter, r *trypema.Reservation) error { return r.Refund(ctx) },
-		"committed": func(_ trypema.MultiLimiter, r *trypema.Reservation) error { return r.Commit(ctx, 100) },
-		"deleted":   func(m trypema.MultiLimiter, _ *trypema.Reservation) error { return m.Delete(ctx, "k") },
+	for name, giveBack := range map[string]func(m *trypema.Bound, r *trypema.Reservation) error{
+		"expires":   func(*trypema.Bound, *trypema.Reservation) error { return nil },
+		"refunded":  func(_ *trypema.Bound, r *trypema.Reservation) error { return r.Refund(ctx) },
+		"committed": func(_ *trypema.Bound, r *trypema.Reservation) error { return r.Commit(ctx, 100) },
+		"deleted":   func(m *trypema.Bound, _ *trypema.Reservation) error { return m.Delete(ctx, "k") },
 	} {
 		for _, busy := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", busy: ", busy), func(t *testing.T) {
@@ -256,7 +256,7 @@ func (h *heldCommits) Run(
 	ctx context.Context, source, sha1 string, keys, args [][]string, answer func(int, []any, error),
 ) {
 	h.Server.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) {
-		if strings.Contains(source, "-- Changes what was admitted") {
+		if redisproto.NameOf(source) == "commit.lua" {
 			close(h.arrived)
 			<-h.release
 		}
@@ -274,7 +274,7 @@ func TestCommitDuringClose(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := p.Multi(s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
+			m, err := p.Bind(s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}

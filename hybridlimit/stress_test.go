@@ -52,7 +52,7 @@ func TestEverythingAtOnce(t *testing.T) {
 
 // provider is what all have in common.
 type provider interface {
-	trypema.MultiProvider
+	trypema.Binder
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
 	Close() error
@@ -68,10 +68,10 @@ type stress struct {
 
 func (s *stress) run(d time.Duration) {
 	var limiters [2]trypema.Limiter
-	var several [2]trypema.MultiLimiter
+	var several [2]*trypema.Bound
 	limiters[0], limiters[1] = s.Absolute(), s.Suppressed()
 	for i, strategy := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
-		m, err := s.Multi(strategy, trypema.Limit{Rate: 5000, Window: 20 * time.Millisecond},
+		m, err := s.Bind(strategy, trypema.Limit{Rate: 5000, Window: 20 * time.Millisecond},
 			trypema.Limit{Rate: 2000, Window: 100 * time.Millisecond})
 		if err != nil {
 			s.Fatal(err)
@@ -128,7 +128,7 @@ func (s *stress) missing() bool {
 	return false
 }
 
-func (s *stress) do(rng *rand.Rand, which int, l trypema.Limiter, several trypema.MultiLimiter, key string) {
+func (s *stress) do(rng *rand.Rand, which int, l trypema.Limiter, several *trypema.Bound, key string) {
 	rate, n := trypema.Rate(1000), 1+rng.Uint64N(3)
 	var d trypema.Decision
 	var err error
@@ -161,7 +161,7 @@ func (s *stress) do(rng *rand.Rand, which int, l trypema.Limiter, several trypem
 		if r, err = several.Reserve(ctx, key, n, time.Duration(rng.IntN(3))*10*time.Millisecond); err == nil {
 			d = r.Decision
 			if rng.IntN(3) > 0 {
-				if e := r.Commit(ctx, rng.Uint64N(5)); e != nil && !errors.Is(e, trypema.ErrSettled) {
+				if e := r.Commit(ctx, rng.Uint64N(5)); e != nil && !errors.Is(e, trypema.ErrSettled) && !errors.Is(e, trypema.ErrDenied) {
 					s.check(e)
 				}
 			}

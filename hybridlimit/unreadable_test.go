@@ -43,7 +43,7 @@ func TestUnreadableWindowsStartAgain(t *testing.T) {
 					if s == trypema.StrategySuppressed {
 						l = p.Suppressed()
 					}
-					m, err := p.Multi(s, limits...)
+					m, err := p.Bind(s, limits...)
 					if err != nil {
 						t.Fatal(err)
 					}

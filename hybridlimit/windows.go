@@ -9,7 +9,7 @@ import (
 )
 
 // windows are the limiters of one strategy with windows of other lengths than that of the options. A
-// trypema.MultiLimiter has them made. They share the clock, the server and the breakers of the limiter with
+// trypema.Bound has them made. They share the clock, the server and the breakers of the limiter with
 // the window of the options.
 type windows struct {
 	mu     sync.Mutex // guards what follows
@@ -39,7 +39,7 @@ func (l *limiter) ofLocked(w time.Duration) *limiter {
 	return other
 }
 
-// forgetUnusedLocked closes the limiters that no trypema.MultiLimiter uses any more, and that have no key and
+// forgetUnusedLocked closes the limiters that no *trypema.Bound uses any more, and that have no key and
 // nothing to settle.
 func (l *limiter) forgetUnusedLocked() {
 	for w, other := range l.windows.others {

@@ -51,10 +51,10 @@ func ExampleRun() {
 }
 
 // A provider of one's own that keeps several limits at once.
-func ExampleRunMulti() {
+func ExampleRunBind() {
 	testMulti := func(t *testing.T) {
-		limittest.RunMulti(t, limittest.Subject{In: synctest.Test, EmptyKey: true},
-			func(t *testing.T, o trypema.Options) limittest.Provider {
+		limittest.RunBind(t, limittest.Subject{In: synctest.Test, EmptyKey: true},
+			func(t *testing.T, o trypema.Options) trypema.Provider {
 				limits, err := trypema.NewLocal(o)
 				if err != nil {
 					t.Fatal(err)

@@ -57,12 +57,14 @@ type Subject struct {
 	// bucket's share, as a fraction. Default 1.
 	Use float64
 
-	// Join returns another instance that shares the counts of a provider which RunMulti has opened. nil
+	// Join returns another instance that shares the counts of a provider which RunBind has opened. nil
 	// leaves out what takes two, where every provider counts for itself.
-	Join func(t *testing.T, p Provider) Provider
+	Join func(t *testing.T, p trypema.Provider) trypema.Provider
 
 	// EmptyKey says that the empty key is a key like any other.
 	EmptyKey bool
+
+	virtual bool // time is
 }
 
 // Run runs the suite, one subtest for each requirement.
@@ -106,6 +108,7 @@ func Run(t *testing.T, s Subject) {
 }
 
 func (s Subject) withDefaults() Subject {
+	s.virtual = s.virtual || s.In != nil
 	if s.In == nil {
 		s.In = func(t *testing.T, test func(*testing.T)) { test(t) }
 	}

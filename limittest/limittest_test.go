@@ -14,7 +14,7 @@ func TestExamples(t *testing.T) {
 		t.Run(name, test)
 	}
 	ExampleRun()
-	ExampleRunMulti()
+	ExampleRunBind()
 	if ran != 2 {
 		t.Errorf("%d examples ran a test", ran)
 	}

@@ -176,12 +176,12 @@ func (m *multiSubject) otherLimits() {
 	w := m.s.Window
 	old := m.limits(1000, 2000, 4)
 	lower, higher := m.limits(60, 120, 4), m.limits(3000, 6000, 4)
-	apart, err := m.p.Multi(m.s.kind(), trypema.Limit{Rate: m.s.rate(1000), Window: w},
+	apart, err := m.p.Bind(m.s.kind(), trypema.Limit{Rate: m.s.rate(1000), Window: w},
 		trypema.Limit{Rate: m.s.rate(1000), Window: 8 * w})
 	if err != nil {
 		m.Fatal(err)
 	}
-	totals := func(l trypema.MultiLimiter) (totals [2]uint64) {
+	totals := func(l *trypema.Bound) (totals [2]uint64) {
 		defer m.took(time.Now())
 		all, err := l.Usage(ctx, "k")
 		if err != nil {
@@ -193,7 +193,7 @@ func (m *multiSubject) otherLimits() {
 		return totals
 	}
 	r := m.reserve(old, 100, w/4)
-	for name, l := range map[string]trypema.MultiLimiter{"lower": lower, "higher": higher} {
+	for name, l := range map[string]*trypema.Bound{"lower": lower, "higher": higher} {
 		if u := totals(l); u != [2]uint64{100, 100} {
 			m.Errorf("reserved, %s limits: %d used", name, u)
 		}

@@ -3,7 +3,7 @@ package redislimit
 import "context"
 
 // Conn is the port to Redis. It speaks in standard types only, so an adapter to a client needs nothing of
-// this package: goredisconn and rueidisconn are two.
+// this package: goredisconn, rueidisconn, valkeyconn and redigoconn are four.
 //
 // A Conn may have one method more, Check() error. New asks it, and refuses a Conn that returns an error: one
 // that has no client, say.
@@ -13,8 +13,8 @@ import "context"
 type Conn interface {
 	// Run runs a script len(keys) times, with keys[i] as its KEYS, which are not none, and args[i] as its
 	// ARGV, in one round trip, or in one to each node that holds some of the keys. It sends EVALSHA with the
-	// script's SHA-1, in lower case, and sees to it that a server which does not know the script yet learns
-	// it.
+	// script's SHA-1, in lower case; or, if sha1 is empty, EVAL with the script. A server that does not know
+	// the script answers EVALSHA with the error NOSCRIPT, and is then sent EVAL by the providers.
 	//
 	// It calls answer exactly once for each i, in any order and from any goroutine, before it returns. A
 	// reply is an array of int64 and string. err is what went wrong with that run: what the server said,
@@ -34,6 +34,7 @@ type Conn interface {
 // NodeConn is a Conn that knows which of several servers has a key. Each of them may then be unavailable by
 // itself: the keys of the others are decided by Redis meanwhile, and its own by the failure policy at once.
 // Without this, an answer from any server keeps calls for the keys of all others waiting for Options.Timeout.
+// The providers call Run for the keys of each node by themselves, at the same time.
 type NodeConn interface {
 	Conn
 

@@ -16,18 +16,18 @@ import (
 func TestMulti(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "Absolute", true: "Suppressed"}[suppressed], func(t *testing.T) {
-			servers := map[limittest.Provider]*fakeredis.Server{}
-			on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) limittest.Provider {
+			servers := map[trypema.Provider]*fakeredis.Server{}
+			on := func(t *testing.T, f *fakeredis.Server, o trypema.Options) trypema.Provider {
 				p := open(t, f, redislimit.Options{Options: o, OnFailure: redislimit.FailClosed})
 				servers[p] = f
 				return p
 			}
-			limittest.RunMulti(t, limittest.Subject{
+			limittest.RunBind(t, limittest.Subject{
 				Suppressed: suppressed, In: synctest.Test, Resolution: time.Microsecond,
-				Join: func(t *testing.T, p limittest.Provider) limittest.Provider {
+				Join: func(t *testing.T, p trypema.Provider) trypema.Provider {
 					return on(t, servers[p], trypema.Options{})
 				},
-			}, func(t *testing.T, o trypema.Options) limittest.Provider { return on(t, fakeredis.New(), o) })
+			}, func(t *testing.T, o trypema.Options) trypema.Provider { return on(t, fakeredis.New(), o) })
 		})
 	}
 }
@@ -44,7 +44,7 @@ func TestSharesThatAreEqual(t *testing.T) {
 			f.Fault = func(string) ([]any, error) { return nil, errors.New("LOADING") }
 			// The share of each limit is 2.
 			p := open(t, f, redislimit.Options{Instances: 4})
-			m, err := p.Multi(trypema.StrategyAbsolute, limits...)
+			m, err := p.Bind(trypema.StrategyAbsolute, limits...)
 			if err != nil {
 				t.Fatal(err)
 			}

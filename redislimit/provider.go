@@ -22,6 +22,7 @@ package redislimit
 import (
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -40,6 +41,8 @@ type Provider struct {
 	absolute, suppressed *limiter
 	local                *trypema.Local // what FailLocal knows; nil with other policies
 	options              Options
+	done                 chan struct{} // is closed by Close
+	closing              sync.Once
 }
 
 // New returns a Redis provider, or a trypema.ErrInvalidOptions that names the field. It does no I/O: whether
@@ -52,7 +55,7 @@ func New(c Conn, o Options) (*Provider, error) {
 	if err := redisproto.CheckConn("redislimit.New", c); err != nil {
 		return nil, err
 	}
-	p := &Provider{options: o}
+	p := &Provider{options: o, done: make(chan struct{})}
 	if o.OnFailure == FailLocal {
 		local := o.Options
 		local.Observer = nil // it observes what the provider decides
@@ -104,6 +107,7 @@ func (p *Provider) Suppressed() trypema.Limiter { return p.suppressed }
 //
 // It returns an error if the client has not ended its exchanges after Timeout.
 func (p *Provider) Close() error {
+	p.closing.Do(func() { close(p.done) })
 	err := errors.Join(p.absolute.exchange.close(), p.suppressed.exchange.close())
 	if p.local != nil {
 		err = errors.Join(err, p.local.Close())

@@ -53,7 +53,7 @@ func ask(t *testing.T, in *model.Tape, liar *fakeredis.Liar, p *redislimit.Provi
 	if strategy == trypema.StrategySuppressed {
 		l = p.Suppressed()
 	}
-	several, err := p.Multi(strategy, trypema.Limit{Rate: 1, Window: 10 * time.Second},
+	several, err := p.Bind(strategy, trypema.Limit{Rate: 1, Window: 10 * time.Second},
 		trypema.Limit{Rate: 1, Window: time.Minute})
 	if err != nil {
 		t.Fatal(err)

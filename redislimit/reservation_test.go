@@ -20,7 +20,7 @@ func TestReservationsWithoutRedis(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := fakeredis.New()
 					p := open(t, f, redislimit.Options{OnFailure: redislimit.FailLocal})
-					m, err := p.Multi(s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
+					m, err := p.Bind(s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -76,7 +76,7 @@ func TestReservationsShareRoundTrips(t *testing.T) {
 			f := fakeredis.New()
 			f.Delay = 10 * time.Millisecond
 			p := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed})
-			m, err := p.Multi(s,
+			m, err := p.Bind(s,
 				trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute},
 				trypema.Limit{Rate: trypema.Per(1000, 30*time.Second), Window: 30 * time.Second})
 			if err != nil {

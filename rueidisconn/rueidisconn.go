@@ -15,15 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/redis/rueidis"
 )
-
-// loadTimeout is how long a call that was refused for want of its script waits for the script to be loaded.
-// Then it brings the script itself.
-const loadTimeout = time.Second
 
 // neighbours is how many slots of a Cluster make a neighbourhood: keys that are mostly on one node, as a node
 // holds runs of slots. On which node, rueidis does not tell.
@@ -35,16 +29,6 @@ const (
 // Conn is a rueidis client as redislimit.Conn. It is safe for concurrent use.
 type Conn struct {
 	client rueidis.Client
-
-	loads atomic.Uint64 // how many loads of scripts have ended
-	mu    sync.Mutex
-	last  map[string]*load // guarded by mu: the last load of each script, by its SHA-1
-}
-
-// load is the sending of one script to every node.
-type load struct {
-	ended  chan struct{} // closed when it has
-	number uint64        // guarded by Conn.mu: among all loads that have ended, from 1; 0 until then
 }
 
 // New returns a Conn which uses c. It neither asks the server anything nor ever closes c, which stays the
@@ -56,7 +40,7 @@ func New(c rueidis.Client) *Conn {
 	if none(c) {
 		c = nil
 	}
-	return &Conn{client: c, last: make(map[string]*load)}
+	return &Conn{client: c}
 }
 
 // Check returns an error if there is no client, because New was given nil or a nil pointer. New of the
@@ -97,15 +81,13 @@ func (c *Conn) Node(key string) string {
 	return names[at.Slot()/neighbours]
 }
 
-// Run reports through answer, once for each i, what the script with this SHA-1 said when it ran with keys[i]
-// and args[i]: an array of int64 and string, else an error. What the server called an error keeps its text,
-// error code first. In a Cluster all of keys[i] must be in one slot.
+// Run reports through answer, once for each i, what the script said when it ran with keys[i] and args[i]: an
+// array of int64 and string, else an error. What the server called an error keeps its text, error code first.
+// In a Cluster all of keys[i] must be in one slot.
 //
-// Each run costs one EVALSHA, in one pipeline for a server. In a Cluster, all neighbourhoods of 128 slots are
-// asked at the same time, so that a node that is slow or gone holds back nobody else's answers but those from
-// the neighbourhoods in which its runs of slots end. A node that does not know the script executes nothing
-// and says so. Then the script is loaded on every node, once for all the Runs that miss it, and what was
-// refused is sent again; what is refused once more goes as EVAL, which brings the script.
+// Each run costs one EVALSHA with sha1, or one EVAL with the script if sha1 is empty, in one pipeline for a
+// server. In a Cluster, all neighbourhoods of 128 slots are asked at the same time. A node that is slow or
+// unavailable delays no answers but those from the neighbourhoods in which its runs of slots end.
 //
 // No call is sent again after it may have arrived, as it would count twice. So a call also fails whose
 // connection turns out to be broken.
@@ -122,7 +104,10 @@ func (c *Conn) Run(
 		}
 		return
 	}
-	r := run{Conn: c, ctx: ctx, script: script, sha1: sha1, keys: keys, args: args, answer: answer}
+	r := run{Conn: c, ctx: ctx, verb: "EVALSHA", script: sha1, keys: keys, args: args, answer: answer}
+	if sha1 == "" {
+		r.verb, r.script = "EVAL", script
+	}
 	r.answered = make([]bool, len(keys))
 	groups := r.byNeighbours()
 	var others sync.WaitGroup
@@ -137,7 +122,7 @@ func (c *Conn) Run(
 type run struct {
 	*Conn
 	ctx          context.Context
-	script, sha1 string
+	verb, script string // EVALSHA and a SHA-1, or EVAL and a script
 	keys         [][]string
 	args         [][]string
 	answer       func(i int, reply []any, err error)
@@ -171,7 +156,7 @@ func (r *run) guarded(which []int) {
 			}
 		}
 	}()
-	r.ask(which)
+	r.send(which)
 }
 
 func panicked(p any) error {
@@ -184,27 +169,11 @@ func (r *run) tell(i int, reply []any, err error) {
 	r.answer(i, reply, err)
 }
 
-// ask makes the calls in which, to the end.
-func (r *run) ask(which []int) {
-	loads := r.loads.Load()
-	refused := r.send(which, "EVALSHA", r.sha1, false)
-	if len(refused) == 0 {
-		return
-	}
-	r.learn(r.ctx, r.script, r.sha1, loads)
-	refused = r.send(refused, "EVALSHA", r.sha1, false)
-	r.send(refused, "EVAL", r.script, true)
-}
-
-// send makes the calls in which, and answers them, but for those that were refused because the node does not
-// know the script. It returns these, or answers them too if they are final.
-func (r *run) send(which []int, verb, script string, final bool) (refused []int) {
-	if len(which) == 0 {
-		return nil
-	}
+// send makes the calls in which, and answers them.
+func (r *run) send(which []int) {
 	cmds := make([]rueidis.Completed, len(which))
 	for n, i := range which {
-		cmds[n] = r.client.B().Arbitrary(verb, script,
+		cmds[n] = r.client.B().Arbitrary(r.verb, r.script,
 			strconv.Itoa(len(r.keys[i]))).Keys(r.keys[i]...).Args(r.args[i]...).Build()
 	}
 
@@ -217,13 +186,8 @@ func (r *run) send(which []int, verb, script string, final bool) (refused []int)
 
 	for n, i := range which {
 		reply, err := result(results[n])
-		if said := (*rueidis.RedisError)(nil); !final && errors.As(err, &said) && said.IsNoScript() {
-			refused = append(refused, i)
-			continue
-		}
 		r.tell(i, reply, err)
 	}
-	return refused
 }
 
 // result is the reply in r.
@@ -249,48 +213,4 @@ func result(r rueidis.RedisResult) ([]any, error) {
 		}
 	}
 	return reply, nil
-}
-
-// learn returns when every node has been sent the script since there had been so many loads, or when ctx has
-// ended or too much time has passed. It sends it itself if nobody else does.
-func (c *Conn) learn(ctx context.Context, script, sha1 string, loads uint64) {
-	c.mu.Lock()
-	l := c.last[sha1]
-	if mine := l == nil || (l.number != 0 && l.number <= loads); mine {
-		l = &load{ended: make(chan struct{})}
-		c.last[sha1] = l
-		c.mu.Unlock()
-		defer func() {
-			c.mu.Lock()
-			l.number = c.loads.Add(1)
-			c.mu.Unlock()
-			close(l.ended)
-		}()
-		c.load(ctx, script)
-		return
-	}
-	c.mu.Unlock()
-
-	timeout := time.NewTimer(loadTimeout)
-	defer timeout.Stop()
-	select {
-	case <-l.ended:
-	case <-ctx.Done():
-	case <-timeout.C:
-	}
-}
-
-// load sends every node the script. Others may wait for it too, so it does not end with ctx. What goes wrong
-// comes up again when the calls are sent.
-func (c *Conn) load(ctx context.Context, script string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	defer cancel()
-	var nodes sync.WaitGroup
-	for _, node := range c.client.Nodes() {
-		nodes.Go(func() {
-			defer func() { _ = recover() }() // that of a hook, or of the client; it comes up again, too
-			node.Do(ctx, node.B().ScriptLoad().Script(script).Build())
-		})
-	}
-	nodes.Wait()
 }

@@ -9,20 +9,14 @@ import (
 	"unicode/utf8"
 
 	"github.com/trypema/trypema/internal/cli"
+	"github.com/trypema/trypema/internal/cli/clitest"
 	"github.com/trypema/trypema/internal/proof/leak"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// trypema runs the program in this process.
-func trypema(ctx context.Context, args ...string) (code int, stdout, stderr string) {
-	var out, err bytes.Buffer
-	code = program().Run(ctx, args, &out, &err)
-	return code, out.String(), err.String()
-}
-
 func TestWrongFlags(t *testing.T) {
-	tests := []struct{ args, message string }{
+	clitest.Refuses(t, program, []clitest.Refusal{
 		{"demo --window 0s", "--window is 0s; it must be at least 1ms"},
 		{"demo --window -5s", "--window is -5s; it must be at least 1ms"},
 		{"demo --window abc", `--window is "abc"; it must be a duration such as 500ms, 10s or 1m`},
@@ -34,9 +28,9 @@ func TestWrongFlags(t *testing.T) {
 		{"demo --hard-limit-factor 0.5", "--hard-limit-factor is 0.5; it must be finite and at least 1"},
 		{"demo --hard-limit-factor inf", "--hard-limit-factor is +Inf; it must be finite and at least 1"},
 		{"demo --rate x", `--rate is "x"; it must be a number`},
-		{"demo --rate 0", "--rate is 0 per second; it must be above 0"},
+		{"demo --rate 0", "--rate is 0/s; it must be above 0"},
 		{"demo --rate NaN", "--rate is NaN; it must be a number of events per second above 0"},
-		{"demo --rate 0.1", "--rate is 0.1 per second, less than one event in a window of 5s; raise the rate or lengthen --window"},
+		{"demo --rate 0.1", "--rate is 6/m, less than one event in a window of 5s; raise the rate or lengthen --window"},
 		{"demo --rate 1e6", "--rate is 1e+06; it must be at most 1000000 events per --window (5s)"},
 		{"demo --load 0", "--load is 0; it must be above 0"},
 		{"demo --load -1", "--load is -1; it must be above 0"},
@@ -67,46 +61,16 @@ func TestWrongFlags(t *testing.T) {
 		{"--json", "unknown flag --json"},
 		{"sim --instances 0", "--instances is 0; it must be from 1 to 1000"},
 		{"sim --loss x", `--loss is "x"; it must be a number`},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
-			if code != cli.ExitWrong {
-				t.Errorf("exit status %d, want %d", code, cli.ExitWrong)
-			}
-			if want := "trypema: " + tt.message + "\n"; stderr != want {
-				t.Errorf("stderr:\n got %q\nwant %q", stderr, want)
-			}
-			if stdout != "" {
-				t.Errorf("stdout: %q, want nothing", stdout)
-			}
-		})
-	}
+	})
 }
 
 func TestHelp(t *testing.T) {
-	tests := []struct {
-		args string
-		want []string
-	}{
+	clitest.Helps(t, program, []clitest.Output{
 		{"", []string{"Usage: trypema <command>", "demo", "sim"}},
 		{"--help", []string{"Usage: trypema <command>"}},
 		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
-			if code != cli.ExitOK || stderr != "" {
-				t.Errorf("exit status %d, stderr %q", code, stderr)
-			}
-			for _, want := range tt.want {
-				if !strings.Contains(stdout, want) {
-					t.Errorf("help does not contain %q:\n%s", want, stdout)
-				}
-			}
-		})
-	}
+	})
 }
 
 // demoDocument is what a program reads from trypema demo --json.
@@ -134,7 +98,7 @@ type demoDocument struct {
 
 // TestDemoJSON: what is said of smoothness depends on the machine. Package demo judges it in virtual time.
 func TestDemoJSON(t *testing.T) {
-	code, stdout, stderr := trypema(t.Context(),
+	code, stdout, stderr := clitest.Run(t.Context(), program(),
 		strings.Fields("demo --headless --json --rate 50 --load 4 --duration 1200ms")...)
 	if code != cli.ExitOK {
 		t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
@@ -207,7 +171,7 @@ func TestDemoEndsCleanlyWhenInterrupted(t *testing.T) {
 }
 
 func TestDemoTable(t *testing.T) {
-	code, stdout, stderr := trypema(t.Context(), strings.Fields("demo --duration 300ms")...)
+	code, stdout, stderr := clitest.Run(t.Context(), program(), strings.Fields("demo --duration 300ms")...)
 	if code != cli.ExitOK {
 		t.Fatalf("exit status %d\n%s", code, stderr)
 	}
@@ -225,31 +189,11 @@ func TestDemoTable(t *testing.T) {
 
 func TestRedisEmbedded(t *testing.T) {
 	const said = "embedded miniredis, not Redis: its speed means nothing"
-	tests := []struct{ args, want string }{
-		{"demo --provider redis --duration 300ms --rate 50 --json", `"server": "` + said + `"`},
-		{"demo --provider redis --client rueidis --duration 300ms --rate 50", "redis by rueidis: " + said},
-		{"demo --provider hybrid --instances 2 --duration 300ms --rate 50 --headless", "hybrid × 2 by go-redis: " + said},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			code, stdout, stderr := trypema(t.Context(), strings.Fields(tt.args)...)
-			if code != cli.ExitOK {
-				t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
-			}
-			if !strings.Contains(stdout, tt.want) {
-				t.Errorf("nothing says %q:\n%s", tt.want, stdout)
-			}
-		})
-	}
+	clitest.Prints(t, program, []clitest.Output{
+		{"demo --provider redis --duration 300ms --rate 50 --json", []string{`"server": "` + said + `"`}},
+		{"demo --provider redis --client rueidis --duration 300ms --rate 50", []string{"redis by rueidis: " + said}},
+		{"demo --provider hybrid --instances 2 --duration 300ms --rate 50 --headless", []string{"hybrid × 2 by go-redis: " + said}},
+	})
 }
 
-func TestRedisThatCanNotBeUsed(t *testing.T) {
-	for _, provider := range []string{"redis", "hybrid"} {
-		code, stdout, stderr := trypema(t.Context(), "demo", "--provider", provider, "--redis",
-			"redis://user:secret@127.0.0.1:1/2")
-		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
-			!strings.HasPrefix(stderr, "trypema: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
-			t.Errorf("%s: exit status %d, stdout %q, stderr %q", provider, code, stdout, stderr)
-		}
-	}
-}
+func TestRedisThatCanNotBeUsed(t *testing.T) { clitest.NeedsRedis(t, program, "demo") }

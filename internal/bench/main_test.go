@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -9,21 +8,15 @@ import (
 	"github.com/trypema/trypema/internal/bench/leak"
 	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/cli"
+	"github.com/trypema/trypema/internal/cli/clitest"
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// bench runs the program in this process.
-func bench(ctx context.Context, args ...string) (code int, stdout, stderr string) {
-	var out, err bytes.Buffer
-	code = program().Run(ctx, args, &out, &err)
-	return code, out.String(), err.String()
-}
-
 func TestWrongFlags(t *testing.T) {
 	peers := strings.Join(peer.Names(), ", ")
-	tests := []struct{ args, message string }{
+	clitest.Refuses(t, program, []clitest.Refusal{
 		{"--peer nobody", `--peer is "nobody"; it must be one of ` + peers},
 		{"--compare ulule", "--compare is ulule; it must be at least two names with a comma between them"},
 		{"--compare ulule,ulule", "--compare is ulule,ulule; it must be a list without repetition"},
@@ -56,55 +49,25 @@ func TestWrongFlags(t *testing.T) {
 		{"--json --csv", "--csv is true; it must be left out with --json"},
 		{"--rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (1s)"},
 		{"--warm-up -1s", "--warm-up is -1s; it must be at least 0s"},
-		{"--rate 0.01", "--rate is 0.01 per second, less than one event in a window of 1s; raise the rate or lengthen --window"},
+		{"--rate 0.01", "--rate is 36/h, less than one event in a window of 1s; raise the rate or lengthen --window"},
 		{"report --quick --full", "--full is true; it must be left out with --quick"},
 		{"reprot", "unexpected argument reprot"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			code, stdout, stderr := bench(t.Context(), strings.Fields(tt.args)...)
-			if code != cli.ExitWrong {
-				t.Errorf("exit status %d, want %d", code, cli.ExitWrong)
-			}
-			if want := "bench: " + tt.message + "\n"; stderr != want {
-				t.Errorf("stderr:\n got %q\nwant %q", stderr, want)
-			}
-			if stdout != "" {
-				t.Errorf("stdout: %q, want nothing", stdout)
-			}
-		})
-	}
+	})
 }
 
 func TestHelp(t *testing.T) {
-	tests := []struct {
-		args string
-		want []string
-	}{
+	clitest.Helps(t, program, []clitest.Output{
 		{"--help", []string{"Usage: bench <command>", "measure", "report"}},
 		{"measure -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
 		{"report --help", []string{"--quick", "--list", "cargo", "exit status"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			code, stdout, stderr := bench(t.Context(), strings.Fields(tt.args)...)
-			if code != cli.ExitOK || stderr != "" {
-				t.Errorf("exit status %d, stderr %q", code, stderr)
-			}
-			for _, want := range tt.want {
-				if !strings.Contains(stdout, want) {
-					t.Errorf("help does not contain %q:\n%s", want, stdout)
-				}
-			}
-		})
-	}
+	})
 }
 
 // TestInterruptedFails: without arguments, it measures the canonical workload.
 func TestInterruptedFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	code, stdout, stderr := bench(ctx)
+	code, stdout, stderr := clitest.Run(ctx, program())
 	if code != cli.ExitBroken || stdout != "" || !strings.Contains(stderr, "interrupted") {
 		t.Errorf("exit status %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
@@ -112,37 +75,17 @@ func TestInterruptedFails(t *testing.T) {
 
 func TestRedisEmbedded(t *testing.T) {
 	const said = "embedded miniredis, not Redis: its speed means nothing"
-	type row struct{ args, want string }
-	tests := []row{
-		{"--provider hybrid --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,trypema-local --csv", "trypema-local,local"},
-		{"--provider redis --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,redis_rate --csv", said},
+	tests := []clitest.Output{
+		{"--provider hybrid --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,trypema-local --csv", []string{"trypema-local,local"}},
+		{"--provider redis --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare trypema,redis_rate --csv", []string{said}},
 	}
 	if explore.Long() { // with an accuracy pass, which takes its time
 		tests = append(tests,
-			row{"--provider hybrid --instances 2 --key-space 50 --warm-up 0s --duration 200ms", "hybrid × 2 by go-redis: " + said},
-			row{"--provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", `"server": "` + said + `"`},
+			clitest.Output{"--provider hybrid --instances 2 --key-space 50 --warm-up 0s --duration 200ms", []string{"hybrid × 2 by go-redis: " + said}},
+			clitest.Output{"--provider redis --key-space 50 --workers 4 --warm-up 0s --duration 200ms --json", []string{`"server": "` + said + `"`}},
 		)
 	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			code, stdout, stderr := bench(t.Context(), strings.Fields(tt.args)...)
-			if code != cli.ExitOK {
-				t.Fatalf("exit status %d\n%s\n%s", code, stderr, stdout)
-			}
-			if !strings.Contains(stdout, tt.want) {
-				t.Errorf("nothing says %q:\n%s", tt.want, stdout)
-			}
-		})
-	}
+	clitest.Prints(t, program, tests)
 }
 
-func TestRedisThatCanNotBeUsed(t *testing.T) {
-	for _, provider := range []string{"redis", "hybrid"} {
-		code, stdout, stderr := bench(t.Context(), "--provider", provider, "--redis",
-			"redis://user:secret@127.0.0.1:1/2")
-		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
-			!strings.HasPrefix(stderr, "bench: --redis is redis://127.0.0.1:1/2, which can not be used: ") || strings.Contains(stderr, "secret") {
-			t.Errorf("%s: exit status %d, stdout %q, stderr %q", provider, code, stdout, stderr)
-		}
-	}
-}
+func TestRedisThatCanNotBeUsed(t *testing.T) { clitest.NeedsRedis(t, program) }

@@ -137,7 +137,7 @@ func (c *conn) Run(ctx context.Context, script, sha1 string, keys, args [][]stri
 
 // provider is what the two with Redis have in common.
 type provider interface {
-	trypema.MultiProvider
+	trypema.Binder
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
 	Close() error
@@ -245,7 +245,7 @@ func causeOf(name string) string {
 func testBrokenConn(t *testing.T, p provider, c *conn) {
 	ctx := t.Context()
 	second, minute := trypema.Limit{Rate: rate, Window: time.Second}, trypema.Limit{Rate: rate, Window: time.Minute}
-	multi, err := p.Multi(trypema.StrategyAbsolute, second, minute)
+	multi, err := p.Bind(trypema.StrategyAbsolute, second, minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,6 +103,7 @@ var wrongValues = []struct {
 			"Strategy": {trypema.Strategy(2)},
 			"Limits":   {limits[:0], make([]trypema.Limit, 1), make([]trypema.Limit, trypema.MaxLimits+1)},
 			"Cost":     {uint64(11)},
+			"Shadow":   nil,
 		},
 	},
 }
@@ -120,6 +121,9 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		}
 		for i := range kind.NumField() {
 			name := kind.Field(i).Name
+			if !kind.Field(i).IsExported() {
+				continue
+			}
 			values, ok := of.fields[name]
 			if !ok {
 				t.Errorf("%v.%s is not in the table: which values of it are wrong?", kind, name)
@@ -148,7 +152,7 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 		_, err := hybridlimit.New(c, hybridlimit.Options{})
 		return err
 	}
-	policies := func(p trypema.MultiProvider) error {
+	policies := func(p trypema.Binder) error {
 		_, err := trypema.NewPolicies(p, trypema.Policy{Name: "a", Limits: limits})
 		return err
 	}
@@ -175,7 +179,7 @@ func (uselessConn) Check() error { return errors.New("it has no server") }
 
 type uselessProvider struct{}
 
-func (uselessProvider) Multi(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error) {
+func (uselessProvider) Bind(trypema.Strategy, ...trypema.Limit) (*trypema.Bound, error) {
 	return nil, nil
 }
 

@@ -46,7 +46,7 @@ func CheckRate(options string, l trypema.Limiter, rate trypema.Rate) error {
 	}
 	if windowed, ok := l.(interface{ Window() time.Duration }); ok {
 		if _, err := rate.Capacity(windowed.Window()); err != nil {
-			return bad("%v per second, less than one event in the limiter's window of %v; raise the rate or lengthen the window", float64(rate), windowed.Window())
+			return bad("%v, less than one event in the limiter's window of %v; raise the rate or lengthen the window", rate, windowed.Window())
 		}
 	}
 	return nil

@@ -45,7 +45,7 @@ func TestCheckRate(t *testing.T) {
 	} {
 		small := ""
 		if name != "somebody else's" {
-			small = "o.Rate is 0.9 per second, less than one event in the limiter's window of 1s; raise the rate or lengthen the window"
+			small = "o.Rate is 54/m, less than one event in the limiter's window of 1s; raise the rate or lengthen the window"
 		}
 		for _, tt := range []struct {
 			rate trypema.Rate

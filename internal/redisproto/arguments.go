@@ -68,6 +68,12 @@ func Capacity(rate trypema.Rate, window time.Duration) (uint64, error) {
 	return min(c, MaxCapacity), err
 }
 
+// CapacityOf returns that of a limit which was checked, at most MaxCapacity.
+func CapacityOf(l trypema.Limit) uint64 {
+	c, _ := l.Capacity()
+	return min(c, MaxCapacity)
+}
+
 // SetArgs returns the ARGV of set.lua after those that every script begins with.
 func SetArgs(when trypema.Condition, total uint64, keep trypema.History, letter string) []string {
 	return []string{when.String(), strconv.FormatUint(total, 10), keep.String(), letter}

@@ -4,6 +4,7 @@
 //	arguments.go  what verbs may be given, and how scripts get it
 //	script.go     the scripts, lua/*.lua: one file for each operation, and what they share
 //	server.go     Run: a script on a server, whatever it turns out to be; what it refused is asked for again
+//	load.go       what becomes of a script that a server does not know (NOSCRIPT)
 //	fault.go      which errors of a server mean what
 //	reader.go     replies, taken apart
 //	message.go    the messages of Hybrid, in bytes
@@ -27,6 +28,13 @@ var lua embed.FS
 // Script is a Lua program, and its name in Redis.
 type Script struct{ Source, SHA1 string }
 
+// names are those of the files, by the source that is made from them.
+var names = make(map[string]string)
+
+// NameOf returns the name of the file that a script is from, such as settle.lua, or "" if it is none of the
+// operations. It is for tests and tools that stand between a provider and Redis.
+func NameOf(source string) string { return names[source] }
+
 // Scripts are the operations on a key.
 type Scripts struct{ Absolute, Suppressed, Multi, Commit, Set, Settle, Mend Script }
 
@@ -39,6 +47,7 @@ var (
 func load(prelude string) *Scripts {
 	script := func(name string) Script {
 		source := prelude + read(name)
+		names[source] = name
 		sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
 		return Script{source, hex.EncodeToString(sum[:])}
 	}

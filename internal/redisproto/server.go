@@ -27,10 +27,10 @@ func CheckConn(function string, c Conn) error {
 	switch {
 	case c == nil:
 		return invalid.Errorf(trypema.ErrInvalidOptions,
-			"%s got no Conn; it needs one, from goredisconn or rueidisconn", function)
+			"%s got no Conn; it needs one, such as goredisconn.New returns", function)
 	case invalid.Nil(c):
 		return invalid.Errorf(trypema.ErrInvalidOptions,
-			"%s got a Conn that is a nil %T; it needs one, from goredisconn or rueidisconn", function, c)
+			"%s got a Conn that is a nil %T; it needs one, such as goredisconn.New returns", function, c)
 	}
 	if c, ok := c.(interface{ Check() error }); ok {
 		if err := c.Check(); err != nil {
@@ -47,6 +47,7 @@ type Server struct {
 	lacking atomic.Bool // its Lua lacks struct
 	many    atomic.Bool // it is several, though the Conn said otherwise
 	mended  *atomic.Uint64
+	loading loadings
 }
 
 // NewServer returns the server behind a Conn, of which nothing is known yet.
@@ -151,7 +152,7 @@ func run[T any](
 	answer func(parcel []T, reply []any, err error),
 ) {
 	for len(items) > 0 {
-		one, unable := s.oneServer()
+		one, unable := s.OneServer()
 		lacking, together := s.lacking.Load(), one && !apart
 		set := plain
 		if lacking {
@@ -206,15 +207,15 @@ func run[T any](
 	}
 }
 
-// oneServer reports whether a run may have several keys, or why the Conn does not say.
-func (s *Server) oneServer() (one bool, err error) {
+// OneServer reports whether a run may have several keys, or why the Conn does not say.
+func (s *Server) OneServer() (one bool, err error) {
 	err = guard.Call(whose, func() { one = s.conn.OneServer() && !s.many.Load() })
 	return one, err
 }
 
-// exchange has the Conn make one exchange, and answers each run once, whatever the Conn does: it may panic,
-// forget a run or answer it twice.
-func (s *Server) exchange(
+// send has the Conn run a script, or bring it if it has no SHA1, and answers each run once, whatever the Conn
+// does: it may panic, forget a run or answer it twice.
+func (s *Server) send(
 	ctx context.Context, p Script, keys, args [][]string, answer func(i int, reply []any, err error),
 ) {
 	answered := make([]atomic.Bool, len(keys))

@@ -127,6 +127,17 @@ func (sh *Shard[S, M]) Find(hash uint64, key string) Handle {
 	return None
 }
 
+// Enter adds a key that is not there, with a zero state, also beyond the bound on the keys: Trim must be
+// called when no shard is locked. States that were looked up before may have moved. At now the key counts as
+// used.
+func (sh *Shard[S, M]) Enter(hash uint64, key string, now int64) Handle {
+	sh.table.count.Add(1)
+	h := sh.add(hash, key)
+	sh.Use(h, now)
+	sh.table.arm()
+	return h
+}
+
 // add adds a key that is not there, with a zero state.
 func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
 	if 8*(sh.n+1) > 7*len(sh.index) {
@@ -265,13 +276,13 @@ func (sh *Shard[S, M]) compact() {
 		sh.entry(to).state = e.state
 		sh.table.kind.Move(&memory, &sh.Memory, sh.State(to))
 		if sh.ordered {
-			sh.use(to, from.links[h].used)
+			sh.Use(to, from.links[h].used)
 		}
 	}
 }
 
-// tidy looks at two entries and removes them if they are idle.
-func (sh *Shard[S, M]) tidy(now int64) {
+// Tidy looks at two entries and removes them if they are idle.
+func (sh *Shard[S, M]) Tidy(now int64) {
 	for range 2 {
 		if int(sh.hand) >= sh.size {
 			sh.hand = 0
@@ -294,8 +305,8 @@ func (sh *Shard[S, M]) removeIfIdle(h Handle, now int64) {
 	}
 }
 
-// use makes a key the one that was used last, at now.
-func (sh *Shard[S, M]) use(h Handle, now int64) {
+// Use makes a key the one that was used last, at now.
+func (sh *Shard[S, M]) Use(h Handle, now int64) {
 	if sh.ordered {
 		sh.catchUp()
 		sh.enlist(h, now)

@@ -11,6 +11,7 @@
 package table
 
 import (
+	"cmp"
 	"hash/maphash"
 	"math"
 	"math/bits"
@@ -82,6 +83,9 @@ func New[S, M any](kind Kind[S, M], idle time.Duration, bound int, clock func() 
 	return t
 }
 
+// CompareShards says in which order the shards of two keys are locked by somebody who holds both.
+func (t *Table[S, M]) CompareShards(a, b uint64) int { return cmp.Compare(a>>t.shift, b>>t.shift) }
+
 // Hash returns the hash of a key, which the other methods want.
 func (t *Table[S, M]) Hash(key string) uint64 { return maphash.String(t.seed, key) }
 
@@ -98,7 +102,7 @@ func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (*Shard[S, M],
 	for {
 		sh.Lock()
 		if h := sh.Find(hash, key); h != None {
-			sh.use(h, now)
+			sh.Use(h, now)
 			return sh, h
 		}
 		if n := t.count.Add(1); t.bound == 0 || n <= t.bound {
@@ -108,11 +112,18 @@ func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (*Shard[S, M],
 		sh.Unlock()
 		t.evict()
 	}
-	sh.tidy(now)
+	sh.Tidy(now)
 	h := sh.add(hash, key)
-	sh.use(h, now)
+	sh.Use(h, now)
 	t.arm()
 	return sh, h
+}
+
+// Trim removes keys beyond the bound, which Enter has added. No shard may be locked by the caller.
+func (t *Table[S, M]) Trim() {
+	for t.bound > 0 && t.count.Load() > t.bound {
+		t.evict()
+	}
 }
 
 // evict removes the key that was used the longest ago.

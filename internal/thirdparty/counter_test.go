@@ -20,7 +20,7 @@ type rules struct {
 	// chance.
 	suppressed bool
 	window     time.Duration
-	// limits are those of a trypema.MultiLimiter, the shortest window first; none for a trypema.Limiter.
+	// limits are those of a trypema.Bound, the shortest window first; none for a trypema.Limiter.
 	limits []trypema.Limit
 	// oneGroup says that the bucket is the window: all events leave together, when the last of them is a
 	// window old.
@@ -52,7 +52,7 @@ type bound struct {
 	name     string // that a denial by it gives
 }
 
-// boundsOf returns the limits of a call: its own, or those of a trypema.MultiLimiter.
+// boundsOf returns the limits of a call: its own, or those of a trypema.Bound.
 func (r rules) boundsOf(c call) []bound {
 	if r.limits == nil {
 		return []bound{{c.capacity, r.window, ""}}

@@ -43,12 +43,13 @@ import (
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-// packages are those that a block needs not import.
+// packages are those that a block needs not import, by the names that it uses.
 var packages = map[string]string{
 	"trypema":     "github.com/trypema/trypema",
 	"redislimit":  "github.com/trypema/trypema/redislimit",
 	"hybridlimit": "github.com/trypema/trypema/hybridlimit",
 	"goredisconn": "github.com/trypema/trypema/goredisconn",
+	"redigoconn":  "github.com/trypema/trypema/redigoconn",
 	"rueidisconn": "github.com/trypema/trypema/rueidisconn",
 	"httplimit":   "github.com/trypema/trypema/httplimit",
 	"grpclimit":   "github.com/trypema/trypema/grpclimit",
@@ -63,6 +64,7 @@ var packages = map[string]string{
 	"status":      "google.golang.org/grpc/status",
 	"limittest":   "github.com/trypema/trypema/limittest",
 	"redis":       "github.com/redis/go-redis/v9",
+	"redigo":      "github.com/gomodule/redigo/redis",
 	"rueidis":     "github.com/redis/rueidis",
 }
 
@@ -77,7 +79,7 @@ var given = map[string]string{
 	"ctx":      "var ctx = context.Background()",
 	"key":      `var key = "user:42"`,
 	"rate":     "var rate = trypema.PerMinute(100)",
-	"limits":   "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter; trypema.MultiProvider }",
+	"limits":   "var limits interface { Absolute() trypema.Limiter; Suppressed() trypema.Limiter; trypema.Binder }",
 	"policies": "var policies *trypema.Policies",
 	"list":     "var list []trypema.Policy",
 	"limiter":  "var limiter trypema.Limiter",
@@ -176,7 +178,7 @@ func (b block) source() (string, error) {
 				body += declaration + "\n"
 				known[name] = true
 			case path != "":
-				imports += fmt.Sprintf("import %q\n", path)
+				imports += fmt.Sprintf("import %s %q\n", name, path)
 				known[name] = true
 			}
 		}

@@ -12,6 +12,7 @@ require (
 	github.com/go-chi/chi/v5 v5.5.0
 	github.com/go-chi/httprate v0.16.1
 	github.com/go-redis/redis_rate/v10 v10.0.1
+	github.com/gomodule/redigo v1.9.3
 	github.com/labstack/echo/v4 v4.16.0
 	github.com/mattn/go-isatty v0.0.24
 	github.com/redis/go-redis/v9 v9.22.0
@@ -19,8 +20,11 @@ require (
 	github.com/throttled/throttled/v2 v2.15.0
 	github.com/trypema/trypema v0.1.0
 	github.com/trypema/trypema/goredisconn v0.1.0
+	github.com/trypema/trypema/redigoconn v0.1.0
 	github.com/trypema/trypema/rueidisconn v0.1.0
+	github.com/trypema/trypema/valkeyconn v0.1.0
 	github.com/ulule/limiter/v3 v3.11.2
+	github.com/valkey-io/valkey-go v1.0.76
 	go.uber.org/goleak v1.3.0
 	golang.org/x/mod v0.37.0
 	golang.org/x/time v0.15.0

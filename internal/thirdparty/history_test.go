@@ -19,7 +19,7 @@ import (
 // This file makes histories: what several goroutines asked of one limiter, what they were told, and when. It
 // judges nothing; counter_test.go does.
 
-// verb is one of the six verbs of a limiter, or of the two more that a trypema.MultiLimiter has, which has no
+// verb is one of the six verbs of a limiter, or of the two more that a trypema.Bound has, which has no
 // Set.
 type verb uint8
 
@@ -118,9 +118,9 @@ func (l single) send(c call, rate trypema.Rate) (a answer) {
 	return a
 }
 
-// several is a trypema.MultiLimiter, and what one caller has reserved and not settled.
+// several is a trypema.Bound, and what one caller has reserved and not settled.
 type several struct {
-	trypema.MultiLimiter
+	boundLimits
 	reserved *trypema.Reservation
 }
 

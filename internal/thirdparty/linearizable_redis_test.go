@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -105,7 +104,7 @@ func TestBrokenConnsAreRejected(t *testing.T) {
 }
 
 // decides reports whether a script is that of Absolute.
-func decides(script string) bool { return strings.HasPrefix(script, "-- Decides calls under Absolute") }
+func decides(script string) bool { return redisproto.NameOf(script) == "absolute.lua" }
 
 // tornConn has a script tell how many of a run fit, and another record them.
 type tornConn struct{ redislimit.Conn }

@@ -78,7 +78,13 @@ func (s subject) options() trypema.Options {
 type limiters interface {
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
-	Multi(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error)
+	trypema.Binder
+}
+
+// boundLimits is a trypema.Bound, or what looks like one.
+type boundLimits interface {
+	trypema.Keeper
+	Allow(ctx context.Context, key string) (trypema.Decision, error)
 }
 
 // target returns the limiter of a provider for a history, or what wrap makes of it.
@@ -89,14 +95,15 @@ func (s subject) target(t *testing.T, p limiters, traffic traffic, wrap wrapper)
 	}
 	switch {
 	case s.limits != nil:
-		m, err := p.Multi(strategy, traffic.rules.limits...)
+		b, err := p.Bind(strategy, traffic.rules.limits...)
 		if err != nil {
 			t.Fatal(err)
 		}
+		m := boundLimits(b)
 		if wrap.several != nil {
 			m = wrap.several(m)
 		}
-		return &several{MultiLimiter: m}
+		return &several{boundLimits: m}
 	case wrap.single != nil:
 		return single{wrap.single(of(p, strategy))}
 	}
@@ -113,7 +120,7 @@ func of(p limiters, s trypema.Strategy) trypema.Limiter {
 // wrapper makes another limiter of one.
 type wrapper struct {
 	single  func(trypema.Limiter) trypema.Limiter
-	several func(trypema.MultiLimiter) trypema.MultiLimiter
+	several func(boundLimits) boundLimits
 }
 
 // history lets the traffic loose on a Local, or on what wrap makes of it, and returns what happened.
@@ -183,8 +190,8 @@ func TestBrokenLimitersAreRejected(t *testing.T) {
 		"AllowN": {func(l trypema.Limiter) trypema.Limiter { return tornAllow{l} }, nil},
 		"Set":    {func(l trypema.Limiter) trypema.Limiter { return tornSet{l} }, nil},
 		"Usage":  {func(l trypema.Limiter) trypema.Limiter { return tornUsage{l} }, nil},
-		"All":    {nil, func(m trypema.MultiLimiter) trypema.MultiLimiter { return tornAll{m} }},
-		"Commit": {nil, func(m trypema.MultiLimiter) trypema.MultiLimiter { return tornCommit{m} }},
+		"All":    {nil, func(m boundLimits) boundLimits { return tornAll{m} }},
+		"Commit": {nil, func(m boundLimits) boundLimits { return tornCommit{m} }},
 	} {
 		for _, s := range locals {
 			if (s.limits == nil) != (wrap.several == nil) {
@@ -272,7 +279,7 @@ func (l tornUsage) Usage(ctx context.Context, key string, rate trypema.Rate) (tr
 }
 
 // tornAll asks whether there is room, and records then; whoever was told of room is admitted.
-type tornAll struct{ trypema.MultiLimiter }
+type tornAll struct{ boundLimits }
 
 func (l tornAll) Allow(ctx context.Context, key string) (trypema.Decision, error) {
 	return l.AllowN(ctx, key, 1)
@@ -281,10 +288,10 @@ func (l tornAll) Allow(ctx context.Context, key string) (trypema.Decision, error
 func (l tornAll) AllowN(ctx context.Context, key string, n uint64) (trypema.Decision, error) {
 	d, err := l.Peek(ctx, key, n)
 	if err != nil || !d.Allowed {
-		return l.MultiLimiter.AllowN(ctx, key, n)
+		return l.boundLimits.AllowN(ctx, key, n)
 	}
 	between()
-	got, err := l.MultiLimiter.AllowN(ctx, key, n)
+	got, err := l.boundLimits.AllowN(ctx, key, n)
 	if err == nil && !got.Allowed { // it was told that there is room
 		d.Remaining -= min(n, d.Remaining)
 		d.RemainingAfterWaiting = d.Remaining
@@ -294,12 +301,12 @@ func (l tornAll) AllowN(ctx context.Context, key string, n uint64) (trypema.Deci
 }
 
 // tornCommit gives the estimate back first, and takes the true cost then, as another call.
-type tornCommit struct{ trypema.MultiLimiter }
+type tornCommit struct{ boundLimits }
 
 func (l tornCommit) Reserve(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (*trypema.Reservation, error) {
-	r, err := l.MultiLimiter.Reserve(ctx, key, estimate, expiry)
+	r, err := l.boundLimits.Reserve(ctx, key, estimate, expiry)
 	if err != nil {
 		return nil, err
 	}

@@ -10,14 +10,18 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	redigo "github.com/gomodule/redigo/redis"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/rueidis"
+	"github.com/valkey-io/valkey-go"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/redigoconn"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
+	"github.com/trypema/trypema/valkeyconn"
 )
 
 // This file is the adapters' part of a table: what panics, and where. internal/guard has the rest.
@@ -34,7 +38,15 @@ func TestNoClient(t *testing.T) {
 		"rueidisconn.New(nil)":          rueidisconn.New(nil),
 		"a nil pointer to another":      rueidisconn.New((*wrappedRueidis)(nil)),
 		"an empty rueidisconn.Conn":     new(rueidisconn.Conn),
+		"valkeyconn.New(nil)":           valkeyconn.New(nil),
+		"a nil pointer to a third":      valkeyconn.New((*wrappedValkey)(nil)),
+		"an empty valkeyconn.Conn":      new(valkeyconn.Conn),
+		"redigoconn.New(nil)":           redigoconn.New(nil),
+		"a pool that cannot dial":       redigoconn.New(&redigo.Pool{}),
+		"an empty redigoconn.Conn":      new(redigoconn.Conn),
 		"a nil *goredisconn.Conn":       (*goredisconn.Conn)(nil),
+		"a nil *redigoconn.Conn":        (*redigoconn.Conn)(nil),
+		"a nil *valkeyconn.Conn":        (*valkeyconn.Conn)(nil),
 		"a nil *rueidisconn.Conn":       (*rueidisconn.Conn)(nil),
 		"no Conn":                       nil,
 		"one that will have no servers": checked{},
@@ -60,6 +72,7 @@ func TestNoClient(t *testing.T) {
 type (
 	wrappedGoRedis struct{ redis.ClusterClient }
 	wrappedRueidis struct{ rueidis.Client }
+	wrappedValkey  struct{ valkey.Client }
 )
 
 // checked is a Conn that knows that it will not work.
@@ -69,21 +82,14 @@ func (checked) Check() error { return errors.New("there are no servers") }
 
 // A client that panics answers each key with an error, on whatever goroutine it does.
 func TestClientsThatPanic(t *testing.T) {
-	hook := &goRedisHook{}
 	single := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", DialerRetries: 1})
 	ring := redis.NewRing(&redis.RingOptions{
 		Addrs:         map[string]string{"a": "127.0.0.1:1", "b": "127.0.0.1:2", "c": "127.0.0.1:3"},
 		DialerRetries: 1,
 		HeartbeatFn:   func(context.Context, *redis.Client) bool { return true },
-		NewClient: func(o *redis.Options) *redis.Client {
-			node := redis.NewClient(o)
-			// Whatever else panics in there does so on a goroutine of go-redis.
-			node.AddHook(&goRedisHook{on: "script"})
-			return node
-		},
 	})
-	single.AddHook(hook)
-	ring.AddHook(hook)
+	single.AddHook(goRedisHook{})
+	ring.AddHook(goRedisHook{})
 	defer func() { _ = single.Close() }()
 	defer func() { _ = ring.Close() }()
 	server := miniredis.RunT(t)
@@ -94,33 +100,36 @@ func TestClientsThatPanic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	rueidisOne := &brokenRueidis{Client: client, mode: rueidis.ClientModeStandalone}
-	rueidisMany := &brokenRueidis{Client: client, mode: rueidis.ClientModeCluster}
-	for name, test := range map[string]struct {
-		conn  redislimit.Conn
-		panic func(on string)
-	}{
-		"go-redis, one server": {goredisconn.New(single), hook.set},
-		"go-redis, a ring":     {goredisconn.New(ring), hook.set},
-		"rueidis, one server":  {rueidisconn.New(rueidisOne), rueidisOne.set},
-		"rueidis, a cluster":   {rueidisconn.New(rueidisMany), rueidisMany.set},
+	valkeyClient, err := valkey.NewClient(valkey.ClientOption{
+		InitAddress: []string{server.Addr()}, DisableCache: true, ForceSingleClient: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer valkeyClient.Close()
+	pool := &redigo.Pool{Dial: func() (redigo.Conn, error) { panic("broken") }}
+	lender := &redigo.Pool{Dial: func() (redigo.Conn, error) { return brokenRedigo{}, nil }}
+	for name, conn := range map[string]redislimit.Conn{
+		"go-redis, one server": goredisconn.New(single),
+		"go-redis, a ring":     goredisconn.New(ring),
+		"rueidis, one server":  rueidisconn.New(brokenRueidis{client, rueidis.ClientModeStandalone}),
+		"rueidis, a cluster":   rueidisconn.New(brokenRueidis{client, rueidis.ClientModeCluster}),
+		"valkey, one server":   valkeyconn.New(brokenValkey{valkeyClient, valkey.ClientModeStandalone}),
+		"valkey, a cluster":    valkeyconn.New(brokenValkey{valkeyClient, valkey.ClientModeCluster}),
+		"redigo, its pool":     redigoconn.New(pool),
+		"redigo, a connection": redigoconn.New(lender),
 	} {
-		for _, on := range []string{"eval", "script"} {
-			for _, n := range []int{1, 300} {
-				test.panic(on)
-				for i, o := range exchange(t.Context(), t, test.conn, count, manyKeys(n)) {
-					// Only a script that could not be loaded may have been brought in another way.
-					if on == "eval" && !strings.Contains(fmt.Sprint(o.err), "the client panicked: broken") {
-						t.Errorf("%s, %s, %d keys: key %d: %v, %v", name, on, n, i, o.reply, o.err)
-						break
-					}
+		for _, n := range []int{1, 300} {
+			for i, o := range exchange(t.Context(), t, conn, count, manyKeys(n)) {
+				if !strings.Contains(fmt.Sprint(o.err), "the client panicked: broken") {
+					t.Errorf("%s, %d keys: key %d: %v, %v", name, n, i, o.reply, o.err)
+					break
 				}
 			}
 		}
 		// With a provider, each call is decided by the policy.
-		test.panic("eval")
 		o := redislimit.Options{OnFailure: redislimit.FailClosed, Timeout: time.Minute}
-		p, err := redislimit.New(test.conn, o)
+		p, err := redislimit.New(conn, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,68 +145,53 @@ func TestClientsThatPanic(t *testing.T) {
 	}
 }
 
-// goRedisHook is a hook of go-redis that panics on one kind of commands. To others it answers that the script
-// is not there.
-type goRedisHook struct{ on string }
+// goRedisHook is a hook of go-redis that panics.
+type goRedisHook struct{}
 
-func (h *goRedisHook) set(on string) { h.on = on }
-
-func (h *goRedisHook) DialHook(redis.DialHook) redis.DialHook {
+func (goRedisHook) DialHook(redis.DialHook) redis.DialHook {
 	return func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") }
 }
 
-func (h *goRedisHook) ProcessHook(redis.ProcessHook) redis.ProcessHook {
-	return func(_ context.Context, cmd redis.Cmder) error { return h.process(cmd) }
+func (goRedisHook) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(context.Context, redis.Cmder) error { panic("broken") }
 }
 
-func (h *goRedisHook) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(_ context.Context, cmds []redis.Cmder) error {
-		for _, cmd := range cmds {
-			cmd.SetErr(h.process(cmd))
-		}
-		return cmds[0].Err()
-	}
+func (goRedisHook) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(context.Context, []redis.Cmder) error { panic("broken") }
 }
 
-func (h *goRedisHook) process(cmd redis.Cmder) error {
-	if strings.HasPrefix(cmd.Name(), h.on) {
-		panic("broken")
-	}
-	err := redisError("NOSCRIPT No matching script.")
-	cmd.SetErr(err)
-	return err
-}
-
-type redisError string
-
-func (e redisError) Error() string { return string(e) }
-func (redisError) RedisError()     {}
-
-// brokenRueidis is a client of rueidis that panics on one kind of commands.
+// brokenRueidis is a client of rueidis that panics.
 type brokenRueidis struct {
 	rueidis.Client
 	mode rueidis.ClientMode
-	on   string
 }
 
-func (b *brokenRueidis) set(on string)            { b.on = on }
-func (b *brokenRueidis) Mode() rueidis.ClientMode { return b.mode }
-func (b *brokenRueidis) Nodes() map[string]rueidis.Client {
-	return map[string]rueidis.Client{"a": b, "b": b}
+func (b brokenRueidis) Mode() rueidis.ClientMode { return b.mode }
+
+func (brokenRueidis) Do(context.Context, rueidis.Completed) rueidis.RedisResult { panic("broken") }
+
+func (brokenRueidis) DoMulti(context.Context, ...rueidis.Completed) []rueidis.RedisResult {
+	panic("broken")
 }
 
-func (b *brokenRueidis) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
-	b.look(cmd)
-	return b.Client.Do(ctx, cmd)
+// brokenValkey is a client of valkey-go that panics.
+type brokenValkey struct {
+	valkey.Client
+	mode valkey.ClientMode
 }
 
-func (b *brokenRueidis) DoMulti(ctx context.Context, cmds ...rueidis.Completed) []rueidis.RedisResult {
-	b.look(cmds[0])
-	return b.Client.DoMulti(ctx, cmds...)
+func (b brokenValkey) Mode() valkey.ClientMode { return b.mode }
+
+func (brokenValkey) Do(context.Context, valkey.Completed) valkey.ValkeyResult { panic("broken") }
+
+func (brokenValkey) DoMulti(context.Context, ...valkey.Completed) []valkey.ValkeyResult {
+	panic("broken")
 }
 
-func (b *brokenRueidis) look(cmd rueidis.Completed) {
-	if strings.HasPrefix(strings.ToLower(cmd.Commands()[0]), b.on) {
-		panic("broken")
-	}
-}
+// brokenRedigo is a connection of redigo that panics.
+type brokenRedigo struct{ redigo.Conn }
+
+func (brokenRedigo) Send(string, ...any) error      { panic("broken") }
+func (brokenRedigo) Do(string, ...any) (any, error) { return nil, nil }
+func (brokenRedigo) Err() error                     { return errors.New("broken") }
+func (brokenRedigo) Close() error                   { return nil }

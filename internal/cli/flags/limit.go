@@ -54,6 +54,7 @@ func inFlags(err error) error {
 		"trypema: rate is", "--rate is",
 		"trypema: ", "",
 		"Options.Window", "--window",
+		"lengthen the window", "lengthen --window",
 		"Options.Bucket", "--bucket",
 		"Options.HardLimitFactor", "--hard-limit-factor",
 	).Replace(err.Error())

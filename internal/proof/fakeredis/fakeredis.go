@@ -25,10 +25,9 @@ type Server struct {
 	windows map[string]*window.Window
 	ledgers map[string]*lease.Ledger
 	spoiled map[string]bool
-	scripts map[string]verb // by their source
-	Runs    int             // exchanges
-	Calls   int             // scripts in them
-	Keys    int             // keys of those
+	Runs    int // exchanges
+	Calls   int // scripts in them
+	Keys    int // keys of those
 
 	CrossSlot bool                                    // it is many servers after all
 	Delay     time.Duration                           // of the network, there and back
@@ -42,50 +41,19 @@ type Server struct {
 func New() *Server {
 	return &Server{
 		windows: map[string]*window.Window{}, ledgers: map[string]*lease.Ledger{}, spoiled: map[string]bool{},
-		scripts: map[string]verb{},
 	}
 }
 
-// verb is what a script does.
-type verb int
-
+// The scripts that it knows.
 const (
-	unknown verb = iota
-	absolute
-	suppressed
-	multi
-	commit
-	set
-	settle
-	mend
+	absolute   = "absolute.lua"
+	suppressed = "suppressed.lua"
+	multi      = "multi.lua"
+	commit     = "commit.lua"
+	set        = "set.lua"
+	settle     = "settle.lua"
+	mend       = "mend.lua"
 )
-
-// headers are lines with which the scripts begin, after what they include.
-var headers = map[verb]string{
-	absolute:   "-- Decides calls under Absolute",
-	suppressed: "-- Decides calls under Suppressed",
-	multi:      "-- Decides calls that have several",
-	commit:     "-- Changes what was admitted",
-	set:        "-- Makes the total",
-	settle:     "-- Settles",
-	mend:       "-- Begins windows again",
-}
-
-// verbLocked returns what a script does. It looks for the header once for each script, which takes long with
-// the race detector.
-func (f *Server) verbLocked(source string) verb {
-	v, ok := f.scripts[source]
-	if ok {
-		return v
-	}
-	for of, header := range headers {
-		if strings.Contains(source, header) {
-			v = of
-		}
-	}
-	f.scripts[source] = v
-	return v
-}
 
 // now is the server's clock, in µs, under the lock.
 func (f *Server) now() int64 { return time.Now().Add(f.ahead).UnixMicro() }
@@ -165,7 +133,7 @@ func (f *Server) Run(
 		f.Keys += len(keys[i])
 	}
 	f.Calls += len(keys)
-	delay, hang, v := f.Delay, f.hang, f.verbLocked(source)
+	delay, hang, script := f.Delay, f.hang, redisproto.NameOf(source)
 	f.mu.Unlock()
 	var err error
 	if hang != nil {
@@ -187,14 +155,14 @@ func (f *Server) Run(
 		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
 			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
 		}
-		if errs[i] == nil && v == multi {
+		if errs[i] == nil && script == multi {
 			replies[i], errs[i] = f.multi(keys[i], args[i])
 			continue
 		}
 		for k, key := range keys[i] {
 			if errs[i] == nil {
 				var reply []any
-				reply, errs[i] = f.eval(v, key, k, len(keys[i]), args[i])
+				reply, errs[i] = f.eval(script, key, k, len(keys[i]), args[i])
 				replies[i] = append(replies[i], reply...)
 			}
 		}
@@ -209,7 +177,7 @@ func (f *Server) Run(
 }
 
 // eval runs a script for the key that is number k of a number of keys.
-func (f *Server) eval(v verb, key string, k, keys int, args []string) ([]any, error) {
+func (f *Server) eval(script, key string, k, keys int, args []string) ([]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.Fault != nil {
@@ -217,17 +185,17 @@ func (f *Server) eval(v verb, key string, k, keys int, args []string) ([]any, er
 			return reply, err
 		}
 	}
-	if v == mend {
+	if script == mend {
 		return f.mend(key), nil
 	}
 	if reply := f.unreadable(key); reply != nil {
 		return reply, nil
 	}
 	s := spanOf(args)
-	if v == settle {
+	if script == settle {
 		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
-	if v == commit {
+	if script == commit {
 		return f.commit(key, args[2], number(args[3]), number(args[4]), args[5+4*k:]), nil
 	}
 	if l := f.ledgers[key]; l != nil {
@@ -235,7 +203,7 @@ func (f *Server) eval(v verb, key string, k, keys int, args []string) ([]any, er
 	}
 	w := f.window(key)
 	now := w.Advance(&f.groups, s, f.now())
-	switch v {
+	switch script {
 	case absolute:
 		return f.absolute(w, s, now, args[2:]), nil
 	case suppressed:

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"math"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/model"
+	"github.com/trypema/trypema/internal/redisproto"
 )
 
 // Liar is a redislimit.Conn to a Server whose replies do not arrive as they are: the bytes of a tape say what
@@ -58,7 +58,7 @@ func (l *Liar) Run(
 			reply, err = l.bend(reply)
 		}
 		l.told = reply
-		if len(reply) > 0 && strings.Contains(source, "-- Settles") {
+		if len(reply) > 0 && redisproto.NameOf(source) == settle {
 			if n, ok := reply[0].(int64); ok && n > 0 {
 				l.granted += uint64(n)
 			}

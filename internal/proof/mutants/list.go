@@ -25,11 +25,16 @@ var mutants = []mutant{
 	{"a closed table does not tell of its states", "internal/table/table.go", "if sh.entry(h).length != unusedEntry {", "if false {", "./hybridlimit", "TestCommitDuringClose"},
 
 	// Local.
-	{"several limits record what one of them denies", "local_multi.go", "		counts = window.Counts{}\n", "		counts.Declined = 0\n", ".", ""},
+	{"several limits record what one of them denies", "local_bound.go", "		case allowed:\n			counts.Admitted = p.cost\n", "		case p.v.Allowed:\n			counts.Admitted = p.cost\n", ".", ""},
 	{"several limits tell the shorter wait", "internal/window/judge.go", "!v.Allowed && v.Wait <= t.Wait:", "!v.Allowed && v.Wait >= t.Wait:", ".", "TestMulti"},
 	{"a reservation is settled twice", "reservation.go", "	r.settled = true\n", "", ".", ""},
 	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
-	{"policies share their keys", "local_multi.go", "return m.group + key", "return key", ".", ""},
+	{"policies share their keys", "local_bound.go", "return m.group + key", "return key", ".", ""},
+	{"a wait does not look at what is ahead of it", "wait.go", "bits.Add64(ahead, n, 0)", "bits.Add64(ahead-ahead, n, 0)", ".", "TestWaitDeadline"},
+	{"a line that declines does not pace itself", "wait.go", "			wait = min(wait, b.pace(&d, n))\n", "", ".", "TestWaitShares"},
+	{"a call of All locks as it is asked", "local_bound.go", "	slices.SortStableFunc(parties, lockOrder)\n", "", ".", "TestAllWaits"},
+	{"asks for the same window are judged one by one", "local_bound.go", "			of.cost = sum | -carry // the largest, if it wraps\n", "			of.cost = max(of.cost, p.cost, sum&-carry)\n", ".", "TestAll"},
+	{"a call of All that is refused keeps what it has reserved", "all.go", "			return d, giveBack(nil)\n", "			return d, nil\n", "./hybridlimit", "TestMulti"},
 	{"a plain key is taken for one of a policy", "internal/groupkey/groupkey.go", "if key != \"\" && key[0] == mark[0] {", "if false {", "./hybridlimit", "TestCountsAreNotShared"},
 	{"two prefixes share their keys", "internal/redisproto/names.go", "if n := strings.Count(prefix, \":\"); n > 0 {", "if n := 0; n > 0 {", "./hybridlimit", "TestCountsAreNotShared"},
 
@@ -48,7 +53,7 @@ var mutants = []mutant{
 	{"the ledger heeds a message that is late", "internal/lease/ledger.go", "	if a.Seq <= h.seq {\n", "	if a.Seq == 0 {\n", "./internal/lease", ""},
 	{"what is kept is admitted again though its room is gone", "internal/lease/message.go", "	if excess > a.budget {", "	if excess > a.budget && excess == 0 {", "./internal/lease", "TestRoomIsGone"},
 	{"the life of a lease counts from its answer", "internal/lease/message.go", "a.leaseEnd = x.sentAt + ", "a.leaseEnd = now + ", "./internal/lease", "TestLeaseEnds"},
-	{"several limits take from a lease that another does not have", "hybridlimit/multi.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
+	{"several limits take from a lease that another does not have", "hybridlimit/keeper.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
 
 	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(share, sum(p.known, times(others, min(p.unheard, p.policy))))", "max(share-share, sum(p.known, times(others, p.policy)))", "./internal/lease", "TestAlone"},
 	{"an instance without Redis takes the share of all", "internal/lease/offline.go", "sum(sum(p.before, p.own), times(others, p.policy))", "sum(p.before, p.own)", "./internal/lease", "TestAlone"},
@@ -56,11 +61,11 @@ var mutants = []mutant{
 	{"the simulator settles keys when they are not due", "cmd/trypema/internal/sim/exchange.go", "	due := k.Due(at)\n", "	due := at.Now\n", "./cmd/trypema/internal/sim", "TestSameMessages"},
 	{"an outage is taken for load", "internal/lease/schedule.go", "max(0, len(s.ready)-s.unreachable)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
 
-	{"without Redis, several limits are not recorded", "hybridlimit/multi.go", "j.decideOffline(lease.Record)", "j.decideOffline(lease.Try)", "./hybridlimit", "TestMultiOutage"},
+	{"without Redis, several limits are not recorded", "hybridlimit/keeper.go", "j.decideOffline(lease.Record)", "j.decideOffline(lease.Try)", "./hybridlimit", "TestMultiOutage"},
 	{"a machine that was suspended keeps its leases", "hybridlimit/suspension.go", "s.lost < window/2 {", "s.lost < window<<20 {", "./hybridlimit", "TestSuspended"},
 
 	// Redis.
-	{"each instance enforces the whole of several limits without Redis", "redislimit/multi.go", "	return m.fail.share\n", "	return m.fail.whole\n", "./hybridlimit", "TestMultiOutage"},
+	{"each instance enforces the whole of several limits without Redis", "redislimit/keeper.go", "	return m.fail.share\n", "	return m.fail.whole\n", "./hybridlimit", "TestMultiOutage"},
 	{"the first call that does not fit is told that it does", "redislimit/absolute.go", "case uint64(i) < fit:", "case uint64(i) <= fit:", "./redislimit", ""},
 	{"a call that Redis admitted is not remembered for FailLocal", "redislimit/limiter.go", "		case !record || l.local == nil:\n", "		case !record || l.local == nil || n > 0:\n", "./redislimit", ""},
 	{"the script expires one µs too late", "internal/redisproto/lua/window.lua", "local live = now - last < window\n", "local live = now - last <= window\n", onRedis, "TestTwin"},

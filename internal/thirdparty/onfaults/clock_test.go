@@ -91,7 +91,7 @@ func TestFullWhenTheClockIsSetBack(t *testing.T) {
 					l := rig.Strategy(p, kind.Suppressed)
 					allow := func() (trypema.Decision, error) { return l.Allow(t.Context(), "k", rate) }
 					if several {
-						m, err := p.Multi(strategy, trypema.Limit{Rate: rate, Window: window},
+						m, err := p.Bind(strategy, trypema.Limit{Rate: rate, Window: window},
 							trypema.Limit{Rate: trypema.Unlimited, Window: 2 * window})
 						if err != nil {
 							t.Fatal(err)

@@ -152,7 +152,7 @@ func TestLoad(t *testing.T) {
 	type provider interface {
 		Absolute() trypema.Limiter
 		Suppressed() trypema.Limiter
-		trypema.MultiProvider
+		trypema.Binder
 		Close() error
 	}
 	conn := func(t *testing.T) redislimit.Conn {
@@ -201,7 +201,7 @@ func TestLoad(t *testing.T) {
 							{Name: "window", Rate: rate, Window: window},
 							{Name: "two windows", Rate: 0.75 * rate, Window: 2 * window},
 						}
-						m, err := p.Multi(trypema.StrategyAbsolute, all...)
+						m, err := p.Bind(trypema.StrategyAbsolute, all...)
 						check(t, err)
 						o = httplimit.Options{
 							Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {

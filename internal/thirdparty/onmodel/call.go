@@ -189,7 +189,7 @@ func (f *Fleet) do(c call) *promise {
 		return p
 	}
 	if !d.Allowed {
-		if err := r.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
+		if err := r.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrDenied) {
 			f.fault("a reservation of %q that was denied was committed: %v", c.key, err)
 		}
 		return p

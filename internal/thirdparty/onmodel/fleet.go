@@ -243,12 +243,12 @@ func (f *Fleet) drawMember(t *rapid.T) *member {
 	return f.members[rapid.IntRange(0, len(f.members)-1).Draw(t, "instance")]
 }
 
-func (f *Fleet) multi(m *member, windows []time.Duration) trypema.MultiLimiter {
+func (f *Fleet) multi(m *member, windows []time.Duration) *trypema.Bound {
 	var limits []trypema.Limit
 	for _, w := range windows {
 		limits = append(limits, trypema.Limit{Rate: rateOf(f.capacity[w], w), Window: w})
 	}
-	l, err := m.Multi(f.Strategy, limits...)
+	l, err := m.Bind(f.Strategy, limits...)
 	if err != nil {
 		panic(err) // they are good
 	}

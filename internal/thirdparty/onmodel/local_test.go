@@ -31,7 +31,7 @@ func local(t *rapid.T, o trypema.Options, s trypema.Strategy) (*trypema.Local, S
 		t.Fatal(err)
 	}
 	subject := Subject{
-		Limiter: l.Absolute(), Multi: l.Multi, Strategy: s, Options: o,
+		Limiter: l.Absolute(), Bind: l.Bind, Strategy: s, Options: o,
 		Unit: time.Nanosecond, Step: time.Nanosecond,
 		Advance:    func(d time.Duration) { time.Sleep(d); synctest.Wait() },
 		Capacities: []uint64{1, 5, 20, 20, 100, 1e6, math.MaxInt64},
@@ -66,7 +66,7 @@ func TestMaxKeys(t *testing.T) {
 			o := drawOptions(t)
 			o.MaxKeys = rapid.SampledFrom([]int{2, 1, 3, 4}).Draw(t, "keys at most")
 			l, subject := local(t, o, drawStrategy(t))
-			subject.Multi = nil
+			subject.Bind = nil
 			subject.Step = time.Millisecond // to which it is known when a hot key was asked for
 			subject.Capacities, subject.Costs = []uint64{1000, 100, 1e6}, []uint64{1, 3, 7}
 			subject.Held = l.Len

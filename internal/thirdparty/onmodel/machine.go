@@ -23,7 +23,7 @@ import (
 // Subject is what is driven: one strategy of a provider, in a clock that stands still while it is asked.
 type Subject struct {
 	Limiter  trypema.Limiter
-	Multi    func(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error) // nil to leave several limits out
+	Bind     func(trypema.Strategy, ...trypema.Limit) (*trypema.Bound, error) // nil to leave several limits out
 	Strategy trypema.Strategy
 	Options  trypema.Options // with their defaults
 
@@ -45,7 +45,7 @@ type Subject struct {
 // Peer is an instance. Its window is that of the others.
 type Peer struct {
 	Limiter trypema.Limiter
-	Multi   func(trypema.Strategy, ...trypema.Limit) (trypema.MultiLimiter, error)
+	Bind    func(trypema.Strategy, ...trypema.Limit) (*trypema.Bound, error)
 	Options trypema.Options
 	Old     bool // it is of the version before
 }
@@ -106,7 +106,7 @@ func (m *Machine) Run(t *rapid.T) {
 		"allow": m.allow, "allow again": m.allow, "allow many": m.allowMany, "allow for a while": m.allowForAWhile,
 		"peek": m.peek, "usage": m.usage, "set": m.set, "delete": m.remove, "bad": m.bad,
 	}
-	if m.Multi != nil {
+	if m.Bind != nil {
 		actions["several"] = m.several
 		actions["several again"] = m.several
 		actions["several: usage"] = m.severalUsage
@@ -142,7 +142,7 @@ func (m *Machine) pass(t *rapid.T) {
 func (m *Machine) use(peer int) {
 	if len(m.Peers) > 0 {
 		p := &m.Peers[peer]
-		m.peer, m.Limiter, m.Multi, m.Options = peer, p.Limiter, p.Multi, p.Options
+		m.peer, m.Limiter, m.Bind, m.Options = peer, p.Limiter, p.Bind, p.Options
 	}
 }
 
@@ -491,7 +491,7 @@ type limit struct {
 }
 
 // drawLimits draws some limits: one with the window of the options, which is shared, and others.
-func (m *Machine) drawLimits(t *rapid.T) (trypema.MultiLimiter, []limit) {
+func (m *Machine) drawLimits(t *rapid.T) (*trypema.Bound, []limit) {
 	w := m.Options.Window
 	windows := rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t,
 		"windows")
@@ -503,7 +503,7 @@ func (m *Machine) drawLimits(t *rapid.T) (trypema.MultiLimiter, []limit) {
 			limit{trypema.Limit{Name: fmt.Sprint("limit ", i), Rate: rateOf(c, w), Window: w}, c})
 		plain = append(plain, limits[i].Limit)
 	}
-	l, err := m.Multi(m.Strategy, plain...)
+	l, err := m.Bind(m.Strategy, plain...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -649,7 +649,7 @@ func (m *Machine) reserve(t *rapid.T) {
 	r := &reservation{Reservation: got, key: key, estimate: n, at: m.now, life: m.units(expiry + m.Unit - 1), by: m.peer}
 	m.checkSeveral(t, limits, key, n, got.Decision, true, r.life)
 	if !got.Allowed {
-		if err := got.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrSettled) {
+		if err := got.Commit(context.Background(), 1); !errors.Is(err, trypema.ErrDenied) {
 			t.Fatalf("a reservation that was denied was committed: %v", err)
 		}
 		return

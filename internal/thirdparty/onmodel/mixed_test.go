@@ -57,7 +57,7 @@ func TestRedisMixed(t *testing.T) {
 			}
 			rt.Cleanup(func() { _ = p.Close() }) // it has nothing under way
 			l := rig.Strategy(p, s == trypema.StrategySuppressed)
-			subject.Peers = append(subject.Peers, Peer{l, p.Multi, o, version != "this"})
+			subject.Peers = append(subject.Peers, Peer{l, p.Bind, o, version != "this"})
 		}
 		m := New(subject)
 		m.use(0)
@@ -94,7 +94,7 @@ func amongBroken(t *testing.T, clock *rig.Clock, conn redislimit.Conn, seed uint
 	prefix := rig.Unique("broken")
 	type instance struct {
 		one     trypema.Limiter
-		several trypema.MultiLimiter
+		several *trypema.Bound
 		old     bool
 	}
 	var all []instance
@@ -107,7 +107,7 @@ func amongBroken(t *testing.T, clock *rig.Clock, conn redislimit.Conn, seed uint
 			Options: trypema.Options{Window: window, Bucket: bucket}, Prefix: prefix,
 			Timeout: 10 * time.Second, OnFailure: redislimit.FailClosed,
 		})
-		m, err := p.Multi(strategy, trypema.Limit{Rate: rate, Window: window})
+		m, err := p.Bind(strategy, trypema.Limit{Rate: rate, Window: window})
 		if err != nil {
 			t.Fatal(err)
 		}

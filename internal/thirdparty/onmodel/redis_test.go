@@ -29,7 +29,7 @@ func onRedis(t *rapid.T, c redislimit.Conn, o trypema.Options, subject Subject) 
 			t.Error(err)
 		}
 	}()
-	subject.Limiter, subject.Multi, subject.Strategy, subject.Options = rig.Strategy(p, s == trypema.StrategySuppressed), p.Multi, s, o
+	subject.Limiter, subject.Bind, subject.Strategy, subject.Options = rig.Strategy(p, s == trypema.StrategySuppressed), p.Bind, s, o
 	subject.Unit, subject.Step = time.Microsecond, time.Microsecond
 	subject.Capacities = []uint64{1, 5, 20, 20, 100, 1e6}
 	subject.Costs = []uint64{1, 3, 7, 1e7} // all of them together are a number that scripts can count with

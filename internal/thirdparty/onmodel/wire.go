@@ -3,11 +3,11 @@ package onmodel
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/redisproto"
 )
 
 // wire is the line between an instance and the server.
@@ -113,7 +113,7 @@ func (w *wire) Run(
 	}
 	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
 	w.Server.Run(ctx, source, sha1, keys, args, func(i int, reply []any, err error) { replies[i], errs[i] = reply, err })
-	if s.echo > 0 && strings.Contains(source, "-- Settles") {
+	if s.echo > 0 && redisproto.NameOf(source) == "settle.lua" {
 		time.AfterFunc(s.echo, func() {
 			w.Server.Run(context.Background(), source, sha1, keys, args, func(int, []any, error) {})
 		})

@@ -18,7 +18,7 @@ func TestCommitInTheOldestGroup(t *testing.T) {
 		for _, cost := range []uint64{0, 2, 30} {
 			clock, conn := rig.NewClock(rig.Adapters[0].Dial(t, []string{server.Addr()}))
 			p := rig.Open(t, conn, rig.Patient(t, trypema.Options{}))
-			m, err := p.Multi(strategy, trypema.Limit{Rate: trypema.Per(1000, 10*time.Second), Window: 10 * time.Second})
+			m, err := p.Bind(strategy, trypema.Limit{Rate: trypema.Per(1000, 10*time.Second), Window: 10 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -37,6 +37,7 @@ var brief = []string{
 	"redis/go-redis Absolute", "redis/go-redis Suppressed", "redis/hybrid go-redis Absolute",
 	"redis/go-redis Absolute multi", "redis/hybrid go-redis Suppressed multi",
 	"cluster/hybrid go-redis Suppressed", "cluster/rueidis Absolute multi",
+	"redis/redigo Absolute", "cluster/valkey-go Suppressed",
 }
 
 // severalOn says where the suite also runs with several limits: once by each client, once on each kind of
@@ -54,9 +55,12 @@ func TestConformance(t *testing.T) {
 		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			addrs := topology.Start(t)
-			for _, adapter := range rig.Adapters {
-				if topology.Name == "miniredis" && adapter.Name == "rueidis" {
+			for _, adapter := range slices.Concat(rig.Adapters, rig.OtherAdapters) {
+				if topology.Name == "miniredis" && adapter.Name != "go-redis" {
 					continue // it is slow, and one client shows enough
+				}
+				if topology.Name == "cluster" && adapter.Name == "redigo" {
+					continue // which redigo does not support
 				}
 				bridge := rig.NewBridge(t, adapter.Dial(t, addrs))
 				for _, conformer := range conformers {
@@ -85,7 +89,7 @@ func TestConformance(t *testing.T) {
 						run(name, func(t *testing.T) { limittest.Run(t, subject) })
 						if severalOn(topology.Name, adapter.Name) {
 							run(name+" multi", func(t *testing.T) {
-								limittest.RunMulti(t, subject, func(t *testing.T, o trypema.Options) limittest.Provider {
+								limittest.RunBind(t, subject, func(t *testing.T, o trypema.Options) trypema.Provider {
 									return conformer.open(t, bridge.Conn(), o)
 								})
 							})

@@ -26,7 +26,7 @@ func BenchmarkMulti(b *testing.B) {
 		{Rate: trypema.PerSecond(1e6), Window: time.Hour},
 	}
 	for _, n := range []int{1, 3} {
-		m, err := p.Multi(trypema.StrategyAbsolute, limits[:n]...)
+		m, err := p.Bind(trypema.StrategyAbsolute, limits[:n]...)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -12,29 +12,24 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
 
 //go:embed lua/*.lua
 var lua embed.FS
 
-const (
-	several = "-- Decides calls that have several"
-	settles = "-- Changes what was admitted"
-	leases  = "-- Settles windows"
-)
-
-// sources are its scripts, by what those of today begin with.
-var sources = map[string]string{
-	"-- Decides calls under Absolute":   read("absolute.lua"),
-	"-- Decides calls under Suppressed": read("suppressed.lua"),
-	several:                             read("multi.lua"),
-	settles:                             read("commit.lua"),
-	"-- Makes the total":                read("set.lua"),
-	leases:                              read("settle.lua"),
-}
+// files are its scripts. They have the names of those of today.
+var files = func() map[string]string {
+	all := make(map[string]string)
+	for _, name := range []string{
+		"absolute.lua", "suppressed.lua", "multi.lua", "commit.lua", "set.lua", "settle.lua",
+	} {
+		all[name] = read(name)
+	}
+	return all
+}()
 
 var include = regexp.MustCompile(`(?m)^-- include (\w+\.lua)$`)
 
@@ -54,31 +49,34 @@ func read(name string) string {
 // error.
 type Conn struct{ redislimit.Conn }
 
+// sumOf returns the name of a script in Redis.
+func sumOf(source string) string {
+	sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
+	return hex.EncodeToString(sum[:])
+}
+
 var errUnknown = errors.New("ERR the version before does not have this script")
 
 // Run implements redislimit.Conn.
 func (c Conn) Run(
-	ctx context.Context, script, _ string, keys, args [][]string, answer func(i int, reply []any, err error),
+	ctx context.Context, script, sha1 string, keys, args [][]string,
+	answer func(i int, reply []any, err error),
 ) {
-	for begins, source := range sources {
-		prelude, _, found := strings.Cut(script, begins) // the prelude is struct.lua, or nothing
-		if !found {
-			continue
+	name := redisproto.NameOf(script)
+	source, known := files[name]
+	switch name {
+	case "multi.lua":
+		args = withoutLives(keys, args)
+	case "commit.lua":
+		args, answer = settling(keys, args, answer)
+	case "settle.lua":
+		args, answer = leasing(keys, args, answer)
+	}
+	if known && args != nil {
+		if sha1 != "" {
+			sha1 = sumOf(source)
 		}
-		source = prelude + source
-		switch begins {
-		case several:
-			args = withoutLives(keys, args)
-		case settles:
-			args, answer = settling(keys, args, answer)
-		case leases:
-			args, answer = leasing(keys, args, answer)
-		}
-		if args == nil {
-			break
-		}
-		sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
-		c.Conn.Run(ctx, source, hex.EncodeToString(sum[:]), keys, args, answer)
+		c.Conn.Run(ctx, source, sha1, keys, args, answer)
 		return
 	}
 	for i := range keys {

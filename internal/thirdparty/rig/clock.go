@@ -28,7 +28,10 @@ type Clocked struct {
 func (c Clocked) Run(
 	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
 ) {
-	s := clocked(script, sha1)
+	s := clocked(script)
+	if sha1 == "" {
+		s.sha1 = ""
+	}
 	now := strconv.FormatInt(c.Time(), 10)
 	timed := make([][]string, len(args))
 	for i := range args {
@@ -39,13 +42,14 @@ func (c Clocked) Run(
 
 type source struct{ source, sha1 string }
 
-var sources sync.Map // of source, by the SHA-1 of the script
+var sources sync.Map // of source, by the script
 
 // clocked returns the script with another clock: the last of its arguments.
-func clocked(script, name string) source {
-	if s, ok := sources.Load(name); ok {
+func clocked(script string) source {
+	if s, ok := sources.Load(script); ok {
 		return s.(source)
 	}
+	plain := script
 	for _, change := range [][2]string{
 		{"call('TIME')", "call('TIME') and {0, table.remove(ARGV)}"},
 		{"local call = redis.call\n", `local call = function(...)
@@ -63,7 +67,7 @@ end
 	}
 	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is how Redis names scripts
 	s := source{script, hex.EncodeToString(sum[:])}
-	sources.Store(name, s)
+	sources.Store(plain, s)
 	return s
 }
 

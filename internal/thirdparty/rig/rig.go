@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -10,15 +11,19 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	redigo "github.com/gomodule/redigo/redis"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/rueidis"
+	"github.com/valkey-io/valkey-go"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
+	"github.com/trypema/trypema/redigoconn"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
+	"github.com/trypema/trypema/valkeyconn"
 )
 
 // Topologies are what a client may be connected to.
@@ -31,14 +36,43 @@ var Topologies = []struct {
 	{"miniredis", func(t testing.TB) []string { return []string{miniredis.RunT(t).Addr()} }},
 }
 
-// Adapters are how it may be.
-var Adapters = []struct {
+// Adapter is how it may be.
+type Adapter struct {
 	Name string
 	Dial func(t testing.TB, addrs []string) redislimit.Conn
-}{
+}
+
+// Adapters are those that differ in how they reach Redis.
+var Adapters = []Adapter{
 	{"go-redis", func(t testing.TB, addrs []string) redislimit.Conn { return goredisconn.New(GoRedis(t, addrs)) }},
 	{"rueidis", func(t testing.TB, addrs []string) redislimit.Conn {
 		return Rueidis(t, rueidis.ClientOption{InitAddress: addrs, ConnWriteTimeout: Patience, Dialer: net.Dialer{Timeout: Patience}})
+	}},
+}
+
+// OtherAdapters are for the tests of adapters; others need not run with each. redigo does not support
+// Cluster.
+var OtherAdapters = []Adapter{
+	{"valkey-go", func(t testing.TB, addrs []string) redislimit.Conn {
+		c, err := valkey.NewClient(valkey.ClientOption{
+			InitAddress: addrs, ConnWriteTimeout: Patience, Dialer: net.Dialer{Timeout: Patience}, DisableCache: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return valkeyconn.New(c)
+	}},
+	{"redigo", func(t testing.TB, addrs []string) redislimit.Conn {
+		p := &redigo.Pool{MaxIdle: 16, DialContext: func(ctx context.Context) (redigo.Conn, error) {
+			return redigo.DialContext(ctx, "tcp", addrs[0])
+		}}
+		t.Cleanup(func() {
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return redigoconn.New(p)
 	}},
 }
 
@@ -115,7 +149,7 @@ func OpenHybrid(t testing.TB, c redislimit.Conn, o hybridlimit.Options) *hybridl
 
 // Provider is what the two have in common.
 type Provider interface {
-	trypema.MultiProvider
+	trypema.Binder
 	Absolute() trypema.Limiter
 	Suppressed() trypema.Limiter
 	Close() error

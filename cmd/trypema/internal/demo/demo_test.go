@@ -369,7 +369,9 @@ func TestOfferIsOpenLoop(t *testing.T) {
 	}
 	t.Run("all calls are made while clients are free", func(t *testing.T) {
 		got := offered(t, http.StatusOK, 5*time.Millisecond, time.Second, 64)
-		if got.admitted < 260 || got.admitted > 550 || got.declined+got.failed+got.late+got.skipped > 0 { // 400 ± 7σ
+		// 400 ± 7σ. A call may be due in the last 5ms while its client is not free, one in thirty runs: more
+		// than 5 such are one run in 10¹⁰.
+		if got.admitted < 260 || got.admitted > 550 || got.declined+got.failed+got.late > 0 || got.skipped > 5 {
 			t.Errorf("unexpected %+v", got)
 		}
 	})

@@ -413,7 +413,7 @@ func TestWrongFlags(t *testing.T) {
 		{"--keys 0", "--keys is 0; it must be from 1 to 10000"},
 		{"--keys 10000 --instances 200", "--keys is 10000; it must be at most 5000 with that many --instances (200)"},
 		{"--strategy both", `--strategy is "both"; it must be one of absolute, suppressed`},
-		{"--rate 0", "--rate is 0 per second; it must be above 0"},
+		{"--rate 0", "--rate is 0/s; it must be above 0"},
 		{"--rate 1e7", "--rate is 1e+07; it must be at most 20000000 events in the --window (10s) of all --keys (1)"},
 		{"--window 0s", "--window is 0s; it must be at least 1ms"},
 		{"--bucket 0s", "--bucket is 0s; it must be at least 1ms"},

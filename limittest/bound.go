@@ -12,22 +12,22 @@ import (
 	"github.com/trypema/trypema/internal/proof/explore"
 )
 
-// Provider is a provider whose limiters can be had one by one, and several limits together. What a key has
-// used in a window must be the same for both.
-type Provider interface {
-	trypema.MultiProvider
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-}
-
-// RunMulti runs the suite of [Run] on a MultiLimiter whose other limit is so far away that it has no say, and
-// then what several limits have of their own. New of the subject is not used.
-func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options) Provider) {
-	s.New = func(t *testing.T, o trypema.Options) trypema.Limiter {
-		p := open(t, o)
-		return single{p, s.strategy(p), s.Suppressed, o.Window}
+// RunBind runs the suite of [Run] on what a provider binds: one limit, where time is virtual, and one with
+// another that is so far away that it has no say. Then come the requirements of several limits, of waiting,
+// and of All. New of the subject is not used.
+func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options) trypema.Provider) {
+	with := func(other bool) Subject {
+		of := s
+		of.New = func(t *testing.T, o trypema.Options) trypema.Limiter {
+			p := open(t, o)
+			return single{p, s.strategy(p), s.Suppressed, o.Window, other}
+		}
+		return of
 	}
-	Run(t, s)
+	if s.In != nil {
+		t.Run("Alone", func(t *testing.T) { Run(t, with(false)) })
+	}
+	Run(t, with(true))
 	s = s.withDefaults()
 	for _, test := range []struct {
 		name string
@@ -44,6 +44,12 @@ func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options
 		{"ReservationsUnderOtherLimits", (*multiSubject).otherLimits},
 		{"ReservationsOutliveTheirInstance", (*multiSubject).outlives},
 		{"MultiBadInput", (*multiSubject).badInput},
+		{"WaitersTakeTurns", (*multiSubject).waitersTakeTurns},
+		{"WaitFailsAtOnce", (*multiSubject).waitFailsAtOnce},
+		{"WaitersOfAClosedProvider", (*multiSubject).waitersOfAClosedProvider},
+		{"AllIsAllOrNothing", (*multiSubject).allIsAllOrNothing},
+		{"AllUnderConcurrency", (*multiSubject).allUnderConcurrency},
+		{"LimitsThatDoNotCount", (*multiSubject).limitsThatDoNotCount},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.In(t, func(t *testing.T) {
@@ -53,7 +59,7 @@ func RunMulti(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options
 	}
 }
 
-func (s *Subject) strategy(p Provider) trypema.Limiter {
+func (s *Subject) strategy(p trypema.Provider) trypema.Limiter {
 	if s.Suppressed {
 		return p.Suppressed()
 	}
@@ -67,22 +73,26 @@ func (s *Subject) kind() trypema.Strategy {
 	return trypema.StrategyAbsolute
 }
 
-// single is a Limiter that keeps two limits, one of which has no say.
+// single is a Limiter that keeps one limit, and perhaps another one that has no say.
 type single struct {
-	Provider
+	trypema.Provider
 	trypema.Limiter
 	suppressed bool
 	window     time.Duration
+	other      bool
 }
 
-func (l single) multi(rate trypema.Rate) (trypema.MultiLimiter, error) {
+func (l single) bind(rate trypema.Rate) (*trypema.Bound, error) {
 	s := Subject{Suppressed: l.suppressed}
-	return l.Multi(s.kind(), trypema.Limit{Rate: rate, Window: l.window},
-		trypema.Limit{Name: "far", Rate: trypema.Unlimited, Window: 2 * l.window})
+	limits := []trypema.Limit{{Rate: rate, Window: l.window}}
+	if l.other {
+		limits = append(limits, trypema.Limit{Name: "far", Rate: trypema.Unlimited, Window: 2 * l.window})
+	}
+	return l.Bind(s.kind(), limits...)
 }
 
 func (l single) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
-	m, err := l.multi(rate)
+	m, err := l.bind(rate)
 	if err != nil {
 		return d, err
 	}
@@ -93,7 +103,7 @@ func (l single) Allow(ctx context.Context, key string, rate trypema.Rate) (d try
 func (l single) AllowN(
 	ctx context.Context, key string, rate trypema.Rate, n uint64,
 ) (d trypema.Decision, err error) {
-	m, err := l.multi(rate)
+	m, err := l.bind(rate)
 	if err != nil {
 		return d, err
 	}
@@ -104,7 +114,7 @@ func (l single) AllowN(
 func (l single) Peek(
 	ctx context.Context, key string, rate trypema.Rate, n uint64,
 ) (d trypema.Decision, err error) {
-	m, err := l.multi(rate)
+	m, err := l.bind(rate)
 	if err != nil {
 		return d, err
 	}
@@ -113,7 +123,7 @@ func (l single) Peek(
 }
 
 func (l single) Usage(ctx context.Context, key string, rate trypema.Rate) (u trypema.Usage, err error) {
-	m, err := l.multi(rate)
+	m, err := l.bind(rate)
 	if err != nil {
 		return u, err
 	}
@@ -134,13 +144,13 @@ func plain(d trypema.Decision) trypema.Decision {
 type multiSubject struct {
 	*trial
 	s *Subject
-	p Provider
+	p trypema.Provider
 }
 
 // limits returns a limiter of c in a window, and of more in a longer one.
-func (m *multiSubject) limits(c, more uint64, times int) trypema.MultiLimiter {
+func (m *multiSubject) limits(c, more uint64, times int) *trypema.Bound {
 	m.Helper()
-	l, err := m.p.Multi(m.s.kind(),
+	l, err := m.p.Bind(m.s.kind(),
 		trypema.Limit{Name: "long", Rate: trypema.Per(float64(more), time.Duration(times)*m.s.Window), Window: time.Duration(times) * m.s.Window},
 		trypema.Limit{Name: "short", Rate: m.s.rate(c), Window: m.s.Window})
 	if err != nil {
@@ -149,7 +159,7 @@ func (m *multiSubject) limits(c, more uint64, times int) trypema.MultiLimiter {
 	return l
 }
 
-func (m *multiSubject) allow(l trypema.MultiLimiter, n uint64) trypema.Decision {
+func (m *multiSubject) allow(l *trypema.Bound, n uint64) trypema.Decision {
 	m.Helper()
 	defer m.took(time.Now())
 	d, err := l.AllowN(ctx, "k", n)
@@ -163,7 +173,7 @@ func (m *multiSubject) allow(l trypema.MultiLimiter, n uint64) trypema.Decision 
 }
 
 // used returns the admitted cost in the long and in the short window.
-func (m *multiSubject) used(l trypema.MultiLimiter) (u [2]uint64) {
+func (m *multiSubject) used(l *trypema.Bound) (u [2]uint64) {
 	m.Helper()
 	defer m.took(time.Now())
 	all, err := l.Usage(ctx, "k")
@@ -300,7 +310,7 @@ func (m *multiSubject) newRates() {
 	}
 }
 
-func (m *multiSubject) reserve(l trypema.MultiLimiter, n uint64, expiry time.Duration) *trypema.Reservation {
+func (m *multiSubject) reserve(l *trypema.Bound, n uint64, expiry time.Duration) *trypema.Reservation {
 	m.Helper()
 	defer m.took(time.Now())
 	r, err := l.Reserve(ctx, "k", n, expiry)
@@ -310,7 +320,7 @@ func (m *multiSubject) reserve(l trypema.MultiLimiter, n uint64, expiry time.Dur
 	return r
 }
 
-func (m *multiSubject) check(what string, l trypema.MultiLimiter, want uint64) {
+func (m *multiSubject) check(what string, l *trypema.Bound, want uint64) {
 	m.Helper()
 	if u := m.used(l); u != [2]uint64{want, want} {
 		m.Fatalf("%s: %d used, want %d", what, u, want)
@@ -353,7 +363,7 @@ func (m *multiSubject) settles() {
 	if denied.Allowed {
 		m.Fatalf("reserved more than there is: %+v", denied.Decision)
 	}
-	if err := denied.Commit(ctx, 5); !errors.Is(err, trypema.ErrSettled) {
+	if err := denied.Commit(ctx, 5); !errors.Is(err, trypema.ErrDenied) {
 		m.Errorf("commit of a denied reservation: %v", err)
 	}
 	// Refunded room can be had at once.
@@ -433,11 +443,11 @@ func (m *multiSubject) badInput() {
 		{m.s.kind(), []trypema.Limit{good, {Rate: 0, Window: long.Window}}, trypema.ErrInvalidRate},
 		{m.s.kind(), []trypema.Limit{good, {Rate: 1e-9, Window: long.Window}}, trypema.ErrInvalidRate},
 	} {
-		if l, err := m.p.Multi(bad.strategy, bad.limits...); l != nil || !errors.Is(err, bad.want) {
+		if l, err := m.p.Bind(bad.strategy, bad.limits...); l != nil || !errors.Is(err, bad.want) {
 			m.Errorf("%v %v: %v, want %v", bad.strategy, bad.limits, err, bad.want)
 		}
 	}
-	l, err := m.p.Multi(m.s.kind(), good, long)
+	l, err := m.p.Bind(m.s.kind(), good, long)
 	if err != nil {
 		m.Fatal(err)
 	}

@@ -21,16 +21,17 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// multi is several limits. Each has a limiter with windows of its own, whose keys settle by themselves. A
+// keeper is several limits. Each has a limiter with windows of its own, whose keys settle by themselves. A
 // decision locks the accounts of the key in all of them, tries each, and records in all or none.
 //
 // Shards are locked in the order of the lengths of the windows, of which no two are the same. Everything else
 // locks one shard at a time. So there is no deadlock.
-type multi struct {
-	limits  []limit  // in that order
-	least   uint64   // of the capacities
-	counter *limiter // the limiter with the window of the options: it counts for the Observer
-	group   string   // how its keys begin in the table, if they are those of a group
+type keeper struct {
+	limits  []limit         // in that order
+	least   uint64          // of the capacities
+	counter *limiter        // the limiter with the window of the options: it counts for the Observer
+	group   string          // how its keys begin in the table, if they are those of a group
+	done    <-chan struct{} // is closed with the provider
 }
 
 type limit struct {
@@ -41,14 +42,17 @@ type limit struct {
 	law      window.Law // of Suppressed
 }
 
-// Multi returns a limiter that keeps several limits at once, or what is wrong with them: see
-// trypema.CheckLimits. It is cheap to make. With FailClosed and FailOpen the limits have no say while Redis
-// is gone.
-func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
-	if err := trypema.CheckLimits(s, limits); err != nil {
-		return nil, err
-	}
-	m := &multi{least: math.MaxUint64, counter: p.absolute}
+// Bind returns limits that are kept for any key, or what is wrong with them: see trypema.CheckLimits. It is
+// cheap. With FailClosed and FailOpen the limits have no say while Redis is unavailable.
+func (p *Provider) Bind(s trypema.Strategy, limits ...trypema.Limit) (*trypema.Bound, error) {
+	return trypema.NewBound(s, limits, func(limits []trypema.Limit) (trypema.Keeper, error) {
+		return p.keep(s, limits), nil
+	})
+}
+
+// keep returns a keeper of limits that were checked.
+func (p *Provider) keep(s trypema.Strategy, limits []trypema.Limit) *keeper {
+	m := &keeper{least: math.MaxUint64, counter: p.absolute, done: p.done}
 	if s == trypema.StrategySuppressed {
 		m.counter = p.suppressed
 	}
@@ -56,27 +60,30 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 	m.counter.windows.mu.Lock()
 	defer m.counter.windows.mu.Unlock()
 	for i, of := range limits {
-		c, _ := redisproto.Capacity(of.Rate, of.Window) // it was checked
+		c := redisproto.CapacityOf(of)
 		l := limit{limiter: m.counter.ofLocked(of.Window), label: of.Label(), place: i, capacity: c}
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
-		inuse.Hold(&m.limits[i], &l.users) // which limiters of groups have, too
+		inuse.Hold(&m.limits[i], &l.users) // which keepers of groups have, too
 		m.least = min(m.least, c)
 	}
 	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
-	return m, nil
+	return m
 }
 
 // InGroup returns a limiter that keeps the same limits for the keys of a group, as trypema.Policies needs it.
-func (m *multi) InGroup(group string) trypema.MultiLimiter {
+func (m *keeper) InGroup(group string) trypema.Keeper {
 	in := *m
 	in.group = groupkey.Prefix(group)
 	return &in
 }
 
+// Done is closed by Close of the provider: see trypema.Keeper.
+func (m *keeper) Done() <-chan struct{} { return m.done }
+
 // check returns what is wrong with a key, or that the provider is closed. The empty key is one of a group,
 // and none without.
-func (m *multi) check(key string) error {
+func (m *keeper) check(key string) error {
 	if key == "" && m.group != "" {
 		key = m.group
 	}
@@ -85,27 +92,22 @@ func (m *multi) check(key string) error {
 }
 
 // inTable returns a key as it is in the table.
-func (m *multi) inTable(key string) string {
+func (m *keeper) inTable(key string) string {
 	if m.group == "" {
 		return groupkey.Plain(key)
 	}
 	return m.group + key
 }
 
-// Allow implements trypema.MultiLimiter.
-func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error) {
-	return m.AllowN(ctx, key, 1)
-}
-
-// AllowN implements trypema.MultiLimiter.
-func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+// AllowN implements trypema.Keeper.
+func (m *keeper) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
 	err = m.take(ctx, &d, key, n, nil)
 	return d, err
 }
 
 // take decides a call, records it, and counts it if there is an Observer. r is nil unless the call is a
 // reservation.
-func (m *multi) take(
+func (m *keeper) take(
 	ctx context.Context, d *trypema.Decision, key string, n uint64, r *reservation,
 ) (err error) {
 	began := m.counter.now()
@@ -114,18 +116,39 @@ func (m *multi) take(
 	}
 	key = m.inTable(key)
 	if err == nil {
-		j := joint{multi: m, key: key, began: began, cost: n, mode: lease.Record, reservation: r}
+		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, reservation: r}
 		err = j.decide(ctx, d)
 	}
 	m.counter.count(groupkey.Shown(key), d, err, began)
 	return err
 }
 
-// Peek implements trypema.MultiLimiter.
-func (m *multi) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+// Peek implements trypema.Keeper.
+func (m *keeper) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
 	if err = m.check(key); err == nil {
-		j := joint{multi: m, key: m.inTable(key), began: m.counter.now(), cost: max(n, 1), mode: lease.Peek}
+		j := joint{keeper: m, key: m.inTable(key), began: m.counter.now(), cost: max(n, 1), dice: rand.Float64(), mode: lease.Peek}
 		err = j.decide(ctx, &d)
+	}
+	return d, err
+}
+
+// Again is AllowN for a call that was denied before, which Suppressed has counted already: see
+// trypema.Keeper. Suppressed looks first, and records the call only if it is admitted by the dice that it
+// then has.
+func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+	if err = m.check(key); err != nil {
+		return d, err
+	}
+	j := joint{keeper: m, key: m.inTable(key), began: m.counter.now(), cost: n, dice: rand.Float64(), mode: lease.Peek}
+	if j.counter.suppressed {
+		if err = j.decide(ctx, &d); err != nil || !d.Allowed {
+			return d, err
+		}
+	}
+	again := joint{keeper: m, key: j.key, began: j.began, cost: n, dice: j.dice, mode: lease.Record}
+	d = trypema.Decision{}
+	if err = again.decide(ctx, &d); err != nil || d.Allowed {
+		m.counter.count(groupkey.Shown(j.key), &d, err, j.began)
 	}
 	return d, err
 }
@@ -139,7 +162,7 @@ const maxAsks = 3
 // Its invariant: the call is recorded in all limits or in none. decide holds the locks of all shards from the
 // first decision to the last record. While the call waits it holds none, and then begins again.
 type joint struct {
-	*multi
+	*keeper
 	key         string // in the tables
 	began, now  int64
 	cost        uint64
@@ -163,7 +186,7 @@ type party struct {
 
 // decide decides the call, and records it if the mode says so.
 func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
-	defer runtime.KeepAlive(j.multi) // or its windows may go meanwhile
+	defer runtime.KeepAlive(j.keeper) // or its windows may go meanwhile
 	j.parties = j.all[:len(j.limits)]
 	for i := range j.parties {
 		p := &j.parties[i]
@@ -171,9 +194,6 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 		p.hash = p.table.Hash(j.key)
 	}
 	first := j.limits[0].limiter
-	if first.suppressed {
-		j.dice = rand.Float64()
-	}
 	waited := j.mode == lease.Peek // which the Observer does not count
 	for j.now = j.began; ; j.now = first.now() {
 		j.lock()
@@ -423,8 +443,8 @@ func (r *reservation) begin(i int, k *account) {
 	}
 }
 
-// Reserve implements trypema.MultiLimiter.
-func (m *multi) Reserve(
+// Reserve implements trypema.Keeper.
+func (m *keeper) Reserve(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (*trypema.Reservation, error) {
 	if err := redisproto.CheckReservation(estimate, expiry); err != nil {
@@ -507,8 +527,8 @@ func (l *limiter) runCommit(ctx context.Context, name string, at committed, c *l
 	})
 }
 
-// Usage implements trypema.MultiLimiter. It takes a round trip for each limit.
-func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
+// Usage implements trypema.Keeper. It takes a round trip for each limit.
+func (m *keeper) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
 	if err := m.check(key); err != nil {
 		return nil, err
 	}
@@ -526,8 +546,8 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 	return all, nil
 }
 
-// Delete implements trypema.MultiLimiter. It takes two round trips for each limit.
-func (m *multi) Delete(ctx context.Context, key string) error {
+// Delete implements trypema.Keeper. It takes two round trips for each limit.
+func (m *keeper) Delete(ctx context.Context, key string) error {
 	if err := m.check(key); err != nil {
 		return err
 	}

@@ -16,20 +16,23 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// multi is several limits: multi.lua, which decides by all of them in one step. A window of one of them has
+// keeper keeps limits: by multi.lua, which decides by all of them in one step. A window of one of them has
 // the Redis key that a limiter with such a window has.
 //
 // It goes through the exchange of its strategy, where the Redis key of its first limit stands for all.
-type multi struct {
+type keeper struct {
 	*limiter
 	limits  []limit
 	longest time.Duration
 	tight   uint64 // the least of the capacities
+	factor  string // the hard limit factor
 	both    operation
 	reserve operation // is both, for calls with a life
 	commit  operation
 	fail    failLocal
-	group   string // what the forms of its keys start with, if they are those of a group
+	done    <-chan struct{} // is closed with the provider
+	joined  []string        // its keys, one for each limit, if they are of several calls: see AllowAll
+	group   string          // what the forms of its keys start with, if they are those of a group
 }
 
 type limit struct {
@@ -43,9 +46,9 @@ type limit struct {
 
 // failLocal is what FailLocal knows, for several limits; all share what they count.
 type failLocal struct {
-	all   trypema.MultiLimiter // without any limit, to remember by
-	whole trypema.MultiLimiter // that enforces the limits
-	share trypema.MultiLimiter // that enforces its share; nil if that is less than one call
+	all   trypema.Keeper // without any limit, to remember by
+	whole trypema.Keeper // that enforces the limits
+	share trypema.Keeper // that enforces its share; nil if that is less than one call
 }
 
 // each is what one of several limits says of a call.
@@ -55,19 +58,24 @@ type each struct {
 	factor float64
 }
 
-// Multi returns a limiter that keeps several limits at once, by one script, or what is wrong with them: see
-// trypema.CheckLimits. It is cheap to make.
-func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.MultiLimiter, error) {
-	if err := trypema.CheckLimits(s, limits); err != nil {
-		return nil, err
-	}
-	m := &multi{limiter: p.absolute, tight: math.MaxUint64}
+// Bind returns limits that are kept for any key, several of them by one script, or what is wrong with them:
+// see trypema.CheckLimits. It is cheap.
+func (p *Provider) Bind(s trypema.Strategy, limits ...trypema.Limit) (*trypema.Bound, error) {
+	return trypema.NewBound(s, limits, func(limits []trypema.Limit) (trypema.Keeper, error) {
+		return p.keep(s, limits)
+	})
+}
+
+// keep returns a keeper of limits that were checked.
+func (p *Provider) keep(s trypema.Strategy, limits []trypema.Limit) (*keeper, error) {
+	m := &keeper{limiter: p.absolute, done: p.done, tight: math.MaxUint64}
 	if s == trypema.StrategySuppressed {
 		m.limiter = p.suppressed
 	}
+	m.factor = strconv.FormatFloat(p.options.HardLimitFactor, 'g', -1, 64)
 	var capacities []uint64
 	for _, l := range limits {
-		c, _ := redisproto.Capacity(l.Rate, l.Window) // it was checked
+		c := redisproto.CapacityOf(l)
 		span := spanOf(l.Window, p.options.BucketOf(l.Window))
 		names := redisproto.NewNames(p.options.Prefix, m.letter, l.Window)
 		one := limit{label: l.Label(), capacity: c, span: span, names: names}
@@ -78,12 +86,21 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 		m.limits, capacities = append(m.limits, one), append(capacities, c)
 		m.tight, m.longest = min(m.tight, c), max(m.longest, l.Window)
 	}
+	m.setOperations()
+	if p.local == nil {
+		return m, nil
+	}
+	return m, m.fail.init(p, s, limits, capacities)
+}
+
+// setOperations sets what the keeper asks Redis.
+func (m *keeper) setOperations() {
 	m.both = operation{
-		dice:    s == trypema.StrategySuppressed,
+		dice:    m.limits[0].law != nil,
 		script:  func(s *redisproto.Scripts) redisproto.Script { return s.Multi },
 		keys:    m.keys,
 		windows: m.windows,
-		args:    m.args(strconv.FormatFloat(p.options.HardLimitFactor, 'g', -1, 64)),
+		args:    m.args,
 		read:    m.read,
 	}
 	m.reserve = m.both
@@ -96,32 +113,32 @@ func (p *Provider) Multi(s trypema.Strategy, limits ...trypema.Limit) (trypema.M
 		args:    func(batches []*batch) []string { return append(m.head(), batches[0].set...) },
 		read:    m.readCommit,
 	}
-	if p.local == nil {
-		return m, nil
-	}
-	return m, m.fail.init(p, s, limits, capacities)
 }
 
-// localMulti is what a trypema.MultiLimiter of trypema.Local can do in addition.
-type localMulti interface {
-	InGroup(group string) trypema.MultiLimiter
-	Showing(capacities []uint64) trypema.MultiLimiter
+// localKeeper is what a trypema.Keeper of trypema.Local can do in addition.
+type localKeeper interface {
+	InGroup(group string) trypema.Keeper
+	Showing(capacities []uint64) trypema.Keeper
+	AllowAll(ctx context.Context, asks []trypema.KeptAsk) (trypema.Decision, bool, error)
 }
 
 // InGroup returns a limiter that keeps the same limits for the keys of a group, as trypema.Policies needs it.
-func (m *multi) InGroup(group string) trypema.MultiLimiter {
+func (m *keeper) InGroup(group string) trypema.Keeper {
 	in := *m
 	in.group = groupkey.Prefix(group)
-	for _, l := range []*trypema.MultiLimiter{&in.fail.all, &in.fail.whole, &in.fail.share} {
+	for _, l := range []*trypema.Keeper{&in.fail.all, &in.fail.whole, &in.fail.share} {
 		if *l != nil {
-			*l = (*l).(localMulti).InGroup(group)
+			*l = (*l).(localKeeper).InGroup(group)
 		}
 	}
 	return &in
 }
 
+// Done is closed by Close of the provider: see trypema.Keeper.
+func (m *keeper) Done() <-chan struct{} { return m.done }
+
 // check returns what is wrong with a key.
-func (m *multi) check(key string) error {
+func (m *keeper) check(key string) error {
 	if m.group != "" && len(key) <= redisproto.MaxKeyLen {
 		return nil // it may be empty
 	}
@@ -129,7 +146,7 @@ func (m *multi) check(key string) error {
 }
 
 // form returns the form of a key.
-func (m *multi) form(key string) string {
+func (m *keeper) form(key string) string {
 	if m.group == "" {
 		return groupkey.Plain(key)
 	}
@@ -139,30 +156,37 @@ func (m *multi) form(key string) string {
 func (f *failLocal) init(
 	p *Provider, s trypema.Strategy, limits []trypema.Limit, capacities []uint64,
 ) (err error) {
-	of := func(rate func(trypema.Rate) trypema.Rate) trypema.MultiLimiter {
+	of := func(change func(l trypema.Limit, capacity uint64) trypema.Limit) trypema.Keeper {
 		changed := slices.Clone(limits)
 		for i := range changed {
-			changed[i].Rate = rate(changed[i].Rate)
+			changed[i] = change(changed[i], capacities[i]).Named(changed[i].Name)
+			if changed[i].Blocks() {
+				return nil
+			}
 		}
-		if trypema.CheckLimits(s, changed) != nil {
-			return nil
-		}
-		m, e := p.local.Multi(s, changed...)
+		b, e := p.local.Bind(s, changed...)
 		if err = cmp.Or(err, e); err != nil {
 			return nil
 		}
-		return m.(localMulti).Showing(capacities)
+		return b.Keeper().(localKeeper).Showing(capacities)
 	}
-	f.all = of(func(trypema.Rate) trypema.Rate { return trypema.Unlimited })
-	f.whole = of(func(r trypema.Rate) trypema.Rate { return r })
-	f.share = of(func(r trypema.Rate) trypema.Rate { return shareOf(r, float64(p.options.Instances)) })
+	f.all = of(func(l trypema.Limit, _ uint64) trypema.Limit {
+		return trypema.Limit{Rate: trypema.Unlimited, Window: l.Window}
+	})
+	f.whole = of(func(l trypema.Limit, _ uint64) trypema.Limit { return l })
+	f.share = of(func(l trypema.Limit, capacity uint64) trypema.Limit {
+		return trypema.AtMost(capacity/uint64(p.options.Instances), l.Window)
+	})
 	return err
 }
 
 // lane is the key by which the exchange knows a key, and keys are the Redis keys of it.
-func (m *multi) lane(key string) string { return m.limits[0].names.Of(m.form(key)) }
+func (m *keeper) lane(key string) string { return m.limits[0].names.Of(m.form(key)) }
 
-func (m *multi) keys(lane string) []string {
+func (m *keeper) keys(lane string) []string {
+	if m.joined != nil {
+		return m.joined
+	}
 	form := m.limits[0].names.Form(lane)
 	keys := make([]string, len(m.limits))
 	for i := range m.limits {
@@ -172,7 +196,7 @@ func (m *multi) keys(lane string) []string {
 }
 
 // windows are those of a batch.
-func (m *multi) windows(lane string) redisproto.Windows {
+func (m *keeper) windows(lane string) redisproto.Windows {
 	w := redisproto.Windows{Kind: m.letter, Keys: m.keys(lane)}
 	for i := range m.limits {
 		w.Spans = append(w.Spans, m.limits[i].span)
@@ -181,28 +205,26 @@ func (m *multi) windows(lane string) redisproto.Windows {
 }
 
 // head are the ARGV that both scripts begin with.
-func (m *multi) head() []string { return append(redisproto.SpanArgs(m.limits[0].span), m.letter) }
+func (m *keeper) head() []string { return append(redisproto.SpanArgs(m.limits[0].span), m.letter) }
 
-func (m *multi) args(hardFactor string) func(batches []*batch) []string {
-	return func(batches []*batch) []string {
-		b := batches[0]
-		args := append(m.head(), hardFactor, string(b.dice))
-		for i := range m.limits {
-			args = append(args, redisproto.SpanArgs(m.limits[i].span)...)
-			args = append(args, strconv.FormatUint(m.limits[i].capacity, 10))
-		}
-		for _, r := range b.runs {
-			args = r.append(args)
-			args = append(args[:len(args)-3], args[len(args)-2:]...) // the capacity is that of the limit
-			args = append(args, strconv.FormatInt(r.life, 10))
-		}
-		return args
+func (m *keeper) args(batches []*batch) []string {
+	b := batches[0]
+	args := append(m.head(), m.factor, string(b.dice))
+	for i := range m.limits {
+		args = append(args, redisproto.SpanArgs(m.limits[i].span)...)
+		args = append(args, strconv.FormatUint(m.limits[i].capacity, 10))
 	}
+	for _, r := range b.runs {
+		args = r.append(args)
+		args = append(args[:len(args)-3], args[len(args)-2:]...) // the capacity is that of the limit
+		args = append(args, strconv.FormatInt(r.life, 10))
+	}
+	return args
 }
 
 // read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that
 // means together.
-func (m *multi) read(r *redisproto.Reader, runs []run, calls []*call) error {
+func (m *keeper) read(r *redisproto.Reader, runs []run, calls []*call) error {
 	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
 	for i := range answers {
 		pointers[i] = &answers[i]
@@ -270,7 +292,7 @@ func (m *multi) read(r *redisproto.Reader, runs []run, calls []*call) error {
 
 // refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the
 // company of others.
-func (m *multi) refuses(c *call, v *window.Verdict) bool {
+func (m *keeper) refuses(c *call, v *window.Verdict) bool {
 	if m.both.dice {
 		return c.thrown() < v.Factor
 	}
@@ -292,7 +314,7 @@ func diceOfPeeks(calls []*call) func() float64 {
 	}
 }
 
-func (m *multi) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
+func (m *keeper) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
 	for range m.limits {
 		if fault, ok := r.Fault(); ok {
 			return errors.New(fault)
@@ -303,16 +325,19 @@ func (m *multi) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
 	return r.Err()
 }
 
+// throw throws the dice for a call.
+func throw() uint32 { return rand.Uint32N(1 << 24) }
+
 // askAll asks Redis about one call, which may have a life.
-func (m *multi) askAll(
-	ctx context.Context, key string, n uint64, record bool, each []each, life int64,
+func (m *keeper) askAll(
+	ctx context.Context, key string, n uint64, record bool, dice uint32, each []each, life int64,
 ) (*call, error) {
 	if err := m.check(key); err != nil {
 		return nil, err
 	}
 	c := m.exchange.newCall()
 	c.cost, c.record, c.each, c.life = min(n, redisproto.Most), record, each, life
-	c.dice = rand.Uint32N(1 << 24)
+	c.dice = dice
 	op := &m.both
 	if life > 0 {
 		op = &m.reserve
@@ -321,7 +346,7 @@ func (m *multi) askAll(
 }
 
 // told makes a decision of what a call was told, and takes the call back.
-func (m *multi) told(c *call) (d trypema.Decision) {
+func (m *keeper) told(c *call) (d trypema.Decision) {
 	redisproto.Decide(&d, c.capacity, &c.verdict, time.Microsecond, m.denial)
 	if c.refused >= 0 {
 		d.RefusedBy = m.limits[c.refused].label
@@ -330,39 +355,50 @@ func (m *multi) told(c *call) (d trypema.Decision) {
 	return d
 }
 
-// Allow implements trypema.MultiLimiter.
-func (m *multi) Allow(ctx context.Context, key string) (trypema.Decision, error) {
-	return m.AllowN(ctx, key, 1)
-}
-
 // count counts a decision if there is an Observer.
-func (m *multi) count(key string, d *trypema.Decision, err error, began time.Time) {
+func (m *keeper) count(key string, d *trypema.Decision, err error, began time.Time) {
 	if m.tally != nil {
 		m.limiter.count(groupkey.Shown(m.form(key)), d, err, began)
 	}
 }
 
-// AllowN implements trypema.MultiLimiter.
-func (m *multi) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+// AllowN implements trypema.Keeper.
+func (m *keeper) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
 	began := m.began()
 	if n == 0 {
 		err = redisproto.ErrZeroCost
 	} else {
-		d, err = m.judgeAll(ctx, key, n, true)
+		d, err = m.judgeAll(ctx, key, n, true, throw())
 	}
 	m.count(key, &d, err, began)
 	return d, err
 }
 
-// Peek implements trypema.MultiLimiter.
-func (m *multi) Peek(ctx context.Context, key string, n uint64) (trypema.Decision, error) {
-	return m.judgeAll(ctx, key, max(n, 1), false)
+// Again is AllowN for a call that was denied before, which Suppressed has counted already: see
+// trypema.Keeper. Suppressed looks first, and records the call only if it is admitted by the dice that it
+// then has.
+func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
+	began, dice := m.began(), throw()
+	if m.both.dice {
+		if d, err = m.judgeAll(ctx, key, n, false, dice); err != nil || !d.Allowed {
+			return d, err
+		}
+	}
+	if d, err = m.judgeAll(ctx, key, n, true, dice); err != nil || d.Allowed {
+		m.count(key, &d, err, began)
+	}
+	return d, err
 }
 
-func (m *multi) judgeAll(
-	ctx context.Context, key string, n uint64, record bool,
+// Peek implements trypema.Keeper.
+func (m *keeper) Peek(ctx context.Context, key string, n uint64) (trypema.Decision, error) {
+	return m.judgeAll(ctx, key, max(n, 1), false, throw())
+}
+
+func (m *keeper) judgeAll(
+	ctx context.Context, key string, n uint64, record bool, dice uint32,
 ) (d trypema.Decision, err error) {
-	c, err := m.askAll(ctx, key, n, record, nil, 0)
+	c, err := m.askAll(ctx, key, n, record, dice, nil, 0)
 	switch {
 	case err == nil:
 		d = m.told(c)
@@ -391,7 +427,7 @@ func (m *multi) judgeAll(
 }
 
 // memory is what is to be told of a call that Redis has admitted: see remember.
-func (m *multi) memory() trypema.MultiLimiter {
+func (m *keeper) memory() trypema.Keeper {
 	if m.fellBackWithin(m.longest) {
 		return m.fail.whole
 	}
@@ -399,7 +435,7 @@ func (m *multi) memory() trypema.MultiLimiter {
 }
 
 // correct has the memory's say, if it denies.
-func (m *multi) correct(d, mine *trypema.Decision, err error) {
+func (m *keeper) correct(d, mine *trypema.Decision, err error) {
 	if err == nil && !mine.Allowed {
 		*d = *mine
 		d.Fallback = true
@@ -407,13 +443,13 @@ func (m *multi) correct(d, mine *trypema.Decision, err error) {
 }
 
 // sharing returns what decides without Redis by FailLocal; nil denies.
-func (m *multi) sharing() trypema.MultiLimiter {
+func (m *keeper) sharing() trypema.Keeper {
 	m.fallsBack()
 	return m.fail.share
 }
 
 // withoutRedis decides without any memory.
-func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
+func (m *keeper) withoutRedis(n uint64) (d trypema.Decision) {
 	if m.policy == FailOpen {
 		d = redisproto.Open(m.tight, n)
 	} else {
@@ -423,9 +459,9 @@ func (m *multi) withoutRedis(n uint64) (d trypema.Decision) {
 	return d
 }
 
-// Reserve implements trypema.MultiLimiter. The expiry is kept by Redis. What the failure policy admitted is
+// Reserve implements trypema.Keeper. The expiry is kept by Redis. What the failure policy admitted is
 // settled where that has it.
-func (m *multi) Reserve(
+func (m *keeper) Reserve(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (r *trypema.Reservation, err error) {
 	var told trypema.Decision
@@ -437,7 +473,7 @@ func (m *multi) Reserve(
 	return r, err
 }
 
-func (m *multi) reserved(
+func (m *keeper) reserved(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (*trypema.Reservation, error) {
 	if err := redisproto.CheckReservation(estimate, expiry); err != nil {
@@ -448,7 +484,7 @@ func (m *multi) reserved(
 		life = int64((expiry + time.Microsecond - 1) / time.Microsecond)
 	}
 	each := make([]each, len(m.limits))
-	c, err := m.askAll(ctx, key, estimate, true, each, life)
+	c, err := m.askAll(ctx, key, estimate, true, throw(), each, life)
 	switch {
 	case err == nil:
 	case !isTrouble(err):
@@ -485,7 +521,7 @@ func (m *multi) reserved(
 }
 
 // commitCost runs commit.lua.
-func (m *multi) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
+func (m *keeper) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()
 	c.set = []string{strconv.FormatUint(min(was, redisproto.Most), 10), strconv.FormatUint(min(is, redisproto.Most), 10)}
 	for i := range m.limits {
@@ -505,10 +541,10 @@ func (m *multi) commitCost(ctx context.Context, key string, each []each, life in
 	return nil
 }
 
-// Usage implements trypema.MultiLimiter.
-func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
+// Usage implements trypema.Keeper.
+func (m *keeper) Usage(ctx context.Context, key string) ([]trypema.Usage, error) {
 	each := make([]each, len(m.limits))
-	c, err := m.askAll(ctx, key, 1, false, each, 0)
+	c, err := m.askAll(ctx, key, 1, false, throw(), each, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -520,8 +556,8 @@ func (m *multi) Usage(ctx context.Context, key string) ([]trypema.Usage, error) 
 	return all, nil
 }
 
-// Delete implements trypema.MultiLimiter. It takes a round trip for each limit.
-func (m *multi) Delete(ctx context.Context, key string) error {
+// Delete implements trypema.Keeper. It takes a round trip for each limit.
+func (m *keeper) Delete(ctx context.Context, key string) error {
 	if err := m.check(key); err != nil {
 		return err
 	}

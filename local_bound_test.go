@@ -18,8 +18,8 @@ import (
 func TestMulti(t *testing.T) {
 	for _, suppressed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "Absolute", true: "Suppressed"}[suppressed], func(t *testing.T) {
-			limittest.RunMulti(t, limittest.Subject{Suppressed: suppressed, In: synctest.Test, EmptyKey: true},
-				func(t *testing.T, o trypema.Options) limittest.Provider { return newLocal(t, o) })
+			limittest.RunBind(t, limittest.Subject{Suppressed: suppressed, In: synctest.Test, EmptyKey: true},
+				func(t *testing.T, o trypema.Options) trypema.Provider { return newLocal(t, o) })
 		})
 	}
 }
@@ -28,7 +28,7 @@ func TestMulti(t *testing.T) {
 func TestMultiSharesTheWindowOfTheProvider(t *testing.T) {
 	ctx := context.Background()
 	l := newLocal(t, trypema.Options{Window: time.Second})
-	m, err := l.Multi(trypema.StrategyAbsolute,
+	m, err := l.Bind(trypema.StrategyAbsolute,
 		trypema.Limit{Rate: trypema.PerSecond(10), Window: time.Second},
 		trypema.Limit{Rate: trypema.PerMinute(60), Window: time.Minute})
 	if err != nil {
@@ -52,7 +52,7 @@ func TestMultiSharesTheWindowOfTheProvider(t *testing.T) {
 	if _, err := m.Allow(ctx, "k"); !errors.Is(err, trypema.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
-	late, err := l.Multi(trypema.StrategyAbsolute, trypema.Limit{Rate: 1, Window: time.Hour})
+	late, err := l.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: 1, Window: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestMultiWaitsForWhatItDeclines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		l := newLocal(t, trypema.Options{HardLimitFactor: 1})
-		m, err := l.Multi(trypema.StrategySuppressed, trypema.Limit{Rate: 1, Window: time.Second})
+		m, err := l.Bind(trypema.StrategySuppressed, trypema.Limit{Rate: 1, Window: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestRetryAfterAReservation(t *testing.T) {
 			for _, others := range []uint64{0, 10} {
 				synctest.Test(t, func(t *testing.T) {
 					l := newLocal(t, trypema.Options{Window: w, Bucket: bucket})
-					m, err := l.Multi(trypema.StrategyAbsolute,
+					m, err := l.Bind(trypema.StrategyAbsolute,
 						trypema.Limit{Rate: trypema.Per(100, w), Window: w})
 					if err != nil {
 						t.Fatal(err)
@@ -150,7 +150,7 @@ func TestMultiUnderStress(t *testing.T) {
 		for _, i := range rng.Perm(3)[:1+g%3] {
 			limits = append(limits, trypema.Limit{Rate: trypema.Per(1000, windows[i]), Window: windows[i]})
 		}
-		m, err := l.Multi(trypema.StrategyAbsolute, limits...)
+		m, err := l.Bind(trypema.StrategyAbsolute, limits...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func TestMultiUnderStress(t *testing.T) {
 func TestMultiWaitsForWhatItDeclined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		m, err := newLocal(t, trypema.Options{Window: time.Second, Bucket: time.Second, HardLimitFactor: 1}).Multi(trypema.StrategySuppressed,
+		m, err := newLocal(t, trypema.Options{Window: time.Second, Bucket: time.Second, HardLimitFactor: 1}).Bind(trypema.StrategySuppressed,
 			trypema.Limit{Rate: trypema.PerSecond(10), Window: time.Second},
 			trypema.Limit{Rate: trypema.PerSecond(5), Window: 2 * time.Second})
 		if err != nil {
@@ -217,7 +217,7 @@ func TestMultiWaitsForWhatItDeclined(t *testing.T) {
 
 func TestMultiDoesNotAllocate(t *testing.T) {
 	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
-		m, err := newLocal(t, trypema.Options{}).Multi(s, threeLimits(1000)...)
+		m, err := newLocal(t, trypema.Options{}).Bind(s, threeLimits(1000)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func BenchmarkMulti(b *testing.B) {
 			})
 		})
 		b.Run(bench.name+"/together", func(b *testing.B) {
-			m, err := newLocal(b, trypema.Options{}).Multi(trypema.StrategyAbsolute, limits...)
+			m, err := newLocal(b, trypema.Options{}).Bind(trypema.StrategyAbsolute, limits...)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -1,0 +1,142 @@
+package trypema
+
+import (
+	"context"
+	"errors"
+	"math/bits"
+	"time"
+
+	"github.com/trypema/trypema/internal/invalid"
+)
+
+// Ask is a call on a Bound that All decides together with others. Bound.Ask makes it.
+type Ask struct {
+	bound *Bound
+	key   string
+	cost  uint64
+}
+
+// Ask returns a call of cost n for All.
+func (b *Bound) Ask(key string, n uint64) Ask { return Ask{b, key, n} }
+
+// KeptAsk is an Ask as a Keeper is asked it, by AllowAll.
+type KeptAsk struct {
+	Keeper Keeper
+	Key    string
+	Cost   uint64
+}
+
+// MaxAsks is how many calls All decides together.
+const MaxAsks = 16
+
+// reservedFor is how long a call of All can be half done, if the process dies meanwhile.
+const reservedFor = 10 * time.Second
+
+// All decides several calls all or nothing: it admits them if each fits, and otherwise none of them counts
+// (by Suppressed, each counts as declined).
+//
+//	d, err := trypema.All(ctx, perTenant.Ask("acme", 1), perUser.Ask("user:42", 1))
+//
+// The decision is that of the limit that refused, or of the one with the longest RetryAfter if several did;
+// of calls that are admitted, that of the limit with the least room. Give limits names to tell them apart:
+// see Limit.Named. Two asks of one Bound for the same key are one of both costs.
+//
+// Calls on Local are decided in one step, and so are those on one Redis provider unless it is a Cluster.
+// Otherwise each call is reserved, and given back if another is refused; meanwhile it counts. No limit is
+// passed by that. If the process dies meanwhile, what it had reserved is free again after ten seconds.
+func All(ctx context.Context, asks ...Ask) (Decision, error) {
+	if len(asks) == 0 || len(asks) > MaxAsks {
+		return Decision{}, invalid.Errorf(ErrInvalidOptions, "%d asks; there must be from 1 to %d", len(asks), MaxAsks)
+	}
+	merged := make([]Ask, 0, MaxAsks)
+next:
+	for i, a := range asks {
+		switch {
+		case a.bound == nil:
+			return Decision{}, invalid.Errorf(ErrInvalidOptions, "ask %d has no Bound; it must be made by Bound.Ask", i+1)
+		case a.cost == 0:
+			return Decision{}, errZeroCost
+		}
+		if a.bound.live != nil {
+			p, err := a.bound.live.find()
+			if err != nil {
+				return Decision{}, err
+			}
+			a.bound, a.key = p.bound, p.key(a.key)
+		}
+		for j := range merged {
+			if m := &merged[j]; m.bound == a.bound && m.key == a.key {
+				sum, carry := bits.Add64(m.cost, a.cost, 0)
+				m.cost = sum | -carry // the largest, if it wraps
+				continue next
+			}
+		}
+		merged = append(merged, a)
+	}
+	kept := make([]KeptAsk, 0, MaxAsks)
+	for _, a := range merged {
+		if a.bound.blocks >= 0 {
+			return a.bound.uncounted(), nil
+		}
+		if a.bound.counting != nil {
+			kept = append(kept, KeptAsk{a.bound.counting, a.key, a.cost})
+		}
+	}
+	switch len(kept) {
+	case 0:
+		return merged[0].bound.uncounted(), nil
+	case 1:
+		return kept[0].Keeper.AllowN(ctx, kept[0].Key, kept[0].Cost)
+	}
+	if k, ok := kept[0].Keeper.(interface {
+		AllowAll(context.Context, []KeptAsk) (Decision, bool, error)
+	}); ok {
+		if d, ok, err := k.AllowAll(ctx, kept); ok || err != nil {
+			return d, err
+		}
+	}
+	return allReserved(ctx, kept)
+}
+
+// allReserved reserves each call, and then commits all or gives all back.
+func allReserved(ctx context.Context, asks []KeptAsk) (d Decision, err error) {
+	reserved := make([]*Reservation, 0, len(asks))
+	giveBack := func(err error) error {
+		for _, r := range reserved {
+			err = errors.Join(err, r.Refund(context.WithoutCancel(ctx)))
+		}
+		return err
+	}
+	for i, a := range asks {
+		r, err := a.Keeper.Reserve(ctx, a.Key, a.Cost, reservedFor)
+		if err != nil {
+			return Decision{}, giveBack(err)
+		}
+		if !r.Allowed {
+			d = r.Decision
+			for _, a := range asks[i+1:] { // who else refuses, perhaps for longer
+				other, err := a.Keeper.Peek(ctx, a.Key, a.Cost)
+				if err != nil {
+					return Decision{}, giveBack(err)
+				}
+				if !other.Allowed && other.RetryAfter > d.RetryAfter {
+					d = other
+				}
+			}
+			return d, giveBack(nil)
+		}
+		if i == 0 || r.Remaining < d.Remaining {
+			fallback := d.Fallback
+			d = r.Decision
+			d.Fallback = d.Fallback || fallback
+		}
+		reserved = append(reserved, r)
+	}
+	for i, r := range reserved {
+		if err := r.Commit(ctx, asks[i].Cost); err != nil {
+			reserved = reserved[i+1:]
+			return Decision{}, giveBack(err)
+		}
+	}
+	return d, nil
+}

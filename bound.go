@@ -1,0 +1,251 @@
+package trypema
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/trypema/trypema/internal/invalid"
+)
+
+// Bound is one or several limits that were bound once, with all that can be wrong checked: Bind of a provider
+// and Policies.Use return it. It is safe for concurrent use.
+//
+//	perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
+//	if err != nil { … }
+//	d, err := perUser.Allow(ctx, "user:42")
+//
+// Several limits are kept all or nothing: 10 a second and 1000 an hour. A call is admitted if it fits into
+// all of them, and is then recorded in all of them; if it does not, it is recorded in none (by Suppressed, as
+// declined in all). Each limit holds in any window of its own, as if it were alone.
+//
+// The decision names the limit that refused; if several do, the one that takes longest to have room, as its
+// RetryAfter is that of the call. Limit, Remaining and RemainingAfterWaiting are those of that limit; of an
+// admitted call, those of the limit with the least room.
+//
+// What a key has used in a window belongs to the provider, the strategy and the length of the window. So a
+// Bound with other numbers goes on with what was used, and one with the window of the provider's options
+// shares it with the provider's Absolute or Suppressed.
+type Bound struct {
+	keeper   Keeper      // of all limits
+	one      uint64      // the cost of a call by Allow, as the keeper takes it
+	live     *livePolicy // the keeper, if it is one
+	counting Keeper      // of the limits that count; nil if there are none
+	strategy Strategy
+	limits   []Limit // as they were given
+	blocks   int     // the limit that denies every call, or -1
+	lines    lines
+}
+
+// Keeper is what a provider implements for Bind: it keeps limits that count for any key, as Bound says. A
+// provider makes one for NewBound; callers use the Bound.
+//
+// A Keeper may have these methods in addition:
+//
+//	Again(ctx context.Context, key string, n uint64) (Decision, error)
+//
+// is AllowN for a call that was denied before and waits: a strategy that counts what it declines does not
+// count it a second time.
+//
+//	AllowAll(ctx context.Context, asks []KeptAsk) (d Decision, ok bool, err error)
+//
+// decides calls of several keepers in one step, as All says. With ok false it cannot, and has done nothing.
+//
+//	InGroup(group string) Keeper
+//
+// keeps the same limits for the keys of a group, as Policies need them.
+//
+//	Done() <-chan struct{}
+//
+// returns a channel that is closed when the provider is, so that what waits ends at once.
+type Keeper interface {
+	// AllowN decides whether a call of cost n may pass now, and records it, in one step. A cost of 0 is
+	// ErrInvalidCost.
+	AllowN(ctx context.Context, key string, n uint64) (Decision, error)
+
+	// Peek decides as AllowN would at this instant, and records nothing. A cost of 0 is answered as a cost of
+	// 1.
+	Peek(ctx context.Context, key string, n uint64) (Decision, error)
+
+	// Reserve is AllowN for a call whose cost is an estimate: see Bound.Reserve, and NewReservation.
+	Reserve(ctx context.Context, key string, estimate uint64, expiry time.Duration) (*Reservation, error)
+
+	// Usage reports what the windows of the key hold, in the order in which the limits were given.
+	Usage(ctx context.Context, key string) ([]Usage, error)
+
+	// Delete forgets the key in all windows.
+	Delete(ctx context.Context, key string) error
+}
+
+// NewBound is for implementations of Provider: it checks limits with CheckLimits, has keep make a Keeper of
+// those that count, and answers for the others by itself. keep is not called if none counts.
+func NewBound(s Strategy, limits []Limit, keep func(limits []Limit) (Keeper, error)) (*Bound, error) {
+	if err := CheckLimits(s, limits); err != nil {
+		return nil, err
+	}
+	b := &Bound{one: 1, strategy: s, limits: slices.Clone(limits), blocks: -1}
+	var counting []Limit
+	for i, l := range limits {
+		switch l.kind {
+		case limitCounts:
+			counting = append(counting, l)
+		case limitBlocks:
+			b.blocks = i
+		}
+	}
+	if len(counting) > 0 {
+		k, err := keep(counting)
+		if err != nil {
+			return nil, err
+		}
+		if invalid.Nil(k) {
+			return nil, invalid.Errorf(ErrInvalidOptions, "the keeper of the limits is nil; it must keep them")
+		}
+		b.counting = k
+	}
+	b.setKeeper()
+	return b, nil
+}
+
+// setKeeper sets the keeper of all limits by that of the limits that count.
+func (b *Bound) setKeeper() {
+	b.keeper = b.counting
+	if b.counting == nil || len(b.limits) > 1 && slices.ContainsFunc(b.limits, func(l Limit) bool { return l.kind != limitCounts }) {
+		b.keeper = &uncounted{b}
+	}
+}
+
+// Strategy returns the strategy of the limits.
+func (b *Bound) Strategy() Strategy {
+	if b.live != nil {
+		return b.live.now().strategy
+	}
+	return b.strategy
+}
+
+// Limits returns the limits, in the order in which they were given. Those of Policies.Use are the ones that
+// the policy has now; none if it is not there.
+func (b *Bound) Limits() []Limit {
+	if b.live != nil {
+		b = b.live.now()
+	}
+	return slices.Clone(b.limits)
+}
+
+// Keeper returns what keeps the limits that count, or nil if none does: for providers that build on another
+// one.
+func (b *Bound) Keeper() Keeper { return b.counting }
+
+// Allow is AllowN with a cost of 1, or with that of the policy.
+func (b *Bound) Allow(ctx context.Context, key string) (Decision, error) {
+	return b.keeper.AllowN(ctx, key, b.one)
+}
+
+// AllowN decides whether a call of cost n may pass now, and records it, in one step. A cost of 0 is
+// ErrInvalidCost.
+func (b *Bound) AllowN(ctx context.Context, key string, n uint64) (Decision, error) {
+	return b.keeper.AllowN(ctx, key, min(n, costOfPolicy-1))
+}
+
+// Peek decides as AllowN would at this instant, and records nothing. A cost of 0 is answered as Allow would.
+func (b *Bound) Peek(ctx context.Context, key string, n uint64) (Decision, error) {
+	return b.keeper.Peek(ctx, key, n)
+}
+
+// Reserve is AllowN for a call whose cost is an estimate. Commit puts the true cost in its place, and Refund
+// gives it back. If neither is called, the estimate leaves the windows after expiry, less than a bucket late.
+// Its store sees to that: this process may be gone by then. An expiry of 0 is none: the estimate then counts
+// until it is a window old.
+func (b *Bound) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*Reservation, error) {
+	return b.keeper.Reserve(ctx, key, estimate, expiry)
+}
+
+// Usage reports what the windows of the key hold, in the order in which the limits were given. A limit that
+// does not count has used nothing.
+func (b *Bound) Usage(ctx context.Context, key string) ([]Usage, error) {
+	return b.keeper.Usage(ctx, key)
+}
+
+// Delete forgets the key in all windows.
+func (b *Bound) Delete(ctx context.Context, key string) error { return b.keeper.Delete(ctx, key) }
+
+// uncounted keeps limits of which some do not count: one of them denies every call, or they change nothing.
+type uncounted struct{ of *Bound }
+
+func (u *uncounted) AllowN(ctx context.Context, key string, n uint64) (Decision, error) {
+	if u.of.blocks < 0 && u.of.counting != nil {
+		return u.of.counting.AllowN(ctx, key, n)
+	}
+	if n == 0 {
+		return Decision{}, errZeroCost
+	}
+	return u.of.uncounted(), nil
+}
+
+func (u *uncounted) Peek(ctx context.Context, key string, n uint64) (Decision, error) {
+	if u.of.blocks < 0 && u.of.counting != nil {
+		return u.of.counting.Peek(ctx, key, n)
+	}
+	return u.of.uncounted(), nil
+}
+
+func (u *uncounted) Reserve(
+	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+) (*Reservation, error) {
+	switch {
+	case u.of.blocks < 0 && u.of.counting != nil:
+		return u.of.counting.Reserve(ctx, key, estimate, expiry)
+	case estimate == 0:
+		return nil, errZeroCost
+	case expiry < 0:
+		return nil, expiryError(expiry)
+	}
+	return NewReservation(u.of.uncounted(), estimate, 0, nil), nil
+}
+
+func (u *uncounted) Usage(ctx context.Context, key string) (all []Usage, err error) {
+	var counted []Usage
+	if u.of.counting != nil {
+		if counted, err = u.of.counting.Usage(ctx, key); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range u.of.limits {
+		if l.kind == limitCounts {
+			all, counted = append(all, counted[0]), counted[1:]
+			continue
+		}
+		c, _ := l.Capacity()
+		all = append(all, Usage{Limit: c, Remaining: c})
+	}
+	return all, nil
+}
+
+func (u *uncounted) Delete(ctx context.Context, key string) error {
+	if u.of.counting == nil {
+		return nil
+	}
+	return u.of.counting.Delete(ctx, key)
+}
+
+// uncounted is the decision by limits of which one blocks, or none counts.
+func (b *Bound) uncounted() Decision {
+	if b.blocks < 0 {
+		return Decision{
+			Allowed: true, Outcome: OutcomeAllowed,
+			Limit: math.MaxInt64, Remaining: math.MaxInt64, RemainingAfterWaiting: math.MaxInt64,
+		}
+	}
+	d := Decision{RetryAfter: Never, RefusedBy: b.limits[b.blocks].Label()}
+	if b.strategy == StrategySuppressed {
+		d.Outcome, d.SuppressionFactor = OutcomeSuppressed, 1
+	}
+	return d
+}
+
+func expiryError(d time.Duration) error {
+	return invalid.Errorf(ErrInvalidOptions, "expiry is %v; it must be 0 (none) or more", d)
+}

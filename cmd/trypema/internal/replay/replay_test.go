@@ -1,0 +1,320 @@
+package replay
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
+)
+
+// run runs the command, and returns its report.
+func run(t *testing.T, c Command) *Report {
+	t.Helper()
+	c.JSON = true
+	if c.Key == "" {
+		c.Key = keyIP
+	}
+	if c.Strategy == "" {
+		c.Strategy = "absolute"
+	}
+	if c.MaxKeys == 0 {
+		c.MaxKeys = 1000
+	}
+	var out, errs bytes.Buffer
+	if err := c.Run(t.Context(), screen.Streams{Name: "trypema", Out: &out, Err: &errs}); err != nil {
+		t.Fatal(err)
+	}
+	var r Report
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if errs.Len() > 0 {
+		t.Errorf("complaints: %s", &errs)
+	}
+	return &r
+}
+
+// file writes a log and returns its name.
+func file(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "access.log")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// call is a line of a log, in the common format.
+func call(at time.Time, ip string) string {
+	return fmt.Sprintf("%s - - [%s] \"GET / HTTP/1.1\" 200 1\n", ip, at.Format("02/Jan/2006:15:04:05 -0700"))
+}
+
+var began = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// TestFormats: lines of all formats, with the time and the key that each has.
+func TestFormats(t *testing.T) {
+	const (
+		ip   = "203.0.113.9"
+		unix = 1530570180 // 2018-07-02T22:23:00Z
+	)
+	for _, x := range []struct {
+		name, text, format, ip, user, path string
+	}{
+		{"common", `203.0.113.9 - ann [02/Jul/2018:22:23:00 +0000] "GET /a/b?c=d HTTP/1.0" 200 2326`, "common or combined", ip, "ann", "/a/b"},
+		{"combined", `203.0.113.9 - - [03/Jul/2018:00:23:00 +0200] "GET /a/b HTTP/1.0" 200 2326 "http://x/y" "Mozilla \"quoted\""`, "common or combined", ip, "", "/a/b"},
+		{"IPv6", `2001:db8::1 - - [02/Jul/2018:22:23:00 +0000] "GET /a/b HTTP/1.0" 200 2326`, "common or combined", "2001:db8::1", "", "/a/b"},
+		{"no request", `203.0.113.9 - - [02/Jul/2018:22:23:00 +0000] "-" 408 0`, "common or combined", ip, "", ""},
+		{"Envoy", `[2018-07-02T22:23:00.000Z] "POST /a/b HTTP/2" 204 - 154 0 226 100 "198.51.100.7, 203.0.113.9" "agent" "id" "host" "10.0.2.1:80"`, "Envoy", ip, "", "/a/b"},
+		{"ALB", `https 2018-07-02T22:23:00.000000Z app/lb/50dc 203.0.113.9:2817 10.0.0.1:80 0.086 0.048 0.037 200 200 0 57 "GET https://x.example:443/a/b?c HTTP/1.1" "curl" - -`, "ALB", ip, "", "/a/b"},
+		{"nginx JSON", `{"time_iso8601":"2018-07-02T22:23:00+00:00","remote_addr":"203.0.113.9","remote_user":"ann","request":"GET /a/b?c HTTP/1.1"}`, "JSON lines", ip, "ann", "/a/b"},
+		{"nginx JSON, msec", `{"msec":1530570180.000,"remote_addr":"203.0.113.9","request_uri":"/a/b?c"}`, "JSON lines", ip, "", "/a/b"},
+		{"Caddy", `{"level":"info","ts":1530570180.0,"request":{"remote_ip":"203.0.113.9","client_ip":"203.0.113.9","uri":"/a/b?c=d"},"status":200}`, "JSON lines", ip, "", "/a/b"},
+		{"Envoy JSON", `{"start_time":"2018-07-02T22:23:00.000Z","downstream_remote_address":"203.0.113.9:4711","path":"/a/b"}`, "JSON lines", ip, "", "/a/b"},
+		{"JSON, milliseconds", `{"timestamp":1530570180000,"ip":"203.0.113.9","user":"ann","url":"/a/b"}`, "JSON lines", ip, "ann", "/a/b"},
+	} {
+		for key, want := range map[string]string{keyIP: x.ip, keyUser: x.user, keyPath: x.path} {
+			p := newParser([]byte(x.text), key)
+			var l line
+			err := p.parse(p, []byte(x.text), &l)
+			if p.format != x.format {
+				t.Errorf("%s is read as %s", x.name, p.format)
+			}
+			if (err == nil) != (want != "") || err == nil && string(l.key) != want {
+				t.Errorf("%s: the %s is %q, %v, want %q", x.name, key, l.key, err, want)
+			}
+			if l.at != unix*int64(time.Second) {
+				t.Errorf("%s: the time is %v", x.name, time.Unix(0, l.at).UTC())
+			}
+		}
+	}
+	text := []byte(`{"ts":1,"request":{"method":"GET","n":7},"tenant":"acme"}`)
+	p := newParser(text, "tenant+request.method+request.n")
+	var l line
+	if err := p.parse(p, text, &l); err != nil || string(l.key) != "acme GET 7" {
+		t.Errorf("%q, %v", l.key, err)
+	}
+}
+
+// TestWrongLines are counted and shown, and the others are read.
+func TestWrongLines(t *testing.T) {
+	text := "nonsense\n\n" + call(began, "a") + "a - - [31/Feb/2026:03:04:05 +0000] \"GET / HTTP/1.1\" 200 1\n" +
+		strings.Repeat("x", 3<<20) + "\n" + call(began.Add(time.Second), "a") + "a - - [02/Jan/2026:03:04:99 +0000] \"\"\n" + call(began, "b")
+	r := run(t, Command{Files: []string{file(t, text)}, Limit: []string{"1/h"}})
+	if r.Lines != 7 || r.Wrong != 4 || r.Calls != 3 || r.Keys != 2 || r.Rules[0].Denied != 1 || len(r.WrongLines) != 4 ||
+		r.WrongLines[1].Line != 4 || r.TimesBack != 1 || r.FarthestBackSeconds != 1 || !r.Complete {
+		t.Errorf("%+v", r)
+	}
+	c := Command{Files: []string{file(t, "nonsense\n")}, Limit: []string{"1/h"}, Key: keyIP, Strategy: "absolute", MaxKeys: 1000}
+	var out bytes.Buffer
+	if err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out}); err == nil || !strings.Contains(err.Error(), ":1: there is no time in it") {
+		t.Error(err)
+	}
+	c.Files = []string{file(t, "")}
+	if err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out}); err == nil {
+		t.Error("an empty log is no error")
+	}
+}
+
+// TestGzip: a log that is packed is read like one that is not.
+func TestGzip(t *testing.T) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	fmt.Fprint(w, call(began, "a")+call(began.Add(time.Second), "a"))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, Command{Files: []string{file(t, packed.String()), file(t, call(began.Add(time.Minute), "a"))}, Limit: []string{"1/m"}})
+	if r.Calls != 3 || r.Rules[0].Denied != 1 || len(r.Files) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// randomLog is calls of some keys, which come in bursts.
+func randomLog(rng *rand.Rand, n int) (at []time.Time, keys []string) {
+	now := began
+	for range n {
+		if rng.IntN(10) == 0 {
+			now = now.Add(time.Duration(rng.IntN(90)) * time.Second)
+		}
+		at, keys = append(at, now), append(keys, fmt.Sprint("k", rng.IntN(4)))
+	}
+	return at, keys
+}
+
+// TestExact compares with an exact list of events, in whole seconds as logs have them.
+func TestExact(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	at, keys := randomLog(rng, 5000)
+	var text strings.Builder
+	admitted := make(map[string][]time.Time)
+	denied := uint64(0)
+	for i, now := range at {
+		text.WriteString(call(now, keys[i]))
+		short, long := 0, 0
+		for _, e := range admitted[keys[i]] {
+			if now.Sub(e) < 10*time.Second {
+				short++
+			}
+			if now.Sub(e) < time.Minute {
+				long++
+			}
+		}
+		if short < 5 && long < 12 {
+			admitted[keys[i]] = append(admitted[keys[i]], now)
+		} else {
+			denied++
+		}
+	}
+	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"5/10s,12/m"}})
+	if x := r.Rules[0]; x.Denied != denied || x.MostInAWindow != 1 || x.KeysLimited != 4 {
+		t.Errorf("%+v, want %d denied", x, denied)
+	}
+	if b, f := r.Rules[0].TokenBucket, r.Rules[0].FixedWindow; b.MostInAWindow <= 1 || f.MostInAWindow <= 1 {
+		t.Errorf("token bucket %+v, fixed window %+v: none passes the limit", b, f)
+	}
+}
+
+// TestAsTheLibrary compares with what a Local decides, call by call.
+func TestAsTheLibrary(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	at, keys := randomLog(rng, 3000)
+	one, err := parseRule("7/10s,30/m", trypema.StrategyAbsolute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEngine([]*rule{one}, false, 100, 1)
+	synctest.Test(t, func(t *testing.T) {
+		local, err := trypema.NewLocal(trypema.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer local.Close()
+		b, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second), trypema.AtMost(30, time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, now := range at {
+			if i > 0 {
+				time.Sleep(now.Sub(at[i-1]))
+			}
+			d, err := b.Allow(t.Context(), keys[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := e.results[0].denied
+			e.see(&line{at: now.UnixNano(), key: []byte(keys[i])})
+			if got := e.results[0].denied == before; got != d.Allowed {
+				t.Fatalf("call %d, of %s at %v: %v, but Local says %+v", i, keys[i], now, got, d)
+			}
+		}
+	})
+}
+
+// TestSuggestion: a proposed limit leaves as many keys alone as it says.
+func TestSuggestion(t *testing.T) {
+	var text strings.Builder
+	for k := range 100 { // key k calls k+1 times in a second
+		for range k + 1 {
+			text.WriteString(call(began, fmt.Sprint("k", k)))
+		}
+	}
+	p := 95.0
+	name := file(t, text.String())
+	r := run(t, Command{Files: []string{name}, Suggest: &p})
+	if s := r.Suggestions; len(s) != 1 || s[0].Limit != "95/s" || s[0].KeysOver != 5 || s[0].Busiest != 100 {
+		t.Errorf("%+v", s)
+	}
+	r = run(t, Command{Files: []string{name}, Limit: []string{r.Suggestions[0].Limit}})
+	if r.Rules[0].KeysLimited != 5 || r.Rules[0].Denied != 1+2+3+4+5 {
+		t.Errorf("%+v", r.Rules[0])
+	}
+}
+
+// TestMaxKeys: more keys than may be held are forgotten, and what was counted of them stays.
+func TestMaxKeys(t *testing.T) {
+	var text strings.Builder
+	for i := range 1000 {
+		at := began.Add(time.Duration(i) * time.Second)
+		text.WriteString(call(at, fmt.Sprint("k", i)) + call(at, fmt.Sprint("k", i)))
+	}
+	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100})
+	if r.Keys != 1000 || r.KeysForgotten < 850 || r.Rules[0].Denied != 1000 || r.Rules[0].KeysLimited != 1000 || len(r.Rules[0].Worst) != worstKeys {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestWrongFlags: each complaint names the flag, the value and the rule, before a log is read.
+func TestWrongFlags(t *testing.T) {
+	right := Command{Files: []string{"missing"}, Limit: []string{"1/s"}, Key: keyIP, Strategy: "both", MaxKeys: 100}
+	for _, x := range []struct {
+		change func(c *Command)
+		want   string
+	}{
+		{func(c *Command) { c.Limit = nil }, "--limit"},
+		{func(c *Command) { c.Limit = []string{"often"} }, `--limit is often; it must be limits that can be kept`},
+		{func(c *Command) { c.Limit = []string{"1/s,2/s"} }, "--limit is 1/s,2/s"},
+		{func(c *Command) { c.Strategy = "strict" }, "--strategy"},
+		{func(c *Command) { c.Key = "" }, "--key"},
+		{func(c *Command) { c.MaxKeys = 1 }, "--max-keys"},
+		{func(c *Command) { x := 101.0; c.Suggest = &x }, "--suggest"},
+	} {
+		c := right
+		x.change(&c)
+		var out bytes.Buffer
+		err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out})
+		if !flags.IsWrong(err) || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%v, want %s", err, x.want)
+		}
+	}
+	var out bytes.Buffer
+	if err := right.Run(t.Context(), screen.Streams{Out: &out, Err: &out}); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Error(err)
+	}
+}
+
+// TestStopped: Ctrl-C prints what there is so far.
+func TestStopped(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var text strings.Builder
+	for i := range 3 * batchLen {
+		text.WriteString(call(began.Add(time.Duration(i)*time.Second), "a"))
+	}
+	c := Command{Files: []string{file(t, text.String())}, Limit: []string{"1/m"}, Key: keyIP, Strategy: "absolute", MaxKeys: 100}
+	var out bytes.Buffer
+	if err := c.Run(ctx, screen.Streams{Out: &out, Err: &out}); err != nil || !strings.Contains(out.String(), "Stopped before the end") {
+		t.Errorf("%v: %s", err, &out)
+	}
+}
+
+// TestPage: the page has the numbers, both plots, and nothing of a key that is not escaped.
+func TestPage(t *testing.T) {
+	text := strings.Repeat(call(began, "<b>"), 3) + call(began.Add(time.Hour), "b")
+	name := filepath.Join(t.TempDir(), "page.html")
+	p := 50.0
+	run(t, Command{Files: []string{file(t, text)}, Limit: []string{"1/m"}, Strategy: "both", HTML: name, Suggest: &p})
+	page, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket", "A limit of 1/m would have denied 2 of 4 calls"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page has no %q", want)
+		}
+	}
+	if strings.Contains(string(page), "<b>") || strings.Count(string(page), "<svg") != 2 {
+		t.Errorf("%s", page)
+	}
+}

@@ -1,0 +1,507 @@
+package trypema
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"math/bits"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/inuse"
+	"github.com/trypema/trypema/internal/table"
+	"github.com/trypema/trypema/internal/window"
+)
+
+// localKeeper keeps limits on Local. A decision locks the windows of the key, judges by each, and records in
+// all or none.
+//
+// Locks are taken in the order of lockOrder; everything else takes one at a time. So nothing waits in a
+// circle.
+type localKeeper struct {
+	limits   []localLimit // in the order of the locks
+	strategy Strategy
+	most     uint64     // the least of the capacities
+	counter  *localKeys // those of the strategy, which count for the Observer
+	owner    *Local
+	group    string // what its keys start with, if they are those of a group
+}
+
+type localLimit struct {
+	*localKeys
+	label    string
+	place    int // among the limits as they were given
+	rate     Rate
+	capacity uint64
+	shown    uint64      // what Decision.Limit says instead of the capacity, unless 0
+	law      *window.Law // of Suppressed
+}
+
+// Bind returns limits that are kept for any key, or what is wrong with them: see CheckLimits. It is cheap.
+func (l *Local) Bind(s Strategy, limits ...Limit) (*Bound, error) {
+	return NewBound(s, limits, func(limits []Limit) (Keeper, error) { return l.keep(s, limits).alone(), nil })
+}
+
+// keep returns a keeper of limits that were checked.
+func (l *Local) keep(s Strategy, limits []Limit) *localKeeper {
+	m := &localKeeper{strategy: s, most: math.MaxUint64, counter: l.own(s), owner: l}
+	m.limits = make([]localLimit, 0, len(limits))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, limit := range limits {
+		c, _ := limit.Capacity() // it was checked
+		m.most = min(m.most, c)
+		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
+		if s == StrategySuppressed {
+			one.law = window.NewLaw(one.span, c, l.suppressed.hardFactor)
+		}
+		m.limits = append(m.limits, one)
+		inuse.Hold(&m.limits[i], &one.users) // which keepers of groups have, too
+	}
+	slices.SortFunc(m.limits, func(a, b localLimit) int { return a.compare(b.localKeys) })
+	return m
+}
+
+// InGroup returns a keeper of the same limits for the keys of a group: see Keeper.
+func (m *localKeeper) InGroup(group string) Keeper {
+	in := *m
+	in.group = groupkey.Prefix(group)
+	return in.alone()
+}
+
+// Showing returns a keeper of the same limits that says instead of each capacity, in the order in which the
+// limits were given, that of another provider, whose share it is.
+func (m *localKeeper) Showing(capacities []uint64) Keeper {
+	in := *m
+	in.limits = slices.Clone(m.limits)
+	for i := range in.limits {
+		l := &in.limits[i]
+		l.shown = capacities[l.place]
+		inuse.Hold(l, &l.users)
+	}
+	runtime.KeepAlive(m) // or what they have could go before they are held again
+	return in.alone()
+}
+
+// Done is closed by Close of the provider: see Keeper.
+func (m *localKeeper) Done() <-chan struct{} { return m.owner.done }
+
+// form returns the form of a key.
+func (m *localKeeper) form(key string) string {
+	if m.group == "" {
+		return groupkey.Plain(key)
+	}
+	return m.group + key
+}
+
+// localAlone is a keeper of a single limit, which decides with no more than a Limiter has to do.
+type localAlone struct {
+	localKeeper
+	limit *localLimit
+}
+
+// alone returns the keeper, as a localAlone if it is one.
+func (m *localKeeper) alone() Keeper {
+	if len(m.limits) > 1 {
+		return m
+	}
+	return &localAlone{*m, &m.limits[0]}
+}
+
+// localOf returns the keeper behind one of Local, or nil if it is none.
+func localOf(k Keeper) *localKeeper {
+	switch k := k.(type) {
+	case *localKeeper:
+		return k
+	case *localAlone:
+		return &k.localKeeper
+	}
+	return nil
+}
+
+func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
+	l := m.limit
+	if n == 0 || len(key) > maxKeyLen || l.closed.Load() {
+		return d, m.counter.failed(n, m.check(key))
+	}
+	key = m.form(key)
+	if l.law == nil {
+		l.absolute(&d, key, l.capacity, n)
+	} else {
+		l.suppressed(&d, key, l.law, m.owner.suppressed.dice(), n)
+	}
+	if l.shown != 0 {
+		l.show(&d)
+	}
+	if !d.Allowed {
+		d.RefusedBy = l.label
+	}
+	return d, nil
+}
+
+func (m *localKeeper) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
+	err = m.take(&d, key, n, 0, nil, false)
+	return d, err
+}
+
+// Again is AllowN for a call that was denied before, of which Suppressed has counted what it declined: see
+// Keeper.
+func (m *localKeeper) Again(_ context.Context, key string, n uint64) (d Decision, err error) {
+	err = m.take(&d, key, n, 0, nil, true)
+	return d, err
+}
+
+// take decides a call, records it, with a life if that is not 0, and counts it. A call that is made again is
+// neither recorded nor counted if it is denied.
+func (m *localKeeper) take(
+	d *Decision, key string, n uint64, life time.Duration, at *[MaxLimits]int64, again bool,
+) error {
+	if err := m.check(key); err != nil || n == 0 {
+		return m.counter.failed(n, err)
+	}
+	key = m.form(key)
+	now := m.counter.now()
+	if at != nil || m.strategy != StrategyAbsolute || !m.denied(d, key, now, n) {
+		var all [MaxLimits]party
+		parties := m.parties(all[:0], key, n)
+		m.decide(d, parties, now, true, again, life, at)
+	}
+	if d.Allowed || !again {
+		m.counter.count(d.Allowed, key, now)
+	}
+	return nil
+}
+
+func (m *localKeeper) Peek(_ context.Context, key string, n uint64) (d Decision, err error) {
+	if err := m.check(key); err != nil {
+		return d, err
+	}
+	now := m.counter.now()
+	key, n = m.form(key), max(n, 1)
+	if m.strategy != StrategyAbsolute || !m.denied(&d, key, now, n) {
+		var all [MaxLimits]party
+		m.decide(&d, m.parties(all[:0], key, n), now, false, false, 0, nil)
+	}
+	return d, nil
+}
+
+// check returns what is wrong with a key, or that the provider is closed.
+func (m *localKeeper) check(key string) error {
+	if k := m.limits[0].localKeys; len(key) > maxKeyLen || k.closed.Load() {
+		return k.refuse(key, Unlimited)
+	}
+	return nil
+}
+
+// party is one limit of one key in a decision, and what is locked for it.
+type party struct {
+	*localLimit
+	key  string
+	hash uint64
+	cost uint64
+
+	shard  *localShard
+	at     table.Handle // or None
+	enters bool         // it is to be added
+	window *window.Window
+	now    int64 // by the clock of the window
+	v      window.Verdict
+}
+
+// parties appends the limits, in the order of the locks, as they decide a call.
+func (m *localKeeper) parties(to []party, key string, n uint64) []party {
+	for i := range m.limits {
+		l := &m.limits[i]
+		to = append(to, party{localLimit: l, key: key, hash: l.table.Hash(key), cost: n})
+	}
+	return to
+}
+
+// lockOrder is the order in which shards are locked: by the keys that they belong to, and then by number.
+func lockOrder(a, b party) int {
+	return cmp.Or(a.compare(b.localKeys), a.table.CompareShards(a.hash, b.hash))
+}
+
+// decide makes d, and tells when it was admitted in each window if that is wanted. Parties are in the order
+// of the locks.
+//
+// Invariant: all shards are locked from the first verdict to the last record, so a call is recorded by all
+// parties or by none, at one instant.
+func (m *localKeeper) decide(
+	d *Decision, parties []party, now int64, record, again bool, life time.Duration, at *[MaxLimits]int64,
+) {
+	allowed, dice, certain := true, m.owner.suppressed.dice(), false
+	for i := range parties {
+		p := &parties[i]
+		certain = certain || p.law == nil && p.cost > p.capacity
+	}
+	missing := false
+	for i := range parties {
+		p := &parties[i]
+		p.shard = p.table.Shard(p.hash)
+		if i == 0 || p.shard != parties[i-1].shard {
+			p.shard.Lock()
+		}
+		p.at = p.shard.Find(p.hash, p.key)
+		// What records nothing must not make a key either.
+		p.enters = p.at == table.None && record && (!certain || p.law != nil)
+		missing = missing || p.enters
+	}
+	if missing {
+		for i := range parties {
+			if p := &parties[i]; p.enters {
+				p.shard.Tidy(now) // which may remove the key of another party
+			}
+		}
+		for i := range parties {
+			p := &parties[i]
+			if p.at = p.shard.Find(p.hash, p.key); p.at == table.None && (p.enters || record && !certain) {
+				p.at = p.shard.Enter(p.hash, p.key, now)
+			}
+		}
+	}
+	for i := range parties { // whose windows do not move any more
+		p := &parties[i]
+		p.now = now
+		if p.at == table.None {
+			p.window = new(window.Window)
+		} else {
+			p.window = p.shard.State(p.at)
+			if record {
+				p.shard.Use(p.at, now)
+			}
+			p.now = p.window.Advance(&p.shard.Memory, p.span, now)
+		}
+		if p.law == nil {
+			p.window.Absolute(&p.v, &p.shard.Memory, p.span, p.capacity, p.now, p.cost, false)
+		} else {
+			p.window.Throw(&p.v, &p.shard.Memory, p.span, p.law, p.now, p.cost, dice)
+		}
+		allowed = allowed && p.v.Allowed
+	}
+	var t window.Joint
+	for i := range parties {
+		p := &parties[i]
+		var counts window.Counts
+		switch {
+		case !record:
+		case allowed:
+			counts.Admitted = p.cost
+		case p.law != nil && !again:
+			counts.Declined = p.cost
+		}
+		if counts != (window.Counts{}) {
+			p.record(counts, life)
+		}
+		switch {
+		case p.law != nil:
+			p.window.Tell(&p.v, &p.shard.Memory, p.span, p.law, p.now, p.cost)
+		case allowed && record:
+			p.v.Now += p.cost
+			p.v.Then = p.v.Now
+		}
+		t.Add(i, p.capacity, &p.v)
+		if at != nil {
+			at[i] = p.now
+		}
+		if !allowed && record && p.law == nil && p.at != table.None && p.shard.Asked(p.at) {
+			p.open(p.shard, p.at, p.window)
+		}
+	}
+	for i := range parties {
+		if p := &parties[i]; i == 0 || p.shard != parties[i-1].shard {
+			p.shard.Unlock()
+		}
+	}
+	for i := range parties {
+		if p := &parties[i]; missing && (i == 0 || p.localKeys != parties[i-1].localKeys) {
+			p.table.Trim()
+		}
+	}
+	m.tell(d, parties, &t)
+}
+
+// record records a call, with a life if that is not 0. The shard must be locked.
+func (p *party) record(counts window.Counts, life time.Duration) {
+	if from := p.span.Backdate(p.now, int64(life)); counts.Admitted > 0 && from < p.now {
+		p.window.Place(&p.shard.Memory, p.span, p.now, from, from, counts)
+	} else {
+		p.window.Record(&p.shard.Memory, p.span, p.now, counts)
+	}
+}
+
+// denied reports whether a call is denied by what is known without any lock: all windows are those of the hot
+// keys of their shards, and one has no room. It then makes d.
+func (m *localKeeper) denied(d *Decision, key string, now int64, n uint64) bool {
+	var t window.Joint
+	for i := range m.limits {
+		l := &m.limits[i]
+		f := l.table.Shard(l.table.Hash(key)).Hot(key, now)
+		if f == nil {
+			return false
+		}
+		a, have, at, then := f.Take(l.capacity, now, n, false)
+		if a == table.Unknown {
+			return false
+		}
+		v := window.Verdict{Allowed: a == table.Admitted, Now: have, Then: then}
+		if !v.Allowed {
+			v.Wait = at - now
+		}
+		t.Add(i, l.capacity, &v)
+	}
+	if t.Allowed {
+		return false
+	}
+	m.tellOf(d, &m.limits[t.Limit], &t)
+	return true
+}
+
+// tell makes d what the parties have decided together.
+func (m *localKeeper) tell(d *Decision, parties []party, t *window.Joint) {
+	m.tellOf(d, parties[t.Limit].localLimit, t)
+}
+
+// tellOf makes d what a tally means that is about a limit.
+func (m *localKeeper) tellOf(d *Decision, l *localLimit, t *window.Joint) {
+	denial := OutcomeRejected
+	if l.law != nil {
+		denial = OutcomeSuppressed
+	}
+	d.set(t.Capacity, &t.Verdict, denial)
+	d.SuppressionFactor = t.Most
+	l.show(d)
+	if !t.Allowed {
+		d.RefusedBy = l.label
+	}
+}
+
+// show has d say the capacity that is shown instead of that of the limit, if one is.
+func (l *localLimit) show(d *Decision) {
+	if l.shown == 0 {
+		return
+	}
+	d.Limit = l.shown
+	d.Remaining = min(d.Remaining, d.Limit)
+	d.RemainingAfterWaiting = min(d.RemainingAfterWaiting, d.Limit)
+}
+
+// AllowAll decides calls of several keepers of Local, of one provider or of several, in one step: see All.
+// What the same key is asked in the same window adds up, and the least of the limits counts.
+func (m *localKeeper) AllowAll(_ context.Context, asks []KeptAsk) (d Decision, ok bool, err error) {
+	parties := make([]party, 0, 2*len(asks))
+	for _, a := range asks {
+		k := localOf(a.Keeper)
+		if k == nil {
+			return d, false, nil
+		}
+		if err := k.check(a.Key); err != nil {
+			return d, false, k.counter.failed(a.Cost, err)
+		}
+		parties = k.parties(parties, k.form(a.Key), a.Cost)
+	}
+	slices.SortStableFunc(parties, lockOrder)
+	parties = mergeParties(parties)
+	now := m.counter.now()
+	m.decide(&d, parties, now, true, false, 0, nil)
+	for _, a := range asks {
+		k := localOf(a.Keeper)
+		k.counter.count(d.Allowed, k.form(a.Key), now)
+	}
+	return d, true, nil
+}
+
+// mergeParties makes one party of those that share a window.
+func mergeParties(parties []party) []party {
+	merged := parties[:0]
+next:
+	for _, p := range parties {
+		for i := range merged {
+			of := &merged[i]
+			if of.localKeys != p.localKeys || of.key != p.key {
+				continue
+			}
+			sum, carry := bits.Add64(of.cost, p.cost, 0)
+			if p.capacity < of.capacity {
+				of.localLimit = p.localLimit
+			}
+			of.cost = sum | -carry // the largest, if it wraps
+			continue next
+		}
+		merged = append(merged, p)
+	}
+	return merged
+}
+
+func (m *localKeeper) Reserve(
+	_ context.Context, key string, estimate uint64, expiry time.Duration,
+) (*Reservation, error) {
+	if expiry < 0 {
+		return nil, expiryError(expiry)
+	}
+	var d Decision
+	at := new([MaxLimits]int64)
+	if err := m.take(&d, key, estimate, expiry, at, false); err != nil {
+		return nil, err
+	}
+	return NewReservation(d, estimate, 0, func(_ context.Context, was, is uint64) error {
+		return m.settle(key, expiry, at, was, is)
+	}), nil
+}
+
+// settle changes what a call counts that was admitted at the given instants, with a life.
+func (m *localKeeper) settle(key string, life time.Duration, at *[MaxLimits]int64, was, is uint64) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
+	key = m.form(key)
+	for i := range m.limits {
+		l := &m.limits[i]
+		sh, h, w, now := l.find(key)
+		if h == table.None && is > 0 && now-at[i] < l.span.Window {
+			sh.Unlock()
+			sh, h = l.table.Acquire(l.table.Hash(key), key, now)
+			w = sh.State(h)
+			now = w.Advance(&sh.Memory, l.span, now)
+		}
+		if h != table.None {
+			w.Commit(&sh.Memory, l.span, now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
+		}
+		sh.Unlock()
+	}
+	return nil
+}
+
+func (m *localKeeper) Usage(_ context.Context, key string) ([]Usage, error) {
+	if err := m.check(key); err != nil {
+		return nil, err
+	}
+	key = m.form(key)
+	all := make([]Usage, len(m.limits))
+	for i := range m.limits {
+		l := &m.limits[i]
+		var law func(uint64) *window.Law
+		if l.law != nil {
+			law = func(uint64) *window.Law { return l.law }
+		}
+		u, err := l.usage(key, l.rate, law)
+		if err != nil {
+			return nil, err
+		}
+		all[l.place] = u
+	}
+	return all, nil
+}
+
+func (m *localKeeper) Delete(_ context.Context, key string) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
+	key = m.form(key)
+	for i := range m.limits {
+		m.limits[i].remove(key)
+	}
+	return nil
+}

@@ -1,0 +1,5 @@
+module github.com/trypema/trypema/redigoconn
+
+go 1.25
+
+require github.com/gomodule/redigo v1.9.3

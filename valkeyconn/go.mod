@@ -1,0 +1,7 @@
+module github.com/trypema/trypema/valkeyconn
+
+go 1.25.0
+
+require github.com/valkey-io/valkey-go v1.0.76
+
+require golang.org/x/sys v0.43.0 // indirect
