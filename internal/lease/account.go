@@ -134,6 +134,9 @@ func (a *Account) Hot(m *Moment) *table.Hot {
 		Admitted: min(a.view.Counts().Admitted+a.others, a.capacity),
 		Expires:  now, // nothing can be denied
 	}
+	if at := a.demand.growAt; at > now { // the lease may be low from then on
+		h.Closes = min(h.Closes, at)
+	}
 	switch {
 	case a.budget > 0 && a.capacity >= a.ceiling && a.unsettled.open:
 		// The last of a budget is taken under the lock: the account settles then.
