@@ -187,7 +187,9 @@ func (a *Account) ledgerHadRoom(now int64, capacity, n uint64) bool {
 // holdsAll reports whether the account has all of the capacity on lease: then room comes when its own events
 // leave the window, and in no other way.
 func (a *Account) holdsAll(capacity uint64) bool {
-	return a.kind == far && a.keeps && capacity >= a.ceiling && a.budget+a.unsettled.charged >= capacity && a.unsettled.allCharged()
+	u := &a.unsettled
+	return a.kind == far && a.keeps && capacity >= a.ceiling &&
+		a.budget+u.charged >= capacity && u.allCharged()
 }
 
 // ownRoom returns when there is room for n of what the account has on lease, and how much that is then.
