@@ -537,6 +537,27 @@ func TestRoomIsGone(t *testing.T) {
 	}
 }
 
+// A message that arrives after a later one of its holder, or once more, changes nothing.
+func TestLateMessages(t *testing.T) {
+	w := newWorld(1, 1, 100, false)
+	settle := func(seq, hold, admitted uint64) lease.Answer {
+		return w.ledger.Settle(w.terms.Span, 1000, w.pace.Far, lease.Message{
+			Holder: 1, Seq: seq, Capacity: 100, Hold: hold, NearLife: 1000,
+			Groups: []lease.Group{{Counts: window.Counts{Admitted: admitted}}},
+		})
+	}
+	if answer := settle(2, 30, 5); answer.Stale {
+		t.Errorf("the first message: %+v", answer)
+	}
+	for _, seq := range []uint64{1, 2} {
+		answer := settle(seq, 0, 9)
+		live, leased := w.ledger.Live(w.terms.Span, 1000)
+		if !answer.Stale || live.Admitted != 5 || leased != 30 {
+			t.Errorf("message %d after message 2: %+v; %+v settled and %d on lease", seq, answer, live, leased)
+		}
+	}
+}
+
 // A lone instance gets all there is and denies by itself, with a few messages in a window, whatever the load.
 // When another comes, both have a part of it, and together all of it.
 func TestAloneAndJoined(t *testing.T) {

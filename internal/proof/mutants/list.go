@@ -50,7 +50,7 @@ var mutants = []mutant{
 	{"what a message has told is admitted again", "internal/lease/unsettled.go", "		u.groups[i].charged = false\n", "		u.charged += u.groups[i].Admitted\n", "./internal/lease", "TestWindowLease|TestBound"},
 	{"what leaves the holder's window is admitted again too early", "internal/lease/lease.go", "return t.Window + t.Window/clockError + t.Micro }", "return t.Window - t.Window/clockError }", "./internal/lease", "TestWindowLease|TestBound"},
 	{"the ledger forgets a lease when it ends", "internal/lease/ledger.go", "now >= h.until+s.Window {", "now >= h.until {", "./internal/lease", "TestKilledAtTheEnd"},
-	{"the ledger heeds a message that is late", "internal/lease/ledger.go", "	if a.Seq <= h.seq {\n", "	if a.Seq == 0 {\n", "./internal/lease", ""},
+	{"the ledger heeds a message that is late", "internal/lease/ledger.go", "	if a.Seq <= h.seq {\n", "	if a.Seq == 0 {\n", "./internal/lease", "TestLateMessages"},
 	{"what is kept is admitted again though its room is gone", "internal/lease/message.go", "	if excess > a.budget {", "	if excess > a.budget && excess == 0 {", "./internal/lease", "TestRoomIsGone"},
 	{"the life of a lease counts from its answer", "internal/lease/message.go", "a.leaseEnd = x.sentAt + ", "a.leaseEnd = now + ", "./internal/lease", "TestLeaseEnds"},
 	{"several limits take from a lease that another does not have", "hybridlimit/keeper.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
