@@ -98,7 +98,7 @@ type Policies struct {
 	mu       sync.Mutex // guards the below, and is held while the set is changed
 	observer Observer
 	tallies  map[policyName]*tally.Tally // of all policies that there were since it is observed
-	used     map[string]*Bound           // by name: what Use returned
+	used     map[string]*Bound           // by name, of all policies that there were
 }
 
 type policyName struct {
@@ -118,6 +118,7 @@ type boundPolicy struct {
 	bound  *Bound       // of the group, if its keeper knows groups
 	prefix string       // of keys, otherwise
 	tally  *tally.Tally // nil without an Observer
+	live   *Bound       // what Use returns
 }
 
 // bind sets what keeps the policy.
@@ -222,6 +223,14 @@ func (p *Policies) Observe(o Observer) {
 func (p *Policies) installLocked(set *policySet) {
 	for _, name := range set.names {
 		bound := set.byName[name]
+		if bound.live = p.used[name]; bound.live == nil {
+			if p.used == nil {
+				p.used = make(map[string]*Bound)
+			}
+			live := &livePolicy{p, name}
+			bound.live = &Bound{keeper: live, one: costOfPolicy, live: live, blocks: -1}
+			p.used[name] = bound.live
+		}
 		if p.observer == nil {
 			continue
 		}
@@ -251,21 +260,11 @@ func (b *boundPolicy) shadow(d *Decision, err error) {
 // the policy says. It is ErrUnknownPolicy if there is no such policy now; if it goes later, that is what the
 // verbs return. Calls that wait stand in one line for each policy and key, however often Use is called.
 func (p *Policies) Use(name string) (*Bound, error) {
-	if _, err := p.find(name); err != nil {
+	bound, err := p.find(name)
+	if err != nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := p.used[name]
-	if b == nil {
-		if p.used == nil {
-			p.used = make(map[string]*Bound)
-		}
-		live := &livePolicy{p, name}
-		b = &Bound{keeper: live, one: costOfPolicy, live: live, blocks: -1}
-		p.used[name] = b
-	}
-	return b, nil
+	return bound.live, nil
 }
 
 // costOfPolicy asks a livePolicy for a call of the cost that the policy says.

@@ -18,7 +18,8 @@ func (l *Limit) UnaryClient() grpc.UnaryClientInterceptor {
 		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
 		options ...grpc.CallOption,
 	) error {
-		if err := l.admit(ctx, method, target(conn), l.o.MaxWait); err != nil {
+		ctx, err := l.admit(call{ctx, method, target(conn)}, l.o.MaxWait)
+		if err != nil {
 			return err
 		}
 		return invoke(ctx, method, request, reply, conn, options...)
@@ -31,7 +32,8 @@ func (l *Limit) StreamClient() grpc.StreamClientInterceptor {
 		ctx context.Context, about *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer,
 		options ...grpc.CallOption,
 	) (grpc.ClientStream, error) {
-		if err := l.admit(ctx, method, target(conn), l.o.MaxWait); err != nil {
+		ctx, err := l.admit(call{ctx, method, target(conn)}, l.o.MaxWait)
+		if err != nil {
 			return nil, err
 		}
 		if !l.o.Messages || !about.ClientStreams {
@@ -44,7 +46,10 @@ func (l *Limit) StreamClient() grpc.StreamClientInterceptor {
 			return nil, err
 		}
 		s := &clientStream{ClientStream: stream, cancel: cancel, oneReply: !about.ServerStreams}
-		s.admit = func() error { return l.admit(ctx, method, target(conn), l.o.MaxWait) }
+		s.admit = func() error {
+			_, err := l.admit(call{ctx, method, target(conn)}, l.o.MaxWait)
+			return err
+		}
 		return s, nil
 	}
 }

@@ -29,11 +29,11 @@ func newLimit(o grpclimit.Options) (limit *grpclimit.Limit, end func()) {
 func ExampleNew() {
 	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Minute})
 	defer limits.Close()
-	limit, err := grpclimit.New(grpclimit.Options{
-		Limiter: limits.Absolute(),
-		Rate:    trypema.PerMinute(100),
-		Key:     grpclimit.ByMetadata("authorization"),
-	})
+	perToken, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
+	if err != nil {
+		panic(err)
+	}
+	limit, err := grpclimit.New(grpclimit.Options{Bound: perToken, Key: grpclimit.ByMetadata("authorization")})
 	if err != nil {
 		panic(err)
 	}
@@ -79,6 +79,34 @@ func from(ip string) context.Context {
 
 func ExampleByPeer() {
 	fmt.Println(grpclimit.ByPeer()(from("2001:db8:1:2:3::4"), "/pkg.Service/Method"))
+	// Output: 2001:db8:1:2::/64 true
+}
+
+// A customer has an IPv6 network of 56 bits.
+func ExampleByPeerNetwork() {
+	key, err := grpclimit.ByPeerNetwork(56)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(key(from("2001:db8:1:2ff:3::4"), "/pkg.Service/Method"))
+	// Output: 2001:db8:1:200::/56 true
+}
+
+// Machines of one's own are not limited.
+func ExampleSkipNetworks() {
+	skip, err := grpclimit.SkipNetworks("10.0.0.0/8")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(skip(from("10.1.2.3"), "/pkg.Service/Method"), skip(from("192.0.2.7"), "/pkg.Service/Method"))
+	// Output: true false
+}
+
+// An administrator asks by which key a client is limited.
+func ExampleLimit_KeyOf() {
+	limit, end := newLimit(grpclimit.Options{})
+	defer end()
+	fmt.Println(limit.KeyOf(from("2001:db8:1:2:3::4"), "/pkg.Service/Method"))
 	// Output: 2001:db8:1:2::/64 true
 }
 

@@ -148,7 +148,6 @@ func TestErrorsOfProvidersAreNotTold(t *testing.T) {
 	rate := func(r trypema.Rate) func(context.Context, string) trypema.Rate {
 		return func(context.Context, string) trypema.Rate { return r }
 	}
-	zero := func(context.Context, string) uint64 { return 0 }
 	type options = grpclimit.Options
 	for name, tt := range map[string]struct {
 		o    options
@@ -161,7 +160,6 @@ func TestErrorsOfProvidersAreNotTold(t *testing.T) {
 		"hybrid, an empty key":     {options{Limiter: hybrid.Absolute(), Rate: 10, Key: no}, codes.Internal},
 		"a rate that is none":      {options{Limiter: limiter(t), Key: acme, RateOf: rate(-1)}, codes.Internal},
 		"a rate that is too small": {options{Limiter: limiter(t), Key: acme, RateOf: rate(1e-9)}, codes.Internal},
-		"a cost of 0":              {options{Limiter: limiter(t), Rate: 10, Key: acme, Cost: zero}, codes.Internal},
 	} {
 		tt.o.Logger = new(log).logger()
 		for call, err := range each(t, limit(t, tt.o)) {
@@ -257,6 +255,7 @@ func brokenOptions(t *testing.T) map[string]grpclimit.Options {
 		"Decide": {Decide: func(context.Context, string, string, uint64) (trypema.Decision, error) {
 			panic(broken)
 		}},
+		"PolicyOf": {Policies: plans(t), PolicyOf: func(context.Context, string) string { panic(broken) }},
 		"Failed": {Limiter: faulty{err: errors.New("gone")}, Rate: 10, Failed: func(context.Context, string, error) error {
 			panic(broken)
 		}},

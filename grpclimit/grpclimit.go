@@ -26,10 +26,23 @@ import (
 	"github.com/trypema/trypema/internal/middleware"
 )
 
-// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else
-// has a default. A method is named in full, as "/package.Service/Method".
+// Options say what New limits, and how. One of Bound, Policies, Limiter and Decide decides; all else has a
+// default. A method is named in full, as "/package.Service/Method".
 type Options struct {
-	// Limiter decides. It may be shared with others: calls with the same key then count together.
+	// Bound decides, by the limits that were given to Bind. It may be shared with others: calls with the same
+	// key then count together. Calls of a client that wait are made in the order in which they came.
+	Bound *trypema.Bound
+
+	// Policies decide, each call by the policy that PolicyOf names, and in turn, too. A call costs what the
+	// policy says, unless there is Cost.
+	Policies *trypema.Policies
+
+	// PolicyOf is the policy of a call: the plan of a customer, say. One that Policies do not have fails the
+	// call with trypema.ErrUnknownPolicy: see Failed.
+	PolicyOf func(ctx context.Context, method string) string
+
+	// Limiter decides, by Rate or RateOf. It may be shared with others. A call of a client that waits may be
+	// overtaken.
 	Limiter trypema.Limiter
 
 	// Rate is that of every call.
@@ -38,18 +51,21 @@ type Options struct {
 	// RateOf is the rate of a call, by method or by who calls.
 	RateOf func(ctx context.Context, method string) trypema.Rate
 
-	// Decide decides instead of Limiter, on a call with a key and a cost: by a trypema.Bound, or by
-	// policies. Who refused, by Decision.RefusedBy, is named in QuotaFailure.
+	// Decide decides on a call with a key and a cost, which Cost may have made 0: by trypema.All, say. Who
+	// refused, by Decision.RefusedBy, is named in QuotaFailure.
 	Decide func(ctx context.Context, method, key string, cost uint64) (trypema.Decision, error)
 
-	// Key says who shares a limit. Calls for which it finds no key share one. Default ByPeer() on servers; on
-	// clients the target of the connection.
+	// Key says who shares a limit. Default ByPeer() on servers; on clients the target of the connection.
 	Key KeyFunc
 
-	// Cost is that of a call. Default 1 for each; must be at least 1.
+	// Keyless says what becomes of calls for which Key finds none. Default KeylessShare.
+	Keyless Keyless
+
+	// Cost is that of a call. Default 1, or what its policy says. A call of cost 0 is judged as if it had
+	// cost 1, and counted as nothing: it passes if there is any room.
 	Cost func(ctx context.Context, method string) uint64
 
-	// Skip names calls that are not limited: health checks, say. Default none.
+	// Skip names calls that are not limited: health checks, or some networks, by SkipNetworks. Default none.
 	Skip func(ctx context.Context, method string) bool
 
 	// Messages has each message of a stream that comes from the client cost as much as a call, in addition to
@@ -68,6 +84,10 @@ type Options struct {
 	// Name is the name of the policy, for clients: printable UTF-8 without a space at either end. Default
 	// "default".
 	Name string
+
+	// Denied returns how a call ends that was denied: a status, which clients see as it is. Where it returns
+	// nil, the default applies: the code ResourceExhausted, with RetryInfo and QuotaFailure.
+	Denied func(ctx context.Context, method string, d trypema.Decision) error
 
 	// Failed returns how a call ends on which the limiter could not decide: a status, which clients see as it
 	// is. The error is one of package trypema, such as ErrInvalidRate for what RateOf returned, or that of
@@ -88,86 +108,126 @@ type Options struct {
 	Seen func(ctx context.Context, method string, d trypema.Decision, err error)
 }
 
+// Keyless says what becomes of calls without a key.
+type Keyless uint8
+
+const (
+	// KeylessShare has all of them share one limit.
+	KeylessShare Keyless = iota
+	// KeylessDeny ends them with the code InvalidArgument.
+	KeylessDeny
+	// KeylessPass lets them pass, unlimited.
+	KeylessPass
+)
+
 // Limit is a limit for calls. It is made by New.
 type Limit struct {
 	o        Options
+	judge    middleware.Options[call]
 	failures *middleware.Failures
+}
+
+// call is what a limit judges.
+type call struct {
+	ctx    context.Context
+	method string
+	key    KeyFunc // where the options have none
 }
 
 // New returns a Limit, or an error that wraps trypema.ErrInvalidOptions and names the field.
 func New(o Options) (*Limit, error) {
-	if err := middleware.Check("grpclimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
-		return nil, err
+	l := &Limit{
+		o: o,
+		judge: middleware.Options[call]{
+			Name: "grpclimit.Options", Context: func(c call) context.Context { return c.ctx },
+			Bound: o.Bound, Policies: o.Policies, PolicyOf: on(o.PolicyOf),
+			Limiter: o.Limiter, Rate: o.Rate, RateOf: on(o.RateOf),
+			Keyless: middleware.Keyless(o.Keyless), Cost: on(o.Cost), Skip: on(o.Skip),
+			MaxWait: o.MaxWait, Shadow: o.Shadow,
+		},
+		failures: middleware.NewFailures(o.Logger, "grpclimit: calls cannot be judged"),
 	}
-	if o.MaxWait < 0 {
-		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "grpclimit.Options.MaxWait is %v; it must be at least 0", o.MaxWait)
+	l.judge.Key = func(c call) (string, bool) {
+		if o.Key != nil {
+			return o.Key(c.ctx, c.method)
+		}
+		return c.key(c.ctx, c.method)
+	}
+	if o.Decide != nil {
+		l.judge.Decide = func(c call, key string, cost uint64) (trypema.Decision, error) {
+			return o.Decide(c.ctx, c.method, key, cost)
+		}
+	}
+	if o.Seen != nil {
+		l.judge.Seen = func(c call, d trypema.Decision, err error) { o.Seen(c.ctx, c.method, d, err) }
+	}
+	if err := l.judge.Check(); err != nil {
+		return nil, err
 	}
 	if !invalid.Name(o.Name) {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
 			"grpclimit.Options.Name is %q; it must be %s", o.Name, invalid.NameRule)
 	}
 	if o.Name == "" {
-		o.Name = "default"
+		l.o.Name = "default"
 	}
-	return &Limit{o, middleware.NewFailures(o.Logger, "grpclimit: calls cannot be judged")}, nil
+	return l, nil
 }
 
-// serve is admit on a server. gRPC does not recover a panic, so one of a function of the options would end
-// the process.
-func (l *Limit) serve(ctx context.Context, method string, key KeyFunc) (err error) {
-	panicked := guard.Call("a function of grpclimit.Options", func() { err = l.admit(ctx, method, key, 0) })
+// on is a function of the options for a call.
+func on[T any](f func(ctx context.Context, method string) T) func(call) T {
+	if f == nil {
+		return nil
+	}
+	return func(c call) T { return f(c.ctx, c.method) }
+}
+
+// KeyOf returns the key by which a call to a server is limited, as the limiter stores it, and whether it has
+// one: for programs that ask for the usage of a client, or delete it.
+func (l *Limit) KeyOf(ctx context.Context, method string) (key string, ok bool) {
+	return l.judge.KeyOf(call{ctx, method, ByPeer()})
+}
+
+// serve is admit on a server, where no call waits. gRPC does not recover a panic, so one of a function of the
+// options would end the process.
+func (l *Limit) serve(c call) (ctx context.Context, err error) {
+	panicked := guard.Call("a function of grpclimit.Options", func() { ctx, err = l.admit(c, 0) })
 	if panicked == nil {
-		return err
+		return ctx, err
 	}
-	l.log(ctx, method, panicked)
+	l.log(c.ctx, c.method, panicked)
 	if l.o.Shadow {
-		return nil
+		return c.ctx, nil
 	}
-	return &failure{status.New(codes.Internal, cannotJudge), panicked}
+	return nil, &failure{status.New(codes.Internal, cannotJudge), panicked}
 }
 
-// admit returns nil for a call that may pass, after waiting for it at most so long.
-func (l *Limit) admit(ctx context.Context, method string, key KeyFunc, wait time.Duration) error {
-	if l.o.Skip != nil && l.o.Skip(ctx, method) {
-		return nil
+// admit returns the context of a call that may pass, which carries the decision, after waiting for it at most
+// so long.
+func (l *Limit) admit(c call, most time.Duration) (context.Context, error) {
+	v := l.judge.Identify(c)
+	switch {
+	case v.Keyless:
+		return nil, status.Error(codes.InvalidArgument, "the call does not identify its client")
+	case !v.Decided:
+		return c.ctx, nil
 	}
-	if l.o.Key != nil {
-		key = l.o.Key
-	}
-	k, ok := key(ctx, method)
-	if !ok {
-		k = middleware.Keyless
-	}
-	cost := uint64(1)
-	if l.o.Cost != nil {
-		cost = l.o.Cost(ctx, method)
-	}
-	decide := l.o.Decide
-	if decide == nil {
-		rate := l.o.Rate
-		if l.o.RateOf != nil {
-			rate = l.o.RateOf(ctx, method)
-		}
-		decide = func(ctx context.Context, _, key string, cost uint64) (trypema.Decision, error) {
-			return l.o.Limiter.AllowN(ctx, key, rate, cost)
-		}
-	}
-	if l.o.Shadow {
-		wait = 0
-	}
-	d, err := middleware.Allow(ctx, wait, func() (trypema.Decision, error) { return decide(ctx, method, k, cost) })
-	if l.o.Seen != nil {
-		l.o.Seen(ctx, method, d, err)
-	}
+	err := l.judge.DecideOn(c, &v, most)
 	switch {
 	case err != nil && l.o.Shadow:
-		l.log(ctx, method, err)
+		l.log(c.ctx, c.method, err)
+		return c.ctx, nil
 	case err != nil:
-		return l.failed(ctx, method, err)
-	case !d.Allowed && !l.o.Shadow:
-		return l.denied(d)
+		return nil, l.failed(c.ctx, c.method, err)
+	case !v.Allowed && !l.o.Shadow:
+		if l.o.Denied != nil {
+			if own := l.o.Denied(c.ctx, c.method, v.Decision); own != nil {
+				return nil, own
+			}
+		}
+		return nil, l.denied(v.Decision)
 	}
-	return nil
+	return trypema.NewContext(c.ctx, v.Decision), nil
 }
 
 // denied is the status of a denial.

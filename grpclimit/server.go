@@ -16,7 +16,8 @@ func (l *Limit) UnaryServer() grpc.UnaryServerInterceptor {
 	return func(
 		ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler,
 	) (any, error) {
-		if err := l.serve(ctx, info.FullMethod, peer); err != nil {
+		ctx, err := l.serve(call{ctx, info.FullMethod, peer})
+		if err != nil {
 			return nil, err
 		}
 		return handle(ctx, request)
@@ -29,19 +30,31 @@ func (l *Limit) StreamServer() grpc.StreamServerInterceptor {
 	return func(
 		server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler,
 	) error {
-		if err := l.serve(stream.Context(), info.FullMethod, peer); err != nil {
+		ctx, err := l.serve(call{stream.Context(), info.FullMethod, peer})
+		if err != nil {
 			return err
 		}
 		if !l.o.Messages || !info.IsClientStream {
-			return handle(server, stream)
+			return handle(server, &decidedStream{stream, ctx})
 		}
-		ctx, cancel := context.WithCancel(stream.Context())
+		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		s := &serverStream{ServerStream: stream, ctx: ctx, cancel: cancel}
-		s.admit = func() error { return l.serve(ctx, info.FullMethod, peer) }
+		s.admit = func() error {
+			_, err := l.serve(call{ctx, info.FullMethod, peer})
+			return err
+		}
 		return s.status(handle(server, s))
 	}
 }
+
+// decidedStream is a stream whose context carries the decision.
+type decidedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *decidedStream) Context() context.Context { return s.ctx }
 
 // serverStream judges each message that it receives. Once one is denied the stream is over, whatever the
 // handler makes of that.

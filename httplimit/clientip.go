@@ -86,11 +86,41 @@ func ByForwardedIP(header string, proxies ...netip.Prefix) (KeyFunc, error) {
 
 // ByClientIP is ByForwardedIP with options. The error wraps trypema.ErrInvalidOptions and names the field.
 func ByClientIP(o ClientIPOptions) (KeyFunc, error) {
+	c, err := newClientIP(o)
+	if err != nil {
+		return nil, err
+	}
+	return c.key, nil
+}
+
+// SkipNetworks is for Skip of Options: it reports whether a client is in one of the networks, such as
+// 10.0.0.0/8, 2001:db8::/32, or a single address. The address of the client is found as ByClientIP finds it.
+// Without a proxy, that is with the zero ClientIPOptions, it is the other end of the connection.
+//
+// A client whose address is not known is not skipped: one without a valid address in the header of a proxy is
+// in no network, although the proxy is. The error wraps trypema.ErrInvalidOptions and names the network; all
+// of IPv4 or IPv6 is none, as it would skip everyone.
+func SkipNetworks(o ClientIPOptions, networks ...string) (func(*http.Request) bool, error) {
+	c, err := newClientIP(o)
+	if err != nil {
+		return nil, err
+	}
+	all, err := middleware.ParseNetworks("httplimit.SkipNetworks: networks", networks)
+	if err != nil {
+		return nil, err
+	}
+	return func(r *http.Request) bool {
+		ip, known, claimed := c.find(r)
+		return known && claimed && middleware.InNetworks(all, ip)
+	}, nil
+}
+
+func newClientIP(o ClientIPOptions) (*clientIP, error) {
 	const options = "httplimit.ClientIPOptions."
-	bad := func(format string, args ...any) (KeyFunc, error) {
+	bad := func(format string, args ...any) (*clientIP, error) {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions, options+format, args...)
 	}
-	c := clientIP{peers: o.Peers, bits: o.IPv6Bits}
+	c := &clientIP{peers: o.Peers, bits: o.IPv6Bits}
 	if c.bits == 0 {
 		c.bits = middleware.SiteBits
 	}
@@ -102,7 +132,7 @@ func ByClientIP(o ClientIPOptions) (KeyFunc, error) {
 	case o.Header == "" && (len(o.Proxies) > 0 || o.Peers != PeersInProxies):
 		return bad(`Header is ""; it must be the name of the header that the proxies set`)
 	case o.Header == "":
-		return c.key, nil
+		return c, nil
 	case len(o.Proxies) == 0 && o.Peers == PeersInProxies:
 		return bad("Proxies is empty; it must name the networks of proxies that set %s", o.Header)
 	}
@@ -117,7 +147,7 @@ func ByClientIP(o ClientIPOptions) (KeyFunc, error) {
 			"it must name the networks of proxies, or Peers be AnyPeer if only they can reach the server",
 			c.all())
 	}
-	return c.key, nil
+	return c, nil
 }
 
 // clientIP finds the addresses of clients.
@@ -180,9 +210,19 @@ const maxHops = 32
 
 // key is a KeyFunc.
 func (c *clientIP) key(r *http.Request) (string, bool) {
-	ip, known := middleware.ParseIP(r.RemoteAddr)
+	ip, known, _ := c.find(r)
+	if !known {
+		return "", false
+	}
+	return middleware.NetworkKey(ip, c.bits), true
+}
+
+// find returns the address of a client, if it is known. It is not claimed if it is that of the last proxy,
+// which stands for its clients as it does not say who they are.
+func (c *clientIP) find(r *http.Request) (ip netip.Addr, known, claimed bool) {
+	ip, known = middleware.ParseIP(r.RemoteAddr)
 	if c.header == "" || !c.isProxy(r, ip) {
-		return c.keyOf(ip, known)
+		return ip, known, true
 	}
 	hops, lines := 0, r.Header[c.header]
 	proxy := true // what is at ip
@@ -192,12 +232,12 @@ func (c *clientIP) key(r *http.Request) (string, bool) {
 			var ok bool
 			hop, ok, rest, more = c.last(rest)
 			if hops++; !ok || hops > maxHops {
-				return c.keyOf(ip, known)
+				return ip, known, false
 			}
 			ip, known, proxy = hop, true, c.inProxies(hop)
 		}
 	}
-	return c.keyOf(ip, known)
+	return ip, known, true
 }
 
 // last takes the last element off a list, and returns the address that it has, and what comes before it.
@@ -215,13 +255,6 @@ func (c *clientIP) last(list string) (ip netip.Addr, ok bool, rest string, more 
 	return ip, ok, list[:max(at-1, 0)], at > 0
 }
 
-func (c *clientIP) keyOf(ip netip.Addr, known bool) (string, bool) {
-	if !known {
-		return "", false
-	}
-	return middleware.NetworkKey(ip, c.bits), true
-}
-
 // isProxy reports whether the peer of a request is a proxy. It has no valid address if it is on a unix
 // socket.
 func (c *clientIP) isProxy(r *http.Request, ip netip.Addr) bool {
@@ -236,14 +269,7 @@ func (c *clientIP) isProxy(r *http.Request, ip netip.Addr) bool {
 	return c.inProxies(ip)
 }
 
-func (c *clientIP) inProxies(ip netip.Addr) bool {
-	for _, p := range c.proxies {
-		if p.Contains(ip) {
-			return true
-		}
-	}
-	return false
-}
+func (c *clientIP) inProxies(ip netip.Addr) bool { return middleware.InNetworks(c.proxies, ip) }
 
 // onUnixSocket reports whether a request came over a unix socket. A server says so; without one, as in tests,
 // there is only the address that such a peer has: "@".

@@ -1,6 +1,7 @@
 package httplimit_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -156,25 +157,16 @@ func ExampleCombine() {
 	// Output: 9:192.0.2.715:GET /users/{id} true
 }
 
-// All limits of a policy are told to clients.
+// All limits of a Bound are told to clients.
 func ExampleNew_severalLimits() {
 	provider, _ := trypema.NewLocal(trypema.Options{})
 	defer provider.Close()
-	limits := []trypema.Limit{
-		{Name: "minute", Rate: trypema.PerMinute(10), Window: time.Minute},
-		{Name: "day", Rate: trypema.PerDay(1000), Window: 24 * time.Hour},
-	}
-	both, err := provider.Bind(trypema.StrategyAbsolute, limits...)
+	both, err := provider.Bind(trypema.StrategyAbsolute,
+		trypema.AtMost(10, time.Minute).Named("minute"), trypema.AtMost(1000, 24*time.Hour).Named("day"))
 	if err != nil {
 		panic(err)
 	}
-	limit, err := httplimit.New(httplimit.Options{
-		Decide: func(r *http.Request, key string, cost uint64) (trypema.Decision, error) {
-			return both.AllowN(r.Context(), key, cost)
-		},
-		Cost:   func(*http.Request) uint64 { return 6 },
-		Limits: func(*http.Request) []trypema.Limit { return limits },
-	})
+	limit, err := httplimit.New(httplimit.Options{Bound: both, Cost: func(*http.Request) uint64 { return 6 }})
 	if err != nil {
 		panic(err)
 	}
@@ -187,6 +179,72 @@ func ExampleNew_severalLimits() {
 	// Output:
 	// 200 "minute";q=10;w=60, "day";q=1000;w=86400
 	// 429 "minute";q=10;w=60, "day";q=1000;w=86400
+}
+
+// Each customer is limited by a plan, and the handler knows what is left.
+func ExampleNew_policies() {
+	provider, _ := trypema.NewLocal(trypema.Options{})
+	defer provider.Close()
+	plans, err := trypema.NewPolicies(provider,
+		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(10, time.Minute)}},
+		trypema.Policy{Name: "pro", Limits: []trypema.Limit{trypema.AtMost(1000, time.Minute)}})
+	if err != nil {
+		panic(err)
+	}
+	limit, err := httplimit.New(httplimit.Options{
+		Policies: plans,
+		PolicyOf: func(r *http.Request) string { return r.Header.Get("X-Plan") }, // which a gateway has set
+		Key:      httplimit.ByHeader("X-Customer"),
+	})
+	if err != nil {
+		panic(err)
+	}
+	h := limit(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		d, _ := trypema.FromContext(r.Context())
+		fmt.Println(d.Remaining, "are left")
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), request("192.0.2.7:80", "X-Customer", "ada", "X-Plan", "pro"))
+	h.ServeHTTP(httptest.NewRecorder(), request("192.0.2.7:80", "X-Customer", "bob", "X-Plan", "free"))
+	// Output:
+	// 999 are left
+	// 9 are left
+}
+
+// An administrator forgets what an address has used.
+func ExampleOptions_KeyOf() {
+	provider, _ := trypema.NewLocal(trypema.Options{})
+	defer provider.Close()
+	perAddress, err := provider.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
+	if err != nil {
+		panic(err)
+	}
+	o := httplimit.Options{Bound: perAddress}
+
+	key, ok := o.KeyOf(&http.Request{RemoteAddr: "2001:db8:1:2:3:4:5:6"})
+	fmt.Println(key, ok, perAddress.Delete(context.Background(), key))
+	// Output: 2001:db8:1:2::/64 true <nil>
+}
+
+// Machines of one's own are not limited.
+func ExampleSkipNetworks() {
+	skip, err := httplimit.SkipNetworks(httplimit.ClientIPOptions{}, "10.0.0.0/8", "2001:db8::1")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(skip(request("10.1.2.3:80")), skip(request("192.0.2.7:80", "X-Forwarded-For", "10.1.2.3")))
+	// Output: true false
+}
+
+func ExampleTransport_KeyOf() {
+	provider, _ := trypema.NewLocal(trypema.Options{})
+	defer provider.Close()
+	transport, err := httplimit.NewTransport(httplimit.TransportOptions{Limiter: provider.Absolute(), Rate: 10})
+	if err != nil {
+		panic(err)
+	}
+	r, _ := http.NewRequest(http.MethodGet, "https://Example.com:443/", http.NoBody)
+	fmt.Println(transport.KeyOf(r))
+	// Output: example.com true
 }
 
 // A client that is done with a server closes its connections as ever.
@@ -204,11 +262,14 @@ func ExampleTransport_CloseIdleConnections() {
 func ExampleNewTransport() {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
-	limits, _ := trypema.NewLocal(trypema.Options{Window: time.Hour})
+	limits, _ := trypema.NewLocal(trypema.Options{})
 	defer limits.Close()
+	perHost, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(2, time.Hour))
+	if err != nil {
+		panic(err)
+	}
 	transport, err := httplimit.NewTransport(httplimit.TransportOptions{
-		Limiter: limits.Absolute(),
-		Rate:    trypema.PerHour(2),
+		Bound:   perHost,
 		MaxWait: time.Second,
 		Base:    server.Client().Transport,
 	})
@@ -233,4 +294,69 @@ func ExampleNewTransport() {
 	// 200 OK
 	// 200 OK
 	// rejected for 1h0m0s
+}
+
+// tokens is a Reserver for a thousand tokens an hour, of which a request takes a hundred at first.
+func tokens() (of *httplimit.Reserver, perUser *trypema.Bound, end func()) {
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		panic(err)
+	}
+	perUser, err = limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(1000, time.Hour))
+	if err != nil {
+		panic(err)
+	}
+	of, err = httplimit.NewReserver(httplimit.Options{
+		Bound: perUser,
+		Key:   httplimit.ByHeader("X-User"),
+		Cost:  func(*http.Request) uint64 { return 100 },
+	}, 10*time.Minute)
+	if err != nil {
+		panic(err)
+	}
+	return of, perUser, func() { _ = limits.Close() }
+}
+
+// A handler reports what its answer has cost while it streams it.
+func ExampleNewReserver() {
+	tokens, perUser, end := tokens()
+	defer end()
+	h := tokens.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, token := range []string{"Festina", "lente"} {
+			tokens.Spent(r.Context(), 1)
+			fmt.Fprintln(w, token)
+		}
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), request("192.0.2.7:80", "X-User", "ada"))
+	usage, err := perUser.Usage(context.Background(), "ada")
+	fmt.Println(usage[0].Total, err)
+	// Output: 2 <nil>
+}
+
+func ExampleReserver_Wrap() {
+	tokens, _, end := tokens()
+	defer end()
+	mux := http.NewServeMux()
+	mux.Handle("POST /answers", tokens.Wrap(http.NotFoundHandler()))
+}
+
+// A handler that spends nothing says so, or else it pays the estimate.
+func ExampleReserver_Spent() {
+	tokens, perUser, end := tokens()
+	defer end()
+	h := tokens.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tokens.Spent(r.Context(), 0)
+		http.Error(w, "there is no question", http.StatusBadRequest)
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), request("192.0.2.7:80", "X-User", "ada"))
+	usage, err := perUser.Usage(context.Background(), "ada")
+	fmt.Println(usage[0].Total, err)
+	// Output: 0 <nil>
+}
+
+func ExampleReserver_KeyOf() {
+	tokens, _, end := tokens()
+	defer end()
+	fmt.Println(tokens.KeyOf(request("192.0.2.7:80", "X-User", "ada")))
+	// Output: ada true
 }

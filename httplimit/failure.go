@@ -5,12 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
-	"sync/atomic"
-	"time"
 )
 
 // answering calls f, whose panic goes on once a request has a status: net/http closes the connection then,
@@ -90,32 +87,7 @@ func panicked(f func()) (err error) {
 	return nil
 }
 
-// failures are what was logged of a middleware.
-type failures struct {
-	made   time.Time
-	logged atomic.Int64 // when, in ns since made; 0 for never
-	others atomic.Int64 // since then
-}
-
-// logInterval is how often failures are logged.
-const logInterval = time.Minute
-
-// log logs that a request could not be judged: the first one, and then at most one in each interval. That the
-// context of a request has ended is not logged.
-func (m *limit) log(r *http.Request, err error) {
-	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-	if err == nil || ended && r.Context().Err() != nil {
-		return
-	}
-	now, last := int64(time.Since(m.made))|1, m.logged.Load()
-	if last != 0 && now-last < int64(logInterval) || !m.logged.CompareAndSwap(last, now) {
-		m.others.Add(1)
-		return
-	}
-	logger := m.Logger
-	if logger == nil {
-		logger = slog.Default()
-	}
-	logger.ErrorContext(r.Context(), "httplimit: requests cannot be judged",
-		"policy", m.Name, "error", err, "others", m.others.Swap(0))
+// ended reports whether an error says that a context has ended.
+func ended(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 }

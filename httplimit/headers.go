@@ -2,17 +2,21 @@ package httplimit
 
 import (
 	"encoding/json"
+	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/middleware"
 )
 
-// Headers are what clients are told about their limit, besides Retry-After, which every denial has that
-// waiting can cure.
+// Headers are what clients are told about their limit, in addition to Retry-After, which every denial has
+// that waiting can cure. A limit that is never reached, such as trypema.NoLimit, is not told.
 type Headers uint8
 
 const (
@@ -40,7 +44,7 @@ const (
 )
 
 // policyField is RateLimit-Policy for some limits, or for a single one with the name and window of the
-// options and a capacity.
+// options and a capacity. It has no quotas if there is nothing to tell, as no limit is ever reached.
 type policyField struct {
 	limits []trypema.Limit
 	single uint64 // the capacity, without limits
@@ -56,35 +60,66 @@ type quota struct {
 	window   time.Duration
 }
 
-// fieldFor returns RateLimit-Policy for the limits that are kept, if they are known, or else for a capacity.
-// Names that are taken, by policies of the same response, are changed.
-func (m *limit) fieldFor(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
-	if len(limits) > 0 {
+// fields are the last RateLimit-Policy by each policy, or by "", which most requests share.
+type fields struct {
+	byPolicy atomic.Pointer[map[string]*policyField]
+}
+
+func (f *fields) load(policy string) *policyField {
+	if m := f.byPolicy.Load(); m != nil {
+		return (*m)[policy]
+	}
+	return nil
+}
+
+func (f *fields) store(policy string, field *policyField) {
+	last, next := f.byPolicy.Load(), make(map[string]*policyField)
+	if last != nil {
+		maps.Copy(next, *last)
+	}
+	next[policy] = field
+	f.byPolicy.CompareAndSwap(last, &next) // or somebody else stores one now
+}
+
+// fieldFor returns RateLimit-Policy for the limits of a verdict, if they are known, or else for the capacity
+// of its decision. Names that are taken, by policies of the same response, are changed.
+func (m *limit) fieldFor(v *middleware.Verdict, taken []string) *policyField {
+	capacity := v.Limit
+	if len(v.Limits) > 0 {
 		capacity = 0
 	}
-	p := m.policy.Load()
-	if p == nil || p.single != capacity || !slices.Equal(p.limits, limits) {
-		p = m.newField(limits, capacity, nil)
-		m.policy.Store(p)
+	p := m.fields.load(v.Policy)
+	if p == nil || p.single != capacity || !slices.Equal(p.limits, v.Limits) {
+		p = m.newField(v.Limits, capacity, nil)
+		m.fields.store(v.Policy, p)
 	}
 	if slices.ContainsFunc(p.quotas, func(q quota) bool { return isTaken(q.name, taken) }) {
-		p = m.newField(limits, capacity, taken)
+		p = m.newField(v.Limits, capacity, taken)
 	}
 	return p
 }
 
 func (m *limit) newField(limits []trypema.Limit, capacity uint64, taken []string) *policyField {
 	p := &policyField{limits: slices.Clone(limits), single: capacity}
-	if len(limits) == 0 {
+	if len(limits) == 0 && capacity < math.MaxInt64 {
 		p.quotas = []quota{{name: m.Name, capacity: capacity, window: m.Window}}
 	}
 	for _, l := range limits {
+		if l.IsNoLimit() || l.Rate == trypema.Unlimited {
+			continue
+		}
 		q := quota{name: l.Label(), label: l.Label(), window: l.Window}
 		if !quotable(q.name) {
 			q.name = l.Window.String()
 		}
-		q.capacity, _ = l.Rate.Capacity(l.Window) // what has no room has 0
+		if l.Name == "" && len(limits) == 1 {
+			q.name = m.Name
+		}
+		q.capacity, _ = l.Capacity() // what has no room has 0
 		p.quotas = append(p.quotas, q)
+	}
+	if len(p.quotas) == 0 {
+		return p
 	}
 	var value []byte
 	for i := range p.quotas {
@@ -145,46 +180,59 @@ func appendItem(b []byte, name, parameter string, n uint64) []byte {
 	return strconv.AppendUint(b, min(n, maxInteger), 10)
 }
 
-// tell sets the headers for a decision by limits, if they are known. It returns the name of the policy that
-// decided, for a denial.
-func (m *limit) tell(h http.Header, d trypema.Decision, limits []trypema.Limit) (name string) {
+// tell sets the headers for a verdict. It returns the name of the limit that decided, for a denial. A policy
+// in shadow is none of the client's business.
+func (m *limit) tell(h http.Header, v *middleware.Verdict) (name string) {
+	if v.Shadowed {
+		return ""
+	}
 	seconds := int64(-1)
-	if !d.Allowed && d.RetryAfter != trypema.Never {
-		seconds = secondsUp(d.RetryAfter)
+	if !v.Allowed && v.RetryAfter != trypema.Never {
+		seconds = secondsUp(v.RetryAfter)
 		h[retryHeader] = []string{strconv.FormatInt(seconds, 10)}
 	}
-	switch m.Headers {
-	case StandardHeaders:
-		policy := m.fieldFor(limits, d.Limit, h[policyHeader])
-		name = policy.by(d).name
-		if h[policyHeader] == nil {
-			h[policyHeader] = policy.value
-		} else { // after that of another limit
-			h[policyHeader] = append(h[policyHeader], policy.value...)
-		}
-		var room [64]byte
-		b := appendItem(room[:0], name, "r", d.Remaining)
-		if seconds >= 0 {
-			b = append(b, ";t="...)
-			b = strconv.AppendInt(b, min(seconds, maxInteger), 10)
-		}
-		h[limitHeader] = append(h[limitHeader], string(b))
-		return name
-	case LegacyHeaders:
-		if left := h[legacyRemaining]; d.Allowed && len(left) > 0 {
-			if n, err := strconv.ParseUint(left[0], 10, 64); err == nil && n <= d.Remaining {
+	if v.Allowed && (m.Headers == NoHeaders || m.Headers == LegacyHeaders && v.Limit >= math.MaxInt64) {
+		return ""
+	}
+	if m.Headers == LegacyHeaders {
+		if left := h[legacyRemaining]; v.Allowed && len(left) > 0 {
+			if n, err := strconv.ParseUint(left[0], 10, 64); err == nil && n <= v.Remaining {
 				return "" // another limit of the chain has less room
 			}
 		}
-		h[legacyLimit] = []string{strconv.FormatUint(d.Limit, 10)}
-		h[legacyRemaining] = []string{strconv.FormatUint(d.Remaining, 10)}
+		h[legacyLimit] = []string{strconv.FormatUint(v.Limit, 10)}
+		h[legacyRemaining] = []string{strconv.FormatUint(v.Remaining, 10)}
 		if seconds >= 0 {
 			h[legacyReset] = []string{strconv.FormatInt(seconds, 10)}
 		}
+		if v.Allowed {
+			return ""
+		}
 	}
-	if !d.Allowed {
-		name = m.fieldFor(limits, d.Limit, nil).by(d).name
+	var taken []string
+	if m.Headers == StandardHeaders {
+		taken = h[policyHeader]
 	}
+	policy := m.fieldFor(v, taken)
+	if len(policy.quotas) == 0 {
+		return m.Name
+	}
+	name = policy.by(v.Decision).name
+	if m.Headers != StandardHeaders {
+		return name
+	}
+	if h[policyHeader] == nil {
+		h[policyHeader] = policy.value
+	} else { // after that of another limit
+		h[policyHeader] = append(h[policyHeader], policy.value...)
+	}
+	var room [64]byte
+	b := appendItem(room[:0], name, "r", v.Remaining)
+	if seconds >= 0 {
+		b = append(b, ";t="...)
+		b = strconv.AppendInt(b, min(seconds, maxInteger), 10)
+	}
+	h[limitHeader] = append(h[limitHeader], string(b))
 	return name
 }
 

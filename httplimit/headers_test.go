@@ -50,8 +50,12 @@ func TestPolicyIsStable(t *testing.T) {
 				`"second";r=1|"second";r=0|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 			{"one", []trypema.Limit{hour}, `"hour";q=3;w=3600`,
 				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
-			{"without a name", []trypema.Limit{{Rate: trypema.PerMinute(3), Window: time.Minute}}, `"1m0s";q=3;w=60`,
-				`"1m0s";r=2|"1m0s";r=1|"1m0s";r=0|"1m0s";r=0;t=59`, "1m0s"},
+			{"without a name", []trypema.Limit{{Rate: trypema.PerMinute(3), Window: time.Minute}}, `"default";q=3;w=60`,
+				`"default";r=2|"default";r=1|"default";r=0|"default";r=0;t=59`, "default"},
+			{"two without a name", []trypema.Limit{
+				trypema.AtMost(2, time.Second), trypema.AtMost(3, time.Hour),
+			}, `"1s";q=2;w=1, "1h0m0s";q=3;w=3600`,
+				`"1s";r=1|"1s";r=0|"1h0m0s";r=0|"1h0m0s";r=0;t=3600`, "1h0m0s"},
 			{"with names that cannot be told", []trypema.Limit{
 				{Name: `a"b`, Rate: 2, Window: time.Second},
 				{Name: "stündlich", Rate: trypema.PerHour(3), Window: time.Hour},
@@ -71,24 +75,38 @@ func TestPolicyIsStable(t *testing.T) {
 				{Name: "minute", Rate: trypema.PerMinute(3), Window: time.Minute},
 			}, `"second";q=3;w=1, "minute";q=3;w=60`,
 				`"minute";r=2|"minute";r=1|"minute";r=0|"minute";r=0;t=59`, "minute"},
+			{"beside none", []trypema.Limit{trypema.NoLimit, hour, trypema.NoLimit}, `"hour";q=3;w=3600`,
+				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 			{"beside one that is unlimited", []trypema.Limit{
 				hour,
 				{Name: "free", Rate: trypema.Unlimited, Window: time.Second},
-			}, `"hour";q=3;w=3600, "free";q=999999999999999;w=1`,
+			}, `"hour";q=3;w=3600`,
 				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 		} {
-			for headers := range httplimit.NoHeaders + 1 {
-				m, err := limits.Bind(trypema.StrategyAbsolute, tt.limits...)
-				if err != nil {
-					t.Fatal(err)
+			m, err := limits.Bind(trypema.StrategyAbsolute, tt.limits...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			policies, err := trypema.NewPolicies(limits, trypema.Policy{Name: "free", Limits: tt.limits})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 * (httplimit.NoHeaders + 1) {
+				headers := i % 3
+				key := fmt.Sprint(tt.name, i)
+				o := httplimit.Options{Headers: headers, Key: func(*http.Request) (string, bool) { return key, true }}
+				switch i / 3 {
+				case 0:
+					o.Bound = m
+				case 1:
+					o.Policies, o.PolicyOf = policies, func(*http.Request) string { return "free" }
+				case 2:
+					o.Decide = func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
+						return m.AllowN(r.Context(), key, n)
+					}
+					o.Limits = func(*http.Request) []trypema.Limit { return tt.limits }
 				}
-				h := handler(t, httplimit.Options{
-					Decide: func(r *http.Request, _ string, n uint64) (trypema.Decision, error) {
-						return m.AllowN(r.Context(), fmt.Sprint(tt.name, headers), n)
-					},
-					Limits:  func(*http.Request) []trypema.Limit { return tt.limits },
-					Headers: headers,
-				})
+				h := handler(t, o)
 				var rooms []string
 				var body string
 				for i, status := range []int{200, 200, 200, 429} {
@@ -201,14 +219,7 @@ func TestPoliciesOfPlans(t *testing.T) {
 	}
 	plan := ""
 	h := handler(t, httplimit.Options{
-		Logger: quiet,
-		Decide: func(r *http.Request, key string, _ uint64) (trypema.Decision, error) {
-			return policies.Allow(r.Context(), plan, key)
-		},
-		Limits: func(*http.Request) []trypema.Limit {
-			p, _ := policies.Get(plan)
-			return p.Limits
-		},
+		Logger: quiet, Policies: policies, PolicyOf: func(*http.Request) string { return plan },
 	})
 	for _, tt := range []struct {
 		plan   string

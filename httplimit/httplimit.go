@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -22,12 +21,23 @@ import (
 	"github.com/trypema/trypema/internal/middleware"
 )
 
-// Options say what New limits, and how. Limiter and one of Rate and RateOf are required, or Decide; all else
-// has a default.
+// Options say what New limits, and how. One of Bound, Policies, Limiter and Decide decides; all else has a
+// default.
 type Options struct {
-	// Limiter decides. It may be shared with others: requests with the same key then count together. If it
-	// has a method Window() time.Duration, as those of this module have, New refuses a Rate that does not fit
-	// its window.
+	// Bound decides, by the limits that were given to Bind, and clients are told these. It may be shared with
+	// others: requests with the same key then count together.
+	Bound *trypema.Bound
+
+	// Policies decide, each request by the policy that PolicyOf names. Clients are told its limits. A request
+	// costs what the policy says, unless there is Cost.
+	Policies *trypema.Policies
+
+	// PolicyOf is the policy of a request: the plan of a customer, say. One that Policies do not have fails
+	// the request with trypema.ErrUnknownPolicy: see Failed.
+	PolicyOf func(*http.Request) string
+
+	// Limiter decides, by Rate or RateOf. It may be shared with others. If it has a method Window()
+	// time.Duration, as those of this module have, New refuses a Rate that does not fit its window.
 	Limiter trypema.Limiter
 
 	// Rate is that of every request.
@@ -37,14 +47,11 @@ type Options struct {
 	// passes. A rate that does not fit the window of the limiter fails the request: see Failed.
 	RateOf func(*http.Request) trypema.Rate
 
-	// Decide decides instead of Limiter, on a request with a key and a cost, which Cost may have made 0: by a
-	// trypema.Bound, or by policies.
+	// Decide decides on a request with a key and a cost, which Cost may have made 0: by trypema.All, say.
 	Decide func(r *http.Request, key string, cost uint64) (trypema.Decision, error)
 
-	// Limits returns the limits that Decide keeps for a request, so that clients are told all of them by
-	// their names, which then take the place of Name. A name that is not printable ASCII, or has quotes or
-	// backslashes, is told as the window. Default none: clients are told Name, with the capacity of the limit
-	// that the decision is about.
+	// Limits returns the limits that Decide keeps for a request, for clients. Default none: clients are told
+	// Name, with the capacity of the limit that the decision is about.
 	Limits func(*http.Request) []trypema.Limit
 
 	// Key says who shares a limit. Default ByIP().
@@ -53,11 +60,12 @@ type Options struct {
 	// Keyless says what becomes of requests for which Key finds none. Default KeylessShare.
 	Keyless Keyless
 
-	// Cost is that of a request. Default 1 for each. A request of cost 0 is judged as if it had cost 1, and
-	// counted as nothing: it passes if there is any room.
+	// Cost is that of a request. Default 1, or what its policy says. A request of cost 0 is judged as if it
+	// had cost 1, and counted as nothing: it passes if there is any room.
 	Cost func(*http.Request) uint64
 
-	// Skip names requests that are not limited: health checks, networks of one's own. Default none.
+	// Skip names requests that are not limited: health checks, or some networks, by SkipNetworks. Default
+	// none.
 	Skip func(*http.Request) bool
 
 	// Shadow lets every request pass, also if one of these functions panics. Decisions are made, counted and
@@ -67,14 +75,18 @@ type Options struct {
 	// Headers are what clients are told with each answer. Default StandardHeaders.
 	Headers Headers
 
-	// Name is the name of the policy, for clients. Default "default"; printable ASCII without quotes and
+	// Name is the name of the limit, for clients. Default "default"; printable ASCII without quotes and
 	// backslashes. Where a request passes several limits they need names of their own. A name that another
 	// one has already told is told with a number: "default-2".
+	//
+	// Limits that a Bound, a policy or Limits name are told by those names; a single one that has no name by
+	// Name, and others by their window, as those whose name has quotes, backslashes, or other than printable
+	// ASCII.
 	Name string
 
 	// Window is that of the limiter, for clients, who are told it if it is a whole number of seconds. Default
 	// what the method Window of Limiter says, if it has one; it must not say something else. With Decide the
-	// default is none.
+	// default is none. A Bound and Policies say their own.
 	Window time.Duration
 
 	// Denied answers a request that was denied. The headers that Headers asks for have been set, Retry-After
@@ -117,39 +129,69 @@ const maxInteger = 999_999_999_999_999
 
 // New returns the middleware, or an error that wraps trypema.ErrInvalidOptions and names the field. It does
 // no I/O.
+//
+// The context of a request that reaches the handler carries the decision: see trypema.FromContext.
 func New(o Options) (func(http.Handler) http.Handler, error) {
-	bad := func(format string, args ...any) (func(http.Handler) http.Handler, error) {
-		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "httplimit.Options."+format, args...)
+	m, err := newLimit("httplimit.Options", o)
+	if err != nil {
+		return nil, err
+	}
+	return m.wrap, nil
+}
+
+// KeyOf returns the key by which a request is limited, as the limiter stores it, and whether it has one: for
+// programs that ask for the usage of a client, or delete it. Of the request only that is needed which Key
+// looks at: for ByIP, http.Request{RemoteAddr: "192.0.2.7"}.
+func (o Options) KeyOf(r *http.Request) (key string, ok bool) {
+	of := o.of("httplimit.Options")
+	return of.KeyOf(r)
+}
+
+// of are the options that all middleware have in common.
+func (o *Options) of(name string) middleware.Options[*http.Request] {
+	key := o.Key
+	if key == nil {
+		key = ByIP()
+	}
+	return middleware.Options[*http.Request]{
+		Name: name, Context: (*http.Request).Context,
+		Bound: o.Bound, Policies: o.Policies, PolicyOf: o.PolicyOf,
+		Limiter: o.Limiter, Rate: o.Rate, RateOf: o.RateOf, Decide: o.Decide, Limits: o.Limits,
+		Key: key, Keyless: middleware.Keyless(o.Keyless), Cost: o.Cost, Skip: o.Skip,
+		Shadow: o.Shadow, Seen: o.Seen,
+	}
+}
+
+func newLimit(options string, o Options) (*limit, error) {
+	bad := func(format string, args ...any) (*limit, error) {
+		return nil, invalid.Errorf(trypema.ErrInvalidOptions, options+"."+format, args...)
 	}
 	if o.Name == "" {
 		o.Name = "default"
 	}
-	if err := middleware.Check("httplimit.Options", o.Limiter, o.Rate, o.RateOf != nil, o.Decide != nil); err != nil {
+	m := &limit{Options: o, judge: o.of(options)}
+	if err := m.judge.Check(); err != nil {
 		return nil, err
 	}
 	window := middleware.WindowOf(o.Limiter)
 	switch {
-	case o.Limits != nil && o.Decide == nil:
-		return bad("Limits is set, but not Decide, which keeps them; it must be left out")
-	case o.Keyless > KeylessPass:
-		return bad("Keyless is %d; it must be KeylessShare, KeylessDeny or KeylessPass", o.Keyless)
 	case o.Headers > NoHeaders:
 		return bad("Headers is %d; it must be StandardHeaders, LegacyHeaders or NoHeaders", o.Headers)
 	case !quotable(o.Name):
 		return bad("Name is %q; it must be printable ASCII without quotes and backslashes", o.Name)
 	case o.Window < 0:
 		return bad("Window is %v; it must be that of the limiter, or 0", o.Window)
+	case o.Window != 0 && (o.Bound != nil || o.Policies != nil):
+		return bad("Window is %v; it must be left out, as each limit has its own", o.Window)
 	case o.Window != 0 && window != 0 && o.Window != window:
 		return bad("Window is %v; it must be that of the limiter, which is %v, or 0", o.Window, window)
 	}
 	if o.Window == 0 {
-		o.Window = window
+		m.Window = window
 	}
-	if o.Key == nil {
-		o.Key = ByIP()
-	}
-	m := &limit{Options: o, failures: failures{made: time.Now()}}
-	return m.wrap, nil
+	m.failures = middleware.NewFailures(o.Logger, "httplimit: requests cannot be judged")
+	m.settling = middleware.NewFailures(o.Logger, "httplimit: the cost of requests cannot be settled")
+	return m, nil
 }
 
 // quotable reports whether a text can stand in quotes in a structured field as it is.
@@ -160,99 +202,65 @@ func quotable(s string) bool {
 // limit is a middleware.
 type limit struct {
 	Options
-	policy atomic.Pointer[policyField] // the last one, which most requests share
-	failures
+	judge    middleware.Options[*http.Request]
+	failures *middleware.Failures // to judge
+	settling *middleware.Failures // by a Reserver
+	fields   fields
 }
 
 func (m *limit) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if m.admits(w, r) {
-			next.ServeHTTP(w, r)
+		v, passes := m.admits(w, r)
+		if !passes {
+			abandon(r.Context())
+			return
 		}
+		if v.Decided {
+			r = r.WithContext(trypema.NewContext(r.Context(), v.Decision))
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
-// judgement is what becomes of a request.
-type judgement struct {
-	d       trypema.Decision
-	limits  []trypema.Limit // of d, if they are known
-	passes  bool            // without a decision
-	keyless bool            // it is denied for that
-}
-
 // admits decides on a request, and answers it unless it passes.
-func (m *limit) admits(w http.ResponseWriter, r *http.Request) bool {
-	var j judgement
+func (m *limit) admits(w http.ResponseWriter, r *http.Request) (v middleware.Verdict, passes bool) {
 	var err error
 	if m.Shadow {
-		if broken := panicked(func() { j, err = m.judge(r) }); broken != nil {
+		if broken := panicked(func() { v, err = m.judge.Judge(r) }); broken != nil {
 			err = broken
 		}
+		v.Decided = v.Decided && err == nil
 		m.log(r, err)
-		return true
+		return v, true
 	}
 	var answered bool
-	answering(w, http.StatusInternalServerError, &answered, func() { j, err = m.judge(r) })
+	answering(w, http.StatusInternalServerError, &answered, func() { v, err = m.judge.Judge(r) })
 	switch {
-	case j.passes:
-		return true
-	case j.keyless:
-		p := problem{Type: "about:blank", Title: "The request does not identify its client."}
-		writeProblem(w, http.StatusBadRequest, p)
-		return false
 	case err != nil:
 		m.failed(w, r, err)
-		return false
+		return v, false
+	case v.Keyless:
+		p := problem{Type: "about:blank", Title: "The request does not identify its client."}
+		writeProblem(w, http.StatusBadRequest, p)
+		return v, false
+	case !v.Decided:
+		return v, true
 	}
-	name := m.tell(w.Header(), j.d, j.limits)
-	if !j.d.Allowed {
-		if len(j.limits) == 0 && j.d.RefusedBy != "" { // the headers do not have it
-			name = j.d.RefusedBy
+	name := m.tell(w.Header(), &v)
+	if !v.Allowed {
+		if len(v.Limits) == 0 && v.RefusedBy != "" { // the headers do not have it
+			name = v.RefusedBy
 		}
-		m.denied(w, r, j.d, name)
+		m.denied(w, r, v.Decision, name)
 	}
-	return j.d.Allowed
+	return v, v.Allowed
 }
 
-func (m *limit) judge(r *http.Request) (j judgement, err error) {
-	if m.Skip != nil && m.Skip(r) {
-		j.passes = true
-		return j, nil
+// log logs that a request could not be judged, but not that its context has ended.
+func (m *limit) log(r *http.Request, err error) {
+	if err != nil && !ended(r.Context(), err) {
+		m.failures.Log(r.Context(), err, slog.String("policy", m.Name))
 	}
-	key, ok := m.Key(r)
-	if !ok {
-		j.passes = m.Keyless == KeylessPass
-		j.keyless = m.Keyless == KeylessDeny && !m.Shadow
-		if j.passes || j.keyless {
-			return j, nil
-		}
-		key = middleware.Keyless
-	}
-	j.d, err = m.decide(r, key)
-	if err == nil && m.Limits != nil && !m.Shadow {
-		j.limits = m.Limits(r)
-	}
-	if m.Seen != nil {
-		m.Seen(r, j.d, err)
-	}
-	return j, err
-}
-
-func (m *limit) decide(r *http.Request, key string) (trypema.Decision, error) {
-	rate, cost := m.Rate, uint64(1)
-	if m.RateOf != nil {
-		rate = m.RateOf(r)
-	}
-	if m.Cost != nil {
-		cost = m.Cost(r)
-	}
-	if m.Decide != nil {
-		return m.Decide(r, key, cost)
-	}
-	if cost == 0 {
-		return m.Limiter.Peek(r.Context(), key, rate, 0)
-	}
-	return m.Limiter.AllowN(r.Context(), key, rate, cost)
 }
 
 // denied answers a request that was denied by the policy of that name.

@@ -481,19 +481,28 @@ func TestTransport(t *testing.T) {
 	})
 }
 
-// TestAllocations holds what the package promises of its cost: two allocations for a request, with Local.
+// TestAllocations holds what the package promises of its cost: four allocations for a request with Local, one
+// more by a Bound or policies, none of which is a matter of how many limits or plans there are.
 func TestAllocations(t *testing.T) {
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer limits.Close()
-	for name, rate := range map[string]trypema.Rate{"allowed": trypema.Unlimited, "by header": trypema.Unlimited} {
-		o := httplimit.Options{Limiter: limits.Absolute(), Rate: rate, Window: 10 * time.Second}
-		if name == "by header" {
-			o.Key = httplimit.ByHeader("X-Tenant")
-		}
-		limit, err := httplimit.New(o)
+	much := trypema.AtMost(1e12, time.Minute)
+	plans := []trypema.Policy{
+		{Name: "free", Limits: []trypema.Limit{much}}, {Name: "pro", Limits: []trypema.Limit{much.Named("pro"), trypema.NoLimit}},
+	}
+	for name, tt := range map[string]struct {
+		o    httplimit.Options
+		most float64
+	}{
+		"allowed":   {httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12}, 4},
+		"by header": {httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12, Key: httplimit.ByHeader("X-Tenant")}, 4},
+		"bound":     {httplimit.Options{Bound: bind(t, much, trypema.AtMost(1e12, time.Hour))}, 5},
+		"policies":  {httplimit.Options{Policies: policies(t, plans...), PolicyOf: plan}, 5},
+	} {
+		limit, err := httplimit.New(tt.o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -501,8 +510,14 @@ func TestAllocations(t *testing.T) {
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header.Set("X-Tenant", "ada")
 		w := &discard{h: make(http.Header)}
-		if n := testing.AllocsPerRun(1000, func() { clear(w.h); h.ServeHTTP(w, r) }); n > 2 {
-			t.Errorf("%s: %v allocations", name, n)
+		i, chosen := 0, [][]string{{"free"}, {"pro"}}
+		if n := testing.AllocsPerRun(1000, func() {
+			r.Header["X-Plan"] = chosen[i%2]
+			i++
+			clear(w.h)
+			h.ServeHTTP(w, r)
+		}); n > tt.most {
+			t.Errorf("%s: %v allocations, want at most %v", name, n, tt.most)
 		}
 	}
 }
@@ -520,7 +535,7 @@ func BenchmarkHandler(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer limits.Close()
-	h := handler(b, httplimit.Options{Limiter: limits.Absolute(), Rate: trypema.Unlimited})
+	h := handler(b, httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12})
 	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	w := &discard{h: make(http.Header)}
 	b.ReportAllocs()

@@ -16,8 +16,8 @@ type KeyFunc func(*http.Request) (key string, ok bool)
 const longKey = 128
 
 // ByIP is the address that the request comes from; for IPv6 the network of 64 bits, which is what a customer
-// has. Behind a proxy it is that of the proxy: see ByForwardedIP. On a unix socket there is none: see
-// ByClientIP.
+// has. ByClientIP with IPv6Bits is for another length. Behind a proxy it is the address of the proxy: see
+// ByForwardedIP. On a unix socket there is none: see ByClientIP.
 func ByIP() KeyFunc {
 	return func(r *http.Request) (string, bool) {
 		ip, err := netip.ParseAddrPort(r.RemoteAddr)

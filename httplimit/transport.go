@@ -2,6 +2,7 @@ package httplimit
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,44 +16,99 @@ import (
 	"github.com/trypema/trypema/internal/middleware"
 )
 
-// TransportOptions say what a Transport limits. Limiter and Rate are required.
+// TransportOptions say what a Transport limits, and how. One of Bound, Policies, Limiter and Decide decides;
+// all else has a default.
 type TransportOptions struct {
-	// Limiter decides when requests go out.
+	// Bound decides, by the limits that were given to Bind. It may be shared with others: requests with the
+	// same key then count together. Requests that wait are made in the order in which they came.
+	Bound *trypema.Bound
+
+	// Policies decide, each request by the policy that PolicyOf names, and in turn, too. A request costs what
+	// the policy says, unless there is Cost.
+	Policies *trypema.Policies
+
+	// PolicyOf is the policy of a request. One that Policies do not have fails the request with
+	// trypema.ErrUnknownPolicy: see Failed.
+	PolicyOf func(*http.Request) string
+
+	// Limiter decides, by Rate or RateOf. It may be shared with others. A request that waits may be
+	// overtaken: what others ask for meanwhile counts, too, and it waits again, MaxWait in all.
 	Limiter trypema.Limiter
 
 	// Rate is that of every request.
 	Rate trypema.Rate
 
+	// RateOf is the rate of a request. A rate that does not fit the window of the limiter fails the request:
+	// see Failed.
+	RateOf func(*http.Request) trypema.Rate
+
+	// Decide decides on a request with a key and a cost, which Cost may have made 0: by trypema.All, say. A
+	// request that waits is decided on again.
+	Decide func(r *http.Request, key string, cost uint64) (trypema.Decision, error)
+
 	// Key says which requests share a limit. Default those to one host and port, however it is spelled: in
 	// upper case, with the default port, with a dot at its end, or in punycode.
 	Key KeyFunc
 
+	// Keyless says what becomes of requests for which Key finds none. Default KeylessShare. With KeylessDeny
+	// they fail with trypema.ErrInvalidKey.
+	Keyless Keyless
+
+	// Cost is that of a request. Default 1, or what its policy says. A request of cost 0 is judged as if it
+	// had cost 1, and counted as nothing: it passes if there is any room.
+	Cost func(*http.Request) uint64
+
+	// Skip names requests that are not limited, and are made whatever their server has said. Default none.
+	Skip func(*http.Request) bool
+
 	// MaxWait is how long a request may wait for its turn. A request that would have to wait longer, or
 	// beyond the deadline of its context, fails at once with a *DeniedError. Default 0: none waits.
 	MaxWait time.Duration
+
+	// MaxRetryAfter is how long a server is obeyed at most. A server that answers 429 or 503 with
+	// Retry-After, or says in RateLimit or X-RateLimit headers that nothing is left, gets no more requests of
+	// the same key until then: they wait as for a turn, or fail. Default 5 minutes; a negative value obeys no
+	// server.
+	MaxRetryAfter time.Duration
+
+	// Shadow makes every request at once. Decisions are made, counted and seen by Seen.
+	Shadow bool
+
+	// Denied returns how a request fails that was denied. Default, also where it returns nil: a *DeniedError.
+	Denied func(*http.Request, trypema.Decision) error
+
+	// Failed returns how a request fails on which the limiter could not decide: the error is one of package
+	// trypema, or that of the request's context. Default, also where it returns nil: that error.
+	Failed func(*http.Request, error) error
+
+	// Logger is told why requests could not be judged, without Failed or with Shadow: the first error, and
+	// then at most one a minute. That the context of a request has ended is not logged. Default
+	// slog.Default().
+	Logger *slog.Logger
+
+	// Seen is told of each decision. It must not block. Default nil.
+	Seen func(*http.Request, trypema.Decision, error)
 
 	// Base makes the requests. Default http.DefaultTransport.
 	Base http.RoundTripper
 }
 
 // Transport is an http.RoundTripper that keeps a limit. It is made by NewTransport.
-type Transport struct{ o TransportOptions }
+type Transport struct {
+	o        TransportOptions
+	judge    middleware.Options[*http.Request]
+	failures *middleware.Failures
+	servers  pauses
+}
+
+const defaultMaxRetryAfter = 5 * time.Minute
 
 // NewTransport returns a Transport, or an error that wraps trypema.ErrInvalidOptions and names the field.
 func NewTransport(o TransportOptions) (*Transport, error) {
-	bad := func(format string, args ...any) (*Transport, error) {
-		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "httplimit.TransportOptions."+format, args...)
-	}
-	switch {
-	case invalid.Nil(o.Limiter):
-		return bad("Limiter is nil; it must be the limiter that decides")
-	case o.MaxWait < 0:
-		return bad("MaxWait is %v; it must be at least 0", o.MaxWait)
-	case o.Base != nil && invalid.Nil(o.Base):
-		return bad("Base is a nil %T; it must make requests, or be left out", o.Base)
-	}
-	if err := middleware.CheckRate("httplimit.TransportOptions", o.Limiter, o.Rate); err != nil {
-		return nil, err
+	const options = "httplimit.TransportOptions"
+	if o.Base != nil && invalid.Nil(o.Base) {
+		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
+			options+".Base is a nil %T; it must make requests, or be left out", o.Base)
 	}
 	if o.Key == nil {
 		o.Key = byHost
@@ -60,30 +116,69 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 	if o.Base == nil {
 		o.Base = http.DefaultTransport
 	}
-	return &Transport{o}, nil
+	if o.MaxRetryAfter == 0 {
+		o.MaxRetryAfter = defaultMaxRetryAfter
+	}
+	t := &Transport{
+		o: o,
+		judge: middleware.Options[*http.Request]{
+			Name: options, Context: (*http.Request).Context,
+			Bound: o.Bound, Policies: o.Policies, PolicyOf: o.PolicyOf,
+			Limiter: o.Limiter, Rate: o.Rate, RateOf: o.RateOf, Decide: o.Decide,
+			Key: o.Key, Keyless: middleware.Keyless(o.Keyless), Cost: o.Cost, Skip: o.Skip,
+			MaxWait: o.MaxWait, Shadow: o.Shadow, Seen: o.Seen,
+		},
+		failures: middleware.NewFailures(o.Logger, "httplimit: requests cannot be judged"),
+	}
+	if err := t.judge.Check(); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // DeniedError is a request that was not made, because its limit has no room for it in time.
-type DeniedError struct{ trypema.Decision }
+type DeniedError struct {
+	trypema.Decision
+	// ByServer reports that the server has asked for no more requests until RetryAfter has passed. The
+	// decision has nothing else then.
+	ByServer bool
+}
 
 func (e *DeniedError) Error() string {
-	if e.RetryAfter == trypema.Never {
+	switch {
+	case e.ByServer:
+		return fmt.Sprintf("httplimit: the server has asked for no more requests for %v", e.RetryAfter)
+	case e.RetryAfter == trypema.Never:
 		return "httplimit: the request can never pass its limit"
 	}
 	return fmt.Sprintf("httplimit: the request was %v by its limit; it fits in %v", e.Outcome, e.RetryAfter)
 }
 
-// RoundTrip makes a request when the limit has room for it. While it waits it may be overtaken: what others
-// ask for in the meantime counts, too, and it waits again, MaxWait in all.
+// RoundTrip makes a request when the limit, and what the server has said before, have room for it. The
+// context of the request that is made carries the decision: see trypema.FromContext.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := t.wait(r); err != nil {
+	v, err := t.admit(r)
+	if err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close() // as a RoundTripper must
 		}
 		return nil, err
 	}
-	return t.o.Base.RoundTrip(r)
+	if !v.Decided {
+		return t.o.Base.RoundTrip(r)
+	}
+	response, err := t.o.Base.RoundTrip(r.WithContext(trypema.NewContext(r.Context(), v.Decision)))
+	if err == nil && t.o.MaxRetryAfter > 0 {
+		if d := pauseOf(response); d > 0 {
+			t.servers.pause(v.Key, min(d, t.o.MaxRetryAfter))
+		}
+	}
+	return response, err
 }
+
+// KeyOf returns the key by which a request is limited, as the limiter stores it, and whether it has one: for
+// programs that ask for the usage of a host, or delete it.
+func (t *Transport) KeyOf(r *http.Request) (key string, ok bool) { return t.judge.KeyOf(r) }
 
 // CloseIdleConnections closes the connections of Base that are idle, if it can.
 // http.Client.CloseIdleConnections calls it.
@@ -93,19 +188,72 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// wait returns when the request may be made.
-func (t *Transport) wait(r *http.Request) error {
-	key, ok := t.o.Key(r)
-	if !ok {
-		key = middleware.Keyless
+// admit returns when a request may be made.
+func (t *Transport) admit(r *http.Request) (v middleware.Verdict, err error) {
+	if t.o.Shadow {
+		if broken := panicked(func() { v, err = t.judge.Judge(r) }); broken != nil {
+			err = broken
+		}
+		v.Decided = v.Decided && err == nil
+		t.log(r, err)
+		return v, nil
 	}
-	d, err := middleware.Allow(r.Context(), t.o.MaxWait, func() (trypema.Decision, error) {
-		return t.o.Limiter.Allow(r.Context(), key, t.o.Rate)
-	})
-	if err == nil && !d.Allowed {
-		err = &DeniedError{d}
+	end := time.Now().Add(t.o.MaxWait)
+	v = t.judge.Identify(r)
+	switch {
+	case v.Keyless:
+		return v, invalid.Errorf(trypema.ErrInvalidKey,
+			"httplimit: TransportOptions.Key finds none for the request; it must have one")
+	case !v.Decided:
+		return v, nil
+	}
+	if err := t.obey(r, v.Key, end); err != nil {
+		return v, err
+	}
+	if err := t.judge.DecideOn(r, &v, max(0, time.Until(end))); err != nil {
+		return v, t.failed(r, err)
+	}
+	if !v.Allowed {
+		return v, t.denied(r, &DeniedError{Decision: v.Decision})
+	}
+	return v, t.obey(r, v.Key, end) // what it has said meanwhile
+}
+
+// obey returns nil when a server wants requests of a key.
+func (t *Transport) obey(r *http.Request, key string, end time.Time) error {
+	d, err := t.servers.wait(r.Context(), key, end)
+	switch {
+	case err != nil:
+		return err
+	case d > 0:
+		return t.denied(r, &DeniedError{trypema.Decision{RetryAfter: d}, true})
+	}
+	return nil
+}
+
+func (t *Transport) denied(r *http.Request, denial *DeniedError) error {
+	if t.o.Denied != nil {
+		if err := t.o.Denied(r, denial.Decision); err != nil {
+			return err
+		}
+	}
+	return denial
+}
+
+func (t *Transport) failed(r *http.Request, err error) error {
+	if t.o.Failed == nil {
+		t.log(r, err)
+	} else if own := t.o.Failed(r, err); own != nil {
+		return own
 	}
 	return err
+}
+
+// log logs that a request could not be judged, but not that its context has ended.
+func (t *Transport) log(r *http.Request, err error) {
+	if err != nil && !ended(r.Context(), err) {
+		t.failures.Log(r.Context(), err, slog.String("host", r.URL.Host))
+	}
 }
 
 // byHost is the host and port that a request goes to, in one spelling. The default port of the scheme is left

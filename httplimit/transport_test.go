@@ -84,7 +84,7 @@ type spy struct {
 	key *string
 }
 
-func (s spy) Allow(_ context.Context, key string, _ trypema.Rate) (trypema.Decision, error) {
+func (s spy) AllowN(_ context.Context, key string, _ trypema.Rate, _ uint64) (trypema.Decision, error) {
 	*s.key = key
 	return allowed, nil
 }

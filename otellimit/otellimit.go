@@ -84,10 +84,14 @@ func New(meter metric.Meter) (*Observer, error) {
 				tell(of[i], value)
 			}
 		}
+		measured := tally.Measured(&s.Latency)
+		if measured == 0 {
+			return
+		}
 		for bound, n := range tally.Below(&s.Latency) {
 			tell(buckets, float64(n), attribute.String("le", strconv.FormatFloat(bound, 'g', -1, 64)))
 		}
-		tell(buckets, float64(tally.Measured(&s.Latency)), attribute.String("le", "+Inf"))
+		tell(buckets, float64(measured), attribute.String("le", "+Inf"))
 		tell(sum, s.LatencySum.Seconds())
 	}
 	var err error

@@ -84,12 +84,26 @@ func TestObserver(t *testing.T) {
 		}
 	}
 	local.Suppressed().Allow(t.Context(), "secret", -1)
+	plans, err := trypema.NewPolicies(redis, trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans.Observe(o)
+	for range 3 {
+		if _, err := plans.Allow(t.Context(), "free", "secret"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	values := read(t, reader)
 	for name, want := range map[string]float64{
 		"trypema.decisions allowed api local absolute":                20,
 		"trypema.decisions rejected api local absolute":               5,
 		"trypema.decisions suppressed api local suppressed":           0,
-		"trypema.decisions rejected api redis absolute":               5,
+		"trypema.decisions rejected api redis absolute":               6, // one of them by a policy
+		"trypema.policy.decisions allowed free policies absolute":     2,
+		"trypema.policy.decisions rejected free policies absolute":    1,
+		"trypema.policy.errors free policies absolute":                0,
+		"trypema.policy.fallback_decisions free policies absolute":    0,
 		"trypema.decisions allowed api hybrid absolute":               20,
 		"trypema.errors api local suppressed":                         1,
 		"trypema.fallback_decisions api hybrid absolute":              25,
@@ -101,11 +115,17 @@ func TestObserver(t *testing.T) {
 		"trypema.active_keys api redis absolute":                      0,
 		"trypema.leased_budget api hybrid suppressed":                 0,
 		"trypema.settling_lag api hybrid suppressed":                  0,
-		"trypema.decision.duration.bucket +Inf api redis absolute":    25,
+		"trypema.decision.duration.bucket +Inf api redis absolute":    28,
 		"trypema.decision.duration.bucket 3.2e-08 api redis absolute": 0,
 	} {
 		if got, ok := values[name]; !ok || got != want {
 			t.Errorf("%s is %v (%v), want %v", name, got, ok, want)
+		}
+	}
+	for name := range values {
+		if strings.HasPrefix(name, "trypema.decision") && strings.Contains(name, " policies ") ||
+			strings.HasPrefix(name, "trypema.decision.duration") && strings.HasSuffix(name, " api hybrid suppressed") {
+			t.Errorf("%s counts twice, or is empty", name)
 		}
 	}
 	if values["trypema.decision.duration.sum api redis absolute"] <= 0 {
@@ -122,7 +142,7 @@ func TestObserver(t *testing.T) {
 			top += fmt.Sprintf("%s %s %d, ", m.Provider, key, denied)
 		}
 	}
-	if want := "hybrid secret 5, local secret 5, redis secret 5, "; top != want {
+	if want := "hybrid secret 5, local secret 5, redis secret 5, policies secret 1, "; top != want {
 		t.Errorf("%q, want %q", top, want)
 	}
 	if err := o.Close(); err != nil || len(read(t, reader)) > 0 {

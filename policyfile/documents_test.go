@@ -230,7 +230,7 @@ var documents = []struct{ name, in, want string }{
 	{"an anchor that is used", strings.Replace(plain, "limits:", "limits: &l", 1) + "  - name: b\n    limits: *l\n",
 		`p.yaml:6:13: policy "b": limits is an alias, which is not followed; it must be a list`},
 	{"a merge", "policies:\n  - &d\n    name: a\n    limits: [{rate: 10/s}]\n  - <<: *d\n    name: b\n",
-		"p.yaml:5:5: policy \"b\" has a field <<; it may have name, group, strategy, cost, limits\np.yaml:5:5: policy \"b\": limits is missing"},
+		"p.yaml:5:5: policy \"b\" has a field <<; it may have name, group, strategy, cost, limits, shadow\np.yaml:5:5: policy \"b\": limits is missing"},
 	{"a field of the reader's own", "x-defaults: {rate: 10/s}\n" + plain,
 		`p.yaml:1:1: the file has a field "x-defaults"; it may have policies`},
 	{"a field in quotes", strings.Replace(plain, "name", `"name"`, 1), asPlain},

@@ -55,7 +55,7 @@ func ExampleParse_wrong() {
 	// Output:
 	// plans.yaml:4:29: policy "free": limit "burst": rate is "10/fortnight"; it must be a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited
 	// plans.yaml:6:15: policy "pro": strategy is "strict"; it must be absolute or suppressed
-	// plans.yaml:8:23: policy "pro": limit 1 has a field "windw"; it may have name, rate, window
+	// plans.yaml:8:23: policy "pro": limit 1 has a field "windw"; it may have name, rate, window, limit, unlimited
 }
 
 func ExampleLoad() {

@@ -2,9 +2,7 @@
 //
 //	policies:
 //	  - name: free
-//	    limits:
-//	      - {name: burst, rate: 10/s}
-//	      - {rate: 1000/d}
+//	    limits: [burst=10/s, 1000/d]
 //	  - name: pro
 //	    strategy: suppressed
 //	    cost: 2
@@ -12,14 +10,24 @@
 //	      - {rate: 100/m, window: 10s}
 //	      - {rate: unlimited, window: 1h}
 //
+//	  - name: banned
+//	    limits: [{limit: 0}]
+//	  - name: staff
+//	    limits: [{unlimited: true}]
+//
 // Of a policy, name and limits are required. The strategy is absolute, the default, or suppressed. The cost
 // is that of one call, 1 by default. Policies of one group share what a key has used; by default each is a
-// group by itself.
+// group by itself. A policy with shadow: true lets pass what its limits deny.
 //
-// Of a limit, the rate is required: a number per time, as in 10/s, 0.5/m, 1000/h, 5000/d or 5/15m; or
-// unlimited, which is counted and never refused. The window is a duration, as in 500ms, 1h30m or 7d; by
-// default it is the time of the rate. The name is that which a decision is refused by, by default the window
-// as Go writes it.
+// A limit is a text as trypema.ParseLimit reads it, or a mapping with one of these:
+//
+//   - rate: a number per time, as in 10/s, 0.5/m, 1000/h, 5000/d or 5/15m; or unlimited, which is counted and
+//     never refused.
+//   - limit: a whole number, the most in any window. 0 blocks every call.
+//   - unlimited: true, which is no limit, and counts nothing.
+//
+// The window is a duration, as in 500ms, 1h30m or 7d; by default it is the time of the rate. The name is that
+// which a decision is refused by, by default the window as Go writes it.
 //
 // A file is UTF-8, and has at most MaxSize bytes. It is one document: the marks --- and ... may stand around
 // it, and a directive such as %YAML 1.2 before it. Names are printable, without a space at either end, so

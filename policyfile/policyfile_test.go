@@ -54,28 +54,28 @@ var wrongFiles = []struct{ name, file, want string }{
 
 	{"an unknown anchor", "policies: *all\n", `p.yaml:1:11: it cannot be read as YAML: unknown anchor 'all' referenced`},
 	{"an alias", "policies:\n  - &api\n    name: api\n    limits: [{rate: 10/s}]\n  - *api\n",
-		`p.yaml:5:5: policy 2 is an alias, which is not followed; it must be a mapping with name, group, strategy, cost, limits`},
+		`p.yaml:5:5: policy 2 is an alias, which is not followed; it must be a mapping with name, group, strategy, cost, limits, shadow`},
 	{"a merge", "policies:\n  - name: api\n    limits:\n      - &ten {rate: 10/s}\n      - {<<: *ten, window: 1m}\n",
-		"p.yaml:5:10: policy \"api\": limit 2 has a field <<; it may have name, rate, window\n" +
+		"p.yaml:5:10: policy \"api\": limit 2 has a field <<; it may have name, rate, window, limit, unlimited\n" +
 			`p.yaml:5:9: policy "api": limit 2: rate is missing`},
 	{"an alias in itself", "policies: &all [*all]\n",
-		`p.yaml:1:17: policy 1 is an alias, which is not followed; it must be a mapping with name, group, strategy, cost, limits`},
+		`p.yaml:1:17: policy 1 is an alias, which is not followed; it must be a mapping with name, group, strategy, cost, limits, shadow`},
 
 	{"an unknown field", right + "version: 1\n", `p.yaml:5:1: the file has a field "version"; it may have policies`},
 	{"an unknown field of a policy", strings.Replace(right, "limits", "limit", 1),
-		"p.yaml:3:5: policy \"api\" has a field \"limit\"; it may have name, group, strategy, cost, limits\n" +
+		"p.yaml:3:5: policy \"api\" has a field \"limit\"; it may have name, group, strategy, cost, limits, shadow\n" +
 			`p.yaml:2:5: policy "api": limits is missing`},
-	{"an unknown field of a limit", limit("rate: 10/s, burst: 5"), `p.yaml:4:22: policy "api": limit 1 has a field "burst"; it may have name, rate, window`},
+	{"an unknown field of a limit", limit("rate: 10/s, burst: 5"), `p.yaml:4:22: policy "api": limit 1 has a field "burst"; it may have name, rate, window, limit, unlimited`},
 	{"a field in capitals", limit("Rate: 10/s"),
-		"p.yaml:4:10: policy \"api\": limit 1 has a field \"Rate\"; it may have name, rate, window\n" +
+		"p.yaml:4:10: policy \"api\": limit 1 has a field \"Rate\"; it may have name, rate, window, limit, unlimited\n" +
 			`p.yaml:4:9: policy "api": limit 1: rate is missing`},
 	{"a field with a list for a name", "? [policies]\n: []\n", "p.yaml:1:3: the file has a field a list; it may have policies\np.yaml:1:1: policies is missing"},
 	{"a field twice", limit("rate: 10/s,\n         rate: 1000/s"), `p.yaml:5:10: policy "api": limit 1 has the field rate twice; the first is in line 4`},
 	{"a field twice in JSON", `{"policies": [{"name": "api", "cost": 1, "cost": 2, "limits": [{"rate": "10/s"}]}]}`,
 		`p.yaml:1:42: policy "api" has the field cost twice; the first is in line 1`},
 
-	{"a policy that is null", "policies:\n  -\n", `p.yaml:2:4: policy 1 is null; it must be a mapping with name, group, strategy, cost, limits`},
-	{"a policy that is a text", "policies: [api]\n", `p.yaml:1:12: policy 1 is "api"; it must be a mapping with name, group, strategy, cost, limits`},
+	{"a policy that is null", "policies:\n  -\n", `p.yaml:2:4: policy 1 is null; it must be a mapping with name, group, strategy, cost, limits, shadow`},
+	{"a policy that is a text", "policies: [api]\n", `p.yaml:1:12: policy 1 is "api"; it must be a mapping with name, group, strategy, cost, limits, shadow`},
 	{"no name", "policies:\n  - limits: [{rate: 10/s}]\n", `p.yaml:2:5: policy 1: name is missing`},
 	{"an empty name", strings.Replace(right, "api", "''", 1), `p.yaml:2:11: policy 1: name is ""; it must be a text, which is not empty`},
 	{"a name that is a number", strings.Replace(right, "api", "42", 1), `p.yaml:2:11: policy 1: name is 42; it must be a text, which is not empty`},
@@ -107,7 +107,26 @@ var wrongFiles = []struct{ name, file, want string }{
 	{"limits that are no list", "policies: [{name: api, limits: {rate: 10/s}}]\n", `p.yaml:1:32: policy "api": limits is a mapping; it must be a list`},
 	{"too many limits", "policies: [{name: api, limits: [1, 2, 3, 4, 5, 6, 7, 8, 9]}]\n",
 		`p.yaml:1:32: policy "api": limits has 9 elements; there must be at most 8`},
-	{"a limit that is a text", "policies: [{name: api, limits: [10/s]}]\n", `p.yaml:1:33: policy "api": limit 1 is "10/s"; it must be a mapping with name, rate, window`},
+	{"a limit that is a number", "policies: [{name: api, limits: [10]}]\n", `p.yaml:1:33: policy "api": limit 1 is 10; it must be a mapping with name, rate, window, limit, unlimited, or a text such as 10/s`},
+	{"a limit that is a text of no limit", "policies: [{name: api, limits: [10/fortnight]}]\n",
+		`p.yaml:1:33: policy "api": limit 1: limit is "10/fortnight"; it must be a number per time, as in 10/s, 1000/h, 20/d or 5/15m; or "none"; after a name and "=" if it has one`},
+	{"a limit that is a text with a wrong name", "policies: [{name: api, limits: ['a\u200b=10/s']}]\n",
+		`p.yaml:1:33: policy "api": limit 1: limit "a\u200b": the name must be printable UTF-8 without a space at either end`},
+	{"a window twice in texts", "policies: [{name: api, limits: [10/m, 20/1m]}]\n",
+		`p.yaml:1:39: policy "api": limits "1m0s" and "1m0s" both have the name "1m0s" or the window 1m0s; each must have its own`},
+	{"a limit beside a rate", limit("rate: 10/s, limit: 10, window: 1s"), `p.yaml:4:29: policy "api": limit 1 has both rate and limit; it must have one of rate, limit and unlimited`},
+	{"no limit beside a limit", limit("limit: 10, unlimited: true"), `p.yaml:4:32: policy "api": limit 1 has both limit and unlimited; it must have one of rate, limit and unlimited`},
+	{"a limit without a window", limit("limit: 10"), `p.yaml:4:9: policy "api": limit 1: window is missing; it must be there unless the limit is 0`},
+	{"a limit that is negative", limit("limit: -1, window: 1s"), `p.yaml:4:17: policy "api": limit 1: limit is -1; it must be a whole number, at least 0`},
+	{"a limit that is not whole", limit("limit: 1.5, window: 1s"), `p.yaml:4:17: policy "api": limit 1: limit is 1.5; it must be a whole number, at least 0`},
+	{"a limit of nothing", limit("limit:"), `p.yaml:4:16: policy "api": limit 1: limit is null; it must be a whole number, at least 0`},
+	{"a limit that may be octal", limit("limit: 00"), `p.yaml:4:17: policy "api": limit 1: limit is 00; it must be a whole number, at least 0`},
+	{"no limit that is one", limit("unlimited: false"), `p.yaml:4:21: policy "api": limit 1: unlimited is false; it must be true, or left out`},
+	{"no limit that is a number", limit("unlimited: 1"), `p.yaml:4:21: policy "api": limit 1: unlimited is 1; it must be true, or left out`},
+	{"no limit with a window", limit("unlimited: true, window: 1s"), `p.yaml:4:35: policy "api": limit 1 has a window; it must be left out, as an unlimited limit has none`},
+	{"a shadow that is a text", right + "    shadow: 'true'\n", `p.yaml:5:13: policy "api": shadow is "true"; it must be true or false`},
+	{"a shadow of nothing", right + "    shadow:\n", `p.yaml:5:12: policy "api": shadow is null; it must be true or false`},
+	{"a cost above a block and a limit", "policies: [{name: api, cost: 11, limits: [0/s, 10/m]}]\n", `p.yaml:1:30: policy "api": cost is 11; it must be at most 10, which is all that limit "1m0s" can hold`},
 	{"an empty name of a limit", limit("name: '', rate: 10/s"), `p.yaml:4:16: policy "api": limit 1: name is ""; it must be a text, which is not empty`},
 	{"a window twice", right + "      - {rate: 20/s}\n", `p.yaml:5:9: policy "api": limits "1s" and "1s" both have the name "1s" or the window 1s; each must have its own`},
 	{"a name of a limit twice", limit("name: a, rate: 10/s") + "      - {name: a, rate: 20/m}\n",
@@ -349,4 +368,61 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Blocks, limits that keep nothing, policies in shadow, and the short form of a limit.
+func TestForms(t *testing.T) {
+	for text, want := range map[string]trypema.Policy{
+		"limits: [100/m]":                            {Limits: []trypema.Limit{trypema.AtMost(100, time.Minute)}},
+		"limits: [100/m, burst=10/s, day=1000/1d]":   {Limits: []trypema.Limit{trypema.AtMost(100, time.Minute), trypema.AtMost(10, time.Second).Named("burst"), trypema.AtMost(1000, 24*time.Hour).Named("day")}},
+		"limits: [{limit: 100, window: 1m}]":         {Limits: []trypema.Limit{trypema.AtMost(100, time.Minute)}},
+		"limits: [{limit: 1, window: 7d, name: a}]":  {Limits: []trypema.Limit{trypema.AtMost(1, 7*24*time.Hour).Named("a")}},
+		"limits: [{limit: 0}]":                       {Limits: []trypema.Limit{trypema.AtMost(0, time.Millisecond).Named("blocked")}},
+		"limits: [{limit: 0, name: off}, 10/s]":      {Limits: []trypema.Limit{trypema.AtMost(0, time.Millisecond).Named("off"), trypema.AtMost(10, time.Second)}},
+		"limits: [{limit: 0, window: 1h}]":           {Limits: []trypema.Limit{trypema.AtMost(0, time.Hour)}},
+		"limits: [0/h]":                              {Limits: []trypema.Limit{trypema.AtMost(0, time.Hour)}},
+		"limits: [{unlimited: true}]":                {Limits: []trypema.Limit{trypema.NoLimit}},
+		"limits: [none, {unlimited: true, name: b}]": {Limits: []trypema.Limit{trypema.NoLimit, trypema.NoLimit.Named("b")}},
+		"limits: [unlimited/1h]":                     {Limits: []trypema.Limit{{Rate: trypema.Unlimited, Window: time.Hour}}},
+		"shadow: true, limits: [10/s]":               {Shadow: true, Limits: []trypema.Limit{trypema.AtMost(10, time.Second)}},
+		"shadow: false, limits: [10/s]":              {Limits: []trypema.Limit{trypema.AtMost(10, time.Second)}},
+	} {
+		want.Name = "api"
+		list, err := policyfile.Parse("p.yaml", []byte("policies: [{name: api, "+text+"}]"))
+		if err != nil || len(list) != 1 || !reflect.DeepEqual(list[0], want) {
+			t.Errorf("%s is %+v, %v; want %+v", text, list, err, want)
+		}
+	}
+	// They are what they say, once a provider has them.
+	list, err := policyfile.Parse("p.json", []byte(`{"policies": [
+		{"name": "banned", "limits": [{"limit": 0}]},
+		{"name": "staff", "limits": [{"unlimited": true}]},
+		{"name": "trial", "shadow": true, "limits": ["1/h"]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits, err := trypema.NewLocal(trypema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer limits.Close()
+	policies, err := trypema.NewPolicies(limits, list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for policy, want := range map[string]string{
+		"banned": "rejected false blocked", "staff": "allowed false ", "trial": "allowed true 1h0m0s",
+	} {
+		var got string
+		for range 2 {
+			d, err := policies.Allow(t.Context(), policy, "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = fmt.Sprint(d.Outcome, " ", d.Shadowed, " ", d.RefusedBy)
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", policy, got, want)
+		}
+	}
 }

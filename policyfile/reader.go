@@ -20,6 +20,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/pertime"
 )
 
 const (
@@ -243,7 +244,7 @@ func (r *reader) policies(data []byte) (list []trypema.Policy) {
 }
 
 func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
-	fields := r.fields(n, what, "name", "group", "strategy", "cost", "limits")
+	fields := r.fields(n, what, "name", "group", "strategy", "cost", "limits", "shadow")
 	if fields == nil {
 		return p
 	}
@@ -263,7 +264,10 @@ func (r *reader) policy(n *yaml.Node, what string) (p trypema.Policy) {
 		p.Strategy = r.strategy(n, what)
 	}
 	if n := fields["cost"]; n != nil {
-		p.Cost = r.cost(n, what)
+		p.Cost = r.whole(n, what+": cost", 1)
+	}
+	if n := fields["shadow"]; n != nil {
+		p.Shadow = r.boolean(n, what+": shadow", "true or false") == "true"
 	}
 	if n, ok := r.required(n, fields, what, "limits"); ok {
 		p.Limits = r.limits(n, what, p.Strategy)
@@ -310,15 +314,27 @@ func (r *reader) strategy(n *yaml.Node, what string) trypema.Strategy {
 	return trypema.StrategyAbsolute
 }
 
-func (r *reader) cost(n *yaml.Node, what string) uint64 {
+// whole returns a whole number, of at least the least.
+func (r *reader) whole(n *yaml.Node, what string, least uint64) uint64 {
 	// To YAML 010 is 8 or 10, as its version may be.
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!int" && !strings.HasPrefix(n.Value, "0") {
-		if cost, err := strconv.ParseUint(n.Value, 10, 64); err == nil {
-			return cost
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!int" && (n.Value == "0" || !strings.HasPrefix(n.Value, "0")) {
+		if i, err := strconv.ParseUint(n.Value, 10, 64); err == nil && i >= least {
+			return i
 		}
 	}
-	r.errorf(n, "%s: cost is %s; it must be a whole number, at least 1", what, shown(n))
+	r.errorf(n, "%s is %s; it must be a whole number, at least %d", what, shown(n), least)
 	return 0
+}
+
+// boolean returns true or false as a text, or "" for what is none, or is not what the rule says.
+func (r *reader) boolean(n *yaml.Node, what, rule string) string {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!bool" {
+		if b := strings.ToLower(n.Value); strings.Contains(rule, b) {
+			return b
+		}
+	}
+	r.errorf(n, "%s is %s; it must be %s", what, shown(n), rule)
+	return ""
 }
 
 func (r *reader) limits(n *yaml.Node, what string, s trypema.Strategy) (limits []trypema.Limit) {
@@ -337,37 +353,97 @@ func (r *reader) limits(n *yaml.Node, what string, s trypema.Strategy) (limits [
 	return limits
 }
 
+// limit returns a limit: a mapping, or its short form, a text.
 func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 	before := r.wrong
-	fields := r.fields(n, what, "name", "rate", "window")
+	if n.Kind == yaml.ScalarNode {
+		s, ok := r.text(n, what, limitRule)
+		if !ok {
+			return l, false
+		}
+		l, err := trypema.ParseLimit(s)
+		if err == nil && !invalid.Name(l.Name) {
+			err = fmt.Errorf("the name is %q; it must be %s", l.Name, invalid.NameRule)
+		}
+		if err != nil {
+			r.errorf(n, "%s: %s", what, said(err))
+		}
+		return l, err == nil
+	}
+	fields := r.fields(n, what, "name", "rate", "window", "limit", "unlimited")
 	if fields == nil {
 		return l, false
 	}
-	if n := fields["name"]; n != nil {
-		l.Name, _ = r.text(n, what+": name", textRule)
-		if !invalid.Name(l.Name) {
-			r.errorf(n, "%s: name is %q; it must be %s", what, l.Name, invalid.NameRule)
-		}
-	}
-	rate, ok := r.required(n, fields, what, "rate")
-	if ok {
-		l.Rate, l.Window, ok = r.rate(rate, what)
-	}
-	switch window := fields["window"]; {
-	case window != nil:
-		l.Window = r.window(window, what)
-	case ok && l.Window == 0:
-		r.errorf(n, "%s: window is missing; it must be there if the rate is unlimited", what)
-	}
-	if r.wrong > before {
+	if kinds := r.kinds(fields); len(kinds) > 1 {
+		r.errorf(fields[kinds[1]], "%s has both %s and %s; it must have one of rate, limit and unlimited",
+			what, kinds[0], kinds[1])
 		return l, false
 	}
-	if _, err := l.Rate.Capacity(l.Window); err != nil {
-		r.errorf(rate,
-			"%s: rate is %s, less than one in a window of %v; raise the rate or lengthen the window", what,
-			shown(rate), l.Window)
+	name := ""
+	if n := fields["name"]; n != nil {
+		name, _ = r.text(n, what+": name", textRule)
+		if !invalid.Name(name) {
+			r.errorf(n, "%s: name is %q; it must be %s", what, name, invalid.NameRule)
+		}
 	}
-	return l, r.wrong == before
+	var window time.Duration
+	if n := fields["window"]; n != nil {
+		window = r.window(n, what)
+	}
+	switch {
+	case fields["unlimited"] != nil:
+		r.boolean(fields["unlimited"], what+": unlimited", "true, or left out")
+		if n := fields["window"]; n != nil {
+			r.errorf(n, "%s has a window; it must be left out, as an unlimited limit has none", what)
+		}
+		l = trypema.NoLimit
+	case fields["limit"] != nil:
+		most := r.whole(fields["limit"], what+": limit", 0)
+		switch {
+		case fields["window"] != nil:
+		case most == 0: // which is the same in any window
+			window, name = time.Millisecond, cmp.Or(name, "blocked")
+		default:
+			r.errorf(n, "%s: window is missing; it must be there unless the limit is 0", what)
+		}
+		if r.wrong == before {
+			l = trypema.AtMost(most, window)
+			r.capacity(fields["limit"], what, "limit", l)
+		}
+	default:
+		rate, ok := r.required(n, fields, what, "rate")
+		if !ok {
+			return l, false
+		}
+		var per time.Duration
+		l.Rate, per, ok = r.rate(rate, what)
+		l.Window = cmp.Or(window, per)
+		if ok && fields["window"] == nil && per == 0 {
+			r.errorf(n, "%s: window is missing; it must be there if the rate is unlimited", what)
+		}
+		if r.wrong == before {
+			r.capacity(rate, what, "rate", l)
+		}
+	}
+	return l.Named(name), r.wrong == before
+}
+
+// kinds are the fields that say how much may pass.
+func (r *reader) kinds(fields map[string]*yaml.Node) (all []string) {
+	for _, name := range []string{"rate", "limit", "unlimited"} {
+		if fields[name] != nil {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// capacity says what is wrong with a limit through which nothing would ever pass, unless it blocks.
+func (r *reader) capacity(n *yaml.Node, what, field string, l trypema.Limit) {
+	if _, err := l.Capacity(); err != nil {
+		r.errorf(n, "%s: %s is %s, less than one in a window of %v; raise the rate or lengthen the window",
+			what, field, shown(n), l.Window)
+	}
 }
 
 // rate returns a rate and the time that it is per, or 0 if it is unlimited.
@@ -379,15 +455,8 @@ func (r *reader) rate(n *yaml.Node, what string) (rate trypema.Rate, per time.Du
 	if s == "unlimited" {
 		return trypema.Unlimited, 0, true
 	}
-	number, unit, _ := strings.Cut(s, "/")
-	if unit != "" && !digits(unit[:1]) {
-		unit = "1" + unit // the rate 10/s is 10/1s
-	}
-	per, ok = duration(unit)
-	whole, part, dot := strings.Cut(number, ".")
-	f, err := strconv.ParseFloat(number, 64)
-	rate = trypema.Per(f, per)
-	if ok && err == nil && rate > 0 && rate <= trypema.Unlimited && digits(whole) && (digits(part) || !dot) {
+	number, per, ok := pertime.Parse(s)
+	if rate = trypema.Per(number, per); ok && rate > 0 && rate <= trypema.Unlimited {
 		return rate, per, true
 	}
 	r.errorf(n, "%s: rate is %s; it must be %s", what, shown(n), rateRule)
@@ -396,7 +465,7 @@ func (r *reader) rate(n *yaml.Node, what string) (rate trypema.Rate, per time.Du
 
 func (r *reader) window(n *yaml.Node, what string) time.Duration {
 	if s, ok := r.text(n, what+": window", windowRule); ok {
-		if d, ok := duration(s); ok {
+		if d, ok := pertime.Duration(s); ok {
 			return d
 		}
 		r.errorf(n, "%s: window is %s; it must be %s", what, shown(n), windowRule)
@@ -408,36 +477,5 @@ const (
 	textRule   = "a text, which is not empty"
 	rateRule   = "a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited"
 	windowRule = "a duration from 1ms to 36500d, as in 500ms, 1h30m or 7d"
-	day        = 24 * time.Hour
-	maxDays    = 36500
+	limitRule  = "a mapping with name, rate, window, limit, unlimited, or a text such as 10/s"
 )
-
-// duration reads a duration as Go writes it, or with a number of days before that, if a window may have its
-// length.
-func duration(s string) (time.Duration, bool) {
-	var d time.Duration
-	if days, rest, ok := strings.Cut(s, "d"); ok {
-		n, err := strconv.Atoi(days)
-		if err != nil || !digits(days) || n > maxDays {
-			return 0, false
-		}
-		d, s = time.Duration(n)*day, rest
-		if s == "" {
-			s = "0s"
-		}
-	}
-	if s == "" || !digits(s[:1]) {
-		return 0, false
-	}
-	rest, err := time.ParseDuration(s)
-	if err != nil {
-		return 0, false
-	}
-	d += rest
-	return d, d >= time.Millisecond && d <= maxDays*day
-}
-
-// digits reports whether there is nothing but digits, and at least one.
-func digits(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
-}

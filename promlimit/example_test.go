@@ -85,7 +85,7 @@ func ExampleCollector_Describe() {
 	described := make(chan *prometheus.Desc, 100)
 	promlimit.New().Describe(described)
 	fmt.Println(len(described), "metrics")
-	// Output: 12 metrics
+	// Output: 15 metrics
 }
 
 func ExampleCollector_Collect() {
@@ -95,7 +95,7 @@ func ExampleCollector_Collect() {
 	metrics := make(chan prometheus.Metric, 100)
 	limited.Collect(metrics)
 	fmt.Println(len(metrics), "time series and histograms for two strategies")
-	// Output: 10 time series and histograms for two strategies
+	// Output: 9 time series and histograms for two strategies
 }
 
 func ExampleCollector_TopLimited() {

@@ -75,8 +75,10 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	for _, m := range c.meters.All() {
 		s := m.Read()
-		to <- prometheus.MustNewConstHistogram(duration, tally.Measured(&s.Latency), s.LatencySum.Seconds(),
-			maps.Collect(tally.Below(&s.Latency)), m.Policy, m.Provider, m.Strategy)
+		if measured := tally.Measured(&s.Latency); measured > 0 {
+			to <- prometheus.MustNewConstHistogram(duration, measured, s.LatencySum.Seconds(),
+				maps.Collect(tally.Below(&s.Latency)), m.Policy, m.Provider, m.Strategy)
+		}
 		for i, value := range metrics.Read(&m, &s) {
 			kind, labels := prometheus.GaugeValue, []string{m.Policy, m.Provider, m.Strategy}
 			if metrics.All[i].Counter {

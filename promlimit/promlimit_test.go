@@ -98,6 +98,16 @@ func all(t *testing.T) *promlimit.Collector {
 		}
 	}
 	local.Absolute().Allow(t.Context(), "secret-key", -1)
+	plans, err := trypema.NewPolicies(local, trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans.Observe(c)
+	for range 3 {
+		if _, err := plans.Allow(t.Context(), "free", "secret-key"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return c
 }
 
@@ -107,8 +117,12 @@ func TestScrape(t *testing.T) {
 		name, labels string
 		value        float64
 	}{
-		{"trypema_decisions_total", "api local absolute allowed", 20},
-		{"trypema_decisions_total", "api local absolute rejected", 5},
+		{"trypema_decisions_total", "api local absolute allowed", 22}, // 2 of them by a policy
+		{"trypema_decisions_total", "api local absolute rejected", 6},
+		{"trypema_policy_decisions_total", "free policies absolute allowed", 2},
+		{"trypema_policy_decisions_total", "free policies absolute rejected", 1},
+		{"trypema_policy_errors_total", "free policies absolute", 0},
+		{"trypema_policy_fallback_decisions_total", "free policies absolute", 0},
 		{"trypema_decisions_total", "api redis absolute allowed", 20},
 		{"trypema_decisions_total", "api redis absolute rejected", 5},
 		{"trypema_decisions_total", "other hybrid absolute allowed", 20},
@@ -122,8 +136,8 @@ func TestScrape(t *testing.T) {
 		{"trypema_redis_up", "other hybrid absolute", 0},
 		{"trypema_redis_up", "api redis absolute", 1},
 		{"trypema_decision_duration_seconds", "api redis absolute", 25},
-		{"trypema_decision_duration_seconds", "api local absolute", 25},
-		{"trypema_keys", "api local absolute", 1},
+		{"trypema_decision_duration_seconds", "api local absolute", 28},
+		{"trypema_keys", "api local absolute", 2},
 		{"trypema_active_keys", "api redis absolute", 0},
 		{"trypema_leased_budget", "other hybrid suppressed", 0},
 		{"trypema_settling_lag_seconds", "other hybrid suppressed", 0},
@@ -136,9 +150,20 @@ func TestScrape(t *testing.T) {
 		value(t, families, "trypema_decisions_total", "api local suppressed suppressed"); n != 25 {
 		t.Errorf("%v decisions by Suppressed, want 25", n)
 	}
+	// Each call counts once in the sum over all series, and no histogram is empty.
+	sum := 0.
+	for _, m := range families["trypema_decisions_total"].GetMetric() {
+		sum += m.GetCounter().GetValue()
+	}
+	if sum != 5*25+3 {
+		t.Errorf("the sum of all decisions is %v, want %v", sum, 5*25+3)
+	}
+	if n := len(families["trypema_decision_duration_seconds"].GetMetric()); n != 5 {
+		t.Errorf("%d histograms, want one for each of the 5 limiters that were asked", n)
+	}
 	for _, m := range families["trypema_decision_duration_seconds"].GetMetric() {
 		h := m.GetHistogram()
-		if h.GetSampleCount() > 0 && (h.GetSampleSum() <= 0 || h.GetBucket()[len(h.GetBucket())-1].GetCumulativeCount() != h.GetSampleCount()) {
+		if h.GetSampleCount() == 0 || (h.GetSampleSum() <= 0 || h.GetBucket()[len(h.GetBucket())-1].GetCumulativeCount() != h.GetSampleCount()) {
 			t.Errorf("%v", h)
 		}
 	}
@@ -256,7 +281,7 @@ func TestPolicies(t *testing.T) {
 	}
 	families := scrape(t, c)
 	for outcome, want := range map[string]float64{"allowed": 2, "rejected": 1} {
-		if got := value(t, families, "trypema_decisions_total", "free policies absolute "+outcome); got != want {
+		if got := value(t, families, "trypema_policy_decisions_total", "free policies absolute "+outcome); got != want {
 			t.Errorf("%v %s, want %v", got, outcome, want)
 		}
 	}

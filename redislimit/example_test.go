@@ -3,6 +3,7 @@ package redislimit_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"time"
 
@@ -90,6 +91,22 @@ func ExampleFailurePolicy() {
 func ExampleFailurePolicy_String() {
 	fmt.Println(redislimit.FailLocal, redislimit.FailOpen, redislimit.FailClosed)
 	// Output: FailLocal FailOpen FailClosed
+}
+
+func ExampleFailurePolicy_MarshalText() {
+	text, err := redislimit.FailOpen.MarshalText()
+	fmt.Println(string(text), err)
+	// Output: FailOpen <nil>
+}
+
+// A flag, or a field of a file, says what happens without Redis.
+func ExampleFailurePolicy_UnmarshalText() {
+	var policy redislimit.FailurePolicy
+	flags := flag.NewFlagSet("api", flag.ContinueOnError)
+	flags.TextVar(&policy, "on-failure", redislimit.FailLocal, "who decides without Redis")
+	err := flags.Parse([]string{"--on-failure", "FailClosed"})
+	fmt.Println(policy, err)
+	// Output: FailClosed <nil>
 }
 
 // OnChange is where an alarm is raised, and a gauge set.

@@ -2,6 +2,7 @@ package redislimit_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -449,6 +450,25 @@ func TestOptions(t *testing.T) {
 	}
 	if _, err := redislimit.New(nil, redislimit.Options{}); !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Errorf("no Conn: %v", err)
+	}
+}
+
+// A failure policy is text in flags and files, and what is none is refused, with the rule.
+func TestFailurePolicyIsText(t *testing.T) {
+	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen, redislimit.FailClosed} {
+		text, err := json.Marshal(policy)
+		read := redislimit.FailurePolicy(7)
+		if err := errors.Join(err, json.Unmarshal(text, &read)); err != nil || read != policy {
+			t.Errorf("%v is %s, which is read as %v, %v", policy, text, read, err)
+		}
+	}
+	for _, text := range []string{"", "failopen", "FailOpen ", "1", "FailurePolicy(1)"} {
+		read := redislimit.FailClosed
+		err := read.UnmarshalText([]byte(text))
+		if !errors.Is(err, trypema.ErrInvalidOptions) || read != redislimit.FailClosed ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%q; it must be FailLocal", text)) {
+			t.Errorf("%q is read as %v, %v", text, read, err)
+		}
 	}
 }
 

@@ -71,6 +71,21 @@ func (p FailurePolicy) String() string {
 	return fmt.Sprintf("FailurePolicy(%d)", uint8(p))
 }
 
+// MarshalText writes the policy as String does.
+func (p FailurePolicy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads FailLocal, FailOpen or FailClosed. It leaves the policy as it is if the text is wrong.
+func (p *FailurePolicy) UnmarshalText(text []byte) error {
+	for one := FailLocal; one <= FailClosed; one++ {
+		if string(text) == one.String() {
+			*p = one
+			return nil
+		}
+	}
+	return invalid.Errorf(trypema.ErrInvalidOptions,
+		"the failure policy is %q; it must be FailLocal, FailOpen or FailClosed", text)
+}
+
 const (
 	defaultPrefix        = "trypema"
 	defaultTimeout       = 250 * time.Millisecond

@@ -27,30 +27,54 @@ var Duration = Metric{
 	Help: "Duration of calls. Redis: all calls; Local and Hybrid: a sample.",
 }
 
-func each(string, string) bool             { return true }
+// Policies are not among the others, but have metrics of their own: their provider counts the same calls, so
+// that a sum over both would count them twice.
+func policies(provider, _ string) bool     { return provider == "policies" }
+func each(provider, _ string) bool         { return provider != "policies" }
 func remote(provider, _ string) bool       { return provider == "redis" || provider == "hybrid" }
 func hybrid(provider, _ string) bool       { return provider == "hybrid" }
-func notLocal(provider, _ string) bool     { return provider != "local" }
 func bySuppressed(_, strategy string) bool { return strategy == "suppressed" }
 func byAbsolute(_, strategy string) bool   { return strategy != "suppressed" }
+
+func both(a, b func(string, string) bool) func(string, string) bool {
+	return func(provider, strategy string) bool { return a(provider, strategy) && b(provider, strategy) }
+}
+
+func allowed(s *trypema.Stats) float64    { return float64(s.Allowed) }
+func suppressed(s *trypema.Stats) float64 { return float64(s.Suppressed) }
+func rejected(s *trypema.Stats) float64   { return float64(s.Rejected) }
 
 const (
 	decisions     = "decisions"
 	decisionsHelp = "Number of calls that were decided, by outcome."
+
+	ofPolicies     = "policy.decisions"
+	ofPoliciesHelp = "Number of calls by policies that were decided; their provider counts them, too."
 )
 
 // All are the metrics but Duration. Those of one name follow each other.
 var All = []Metric{
-	{decisions, "{call}", decisionsHelp, true, "allowed", func(s *trypema.Stats) float64 { return float64(s.Allowed) }, each},
-	{decisions, "{call}", decisionsHelp, true, "suppressed", func(s *trypema.Stats) float64 { return float64(s.Suppressed) }, bySuppressed},
-	{decisions, "{call}", decisionsHelp, true, "rejected", func(s *trypema.Stats) float64 { return float64(s.Rejected) }, byAbsolute},
+	{decisions, "{call}", decisionsHelp, true, "allowed", allowed, each},
+	{decisions, "{call}", decisionsHelp, true, "suppressed", suppressed, both(each, bySuppressed)},
+	{decisions, "{call}", decisionsHelp, true, "rejected", rejected, both(each, byAbsolute)},
+	{ofPolicies, "{call}", ofPoliciesHelp, true, "allowed", allowed, policies},
+	{ofPolicies, "{call}", ofPoliciesHelp, true, "suppressed", suppressed, both(policies, bySuppressed)},
+	{ofPolicies, "{call}", ofPoliciesHelp, true, "rejected", rejected, both(policies, byAbsolute)},
 	{
 		"errors", "{call}", "Number of calls that got an error and no decision.",
 		true, "", func(s *trypema.Stats) float64 { return float64(s.Errors) }, each,
 	},
 	{
+		"policy.errors", "{call}", "Number of calls by policies that got an error and no decision.",
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Errors) }, policies,
+	},
+	{
 		"fallback_decisions", "{call}", "Number of calls that the failure policy decided, because Redis was unavailable.",
-		true, "", func(s *trypema.Stats) float64 { return float64(s.Fallbacks) }, notLocal,
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Fallbacks) }, remote,
+	},
+	{
+		"policy.fallback_decisions", "{call}", "Number of calls by policies that the failure policy decided.",
+		true, "", func(s *trypema.Stats) float64 { return float64(s.Fallbacks) }, policies,
 	},
 	{
 		"waited_calls", "{call}", "Number of calls to Hybrid that waited for Redis, because their key had no lease.",

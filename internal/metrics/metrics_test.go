@@ -27,7 +27,7 @@ func TestAll(t *testing.T) {
 
 // Each meter shows what its provider has, and one outcome of denials.
 func TestRead(t *testing.T) {
-	for provider, want := range map[string]int{"local": 4, "policies": 5, "redis": 9, "hybrid": 12} {
+	for provider, want := range map[string]int{"local": 4, "policies": 4, "redis": 9, "hybrid": 12} {
 		for _, strategy := range []string{"absolute", "suppressed"} {
 			n, stats := 0, trypema.Stats{Counters: trypema.Counters{Allowed: 7, Rejected: 3, Suppressed: 2}}
 			for i, value := range Read(&trypema.Meter{Provider: provider, Strategy: strategy}, &stats) {

@@ -61,7 +61,7 @@ func TestCheckRate(t *testing.T) {
 			{-1, "o.Rate is -1; it must be above 0"},
 			{0, "o.Rate is 0 and RateOf is nil; one of them must be set"},
 		} {
-			err := middleware.Check("o", l, tt.rate, false, false)
+			err := (&middleware.Options[int]{Name: "o", Limiter: l, Rate: tt.rate}).Check()
 			if got := strings.TrimPrefix(fmt.Sprint(err), "trypema: "); tt.want == "" && err != nil ||
 				tt.want != "" && (got != tt.want || !errors.Is(err, trypema.ErrInvalidOptions)) {
 				t.Errorf("%s at %v: %v, want %q", name, tt.rate, err, tt.want)
@@ -76,7 +76,7 @@ func TestCheckRate(t *testing.T) {
 // A limiter that is a nil pointer is none.
 func TestCheckLimiter(t *testing.T) {
 	for _, l := range []trypema.Limiter{nil, (*plain)(nil)} {
-		if err := middleware.Check("o", l, 1, false, false); !errors.Is(err, trypema.ErrInvalidOptions) ||
+		if err := (&middleware.Options[int]{Name: "o", Limiter: l, Rate: 1}).Check(); !errors.Is(err, trypema.ErrInvalidOptions) ||
 			!strings.Contains(err.Error(), "o.Limiter is nil") {
 			t.Errorf("%T: %v", l, err)
 		}

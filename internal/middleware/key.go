@@ -8,10 +8,13 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/invalid"
 )
 
-// Keyless is the key of all who have none. Nothing else here is it.
-const Keyless = "\x00keyless"
+// keyless is the key of all calls that have none. No other call has it.
+const keyless = "\x00keyless"
 
 // Hash is what stands for a secret.
 func Hash(s string) string {
@@ -51,6 +54,48 @@ func clean(ip netip.Addr) netip.Addr { return ip.Unmap().WithZone("") }
 
 // SiteBits is the length of the IPv6 network that one customer has.
 const SiteBits = 64
+
+// ParseNetworks reads networks, such as 10.0.0.0/8, or single addresses. Errors call the list by a name.
+func ParseNetworks(name string, networks []string) ([]netip.Prefix, error) {
+	all := make([]netip.Prefix, 0, len(networks))
+	for i, s := range networks {
+		bad := func(rule string) error {
+			return invalid.Errorf(trypema.ErrInvalidOptions, "%s[%d] is %q; it must %s", name, i, s, rule)
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			ip, err := netip.ParseAddr(s)
+			if err != nil || ip.Zone() != "" {
+				return nil, bad("be a network such as 10.0.0.0/8, or an address")
+			}
+			p = netip.PrefixFrom(ip, ip.BitLen())
+		}
+		if p.Addr().Is4In6() && p.Bits() >= 96 { // addresses are compared as IPv4
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+		if p.Bits() == 0 {
+			return nil, bad("not have every address in it")
+		}
+		if p != p.Masked() {
+			return nil, bad("be a network: " + p.Masked().String() + " is one")
+		}
+		all = append(all, p)
+	}
+	if len(all) == 0 {
+		return nil, invalid.Errorf(trypema.ErrInvalidOptions, "%s is empty; it must name at least one", name)
+	}
+	return all, nil
+}
+
+// InNetworks reports whether an address is in one of the networks.
+func InNetworks(networks []netip.Prefix, ip netip.Addr) bool {
+	for _, p := range networks {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
 
 // IPKey is the address, or of one that is IPv6 the network of 64 bits, which is what a customer has.
 func IPKey(ip netip.Addr) string { return NetworkKey(ip, SiteBits) }

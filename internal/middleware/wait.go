@@ -2,17 +2,49 @@ package middleware
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/trypema/trypema"
 )
 
-// Allow asks a limiter until it allows a call, waiting in between as long as it says, and most in all. If the
-// call would have to wait longer, or beyond the deadline of the context, it returns the denial at once. While
-// it waits it may be overtaken.
-func Allow(
+// wait returns when a Bound admits a call in its turn. If that can or could not be within the time most, or
+// before the deadline of the context, it returns a denial. A cost of 0 is that which the Bound says.
+func wait(
+	ctx context.Context, most time.Duration, b *trypema.Bound, key string, cost uint64,
+) (d trypema.Decision, err error) {
+	waiting, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	if cost == 0 {
+		d, err = b.Wait(waiting, key)
+	} else {
+		d, err = b.WaitN(waiting, key, cost)
+	}
+	switch {
+	case errors.Is(err, trypema.ErrWouldExceedDeadline):
+		return d, nil
+	case errors.Is(err, trypema.ErrInvalidCost) && d.RetryAfter == trypema.Never: // whose cost is too high
+		return d, nil
+	case errors.Is(err, context.DeadlineExceeded) && waiting.Err() != nil && ctx.Err() == nil:
+		if d, err = b.Peek(ctx, key, cost); err != nil {
+			return trypema.Decision{}, err
+		}
+		if d.Allowed { // there is room now, but the time is up
+			d.Allowed, d.Shadowed, d.Outcome = false, false, trypema.OutcomeRejected
+		}
+	}
+	return d, err
+}
+
+// again asks until it is told that a call is allowed, and waits in between as long as it is told, and most in
+// all. If the call would have to wait longer, or beyond the deadline of the context, it returns the denial at
+// once. While it waits it may be overtaken.
+func again(
 	ctx context.Context, most time.Duration, ask func() (trypema.Decision, error),
 ) (trypema.Decision, error) {
+	if most == 0 {
+		return ask()
+	}
 	until := time.Now().Add(most)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
 		until = deadline

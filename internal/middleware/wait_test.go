@@ -9,8 +9,8 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// Allow waits as long as it is told, and never longer than it may in all, however long it takes to ask.
-func TestAllowWaitsNoLongerThanItMay(t *testing.T) {
+// It waits as long as it is told, and never longer than it may in all, however long it takes to ask.
+func TestAgainWaitsNoLongerThanItMay(t *testing.T) {
 	const ms = time.Millisecond
 	for _, test := range []struct {
 		name             string
@@ -42,7 +42,7 @@ func TestAllowWaitsNoLongerThanItMay(t *testing.T) {
 					ctx, cancel = context.WithTimeout(ctx, test.deadline)
 					defer cancel()
 				}
-				d, err := Allow(ctx, test.most, func() (trypema.Decision, error) {
+				d, err := again(ctx, test.most, func() (trypema.Decision, error) {
 					asks++
 					time.Sleep(test.ask)
 					allowed := time.Since(began) >= test.free

@@ -203,12 +203,7 @@ func TestLoad(t *testing.T) {
 						}
 						m, err := p.Bind(trypema.StrategyAbsolute, all...)
 						check(t, err)
-						o = httplimit.Options{
-							Decide: func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
-								return m.AllowN(r.Context(), key, n)
-							},
-							Limits: func(*http.Request) []trypema.Limit { return all },
-						}
+						o = httplimit.Options{Bound: m}
 					}
 					limit := middleware(t, o)
 					s := httptest.NewServer(limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") })))
