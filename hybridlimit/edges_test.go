@@ -281,7 +281,8 @@ func TestLateIsGone(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				t.Logf("%d of 200 calls waited, %d were decided by the policy", waited.Load(), fellBack.Load())
-				if gone := delay > 250*time.Millisecond; gone != (fellBack.Load() > 150) ||
+				// A lease that a late answer has brought serves until its end.
+				if gone := delay > 250*time.Millisecond; gone != (fellBack.Load() > 30) ||
 					gone && waited.Load() > 0 {
 					t.Errorf("%d of 200 calls waited, %d were decided by the policy", waited.Load(),
 						fellBack.Load())

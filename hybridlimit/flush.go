@@ -27,6 +27,7 @@ func (l *limiter) flush(ctx context.Context, giveBack bool) error {
 				later = append(later, k)
 				answered = append(answered, k.wait())
 			case k.Unsettled() || giveBack && k.Lent(l.now()):
+				k.MustTell()
 				messages = append(messages, l.message(k, l.now(), giveBack))
 			}
 			sh.Unlock()

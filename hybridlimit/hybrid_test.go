@@ -256,7 +256,7 @@ func TestEightInstances(t *testing.T) {
 				if most > bound {
 					t.Errorf("%d admitted in a window of at most %d", most, bound)
 				}
-				least, largest := want-.03, want+.03
+				least, largest := want-.05, want+.03 // G2 allows 5 %
 				if test.load >= 10 {
 					least = .95
 				}
@@ -565,7 +565,7 @@ func TestKeysGo(t *testing.T) {
 				t.Fatal(d, err)
 			}
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(time.Minute)
 		if n := p.Len(); n > 0 {
 			t.Errorf("%d keys are left", n)
 		}

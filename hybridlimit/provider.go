@@ -1,10 +1,11 @@
 // Package hybridlimit is the provider that decides in this process and settles with Redis in the background.
 // Any number of instances share a limit, at the speed of Local, and never pass it together.
 //
-// Each instance leases a part of each key's window. It admits calls from that, reports what it used, gives
-// back what it did not use, and asks for more before the lease is used up. The limit holds over all
-// instances, whatever happens to them, to Redis or to the network: Redis charges a lease in full until it is
-// settled or cannot be used any more. See [the design].
+// Each instance leases a part of each key's window. Far from the limit it keeps that part as a window of its
+// own, and Redis hears of it every few seconds. Near the limit it reports what it used, gives back what it
+// did not use, and asks for more before the lease is used up. The limit holds over all instances, whatever
+// happens to them, to Redis or to the network: Redis charges a lease in full until it is settled or cannot be
+// used any more. See [the design].
 //
 // Once a key is in use, no call for it does I/O or waits for any, whether the window has room, is full, or
 // Redis is unavailable. A call waits for one round trip, which all calls for the key share, when this

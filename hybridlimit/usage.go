@@ -12,8 +12,9 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// Usage implements trypema.Limiter. It returns what Redis has, after this instance has settled. It does not
-// see what other instances have not settled.
+// Usage implements trypema.Limiter. It returns what Redis has, after this instance has settled, and what
+// other instances had admitted without settling it when Redis last heard of them. Far from the limit that may
+// be twenty seconds ago.
 func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (u trypema.Usage, err error) {
 	c, err := l.check(key, rate)
 	if err != nil {
@@ -42,8 +43,9 @@ func (l *limiter) usage(ctx context.Context, key string, c uint64) (u trypema.Us
 }
 
 // Set implements trypema.Limiter. It works on what Redis has, after this instance has settled and given back
-// its lease. Other instances use up what they have on lease, and learn of the new total when they settle
-// next.
+// its lease. It does not see what other instances have not settled: far from the limit, all that they
+// admitted in the last window. They go on with what they have on lease, and learn of the new total when they
+// settle next.
 func (l *limiter) Set(
 	ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History,
 ) (result trypema.SetResult, err error) {
@@ -148,6 +150,7 @@ func (l *limiter) claim(
 			return nil, nil, trypema.ErrClosed
 		}
 		if !k.UnderWay() {
+			k.MustTell()
 			m := l.message(k, now, giveBack || k.removed || !k.Fresh(now))
 			sh.Unlock()
 			return k, m, nil

@@ -39,6 +39,7 @@ type lease struct {
 	admitted uint64 // cost since the last answer
 	others   uint64 // on lease to others by the last answer
 	kind     kind
+	keeps    bool // far from the limit, it is a window lease: see reclaim
 
 	chargedUntil int64 // until then the ledger may charge something to the account
 }
@@ -89,7 +90,7 @@ func (a *Account) Idle(t *Terms, now int64) bool {
 	// taken.
 	sentAt := a.exchange.sentAt
 	return a.calledAt <= a.demand.since &&
-		(a.budget == 0 || a.unsettled.expires() || now-sentAt >= (a.leaseEnd-sentAt)/2)
+		(a.budget == 0 && a.unsettled.charged == 0 || a.unsettled.expires() || now-sentAt >= (a.leaseEnd-sentAt)/2)
 }
 
 // EndLease ends the lease at now, as the clock has missed some time. What the message under way brings must
@@ -133,10 +134,13 @@ func (a *Account) Hot(m *Moment) *table.Hot {
 		Admitted: min(a.view.Counts().Admitted+a.others, a.capacity),
 		Expires:  now, // nothing can be denied
 	}
+	if at := a.demand.growAt; at > now { // the lease may be low from then on
+		h.Closes = min(h.Closes, at)
+	}
 	switch {
 	case a.budget > 0 && a.capacity >= a.ceiling && a.unsettled.open:
 		// The last of a budget is taken under the lock: the account settles then.
-		left := a.budget - min(a.budget, a.lowBudget())
+		left := a.budget - min(a.budget, a.lowBudget(now))
 		if left == 0 {
 			return nil
 		}
@@ -166,6 +170,9 @@ func (a *Account) Join(last int64, n uint64) {
 	g := &a.unsettled.groups[len(a.unsettled.groups)-1]
 	g.last = max(g.last, last)
 	g.Admitted += n
+	if g.charged {
+		a.unsettled.charged += n
+	}
 	a.spend(min(n, a.budget))
 	a.calledAt = max(a.calledAt, last)
 }
@@ -180,9 +187,18 @@ func (a *Account) spend(n uint64) {
 const lowPart = 3
 
 // lowBudget is the budget below which the account settles: enough for an interval, or half of the target if
-// that is less.
-func (a *Account) lowBudget() uint64 {
-	if a.target > a.interval {
+// that is less. A window lease fills up again by itself.
+func (a *Account) lowBudget(now int64) uint64 {
+	switch {
+	case a.kind == far && a.keeps:
+		if a.budget+a.unsettled.charged >= a.capacity || now < a.demand.growAt {
+			return 0 // it cannot grow
+		}
+		if cost := a.demand.soon; cost > 0 || a.budget+a.unsettled.charged < fewCalls {
+			return cost
+		}
+		return 1
+	case a.target > a.interval:
 		return max(a.interval, a.target/lowPart)
 	}
 	return (a.target + 1) / 2

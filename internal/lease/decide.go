@@ -2,6 +2,7 @@ package lease
 
 import (
 	"math"
+	"slices"
 
 	"github.com/trypema/trypema/internal/window"
 )
@@ -20,7 +21,30 @@ func (a *Account) Decide(d *Decision, m *Moment, c *Call) {
 // advance has the view forget what has expired. Time does not run back there, so m.Now is the view's instant
 // from then on. The moment is not copied: a copy waits until what was just written to it has reached the
 // cache.
-func (a *Account) advance(m *Moment) { m.Now = a.view.Advance(m.Groups, m.Span, m.Now) }
+func (a *Account) advance(m *Moment) {
+	m.Now = a.view.Advance(m.Groups, m.Span, m.Now)
+	a.reclaim(m)
+}
+
+// reclaim takes out what has left the holder's own window and was never settled. The lease goes on to be
+// charged for it, so as much may be admitted again.
+func (a *Account) reclaim(m *Moment) {
+	u := &a.unsettled
+	if u.charged == 0 || m.Now-u.groups[0].last < m.ownWindow() || u.sent > 0 || !a.Fresh(m.Now) {
+		return
+	}
+	n := 0
+	for n < len(u.groups) && u.groups[n].charged && m.Now-u.groups[n].last >= m.ownWindow() {
+		g := &u.groups[n]
+		a.budget += g.Admitted
+		u.charged -= g.Admitted
+		u.settled = u.settled.Plus(g.Counts)
+		g.lose()
+		n++
+	}
+	u.groups = slices.Delete(u.groups, 0, n)
+	u.open = u.open && len(u.groups) > 0
+}
 
 func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 	now, n, capacity, k := m.Now, c.Cost, c.Capacity, &a.knowledge
@@ -46,6 +70,16 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 		a.settleIfLow(d, now)
 	case fresh && c.Mode == Peek && n <= a.budget+k.free && capacity >= a.ceiling:
 		d.Allowed = true
+	case fresh && a.holdsAll(capacity):
+		a.demand.exhaust(now)
+		room, at := a.ownRoom(m, n)
+		at += m.Pace.Trip // by then the ledger has the room, if the lease goes back meanwhile
+		if now >= k.promisedRetryAt || at < k.promisedRetryAt {
+			k.promisedRetryAt = at
+		}
+		if d.Wait, d.Then = at-now, min(have-min(have, room-a.budget), capacity-n); a.budget == 0 {
+			k.exhaustedUntil = a.unsettled.groups[0].last + m.ownWindow()
+		}
 	case (have > capacity || n > capacity-have) && !a.ledgerHadRoom(now, capacity, n):
 		// The window is full, unless others have given back some of it.
 		at, then := a.view.Fits(m.Groups, m.Span, capacity-n)
@@ -138,6 +172,8 @@ func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
 func (a *Account) Admit(m *Moment, c *Call) {
 	a.advance(m)
 	a.calledAt, a.capacity = max(a.calledAt, m.Now), c.Capacity
+	a.unsettled.uncharge()
+	defer a.unsettled.uncharge()
 	a.record(m, window.Counts{Admitted: min(c.Cost, maxCount-min(maxCount, a.view.Counts().Admitted))})
 }
 
@@ -148,6 +184,27 @@ func (a *Account) ledgerHadRoom(now int64, capacity, n uint64) bool {
 	return a.Fresh(now) && capacity >= a.ceiling && n <= a.budget+a.knowledge.free
 }
 
+// holdsAll reports whether the account has all of the capacity on lease: then room comes when its own events
+// leave the window, and in no other way.
+func (a *Account) holdsAll(capacity uint64) bool {
+	u := &a.unsettled
+	return a.kind == far && a.keeps && capacity >= a.ceiling &&
+		a.budget+u.charged >= capacity && u.allCharged()
+}
+
+// ownRoom returns when there is room for n of what the account has on lease, and how much that is then.
+func (a *Account) ownRoom(m *Moment, n uint64) (room uint64, at int64) {
+	room, at = a.budget, m.Now
+	for i := range a.unsettled.groups {
+		if room >= n {
+			break
+		}
+		g := &a.unsettled.groups[i]
+		room, at = room+g.Admitted, max(at, g.last+m.ownWindow())
+	}
+	return room, at
+}
+
 // exhausted reports whether the ledger is known to have nothing to give for calls up to a capacity.
 func (a *Account) exhausted(now int64, capacity uint64) bool {
 	return now < a.knowledge.exhaustedUntil && capacity <= a.ceiling && a.Fresh(now)
@@ -155,7 +212,7 @@ func (a *Account) exhausted(now int64, capacity uint64) bool {
 
 // settleIfLow has the account settle before the budget is used up.
 func (a *Account) settleIfLow(d *Decision, now int64) {
-	if a.budget < a.lowBudget() {
+	if a.budget < a.lowBudget(now) {
 		d.SettleAt = now
 	}
 }
@@ -164,6 +221,9 @@ func (a *Account) settleIfLow(d *Decision, now int64) {
 // may hold it in one group with later events of others.
 func (a *Account) lag(m *Moment) int64 {
 	lag := m.Pace.Trip
+	if a.unsettled.charged > 0 {
+		lag = max(lag, m.ownWindow()-m.Window)
+	}
 	if m.Now < a.knowledge.settleDelayUntil {
 		lag = max(lag, a.knowledge.settleDelay)
 	}

@@ -6,6 +6,10 @@ import "math"
 type demand struct {
 	since       int64   // when the last answer came
 	rate        float64 // cost per unit of time
+	soon        uint64  // cost that mostly comes in an interval
+	keptSince   int64   // since then nothing was settled
+	nearUntil   int64   // until then the account wants no lease far from the limit: there was none
+	growAt      int64   // a lease far from the limit may grow again then
 	exhaustedAt int64   // when the budget first did not suffice since then, or 0
 	halfFull    bool    // Suppressed: more than half of the capacity was observed, so others matter
 
@@ -18,6 +22,28 @@ const (
 	// coldPart is the part of the capacity, as a divisor, that an account wants far from the limit while its
 	// demand is not known.
 	coldPart = 16
+
+	// A lease far from the limit is tight when others have some, too, and less than the tightPart of the
+	// capacity is free, as a divisor. It then allows for how far the demand may drift in the driftPart of a
+	// window, as a divisor.
+	tightPart = 4
+	driftPart = 10
+	// slackPart is the part of what is free, as a divisor, that such a lease has beyond what the holder's
+	// window holds, at most; but enough for an interval.
+	slackPart = 16
+	// holdoffPart is for which part of a window, as a divisor, an account wants no lease far from the limit
+	// after it got none.
+	holdoffPart = 4
+
+	// smallPart is the part of the capacity, as a divisor, up to which a lease far from the limit is small.
+	smallPart = 64
+
+	// fewCalls is the least lease far from the limit that the account renews before it is used up.
+	fewCalls = 4
+
+	// growIntervals is for how many intervals a holder far from the limit does not ask for more after it got
+	// nothing.
+	growIntervals = 4
 
 	// surgeSigmas is by how many standard deviations more than expected is a surge.
 	surgeSigmas = 2
@@ -86,4 +112,51 @@ func (a *Account) slowLife(t *Terms) int64 {
 		return cheapIntervals * t.Interval
 	}
 	return slowIntervals * t.Interval
+}
+
+// wantsWindowLease sets what a message wants far from the limit, for a holder that keeps its own window: what
+// that window will nearly always be below, but only a quarter of a window ahead. kept is what it holds now.
+// What the lease has beyond that goes back.
+func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
+	d := &a.demand
+	window, keptFor := float64(m.Window), float64(0)
+	if kept > 0 {
+		keptFor = float64(m.Now - d.keptSince)
+	}
+	next := d.rate * float64(m.Pace.Slack)
+	d.soon = uint64(min(next+2*math.Sqrt(next), float64(a.capacity)))
+	mean := float64(kept) + d.rate*max(0, window-keptFor)
+	target := a.above(mean, 3) + 1
+	soon := d.rate * window
+	want := min(target, kept+a.above(soon/4, 4)+1)
+	if out.New = !a.knowledge.answered; out.New {
+		want = max(want, a.capacity/coldPart)
+	}
+	if need > 0 { // the demand is more than it was taken for
+		want = min(a.capacity, max(want, 2*kept+need))
+	}
+	least := min(target, kept+a.above(soon/16, 2))
+	if a.tight() {
+		slack := uint64(math.Ceil(3*math.Sqrt(2*d.rate*window/driftPart))) + 1
+		slack = min(slack, max(a.interval, a.knowledge.free/slackPart))
+		target = min(a.capacity, kept+slack)
+		want = max(target, min(want, kept+need))
+		least = min(target, kept+max(a.interval, (target-min(target, kept))/2))
+	}
+	a.exchange.farTarget = want - min(want, kept)
+	if out.FarLeast = least + need; m.Now < d.nearUntil {
+		out.FarLeast = maxCount
+	}
+	if a.kind == far && a.knowledge.answered {
+		a.budget = min(a.budget, max(target-min(target, kept), need))
+	}
+}
+
+// tight reports whether a lease far from the limit must be what the holder's window holds and little more:
+// others need the rest.
+func (a *Account) tight() bool { return a.others > 0 && a.knowledge.free < a.capacity/tightPart }
+
+// above returns what a demand of so much on average exceeds by so many standard deviations.
+func (a *Account) above(mean, sigmas float64) uint64 {
+	return uint64(min(math.Ceil(mean+sigmas*math.Sqrt(mean)), float64(a.capacity)))
 }

@@ -42,6 +42,7 @@ func FuzzLedger(f *testing.F) {
 				Holder: 1 + uint64(in.Next()%4), Seq: number(&in) % 300, Slot: uint64(in.Next()), Capacity: number(&in),
 				Hold: number(&in), Near: number(&in), Far: number(&in), Need: number(&in), NearLife: int64(number(&in)),
 				Base: window.Counts{Admitted: number(&in), Declined: number(&in)}, Whole: in.Next()%2 == 0,
+				Count: in.Next()%2 == 0, New: in.Next()%4 == 0, Keeps: in.Next()%2 == 0, Kept: number(&in), FarLeast: number(&in), Brief: int64(number(&in)),
 			}
 			if in.Next() < 200 {
 				a.Seq = last[a.Holder] + 1
@@ -73,7 +74,7 @@ func FuzzLedger(f *testing.F) {
 				t.Fatalf("%d granted of %d that were free, to %+v: %+v", out.Grant, free, a, out)
 			case out.Grant > max(a.Near, a.Far, a.Need):
 				t.Fatalf("%d granted to %+v", out.Grant, a)
-			case out.Life != far && out.Life != a.NearLife:
+			case !(a.Keeps && out.Far) && out.Life != far && out.Life != a.NearLife || out.Life > max(far, a.NearLife):
 				t.Fatalf("a life of %d, of %d or %d", out.Life, far, a.NearLife)
 			case live != out.Live || leased != out.Others+a.Hold+out.Grant:
 				t.Fatalf("%+v in the window and %d on lease, want %+v", live, leased, out)

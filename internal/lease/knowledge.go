@@ -20,6 +20,8 @@ type knowledge struct {
 	running window.Counts // running counts of the ledger after the last answer
 	live    window.Counts // what the window held then
 
+	othersKeep uint64 // admitted by others and not settled, if the last message asked for that
+
 	settleDelay      int64 // how much later than it happened, at most, the ledger holds an event
 	settleDelayUntil int64 // that event is in the window until then
 	answerDelay      int64 // how long the last answer took: the view may have an event by so much later
@@ -74,9 +76,11 @@ func (a *Account) agrees(live window.Counts) bool {
 	return similar(have.Admitted, want.Admitted) && similar(have.Observed(), want.Observed())
 }
 
-// Live returns what the window held when the account settled last, with what happened here since.
+// Live returns what the window held when the account settled last, with what others kept then, if that was
+// asked, and with what happened here since.
 func (a *Account) Live() (c window.Counts) {
 	c = a.knowledge.live
+	c.Admitted += a.knowledge.othersKeep
 	for _, g := range a.unsettled.groups {
 		c = c.Plus(g.Counts)
 	}

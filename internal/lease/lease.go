@@ -5,29 +5,34 @@
 //
 // # The bound
 //
-// The ledger of a key is a window of what was settled, and what its holders have on lease. A lease of some
-// amount is granted at an instant g, for a life L:
+// The ledger of a key is a window of what was settled, and what its holders have on lease. For each holder it
+// charges an amount, until some instant. These hold at all times:
 //
-//	(1) its holder admits from it until L after the instant at which it asked, which is not after g + L;
-//	(2) until the holder settles it, the ledger charges all of it, up to g + L + W; what the holder says
-//	    it still has is charged on, up to the latest end that it may have heard of;
-//	(3) what the holder settles is recorded at the instant when it was admitted, or later; what it does
-//	    not use is free at once;
-//	(4) nothing is granted beyond capacity − settled − charged.
+//	(1) what the ledger has settled in the last window, and what it charges to all holders, is together no more
+//	    than the capacity: a grant sees to that, and what is settled leaves the charge by as much;
+//	(2) what is settled is recorded when it was admitted, or later;
+//	(3) what a holder has admitted in the last window and the ledger has not recorded, together with what it may
+//	    still admit, is no more than its charge;
+//	(4) a holder admits nothing after its lease, whose life counts from the instant at which it asked, and the
+//	    charge goes on for a window after the end of the longest lease that the holder may have heard of.
 //
-// Then no interval of length W holds more admissions than the capacity. Take any, and of the leases from
-// which something was admitted in it, the one that was granted last, at g. Every other admission of the
-// interval is younger than W at g, or later than g from a lease that was granted before. So at g it was
-// counted, settled by (3) or charged by (2). And by (4) all of it, together with the new lease, was no more
-// than the capacity.
+// So what all holders have admitted in the last window, at any instant, is no more than the capacity; and
+// every interval of the length of a window ends at one.
+//
+// (3) holds because of what a message says. Either it settles: then it has all that is not recorded, and what
+// the holder may still admit, which is the new charge until it is answered. Or the holder keeps its own
+// window: then it says how much that holds together with what the holder may still admit, and that is the new
+// charge. What leaves that window, a window and a thousandth after it was admitted, may be admitted again. As
+// long as it is not known whether the ledger has recorded something, that is not a part of the window that
+// the holder keeps, and the next message settles.
 //
 // A reservation with an expiry is settled as if it had been admitted so long ago that it leaves the window at
 // its expiry. Until then it is counted or charged as by (2) and (3); after that it is given back, and counts
 // for nothing.
 //
 // Nothing in this needs the holder to be alive, or the clocks of holders to agree: ages and lives are
-// durations. What it needs is that clocks run at the same speed, within a thousandth, by which a holder stops
-// early.
+// durations. What it needs is that clocks run at the same speed, within a thousandth: by that a holder stops
+// early, and takes what it settles for younger than it is.
 //
 // # Settling
 //
@@ -39,11 +44,19 @@
 //
 // # Size and life of a lease
 //
-// A key that is far from its limit, with less than a quarter of the window used or on lease, gives leases
-// that live long and are large, up to half of what is left of that quarter: its holders settle rarely.
-// Otherwise a lease lives for two intervals of settling, and a holder gets what it needs for one, but no more
-// than half of what is free as long as others hold something; a holder with little to do keeps that little
-// for some intervals more, and does not settle before it is used up.
+// A key is far from its limit until a twentieth of the capacity is left. Then a lease is a window lease: as
+// much as the holder's own window will nearly always be below. The holder settles nothing; it renews its
+// lease now and then, and has it grow and shrink, by messages without groups. The larger the lease, the
+// shorter it lives, so that a holder that falls silent keeps no more than a sixteenth of what a window holds
+// from others. Who is alone gets all that there is.
+//
+// Near the limit a lease lives for two intervals of settling, and a holder gets what it needs for one, but no
+// more than half of what is free as long as others hold something; a holder with little to do keeps that
+// little for some intervals more, and does not settle before it is used up.
+//
+// Under Suppressed others must know what was declined, so holders do not keep windows. A key is far from its
+// limit until a quarter is taken. Leases are large there, up to half of what is left of that quarter, and
+// live for seconds.
 package lease
 
 import "github.com/trypema/trypema/internal/window"
@@ -55,6 +68,22 @@ type Terms struct {
 	Micro      int64 // a microsecond, in which messages count
 	Interval   int64 // of settling
 	Suppressed bool  // the strategy; otherwise it is Absolute
+}
+
+// clockError is how much faster or slower than the ledger's the clock of a holder may run, as a divisor. A
+// holder ends its leases early by that, takes its events for younger than its clock says, and keeps what it
+// has not settled for longer than a window.
+const clockError = 1000
+
+// ownWindow returns how long a holder keeps an event that it has not settled: by then it has left the window
+// whatever the clocks of holder and ledger are.
+func (t *Terms) ownWindow() int64 { return t.Window + t.Window/clockError + t.Micro }
+
+// age returns in µs how old the ledger takes events for that happened at an instant and are settled at now,
+// if they were recorded so much earlier than that.
+func (t *Terms) age(now, at, backdated int64) int64 {
+	elapsed := max(0, now-at-backdated)
+	return max(0, now-at-elapsed/clockError) / t.Micro
 }
 
 // Moment is an instant, and what an account needs to act at it.

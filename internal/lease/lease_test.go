@@ -43,9 +43,13 @@ type world struct {
 type account struct {
 	lease.Account
 	groups window.Groups
-	due    int64
+	fast   int64    // how much faster its clock runs, in millionths
+	due    int64    // by its clock
 	wait   []uint64 // costs of the calls that wait for an answer
 }
+
+// local returns what the clock of an account shows.
+func (w *world) local(a *account) int64 { return w.now + w.now/1000*a.fast/1000 }
 
 // most returns the most cost that was admitted in a window.
 func (w *world) most() uint64 {
@@ -80,7 +84,7 @@ func (w *world) bound() uint64 {
 
 // at is what an account acts at.
 func (w *world) at(a *account) *lease.Moment {
-	return &lease.Moment{Terms: &w.terms, Groups: &a.groups, Pace: w.pace, Now: w.now}
+	return &lease.Moment{Terms: &w.terms, Groups: &a.groups, Pace: w.pace, Now: w.local(a)}
 }
 
 // question is what an account is asked for a call.
@@ -99,7 +103,7 @@ func (w *world) ask(a *account, n uint64) (v lease.Decision) {
 	a.Decide(&v, w.at(a), w.question(n, lease.Record))
 	switch {
 	case v.AskLedger:
-		a.due = w.now
+		a.due = w.local(a)
 		a.wait = append(a.wait, n)
 	case v.Allowed:
 		w.total.Admitted += n
@@ -122,7 +126,7 @@ func (w *world) settle(delay func() int64) {
 
 func (w *world) send(delay func() int64) {
 	for _, a := range w.accounts {
-		if a.UnderWay() || w.now < a.due {
+		if a.UnderWay() || w.local(a) < a.due {
 			continue
 		}
 		need := uint64(0)
@@ -130,13 +134,13 @@ func (w *world) send(delay func() int64) {
 			need += n
 		}
 		want := lease.More
-		if a.Idle(&w.terms, w.now) {
+		if a.Idle(&w.terms, w.local(a)) {
 			want = lease.Nothing
 		}
 		ask := a.Message(w.at(a), need, want)
 		w.network = append(w.network,
 			parcel{at: w.now + delay(), from: a, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
-		a.due = w.now + w.terms.Interval
+		a.due = w.local(a) + w.terms.Interval
 	}
 }
 
@@ -182,7 +186,7 @@ func (w *world) deliver(delay func() int64) {
 func (w *world) lost(a *account, p parcel) {
 	if a.UnderWay() && a.Seq() == p.seq {
 		a.Lost()
-		a.due = w.now + w.terms.Interval
+		a.due = w.local(a) + w.terms.Interval
 	}
 }
 
@@ -198,13 +202,23 @@ func TestBound(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			w.pace.Far = 3 * w.terms.Window
 		}
+		w.pace.Brief = []int64{1, w.terms.Window / 10, w.pace.Far}[rng.IntN(3)]
+		if rng.IntN(4) == 0 { // a lease near the limit outlives the charge for the one before
+			w.pace.Near = 3 * w.terms.Window
+		}
+		longest := []int64{100_000, 3 * w.terms.Window}[rng.IntN(2)]
 		trouble := rng.IntN(2) == 0
+		if rng.IntN(2) == 0 {
+			for _, a := range w.accounts {
+				a.fast = rng.Int64N(1001) - 500
+			}
+		}
 		if trouble {
 			w.loss, w.zombies = .2, .1
 		}
 		delay := func() int64 {
 			if trouble && w.rng.IntN(20) == 0 {
-				return w.rng.Int64N(100_000)
+				return w.rng.Int64N(longest)
 			}
 			return w.rng.Int64N(1000)
 		}
@@ -344,6 +358,250 @@ func TestSettlingIsExact(t *testing.T) {
 					got, leased, w.total)
 			}
 		}
+	}
+}
+
+// A holder whose clock runs fast takes what it has admitted for older than it is. The ledger keeps it for a
+// window all the same, however late it hears of it.
+func TestFastClock(t *testing.T) {
+	w := newWorld(1, 2, 100, false)
+	w.pace.Far = 3 * w.terms.Window
+	fast, other := w.accounts[0], w.accounts[1]
+	fast.fast = 500
+	settle := func(a *account, want lease.Want) {
+		a.Hear(w.at(a), w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms),
+			a.Message(w.at(a), uint64(len(a.wait)), want)))
+		a.wait = nil
+	}
+	w.now = 1000
+	w.call(0, 1)
+	settle(fast, lease.More)
+	for w.call(0, 1).Allowed {
+	}
+	fast.wait = nil
+	admittedAt := w.now
+	// The holder says all it has while it is not yet a window old by its clock; and another takes what there
+	// is, at every instant from then on.
+	for ; w.now <= admittedAt+2*w.terms.Window; w.now += 50 {
+		switch age := w.now - admittedAt; {
+		case age == w.terms.Window-600:
+			settle(fast, lease.Nothing)
+		case age > w.terms.Window-5000:
+			w.call(1, 1)
+			settle(other, lease.More)
+			for w.call(1, 1).Allowed {
+			}
+			other.wait = nil
+		}
+	}
+	if most := w.most(); most > 100 {
+		t.Errorf("%d admitted in a window of at most 100", most)
+	}
+	if most, n := w.most(), len(w.admitted); most < 100 || n < 106 {
+		t.Errorf("%d admitted in a window and %d in all", most, n)
+	}
+}
+
+// A holder far from the limit settles nothing and admits again what has left its own window, a thousandth
+// later than that. What a lost message may have told is not admitted again.
+func TestWindowLease(t *testing.T) {
+	for _, clock := range []int64{-500, 0, 500} {
+		for _, lost := range []bool{false, true} {
+			w := newWorld(1, 1, 1000, false)
+			w.pace.Far, w.pace.Brief = 5*w.terms.Window, 5*w.terms.Window
+			a := w.accounts[0]
+			a.fast = clock
+			send := func() lease.Message {
+				ask := a.Message(w.at(a), uint64(len(a.wait)), lease.More)
+				if ask.Groups != nil && lost {
+					w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask)
+					a.Lost()
+				} else {
+					a.Hear(w.at(a), w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask))
+				}
+				a.wait = nil
+				return ask
+			}
+			w.now = 1000
+			for len(w.admitted) < 10 {
+				if w.call(0, 1).AskLedger {
+					send()
+				}
+			}
+			admittedAt := w.now
+			for w.call(0, 1).Allowed { // all that is on lease
+			}
+			held := uint64(len(w.admitted))
+			if lost {
+				a.MustTell()
+				send()
+			}
+			for w.now = admittedAt + w.terms.Window; ; w.now += 10 {
+				var v lease.Decision
+				if a.Decide(&v, w.at(a), w.question(1, lease.Try)); v.Allowed || w.now > admittedAt+2*w.terms.Window {
+					break
+				}
+			}
+			again := uint64(0)
+			for w.call(0, 1).Allowed {
+				again++
+			}
+			late := w.now - admittedAt - w.terms.Window
+			name := fmt.Sprintf("clock %d, lost %v", clock, lost)
+			switch most := w.terms.Window * 16 / 10_000; {
+			case lost && again > 0:
+				t.Errorf("%s: %d admitted again that the ledger may have recorded", name, again)
+			case !lost && (again != held || late <= 0 || late > most):
+				t.Errorf("%s: %d of %d admitted again, %d later than the window", name, again, held, late)
+			}
+			if live, _ := w.ledger.Live(w.terms.Span, w.now); !lost && live.Admitted > 0 {
+				t.Errorf("%s: %d settled", name, live.Admitted)
+			}
+			if !lost {
+				if ask := send(); len(ask.Groups) > 0 || ask.Hold < ask.Kept || ask.Kept != again {
+					t.Errorf("%s: %+v", name, ask)
+				}
+			}
+		}
+	}
+}
+
+// What a holder has admitted at the very end of its lease counts for a window, also if it is killed then.
+func TestKilledAtTheEnd(t *testing.T) {
+	w := newWorld(1, 2, 100, false)
+	w.pace.Far, w.pace.Brief = w.terms.Window/2, w.terms.Window/2
+	settle := func(a *account) lease.Answer {
+		answer := w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms),
+			a.Message(w.at(a), uint64(len(a.wait)), lease.More))
+		a.Hear(w.at(a), answer)
+		a.wait = nil
+		return answer
+	}
+	w.now = 1000
+	w.call(0, 1)
+	for range 59 {
+		w.accounts[0].wait = append(w.accounts[0].wait, 1)
+	}
+	answer := settle(w.accounts[0])
+	for w.now += answer.Life - answer.Life/900; w.call(0, 1).Allowed; {
+	}
+	held := len(w.admitted)
+	for end := w.now + 2*w.terms.Window; w.now < end; w.now += 1000 {
+		for w.call(1, 1).Allowed {
+		}
+		settle(w.accounts[1])
+	}
+	if most := w.most(); held < 50 || most > 100 || len(w.admitted) < 200 {
+		t.Errorf("%d admitted in a window of at most 100, %d at the end of the lease, %d in all", most, held,
+			len(w.admitted))
+	}
+}
+
+// A message that arrives after the charge for its holder has ended finds its room given to others. What the
+// holder keeps is not admitted again then.
+func TestRoomIsGone(t *testing.T) {
+	w := newWorld(1, 2, 100, false)
+	w.pace.Far, w.pace.Brief = w.terms.Window, w.terms.Window
+	take := func(a *account, ask lease.Message) {
+		a.Hear(w.at(a), w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), ask))
+		a.wait = nil
+	}
+	message := func(a *account) lease.Message {
+		return a.Message(w.at(a), uint64(len(a.wait)), lease.More)
+	}
+	first, second := w.accounts[0], w.accounts[1]
+	w.now = 1000
+	w.call(0, 1)
+	for range 59 {
+		first.wait = append(first.wait, 1)
+	}
+	take(first, message(first))
+	for w.call(0, 1).Allowed {
+	}
+	first.wait = nil
+	w.now += w.terms.Window * 9 / 10
+	w.pace.Near = 9 * w.terms.Window
+	late := message(first)
+	w.pace.Near = w.terms.Interval
+	w.now += w.terms.Window * 5 / 2
+	for range 20 {
+		for w.call(1, 1).Allowed {
+		}
+		take(second, message(second))
+	}
+	take(first, late)
+	for w.call(0, 1).Allowed {
+	}
+	if most := w.most(); most > 100 || len(w.admitted) < 160 {
+		t.Errorf("%d admitted in a window of at most 100, %d in all", most, len(w.admitted))
+	}
+}
+
+// A message that arrives after a later one of its holder, or once more, changes nothing.
+func TestLateMessages(t *testing.T) {
+	w := newWorld(1, 1, 100, false)
+	settle := func(seq, hold, admitted uint64) lease.Answer {
+		return w.ledger.Settle(w.terms.Span, 1000, w.pace.Far, lease.Message{
+			Holder: 1, Seq: seq, Capacity: 100, Hold: hold, NearLife: 1000,
+			Groups: []lease.Group{{Counts: window.Counts{Admitted: admitted}}},
+		})
+	}
+	if answer := settle(2, 30, 5); answer.Stale {
+		t.Errorf("the first message: %+v", answer)
+	}
+	for _, seq := range []uint64{1, 2} {
+		answer := settle(seq, 0, 9)
+		live, leased := w.ledger.Live(w.terms.Span, 1000)
+		if !answer.Stale || live.Admitted != 5 || leased != 30 {
+			t.Errorf("message %d after message 2: %+v; %+v settled and %d on lease", seq, answer, live, leased)
+		}
+	}
+}
+
+// A lone instance gets all there is and denies by itself, with a few messages in a window, whatever the load.
+// When another comes, both have a part of it, and together all of it.
+func TestAloneAndJoined(t *testing.T) {
+	w := newWorld(5, 2, 1000, false)
+	w.pace.Far, w.pace.Brief = 5*w.terms.Window, w.terms.Window/10
+	delay := func() int64 { return 300 + w.rng.Int64N(200) }
+	w.accounts[1].due = 3 * w.terms.Window
+	seq, asked := uint64(0), 0
+	by := [2]int{}
+	for w.now < 7*w.terms.Window {
+		for i := range 2 {
+			for range 2 { // each wants more than there is
+				if w.rng.IntN(1000) < 200 && (i == 0 || w.now > 3*w.terms.Window) {
+					switch v := w.call(i, 1); {
+					case v.AskLedger:
+						asked++
+					case v.Allowed && w.now > 5*w.terms.Window:
+						by[i]++
+					}
+				}
+			}
+		}
+		w.settle(delay)
+		switch w.now {
+		case w.terms.Window:
+			seq, asked = w.accounts[0].Seq(), 0
+		case 3 * w.terms.Window:
+			if n := w.accounts[0].Seq() - seq; n > 50 || asked > 0 {
+				t.Errorf("alone, %d messages in two windows, %d calls waited", n, asked)
+			}
+		}
+		w.now += 200
+	}
+	used := 0
+	for _, e := range w.admitted {
+		if e.From.UnixMicro() > 4*w.terms.Window {
+			used++
+		}
+	}
+	if most := w.most(); most > 1000 || used < 2910 {
+		t.Errorf("%d admitted in a window of at most 1000, and %d in three windows", most, used)
+	}
+	if by[0] < by[1]/3 || by[1] < by[0]/3 {
+		t.Errorf("%d and %d admitted, two windows after another instance has come", by[0], by[1])
 	}
 }
 

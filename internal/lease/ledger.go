@@ -18,6 +18,7 @@ type holder struct {
 	seq    uint64
 	used   window.Counts // settled, in all
 	amount uint64        // on lease
+	kept   uint64        // of that, what it had admitted and not settled when it was heard last
 	until  int64         // when the lease ends
 }
 
@@ -50,16 +51,21 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 	out.After = l.window.Running()
 	for other, o := range l.holders {
 		if other != a.Holder {
-			out.Others += o.amount
+			if out.Others += o.amount; a.Count {
+				out.Kept += o.kept
+			}
 		}
 	}
 	out.Live = l.window.Counts()
-	out.Grant, out.Life = a.grant(out.Live.Admitted+out.Others+a.Hold, out.Others, farLife)
+	out.Grant, out.Life, out.Far = a.grant(room{
+		taken: out.Live.Admitted + out.Others + a.Hold, others: out.Others,
+		alone: len(l.holders) == 1, window: s.Window, farLife: farLife,
+	})
 	until := now + out.Life
 	if a.Hold > 0 { // which is used to its end if the holder does not hear of another
 		until = max(until, h.until)
 	}
-	h.amount, h.until = a.Hold+out.Grant, until
+	h.amount, h.kept, h.until = a.Hold+out.Grant, a.Kept, until
 	if out.Whole = a.Whole; a.Whole {
 		out.Groups = groupsOf(&l.window, &l.groups, now)
 	}
@@ -123,26 +129,77 @@ func groupsOf(w *window.Window, g *window.Groups, now int64) (out []Group) {
 	return out
 }
 
-// farShare is the part of the capacity up to which a key is far from its limit, as a divisor.
-const farShare = 4
+// room is what a grant depends on beside the message.
+type room struct {
+	taken   uint64 // settled, on lease to others, or held by the holder itself
+	others  uint64 // on lease to others
+	alone   bool   // the ledger knows no other holder
+	window  int64
+	farLife int64 // the longest life of a lease far from the limit
+}
 
-// grant returns how much is leased to a holder, and for how long, when so much is taken: settled, on lease to
-// others, or held by itself.
-func (a *Message) grant(taken, others uint64, farLife int64) (amount uint64, life int64) {
-	free := a.Capacity - min(a.Capacity, taken)
+// A key whose holders keep windows is far from its limit until all but the startPart of the capacity is
+// taken, as a divisor. What they have goes on until all but the goOnPart is taken: then others may want what
+// they can do without.
+const (
+	startPart = 20
+	goOnPart  = 60
+	newPart   = 4 // for holders whose demand is not known: until that part is taken
+)
+
+// atStake is the part of what a window holds, as a divisor, that a window lease keeps from others at most if
+// its holder falls silent: the larger it is, the shorter it lives.
+const atStake = 16
+
+// grant returns how much is leased to a holder, for how long, and whether that is far from the limit.
+func (a *Message) grant(r room) (amount uint64, life int64, far bool) {
+	free := a.Capacity - min(a.Capacity, r.taken)
 	need := uint64(0)
-	if a.Need <= free+a.Hold { // or they get nothing by it
+	if a.Need <= free+a.Hold-min(a.Hold, a.Kept) { // or they get nothing by it
 		need = min(a.Need, free)
 	}
-	// Half of what is left until the limit is near, so that no lease brings it near by itself.
-	far := a.Capacity / farShare
-	far -= min(far, taken)
-	if amount = max(min(a.Far, (far+1)/2), need); far > 0 && amount <= far {
-		return amount, farLife
+	if a.Keeps {
+		if amount, life, far = a.keep(r, free, need); far {
+			return amount, life, true
+		}
+	} else {
+		// A quarter is far from the limit. It is half of what is left of that, so that no lease brings the
+		// limit near by itself.
+		calm := a.Capacity / 4
+		calm -= min(calm, r.taken)
+		if amount = max(min(a.Far, (calm+1)/2), need); calm > 0 && amount <= calm {
+			return amount, r.farLife, true
+		}
 	}
 	share := free
-	if others > 0 {
+	if r.others > 0 {
 		share = (free + 1) / 2
 	}
-	return max(min(a.Near, share), need), a.NearLife
+	return max(min(a.Near, share), need), a.NearLife, false
+}
+
+// keep returns what is leased to a holder that keeps a window, and for how long, if the key is far from its
+// limit. Who is alone gets three quarters of what is free, then all of it.
+func (a *Message) keep(r room, free, need uint64) (amount uint64, life int64, far bool) {
+	calm := a.Capacity - a.Capacity/startPart
+	calm -= min(calm, r.taken)
+	if a.New { // others may be, too, and none knows what it needs
+		calm = a.Capacity/newPart - min(a.Capacity/newPart, r.taken)
+	}
+	share := (calm + 1) / 2
+	if r.alone {
+		calm, share = free, free
+		if a.Hold == 0 {
+			share = free - free/4
+		}
+	}
+	if amount = min(a.Far, share); amount < need && need <= calm {
+		amount = need
+	}
+	all := a.Hold + amount
+	if !r.alone && (r.taken > a.Capacity-a.Capacity/goOnPart || amount < need || all < a.FarLeast) || all == 0 {
+		return 0, 0, false
+	}
+	life = int64(min(float64(r.window)*float64(a.Capacity)/float64(atStake*all), float64(r.farLife)))
+	return amount, max(life, min(a.Brief, r.farLife)), true
 }

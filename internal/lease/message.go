@@ -10,14 +10,20 @@ type Message struct {
 	Capacity uint64 // that leases must not pass: of a window, or the hard one
 
 	Hold     uint64 // what the holder has of its lease, and goes on using until it is answered
-	Near     uint64 // what it wants beyond that near the limit
+	Kept     uint64 // the part of Hold that it has used, and keeps in a window of its own
+	Near     uint64 // what it wants beyond Hold near the limit
 	NearLife int64  // how long it wants that
-	Far      uint64 // what it wants far from the limit, for the life that leases have there
-	Need     uint64 // cost of the calls that wait; Hold may be used up by then
+	Keeps    bool   // far from the limit, it keeps a window
+	New      bool   // its demand is not known
+	Far      uint64 // what it wants beyond Hold far from the limit, for the life that leases have there
+	FarLeast uint64 // if it keeps a window: with less than that, Hold included, that is not worth it
+	Brief    int64  // and the shortest life that its lease may have there
+	Need     uint64 // cost of the calls that wait; what it has not used of Hold may be used up by then
 
 	Base   window.Counts // settled before Groups, as far as the holder knows
 	Groups []Group       // since then, the oldest first
 	Whole  bool          // the answer is to contain all groups
+	Count  bool          // the answer is to say what others keep
 }
 
 // Group is a number of events: how old the last one is, and how much older the first.
@@ -32,9 +38,11 @@ type Answer struct {
 
 	Grant  uint64 // beyond Hold; all of the lease may be used for Life from the instant of asking
 	Life   int64
+	Far    bool // it is a lease far from the limit
 	Slot   uint64
 	Live   window.Counts // what the window holds, that of the message included
 	Others uint64        // on lease to others
+	Kept   uint64        // if it was asked for: what others have admitted from that, when they were heard last
 	Before window.Counts // running counts, before and after what was in the message
 	After  window.Counts
 	Now    int64   // from which ages count, by the ledger's clock
@@ -60,6 +68,7 @@ type exchange struct {
 	underWay bool
 	void     bool  // the lease that the answer brings must not be used
 	lost     bool  // the last message has no answer
+	mustTell bool  // the next message must tell what is not settled
 	sentAt   int64 // when the message was made
 
 	hold       uint64
@@ -67,8 +76,7 @@ type exchange struct {
 	nearTarget uint64 // budgets that were wanted
 	farTarget  uint64
 	capacity   uint64
-	nearLife   int64 // µs
-	slow       bool  // nearLife is that of a slow lease
+	slow       bool // what was wanted near the limit is a slow lease
 }
 
 // largeSettled is the count from which on an account starts again from 0, under another number: messages have
@@ -93,38 +101,64 @@ func (a *Account) Lost() {
 // may be under way.
 func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	x, u, now := &a.exchange, &a.unsettled, m.Now
-	u.forget(m.Window, now)
+	a.reclaim(m)
+	u.forget(m.ownWindow(), now)
 	if now >= a.leaseEnd || want == Nothing {
 		a.budget, a.leaseEnd = 0, min(a.leaseEnd, now)
 	}
 	x.seq++
 	out := Message{Holder: a.Holder, Seq: x.seq, Slot: x.slot, Capacity: a.capacity, Base: u.settled}
 	out.Whole = !a.knowledge.answered || a.knowledge.wantsWindow || a.dated(m)
+	keeps := want == More && a.keepsWindow(m)
+	kept := uint64(0)
+	if keeps {
+		kept = u.charged
+	}
 	life := m.Pace.Near
 	if want == More {
-		life = a.wants(m, &out, need)
+		life = a.wants(m, &out, kept, need)
 	}
 	a.demand.missedCost, a.demand.unchargedCost = 0, 0
 	if a.spell != nil {
 		a.spell.unsent = window.Counts{}
 	}
-	out.Hold, out.NearLife = a.budget, life/m.Micro
+	out.Hold, out.NearLife, out.Brief = a.budget+kept, life/m.Micro, m.Pace.Brief/m.Micro
+	out.Kept = kept
 	if out.Hold > 0 || want == More {
 		a.chargedUntil = max(a.chargedUntil, now+max(life, m.Pace.Far)+m.Window)
 	}
-	for _, g := range u.groups {
-		age, span := max(0, now-g.last)/m.Micro, (g.last-g.first)/m.Micro
-		out.Groups = append(out.Groups, Group{age, span, g.Counts})
+	if !keeps {
+		u.uncharge()
+		u.coarsen()
+		u.sent = len(u.groups)
+		for _, g := range u.groups {
+			age, span := m.age(now, g.last, g.backdated), (g.last-g.first)/m.Micro
+			out.Groups = append(out.Groups, Group{age, span, g.Counts})
+		}
+		a.demand.keptSince = now
 	}
-	u.open, u.sent = false, len(u.groups)
+	out.Count = x.mustTell
 	x.underWay, x.sentAt = true, now
-	x.hold, x.near, x.far, x.capacity, x.nearLife = out.Hold, out.Near, out.Far, out.Capacity, out.NearLife
+	x.mustTell = false
+	x.hold, x.near, x.far, x.capacity = out.Hold, out.Near, out.Far, out.Capacity
 	return out
 }
 
+// MustTell has the next message tell what is not settled, for those who want to see it in the ledger, and ask
+// what others keep.
+func (a *Account) MustTell() { a.exchange.mustTell = true }
+
+// keepsWindow reports whether the account need not settle what it has admitted: it is far from the limit, and
+// the lease is charged for all of it. Under Suppressed the ledger must know what was declined.
+func (a *Account) keepsWindow(m *Moment) bool {
+	x, u := &a.exchange, &a.unsettled
+	return a.kind == far && a.Fresh(m.Now) && !m.Suppressed && !x.mustTell && !x.void && a.spell == nil &&
+		u.allCharged() && !u.expires()
+}
+
 // wants sets what a message wants, and returns the life of a lease near the limit. What the lease has beyond
-// that goes back.
-func (a *Account) wants(m *Moment, out *Message, need uint64) (life int64) {
+// that goes back. kept is what the holder goes on keeping.
+func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64) {
 	x, d := &a.exchange, &a.demand
 	d.estimate(m.Terms, m.Now, a.admitted)
 	a.interval = a.enough(d.rate * float64(m.Pace.Interval+m.Pace.Trip))
@@ -133,8 +167,12 @@ func (a *Account) wants(m *Moment, out *Message, need uint64) (life int64) {
 		life = max(life, a.slowLife(m.Terms))
 		x.nearTarget = max(a.interval, min(a.enough(d.rate*float64(life)), a.knowledge.free/slowPart))
 	}
-	x.farTarget = max(a.enough(d.rate*float64(m.Pace.Far)*5/4), a.capacity/coldPart)
 	had := a.budget
+	if out.Keeps = !m.Suppressed; out.Keeps {
+		a.wantsWindowLease(m, out, kept, need)
+	} else {
+		x.farTarget = max(a.enough(d.rate*float64(m.Pace.Far)*5/4), a.capacity/coldPart)
+	}
 	if a.kind != far { // what was leased far from the limit is too much near it
 		a.budget = min(a.budget, max(x.nearTarget, need))
 	}
@@ -165,6 +203,7 @@ func (a *Account) Hear(m *Moment, r Answer) {
 	a.hearWindow(m, r, news)
 	a.hearSpell(m)
 	k := &a.knowledge
+	k.othersKeep = r.Kept
 	k.running, k.live, k.answered, a.exchange.slot = r.After, r.Live, true, r.Slot
 	if k.disagreements++; r.Whole || a.agrees(r.Live) {
 		k.disagreements = 0
@@ -179,8 +218,8 @@ func (a *Account) hearSettled(m *Moment, r Answer) {
 	if took := m.Now - sentAt; u.sent > 0 && (took >= k.settleDelay || m.Now >= k.settleDelayUntil) {
 		k.settleDelay, k.settleDelayUntil = took, m.Now+m.Window
 	}
-	u.acknowledge(func(at int64) (int64, bool) {
-		age := max(0, sentAt-at) / m.Micro
+	u.acknowledge(func(g *ownGroup) (int64, bool) {
+		age := m.age(sentAt, g.last, g.backdated)
 		return r.Now - age, age < m.Window/m.Micro
 	})
 	k.ledgerTime, k.ledgerTimeAt = r.Now, sentAt
@@ -215,8 +254,8 @@ func (a *Account) hearWindow(m *Moment, r Answer, news window.Counts) {
 
 // hearLease takes what was granted.
 func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
-	x, k, now := &a.exchange, &a.knowledge, m.Now
-	a.leaseEnd = x.sentAt + r.Life*m.Micro/1000*999
+	x, k, d, now := &a.exchange, &a.knowledge, &a.demand, m.Now
+	a.leaseEnd = x.sentAt + r.Life*m.Micro/clockError*(clockError-1)
 	a.budget += r.Grant
 	if x.void {
 		a.budget, a.leaseEnd, x.void = 0, min(a.leaseEnd, now), false
@@ -228,12 +267,17 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
 	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any
 	// more.
-	a.budget -= min(a.budget, taken-min(taken, x.capacity))
-	a.budget -= min(a.budget, a.demand.unchargedCost)
+	excess := taken - min(taken, x.capacity)
+	if excess > a.budget { // some of what the account keeps is not covered any more
+		a.unsettled.uncharge()
+	}
+	a.budget -= min(a.budget, excess)
+	a.budget -= min(a.budget, d.unchargedCost)
 	k.free = x.capacity - min(x.capacity, taken)
 	wanted := x.near
 	switch {
-	case r.Life != x.nearLife:
+	case r.Far:
+		a.keeps = !m.Suppressed
 		a.kind, a.target, wanted = far, x.farTarget, x.far
 	case x.slow:
 		a.kind, a.target = slow, x.nearTarget
@@ -242,6 +286,12 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	}
 	a.target = min(a.target, a.budget)
 	k.exhaustedUntil = 0
+	if d.growAt = 0; !r.Far && now >= d.nearUntil {
+		d.nearUntil = now + m.Window/holdoffPart
+	}
+	if a.kind == far && r.Grant == 0 && x.far > 0 {
+		d.growAt = now + growIntervals*m.Interval
+	}
 	if r.Others > 0 || !r.Whole && news != (window.Counts{}) {
 		k.sharedUntil = now + m.Window + m.Bucket
 	}
@@ -250,7 +300,7 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	if r.Grant < wanted && a.kind != far && (others || a.view.Counts().Admitted+a.budget >= x.capacity) {
 		k.exhaust(now+m.Pace.Slack, now)
 	}
-	a.admitted, a.demand.since, a.demand.exhaustedAt = 0, now, 0
+	a.admitted, d.since, d.exhaustedAt = 0, now, 0
 }
 
 // Due returns when the account should settle next, after an answer: in an interval; if the window is full,
@@ -261,7 +311,11 @@ func (a *Account) Due(m *Moment) int64 {
 	switch {
 	case a.kind == far || a.kind == slow && a.budget > 0:
 		// Accounts do not all renew at once.
-		return max(next, sentAt+(a.leaseEnd-sentAt)*int64(8+a.Holder%6)/16)
+		part := 8 + a.Holder%6
+		if a.budget+a.unsettled.charged <= a.capacity/smallPart { // it may go on for as long as it can
+			part = 12 + a.Holder%3
+		}
+		return max(next, sentAt+(a.leaseEnd-sentAt)*int64(part)/16)
 	case k.exhaustedUntil > 0 && a.others == 0 && a.budget == 0:
 		if k.othersHeardLate { // the account must know the window before it rests for long
 			k.wantsWindow = true

@@ -134,6 +134,7 @@ func (a *Account) recordOffline(m *Moment, s *spell, counts window.Counts, insta
 		return
 	}
 	a.record(m, counts)
+	a.unsettled.uncharge() // the lease is not charged for all of it
 	if instances > 1 {
 		at := m.Now
 		if r := a.reserved; r != nil && counts.Admitted > 0 {

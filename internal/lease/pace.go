@@ -7,7 +7,8 @@ package lease
 type Pace struct {
 	Interval int64 // of settling, near the limit
 	Near     int64 // life of a lease near the limit
-	Far      int64 // life of a lease far from it
+	Far      int64 // longest life of a lease far from it
+	Brief    int64 // shortest life of one
 	Trip     int64 // of a message and its answer, with some to spare
 	Slack    int64 // from when an account is due until its answer is here
 }
@@ -26,10 +27,16 @@ func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 		Trip:     trip,
 		Slack:    interval + trip,
 	}
-	// Half a window; at least five seconds, unless that is more than ten windows; at most a minute. It is
-	// longer if keys settle slowly, or if there are so many that renewing their leases would be a load.
-	far := min(max(t.Window/2, min(5000*ms, 10*t.Window)), 60_000*ms)
-	p.Far = max(far, 4*p.Near, min(int64(active)*ms*1000/renewals, 600_000*ms))
+	// A window; at least twenty seconds, unless that is more than twenty windows; at most a minute. Under
+	// Suppressed, where others must know what was declined, half and a quarter of that. It is longer if keys
+	// settle slowly, or if there are so many that renewing their leases would be a load.
+	far := max(t.Window, min(20_000*ms, 20*t.Window))
+	if t.Suppressed {
+		far = max(t.Window/2, min(5000*ms, 10*t.Window))
+	}
+	least := max(4*p.Near, min(int64(active)*ms*1000/renewals, 600_000*ms))
+	p.Far = max(min(far, 60_000*ms), least)
+	p.Brief = max(min(t.Window/10, p.Far), least)
 	return p
 }
 

@@ -38,7 +38,7 @@ func (a *Account) Locate(t *Terms, r *Reserved) (recorded, admitted int64, known
 	case r.recordedAt == r.admittedAt:
 		return r.ledgerAt, r.ledgerAt, true
 	}
-	return r.ledgerAt, k.ledgerTime - (k.ledgerTimeAt-r.admittedAt)/t.Micro, true
+	return r.ledgerAt, k.ledgerTime - t.age(k.ledgerTimeAt, r.admittedAt, 0), true
 }
 
 // Change is a commit of a call: it was counted as Was and is to count as Is. For that the ledger has taken

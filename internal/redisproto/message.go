@@ -7,19 +7,39 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
+// Flags of a message.
+const (
+	whole = 1 << iota
+	keeps
+	count
+	isNew
+)
+
 // Message writes a message as settle.lua reads it.
 func Message(m lease.Message) string {
-	b := make([]byte, 0, 74+28*len(m.Groups))
+	b := make([]byte, 0, 95+28*len(m.Groups))
 	b = binary.LittleEndian.AppendUint64(b, m.Holder)
 	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
-	for _, x := range []uint64{m.Seq, m.Capacity, m.Hold, m.Near, m.Far, m.Need, uint64(m.NearLife), m.Base.Admitted, m.Base.Declined} {
+	for _, x := range []uint64{
+		m.Seq, m.Capacity, m.Hold, m.Kept, m.Near, m.Far, m.FarLeast, m.Need, uint64(m.NearLife), uint64(m.Brief),
+		m.Base.Admitted, m.Base.Declined,
+	} {
 		b = append7(b, x)
 	}
-	whole := byte(0)
+	flags := byte(0)
 	if m.Whole {
-		whole = 1
+		flags |= whole
 	}
-	b = append(b, whole)
+	if m.Keeps {
+		flags |= keeps
+	}
+	if m.Count {
+		flags |= count
+	}
+	if m.New {
+		flags |= isNew
+	}
+	b = append(b, flags)
 	for _, g := range m.Groups {
 		b = append7(append7(append7(append7(b, uint64(g.Age)), uint64(g.Span)), g.Admitted), g.Declined)
 	}
@@ -36,12 +56,16 @@ func append7(b []byte, x uint64) []byte {
 func ParseMessage(s string) (m lease.Message) {
 	b := []byte(s[:10])
 	m.Holder, m.Slot, s = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), s[10:]
-	var life uint64
-	for _, x := range []*uint64{&m.Seq, &m.Capacity, &m.Hold, &m.Near, &m.Far, &m.Need, &life, &m.Base.Admitted, &m.Base.Declined} {
+	var life, brief uint64
+	for _, x := range []*uint64{
+		&m.Seq, &m.Capacity, &m.Hold, &m.Kept, &m.Near, &m.Far, &m.FarLeast, &m.Need, &life, &brief,
+		&m.Base.Admitted, &m.Base.Declined,
+	} {
 		*x, s = number7(s), s[7:]
 	}
-	m.NearLife = int64(life)
-	m.Whole, s = s[0] == 1, s[1:]
+	m.NearLife, m.Brief = int64(life), int64(brief)
+	m.Whole, m.Keeps, m.Count, m.New = s[0]&whole != 0, s[0]&keeps != 0, s[0]&count != 0, s[0]&isNew != 0
+	s = s[1:]
 	for ; s != ""; s = s[28:] {
 		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(s)), Span: int64(number7(s[7:])), Counts: window.Counts{
 			Admitted: number7(s[14:]), Declined: number7(s[21:]),
@@ -61,22 +85,22 @@ func Log(now int64, groups []lease.Group) string {
 	return string(b)
 }
 
-// ReadAnswer takes the answer to one message, of which whole says whether it asked for all groups, from a
+// ReadAnswer takes the answer to one message, of which all says whether it asked for all groups, from a
 // reply.
-func ReadAnswer(r *Reader, whole bool) (a lease.Answer, err error) {
+func ReadAnswer(r *Reader, all bool) (a lease.Answer, err error) {
 	const most = 1 << 51
 	grant := r.Number()
 	if grant < 0 {
 		return lease.Answer{Stale: true}, r.Err()
 	}
 	a.Grant = uint64(grant)
-	a.Life, a.Slot = r.Number(), r.Count(1<<16)
+	a.Life, a.Far, a.Slot = r.Number(), r.Number() == 1, r.Count(1<<16)
 	a.Live = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
-	a.Others = r.Count(4 * most)
+	a.Others, a.Kept = r.Count(4*most), r.Count(4*most)
 	a.Before = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
 	a.After = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
 	a.Now = r.Number()
-	if a.Whole = whole; !whole {
+	if a.Whole = all; !all {
 		return a, r.Err()
 	}
 	now := r.Number()

@@ -500,7 +500,11 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 	if a.Stale {
 		return []any{int64(-1)}
 	}
-	reply := []any{int64(a.Grant), a.Life, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others),
+	kind := int64(0)
+	if a.Far {
+		kind = 1
+	}
+	reply := []any{int64(a.Grant), a.Life, kind, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others), int64(a.Kept),
 		running(a.Before.Admitted), running(a.Before.Declined), running(a.After.Admitted), running(a.After.Declined), a.Now}
 	if !ask.Whole {
 		return reply

@@ -67,12 +67,19 @@ var mutants = []mutant{
 
 	// The lease and Hybrid.
 	{"an account admits one more than it has on lease", "internal/lease/decide.go", "case fresh && n <= a.budget && (capacity", "case fresh && n <= a.budget+1 && (capacity", "./internal/lease ./hybridlimit", ""},
-	{"the ledger grants one more than is free", "internal/lease/ledger.go", "	free := a.Capacity - min(a.Capacity, taken)\n", "	free := a.Capacity - min(a.Capacity, taken) + 1\n", "./internal/lease ./hybridlimit", ""},
+	{"the ledger grants one more than is free", "internal/lease/ledger.go", "	free := a.Capacity - min(a.Capacity, r.taken)\n", "	free := a.Capacity - min(a.Capacity, r.taken) + 1\n", "./internal/lease ./hybridlimit", ""},
 	{"a lost answer loses what it settled", "internal/lease/message.go", "a.exchange.lost, a.unsettled.sent = false, false, true, 0\n", "a.unsettled.groups, a.unsettled.sent = false, false, nil, 0\n", "./internal/lease ./hybridlimit", ""},
 	{"a message that comes again counts again", "internal/lease/ledger.go", "	done := excess(h.used, a.Base)\n", "	var done window.Counts\n", "./internal/lease ./hybridlimit", ""},
 	{"what a policy admits leaves the lease as it was", "internal/lease/offline.go", "	a.budget -= fromLease\n", "", "./hybridlimit", "TestFallbackUsesUp"},
 	{"a commit above the estimate leaves the lease as it was", "internal/lease/reserved.go", "	if c.Added > c.Removed { // what the call takes", "	if c.Added > c.Removed && c.Added == 0 { // what the call takes", "./hybridlimit", "TestCommitTakesFromTheLease"},
-	{"a lowered rate leaves the lease as it was", "internal/lease/message.go", "	a.budget -= min(a.budget, taken-min(taken, x.capacity))\n", "", "./hybridlimit", "TestLoweredRate"},
+	{"a lowered rate leaves the lease as it was", "internal/lease/message.go", "	a.budget -= min(a.budget, excess)\n", "", "./hybridlimit", "TestLoweredRate"},
+	{"a fast clock makes what it settles too old", "internal/lease/lease.go", "return max(0, now-at-elapsed/clockError) / t.Micro", "return max(0, now-at-0*elapsed) / t.Micro", "./internal/lease", "TestFastClock"},
+	{"what a message has told is admitted again", "internal/lease/unsettled.go", "		u.groups[i].charged = false\n", "		u.charged += u.groups[i].Admitted\n", "./internal/lease", "TestWindowLease|TestBound"},
+	{"what leaves the holder's window is admitted again too early", "internal/lease/lease.go", "return t.Window + t.Window/clockError + t.Micro }", "return t.Window - t.Window/clockError }", "./internal/lease", "TestWindowLease|TestBound"},
+	{"the ledger forgets a lease when it ends", "internal/lease/ledger.go", "now >= h.until+s.Window {", "now >= h.until {", "./internal/lease", "TestKilledAtTheEnd"},
+	{"the ledger heeds a message that is late", "internal/lease/ledger.go", "	if a.Seq <= h.seq {\n", "	if a.Seq == 0 {\n", "./internal/lease", "TestLateMessages"},
+	{"what is kept is admitted again though its room is gone", "internal/lease/message.go", "	if excess > a.budget {", "	if excess > a.budget && excess == 0 {", "./internal/lease", "TestRoomIsGone"},
+	{"the life of a lease counts from its answer", "internal/lease/message.go", "a.leaseEnd = x.sentAt + ", "a.leaseEnd = now + ", "./internal/lease", "TestLeaseEnds"},
 	{"several limits take from a lease that another does not have", "hybridlimit/keeper.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
 
 	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(share, sum(p.known, times(others, min(p.unheard, p.policy))))", "max(share-share, sum(p.known, times(others, p.policy)))", "./internal/lease", "TestAlone"},

@@ -29,7 +29,8 @@
 --  111  due          when the first lease ages out
 --
 --   120 + 43 i       holder i: its name, 8 bytes, zeros if there is none; seq of its last message; what it has on lease, and until
---                    when; what it has settled, admitted and declined
+--                    when; what it has settled, admitted and declined. Under Absolute it declines nothing; the last
+--                    is what it has admitted from its lease and not settled.
 --   header + 21 i    group i: last event, admitted and declined, running, up to its end; the string ends with the log
 --
 -- The newest group is not in the log until another follows it. If the log has no live group, oldest is NONE.

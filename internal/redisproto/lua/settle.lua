@@ -6,15 +6,19 @@
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
 -- ARGV[3]  life of leases far from the limit, µs
 -- and for each key:
--- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, near, far, need, near
---                           life in µs, base (admitted and declined); whole, 1; and for each group 7 bytes each: age and span in µs, admitted, declined
+-- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, kept,
+--                           near, far, far_least, need, near life in µs, brief life in µs, base (admitted and
+--                           declined); 1 byte, the sum of 1 for whole, 2 for keeps, 4 for count, 8 for new; and for
+--                           each group 7 bytes each: age and span in µs, admitted, declined
 --
 -- Reply, for each key: what is wrong with it, a string; or -1 if the message is stale; or:
 --   grant      leased beyond what is held
 --   life       µs
+--   far        1 if the lease is one far from the limit, or 0
 --   slot       where the holder is in the table
 --   live       admitted and declined, two numbers: in the window, after the message
 --   others     on lease to others
+--   kept       if count was asked: what others have admitted of that, when they were heard last; or 0
 --   before     admitted and declined, running, before the message
 --   after      the same, after it
 --   now        µs, from which ages count
@@ -39,8 +43,8 @@ for k = 1, #KEYS do
 -- include window.lua
 -- include search.lua
     local holder = string.sub(message, 1, 8)
-    local slot, seq, capacity, hold, near, far, need, near_life, used_a, used_d, whole =
-      struct.unpack('<I2I7I7I7I7I7I7I7I7I7B', message, 9)
+    local slot, seq, capacity, hold, kept, near, far, far_least, need, near_life, brief, used_a, used_d, flags =
+      struct.unpack('<I2I7I7I7I7I7I7I7I7I7I7I7I7B', message, 9)
     longer = math.max(near_life, far_life)
 
     -- Find the holder.
@@ -116,7 +120,7 @@ for k = 1, #KEYS do
       if not live and text ~= '' then
 -- include table.lua
       end
-      for from = 75, #message, 28 do
+      for from = 96, #message, 28 do
         local age, span, a, d = struct.unpack('<I7I7I7I7', message, from)
         used_a, used_d = used_a + a, used_d + d
         local skip_a, skip_d = math.min(a, done_a), math.min(d, done_d)
@@ -137,27 +141,63 @@ for k = 1, #KEYS do
       local live_a, live_d, others = admitted - gone, declined - gone_declined, leased - had
       local taken = live_a + others + hold
       local free = math.max(0, capacity - taken)
-      need = need <= free + hold and math.min(need, free) or 0
-      local quarter = math.max(0, math.floor(capacity / 4) - taken)
-      local grant, life = math.max(math.min(far, math.floor((quarter + 1) / 2)), need), far_life
-      if quarter == 0 or grant > quarter then
+      need = need <= free + hold - math.min(hold, kept) and math.min(need, free) or 0
+      local grant, life, is_far
+      local keeps = math.floor(flags / 2) % 2 == 1
+      if keeps then -- the holder keeps a window
+        local calm = math.max(0, (flags >= 8 and math.floor(capacity / 4) or capacity - math.floor(capacity / 20)) - taken)
+        local share, alone = math.floor((calm + 1) / 2), others == 0
+        if alone then
+-- include table.lua
+          for i = 0, slots - 1 do
+            if i ~= slot and string.sub(table_text, SLOT * i + 1, SLOT * i + 8) ~= NOBODY then alone = false end
+          end
+        end
+        if alone then calm, share = free, hold == 0 and free - math.floor(free / 4) or free end
+        grant = math.min(far, share)
+        if grant < need and need <= calm then grant = need end
+        local all = hold + grant
+        is_far = all > 0 and (alone or
+          taken <= capacity - math.floor(capacity / 60) and grant >= need and all >= far_least)
+        if is_far then
+          life = math.floor(math.min(window * capacity / (16 * all), far_life))
+          life = math.max(life, math.min(brief, far_life))
+        end
+      else
+        local calm = math.max(0, math.floor(capacity / 4) - taken)
+        grant, life = math.max(math.min(far, math.floor((calm + 1) / 2)), need), far_life
+        is_far = calm > 0 and grant <= calm
+      end
+      if not is_far then
         grant, life = math.max(math.min(near, others > 0 and math.floor((free + 1) / 2) or free), need), near_life
       end
       leased = others + hold + grant
       -- What is held is used to its end if the holder does not hear of another.
       ends = math.max(now + life, hold > 0 and ends or 0)
       due = math.min(due, ends + window)
-      local record = holder .. struct.pack('<I7I7I7I7I7', seq, hold + grant, ends, used_a, used_d)
+      -- A holder that keeps a window declines nothing, so what it keeps has the place of that.
+      local record = holder .. struct.pack('<I7I7I7I7I7', seq, hold + grant, ends, used_a, keeps and kept or used_d)
       if text == '' then
         table_text = string.sub(table_text, 1, SLOT * slot) .. record .. string.sub(table_text, SLOT * slot + SLOT + 1)
       end
 -- include save.lua
       if text ~= '' then call('SETRANGE', key, FIXED + SLOT * slot, record) end
 
-      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5], reply[n + 6] = grant, life, slot, live_a, live_d, others
-      reply[n + 7], reply[n + 8], reply[n + 9], reply[n + 10], reply[n + 11] = before_a, before_d, admitted, declined, now
-      n = n + 11
-      if whole == 1 then
+      local others_kept = 0
+      if keeps and math.floor(flags / 4) % 2 == 1 then
+-- include table.lua
+        for i = 0, slots - 1 do
+          if i ~= slot then
+            local n_kept = struct.unpack('<I7', table_text, SLOT * i + 37)
+            others_kept = others_kept + n_kept
+          end
+        end
+      end
+      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = grant, life, is_far and 1 or 0, slot
+      reply[n + 5], reply[n + 6], reply[n + 7], reply[n + 8] = live_a, live_d, others, others_kept
+      reply[n + 9], reply[n + 10], reply[n + 11], reply[n + 12], reply[n + 13] = before_a, before_d, admitted, declined, now
+      n = n + 13
+      if flags % 2 == 1 then
         if live then
 -- include groups.lua
         else

@@ -30,6 +30,8 @@ type messages struct {
 	asks map[string]map[uint64]*lease.Message // the last of each holder, with instants for ages
 	mix  []option                             // of holders, by their numbers modulo len; nil for one kind
 	turn int                                  // who sends messages now, of mix
+
+	absolute bool // nothing is declined, and holders keep windows
 }
 
 // option is what holders need not have in common.
@@ -78,6 +80,14 @@ func (m *messages) next(key string, now int64) lease.Message {
 	a.Capacity = []uint64{1, 5, 20, 100, 1000, 1 << 40}[m.rng.IntN(6)]
 	some := func() uint64 { return m.rng.Uint64N(1 + a.Capacity/uint64(1+m.rng.IntN(20))) }
 	a.Hold, a.Near, a.Far, a.NearLife = some()/2, some(), some(), []int64{100_000, 300_000}[m.rng.IntN(2)]
+	if a.Keeps = m.absolute && !prompt; a.Keeps {
+		a.Count, a.New = m.rng.IntN(4) == 0, m.rng.IntN(4) == 0
+		a.Kept, a.FarLeast = m.rng.Uint64N(1+a.Hold), some()/4
+		a.Brief = []int64{0, 100_000, 5_000_000}[m.rng.IntN(3)]
+		if m.rng.IntN(4) == 0 {
+			a.Hold = a.Capacity - a.Capacity/uint64(20+m.rng.IntN(60)) // about where it is near the limit
+		}
+	}
 	if m.rng.IntN(3) == 0 {
 		a.Need = some()
 	}
@@ -104,6 +114,13 @@ func (m *messages) next(key string, now int64) lease.Message {
 	a.Groups = slices.Clone(last.Groups)
 	for i := range a.Groups {
 		a.Groups[i].Age = now - a.Groups[i].Age
+	}
+	if m.absolute {
+		for _, groups := range [][]lease.Group{a.Groups, last.Groups} {
+			for i := range groups {
+				groups[i].Declined = 0
+			}
+		}
 	}
 	return a
 }
@@ -159,7 +176,9 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 	s := redisproto.NewServer(oracle)
 	const near = 100_000
 	far := int64(10_000_000)
-	m := messages{rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Message{}}
+	m := messages{
+		rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Message{}, absolute: seed%3 > 0,
+	}
 	old := false
 	if mixed {
 		old = rng.IntN(2) == 0

@@ -69,6 +69,8 @@ func (c Conn) Run(
 		args = withoutLives(keys, args)
 	case "commit.lua":
 		args, answer = settling(keys, args, answer)
+	case "settle.lua":
+		args, answer = leasing(keys, args, answer)
 	}
 	if known && args != nil {
 		if sha1 != "" {
@@ -129,5 +131,49 @@ func settling(
 			}
 		}
 		answer(i, both, err)
+	}
+}
+
+// leasing returns the arguments of settle.lua, of which messages were shorter; and what makes its reply,
+// which did not say whether a lease is far from the limit, that of today.
+func leasing(
+	keys, args [][]string, answer func(int, []any, error),
+) (out [][]string, translated func(int, []any, error)) {
+	const head, keptAt, leastAt, briefAt, flagsAt = 3, 31, 52, 73, 94
+	for _, a := range args {
+		was := slices.Clone(a[:head])
+		for _, m := range a[head:] {
+			m = m[:keptAt] + m[keptAt+7:leastAt] + m[leastAt+7:briefAt] + m[briefAt+7:flagsAt] +
+				string(m[flagsAt]&1) + m[flagsAt+1:]
+			was = append(was, m)
+		}
+		out = append(out, was)
+	}
+	return out, func(i int, reply []any, err error) {
+		var today []any
+		for _, m := range args[i][head:] {
+			if len(reply) == 0 {
+				break
+			}
+			grant, answered := reply[0].(int64)
+			if !answered || grant < 0 {
+				today, reply = append(today, reply[0]), reply[1:]
+				continue
+			}
+			n := 11 // numbers, as it was
+			if m[flagsAt]&1 == 1 {
+				if n++; reply[11] != int64(0) {
+					n += 3
+				}
+			}
+			far := int64(0)
+			if life := strconv.FormatInt(reply[1].(int64), 10); life == args[i][2] {
+				far = 1
+			}
+			today = append(append(append(today, reply[:2]...), far), reply[2:6]...)
+			today = append(append(today, int64(0)), reply[6:n]...)
+			reply = reply[n:]
+		}
+		answer(i, today, err)
 	}
 }

@@ -1,0 +1,46 @@
+package hybridlimit_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/redisproto"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// Usage counts what other instances keep in their own windows, within the longest life of a lease, and what
+// this instance has admitted at once.
+func TestUsageOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		o := hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: time.Hour}}}
+		one, other := open(t, f, o).Absolute(), open(t, f, o).Absolute()
+		rate := trypema.PerHour(10_000)
+		for range 200 { // they keep it for an hour
+			for _, l := range []trypema.Limiter{one, other} {
+				if d, err := l.Allow(ctx, "k", rate); err != nil || !d.Allowed {
+					t.Fatal(d, err)
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Second)
+		name := redisproto.NewNames("trypema", "ha", time.Hour).Of("k")
+		if live, leased := f.Live(name, time.Hour, 36*time.Second); live.Admitted > 100 || leased < 300 {
+			t.Errorf("%+v settled, %d on lease: nothing is kept", live, leased)
+		}
+		if u, err := one.Usage(ctx, "k", rate); err != nil || u.Total < 340 || u.Total > 400 {
+			t.Errorf("%+v, %v", u, err)
+		}
+		time.Sleep(time.Minute)
+		for i, l := range []trypema.Limiter{one, other} {
+			if u, err := l.Usage(ctx, "k", rate); err != nil || u.Total != 400 || u.Remaining != 9600 {
+				t.Errorf("instance %d: %+v, %v", i, u, err)
+			}
+		}
+	})
+}
