@@ -28,25 +28,21 @@ func TestWaitInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bind(t, newLocal(t, trypema.Options{}), trypema.StrategyAbsolute, trypema.AtMost(10, time.Second))
 		costs := []uint64{10, 1, 7, 1, 1, 10, 2, 2, 2, 2, 2, 9, 1, 3}
-		var order []int
-		var at []time.Duration
-		var mu sync.Mutex
+		at := make([]time.Duration, len(costs))
 		started := time.Now()
 		for i, n := range costs {
 			go func() {
 				if _, err := b.WaitN(t.Context(), "k", n); err != nil {
 					t.Error(err)
 				}
-				mu.Lock()
-				defer mu.Unlock()
-				order, at = append(order, i), append(at, time.Since(started))
+				at[i] = time.Since(started)
 			}()
 			synctest.Wait() // it stands in the line
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if !slices.IsSorted(order) || len(order) != len(costs) {
-			t.Fatalf("admitted in the order %v", order)
+		if !slices.IsSorted(at) {
+			t.Fatalf("admitted at %v", at)
 		}
 		// The naive twin: each is admitted at the first instant, not before the last one, at which it fits.
 		var events []struct {
@@ -191,7 +187,6 @@ func TestWaitCancelled(t *testing.T) {
 		want := time.Second
 		for i, at := range done {
 			if i == 0 || i == 1 || i == 4 || i == 8 {
-				want -= 0
 				if at != 0 {
 					t.Errorf("waiter %d was admitted", i)
 				}
