@@ -123,7 +123,17 @@ func (t *Table) Look(hd *Held, hash uint64) {
 	hd.t, hd.hash = t, hash
 	hd.sh = t.shard(hash)
 	hd.ix = hd.sh.index.Load()
+	hd.lookIn(hash)
+}
+
+// lookIn is Look in the index that hd has. Until the slots grow, an index shares them with those that follow
+// it: so a slot may name a page that this index does not have, of a key that was added since.
+func (hd *Held) lookIn(hash uint64) {
 	if hd.h = hd.ix.look(hash); hd.h != None {
+		if int(hd.h>>pageBits) >= len(hd.ix.pages) {
+			hd.h = None
+			return
+		}
 		hd.e = hd.ix.entry(hd.h)
 		prefetch(unsafe.Pointer(hd.e))
 	}

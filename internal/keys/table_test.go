@@ -563,3 +563,39 @@ func TestMovedKeysAreFound(t *testing.T) {
 		before[2].Unlock()
 	})
 }
+
+// TestIndexOfBefore: a caller may go on with an index for as long as it likes, while keys are added that have
+// their slots in it and their entries in pages that it does not have.
+func TestIndexOfBefore(t *testing.T) {
+	tab := New(options(time.Minute, 0, false))
+	defer tab.Close()
+	indexes := make(map[*shard][]*index)
+	newer := 0
+	for i := range 20_000 {
+		key := fmt.Sprint("key ", i)
+		hash := tab.Hash(key)
+		sh := tab.shard(hash)
+		before := sh.index.Load()
+		var hd Held
+		tab.Look(&hd, hash)
+		hd.Acquire(key, 1)
+		hd.Unlock()
+		if last := indexes[sh]; len(last) == 0 || last[len(last)-1] != before {
+			indexes[sh] = append(last, before)
+		}
+		for _, ix := range indexes[sh] {
+			old := Held{t: tab, hash: hash, sh: sh, ix: ix}
+			old.lookIn(hash)
+			if old.h == None && ix.look(hash) != None {
+				newer++
+			}
+			if !old.Find(key) {
+				t.Fatalf("%s is not found", key)
+			}
+			old.Unlock()
+		}
+	}
+	if newer == 0 {
+		t.Error("no slot named a page that an older index does not have: this tells nothing")
+	}
+}

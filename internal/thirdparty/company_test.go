@@ -15,7 +15,9 @@ import (
 // This file proves that what a limiter says of a key does not depend on the keys beside it. Two limiters are
 // asked the same of the same few keys, at the same instants of virtual time; one of them also sees crowds of
 // others come, share its shards, pages and memory, go idle, and be swept out, upon which the few that stay
-// are moved together. Every answer must be the same in all its fields.
+// are moved together. Every answer must be the same in all its fields, of keys that are called too seldom to
+// become the hot one of their shard: whether a key is hot depends on others, and what a hot key has admitted
+// may count for up to a bucket longer.
 //
 // The fuzz targets, which compare with a naive twin of each key, never have more than a handful of keys, and
 // the tests of the table have states without memory of their own; so nothing else moves windows that hold
@@ -43,6 +45,7 @@ type program struct {
 
 const (
 	companyWindow = 10 * time.Second
+	worthIt       = 16 // calls until a key can be hot
 	fewKeys       = 10
 )
 
@@ -95,6 +98,7 @@ func (p program) run() (difference string) {
 	if p.suppressed {
 		strategy = (*trypema.Local).Suppressed
 	}
+	calls := make(map[string]int)
 	for i, v := range p.visits {
 		time.Sleep(v.wait)
 		for _, other := range crowd[:v.crowd] {
@@ -103,7 +107,8 @@ func (p program) run() (difference string) {
 		r := rate(v.capacity, companyWindow)
 		for range v.times {
 			want, got := single{strategy(alone)}.send(v.call, r), single{strategy(crowded)}.send(v.call, r)
-			if got != want && difference == "" {
+			calls[v.key]++
+			if got != want && difference == "" && calls[v.key] < worthIt {
 				difference = fmt.Sprintf("visit %d:\n   alone: %s\nin crowd: %s", i, v.describe(want),
 					v.describe(got))
 			}
