@@ -18,7 +18,7 @@ type State struct {
 	last  int64  // the last event
 
 	// While the cells are narrow, the admitted events of each, and nothing is declined. Else the block with
-	// the cells, and the admitted and the declined events in all.
+	// the cells, the admitted and the declined events in all, and the last answer of Fits.
 	cells [Cells / 16]uint64
 }
 
@@ -26,6 +26,10 @@ const (
 	blockIn = iota // indexes in State.cells of what is there if the cells are not narrow
 	admittedIn
 	declinedIn
+	nextIn  // when the oldest events expire, or 0 if that is not known
+	limitIn // 1 + the limit that Fits was asked for last, if nextIn is not 0
+	atIn
+	leftIn
 )
 
 // maxObserved is where declined events are no longer counted.
@@ -65,6 +69,7 @@ func (s *State) count(c window.Counts) {
 	}
 	s.cells[admittedIn] += c.Admitted
 	s.cells[declinedIn] += c.Declined
+	s.cells[nextIn] = 0
 }
 
 func (s *State) empty() bool { return s.Counts() == (window.Counts{}) }
@@ -121,7 +126,7 @@ func (w *Window) in(i int) window.Counts {
 // event if the clock stepped back behind it.
 func (w *Window) Advance(now int64) int64 {
 	now = max(now, w.last)
-	if now-w.first >= w.Grid.bucket {
+	if now-w.first >= w.Grid.bucket && (w.width == narrow || now >= int64(w.cells[nextIn])) {
 		w.expire(now)
 	}
 	return now
@@ -330,10 +335,27 @@ func (w *Window) Join(last int64, c window.Counts) {
 
 // Fits reports when the admitted events will be at most limit, if nothing else happens, and how many are left
 // then. They must be more than limit now.
+//
+// Of cells that are not narrow it remembers the answer until something changes, and when the next events
+// expire, so that Advance does not look for them at each call: callers of a key that is over its limit ask the
+// same again and again.
 func (w *Window) Fits(limit uint64) (at int64, admitted uint64) {
+	if w.width == narrow || w.Declines { // which expire by themselves
+		at, admitted, _ = w.fits(limit)
+		return at, admitted
+	}
+	if w.cells[nextIn] == 0 || w.cells[limitIn] != limit+1 {
+		at, left, next := w.fits(limit)
+		w.cells[nextIn], w.cells[limitIn], w.cells[atIn], w.cells[leftIn] = uint64(next), limit+1, uint64(at), left
+	}
+	return int64(w.cells[atIn]), w.cells[leftIn]
+}
+
+// fits is Fits, and reports when the oldest admitted events expire.
+func (w *Window) fits(limit uint64) (at int64, admitted uint64, next int64) {
 	a, _ := w.rows()
 	end := w.last + w.Grid.window
-	admitted = w.admitted()
+	admitted, next = w.admitted(), end
 	for before := w.Grid.number; before > 0; before-- {
 		before -= int64(a.zeros(w.place(before), int(before)))
 		if before == 0 {
@@ -342,11 +364,12 @@ func (w *Window) Fits(limit uint64) (at int64, admitted uint64) {
 		if at = w.expiry(before); at >= end {
 			break
 		}
+		next = min(next, at)
 		if admitted -= a.get(w.place(before)); admitted <= limit {
-			return at, admitted
+			return at, admitted, next
 		}
 	}
-	return end, 0
+	return end, 0, next
 }
 
 // Replace makes the window one cell of total admitted events at now, which must come from Advance. The total
