@@ -337,8 +337,8 @@ func (w *Window) Join(last int64, c window.Counts) {
 // then. They must be more than limit now.
 //
 // Of cells that are not narrow it remembers the answer until something changes, and when the next events
-// expire, so that Advance does not look for them at each call: callers of a key that is over its limit ask the
-// same again and again.
+// expire, so that Advance does not look for them at each call: callers of a key that is over its limit ask
+// the same again and again.
 func (w *Window) Fits(limit uint64) (at int64, admitted uint64) {
 	if w.width == narrow || w.Declines { // which expire by themselves
 		at, admitted, _ = w.fits(limit)
