@@ -224,5 +224,5 @@ func (r *run) leaves() rule {
 	if err := keys.Err(); err != nil {
 		return rule{Name: name, Where: "Redis", Value: -1, Verdict: fail, Note: err.Error()}
 	}
-	return judge(name, "Redis", longest, "≤", 20)
+	return judge(name, "Redis", longest, "≤", 40) // a lease of 20 s, a window of 10 s, and what keeps keys for longer
 }
