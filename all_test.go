@@ -169,3 +169,44 @@ func TestAllBadInput(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAllOnNewKeys: two keys that are new and share a shard are both there when they are locked, also when the
+// provider is older than a window, so that what is empty counts as idle.
+func TestAllOnNewKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bind(t, newLocal(t, trypema.Options{}), trypema.StrategyAbsolute, trypema.AtMost(100, time.Second))
+		time.Sleep(time.Minute)
+		for i := range 500 {
+			d, err := trypema.All(t.Context(), b.Ask(fmt.Sprint("a", i), 1), b.Ask(fmt.Sprint("b", i), 1))
+			if err != nil || !d.Allowed {
+				t.Fatal(i, d, err)
+			}
+		}
+	})
+}
+
+// TestAllOnTwoProviders: each provider has a clock of its own.
+func TestAllOnTwoProviders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		older := bind(t, newLocal(t, trypema.Options{}), trypema.StrategyAbsolute, trypema.AtMost(1, time.Second))
+		time.Sleep(time.Hour)
+		younger := bind(t, newLocal(t, trypema.Options{}), trypema.StrategyAbsolute, trypema.AtMost(1, time.Second))
+		for _, order := range [][]*trypema.Bound{{older, younger}, {younger, older}} {
+			if d, err := trypema.All(t.Context(), order[0].Ask("k", 1), order[1].Ask("k", 1)); err != nil || !d.Allowed {
+				t.Fatal(d, err)
+			}
+			time.Sleep(time.Second - 1)
+			for _, b := range order {
+				if d, err := b.Allow(t.Context(), "k"); err != nil || d.Allowed || d.RetryAfter != 1 {
+					t.Errorf("before the window is over: %+v, %v", d, err)
+				}
+			}
+			time.Sleep(1)
+			for _, b := range order {
+				if d, err := b.Peek(t.Context(), "k", 1); err != nil || !d.Allowed {
+					t.Errorf("after a window: %+v, %v", d, err)
+				}
+			}
+		}
+	})
+}

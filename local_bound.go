@@ -224,7 +224,7 @@ type party struct {
 	keys.Held
 	there  bool
 	newest int64 // which cell was, before the call
-	now    int64 // by the clock of the window
+	now    int64 // by the clock of the window, which is that of its provider
 	v      window.Verdict
 }
 
@@ -259,14 +259,15 @@ func (m *localKeeper) decide(
 	for i := range parties {
 		p := &parties[i]
 		certain = certain || p.law == nil && p.cost > p.capacity
+		p.now = p.instant(m.counter, now)
 	}
-	for !lockAll(parties, now, record, certain) {
+	for !lockAll(parties, record, certain) {
 		runtime.Gosched() // somebody is adding or removing one of the keys
 	}
 	for i := range parties {
 		p := &parties[i]
 		p.newest = p.Newest()
-		p.now = p.Advance(now)
+		p.now = p.Advance(p.now)
 		if p.law == nil {
 			p.Absolute(&p.v, p.capacity, p.now, p.cost, false)
 		} else {
@@ -321,7 +322,7 @@ func (p *party) enters(record, certain bool) bool { return record && (!certain |
 //
 // Whoever holds an entry must not wait for a shard of the same table. So if two parties have one table, all
 // keys are added before the first is locked, and all is given back if one of them has gone by then.
-func lockAll(parties []party, now int64, record, certain bool) (ok bool) {
+func lockAll(parties []party, record, certain bool) (ok bool) {
 	several := false
 	for i := range parties {
 		several = several || after(parties, i)
@@ -329,7 +330,7 @@ func lockAll(parties []party, now int64, record, certain bool) (ok bool) {
 	if several {
 		for i := range parties {
 			if p := &parties[i]; p.enters(record, certain) {
-				p.table.Enter(p.hash, p.key, now)
+				p.table.Enter(p.hash, p.key, p.now)
 			}
 		}
 	}
@@ -347,7 +348,7 @@ func lockAll(parties []party, now int64, record, certain bool) (ok bool) {
 		sure := true
 		switch {
 		case !several && p.enters(record, certain):
-			p.Acquire(p.key, now)
+			p.Acquire(p.key, p.now)
 			p.there = true
 		case after(parties, i):
 			p.there, sure = p.TryFind(p.key)
@@ -361,7 +362,7 @@ func lockAll(parties []party, now int64, record, certain bool) (ok bool) {
 		if !p.there {
 			missing++
 		} else if record {
-			p.Use(now)
+			p.Use(p.now)
 		}
 	}
 	// A key that was not there when it was looked for must not be there now, when the others are locked.
@@ -459,7 +460,7 @@ func (m *localKeeper) AllowAll(_ context.Context, asks []KeptAsk) (d Decision, o
 	m.decide(&d, parties, now, true, false, 0, nil)
 	for _, a := range asks {
 		k := localOf(a.Keeper)
-		k.counter.count(d.Allowed, k.form(a.Key), now)
+		k.counter.count(d.Allowed, k.form(a.Key), k.counter.instant(m.counter, now))
 	}
 	return d, true, nil
 }

@@ -55,6 +55,11 @@ func (k *localKeys) Window() time.Duration { return time.Duration(k.span.Window)
 // now is the only place where the clock is read: monotonic, in nanoseconds since the start.
 func (k *localKeys) now() int64 { return int64(time.Since(k.started)) }
 
+// instant returns what the clock of k says when that of another provider's keys says now.
+func (k *localKeys) instant(of *localKeys, now int64) int64 {
+	return now + int64(of.started.Sub(k.started))
+}
+
 // count counts a decision on a call that began at an instant.
 func (k *localKeys) count(allowed bool, key string, began int64) {
 	cell := tally.Judged(allowed)

@@ -280,7 +280,9 @@ func (t *Table) compact(sh *shard) {
 		t.setText(to.memory, e, string(t.textOf(from.memory, hd.e)))
 		if t.fine {
 			*e.fine() = *hd.e.fine()
+			from.memory.fine.Lock() // which the other keys still use
 			e.fine().Move(&from.memory.fine.Groups, &to.memory.fine.Groups)
+			from.memory.fine.Unlock()
 		} else {
 			w := hd.window()
 			w.Move(&to.memory.cells)

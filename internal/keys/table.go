@@ -184,7 +184,9 @@ func (t *Table) acquireSlowly(hd *Held, key string, now int64, bounded bool) {
 		sh.Unlock()
 		t.evict()
 	}
-	t.tidy(sh, now)
+	if bounded { // a key that Enter has added is empty, and as idle as any, until it is locked again
+		t.tidy(sh, now)
+	}
 	if t.bound > 0 {
 		t.reorder(sh)
 	}

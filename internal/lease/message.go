@@ -131,13 +131,15 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 		u.uncharge()
 		u.coarsen()
 		u.sent = len(u.groups)
-		for _, g := range u.groups {
+		for i := range u.groups {
+			g := &u.groups[i]
+			g.told = true
 			age, span := m.age(now, g.last, g.backdated), (g.last-g.first)/m.Micro
 			out.Groups = append(out.Groups, Group{age, span, g.Counts})
 		}
 		a.demand.keptSince = now
 	}
-	out.Count = x.mustTell
+	out.Count = x.mustTell && !m.Suppressed // whose holders keep nothing: that place has what they declined
 	x.underWay, x.sentAt = true, now
 	x.mustTell = false
 	x.hold, x.near, x.far, x.capacity = out.Hold, out.Near, out.Far, out.Capacity

@@ -25,6 +25,7 @@ type ownGroup struct {
 	reserved []*Reserved // calls among them whose cost may change
 	inSpell  bool        // they happened in the present spell
 	charged  bool        // the lease is charged for them: no message has told of them
+	told     bool        // a message told of them, so the ledger may have them already: see merge
 	// For so long before they happened, at least, they are recorded: they were reserved until their expiry.
 	backdated int64
 }
@@ -101,6 +102,9 @@ func (u *unsettled) merge() bool {
 	for i := u.sent; i < len(u.groups); i++ {
 		for j := i + 1; j < min(len(u.groups), i+apart); j++ {
 			p, q := &u.groups[i], &u.groups[j]
+			if j > i+1 && (p.told || q.told) {
+				continue // the ledger skips those that it has, in their order
+			}
 			last := max(p.last, q.last)
 			cost := float64(p.Observed())*float64(last-p.last) + float64(q.Observed())*float64(last-q.last)
 			if cost < least && p.inSpell == q.inSpell {
@@ -127,6 +131,7 @@ func (u *unsettled) join(q, p *ownGroup) {
 		}
 	}
 	q.charged = p.charged && q.charged
+	q.told = p.told || q.told
 	q.backdated = min(p.backdated, q.backdated)
 	q.reserved = append(p.reserved, q.reserved...)
 }

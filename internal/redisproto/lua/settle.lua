@@ -184,7 +184,7 @@ for k = 1, #KEYS do
       if text ~= '' then call('SETRANGE', key, FIXED + SLOT * slot, record) end
 
       local others_kept = 0
-      if keeps and math.floor(flags / 4) % 2 == 1 then
+      if math.floor(flags / 4) % 2 == 1 then
 -- include table.lua
         for i = 0, slots - 1 do
           if i ~= slot then
