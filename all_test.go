@@ -170,8 +170,8 @@ func TestAllBadInput(t *testing.T) {
 	}
 }
 
-// TestAllOnNewKeys: two keys that are new and share a shard are both there when they are locked, also when the
-// provider is older than a window, so that what is empty counts as idle.
+// TestAllOnNewKeys: two keys that are new and share a shard are both there when they are locked, also when
+// the provider is older than a window, so that what is empty counts as idle.
 func TestAllOnNewKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bind(t, newLocal(t, trypema.Options{}), trypema.StrategyAbsolute, trypema.AtMost(100, time.Second))

@@ -138,6 +138,7 @@ func (w *Window) expire(now int64) {
 	}
 	if now-w.last >= w.Grid.window { // the older cells ended before that event
 		w.Clear()
+		w.first, w.last = now, now // a call whose clock was read before must not be recorded before this
 		return
 	}
 	steps := int(w.Grid.steps(w.first, now))

@@ -599,3 +599,34 @@ func TestIndexOfBefore(t *testing.T) {
 		t.Error("no slot named a page that an older index does not have: this tells nothing")
 	}
 }
+
+// TestClockReadBeforeAnExpiry: a call whose clock was read before another call saw the window expire is
+// recorded no earlier than that, or it would leave its window too early.
+func TestClockReadBeforeAnExpiry(t *testing.T) {
+	const w, began = int64(time.Second), 100 * int64(time.Second)
+	tab := New(Options{Span: window.Span{Window: w, Bucket: w / 100}, Clock: func() int64 { return began }})
+	defer tab.Close()
+	take := func(now int64, record bool) bool {
+		var hd Held
+		var v window.Verdict
+		tab.Look(&hd, tab.Hash("k"))
+		hd.Acquire("k", now)
+		defer hd.Unlock()
+		hd.Absolute(&v, 1, now, 1, record)
+		return v.Allowed
+	}
+	for i, step := range []struct {
+		now            int64
+		record, passes bool
+	}{
+		{began, true, true},
+		{began + w, false, true},          // it sees the first expire
+		{began + w - 1000, true, true},    // and so does this one, late
+		{began + 2*w - 1000, true, false}, // which counts for a window from then on
+		{began + 2*w, true, true},
+	} {
+		if got := take(step.now, step.record); got != step.passes {
+			t.Errorf("step %d: %v, want %v", i, got, step.passes)
+		}
+	}
+}

@@ -6,8 +6,8 @@ import (
 	"github.com/trypema/trypema/internal/lease"
 )
 
-// TestMergeKeepsTheOrder: groups that the ledger may have stay in their order, or it would skip others in their
-// place, which would then leave the window too early.
+// TestMergeKeepsTheOrder: groups that the ledger may have stay in their order, or it would skip others in
+// their place, which would then leave the window too early.
 func TestMergeKeepsTheOrder(t *testing.T) {
 	w := newWorld(1, 1, 1000, false)
 	w.pace.Brief = w.pace.Far

@@ -65,7 +65,11 @@ func (t *Grid) recent(at int64) (observed uint64) {
 // advance forgets what has expired for good, even if the clock steps back.
 func (t *Grid) advance(now int64) {
 	t.now = max(now, t.last)
+	had := slices.ContainsFunc(t.cells, func(c cell) bool { return c.Counts != window.Counts{} })
 	t.cells = t.live(t.now)
+	if had && t.now-t.last >= t.Window {
+		t.last = t.now // or a call whose clock was read before could be recorded before what has expired
+	}
 }
 
 // at returns the cell of an instant, which is there from now on.
