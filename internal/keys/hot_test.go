@@ -1,10 +1,12 @@
 package keys
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -315,5 +317,43 @@ func TestHotKeySuppressed(t *testing.T) {
 	defer hd.Unlock()
 	if got := hd.Counts(); got != want || got.Admitted > 1500 || got.Admitted < 1490 {
 		t.Errorf("%+v counted, want %+v, and about 1500 admitted", got, want)
+	}
+}
+
+// TestHotKeySuppressedAtItsBound: callers that were all judged before any of them is recorded do not pass the
+// hard capacity together.
+func TestHotKeySuppressedAtItsBound(t *testing.T) {
+	o := options(time.Hour, 0, false)
+	o.Suppressed = true
+	table := newTable(t, o)
+	const capacity, hard, callers = 10, 15, 4
+	law := window.NewLaw(table.Span(), capacity, 1.5)
+	const lucky = 1 - 0x1p-53
+	for round := range 5000 {
+		key := fmt.Sprint("hot ", round)
+		hash, now := table.Hash(key), table.clock()
+		hd := table.acquire(key, now)
+		var v window.Verdict
+		hd.Suppressed(&v, law, now, 1, lucky, true)
+		hd.openFor(capacity, law, hd.last(), 1<<40, 1)
+		hd.Unlock()
+		var admitted atomic.Int64
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for range hard {
+					var v window.Verdict
+					if f := table.hotAt(hash, key, now); f != nil && f.Suppress(&v, capacity, now, 1, lucky) && v.Allowed {
+						admitted.Add(1)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := admitted.Load() + 1; n > hard {
+			t.Fatalf("round %d: %d are admitted, at most %d may be", round, n, hard)
+		}
+		hd = table.acquire(key, now) // which takes it back
+		hd.Unlock()
 	}
 }

@@ -39,7 +39,7 @@ var mutants = []mutant{
 	{"a key that was used since makes room for a new one", "internal/keys/order.go", "used > when {", "used < when {", "./internal/keys", ""},
 	{"keys go when they are half as idle as they must be", "internal/keys/shard.go", "if hd.settle(); now-hd.last() >= t.idle {", "if hd.settle(); now-hd.last() >= 0 {", "./internal/keys", ""},
 
-	{"a hot key under Suppressed admits what was judged before others", "internal/keys/hot.go", "		if f.word.CompareAndSwap(word, word+n) {\n			v.Now = f.outlook", "		if f.word.Add(n) > 0 {\n			v.Now = f.outlook", "./internal/keys", "TestHotKeySuppressed"},
+	{"a hot key under Suppressed admits what was judged before others", "internal/keys/hot.go", "		if f.word.CompareAndSwap(word, word+n) {\n			v.Now = f.outlook", "		if f.word.Add(n) > 0 {\n			v.Now = f.outlook", "./internal/keys", "TestHotKeySuppressedAtItsBound"},
 	{"a hot key under Suppressed trusts its hint", "internal/cells/outlook.go", "hint > 0 && calm(hint-1) {", "false {", "./internal/cells", ""},
 	{"what has left the recent part of an open window counts", "internal/cells/outlook.go", "recent - e.old\n", "recent\n", "./internal/cells", ""},
 
