@@ -30,6 +30,7 @@ var mutants = []mutant{
 	// The table of Local and its hot key.
 	{"a call may take the entry of another key", "internal/keys/table.go", "	if !hd.t.isKey(hd.ix.memory, hd.e, key) {", "	if false {", "./internal/keys", "TestKeysOfEqualHashAreApart"},
 	{"keys that move are not marked", "internal/keys/shard.go", "		hd.e.length = unused // whoever", "		hd.e.length += 0 // whoever", "./internal/keys", "TestMovedKeysAreFound"},
+	{"an older index is asked for pages that it does not have", "internal/keys/table.go", "		if int(hd.h>>pageBits) >= len(hd.ix.pages) {\n", "		if false {\n", "./internal/keys", "TestIndexOfBefore"},
 	{"one that waits for an entry is not woken", "internal/keys/lock.go", "was&waiting != 0 {", "was&waiting != 0 && word > 1<<31 {", "./internal/keys", "TestWaitersAreWoken"},
 	{"a hot key of Local admits one too many", "internal/keys/hot.go", "return word, word <= f.room", "return word, word <= f.room+1", "./internal/keys", ""},
 	{"additions beyond what fits are counted", "internal/keys/hot.go", "c := window.Counts{Admitted: min(word, f.room)}", "c := window.Counts{Admitted: word}", "./internal/keys", "TestHotKeyCountsWhatFits"},
@@ -86,6 +87,7 @@ var mutants = []mutant{
 	{"an instance without Redis takes the share of all", "internal/lease/offline.go", "sum(sum(p.before, p.own), times(others, p.policy))", "sum(p.before, p.own)", "./internal/lease", "TestAlone"},
 	{"a key that is due after the wheel has gone round is forgotten", "internal/lease/schedule.go", "			case e.due > upto:\n				s.place(e)\n", "			case e.due > upto:\n", "./internal/lease", "TestScheduleTicks"},
 	{"the simulator settles keys when they are not due", "cmd/trypema/internal/sim/exchange.go", "	due := k.Due(at)\n", "	due := at.Now\n", "./cmd/trypema/internal/sim", "TestSameMessages"},
+	{"groups that the ledger may have change their order", "internal/lease/unsettled.go", "			if j > i+1 && (p.told || q.told) {\n", "			if false {\n", "./internal/lease", "TestMergeKeepsTheOrder"},
 	{"an outage is taken for load", "internal/lease/schedule.go", "max(0, len(s.ready)-s.unreachable)", "len(s.ready)", "./hybridlimit", "TestOutageIsNoLoad"},
 
 	{"without Redis, several limits are not recorded", "hybridlimit/keeper.go", "j.decideOffline(lease.Record)", "j.decideOffline(lease.Try)", "./hybridlimit", "TestMultiOutage"},
