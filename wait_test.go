@@ -328,3 +328,34 @@ func TestWaitersAreSmall(t *testing.T) {
 		t.Errorf("%d still wait", b.Waiting("k"))
 	}
 }
+
+// TestWaitInACrowd: under Suppressed a call that waits is admitted as often as the calls of others, though its
+// RetryAfter, the time of certainty, never comes while they go on.
+func TestWaitInACrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bind(t, newLocal(t, trypema.Options{}), trypema.StrategySuppressed, trypema.AtMost(100, time.Second))
+		ctx, cancel := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		crowd.Go(func() { // ten times the limit
+			for ctx.Err() == nil {
+				if _, err := b.Allow(ctx, "k"); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		time.Sleep(3 * time.Second)
+		began := time.Now()
+		for range 20 {
+			if _, err := b.Wait(t.Context(), "k"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// One try in ten passes, a hundred tries are made in a second: 2 s, with a deviation of 0.5 s.
+		if took := time.Since(began); took > 7*time.Second {
+			t.Errorf("20 calls waited for %v", took)
+		}
+		cancel()
+		crowd.Wait()
+	})
+}

@@ -59,7 +59,7 @@ var mutants = []mutant{
 	{"an expired reservation is refunded once more by a commit", "reservation.go", "	r.charged = n\n", "", ".", ""},
 	{"policies share their keys", "local_bound.go", "return group + key", "return key", ".", ""},
 	{"a wait does not look at what is ahead of it", "wait.go", "bits.Add64(ahead, n, 0)", "bits.Add64(ahead-ahead, n, 0)", ".", "TestWaitDeadline"},
-	{"a line that declines does not pace itself", "wait.go", "			wait = min(wait, b.pace(&d, n))\n", "", ".", "TestWaitShares"},
+	{"a line that declines does not pace itself", "wait.go", "			wait = min(wait, b.pace(&d, n))\n", "", ".", "TestWaitInACrowd"},
 	{"a call of All locks as it is asked", "local_bound.go", "	slices.SortStableFunc(parties, lockOrder)\n", "", ".", "TestAllWaits"},
 	{"asks for the same window are judged one by one", "local_bound.go", "			of.cost = sum | -carry // the largest, if it wraps\n", "			of.cost = max(of.cost, p.cost, sum&-carry)\n", ".", "TestAll"},
 	{"a call of All that is refused keeps what it has reserved", "all.go", "			return d, giveBack(nil)\n", "			return d, nil\n", "./hybridlimit", "TestMulti"},
