@@ -329,8 +329,8 @@ func TestWaitersAreSmall(t *testing.T) {
 	}
 }
 
-// TestWaitInACrowd: under Suppressed a call that waits is admitted as often as the calls of others, though its
-// RetryAfter, the time of certainty, never comes while they go on.
+// TestWaitInACrowd: under Suppressed a call that waits is admitted as often as the calls of others, though
+// its RetryAfter, the time of certainty, never comes while they go on.
 func TestWaitInACrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bind(t, newLocal(t, trypema.Options{}), trypema.StrategySuppressed, trypema.AtMost(100, time.Second))
