@@ -199,7 +199,8 @@ func environment(t testing.TB) string {
 	return filepath.Join(cache, "trypema-tests", "python")
 }
 
-// install installs a package of Python unless have says that it is there.
+// install installs a package of Python unless have says that it is there. What cannot be installed is skipped
+// by its name.
 func install(t testing.TB, pkg string, have func() bool) {
 	t.Helper()
 	installing.Lock()
@@ -216,7 +217,7 @@ func install(t testing.TB, pkg string, have func() bool) {
 		{filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", pkg},
 	} {
 		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s cannot be installed: %v: %s", pkg, err, out)
+			t.Skipf("%s cannot be installed: %v: %s", pkg, err, out) // without a network, say
 		}
 	}
 }
