@@ -46,14 +46,16 @@ const reservedFor = 10 * time.Second
 // passed by that. If the process dies meanwhile, what it had reserved is free again after ten seconds.
 func All(ctx context.Context, asks ...Ask) (Decision, error) {
 	if len(asks) == 0 || len(asks) > MaxAsks {
-		return Decision{}, invalid.Errorf(ErrInvalidOptions, "%d asks; there must be from 1 to %d", len(asks), MaxAsks)
+		return Decision{}, invalid.Errorf(ErrInvalidOptions,
+			"%d asks; there must be from 1 to %d", len(asks), MaxAsks)
 	}
 	merged := make([]Ask, 0, MaxAsks)
 next:
 	for i, a := range asks {
 		switch {
 		case a.bound == nil:
-			return Decision{}, invalid.Errorf(ErrInvalidOptions, "ask %d has no Bound; it must be made by Bound.Ask", i+1)
+			return Decision{}, invalid.Errorf(ErrInvalidOptions,
+				"ask %d has no Bound; it must be made by Bound.Ask", i+1)
 		case a.cost == 0:
 			return Decision{}, errZeroCost
 		}
@@ -66,8 +68,7 @@ next:
 		}
 		for j := range merged {
 			if m := &merged[j]; m.bound == a.bound && m.key == a.key {
-				sum, carry := bits.Add64(m.cost, a.cost, 0)
-				m.cost = sum | -carry // the largest, if it wraps
+				m.cost = sumOf(m.cost, a.cost)
 				continue next
 			}
 		}
@@ -96,6 +97,12 @@ next:
 		}
 	}
 	return allReserved(ctx, kept)
+}
+
+// sumOf is the sum of two costs, or the largest cost if that is less.
+func sumOf(a, b uint64) uint64 {
+	sum, carry := bits.Add64(a, b, 0)
+	return sum | -carry
 }
 
 // allReserved reserves each call, and then commits all or gives all back.

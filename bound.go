@@ -111,9 +111,13 @@ func NewBound(s Strategy, limits []Limit, keep func(limits []Limit) (Keeper, err
 
 // setKeeper sets the keeper of all limits by that of the limits that count.
 func (b *Bound) setKeeper() {
-	b.keeper = b.counting
-	if b.counting == nil || len(b.limits) > 1 && slices.ContainsFunc(b.limits, func(l Limit) bool { return l.kind != limitCounts }) {
+	switch {
+	case b.counting == nil || b.blocks >= 0:
 		b.keeper = &uncounted{b}
+	case slices.ContainsFunc(b.limits, Limit.IsNoLimit):
+		b.keeper = &withNoLimit{b.counting, b}
+	default:
+		b.keeper = b.counting
 	}
 }
 
@@ -233,32 +237,34 @@ func (b *Bound) Usage(ctx context.Context, key string) ([]Usage, error) {
 // Delete forgets the key in all windows.
 func (b *Bound) Delete(ctx context.Context, key string) error { return b.keeper.Delete(ctx, key) }
 
-// uncounted keeps limits of which some do not count: one of them denies every call, or they change nothing.
+// withNoLimit keeps limits that count, beside some that are NoLimit.
+type withNoLimit struct {
+	Keeper
+	of *Bound
+}
+
+func (k *withNoLimit) Usage(ctx context.Context, key string) ([]Usage, error) {
+	return k.of.usage(ctx, key)
+}
+
+// uncounted keeps limits of which one denies every call, or none counts: what it decides is always the same.
 type uncounted struct{ of *Bound }
 
-func (u *uncounted) AllowN(ctx context.Context, key string, n uint64) (Decision, error) {
-	if u.of.blocks < 0 && u.of.counting != nil {
-		return u.of.counting.AllowN(ctx, key, n)
-	}
+func (u *uncounted) AllowN(_ context.Context, _ string, n uint64) (Decision, error) {
 	if n == 0 {
 		return Decision{}, errZeroCost
 	}
 	return u.of.uncounted(), nil
 }
 
-func (u *uncounted) Peek(ctx context.Context, key string, n uint64) (Decision, error) {
-	if u.of.blocks < 0 && u.of.counting != nil {
-		return u.of.counting.Peek(ctx, key, n)
-	}
+func (u *uncounted) Peek(context.Context, string, uint64) (Decision, error) {
 	return u.of.uncounted(), nil
 }
 
 func (u *uncounted) Reserve(
-	ctx context.Context, key string, estimate uint64, expiry time.Duration,
+	_ context.Context, _ string, estimate uint64, expiry time.Duration,
 ) (*Reservation, error) {
 	switch {
-	case u.of.blocks < 0 && u.of.counting != nil:
-		return u.of.counting.Reserve(ctx, key, estimate, expiry)
 	case estimate == 0:
 		return nil, errZeroCost
 	case expiry < 0:
@@ -267,14 +273,26 @@ func (u *uncounted) Reserve(
 	return NewReservation(u.of.uncounted(), estimate, 0, nil), nil
 }
 
-func (u *uncounted) Usage(ctx context.Context, key string) (all []Usage, err error) {
+func (u *uncounted) Usage(ctx context.Context, key string) ([]Usage, error) {
+	return u.of.usage(ctx, key)
+}
+
+func (u *uncounted) Delete(ctx context.Context, key string) error {
+	if u.of.counting == nil {
+		return nil
+	}
+	return u.of.counting.Delete(ctx, key)
+}
+
+// usage is the usage of all limits, in the order in which they were given, of which some do not count.
+func (b *Bound) usage(ctx context.Context, key string) (all []Usage, err error) {
 	var counted []Usage
-	if u.of.counting != nil {
-		if counted, err = u.of.counting.Usage(ctx, key); err != nil {
+	if b.counting != nil {
+		if counted, err = b.counting.Usage(ctx, key); err != nil {
 			return nil, err
 		}
 	}
-	for _, l := range u.of.limits {
+	for _, l := range b.limits {
 		if l.kind == limitCounts {
 			all, counted = append(all, counted[0]), counted[1:]
 			continue
@@ -283,13 +301,6 @@ func (u *uncounted) Usage(ctx context.Context, key string) (all []Usage, err err
 		all = append(all, Usage{Limit: c, Remaining: c})
 	}
 	return all, nil
-}
-
-func (u *uncounted) Delete(ctx context.Context, key string) error {
-	if u.of.counting == nil {
-		return nil
-	}
-	return u.of.counting.Delete(ctx, key)
 }
 
 // uncounted is the decision by limits of which one blocks, or none counts.

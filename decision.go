@@ -51,9 +51,9 @@ type Decision struct {
 	SuppressionFactor float64
 }
 
-// RetryAfterSeconds is RetryAfter in whole seconds for people and headers: rounded up, so that who waits as
-// long does not come too early, and at least 1; 0 if the call was allowed. It is at most a year, which it
-// also is for Never.
+// RetryAfterSeconds is RetryAfter in whole seconds, for people and headers. It is rounded up, so a caller that
+// waits so long is never too early, and it is at least 1. It is 0 if the call was allowed, and at most a year,
+// also for Never.
 func (d Decision) RetryAfterSeconds() int {
 	const most = 365 * 24 * time.Hour
 	switch {
@@ -70,7 +70,7 @@ type Outcome uint8
 
 const (
 	// OutcomeRejected is a denial by Absolute: the window has no room for the cost. Nothing was recorded. It
-	// is the zero value, so that a Decision nobody made denies.
+	// is the zero value, so that an empty Decision denies.
 	OutcomeRejected Outcome = iota
 	// OutcomeAllowed is a call that was recorded and may pass.
 	OutcomeAllowed

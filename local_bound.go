@@ -3,8 +3,6 @@ package trypema
 import (
 	"cmp"
 	"context"
-	"math"
-	"math/bits"
 	"runtime"
 	"slices"
 	"time"
@@ -23,7 +21,6 @@ import (
 type localKeeper struct {
 	limits   []localLimit // in the order of the locks
 	strategy Strategy
-	most     uint64     // the least of the capacities
 	counter  *localKeys // those of the strategy, which count for the Observer
 	owner    *Local
 	group    string // what its keys start with, if they are those of a group
@@ -46,13 +43,12 @@ func (l *Local) Bind(s Strategy, limits ...Limit) (*Bound, error) {
 
 // keep returns a keeper of limits that were checked.
 func (l *Local) keep(s Strategy, limits []Limit) *localKeeper {
-	m := &localKeeper{strategy: s, most: math.MaxUint64, counter: l.own(s), owner: l}
+	m := &localKeeper{strategy: s, counter: l.own(s), owner: l}
 	m.limits = make([]localLimit, 0, len(limits))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, limit := range limits {
 		c, _ := limit.Capacity() // it was checked
-		m.most = min(m.most, c)
 		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
 		if s == StrategySuppressed {
 			one.law = window.NewLaw(one.lawSpan, c, l.suppressed.hardFactor)
@@ -312,7 +308,7 @@ func (m *localKeeper) decide(
 			parties[i].table.Trim()
 		}
 	}
-	m.tell(d, parties, &t)
+	parties[t.Limit].tell(d, &t)
 }
 
 // enters reports whether a party adds its key. What records nothing must not make a key.
@@ -407,17 +403,12 @@ func (m *localKeeper) denied(d *Decision, key string, now int64, n uint64) bool 
 	if t.Allowed {
 		return false
 	}
-	m.tellOf(d, &m.limits[t.Limit], &t)
+	m.limits[t.Limit].tell(d, &t)
 	return true
 }
 
-// tell makes d what the parties have decided together.
-func (m *localKeeper) tell(d *Decision, parties []party, t *window.Joint) {
-	m.tellOf(d, parties[t.Limit].localLimit, t)
-}
-
-// tellOf makes d what a tally means that is about a limit.
-func (m *localKeeper) tellOf(d *Decision, l *localLimit, t *window.Joint) {
+// tell makes d what a tally means that is about the limit.
+func (l *localLimit) tell(d *Decision, t *window.Joint) {
 	denial := OutcomeRejected
 	if l.law != nil {
 		denial = OutcomeSuppressed
@@ -475,11 +466,10 @@ next:
 			if of.localKeys != p.localKeys || of.key != p.key {
 				continue
 			}
-			sum, carry := bits.Add64(of.cost, p.cost, 0)
 			if p.capacity < of.capacity {
 				of.localLimit = p.localLimit
 			}
-			of.cost = sum | -carry // the largest, if it wraps
+			of.cost = sumOf(of.cost, p.cost)
 			continue next
 		}
 		merged = append(merged, p)

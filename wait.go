@@ -3,7 +3,6 @@ package trypema
 import (
 	"context"
 	"math"
-	"math/bits"
 	"sync"
 	"time"
 
@@ -105,8 +104,8 @@ func (b *Bound) first(ctx context.Context, of *line, key string, n uint64) (d De
 }
 
 func tooLate(wait, left time.Duration) error {
-	return invalid.Errorf(ErrWouldExceedDeadline, "the turn of the call comes in %v at the earliest; the deadline is in %v",
-		wait, max(left, 0))
+	return invalid.Errorf(ErrWouldExceedDeadline,
+		"the turn of the call comes in %v at the earliest; the deadline is in %v", wait, max(left, 0))
 }
 
 // pace is the time in which the limit of a decision has room for one more call of cost n. Where Suppressed
@@ -126,8 +125,8 @@ func (b *Bound) pace(d *Decision, n uint64) time.Duration {
 // known. In a window of W at most C is admitted, so k × C wait for k × W; and of what is less than C, the
 // last waits until all of it would fit at once, as what is admitted meanwhile stays for a window.
 func (b *Bound) turnAfter(ctx context.Context, key string, ahead, n uint64) time.Duration {
-	sum, carry := bits.Add64(ahead, n, 0)
-	if b.Strategy() == StrategySuppressed || carry > 0 {
+	sum := sumOf(ahead, n)
+	if b.Strategy() == StrategySuppressed || sum == math.MaxUint64 {
 		return 0
 	}
 	var wait time.Duration
@@ -217,9 +216,7 @@ func (l *lines) join(key string, w *waiter) (of *line, ahead uint64) {
 	w.turn = make(chan struct{})
 	w.previous, of.last.next, of.last = of.last, w, w
 	ahead = of.cost
-	if of.cost += w.cost; of.cost < ahead {
-		of.cost = math.MaxUint64
-	}
+	of.cost = sumOf(ahead, w.cost)
 	return of, ahead
 }
 

@@ -15,7 +15,6 @@ type engine struct {
 	suggests bool
 	maxKeys  int
 	dice     func() float64
-	peers    bool
 
 	keys    map[string]*key
 	groups  window.Groups
@@ -52,7 +51,7 @@ type result struct {
 
 func newEngine(rules []*rule, suggests bool, maxKeys int, seed uint64) *engine {
 	e := &engine{
-		rules: rules, suggests: suggests, maxKeys: maxKeys, dice: dice(seed), peers: true,
+		rules: rules, suggests: suggests, maxKeys: maxKeys, dice: dice(seed),
 		keys: make(map[string]*key), results: make([]result, len(rules)), first: math.MaxInt64,
 	}
 	for _, r := range rules {
@@ -219,34 +218,33 @@ func (e *engine) report(suggest float64) *Report {
 		x.Worst = mostDenied(worst)
 		r.Rules = append(r.Rules, x)
 	}
-	if e.suggests {
-		r.Suggestions = e.suggest(suggest)
-	}
 	r.series = e.series
-	for i := range e.maxima {
-		all := slices.Clone(e.maxima[i])
-		for _, k := range e.keys {
-			if k.busiest != nil {
-				all = append(all, k.busiest.most[i])
-			}
-		}
-		slices.Sort(all)
-		r.busiest[i] = all
+	if e.suggests {
+		r.busiest = e.busiest()
+		r.Suggestions = e.suggest(suggest, r.busiest)
 	}
 	return r
 }
 
-// suggest proposes for each window the least round limit that leaves so many percent of the keys alone.
-func (e *engine) suggest(percent float64) (all []Suggestion) {
-	for i, w := range suggested {
-		most := slices.Clone(e.maxima[i])
+// busiest returns the most calls of each key in a window of each length, in order.
+func (e *engine) busiest() (all [len(suggested)][]uint64) {
+	for i := range suggested {
+		all[i] = slices.Clone(e.maxima[i])
 		for _, k := range e.keys {
-			most = append(most, k.busiest.most[i])
+			all[i] = append(all[i], k.busiest.most[i])
 		}
+		slices.Sort(all[i])
+	}
+	return all
+}
+
+// suggest proposes for each window the least round limit that leaves so many percent of the keys alone.
+func (e *engine) suggest(percent float64, busiest [len(suggested)][]uint64) (all []Suggestion) {
+	for i, w := range suggested {
+		most := busiest[i]
 		if len(most) == 0 {
 			continue
 		}
-		slices.Sort(most)
 		at := int(math.Ceil(percent/100*float64(len(most)))) - 1
 		n := round(most[min(max(at, 0), len(most)-1)])
 		over, _ := slices.BinarySearch(most, n+1)

@@ -42,16 +42,12 @@ func (r *Report) writePage(name string) error {
 func (r *Report) page(w io.Writer) error {
 	return page.Execute(w, struct {
 		*Report
-		Span     time.Duration
-		Calls    template.HTML
-		Busiest  template.HTML
-		Sentence string
-		CallsAll uint64
-	}{r, r.To.Sub(r.From).Round(time.Second), r.callsPlot(), r.busiestPlot(), r.sentence(), r.Report().Calls})
+		Span        time.Duration
+		CallsPlot   template.HTML
+		BusiestPlot template.HTML
+		Sentence    string
+	}{r, r.To.Sub(r.From).Round(time.Second), r.callsPlot(), r.busiestPlot(), r.sentence()})
 }
-
-// Report returns the report, whose field Calls the page has a plot for.
-func (r *Report) Report() *Report { return r }
 
 // sentence says what the first rule would have done.
 func (r *Report) sentence() string {

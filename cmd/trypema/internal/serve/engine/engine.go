@@ -401,15 +401,9 @@ func (a *Answer) replace() {
 // judge decides the asks of a request.
 func (e *Engine) judge(ctx context.Context, c *config, a *Answer) error {
 	if len(a.asks) == 1 && len(a.shadow)+len(a.quota)+len(a.looks) == 0 { // as most are
-		one := &a.asks[0]
-		d, err := one.AllowN(ctx, one.key, one.cost)
-		if err := e.failed(d.Fallback, err); err != nil {
+		allowed, err := e.decide(ctx, a, &a.asks[0])
+		if err != nil || allowed {
 			return err
-		}
-		a.tell(one, &d)
-		if d.Allowed {
-			a.Statuses[one.at].Reset = one.window
-			return nil
 		}
 		a.Over = true
 		return e.enterBudgets(ctx, c, a)
@@ -432,19 +426,27 @@ func (e *Engine) judge(ctx context.Context, c *config, a *Answer) error {
 			}
 			continue
 		}
-		d, err := one.AllowN(ctx, one.key, one.cost)
-		if err := e.failed(d.Fallback, err); err != nil {
+		if _, err := e.decide(ctx, a, one); err != nil {
 			return err
-		}
-		a.tell(one, &d)
-		if d.Allowed {
-			a.Statuses[one.at].Reset = one.window
 		}
 	}
 	if a.Over {
 		return e.enterBudgets(ctx, c, a)
 	}
 	return nil
+}
+
+// decide decides an ask by itself, and tells the answer.
+func (e *Engine) decide(ctx context.Context, a *Answer, one *ask) (allowed bool, err error) {
+	d, err := one.AllowN(ctx, one.key, one.cost)
+	if err := e.failed(d.Fallback, err); err != nil {
+		return false, err
+	}
+	a.tell(one, &d)
+	if d.Allowed {
+		a.Statuses[one.at].Reset = one.window
+	}
+	return d.Allowed, nil
 }
 
 // isSoft reports whether a limit alone does not make the answer be over.

@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math"
@@ -236,33 +237,22 @@ func milliseconds(d time.Duration) int64 {
 	return int64((d + time.Millisecond - 1) / time.Millisecond)
 }
 
-func (c *conn) allow() {
-	t, ok := c.target()
-	cost, fine := uint64(0), ok
-	if ok {
-		cost, fine = c.cost(4, 1)
-	}
-	if !fine {
-		return
-	}
-	d, err := c.server.Engine.Allow(c.server.ctx, &t, cost)
-	if err != nil {
-		c.failed(err)
-		return
-	}
-	c.decision(&d, 0)
-}
+func (c *conn) allow() { c.ask(c.server.Engine.Allow) }
+func (c *conn) peek()  { c.ask(c.server.Engine.Peek) }
 
-func (c *conn) peek() {
+// ask answers with a decision about a key, a limit, a window and perhaps a cost.
+func (c *conn) ask(
+	decide func(ctx context.Context, t *engine.Target, cost uint64) (trypema.Decision, error),
+) {
 	t, ok := c.target()
-	cost, fine := uint64(0), ok
-	if ok {
-		cost, fine = c.cost(4, 1)
-	}
-	if !fine {
+	if !ok {
 		return
 	}
-	d, err := c.server.Engine.Peek(c.server.ctx, &t, cost)
+	cost, ok := c.cost(4, 1)
+	if !ok {
+		return
+	}
+	d, err := decide(c.server.ctx, &t, cost)
 	if err != nil {
 		c.failed(err)
 		return
