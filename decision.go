@@ -51,9 +51,9 @@ type Decision struct {
 	SuppressionFactor float64
 }
 
-// RetryAfterSeconds is RetryAfter in whole seconds, for people and headers. It is rounded up, so a caller that
-// waits so long is never too early, and it is at least 1. It is 0 if the call was allowed, and at most a year,
-// also for Never.
+// RetryAfterSeconds is RetryAfter in whole seconds, for people and headers. It is rounded up, so a caller
+// that waits so long is never too early, and it is at least 1. It is 0 if the call was allowed, and at most a
+// year, also for Never.
 func (d Decision) RetryAfterSeconds() int {
 	const most = 365 * 24 * time.Hour
 	switch {
