@@ -38,6 +38,9 @@ type localLimit struct {
 
 // Bind returns limits that are kept for any key, or what is wrong with them: see CheckLimits. It is cheap.
 func (l *Local) Bind(s Strategy, limits ...Limit) (*Bound, error) {
+	if l == nil || l.done == nil {
+		return nil, errNoLocal
+	}
 	return NewBound(s, limits, func(limits []Limit) (Keeper, error) { return l.keep(s, limits).alone(), nil })
 }
 

@@ -46,7 +46,12 @@ type manyLimiter interface {
 // AllowMany decides many calls, in order, each as if it were alone, and appends a decision for each to a
 // slice: see the function AllowMany.
 func (b *Bound) AllowMany(ctx context.Context, calls []Call, to []Decision) ([]Decision, error) {
-	if many, ok := b.keeper.(manyKeeper); ok {
+	b = b.made()
+	k := b.keeper
+	if with, ok := k.(*withNoLimit); ok {
+		k = with.Keeper
+	}
+	if many, ok := k.(manyKeeper); ok {
 		return many.AllowMany(ctx, calls, to)
 	}
 	if err := checkCosts(calls); err != nil {
