@@ -54,6 +54,10 @@ type Bound struct {
 //
 // decides calls of several keepers in one step, as All says. With ok false it cannot, and has done nothing.
 //
+//	AllowMany(ctx context.Context, calls []Call, to []Decision) ([]Decision, error)
+//
+// is AllowN for each call, in order: see AllowMany. Without it, AllowN is called for one after the other.
+//
 //	InGroup(group string) Keeper
 //
 // keeps the same limits for the keys of a group, as Policies need them.

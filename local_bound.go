@@ -138,17 +138,6 @@ func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision
 	return d, nil
 }
 
-// decideAt decides a call that was looked at together with others.
-func (m *localAlone) decideAt(d *Decision, at *looked, key string, now int64, n uint64) {
-	l := m.limit
-	if l.law == nil {
-		l.absoluteAt(d, at, key, now, l.capacity, n)
-	} else {
-		l.suppressedAt(d, at, key, now, l.law, m.owner.suppressed.dice(), n)
-	}
-	m.told(d)
-}
-
 // told makes a decision one of the limit.
 func (m *localAlone) told(d *Decision) {
 	if m.limit.shown != 0 {

@@ -101,23 +101,24 @@ func (m *keeper) inTable(key string) string {
 
 // AllowN implements trypema.Keeper.
 func (m *keeper) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	err = m.take(ctx, &d, key, n, nil)
+	err = m.take(ctx, &d, key, n, take, m.counter.now(), nil)
 	return d, err
 }
 
-// take decides a call, records it, and counts it if there is an Observer. r is nil unless the call is a
-// reservation.
+// take decides a call that began at an instant, records it, and counts it if there is an Observer. r is nil
+// unless the call is a reservation.
 func (m *keeper) take(
-	ctx context.Context, d *trypema.Decision, key string, n uint64, r *reservation,
+	ctx context.Context, d *trypema.Decision, key string, n uint64, how manner, began int64, r *reservation,
 ) (err error) {
-	began := m.counter.now()
 	if err = m.check(key); err == nil && n == 0 {
 		err = redisproto.ErrZeroCost
 	}
 	key = m.inTable(key)
 	if err == nil {
-		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, reservation: r}
-		err = j.decide(ctx, d)
+		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
+		if err = j.decide(ctx, d); err == errWaits {
+			return err
+		}
 	}
 	m.counter.count(groupkey.Shown(key), d, err, began)
 	return err
@@ -165,6 +166,7 @@ type joint struct {
 	*keeper
 	key         string // in the tables
 	began, now  int64
+	mustNotWait bool
 	cost        uint64
 	mode        lease.Mode
 	dice        float64
@@ -215,6 +217,9 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 				j.parties[i].schedule(j.parties[i].k, j.now)
 			}
 			return nil
+		case ask && j.mustNotWait:
+			j.unlock()
+			return errWaits
 		case ask:
 			waiters := j.ask()
 			j.unlock()
@@ -452,7 +457,7 @@ func (m *keeper) Reserve(
 	}
 	var d trypema.Decision
 	r := &reservation{life: int64(expiry)}
-	if err := m.take(ctx, &d, key, estimate, r); err != nil {
+	if err := m.take(ctx, &d, key, estimate, take, m.counter.now(), r); err != nil {
 		return nil, err
 	}
 	return trypema.NewReservation(d, estimate, 0, func(ctx context.Context, was, is uint64) (err error) {
