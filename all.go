@@ -9,11 +9,12 @@ import (
 	"github.com/trypema/trypema/internal/invalid"
 )
 
-// Ask is a call on a Bound that All decides together with others. Bound.Ask makes it.
+// Ask is a call that All decides together with others. Bound.Ask and Policies.Ask make it.
 type Ask struct {
 	bound *Bound
 	key   string
 	cost  uint64
+	err   error // that All returns
 }
 
 // Ask returns a call of cost n for All.
@@ -21,7 +22,15 @@ func (b *Bound) Ask(key string, n uint64) Ask {
 	if b.made() == noBound {
 		b = nil
 	}
-	return Ask{b, key, n}
+	return Ask{bound: b, key: key, cost: n}
+}
+
+// Ask returns a call of cost n by a policy, for All: that returns ErrUnknownPolicy if there is no such policy.
+//
+//	d, err := trypema.All(ctx, plans.Ask("pro/tenant", "acme", 1), plans.Ask("pro/user", "ada", 1))
+func (p *Policies) Ask(policy, key string, n uint64) Ask {
+	b, err := p.Use(policy)
+	return Ask{b, key, n, err}
 }
 
 // KeptAsk is an Ask as a Keeper is asked it, by AllowAll.
@@ -61,9 +70,11 @@ func All(ctx context.Context, asks ...Ask) (Decision, error) {
 	parts, trials := make([]part, 0, MaxAsks), make([]part, 0)
 	for i, a := range asks {
 		switch {
+		case a.err != nil:
+			return Decision{}, a.err
 		case a.bound == nil:
 			return Decision{}, invalid.Errorf(ErrInvalidOptions,
-				"ask %d has no Bound; it must be made by Bound.Ask", i+1)
+				"ask %d has no Bound; it must be made by Bound.Ask or Policies.Ask", i+1)
 		case a.cost == 0:
 			return Decision{}, errZeroCost
 		case a.bound.live == nil:

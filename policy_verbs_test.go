@@ -326,6 +326,8 @@ func TestZeroValues(t *testing.T) {
 		_, err = p.Use("p")
 		says(name, invalid, must, err)
 		says(name, invalid, must, p.Delete(ctx, "p", "k"))
+		_, err = trypema.All(ctx, p.Ask("p", "k", 1))
+		says(name, invalid, must, err)
 		says(name, invalid, must, p.Swap(perMinute("p", 1)))
 		p.Observe(new(trypema.Meters))
 		if _, there := p.Get("p"); there || len(p.Names()) != 0 {

@@ -175,19 +175,18 @@ func (l *Log) lookLocked() {
 
 // ownOf takes the denials of a provider, and returns those that no policy has denied. A denial is counted by
 // both at two instants, between which the Log may look, so it is one of them if no policy has counted it by
-// the next look. Of the denials by policies it takes off left what it finds in those of the provider.
-func (p *policy) ownOf(denied uint64, left map[string]uint64, strategy string, policies bool) uint64 {
+// the next look; or at once, if later is false. Of the denials by policies it takes off left what it finds in
+// those of the provider.
+func (p *policy) ownOf(denied uint64, left map[string]uint64, strategy string, later bool) uint64 {
 	fresh := denied - p.seen
 	p.seen = denied
-	if !policies {
-		p.own, p.open = p.own+p.open+fresh, 0
-		return p.own
-	}
 	late := min(p.open, left[strategy])
-	p.own += p.open - late
 	mine := min(fresh, left[strategy]-late)
-	p.open = fresh - mine
+	p.own, p.open = p.own+p.open-late, fresh-mine
 	left[strategy] -= late + mine
+	if !later {
+		p.own, p.open = p.own+p.open, 0
+	}
 	return p.own
 }
 

@@ -144,6 +144,13 @@ func TestPoliciesAndProvider(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		expect("denies calls\" policy=free provider=policies", "denies calls\" policy=all provider=local")
+		time.Sleep(30 * time.Second)
+		expect("no more calls\" policy=free provider=policies", "no more calls\" policy=all provider=local")
+		plans.Allow(t.Context(), "free", "k")
+		if err := changes.Close(); err != nil { // with a last look
+			t.Fatal(err)
+		}
+		expect("denies calls\" policy=free provider=policies")
 	})
 }
 
