@@ -30,6 +30,7 @@ import (
 // shares it with the provider's Absolute or Suppressed. To count the same key twice in windows of one length,
 // as by its requests and by its tokens, give one of them a group: see InGroup.
 type Bound struct {
+	alone    *localAlone // the keeper, if it is one: a call then costs no more than by a Limiter
 	keeper   Keeper      // of all limits
 	one      uint64      // the cost of a call by Allow, as the keeper takes it
 	live     *livePolicy // the keeper, if it is one
@@ -123,6 +124,7 @@ func (b *Bound) setKeeper() {
 		b.keeper = &withNoLimit{b.counting, b}
 	default:
 		b.keeper = b.counting
+		b.alone, _ = b.keeper.(*localAlone)
 	}
 }
 
@@ -240,14 +242,22 @@ func (noKeeper) Reserve(context.Context, string, uint64, time.Duration) (*Reserv
 func (b *Bound) Keeper() Keeper { return b.made().counting }
 
 // Allow is AllowN with a cost of 1, or with that of the policy.
-func (b *Bound) Allow(ctx context.Context, key string) (Decision, error) {
+func (b *Bound) Allow(ctx context.Context, key string) (d Decision, err error) {
+	if b != nil && b.alone != nil {
+		err = b.alone.allow(&d, key, 1)
+		return d, err
+	}
 	b = b.made()
 	return b.keeper.AllowN(ctx, key, b.one)
 }
 
 // AllowN decides whether a call of cost n may pass now, and records it, in one step. A cost of 0 is
 // ErrInvalidCost.
-func (b *Bound) AllowN(ctx context.Context, key string, n uint64) (Decision, error) {
+func (b *Bound) AllowN(ctx context.Context, key string, n uint64) (d Decision, err error) {
+	if b != nil && b.alone != nil {
+		err = b.alone.allow(&d, key, n)
+		return d, err
+	}
 	return b.made().keeper.AllowN(ctx, key, min(n, costOfPolicy-1))
 }
 

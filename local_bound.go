@@ -124,18 +124,24 @@ func localOf(k Keeper) *localKeeper {
 }
 
 func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
+	err = m.allow(&d, key, n)
+	return d, err
+}
+
+// allow is AllowN without a copy of the decision.
+func (m *localAlone) allow(d *Decision, key string, n uint64) error {
 	l := m.limit
 	if n == 0 || len(key) > maxKeyLen || l.closed.Load() {
-		return d, m.counter.failed(n, m.check(key))
+		return m.counter.failed(n, m.check(key))
 	}
 	key = m.form(key)
 	if l.law == nil {
-		l.absolute(&d, key, l.capacity, n)
+		l.absolute(d, key, l.capacity, n)
 	} else {
-		l.suppressed(&d, key, l.law, m.owner.suppressed.dice(), n)
+		l.suppressed(d, key, l.law, m.owner.suppressed.dice(), n)
 	}
-	m.told(&d)
-	return d, nil
+	m.told(d)
+	return nil
 }
 
 // told makes a decision one of the limit.

@@ -1,6 +1,6 @@
 // Command saas is a whole service with tenants: each request is limited by its address before the service
-// knows who sent it, then by its tenant and its user together. A language model is limited by tokens; a worker
-// and a client wait for their turn.
+// knows who sent it, then by its tenant and its user together. A language model is limited by tokens; a
+// worker and a client wait for their turn.
 //
 //	main.go      flags, servers, metrics, shutdown
 //	plans.yaml   the limits; a change is applied while the service runs
