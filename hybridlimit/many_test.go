@@ -14,7 +14,7 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// many is AllowMany on a limiter, on a limit, and on several, of n in a window.
+// many is AllowMany on a limiter, a limit, several limits and a policy, of n in a window.
 func many(t *testing.T, p trypema.Provider, s trypema.Strategy, n uint64) map[string]func(
 	ctx context.Context, calls []trypema.Call,
 ) ([]trypema.Decision, error) {
@@ -31,7 +31,20 @@ func many(t *testing.T, p trypema.Provider, s trypema.Strategy, n uint64) map[st
 	if err != nil {
 		t.Fatal(err)
 	}
+	policies, err := trypema.NewPolicies(p, trypema.Policy{
+		Name: "p", Strategy: s, Limits: []trypema.Limit{trypema.AtMost(n, time.Minute)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := policies.Use("p")
+	if err != nil {
+		t.Fatal(err)
+	}
 	return map[string]func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error){
+		"policy": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
+			return policy.AllowMany(ctx, calls, nil)
+		},
 		"limiter": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
 			return trypema.AllowMany(ctx, limiter, trypema.Per(float64(n), limiter.Window()), calls, nil)
 		},
@@ -131,7 +144,7 @@ func TestAllowManyCounts(t *testing.T) {
 			}
 		}
 		for _, m := range meters.All() {
-			if s := m.Read(); m.Strategy == "absolute" && (s.Allowed != 30 || s.Rejected != 6 || s.Errors != 3) {
+			if s := m.Read(); m.Strategy == "absolute" && (s.Allowed != 40 || s.Rejected != 8 || s.Errors != 4) {
 				t.Errorf("%+v", s.Counters)
 			}
 		}
