@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 func bind(t testing.TB, p trypema.Binder, s trypema.Strategy, limits ...trypema.Limit) *trypema.Bound {
