@@ -64,9 +64,10 @@ func (l *limiter) refuse(key string, rate trypema.Rate) error {
 type manner uint8
 
 const (
-	peek    manner = iota // nothing is recorded
-	take                  // it is recorded, and waits for Redis if it must
-	takeNow               // it is recorded, or returns errWaits and leaves nothing behind
+	peek     manner = iota // nothing is recorded
+	take                   // it is recorded, and waits for Redis if it must
+	takeNow                // it is recorded, or returns errWaits and leaves nothing behind
+	takeLate               // as take, for a call that began some time ago
 )
 
 // errWaits is a call that would have to wait for Redis. It never gets to a caller of the package.
@@ -120,7 +121,10 @@ func (l *limiter) judgeLocked(ctx context.Context, d *trypema.Decision, r *reque
 	if how != peek {
 		r.Mode = lease.Record
 	}
-	r.mustNotWait = how == takeNow
+	r.now, r.mustNotWait = r.began, how == takeNow
+	if how == takeLate {
+		r.now = l.now()
+	}
 	if l.suppressed {
 		r.Law, r.Dice = l.law(r.Capacity), rand.Float64()
 	}
@@ -136,6 +140,7 @@ type request struct {
 	key   string // in the table
 	hash  uint64
 	began int64
+	now   int64 // when it is decided first
 	lease.Call
 	mustNotWait bool
 }
@@ -144,7 +149,7 @@ type request struct {
 // for the answer to a message, unless the options say otherwise.
 func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) error {
 	waited := r.Mode == lease.Peek // which the Observer does not count
-	for now := r.began; ; now = l.now() {
+	for now := r.now; ; now = l.now() {
 		sh, h, k := l.acquire(r.hash, r.key, now)
 		if l.closed.Load() {
 			sh.Unlock()

@@ -116,6 +116,9 @@ func (m *keeper) take(
 	key = m.inTable(key)
 	if err == nil {
 		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
+		if how == takeLate {
+			j.now = m.counter.now()
+		}
 		if err = j.decide(ctx, d); err == errWaits {
 			return err
 		}
@@ -146,7 +149,8 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 			return d, err
 		}
 	}
-	again := joint{keeper: m, key: j.key, began: j.began, cost: n, dice: j.dice, mode: lease.Record}
+	// The look may have waited for Redis. What it saw then may have ended since.
+	again := joint{keeper: m, key: j.key, began: j.began, now: m.counter.now(), cost: n, dice: j.dice, mode: lease.Record}
 	d = trypema.Decision{}
 	if err = again.decide(ctx, &d); err != nil || d.Allowed {
 		m.counter.count(groupkey.Shown(j.key), &d, err, j.began)
@@ -197,7 +201,7 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 	}
 	first := j.limits[0].limiter
 	waited := j.mode == lease.Peek // which the Observer does not count
-	for j.now = j.began; ; j.now = first.now() {
+	for j.now = max(j.now, j.began); ; j.now = first.now() {
 		j.lock()
 		if first.closed.Load() {
 			j.unlock()

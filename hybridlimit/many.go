@@ -36,7 +36,7 @@ func (l *limiter) AllowMany(
 			return l.judgeLocked(ctx, d, &request{
 				key: key, hash: l.table.Hash(key), began: began,
 				Call: lease.Call{Cost: c.Cost, Capacity: capacity},
-			}, take)
+			}, takeLate)
 		},
 		fetch: func(key string, cost uint64) {
 			l.want(groupkey.Plain(key), capacity, cost).wait(ctx, began)
@@ -58,7 +58,7 @@ func (m *keeper) AllowMany(
 			return m.take(ctx, d, c.Key, c.Cost, takeNow, m.counter.now(), nil)
 		},
 		later: func(c trypema.Call, d *trypema.Decision) error {
-			return m.take(ctx, d, c.Key, c.Cost, take, began, nil)
+			return m.take(ctx, d, c.Key, c.Cost, takeLate, began, nil)
 		},
 		fetch: func(key string, cost uint64) {
 			wanted := make([]wanted, len(m.limits))
