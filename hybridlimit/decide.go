@@ -129,7 +129,7 @@ func (l *limiter) judgeLocked(ctx context.Context, d *trypema.Decision, r *reque
 		r.Law, r.Dice = l.law(r.Capacity), rand.Float64()
 	}
 	err := l.decide(ctx, d, r)
-	if how != peek && err != errWaits {
+	if how != peek && (err == nil || !errors.Is(err, errWaits)) {
 		l.count(groupkey.Shown(r.key), d, err, r.began)
 	}
 	return err

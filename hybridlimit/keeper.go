@@ -119,7 +119,7 @@ func (m *keeper) take(
 		if how == takeLate {
 			j.now = m.counter.now()
 		}
-		if err = j.decide(ctx, d); err == errWaits {
+		if err = j.decide(ctx, d); err != nil && errors.Is(err, errWaits) {
 			return err
 		}
 	}

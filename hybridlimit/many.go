@@ -2,6 +2,7 @@ package hybridlimit
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/bits"
 	"slices"
@@ -126,7 +127,7 @@ func (m many) decide(calls []trypema.Call, to []trypema.Decision) ([]trypema.Dec
 			continue
 		}
 		err := m.now(c, &decisions[i])
-		if err == errWaits {
+		if errors.Is(err, errWaits) {
 			if waiting == nil {
 				waiting = make(map[string]int)
 			}

@@ -135,13 +135,14 @@ func (l *Log) lookLocked() {
 		}
 	}
 	for _, m := range meters { // now, as a policy counts a denial after its provider
-		if m.Provider == "policies" {
-			s := m.Read()
-			id, denied := name{m.Policy, m.Provider, m.Strategy}, s.Rejected+s.Suppressed
-			byPolicies[m.Strategy] += denied - l.policy(id).count
-			policies = true
-			l.limiting(id, denied, now)
+		if m.Provider != "policies" {
+			continue
 		}
+		s := m.Read()
+		id, denied := name{m.Policy, m.Provider, m.Strategy}, s.Rejected+s.Suppressed
+		byPolicies[m.Strategy] += denied - l.policy(id).count
+		policies = true
+		l.limiting(id, denied, now)
 	}
 	left := make(map[string]uint64)
 	for strategy, n := range byPolicies {

@@ -148,12 +148,18 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	plans.Observe(observer)
 
-	var sockets [3]net.Listener
-	for i, addr := range []string{o.addr, o.grpcAddr, o.adminAddr} {
-		if sockets[i], err = net.Listen("tcp", addr); err != nil {
+	var sockets []net.Listener
+	defer func() {
+		for _, socket := range sockets {
+			_ = socket.Close() // unless its server has closed it
+		}
+	}()
+	for _, addr := range []string{o.addr, o.grpcAddr, o.adminAddr} {
+		socket, err := net.Listen("tcp", addr)
+		if err != nil {
 			return err
 		}
-		defer sockets[i].Close() //nolint:errcheck // a server has closed it
+		sockets = append(sockets, socket)
 	}
 	if o.supplier == "" {
 		o.supplier = "http://" + sockets[2].Addr().String() + "/supplier"
@@ -216,7 +222,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 }
 
 // closing calls a Close, and adds its error to those that there are.
-func closing(err *error, close func() error) { *err = errors.Join(*err, close()) }
+func closing(err *error, end func() error) { *err = errors.Join(*err, end()) }
 
 // reportTo logs what became of changes of the file.
 func reportTo(logger *slog.Logger) func(error) {

@@ -279,7 +279,7 @@ func get(t *testing.T, client *http.Client, key, url string) (code int, text str
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -308,7 +308,7 @@ func serves(t *testing.T, instances ...running) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	check := func(key string) codes.Code {
 		ctx := metadata.AppendToOutgoingContext(t.Context(), "x-api-key", key)
 		_, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
@@ -342,7 +342,7 @@ func TestOnRedis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	for _, provider := range []string{"redis", "hybrid"} {
 		args := []string{"--redis", "redis://" + server.Addr(), "--provider", provider}
 		one, two := launch(t, args...), launch(t, args...)
