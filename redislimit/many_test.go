@@ -75,7 +75,9 @@ func TestAllowManySharesARoundTrip(t *testing.T) {
 					if err != nil || len(got) != len(calls) {
 						t.Fatal(len(got), err)
 					}
-					if took := time.Since(began); took != f.Delay || f.Runs-runs != of.runs {
+					took := time.Since(began)
+					synctest.Wait()
+					if took != f.Delay || f.Runs-runs != of.runs {
 						t.Errorf("%v, %s: %d keys in %d exchanges and %v, want %d and %v", s, name, of.keys,
 							f.Runs-runs, took, of.runs, f.Delay)
 					}

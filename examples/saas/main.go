@@ -129,14 +129,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // serve serves until ctx ends, and then lets come to an end what is under way.
 func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer) (err error) {
 	metrics, changes := promlimit.New(), sloglimit.New(logger, sloglimit.Options{})
-	defer closing(&err, changes.Close)
+	defer join(&err, changes.Close)
 	observer := trypema.Observers(metrics, changes)
 	limits, closeClient, err := open(o.provider, o.redis, trypema.Options{Name: "saas", Observer: observer})
 	if err != nil {
 		return err
 	}
-	defer closing(&err, closeClient)
-	defer closing(&err, limits.Close)
+	defer join(&err, closeClient)
+	defer join(&err, limits.Close)
 
 	list, err := policyfile.Load(o.plans)
 	if err != nil {
@@ -221,8 +221,10 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	return err
 }
 
-// closing calls a Close, and adds its error to those that there are.
-func closing(err *error, end func() error) { *err = errors.Join(*err, end()) }
+// join adds the error of a Close to those that there are.
+func join(err *error, end func() error) { //nolint:gocritic // it is for defer
+	*err = errors.Join(*err, end())
+}
 
 // reportTo logs what became of changes of the file.
 func reportTo(logger *slog.Logger) func(error) {
