@@ -1,8 +1,8 @@
 package thirdparty
 
 // The documents keep their word: every block of Go in README.md and docs compiles, against the libraries of
-// others, too; the programs of the quickstart print what stands below them, on a real server; the law that
-// docs/concepts.md writes down is the one that decides; and what is linked to is there.
+// others, too; the programs of the quickstart print what stands below them, on a real server; and what is
+// linked to is there.
 //
 // A block that begins with "package" is a file by itself. Another one is wrapped: declarations into a
 // package, statements into a function that returns an error. What it takes for granted is declared, and
@@ -449,65 +449,9 @@ func moduleFiles(t *testing.T, dir string) (files []zip.File) {
 	return files
 }
 
-// The function that docs/concepts.md explains suppression by returns what the law does.
-func TestDocumentedLaw(t *testing.T) {
-	blocks := blocksOf(t, "docs/concepts.md")
-	i := slices.IndexFunc(blocks, func(b block) bool { return strings.Contains(b.code, "func factor(") })
-	if i < 0 {
-		t.Fatal("no function factor")
-	}
-	runs := 100_000
-	if explore.Long() {
-		runs = 10_000_000
-	}
-	program := `package main
-
-import (
-	"fmt"
-	"math"
-	"math/rand/v2"
-	"os"
-
-	"github.com/trypema/trypema/internal/window"
-)
-
-func main() {
-	rng := rand.New(rand.NewPCG(seed, 0))
-	declined := 0
-	for range runs {
-		s := window.Span{Window: 10_000, Bucket: 1 + rng.Int64N(1_000)}
-		capacity := uint64(math.Exp(rng.Float64() * 15))
-		h := []float64{1, 1.1, 1.5, 2, 10}[rng.IntN(5)]
-		l := window.NewLaw(s, capacity, h)
-		admitted := rng.Uint64N(l.Hard + 2)
-		observed := admitted + uint64(rng.ExpFloat64()*float64(capacity))
-		recent := rng.Uint64N(observed + 1)
-		n := 1 + rng.Uint64N(1+capacity/50)
-		want := l.Factor(window.Counts{Admitted: admitted, Declined: observed - admitted}, recent, n)
-		got := factor(float64(admitted), float64(observed), float64(recent), float64(n), float64(capacity), h, 10_000, float64(s.Bucket))
-		if math.Abs(got-want) > 1e-9 {
-			fmt.Println("seed", seed, "capacity", capacity, "H", h, "admitted", admitted, "observed", observed, "recent", recent, "n", n, "is", got, "want", want)
-			os.Exit(1)
-		}
-		if want > 0 && want < 1 {
-			declined++
-		}
-	}
-	if declined < runs/10 {
-		fmt.Println("only", declined, "were between 0 and 1")
-		os.Exit(1)
-	}
-}
-` + blocks[i].code + fmt.Sprintf("\nconst seed, runs = uint64(%d), %d\n", explore.Seed(t), runs)
-	programs := compile(t, map[string]string{"law": program}, true)
-	if out, err := exec.CommandContext(t.Context(), programs["law"]).CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-// The file that docs/policies.md explains is right.
+// The file that docs/limits.md explains is right.
 func TestDocumentedPolicies(t *testing.T) {
-	blocks := blocksOf(t, "docs/policies.md")
+	blocks := blocksOf(t, "docs/limits.md")
 	i := slices.IndexFunc(blocks, func(b block) bool { return b.language == "yaml" })
 	if i < 0 {
 		t.Fatal("no file")
