@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"go/ast"
+	"go/doc"
 	"go/parser"
 	"go/token"
 	"go/types"
@@ -449,14 +450,9 @@ func moduleFiles(t *testing.T, dir string) (files []zip.File) {
 	return files
 }
 
-// The file that docs/limits.md explains is right.
+// The files of policies in docs/limits.md are right.
 func TestDocumentedPolicies(t *testing.T) {
-	blocks := blocksOf(t, "docs/limits.md")
-	i := slices.IndexFunc(blocks, func(b block) bool { return b.language == "yaml" })
-	if i < 0 {
-		t.Fatal("no file")
-	}
-	program := fmt.Sprintf(`package main
+	program, files := `package main
 
 import (
 	"fmt"
@@ -465,13 +461,19 @@ import (
 )
 
 func main() {
-	list, err := policyfile.Parse(%q, []byte(%q))
-	fmt.Print(len(list), err)
-}
-`, blocks[i], blocks[i].code)
-	programs := compile(t, map[string]string{"policies": program}, true)
+`, 0
+	for _, b := range blocksOf(t, "docs/limits.md") {
+		if b.language == "yaml" {
+			files++
+			program += fmt.Sprintf("\t_, err%d := policyfile.Parse(%q, []byte(%q))\n\tfmt.Println(err%[1]d)\n", files, b, b.code)
+		}
+	}
+	if files == 0 {
+		t.Fatal("no file")
+	}
+	programs := compile(t, map[string]string{"policies": program + "}\n"}, true)
 	if out, err := exec.CommandContext(t.Context(), programs["policies"]).CombinedOutput(); err != nil ||
-		string(out) != "4 <nil>" {
+		string(out) != strings.Repeat("<nil>\n", files) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -499,6 +501,82 @@ func TestDocumentLinks(t *testing.T) {
 			}
 		}
 	}
+}
+
+var reference = regexp.MustCompile(`https://pkg\.go\.dev/github\.com/trypema/trypema([/\w]*)(?:#([\w.]+))?`)
+
+// What a document links to in the reference is exported there.
+func TestDocumentReferences(t *testing.T) {
+	exported := make(map[string][]string) // by folder
+	n := 0
+	for _, file := range documents(t) {
+		for _, found := range reference.FindAllStringSubmatch(document(t, file), -1) {
+			folder, name := filepath.Join(root, found[1]), found[2]
+			if exported[folder] == nil {
+				exported[folder] = exportedIn(t, folder)
+			}
+			if n++; name != "" && !slices.Contains(exported[folder], name) {
+				t.Errorf("%s: %s has no %s", file, folder, name)
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("%d links to the reference, want more", n)
+	}
+}
+
+// exportedIn returns the names that the reference has for the package in a folder.
+func exportedIn(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%s has no package: %v", folder, err)
+	}
+	fset := token.NewFileSet()
+	var all []*ast.File
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(fset, path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, file)
+	}
+	p, err := doc.NewFromFiles(fset, all, folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(functions []*doc.Func, of string) {
+		for _, f := range functions {
+			names = append(names, of+f.Name)
+		}
+	}
+	addValues := func(values []*doc.Value) {
+		for _, v := range values {
+			names = append(names, v.Names...)
+		}
+	}
+	add(p.Funcs, "")
+	addValues(p.Consts)
+	addValues(p.Vars)
+	for _, typ := range p.Types {
+		names = append(names, typ.Name)
+		add(typ.Funcs, "")
+		add(typ.Methods, typ.Name+".")
+		addValues(typ.Consts)
+		addValues(typ.Vars)
+		ast.Inspect(typ.Decl, func(n ast.Node) bool {
+			if field, ok := n.(*ast.Field); ok {
+				for _, name := range field.Names {
+					names = append(names, typ.Name+"."+name.Name)
+				}
+			}
+			return true
+		})
+	}
+	return names
 }
 
 var heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
