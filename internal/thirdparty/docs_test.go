@@ -26,6 +26,8 @@ import (
 	"go/types"
 	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,11 +36,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/zip"
 
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -476,6 +481,39 @@ func main() {
 		string(out) != strings.Repeat("<nil>\n", files) {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// The answer that docs/http.md shows is the one that a client gets.
+func TestDocumentedAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits, err := trypema.NewLocal(trypema.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer limits.Close()
+		perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		limit, err := httplimit.New(httplimit.Options{Bound: perUser, Key: httplimit.ByHeader("X-User")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		handler := limit(http.NotFoundHandler())
+		var w *httptest.ResponseRecorder
+		for range 101 {
+			w = httptest.NewRecorder()
+			handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/42", nil))
+		}
+		var headers strings.Builder
+		if err := w.Header().Write(&headers); err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprintf("HTTP/1.1 %d %s\n%s", w.Code, http.StatusText(w.Code), strings.ReplaceAll(headers.String(), "\r", ""))
+		if !strings.Contains(document(t, "docs/http.md"), "```text\n"+got+"```\n") {
+			t.Errorf("docs/http.md does not show\n%s", got)
+		}
+	})
 }
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
