@@ -44,6 +44,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/metrics"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -514,6 +515,29 @@ func TestDocumentedAnswer(t *testing.T) {
 			t.Errorf("docs/http.md does not show\n%s", got)
 		}
 	})
+}
+
+// docs/metrics.md has each metric, and no other.
+func TestDocumentedMetrics(t *testing.T) {
+	var exported, documented []string
+	for _, m := range append(slices.Clone(metrics.All), metrics.Duration) {
+		name := "trypema_" + strings.ReplaceAll(m.Name, ".", "_")
+		switch {
+		case m.Unit == "s":
+			name += "_seconds"
+		case m.Counter:
+			name += "_total"
+		}
+		exported = append(exported, name)
+	}
+	documented = regexp.MustCompile(`trypema_\w+`).FindAllString(document(t, "docs/metrics.md"), -1)
+	for _, names := range []*[]string{&exported, &documented} {
+		slices.Sort(*names)
+		*names = slices.Compact(*names)
+	}
+	if !slices.Equal(documented, exported) {
+		t.Errorf("documented are %q, exported are %q", documented, exported)
+	}
 }
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
