@@ -42,7 +42,7 @@ type Limiter interface {
 	Allow(ctx context.Context, key string, rate Rate) (Decision, error)
 
 	// AllowN decides whether a call of cost n may pass now, and records it, in one step: concurrent callers
-	// can not pass the limit together. Absolute records what it admits; Suppressed also counts what it
+	// cannot pass the limit together. Absolute records what it admits; Suppressed also counts what it
 	// declines. A cost of 0 is ErrInvalidCost.
 	AllowN(ctx context.Context, key string, rate Rate, n uint64) (Decision, error)
 

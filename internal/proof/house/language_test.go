@@ -3,6 +3,7 @@ package house
 import (
 	"go/parser"
 	"go/token"
+	"math"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -31,11 +32,11 @@ var unwanted = regexp.MustCompile(`(?i)\b(?:anew|can not|besides|taken for gone|
 // allowed are sentences that may break a rule, by their beginning, each with a reason.
 var allowed = map[string]string{}
 
-// TestLanguage holds pages and package comments to plain English: no unwanted words, and short sentences.
+// TestLanguage holds pages and the comments of public packages to plain English: no unwanted words, and in
+// pages and package comments short sentences.
 func TestLanguage(t *testing.T) {
 	used := make(map[string]bool)
-	check := func(where string, text []string, average bool) {
-		sentences, words := 0, 0
+	judge := func(where string, text []string, longest int) (sentences, words int) {
 		for _, block := range text {
 			for _, s := range sentencesOf(block) {
 				n := wordsIn(s)
@@ -56,31 +57,38 @@ func TestLanguage(t *testing.T) {
 				}
 			}
 		}
-		if average && words > mostOnAverage*sentences {
-			t.Errorf("%s: a sentence has %.1f words on average, more than %d",
-				where, float64(words)/float64(sentences), mostOnAverage)
-		}
+		return sentences, words
 	}
 	for path, text := range held(t) {
-		check(path, proseOf(text), true)
+		sentences, words := judge(path, proseOf(text), longest)
+		if words > mostOnAverage*sentences {
+			t.Errorf("%s: a sentence has %.1f words on average, more than %d",
+				path, float64(words)/float64(sentences), mostOnAverage)
+		}
+		judge(path, tablesOf(text), math.MaxInt)
 	}
-	packages := 0
+	comments, packages := 0, 0
 	for path, text := range files(t, ".go") {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.PackageClauseOnly|parser.ParseComments)
+		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if file.Doc == nil {
-			continue
+		if !strings.Contains("/"+path, "/internal/") {
+			for _, c := range file.Comments {
+				comments++
+				judge(path, proseOfComment(c.Text()), math.MaxInt)
+			}
 		}
-		packages++
-		check(filepath.Dir(path)+"/"+filepath.Base(path), proseOfComment(file.Doc.Text()), false)
+		if file.Doc != nil {
+			packages++
+			judge(path, proseOfComment(file.Doc.Text()), longest)
+		}
 	}
-	if packages < 40 {
-		t.Errorf("%d package comments were looked at, want more", packages)
+	if packages < 40 || comments < 1_200 {
+		t.Errorf("%d comments and %d package comments were looked at, want more", comments, packages)
 	}
 	for start, reason := range allowed {
 		if !used[start] || reason == "" {
@@ -158,6 +166,7 @@ func allowance(sentence string) string {
 
 var (
 	notProse = regexp.MustCompile("(?ms)^```.*?^```$|<!--.*?-->|^(?:    |\\t|#|<|\\||!\\[|\\[!|\\[[^\\]]+\\]:)[^\n]*$")
+	fenced   = regexp.MustCompile("(?ms)^```.*?^```$")
 	point    = regexp.MustCompile(`^(?:[-*]|\d+\.) `)
 	linked   = regexp.MustCompile(`!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])`)
 	code     = regexp.MustCompile("`[^`]*`")
@@ -170,6 +179,17 @@ func proseOf(text string) (blocks []string) {
 	text = linked.ReplaceAllString(text, "$1")
 	text = code.ReplaceAllString(text, "code")
 	return paragraphs(text)
+}
+
+// tablesOf returns the rows of tables, without code.
+func tablesOf(text string) (rows []string) {
+	text = code.ReplaceAllString(fenced.ReplaceAllString(text, ""), "code")
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "|") {
+			rows = append(rows, line)
+		}
+	}
+	return rows
 }
 
 // proseOfComment is proseOf for the text of a doc comment.
