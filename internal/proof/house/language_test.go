@@ -119,7 +119,7 @@ func TestPagesAreFewAndShort(t *testing.T) {
 
 // TestLanguageIsRead shows what the rules see of a page.
 func TestLanguageIsRead(t *testing.T) {
-	page := "# A heading\n\nIt is `one word`, see [the link](https://example.com/a.b). It\ngoes on! Version 1.2 is `x`. `Y` begins.\n\n" +
+	page := "# A heading\n\nIt is `one word`, see [the link](https://example.com/a.b). It\ngoes on! Version 1.2, e.g. this, is `x`. `Y` begins. redigo too.\n\n" +
 		"- a point\n  of two lines\n- another one: no end\n\n| a | table is |\n|---|---|\n| no | sentence. |\n\n" +
 		"```go\ncode. Here\n```\n\n    more code\n\n<!-- hidden. Comment\n-->\n![picture](a.svg)\nThe end"
 	var got []string
@@ -127,7 +127,8 @@ func TestLanguageIsRead(t *testing.T) {
 		got = append(got, sentencesOf(block)...)
 	}
 	want := []string{
-		"It is code, see the link.", "It goes on!", "Version 1.2 is code.", "code begins.", "a point of two lines",
+		"It is code, see the link.", "It goes on!", "Version 1.2, e.g. this, is code.", "code begins.", "redigo too.",
+		"a point of two lines",
 		"another one: no end", "The end",
 	}
 	if !slices.Equal(got, want) {
@@ -165,12 +166,13 @@ func allowance(sentence string) string {
 }
 
 var (
-	notProse = regexp.MustCompile("(?ms)^```.*?^```$|<!--.*?-->|^(?:    |\\t|#|<|\\||!\\[|\\[!|\\[[^\\]]+\\]:)[^\n]*$")
-	fenced   = regexp.MustCompile("(?ms)^```.*?^```$")
-	point    = regexp.MustCompile(`^(?:[-*]|\d+\.) `)
-	linked   = regexp.MustCompile(`!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])`)
-	code     = regexp.MustCompile("`[^`]*`")
-	ends     = regexp.MustCompile(`[.!?]["”)*_]*\s+`)
+	notProse    = regexp.MustCompile("(?ms)^```.*?^```$|<!--.*?-->|^(?:    |\\t|#|<|\\||!\\[|\\[!|\\[[^\\]]+\\]:)[^\n]*$")
+	fenced      = regexp.MustCompile("(?ms)^```.*?^```$")
+	point       = regexp.MustCompile(`^(?:[-*]|\d+\.) `)
+	linked      = regexp.MustCompile(`!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])`)
+	code        = regexp.MustCompile("`[^`]*`")
+	abbreviated = regexp.MustCompile(`\b(?:e\.g|i\.e|etc|vs)\.$`)
+	ends        = regexp.MustCompile(`[.!?]["”)*_]*\s+`)
 )
 
 // proseOf returns the paragraphs and points of a page, without code, tables and headings.
@@ -229,16 +231,15 @@ func paragraphs(text string) (blocks []string) {
 	return blocks
 }
 
-// sentencesOf splits a paragraph where a sentence ends and what follows does not begin in lower case. Code
-// may begin a sentence.
+// sentencesOf splits a paragraph where sentences end, which is not after an abbreviation.
 func sentencesOf(block string) (sentences []string) {
 	from := 0
 	for _, at := range ends.FindAllStringIndex(block, -1) {
-		next := block[at[1]:]
-		if r := []rune(next); len(r) > 0 && unicode.IsLower(r[0]) && !strings.HasPrefix(next, "code") {
+		sentence := strings.TrimSpace(block[from:at[1]])
+		if abbreviated.MatchString(sentence) {
 			continue
 		}
-		sentences = append(sentences, strings.TrimSpace(block[from:at[1]]))
+		sentences = append(sentences, sentence)
 		from = at[1]
 	}
 	if rest := strings.TrimSpace(block[from:]); rest != "" {
