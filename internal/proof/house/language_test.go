@@ -72,11 +72,15 @@ func TestLanguage(t *testing.T) {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments|parser.SkipObjectResolution)
+		public, mode := !strings.Contains("/"+path, "/internal/"), parser.ParseComments|parser.SkipObjectResolution
+		if !public {
+			mode |= parser.PackageClauseOnly
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, text, mode)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains("/"+path, "/internal/") {
+		if public {
 			for _, c := range file.Comments {
 				comments++
 				judge(path, proseOfComment(c.Text()), math.MaxInt)
