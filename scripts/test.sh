@@ -88,6 +88,11 @@ if [ -n "$installing" ]; then
 	cat "$tmp/installed"
 fi
 
+# The go command repeats a test when a file that it reads has changed, but only in the module of the test. Tests
+# of documents and the like read this variable, which it watches, too: see explore.ReadsRepository.
+TRYPEMA_FILES=$(find ./*.md Makefile docs deploy scripts .github -type f | sort | xargs cksum | cksum)
+export TRYPEMA_FILES
+
 # Tests that wait run beside those that compute, so more packages than processors are tested at a time. No
 # test depends on how fast the machine is; the time-out only ends what would never end.
 processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)

@@ -177,6 +177,7 @@ func TestFolderThatCanNotBeWritten(t *testing.T) {
 // unpacked returns a folder with the measurements of a committed report.
 func unpacked(t *testing.T, committed string) (dir string) {
 	t.Helper()
+	explore.ReadsRepository()
 	dir = t.TempDir()
 	packed, err := os.Open(filepath.Join(committed, measurementsFile+".gz"))
 	if err != nil {

@@ -43,6 +43,7 @@ func TestDocumentedSimulations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	explore.ReadsRepository()
 	differs := t.Errorf
 	if *update {
 		differs = t.Logf
