@@ -59,9 +59,10 @@ func TestDocumentedSimulations(t *testing.T) {
 			parts := simulated.FindStringSubmatch(found)
 			lines := strings.Split(strings.TrimSpace(parts[2]), "\n")
 			heads := cells(lines[0])
-			vary, of := flagOf(parts[1], "vary"), ""
-			if vary != "" {
-				of, _, _ = strings.Cut(vary, "=")
+			vary := flagOf(parts[1], "vary")
+			of, values, _ := strings.Cut(vary, "=")
+			if n := len(lines) - 2; of != "" && n != len(strings.Split(values, ",")) {
+				t.Errorf("%s:%s: %d lines in the table", file, parts[1], n)
 			}
 			for i, line := range lines[2:] {
 				row := cells(line)
