@@ -5,10 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/race"
 )
 
 // The first example of the README is a program that compiles, and is short.
@@ -41,11 +41,7 @@ func TestReadmeProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	args := []string{"build"}
-	if info, ok := debug.ReadBuildInfo(); ok &&
-		slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		args = append(args, "-race") // so that what it imports was compiled for the tests already
-	}
+	args := append([]string{"build"}, race.Flags()...)
 	build := exec.Command("go", append(args, "-o", filepath.Join(dir, "program"), "-overlay", filepath.Join(dir, "overlay.json"), "./readme_program")...)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -29,7 +29,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +38,7 @@ import (
 	"golang.org/x/mod/zip"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/race"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
@@ -257,9 +257,7 @@ func compile(t *testing.T, sources map[string]string, run bool) map[string]strin
 	dir := t.TempDir()
 	replaced := make(map[string]string)
 	args := []string{"build", "-overlay", filepath.Join(dir, "overlay.json")}
-	if hasRaceDetector() {
-		args = append(args, "-race") // so that what they import was compiled for the tests already
-	}
+	args = append(args, race.Flags()...)
 	if run {
 		args = append(args, "-o", dir+"/")
 	}
@@ -288,12 +286,6 @@ func compile(t *testing.T, sources map[string]string, run bool) map[string]strin
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return programs
-}
-
-// hasRaceDetector reports whether these tests were built with the race detector.
-func hasRaceDetector() bool {
-	info, _ := debug.ReadBuildInfo()
-	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // Every block of Go in a document compiles.
