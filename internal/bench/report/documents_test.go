@@ -26,8 +26,8 @@ var quoted = []struct{ file, text string }{
 	{"docs/benchmarks.md", "a key takes {bytes memory-1m trypema} bytes. httprate takes " +
 		"{bytes memory-1m httprate}, throttled {bytes memory-1m throttled}, and `x/time/rate` in an " +
 		"xsync.Map {bytes memory-1m xtime-xsync}."},
-	{"docs/benchmarks.md", "a clock read takes {floor 0} ns, the hash of a key {floor 1} ns, a contended addition " +
-		"{floor 3} ns, and a load that no cache has {load 134217728} ns."},
+	{"docs/benchmarks.md", "a clock read takes {floor 0} ns, the hash of a key {floor 1} ns. A contended " +
+		"addition takes {floor 3} ns, and a load that no cache has {load 134217728} ns."},
 	{"docs/operating.md", "{cpu redis-10k trypema} µs a decision"},
 	{"docs/operating.md", "Redis, one hot key | {cpu redis-hot trypema} µs"},
 	{"docs/operating.md", "Redis, a lone caller | {cpu redis-alone trypema} µs"},
@@ -37,7 +37,7 @@ var quoted = []struct{ file, text string }{
 
 var (
 	placeholder = regexp.MustCompile(`\\\{(.*?)\\\}`)
-	results     = regexp.MustCompile(`(?m)^\| ours ÷ theirs \| measured \|\n(?:\|.*\n)+`)
+	results     = regexp.MustCompile(`(?m)^\| row of the report \| measured \|\n(?:\|.*\n)+`)
 )
 
 // TestQuotedNumbers: the numbers that documents quote are those of the committed report, and so is the table
