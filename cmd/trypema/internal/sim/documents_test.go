@@ -43,6 +43,9 @@ func TestDocumentedSimulations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(files) == 0 {
+		t.Skip("the documents are not here: the module is by itself")
+	}
 	explore.ReadsRepository()
 	differs := t.Errorf
 	if *update {
