@@ -25,8 +25,8 @@ func (b *Bound) Ask(key string, n uint64) Ask {
 	return Ask{bound: b, key: key, cost: n}
 }
 
-// Ask returns a call of cost n by a policy, for All: that returns ErrUnknownPolicy if there is no such
-// policy.
+// Ask returns a call of cost n by a policy, for All. All returns ErrUnknownPolicy if the policy does not
+// exist.
 //
 //	d, err := trypema.All(ctx, plans.Ask("pro/tenant", "acme", 1), plans.Ask("pro/user", "ada", 1))
 func (p *Policies) Ask(policy, key string, n uint64) Ask {
