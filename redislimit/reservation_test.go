@@ -109,8 +109,8 @@ func TestReservationsShareRoundTrips(t *testing.T) {
 	}
 }
 
-// What is given back is given back in what this instance remembers, too. While Redis is unavailable, FailLocal
-// gives back where it counts, FailOpen counts nothing, and FailClosed reports the error.
+// What is given back is given back in what this instance remembers, too. While Redis is unavailable,
+// FailLocal gives back where it counts, FailOpen counts nothing, and FailClosed reports the error.
 func TestGiveBackWithoutRedis(t *testing.T) {
 	for _, tt := range []struct {
 		policy redislimit.FailurePolicy

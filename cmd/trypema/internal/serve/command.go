@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trypema/trypema/cmd/trypema/internal/check"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rest"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 	"github.com/trypema/trypema/internal/cli/flags"
@@ -28,7 +29,7 @@ type Command struct {
 	Config       []string      `group:"Configuration" env:"TRYPEMA_CONFIG" sep:"," placeholder:"PATH" help:"Files of the Envoy rate limit service, and of policies, or folders of these; several with commas between them. Default: an example."`
 	MergeDomains bool          `group:"Configuration" env:"TRYPEMA_MERGE_DOMAINS" help:"Several files may add to one domain."`
 	Watch        time.Duration `group:"Configuration" env:"TRYPEMA_WATCH" default:"2s" help:"How often files are looked at for changes; 0s is never. SIGHUP has them read at once."`
-	Check        bool          `group:"Configuration" help:"Print the rules as they were understood, or what is wrong with them, and exit with 0 or 1."`
+	Check        bool          `group:"Configuration" help:"Do as trypema check: print the rules as they were understood, or what is wrong with them, and exit with 0 or 1."`
 	XDS          string        `name:"xds" group:"Configuration" env:"TRYPEMA_XDS" placeholder:"HOST:PORT" help:"Take the configuration from an xDS management server instead of files."`
 	Node         string        `group:"Configuration" env:"TRYPEMA_NODE" default:"trypema" placeholder:"ID" help:"With --xds: the node that this server is."`
 
@@ -186,25 +187,13 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 	return s.run(ctx)
 }
 
-// runCheck prints the rules, or returns what is wrong with them.
+// runCheck is trypema check.
 func (c *Command) runCheck(out screen.Streams) error {
 	paths := slices.Concat(c.Files, c.Config)
 	if len(paths) == 0 {
 		return &flags.Error{Name: "check", Value: "true", Rule: "given with files, or with --config"}
 	}
-	set, err := rules.Load(rules.Options{MergeDomains: c.MergeDomains}, paths...)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(
-		out.Out,
-		"%s%d files, %d rules, %d policies: no errors\n",
-		set,
-		len(set.Files),
-		len(set.Rules()),
-		len(set.Policies),
-	)
-	return err
+	return check.Print(out, rules.Options{MergeDomains: c.MergeDomains}, false, paths...)
 }
 
 func (c *Command) logger(out screen.Streams) *slog.Logger {

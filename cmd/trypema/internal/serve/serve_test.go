@@ -383,25 +383,24 @@ func TestCheck(t *testing.T) {
 	)
 	write(t, bad, "domain: e\ndescriptors:\n  - {key: a, rate_limit: {unit: minut}}\n  - {value: b}\n")
 	tests := []struct {
-		args     []string
-		code     int
-		out, err string
+		args []string
+		code int
+		out  string
 	}{
-		{[]string{good}, 0, "d.a: 1 per minute\n1 files, 1 rules, 0 policies: no errors\n", ""},
+		{[]string{good}, 0, "d.a: 1 per minute\n1 file, 1 rule, 0 policies: no errors\n"},
 		{
 			[]string{bad},
 			1,
-			"",
-			"trypema: " + bad + ":3:33: e.a: rate_limit: unit is \"minut\"; it must be second, minute, hour, day, week, month or year\n" +
-				"trypema: " + bad + ":4:5: descriptor 2 of e: key is missing or empty\n",
+			bad + ":3:33: e.a: rate_limit: unit is \"minut\"; it must be second, minute, hour, day, week, month or year\n" +
+				bad + ":4:5: descriptor 2 of e: key is missing or empty\n",
 		},
-		{[]string{dir}, 1, "", "trypema: " + bad + ":3:33: "},
+		{[]string{dir}, 1, bad + ":3:33: "},
 	}
 	for _, tt := range tests {
 		var out, errs bytes.Buffer
 		run := cli.Program{Name: "trypema", Commands: new(program)}
 		code := run.Run(t.Context(), append([]string{"serve", "--check"}, tt.args...), &out, &errs)
-		if code != tt.code || out.String() != tt.out || !strings.HasPrefix(errs.String(), tt.err) {
+		if code != tt.code || errs.Len() > 0 || !strings.HasPrefix(out.String(), tt.out) {
 			t.Errorf("%s: exit status %d, %q, %q", tt.args, code, out.String(), errs.String())
 		}
 	}
