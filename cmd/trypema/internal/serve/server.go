@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -414,6 +415,8 @@ func (s *server) needsRedis() bool {
 
 // run serves until the context ends, and then drains.
 func (s *server) run(ctx context.Context) error {
+	reserved := reserveHeap()
+	defer runtime.KeepAlive(reserved)
 	failed := make(chan error, len(s.services))
 	var group sync.WaitGroup
 	for _, one := range s.services {
