@@ -11,9 +11,9 @@ import (
 // dozens of times a second, for a tenth of the processor.
 const heapRoom = 32 << 20
 
-// reserveHeap returns memory that is never touched, so it costs no memory of the machine. The collector counts
-// it, and runs when as much again was allocated. It returns nil if the environment has its own rule, GOGC or
-// GOMEMLIMIT.
+// reserveHeap returns memory that is never touched, so it costs no memory of the machine. The collector
+// counts it, and runs when as much again was allocated. It returns nil if the environment has its own rule,
+// GOGC or GOMEMLIMIT.
 func reserveHeap() []byte {
 	if os.Getenv("GOGC") != "" || debug.SetMemoryLimit(-1) != math.MaxInt64 {
 		return nil
