@@ -243,7 +243,7 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 		h.ServeHTTP(w, r)
 	})
 	server := &http.Server{
-		Handler: telling, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute,
+		Handler: telling, ReadTimeout: 20 * time.Second, WriteTimeout: 2 * time.Minute, // of headers, too
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // faults of clients
 	}
