@@ -68,6 +68,7 @@ type Command struct {
 
 	MaxConns  int           `group:"Operation" env:"TRYPEMA_MAX_CONNS" default:"50000" help:"Connections at a time, of all listeners together."`
 	Idle      time.Duration `group:"Operation" env:"TRYPEMA_IDLE" default:"0s" help:"How long a RESP connection may send nothing; 0s is no bound."`
+	MaxAge    time.Duration `name:"grpc-max-age" group:"Operation" env:"TRYPEMA_GRPC_MAX_AGE" default:"24h" help:"How long a connection of gRPC lives, so that clients spread over new servers."`
 	Drain     time.Duration `group:"Operation" env:"TRYPEMA_DRAIN" default:"5s" help:"After SIGTERM: how long requests are still served while health says that none should come."`
 	LogFormat string        `group:"Operation" env:"TRYPEMA_LOG_FORMAT" default:"text" help:"text or json."`
 	LogLevel  string        `group:"Operation" env:"TRYPEMA_LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
@@ -131,6 +132,7 @@ func (c *Command) check() error {
 		flags.OneOf("log-format", c.LogFormat, "text", "json"),
 		flags.OneOf("log-level", c.LogLevel, "debug", "info", "warn", "error"),
 		flags.Check(c.Watch >= 0, "watch", c.Watch, "0s or more"),
+		flags.Check(c.MaxAge > 0, "grpc-max-age", c.MaxAge, "above 0s"),
 		flags.Check(c.Drain >= 0, "drain", c.Drain, "0s or more"),
 		flags.Check(c.Idle >= 0, "idle", c.Idle, "0s or more"),
 		flags.Check(c.RedisTimeout >= time.Millisecond, "redis-timeout", c.RedisTimeout, "at least 1ms"),

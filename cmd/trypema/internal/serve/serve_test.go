@@ -312,6 +312,8 @@ func TestWrongFlags(t *testing.T) {
 		{"--log-level loud", 2, `--log-level is "loud"; it must be one of debug, info, warn, error`},
 		{"file.yaml", 2, "--check is false; it must be given with files"},
 		{"--check", 2, "--check is true; it must be given with files, or with --config"},
+		{"--grpc-client-name a.test", 2, "--grpc-client-name is a.test; it must be left out unless --grpc-client-ca is given"},
+		{"--grpc-max-age 0s", 2, "--grpc-max-age is 0s; it must be above 0s"},
 		{"--xds h:1 --config x", 2, "--xds is h:1; it must be left out if --config is given"},
 		{"--grpc= --http= --resp=", 2, `--grpc is ""; it must be an address`},
 		{"--grpc-cert x", 1, `--grpc-cert is "x" and --grpc-key is ""; both must be files if one is`},
@@ -619,6 +621,7 @@ func (a *authority) sign(name, certFile, keyFile string) {
 		SerialNumber: big.NewInt(
 			a.next,
 		), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:  []string{name + ".test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -636,6 +639,30 @@ func (a *authority) sign(name, certFile, keyFile string) {
 
 // TestTLS: each listener serves by TLS, wants a certificate of clients where it is told an authority, and
 // takes a new certificate; one that is wrong leaves the old one.
+// TestClientNames: of the certificates that an authority has signed, those with one of the names are accepted.
+func TestClientNames(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	ca := newAuthority(t)
+	for _, name := range []string{"server", "envoy", "stranger"} {
+		ca.sign(name, file(name+"-cert"), file(name+"-key"))
+	}
+	p := start(t, "--http-cert", file("server-cert"), "--http-key", file("server-key"), "--http-client-ca", ca.file,
+		"--http-client-name", "other.test, envoy.test")
+	for name, want := range map[string]int{"envoy": 200, "stranger": 0} {
+		pair, err := tls.LoadX509KeyPair(file(name+"-cert"), file(name+"-key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{pair}},
+		}}
+		if code, body := fetch(t, c, "https://"+p.address("http")+"/auth/example", ""); code != want {
+			t.Errorf("%s: %d %s, want %d", name, code, body, want)
+		}
+	}
+}
+
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }

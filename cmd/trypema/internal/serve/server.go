@@ -354,7 +354,7 @@ func (w *statusWriter) WriteHeader(status int) {
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (s *server) openGRPC(to *service, cert *certificate, envoy *rls.Service) error {
-	var o rls.ServerOptions
+	o := rls.ServerOptions{MaxAge: s.command.MaxAge}
 	if cert != nil {
 		o.Options = append(o.Options, grpc.Creds(credentials.NewTLS(cert.server())))
 	}
