@@ -638,8 +638,8 @@ func (a *authority) sign(name, certFile, keyFile string) {
 }
 
 // TestTLS: each listener serves by TLS, wants a certificate of clients where it is told an authority, and
-// takes a new certificate; one that is wrong leaves the old one.
-// TestClientNames: of the certificates that an authority has signed, those with one of the names are accepted.
+// takes a new certificate; one that is wrong leaves the old one. TestClientNames: of the certificates that an
+// authority has signed, those with one of the names are accepted.
 func TestClientNames(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
