@@ -242,7 +242,7 @@ func TestExample(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/healthz": "ok\n", "/readyz": "ok\n",
-		"/rlconfig": "example.path_/login: 2 per minute\nexample.remote_address: 10 per minute\npolicy example: 10 per 1m0s\n",
+		"/rlconfig": "example.path_/login: 2 per minute\nexample.remote_address: 10 per minute\npolicy example: 10 per 1m0s (per address)\n",
 		"/metrics":  `trypema_serve_requests_total{method="auth",outcome="denied",protocol="http"} 2`,
 		"/limited":  `"key":"127.0.0.1","denied":2`,
 	} {
