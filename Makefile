@@ -109,6 +109,5 @@ release-proof: ## each module of VERSION works from its tags, in a throw-away cl
 binaries: ## archives of the program for each system, with checksums and an SBOM of each, in OUT (dist)
 	@./scripts/binaries.sh "$(OUT)"
 
-benchmarks: ## go test -bench of the root module, and of its peers
-	$(GO) test -run '^$$' -bench . -benchmem ./...
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/bench/...
+benchmarks: ## Local beside others: a table of ratios, in three minutes; ARGS='--only canonical' for a row
+	@$(GO) run ./internal/bench ratios $(ARGS)

@@ -41,6 +41,9 @@ func TestWrongFlags(t *testing.T) {
 		{"--keys cold", `--keys is "cold"; it must be one of hot, uniform, skewed`},
 		{"--key-space 0", "--key-space is 0; it must be from 1 to 50000000"},
 		{"--hot-fraction 1.1", "--hot-fraction is 1.1; it must be from 0 to 1"},
+		{"--fresh --compare trypema,ulule", "--fresh is true; it must be left out with --provider redis or hybrid, and with limiters that may keep the string of a call"},
+		{"--many 0", "--many is 0; it must be from 1 to 1000"},
+		{"--many 16 --mode target", "--many is 16; it must be left out with --provider redis or hybrid, and with --mode target"},
 		{"--workers -2", "--workers is -2; it must be from 1 to 4096"},
 		{"--mode fast", `--mode is "fast"; it must be one of max, target`},
 		{"--qps 5", "--qps is 5; it must be left out unless --mode is target"},
@@ -73,6 +76,7 @@ func TestHelp(t *testing.T) {
 	clitest.Helps(t, program, []clitest.Output{
 		{"--help", []string{"Usage: bench <command>", "measure", "report"}},
 		{"measure -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
+		{"ratios --help", []string{"--rounds", "--only", "quartiles"}},
 		{"report --help", []string{"--quick", "--list", "cargo", "exit status"}},
 	})
 }

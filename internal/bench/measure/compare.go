@@ -247,6 +247,11 @@ func (c *contender) row(ctx context.Context, first *contender) (Compared, error)
 // Median is the middle of the values, or between the two there; 0 if there are none.
 func Median(values []float64) float64 { return quantile(values, 0.5) }
 
+// HalfQuartiles is half the distance between the quartiles of the values.
+func HalfQuartiles(values []float64) float64 {
+	return (quantile(values, 0.75) - quantile(values, 0.25)) / 2
+}
+
 // quantile is the value at a part of the sorted values, between two of them in proportion; 0 if there are
 // none.
 func quantile(values []float64, part float64) float64 {

@@ -153,6 +153,7 @@ type Pass struct {
 	SampleEvery int           `json:"sample_every"`
 	QPS         float64       `json:"qps"` // 0: as many as possible
 	Burst       int           `json:"burst"`
+	Fresh       bool          `json:"fresh"` // the text of each key is written just before its call
 }
 
 // Result is what a Pass came to.
