@@ -680,3 +680,23 @@ func TestHarnessAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations per call", n)
 	}
 }
+
+// What a round took of processors is at least that of one caller, and at most that of all processors.
+func TestProcessorTime(t *testing.T) {
+	before, ok := processorTime(0)
+	if !ok {
+		t.Skip("not known on this system")
+	}
+	began := time.Now()
+	n := 0
+	for after := before; after < before+5*time.Millisecond; n++ {
+		after, _ = processorTime(0)
+	}
+	after, _ := processorTime(0)
+	if most := time.Since(began) * time.Duration(runtime.NumCPU()); after-before > most+time.Millisecond {
+		t.Errorf("%v of processors in %v", after-before, time.Since(began))
+	}
+	if _, ok := processorTime(1 << 22); ok {
+		t.Error("the time of a process that is not there is known")
+	}
+}

@@ -179,6 +179,7 @@ func (w *worker) waitUntil(due time.Duration, stop *atomic.Bool) bool {
 // run is what one timed pass over the workload came to.
 type run struct {
 	elapsed         time.Duration
+	processor       time.Duration // of the process of the limiter, callers included; 0 where that is not known
 	ops             uint64
 	allowed, denied uint64
 	skipped         uint64
@@ -404,7 +405,12 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	if s.limiter.Remote() {
 		work = s.limit.Server.Watch(ctx)
 	}
+	pid := 0
+	if s.limiter.Process != nil {
+		pid = s.limiter.Process.ID()
+	}
 	began := time.Now()
+	ran, known := processorTime(pid)
 	var elapsed time.Duration
 	var err error
 	if s.limiter.Process != nil {
@@ -415,6 +421,9 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	s.active(began)
 
 	r := s.sum()
+	if until, ok := processorTime(pid); known && ok {
+		r.processor = until - ran
+	}
 	s.latency.Merge(r.latency)
 	r.elapsed = elapsed
 	r.server = work()

@@ -27,8 +27,8 @@ type Ratios struct {
 // Help is the text of bench ratios --help.
 func (Ratios) Help() string {
 	return `A table of what a call on Local takes, and how many times as long one of other limiters takes, in three minutes. Limiters take
-turns in short rounds; what is shown is the median of the ratios of all rounds, and half the distance between their quartiles. Use the
-machine for nothing else meanwhile. bench report measures everything, with pictures.
+turns in short rounds; what is shown is the median of the ratios of all rounds, and half the distance between their quartiles. On
+Linux it compares the time of processors that calls take, and other programs disturb less; elsewhere the calls in a second. bench report measures everything, with pictures.
 
 The exit status is 1 if a run of any limiter failed its premises: then its ratio is left out.`
 }
@@ -78,7 +78,7 @@ type ratios struct {
 	LeftOut []string        `json:"left_out"`
 }
 
-// measuredRow is a row with what was measured. Nanoseconds are those of a caller, in all rounds.
+// measuredRow is a row with what was measured.
 type measuredRow struct {
 	Name   string                 `json:"name"`
 	Args   string                 `json:"arguments"`
@@ -159,18 +159,30 @@ func (r *Ratios) measure(
 		return row, nil, err
 	}
 	ours := &result.Limiters[0]
-	row.Ours, row.P999 = float64(result.Workers)*1e9/ours.OpsPerSecond, ours.P999
+	var each []float64
+	for _, round := range ours.ByRound {
+		each = append(each, took(round, result.Workers))
+	}
+	row.Ours, row.P999 = measure.Median(each), ours.P999
 	for i := range result.Limiters[1:] {
 		peer := &result.Limiters[i+1]
 		if ours.Failed != "" || peer.Failed != "" {
 			continue
 		}
-		per := perRound(ours, peer, func(x, y measure.Round) float64 { return x.OpsPerSecond / y.OpsPerSecond })
+		per := perRound(ours, peer, func(x, y measure.Round) float64 { return took(y, result.Workers) / took(x, result.Workers) })
 		row.Ratios[peer.Limiter] = ratioSpread{
 			Median: measure.Median(per), Spread: measure.HalfQuartiles(per), P999: peer.P999,
 		}
 	}
 	return row, result.LeftOut, errors.Join(result.Failures()...)
+}
+
+// took is how many nanoseconds of a processor a call took, or of a caller where that is not known.
+func took(r measure.Round, workers int) float64 {
+	if r.Processor > 0 {
+		return r.Processor
+	}
+	return float64(workers) * 1e9 / r.OpsPerSecond
 }
 
 // memory measures memory, collections, and calls while keys are added.
@@ -227,7 +239,7 @@ func (all *ratios) table(w io.Writer) error {
 		rows = append(rows, row)
 	}
 	err := screen.Table(w, head, rows)
-	fmt.Fprintln(w, " ns: of a caller, for a call of trypema; then calls of trypema ÷ calls of each other, in the same round")
+	fmt.Fprintln(w, " ns: for a call of trypema, of a processor (Linux) or a caller; then how many times as long a call of the others takes")
 	if small, large := all.row("1 k keys, fresh"), all.row("1 M keys, fresh"); small != nil && large != nil {
 		fmt.Fprintf(w, " growth, 1 k keys to 1 M, fresh: %.1f ×\n", large.Ours/small.Ours)
 	}
