@@ -13,8 +13,8 @@ import (
 	"github.com/trypema/trypema/internal/cli/latency"
 )
 
-// Added is what calls took while a limiter got to know all keys of a workload: one caller makes the first call
-// for each key, as fast as it can, and all others make calls for keys that are known.
+// Added is what calls took while a limiter got to know all keys of a workload: one caller makes the first
+// call for each key, as fast as it can, and all others make calls for keys that are known.
 type Added struct {
 	Limiter string  `json:"limiter"`
 	Failed  string  `json:"failed"`

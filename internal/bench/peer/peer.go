@@ -58,8 +58,8 @@ type Limiter struct {
 	// Instances are Allow of each of several instances, which share the limit; nil where there is one.
 	Instances []Verb
 
-	// Many is Allow for several keys in one call, and returns how many were allowed; nil for a limiter that has no
-	// such call.
+	// Many is Allow for several keys in one call, and returns how many were allowed; nil for a limiter that
+	// has no such call.
 	Many func(keys []string) (allowed int, err error)
 
 	// Len is the number of keys held, by an instance; nil where the library does not tell.
