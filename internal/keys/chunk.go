@@ -19,21 +19,23 @@ type chunks struct {
 
 const (
 	hugePage = 2 << 20 // on most processors
-	chunkLen = hugePage / int(unsafe.Sizeof(entry{}))
-	manyKeys = chunkLen // from so many on, the pages come from chunks
+	mostLen  = hugePage / int(unsafe.Sizeof(entry{}))
+	manyKeys = mostLen // from so many on, the pages come from chunks
+	inUnused = 64      // a chunk is this part of the keys that there are, so what is unused of it is less
 )
 
 // page returns the entries of a page.
 func (t *Table) page(n int) []entry {
-	if n < pageLen || t.count.Load() < int64(manyKeys) {
+	keys := t.count.Load()
+	if n < pageLen || keys < int64(manyKeys) {
 		return make([]entry, n)
 	}
 	c := &t.chunks
 	c.Lock()
 	defer c.Unlock()
 	if len(c.rest) < n {
-		c.rest = make([]entry, chunkLen)
-		adviseHuge(uintptr(unsafe.Pointer(&c.rest[0])), hugePage)
+		c.rest = make([]entry, min(keys/inUnused, int64(mostLen))/pageLen*pageLen)
+		adviseHuge(uintptr(unsafe.Pointer(&c.rest[0])), uintptr(len(c.rest))*unsafe.Sizeof(entry{}))
 	}
 	p := c.rest[:n:n]
 	c.rest = c.rest[n:]

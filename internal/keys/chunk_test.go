@@ -16,7 +16,7 @@ func TestPagesOfChunks(t *testing.T) {
 	tab.count.Store(int64(manyKeys)) // it is large
 	defer tab.count.Store(0)
 	places := make(map[*entry]bool)
-	for range 3 * chunkLen / pageLen {
+	for range 3 * mostLen / pageLen {
 		page := tab.page(pageLen)
 		for i := range page {
 			if e := &page[i]; places[e] || uintptr(unsafe.Pointer(e))%128 != 0 {
@@ -25,7 +25,7 @@ func TestPagesOfChunks(t *testing.T) {
 			places[&page[i]] = true
 		}
 	}
-	if len(tab.page(firstPage)) != firstPage || len(places) != 3*chunkLen {
+	if len(tab.page(firstPage)) != firstPage || len(places) != 3*mostLen {
 		t.Errorf("%d entries", len(places))
 	}
 }

@@ -39,13 +39,14 @@ type shard struct {
 // under the lock of the entry: the key may be another by then, or have moved. What they do not find must be
 // looked for again under the lock of the shard.
 //
-// It is one cache line with what a call needs of it.
+// What a call needs of it is one cache line, as memory for 128 bytes begins at a multiple of that.
 type index struct {
 	slots  []uint32 // open addressing: some bits of the hash, and bits bits of the handle + 1; 0 is an empty slot
 	pages  []*entry // the first entry of each
 	memory *memory
 	bits   uint8
 	backs  []*back // of the pages
+	_      [128 - (10*bits.UintSize/8 + bits.UintSize/8)]byte
 }
 
 // back is a page, and what is known of its entries under the lock of the shard.
