@@ -63,6 +63,12 @@ type Bound struct {
 //
 // keeps the same limits for the keys of a group, as Policies need them.
 //
+//	GiveBack(ctx context.Context, key string, n uint64) error
+//
+// takes n out of what each window of the key holds, or everything if that is less. The oldest events go
+// first, so each that stays counts as long as before. After an error the windows may have changed or not; the
+// call must not be repeated.
+//
 //	Done() <-chan struct{}
 //
 // returns a channel that is closed when the provider is, so that what waits ends at once.

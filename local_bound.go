@@ -514,6 +514,18 @@ func (m *localKeeper) settle(key string, life time.Duration, at *[MaxLimits]int6
 	return nil
 }
 
+// GiveBack takes up to n out of each window of a key, one after the other: see Keeper.
+func (m *localKeeper) GiveBack(_ context.Context, key string, n uint64) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
+	key = m.form(key)
+	for i := range m.limits {
+		m.limits[i].giveBack(key, n)
+	}
+	return nil
+}
+
 func (m *localKeeper) Usage(_ context.Context, key string) ([]Usage, error) {
 	if err := m.check(key); err != nil {
 		return nil, err

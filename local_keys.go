@@ -166,6 +166,25 @@ func (k *localKeys) Set(
 	return SetResult{Matched: true, Previous: have, Current: total}, nil
 }
 
+// giveBack takes up to n out of the window of a key, the oldest events first.
+func (k *localKeys) giveBack(key string, n uint64) {
+	var hd keys.Held
+	_, there := k.find(&hd, key)
+	have := hd.Counts().Observed()
+	empty := there && n >= have
+	switch {
+	case !there || n == 0:
+	case empty:
+		hd.Clear()
+	default:
+		hd.Resize(have-n, window.Newest)
+	}
+	hd.Unlock()
+	if empty {
+		k.table.RemoveEmpty(k.table.Hash(key), key)
+	}
+}
+
 // Delete takes the lock of a shard.
 func (k *localKeys) Delete(_ context.Context, key string) error {
 	if _, err := k.capacity(key, Unlimited); err != nil {

@@ -6,12 +6,16 @@ import (
 
 	"github.com/trypema/trypema/internal/bench/measure"
 	"github.com/trypema/trypema/internal/bench/report"
+	"github.com/trypema/trypema/internal/bench/serving"
 	"github.com/trypema/trypema/internal/cli"
 )
 
 type commands struct {
 	Measure measure.Command `cmd:"" default:"withargs" help:"Measure speed, latency, memory and accuracy, of this library and of others. The default."`
 	Report  report.Command  `cmd:"" help:"Measure everything beside everybody, and write a page and a table of it."`
+	Serve   serving.Command `cmd:"" help:"Measure trypema serve beside other servers, by their protocols."`
+
+	BareServer serving.Bare `cmd:"" hidden:""`
 }
 
 func main() { program().Main() }

@@ -92,6 +92,13 @@ func CapacityOf(l trypema.Limit) uint64 {
 	return min(c, MaxCapacity)
 }
 
+// GiveBackArgs returns the ARGV of set.lua that take up to n out of a window, the oldest events first.
+func GiveBackArgs(n uint64, letter string) []string {
+	return []string{
+		trypema.Always().String(), "-" + strconv.FormatUint(min(n, Most), 10), trypema.KeepNewest.String(), letter,
+	}
+}
+
 // SetArgs returns the ARGV of set.lua after those that every script begins with.
 func SetArgs(when trypema.Condition, total uint64, keep trypema.History, letter string) []string {
 	return []string{when.String(), strconv.FormatUint(total, 10), keep.String(), letter}
