@@ -100,8 +100,8 @@ func form(group, key string) string {
 
 // localAlone is a keeper of a single limit, which decides with no more than a Limiter has to do.
 type localAlone struct {
+	limit localLimit // a copy, which is one pointer less to follow
 	localKeeper
-	limit *localLimit
 }
 
 // alone returns the keeper, as a localAlone if it is one.
@@ -109,7 +109,7 @@ func (m *localKeeper) alone() Keeper {
 	if len(m.limits) > 1 {
 		return m
 	}
-	return &localAlone{*m, &m.limits[0]}
+	return &localAlone{m.limits[0], *m}
 }
 
 // localOf returns the keeper behind one of Local, or nil if it is none.
@@ -130,7 +130,7 @@ func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision
 
 // allow is AllowN without a copy of the decision.
 func (m *localAlone) allow(d *Decision, key string, n uint64) error {
-	l := m.limit
+	l := &m.limit
 	if n == 0 || len(key) > maxKeyLen || l.closed.Load() {
 		return m.counter.failed(n, m.check(key))
 	}

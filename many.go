@@ -126,7 +126,7 @@ func (l *localSuppressed) AllowMany(
 
 // AllowMany is that of a single limit: see Bound.
 func (m *localAlone) AllowMany(_ context.Context, calls []Call, to []Decision) ([]Decision, error) {
-	l := m.limit
+	l := &m.limit
 	return l.many(calls, to, judge{capacity: l.capacity, law: l.law, dice: m.owner.suppressed.dice, alone: m})
 }
 
