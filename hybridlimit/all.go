@@ -24,28 +24,29 @@ var errSeveralServers = errors.New("hybridlimit: the failure policy is not for a
 func (m *keeper) AllowAll(
 	ctx context.Context, asks []trypema.KeptAsk,
 ) (d trypema.Decision, ok bool, err error) {
-	j := joint{keeper: m, began: m.counter.now(), dice: rand.Float64(), mode: lease.Record}
-	j.parties = j.all[:0]
+	began := m.counter.now()
+	var room [trypema.MaxLimits]party
+	parties := room[:0]
 	for _, a := range asks {
 		k, same := a.Keeper.(*keeper)
 		if !same || k.counter != m.counter {
 			return d, false, nil
 		}
 		if err = k.check(a.Key); err != nil {
-			m.counter.count("", &d, err, j.began)
+			m.counter.count("", &d, err, began)
 			return d, false, err
 		}
-		j.parties = k.join(j.parties, k.inTable(a.Key), a.Cost)
+		parties = k.join(parties, k.inTable(a.Key), a.Cost)
 	}
-	slices.SortStableFunc(j.parties, lockOrder)
-	j.parties = merge(j.parties)
-	err = j.judge(ctx, &d)
+	slices.SortStableFunc(parties, lockOrder)
+	j := joint{keeper: m, parties: merge(parties), began: began, dice: rand.Float64(), mode: lease.Record}
+	err = j.decide(ctx, &d)
 	if errors.Is(err, errSeveralServers) {
 		return d, false, nil
 	}
 	for _, a := range asks {
 		k := a.Keeper.(*keeper)
-		k.counter.count(groupkey.Shown(k.inTable(a.Key)), &d, err, j.began)
+		k.counter.count(groupkey.Shown(k.inTable(a.Key)), &d, err, began)
 	}
 	runtime.KeepAlive(asks) // or the windows may go meanwhile
 	return d, true, err

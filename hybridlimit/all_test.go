@@ -158,8 +158,8 @@ func TestAllIsAllOrNothing(t *testing.T) {
 	})
 }
 
-// TestAllTellsTheLongestWait: of several limits that refuse, the decision is that of the one which does so for
-// the longest time.
+// TestAllTellsTheLongestWait: of several limits that refuse, the decision is that of the one which does so
+// for the longest time.
 func TestAllTellsTheLongestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := open(t, fakeredis.New(), hybridlimit.Options{})
@@ -390,8 +390,8 @@ func TestAllOnSeveralServers(t *testing.T) {
 	})
 }
 
-// TestAllOfOtherProviders: with a limit of another provider or strategy, each call is reserved, and given back
-// if another is refused.
+// TestAllOfOtherProviders: with a limit of another provider or strategy, each call is reserved, and given
+// back if another is refused.
 func TestAllOfOtherProviders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local, err := trypema.NewLocal(trypema.Options{})

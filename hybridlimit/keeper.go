@@ -113,7 +113,8 @@ func (m *keeper) take(
 	}
 	key = m.inTable(key)
 	if err == nil {
-		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
+		var room [trypema.MaxLimits]party
+		j := joint{keeper: m, parties: m.join(room[:0], key, n), began: began, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
 		if how == takeLate {
 			j.now = m.counter.now()
 		}
@@ -128,7 +129,9 @@ func (m *keeper) take(
 // Peek implements trypema.Keeper.
 func (m *keeper) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
 	if err = m.check(key); err == nil {
-		j := joint{keeper: m, key: m.inTable(key), began: m.counter.now(), cost: max(n, 1), dice: rand.Float64(), mode: lease.Peek}
+		var room [trypema.MaxLimits]party
+		all := m.join(room[:0], m.inTable(key), max(n, 1))
+		j := joint{keeper: m, parties: all, began: m.counter.now(), dice: rand.Float64(), mode: lease.Peek}
 		err = j.decide(ctx, &d)
 	}
 	return d, err
@@ -141,17 +144,19 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 	if err = m.check(key); err != nil {
 		return d, err
 	}
-	j := joint{keeper: m, key: m.inTable(key), began: m.counter.now(), cost: n, dice: rand.Float64(), mode: lease.Peek}
+	var room [trypema.MaxLimits]party
+	key = m.inTable(key)
+	j := joint{keeper: m, parties: m.join(room[:0], key, n), began: m.counter.now(), dice: rand.Float64(), mode: lease.Peek}
 	if j.counter.suppressed {
 		if err = j.decide(ctx, &d); err != nil || !d.Allowed {
 			return d, err
 		}
 	}
 	// The look may have waited for Redis. What it saw then may have ended since.
-	again := joint{keeper: m, key: j.key, began: j.began, now: m.counter.now(), cost: n, dice: j.dice, mode: lease.Record}
+	again := joint{keeper: m, parties: m.join(room[:0], key, n), began: j.began, now: m.counter.now(), dice: j.dice, mode: lease.Record}
 	d = trypema.Decision{}
 	if err = again.decide(ctx, &d); err != nil || d.Allowed {
-		m.counter.count(groupkey.Shown(j.key), &d, err, j.began)
+		m.counter.count(groupkey.Shown(key), &d, err, j.began)
 	}
 	return d, err
 }
@@ -160,23 +165,18 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 // before the call comes to it.
 const maxAsks = 3
 
-// joint is one call that several limits decide together, those of its keeper or, by AllowAll, of several. It
-// lives on the stack of its caller.
+// joint is one call that several limits decide together: those of its keeper or, by AllowAll, of several.
 //
-// Its invariant: the call is recorded in all limits or in none. judge holds the locks of all shards from the
+// Its invariant: the call is recorded in all limits or in none. decide holds the locks of all shards from the
 // first decision to the last record. While the call waits it holds none, and then begins again.
 type joint struct {
 	*keeper
-	key         string // in the tables
+	parties     []party // one for each limit, in the order in which their shards are locked
 	began, now  int64
 	mustNotWait bool
-	cost        uint64
 	mode        lease.Mode
 	dice        float64
 	reservation *reservation
-
-	all     [trypema.MaxLimits]party // so that few parties need no memory
-	parties []party                  // one for each limit, in the order in which their shards are locked
 }
 
 // party is the part of one limit in a decision. Its shard is locked but while the call waits.
@@ -206,13 +206,7 @@ func (m *keeper) join(parties []party, key string, cost uint64) []party {
 // decide decides the call, and records it if the mode says so.
 func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 	defer runtime.KeepAlive(j.keeper) // or its windows may go meanwhile
-	j.parties = j.join(j.all[:0], j.key, j.cost)
-	return j.judge(ctx, d)
-}
-
-// judge is decide for parties that have joined.
-func (j *joint) judge(ctx context.Context, d *trypema.Decision) error {
-	waited := j.mode == lease.Peek // which the Observer does not count
+	waited := j.mode == lease.Peek    // which the Observer does not count
 	for j.now = max(j.now, j.began); ; j.now = j.counter.now() {
 		j.lock()
 		if j.some(func(p *party) bool { return p.closed.Load() }) {
