@@ -92,6 +92,8 @@ const maxKeyLen = 1 << 30
 // refuse says what capacity found.
 func (k *localKeys) refuse(key string, rate Rate) error {
 	switch {
+	case k.table == nil:
+		return errNoLocal
 	case k.closed.Load():
 		return ErrClosed
 	case len(key) > maxKeyLen:

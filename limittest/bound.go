@@ -50,6 +50,7 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 		{"WaitersOfAClosedProvider", (*multiSubject).waitersOfAClosedProvider},
 		{"AllIsAllOrNothing", (*multiSubject).allIsAllOrNothing},
 		{"AllUnderConcurrency", (*multiSubject).allUnderConcurrency},
+		{"ManyAreAsEach", (*multiSubject).manyAreAsEach},
 		{"LimitsThatDoNotCount", (*multiSubject).limitsThatDoNotCount},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -339,14 +339,19 @@ func (m *keeper) askAll(
 	if err := m.check(key); err != nil {
 		return nil, err
 	}
-	c := m.exchange.newCall()
-	c.cost, c.record, c.each, c.life = min(n, redisproto.Most), record, each, life
-	c.dice = dice
+	c := m.newCall(n, record, dice)
+	c.each, c.life = each, life
 	op := &m.both
 	if life > 0 {
 		op = &m.reserve
 	}
 	return c, m.exchange.do(ctx, op, m.lane(key), c)
+}
+
+func (m *keeper) newCall(n uint64, record bool, dice uint32) *call {
+	c := m.exchange.newCall()
+	c.cost, c.record, c.dice = min(n, redisproto.Most), record, dice
+	return c
 }
 
 // told makes a decision of what a call was told, and takes the call back.
@@ -403,6 +408,13 @@ func (m *keeper) judgeAll(
 	ctx context.Context, key string, n uint64, record bool, dice uint32,
 ) (d trypema.Decision, err error) {
 	c, err := m.askAll(ctx, key, n, record, dice, nil, 0)
+	return m.judged(ctx, key, n, record, c, err)
+}
+
+// judged makes a decision of what Redis has answered to a call, or why it has not.
+func (m *keeper) judged(
+	ctx context.Context, key string, n uint64, record bool, c *call, err error,
+) (d trypema.Decision, _ error) {
 	switch {
 	case err == nil:
 		d = m.told(c)

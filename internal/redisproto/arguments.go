@@ -1,7 +1,9 @@
 package redisproto
 
 import (
+	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -50,6 +52,22 @@ func CheckTotal(total uint64) error {
 
 // ErrZeroCost is the trypema.ErrInvalidCost of a call that costs nothing.
 var ErrZeroCost = invalid.Errorf(trypema.ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
+
+// CheckCalls returns what is wrong with calls that are decided together. check checks a key.
+func CheckCalls(calls []trypema.Call, check func(key string) error) error {
+	for i := range calls {
+		err := check(calls[i].Key)
+		switch {
+		case errors.Is(err, trypema.ErrInvalidKey):
+			return invalid.Errorf(trypema.ErrInvalidKey, "call %d: %s", i, strings.TrimPrefix(err.Error(), "trypema: "))
+		case err != nil:
+			return err
+		case calls[i].Cost == 0:
+			return invalid.Errorf(trypema.ErrInvalidCost, "call %d: cost is 0; it must be at least 1", i)
+		}
+	}
+	return nil
+}
 
 // CheckReservation returns what is wrong with an estimate and an expiry.
 func CheckReservation(estimate uint64, expiry time.Duration) error {
