@@ -227,8 +227,13 @@ func start(ctx context.Context, w web, s setup, instances []instance) (*traffic,
 	t := &traffic{setup: s, routes: []*route{absolute, suppressed}, done: make(chan struct{})}
 	for _, i := range instances {
 		mux := http.NewServeMux()
-		mux.Handle(absolute.path, guard(i.Absolute(), s.rate, absolute.meter))
-		mux.Handle(suppressed.path, guard(i.Suppressed(), s.rate, suppressed.meter))
+		a, err := guard(i.Absolute(), s.rate, s.options.Window, absolute.meter)
+		b, wrong := guard(i.Suppressed(), s.rate, s.options.Window, suppressed.meter)
+		if err := errors.Join(err, wrong); err != nil {
+			return nil, errors.Join(err, t.servers.close())
+		}
+		mux.Handle(absolute.path, a)
+		mux.Handle(suppressed.path, b)
 		one, err := w.serve(mux)
 		if err != nil {
 			return nil, errors.Join(err, t.servers.close())
