@@ -148,19 +148,28 @@ func (p *playing) view() sceneView {
 	return sceneView{p.ID, p.says, part, p.lanes}
 }
 
-// play begins a scene, or ends the one that is played if id is empty. It reports whether there is one of that
-// name.
+// play begins a scene. If id is empty, it ends the one that is played, and the knobs are again as they were
+// before. It reports whether there is one of that name.
 func (s *stage) play(id string) bool {
 	s.turning.Lock()
 	defer s.turning.Unlock()
+	s.mu.Lock()
+	played := s.playing != nil
+	s.mu.Unlock()
 	if id == "" {
 		s.show(nil)
+		if played {
+			_, _ = s.set(s.own) // an error ends the show, and is said then
+		}
 		s.restart()
 		return true
 	}
 	i := slices.IndexFunc(scenes, func(c scene) bool { return c.ID == id })
 	if i < 0 {
 		return false
+	}
+	if !played {
+		s.own = s.now()
 	}
 	p := &playing{scene: scenes[i], from: make(map[string]counted)}
 	s.show(p)

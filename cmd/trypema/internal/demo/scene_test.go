@@ -118,7 +118,10 @@ func TestScenes(t *testing.T) {
 		}
 		p.choose("overload")
 		p.choose("")
-		p.until("none", func(v stageView) bool { return v.Scene.ID == "" })
+		v = p.until("none", func(v stageView) bool { return v.Scene.ID == "" })
+		if v.Knobs.Load != 3 || v.Knobs.Limit != 40 || !v.Knobs.Redis {
+			t.Errorf("the knobs are not as before: %+v", v.Knobs)
+		}
 
 		if status, said := p.choose("nothing"); status != http.StatusBadRequest ||
 			!strings.Contains(said, `scene is \"nothing\"; it must be one of edge, overload, outage, or empty`) {

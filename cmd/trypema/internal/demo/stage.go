@@ -40,6 +40,7 @@ type stage struct {
 	fleet   *fleet // of the calls that are inside
 
 	turning sync.Mutex // held by who turns a knob, one after the other
+	own     knobs      // as they were before the first of the scenes that are played; guarded by turning
 
 	mu       sync.Mutex // guards the fields below
 	knobs    knobs

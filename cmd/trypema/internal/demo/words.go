@@ -50,7 +50,11 @@ func (x standing) verdict() (text, tone string) {
 		return fmt.Sprintf("%.2f × the limit is asked for, and admitted", x.asked), fine
 	}
 	if x.bursts {
-		return fmt.Sprintf("%.2f × the limit in its fullest window", float64(x.fullest)/float64(x.capacity)), toneOf(x)
+		text = fmt.Sprintf("%.2f × the limit in its fullest window", float64(x.fullest)/float64(x.capacity))
+		if x.strategy == suppressed && x.hard > 1 {
+			text += fmt.Sprintf(", which may have %g ×", x.hard)
+		}
+		return text, toneOf(x)
 	}
 	never := "never above"
 	switch {

@@ -28,6 +28,7 @@ func TestVerdictInWords(t *testing.T) {
 		{"silence", func(x *standing) { x.average, x.asked, x.declined = 0, 0, 0 }, "No calls", neutral},
 		{"below the limit", func(x *standing) { x.average, x.asked, x.declined = 0.5, 0.5, 0 }, "0.50 × the limit is asked for, and admitted", fine},
 		{"bursts", func(x *standing) { x.bursts = true }, "1.00 × the limit in its fullest window", fine},
+		{"bursts under Suppressed", func(x *standing) { x.bursts, x.strategy, x.fullest, x.bound = true, suppressed, 149, 150 }, "1.49 × the limit in its fullest window, which may have 1.5 ×", fine},
 		{"a peer", func(x *standing) { x.peer, x.strategy = true, "" }, "1.00 × the limit, not above so far, longest pause 0.1\u00a0s", neutral},
 		{"a peer that is above", func(x *standing) { x.peer, x.strategy, x.fullest = true, "", 199 }, "1.99 × the limit in its fullest window", over},
 	} {
