@@ -47,7 +47,8 @@ func SVG(width, height vg.Length, plots ...[]*plot.Plot) ([]byte, error) {
 	if len(plots) == 1 && len(plots[0]) == 1 {
 		plots[0][0].Draw(draw.Crop(within, 0, -0.4*vg.Centimeter, 0, -0.2*vg.Centimeter))
 	} else {
-		tiles := draw.Tiles{Rows: len(plots), Cols: len(plots[0]), PadX: 0.3 * vg.Centimeter, PadY: 0.3 * vg.Centimeter, PadRight: 0.3 * vg.Centimeter}
+		const pad = 0.3 * vg.Centimeter
+		tiles := draw.Tiles{Rows: len(plots), Cols: len(plots[0]), PadX: pad, PadY: pad, PadRight: pad, PadTop: pad / 3}
 		for y, row := range plot.Align(plots, tiles, within) {
 			for x, c := range row {
 				if plots[y][x] != nil {
@@ -77,7 +78,8 @@ func fitted(svg []byte) []byte {
 		}
 		face := font.DefaultCache.Lookup(sans, vg.Points(size))
 		width := face.Width(html.UnescapeString(string(part[3])))
-		return fmt.Appendf(nil, `<text textLength="%.5g" lengthAdjust="spacingAndGlyphs" %s>%s</text>`, width.Points(), part[1], part[3])
+		return fmt.Appendf(nil, `<text textLength="%.5g" lengthAdjust="spacingAndGlyphs" %s>%s</text>`,
+			width.Points(), part[1], part[3])
 	})
 }
 
@@ -98,11 +100,14 @@ func theme() string {
 	out.WriteString(`svg text{font-family:"Liberation Sans",Arial,Helvetica,sans-serif!important}`)
 	out.WriteString("@media(prefers-color-scheme:dark){svg text{fill:#E6EDF3!important}")
 	for _, c := range [][2]string{
-		{"#0072B2", "#58A6FF"}, {"#D55E00", "#FF9E5E"}, {"#009E73", "#4CC9A0"}, {"#CC79A7", "#E58FC4"}, {"#E69F00", "#F0C05A"},
-		{"#56B4E9", "#9CD8FF"}, {"#6A3D9A", "#B794F6"}, {"#7F7F7F", "#A0A0A0"}, {"#8C564B", "#C9968A"}, {"#2F4F4F", "#8FB3B3"},
-		{"#BCBD22", "#D5D65A"}, {"#9A9A9A", "#7D858E"}, {"#DDDDDD", "#30363D"}, {"#FFFFFF", "#0D1117"}, {"#000000", "#E6EDF3"},
+		{"#0072B2", "#58A6FF"}, {"#D55E00", "#FF9E5E"}, {"#009E73", "#4CC9A0"},
+		{"#CC79A7", "#E58FC4"}, {"#E69F00", "#F0C05A"}, {"#56B4E9", "#9CD8FF"},
+		{"#6A3D9A", "#B794F6"}, {"#7F7F7F", "#A0A0A0"}, {"#8C564B", "#C9968A"},
+		{"#2F4F4F", "#8FB3B3"}, {"#BCBD22", "#D5D65A"}, {"#9A9A9A", "#7D858E"},
+		{"#DDDDDD", "#30363D"}, {"#FFFFFF", "#0D1117"}, {"#000000", "#E6EDF3"},
 	} {
-		fmt.Fprintf(&out, `[style*="fill:%[1]s"]{fill:%[2]s!important}[style*="stroke:%[1]s"]{stroke:%[2]s!important}`, c[0], c[1])
+		fmt.Fprintf(&out, `[style*="fill:%[1]s"]{fill:%[2]s!important}[style*="stroke:%[1]s"]{stroke:%[2]s!important}`,
+			c[0], c[1])
 	}
 	out.WriteString("}")
 	return out.String()

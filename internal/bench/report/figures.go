@@ -75,14 +75,16 @@ func (d *document) figures() ([]picture, error) {
 	o := d.overview()
 	a.add(picture{
 		id: "overview", title: "Decisions per second of Trypema ÷ those of each other limiter", wide: true,
-		caption: "A point is one other limiter. Right of the line Trypema is faster. The name is that of the fastest other one.",
+		caption: "A point is one other limiter. Right of the line Trypema is faster. " +
+			"The name is that of the fastest other one.",
 	}, (2.2+0.75*vg.Length(len(o)))*vg.Centimeter, one(overviewPlot(o)))
 	for i := range d.Steps {
 		r := titled(d.Steps[i])
 		f := picture{id: r.ID, step: r.ID, title: r.Title}
 		switch {
 		case r.Floors != nil:
-			f.title, f.caption = "How long memory takes", "A load that depends on the one before, at random places of so much memory."
+			f.title = "How long memory takes"
+			f.caption = "A load that depends on the one before, at random places of so much memory."
 			a.add(f, low, one(reachPlot(r.Floors)))
 		case r.Fullest != nil:
 			f.caption = "Above 1 a window has more than the limit. What could not be measured is left out."
@@ -133,8 +135,9 @@ func (d *document) addAccuracy(a *album, f picture, all []measure.Accuracy) {
 	a.add(f, heightOf(plots), plots)
 	steps := stepPlots(all)
 	a.add(picture{
-		id: f.id + "-step", step: f.step, title: "After a step to ten times the limit", caption: "Admitted in each twentieth of a window ÷ limit, by windows. The line is the limit.",
-		wide: len(all) > 2, more: f.id != "accuracy",
+		id: f.id + "-step", step: f.step, title: "After a step to ten times the limit",
+		caption: "Admitted in each twentieth of a window ÷ limit, by windows. The line is the limit.",
+		wide:    len(all) > 2, more: f.id != "accuracy",
 	}, max(4.2*vg.Centimeter, heightOf(steps)*vg.Length(min(1, len(steps)-1))), steps)
 }
 
@@ -147,9 +150,20 @@ func (d *document) addMemory(a *album, r *result) {
 		id, title, caption, unit string
 		values                   func(measure.Footprint) []float64
 	}{
-		{"memory", "Memory for a key", "All that a limiter holds, without the strings of the caller; those in Rust copy them.", "bytes", func(f measure.Footprint) []float64 { return f.BytesPerKey }},
-		{"collection", "A garbage collection", "How long it takes with all keys in place; \"harness\" is that of the keys' strings alone.", "ms", func(f measure.Footprint) []float64 { return f.Collection }},
-		{"pause", "The pause of a garbage collection", "How long it stops everything.", "µs", func(f measure.Footprint) []float64 { return f.Pause }},
+		{
+			"memory", "Memory for a key",
+			"All that a limiter holds, without the strings of the caller; those in Rust copy them.", "bytes",
+			func(f measure.Footprint) []float64 { return f.BytesPerKey },
+		},
+		{
+			"collection", "A garbage collection",
+			"How long it takes with all keys in place; \"harness\" is that of the keys' strings alone.", "ms",
+			func(f measure.Footprint) []float64 { return f.Collection },
+		},
+		{
+			"pause", "The pause of a garbage collection", "How long it stops everything.", "µs",
+			func(f measure.Footprint) []float64 { return f.Pause },
+		},
 	} {
 		var bars []bar
 		for _, f := range r.Memory {
@@ -157,7 +171,8 @@ func (d *document) addMemory(a *album, r *result) {
 				bars = append(bars, newBar(cmp.Or(f.Limiter, "harness"), f.Limiter, values))
 			}
 		}
-		a.add(picture{id: of.id, step: r.ID, title: of.title, caption: of.caption}, barsHeight(bars), one(barPlot(of.unit, bars, figure.Short, 0)))
+		p := picture{id: of.id, step: r.ID, title: of.title, caption: of.caption}
+		a.add(p, barsHeight(bars), one(barPlot(of.unit, bars, figure.Short, 0)))
 	}
 }
 
@@ -224,16 +239,12 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 		chart.Color = b.colour
 		p.Add(chart)
 		most = max(most, b.high)
-		if whisker, err := plotter.NewLine(plotter.XYs{{X: b.low, Y: float64(i)}, {X: b.high, Y: float64(i)}}); err == nil && b.low < b.high {
-			whisker.Width = vg.Points(1)
-			p.Add(whisker)
+		if b.low < b.high {
+			addLine(p, b.low, float64(i), b.high, float64(i), 1)
 		}
 	}
 	if line > 0 {
-		if mark, err := plotter.NewLine(plotter.XYs{{X: line, Y: -0.5}, {X: line, Y: float64(len(bars)) - 0.5}}); err == nil {
-			mark.Width, mark.Dashes = vg.Points(1), []vg.Length{vg.Points(4), vg.Points(3)}
-			p.Add(mark)
-		}
+		addLine(p, line, -0.5, line, float64(len(bars))-0.5, 1, vg.Points(4), vg.Points(3))
 	}
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, most*1.05
@@ -242,6 +253,14 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 	}
 	p.X.Tick.Marker = labelled{write}
 	return p
+}
+
+// addLine draws a straight line so many points wide.
+func addLine(p *plot.Plot, x1, y1, x2, y2, width float64, dashes ...vg.Length) {
+	if line, err := plotter.NewLine(plotter.XYs{{X: x1, Y: y1}, {X: x2, Y: y2}}); err == nil {
+		line.Width, line.Dashes = vg.Points(width), dashes
+		p.Add(line)
+	}
 }
 
 // faster is how much faster Trypema is than others in a step.
@@ -256,7 +275,7 @@ type faster struct {
 func (d *document) overview() (all []faster) {
 	for _, g := range groups {
 		for _, r := range d.grouped(g) {
-			if r.Comparison == nil || g.ID != "part-speed" && g.ID != "part-servers" || strings.HasSuffix(r.ID, "-grid") {
+			if r.Comparison == nil || !g.open || strings.HasSuffix(r.ID, "-grid") {
 				continue
 			}
 			limiter := "trypema"
@@ -313,18 +332,18 @@ func overviewPlot(all []faster) *plot.Plot {
 				p.Add(dots)
 			}
 		}
-		label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: f.ratios[f.next], Y: y}}, Labels: []string{f.names[f.next]}})
+		label, err := plotter.NewLabels(plotter.XYLabels{
+			XYs: plotter.XYs{{X: f.ratios[f.next], Y: y}}, Labels: []string{f.names[f.next]},
+		})
 		if err != nil {
 			return nil
 		}
-		label.TextStyle[0].Font, label.TextStyle[0].XAlign, label.TextStyle[0].YAlign = p.X.Tick.Label.Font, text.XRight, text.YCenter
+		style := &label.TextStyle[0]
+		style.Font, style.XAlign, style.YAlign = p.X.Tick.Label.Font, text.XRight, text.YCenter
 		label.Offset.X = -vg.Points(7)
 		p.Add(label)
 	}
-	if even, err := plotter.NewLine(plotter.XYs{{X: 1, Y: -0.5}, {X: 1, Y: float64(len(all)) - 0.5}}); err == nil {
-		even.Width = vg.Points(1.2)
-		p.Add(even)
-	}
+	addLine(p, 1, -0.5, 1, float64(len(all))-0.5, 1.2)
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = least/10, most*1.5 // with room for names
 	figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) + " ×" })
@@ -496,7 +515,9 @@ func offeredPlots(all []measure.Accuracy) [][]*plot.Plot {
 	var s series
 	for _, a := range all {
 		loads := slices.Clone(a.Loads)
-		slices.SortFunc(loads, func(a, b measure.Load) int { return cmp.Compare(a.OfferedToLimit, b.OfferedToLimit) })
+		slices.SortFunc(loads, func(a, b measure.Load) int {
+			return cmp.Compare(a.OfferedToLimit, b.OfferedToLimit)
+		})
 		for _, l := range loads {
 			s.add(title(a), l.OfferedToLimit, l.AdmittedToLimit)
 		}
@@ -665,7 +686,7 @@ func gridPlots(c *measure.Comparison) [][]*plot.Plot {
 		most = max(most, p.Y.Max)
 	}
 	for i, p := range plots {
-		p.Y.Min, p.Y.Max = 0, 1.35*most // with room for the legend
+		p.Y.Min, p.Y.Max = 0, 1.6*most // with room for the legend
 		p.Y.Tick.Marker = labelled{figure.Short}
 		if i > 0 {
 			p.Legend = plot.NewLegend()

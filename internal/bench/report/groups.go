@@ -14,12 +14,17 @@ type group struct {
 var groups = []group{
 	{
 		ID: "part-speed", Title: "Decisions per second", open: true,
-		About: "Limiters in one process, called by all processors at once. Trypema is blue. A bar is the median of the rounds, and the thin line goes from the least to the greatest.",
-		steps: []string{"hot-over", "hot-under", "skewed", "uniform-100k", "uniform-1m", "uniform-10m", "seldom-100k", "suppressed-hot", "suppressed-100k"},
+		About: "Limiters in one process, called by all processors at once. Trypema is blue. " +
+			"A bar is the median of the rounds, and the thin line goes from the least to the greatest.",
+		steps: []string{
+			"hot-over", "hot-under", "skewed", "uniform-100k", "uniform-1m", "uniform-10m", "seldom-100k",
+			"suppressed-hot", "suppressed-100k",
+		},
 	},
 	{
 		ID: "part-accuracy", Title: "Accuracy", open: true,
-		About: "What is admitted of what is offered. More than the limit is a broken promise, and less is lost capacity.",
+		About: "What is admitted of what is offered. " +
+			"More than the limit is a broken promise, and less is lost capacity.",
 		steps: []string{"windows", "accuracy-suppressed", "accuracy"},
 	},
 	{
@@ -27,13 +32,30 @@ var groups = []group{
 		About: "Limits that several processes share. The Redis server runs on the same machine.",
 		steps: []string{
 			"redis-hot", "redis-10k", "redis-alone", "hybrid-hot", "hybrid-100k", "hybrid-suppressed-10k",
-			"windows-redis", "accuracy-redis", "accuracy-hybrid", "accuracy-hybrid-suppressed", "redis-grid", "hybrid-grid",
+			"windows-redis", "accuracy-redis", "accuracy-hybrid", "accuracy-hybrid-suppressed",
+			"redis-grid", "hybrid-grid",
 		},
 	},
-	{ID: "part-latency", Title: "Latency", About: "How long a call takes when calls come at a given rate.", steps: []string{"tail"}},
-	{ID: "part-scaling", Title: "More keys, buckets and processors", About: "What a call costs as something grows.", steps: []string{"growth", "buckets", "processors"}},
-	{ID: "part-memory", Title: "Memory", About: "What a limiter holds for a key, and what that means for the garbage collector.", steps: []string{"memory-100k", "memory-1k", "memory-1m", "memory-10m"}},
-	{ID: "part-machine", Title: "What the machine allows", About: "The parts that every decision has, measured alone.", steps: []string{"floors"}},
+	{
+		ID: "part-latency", Title: "Latency",
+		About: "How long a call takes when calls come at a given rate.",
+		steps: []string{"tail"},
+	},
+	{
+		ID: "part-scaling", Title: "More keys, buckets and processors",
+		About: "What a call costs as something grows.",
+		steps: []string{"growth", "buckets", "processors"},
+	},
+	{
+		ID: "part-memory", Title: "Memory",
+		About: "What a limiter holds for a key, and what that means for the garbage collector.",
+		steps: []string{"memory-100k", "memory-1k", "memory-1m", "memory-10m"},
+	},
+	{
+		ID: "part-machine", Title: "What the machine allows",
+		About: "The parts that every decision has, measured alone.",
+		steps: []string{"floors"},
+	},
 }
 
 // titles are those of the steps as they are called now, whatever they were called when they were measured.

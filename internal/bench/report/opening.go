@@ -11,7 +11,8 @@ import (
 // opening is what the report comes to, in a few sentences: on what machine, how accurate, where Trypema is
 // ahead, where it is behind, and which marks it misses. What was not measured is not spoken of.
 func (d *document) opening() (sentences []string) {
-	sentences = append(sentences, fmt.Sprintf("Measured on %d × %s with %s on %s: compare numbers within this report alone.",
+	sentences = append(sentences, fmt.Sprintf(
+		"Measured on %d × %s with %s on %s: compare numbers within this report alone.",
 		d.Machine.Processors, d.Machine.Processor, d.Machine.Go, d.Began.UTC().Format("2006-01-02")))
 	if s := d.accuracySentence(); s != "" {
 		sentences = append(sentences, s)
@@ -33,7 +34,8 @@ func (d *document) opening() (sentences []string) {
 		}
 	}
 	if reached+missed > 0 {
-		sentences = append(sentences, fmt.Sprintf("Of the %d marks that its design sets, it reaches %d and misses %d.", reached+missed, reached, missed))
+		sentences = append(sentences, fmt.Sprintf("Of the %d marks that its design sets, it reaches %d and misses %d.",
+			reached+missed, reached, missed))
 	}
 	return sentences
 }
@@ -68,8 +70,8 @@ func (d *document) accuracySentence() string {
 	case above == 0:
 		return fmt.Sprintf("In its fullest window Trypema admitted %s × the limit.", hundredths(most))
 	}
-	return fmt.Sprintf("In its fullest window Trypema admitted %s × the limit; of %d other limiters %d admitted more than the limit, up to %s ×.",
-		hundredths(most), others, above, hundredths(worst))
+	return fmt.Sprintf("In its fullest window Trypema admitted %s × the limit; "+
+		"of %d other limiters %d admitted more than the limit, up to %s ×.", hundredths(most), others, above, hundredths(worst))
 }
 
 // standings are the workloads on which Trypema is faster than all others, and those on which it is not, with

@@ -135,7 +135,9 @@ func (l *lane) guard(limiter decider, window time.Duration) (http.Handler, error
 		l.mu.Lock()
 		m := l.meter
 		l.mu.Unlock()
-		d, took, err := m.ask(r.Context(), limiter, "everyone", func() trypema.Rate { return trypema.Rate(math.Float64frombits(l.rate.Load())) })
+		d, took, err := m.ask(r.Context(), limiter, "everyone", func() trypema.Rate {
+			return trypema.Rate(math.Float64frombits(l.rate.Load()))
+		})
 		if err == nil {
 			l.mu.Lock()
 			defer l.mu.Unlock()

@@ -141,7 +141,9 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_ = pageTemplate.Execute(w, map[string]any{"Scenes": scenes, "Sliders": sliders, "Shapes": shapes, "Knobs": s.now(), "Lanes": s.about(), "Server": server})
+		_ = pageTemplate.Execute(w, map[string]any{
+			"Scenes": scenes, "Sliders": sliders, "Shapes": shapes, "Knobs": s.now(), "Lanes": s.about(), "Server": server,
+		})
 	})
 	for path, asset := range map[string]struct {
 		kind string
@@ -155,7 +157,8 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { s.stream(ctx, w, r) })
 	mux.HandleFunc("POST /scene", func(w http.ResponseWriter, r *http.Request) {
 		if id := r.FormValue("id"); !s.play(id) {
-			answerJSON(w, http.StatusBadRequest, knobError{"", fmt.Sprintf("scene is %q; it must be one of %s, or empty", id, sceneNames())})
+			answerJSON(w, http.StatusBadRequest,
+				knobError{"", fmt.Sprintf("scene is %q; it must be one of %s, or empty", id, sceneNames())})
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)

@@ -44,7 +44,10 @@ const (
 )
 
 // ours are the lanes that are shown while no scene is played.
-var ours = []string{localAbsolute, redisAbsolute, hybridAbsolute, localSuppressed, redisSuppressed, hybridSuppressed}
+var ours = []string{
+	localAbsolute, redisAbsolute, hybridAbsolute,
+	localSuppressed, redisSuppressed, hybridSuppressed,
+}
 
 // begin sets what every scene begins with.
 func begin(k *knobs, limit, load float64, shape string) {
@@ -61,11 +64,13 @@ var scenes = []scene{
 		length: 15 * time.Second,
 		acts: []act{{
 			turn: func(k *knobs) { begin(k, 30, 5, edge) },
-			says: "All three have a limit of 60 calls in 2 s. A client waits, then sends 5 × the limit across the edge of a window.",
+			says: "All three have a limit of 60 calls in 2 s. " +
+				"A client waits, then sends 5 × the limit across the edge of a window.",
 		}},
 		conclude: func(lanes map[string]outcome, k knobs) string {
-			return fmt.Sprintf("In its fullest %g s the fixed window admitted %d calls, the token bucket %d, Trypema %d. The limit is %d.",
-				k.Window, lanes[fixedWindow].fullest, lanes[tokenBucket].fullest, lanes[localAbsolute].fullest, k.bound(absolute))
+			return fmt.Sprintf("In its fullest %g s the fixed window admitted %d calls, the token bucket %d, Trypema %d. "+
+				"The limit is %d.", k.Window, lanes[fixedWindow].fullest, lanes[tokenBucket].fullest,
+				lanes[localAbsolute].fullest, k.bound(absolute))
 		},
 	},
 	{
@@ -79,12 +84,14 @@ var scenes = []scene{
 			},
 			{
 				at: 3 * time.Second, turn: func(k *knobs) { k.Load = 5 },
-				says: "Now 5 × the limit. Absolute fills the window and stops until it has room. Suppressed declines a part of the calls at all times.",
+				says: "Now 5 × the limit. Absolute fills the window and stops until it has room. " +
+					"Suppressed declines a part of the calls at all times.",
 			},
 		},
 		conclude: func(lanes map[string]outcome, _ knobs) string {
 			a, s := lanes[localAbsolute], lanes[localSuppressed]
-			return fmt.Sprintf("Local Absolute admitted %.2f × the limit with pauses of up to %s, Local Suppressed %.2f × with pauses of up to %s.",
+			return fmt.Sprintf("Local Absolute admitted %.2f × the limit with pauses of up to %s, "+
+				"Local Suppressed %.2f × with pauses of up to %s.",
 				a.average, seconds(a.pause), s.average, seconds(s.pause))
 		},
 	},
@@ -111,8 +118,8 @@ var scenes = []scene{
 			for _, o := range lanes {
 				fallback, failed = fallback+o.fallback, failed+o.failed
 			}
-			return fmt.Sprintf("While Redis was unavailable, the instances decided %d calls by themselves. %d calls failed.",
-				fallback, failed)
+			return fmt.Sprintf("While Redis was unavailable, the instances decided %d calls by themselves. "+
+				"%d calls failed.", fallback, failed)
 		},
 	},
 }
@@ -232,7 +239,9 @@ func (s *stage) direct(ctx context.Context) {
 
 // advance does what is due in the scene that is played.
 func (s *stage) advance() {
-	s.turning.Lock()
+	if !s.turning.TryLock() { // the next tick will do; and virtual time passes only where nothing waits for a lock
+		return
+	}
 	defer s.turning.Unlock()
 	s.mu.Lock()
 	p := s.playing

@@ -25,7 +25,10 @@ const (
 	spikeFor   = 1500 * time.Millisecond
 	sinePeriod = 10 * time.Second
 	turns      = 3 * time.Second // of on and off
-	edgePeriod = 3               // windows: calls come from a quarter of one before its end to the end of the next
+
+	// The period of edge, in windows: calls come from a quarter of a window before its end to the end of the
+	// next one.
+	edgePeriod = 3
 )
 
 // loadAt is the load, of the limit, so long after the shape or the load was chosen, when it is so much at its

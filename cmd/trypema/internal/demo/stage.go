@@ -406,7 +406,8 @@ func (l *lane) view(k knobs, series []sample, moments []moment) laneView {
 		x.P50, x.P99 = screen.Nanoseconds(int64(now.p50)), screen.Nanoseconds(int64(now.p99))
 	}
 	st := standing{
-		strategy: l.strategy, peer: l.isPeer(), away: l.remote() && !k.Redis, instances: k.Instances, hard: k.HardLimitFactor,
+		strategy: l.strategy, peer: l.isPeer(),
+		away: l.remote() && !k.Redis, instances: k.Instances, hard: k.HardLimitFactor,
 		fullest: m.fullest, capacity: x.Capacity, bound: bound, pause: m.longestPause,
 		bursts: k.Shape == edge,
 	}
@@ -419,7 +420,8 @@ func (l *lane) view(k knobs, series []sample, moments []moment) laneView {
 		point := [2]int{-1, -1}
 		if !moments[i].resting {
 			of := mean(series[:i+1])
-			point = [2]int{int(math.Round(of.perSecond(of.admitted))), int(math.Round(of.perSecond(of.declined)))}
+			rounded := func(n uint64) int { return int(math.Round(of.perSecond(n))) }
+			point = [2]int{rounded(of.admitted), rounded(of.declined)}
 		}
 		x.Chart = append(x.Chart, point)
 	}

@@ -33,9 +33,10 @@ type standing struct {
 // verdict is the standing in words, and its tone.
 func (x standing) verdict() (text, tone string) {
 	above := x.fullest > x.bound
+	fullest := fmt.Sprintf("%.2f × the limit in its fullest window", float64(x.fullest)/float64(x.capacity))
 	switch {
 	case above && x.peer:
-		return fmt.Sprintf("%.2f × the limit in its fullest window", float64(x.fullest)/float64(x.capacity)), over
+		return fullest, over
 	case above:
 		return fmt.Sprintf("Above the limit: %d in a window that allows %d", x.fullest, x.bound), over
 	case x.away && x.instances == 1:
@@ -50,7 +51,7 @@ func (x standing) verdict() (text, tone string) {
 		return fmt.Sprintf("%.2f × the limit is asked for, and admitted", x.asked), fine
 	}
 	if x.bursts {
-		text = fmt.Sprintf("%.2f × the limit in its fullest window", float64(x.fullest)/float64(x.capacity))
+		text = fullest
 		if x.strategy == suppressed && x.hard > 1 {
 			text += fmt.Sprintf(", which may have %g ×", x.hard)
 		}
@@ -63,7 +64,8 @@ func (x standing) verdict() (text, tone string) {
 	case x.strategy == suppressed && x.hard > 1:
 		never = fmt.Sprintf("never above %g ×", x.hard)
 	}
-	return fmt.Sprintf("%.2f × the limit, %s, longest pause %s", x.average, never, seconds(x.pause)), toneOf(x)
+	text = fmt.Sprintf("%.2f × the limit, %s, longest pause %s", x.average, never, seconds(x.pause))
+	return text, toneOf(x)
 }
 
 // toneOf is that of a limiter that is not above the limit, which others promise only until they are.
@@ -85,7 +87,10 @@ func averages(series []sample, moments []moment, k knobs) (admitted, offered flo
 	admitted, offered = math.NaN(), math.NaN()
 	window := k.options().Window
 	whole := window // how long is enough for the next whole window
-	for i := len(series) - 1; i >= 0 && moments[i].since == moments[len(moments)-1].since && !moments[i].resting; i-- {
+	for i := len(series) - 1; i >= 0; i-- {
+		if moments[i].since != moments[len(moments)-1].since || moments[i].resting {
+			break
+		}
 		took += series[i].took
 		in += series[i].admitted
 		all += series[i].admitted + series[i].declined
