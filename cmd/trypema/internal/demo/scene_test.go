@@ -205,3 +205,16 @@ func TestPeers(t *testing.T) {
 		}
 	}
 }
+
+// TestTimePassesWhileKnobsTurn: a scene does not wait for a lock, at which virtual time would stand still.
+func TestTimePassesWhileKnobsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s := new(stage)
+		go s.direct(ctx)
+		s.turning.Lock()
+		time.Sleep(4 * tick)
+		s.turning.Unlock()
+	})
+}
