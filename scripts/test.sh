@@ -88,6 +88,11 @@ if [ -n "$installing" ]; then
 	cat "$tmp/installed"
 fi
 
+# The go command repeats a test when a file that it reads has changed, but only in the module of the test. Tests
+# of documents and the like read this variable, which it watches, too: see explore.ReadsRepository.
+TRYPEMA_FILES=$(find ./*.md Makefile docs deploy scripts .github -type f | sort | xargs cksum | cksum)
+export TRYPEMA_FILES
+
 # With the race detector each test sleeps a second at its end, unless told otherwise.
 export GORACE="${GORACE:-atexit_sleep_ms=0}"
 

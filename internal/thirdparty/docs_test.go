@@ -130,6 +130,7 @@ const root = "../.."
 
 func document(t *testing.T, file string) string {
 	t.Helper()
+	explore.ReadsRepository()
 	text, err := os.ReadFile(filepath.Join(root, file))
 	if err != nil {
 		t.Fatal(err)
