@@ -422,8 +422,8 @@ func (c *curves) draw(s series) bool {
 	return len(s.names) > 0
 }
 
-// columns is how many small pictures stand side by side.
-const columns = 4
+// abreast is how many small pictures stand side by side.
+const abreast = 4
 
 // panels draws a small picture for each of the others, with ours in it (blue), all on the same scale. Where
 // there are few lines one picture has them all. The plot that it is given has what each of them shows.
@@ -473,9 +473,9 @@ func panels(s series, few int, blank func() *plot.Plot, finish func(*plot.Plot))
 
 // tiled puts plots into rows. What is left of the last one is filled with nothing.
 func tiled(plots []*plot.Plot) (rows [][]*plot.Plot) {
-	for i := 0; i < len(plots); i += columns {
-		row := slices.Clone(plots[i:min(i+columns, len(plots))])
-		for len(row) < min(columns, len(plots)) {
+	for i := 0; i < len(plots); i += abreast {
+		row := slices.Clone(plots[i:min(i+abreast, len(plots))])
+		for len(row) < min(abreast, len(plots)) {
 			p := plot.New()
 			p.HideAxes()
 			p.BackgroundColor = nil
