@@ -6,9 +6,9 @@ import (
 	"github.com/trypema/trypema/internal/redisproto"
 )
 
-// GiveBack takes up to n out of the windows of a key: see trypema.Keeper. It takes out of what Redis has, after
-// this instance has settled and given back its lease. It does not see what other instances have not settled.
-// While Redis is unavailable it is an error, which wraps redislimit.ErrUnavailable.
+// GiveBack takes up to n out of the windows of a key: see trypema.Keeper. It takes out of what Redis has,
+// after this instance has settled and given back its lease. It does not see what other instances have not
+// settled. While Redis is unavailable it is an error, which wraps redislimit.ErrUnavailable.
 func (m *keeper) GiveBack(ctx context.Context, key string, n uint64) error {
 	if err := m.check(key); err != nil || n == 0 {
 		return err
