@@ -145,7 +145,7 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 			return d, err
 		}
 	}
-	again := joint{keeper: m, key: j.key, began: j.began, cost: n, dice: j.dice, mode: lease.Record}
+	again := joint{keeper: m, key: j.key, began: j.began, cost: n, dice: j.dice, mode: lease.Record, again: true}
 	d = trypema.Decision{}
 	if err = again.decide(ctx, &d); err != nil || d.Allowed {
 		m.counter.count(groupkey.Shown(j.key), &d, err, j.began)
@@ -168,6 +168,7 @@ type joint struct {
 	cost        uint64
 	mode        lease.Mode
 	dice        float64
+	again       bool
 	reservation *reservation
 
 	all     [trypema.MaxLimits]party
@@ -258,7 +259,7 @@ func (j *joint) unlock() {
 
 // call returns what one account is asked.
 func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
-	return &lease.Call{Cost: j.cost, Capacity: p.capacity, Law: p.law, Dice: j.dice, Mode: mode}
+	return &lease.Call{Cost: j.cost, Capacity: p.capacity, Law: p.law, Dice: j.dice, Mode: mode, Again: j.again}
 }
 
 // at returns the moment at which one account acts.

@@ -32,6 +32,7 @@ type messages struct {
 	turn int                                  // who sends messages now, of mix
 
 	absolute bool // nothing is declined, and holders keep windows
+	waiting  bool // calls wait for room
 }
 
 // option is what holders need not have in common.
@@ -92,6 +93,9 @@ func (m *messages) next(key string, now int64) lease.Message {
 	if m.rng.IntN(3) == 0 {
 		a.Need = some()
 	}
+	if m.waiting && m.rng.IntN(4) > 0 {
+		a.Waiting = 1 + some()/uint64(1+m.rng.IntN(100))
+	}
 	a.Slot = uint64(m.rng.IntN(8))
 	a.Whole = m.rng.IntN(5) > 0
 	ages := make([]int64, m.rng.IntN(4))
@@ -143,7 +147,7 @@ func TestLedger(t *testing.T) {
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
 			// A run has 250 steps, so there are 10⁶ of them at length.
-			runs, steps := explore.Runs(4, 2000), 250
+			runs, steps := explore.Runs(6, 2000), 250
 			if name == "miniredis" { // which is slow
 				runs = explore.Runs(1, 50)
 				if !explore.Long() {
@@ -190,6 +194,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 			m.mix[2] = option{m.span.Window, redisproto.NewServer(previous.Conn{Conn: oracle}), true}
 		}
 	}
+	m.waiting = !old && seed%2 == 0 // the version before knows nothing of turns
 	prefix := rig.Unique("ledger")
 	twins, running := map[string]*lease.Ledger{}, map[string]window.Counts{}
 	for step := range steps {
