@@ -16,6 +16,18 @@ func (a *Account) Decide(d *Decision, m *Moment, c *Call) {
 	} else {
 		a.absolute(d, m, c)
 	}
+	if c.bound(m.Terms) < a.ceiling && a.Fresh(m.Now) {
+		a.giveUp(d, m)
+	}
+}
+
+// giveUp has the account settle soon, since its lease is for a larger capacity than that of the call: others
+// may get nothing until then. Calls of several capacities do not have it settle more often than in looks.
+func (a *Account) giveUp(d *Decision, m *Moment) {
+	at := max(m.Now, a.exchange.sentAt+m.Window/lookPart)
+	if d.SettleAt == 0 || at < d.SettleAt {
+		d.SettleAt = at
+	}
 }
 
 // advance has the view forget what has expired. Time does not run back there, so m.Now is the view's instant
