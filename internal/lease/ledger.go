@@ -70,7 +70,8 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 	t.me.granted -= min(t.me.granted, unused)
 	if len(t.others) > 0 {
 		out.Grant, out.Next = l.hand(s, now, &a, &t, a.Capacity-min(a.Capacity, taken))
-		out.Life = a.NearLife + out.Next
+		out.Life = a.NearLife + min(out.Next, s.Window/settlePart)
+		until += a.NearLife + out.Next // it wants something until it asks again
 	} else {
 		out.Grant, out.Life, out.Far = a.grant(room{
 			taken: taken, others: out.Others,

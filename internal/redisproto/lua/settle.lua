@@ -150,7 +150,7 @@ for k = 1, #KEYS do
 -- include turns.lua
       need = need <= free + hold - math.min(hold, kept) and math.min(need, free) or 0
       if next_turn >= 0 then
-        life = near_life + next_turn
+        life = near_life + math.min(next_turn, math.floor(window / 4))
       elseif keeps then -- the holder keeps a window
         local calm = math.max(0, (flags >= 8 and math.floor(capacity / 4) or capacity - math.floor(capacity / 20)) - taken)
         local share, alone = math.floor((calm + 1) / 2), others == 0
@@ -181,7 +181,9 @@ for k = 1, #KEYS do
       leased = others + hold + grant
       -- What is held is used to its end if the holder does not hear of another.
       ends = math.max(now + life, hold > 0 and ends or 0)
-      if want > 0 and next_turn < 0 then
+      if next_turn >= 0 then
+        ends = math.max(ends, now + near_life + next_turn) -- it wants something until it asks again
+      elseif want > 0 then
         ends, granted = math.max(ends, now + window + math.floor(window / 4)), granted + grant
       end
       longer = math.max(longer, ends - now)
