@@ -1,14 +1,14 @@
 package lease
 
 // waits is what an account knows of denied calls: whether they wait for room. A call that says that it has
-// waited is believed at once. The others are believed to wait as long as they mostly come when they were told
-// to: none before that, and one soon after. Traffic of which no call waits for another does so in one of
-// twelve times at most, whatever its rate: see soonPart.
+// waited is believed at once. The others are believed to wait while they mostly keep to what they were told:
+// none comes before that, and one comes soon after. Traffic does so one time in twelve at most, whatever its
+// rate: see soonPart.
 type waits struct {
 	promised promise // when denied calls were told to come again
 	previous promise // that of before
 	judged   bool    // a call has come that tells whether promised is kept
-	kept     int8    // promises kept, less those to which nothing came soon, since a call came early
+	kept     int8    // promises kept of late, less those that were not
 
 	cost  uint64 // of the call that was denied last, if it is believed to wait; or 0
 	until int64  // by then it has come again
@@ -36,9 +36,7 @@ func (w *waits) came(m *Moment, c *Call) {
 	case c.Again:
 		w.kept = mostKept
 	case w.judged || w.previous.holds(m.Now):
-	case m.Now < w.promised.at:
-		w.kept, w.judged = 0, true
-	case m.Now < w.promised.soon:
+	case w.promised.holds(m.Now):
 		w.kept, w.judged = min(w.kept+1, mostKept), true
 	default:
 		w.kept, w.judged = max(w.kept-1, 0), true
