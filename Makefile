@@ -18,7 +18,7 @@ STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-long test-busy test-short test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check release-ready release-proof binaries benchmarks
+.PHONY: help demo bench report test test-page test-long test-busy test-short test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check release-ready release-proof binaries docs benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -108,6 +108,11 @@ release-proof: ## each module of VERSION works from its tags, in a throw-away cl
 
 binaries: ## archives of the program for each system, with checksums and an SBOM of each, in OUT (dist)
 	@./scripts/binaries.sh "$(OUT)"
+
+docs: ## write into the documents what was measured, and what trypema sim gives
+	$(GO) test -run TestQuotedNumbers ./internal/bench/report -update
+	$(GO) test -run TestDocumentedSimulations ./cmd/trypema/internal/sim -update
+	$(GO) test -run TestSuppressionPicture ./internal/bench/figure -update
 
 benchmarks: ## go test -bench of the root module, and of its peers
 	$(GO) test -run '^$$' -bench . -benchmem ./...

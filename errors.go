@@ -9,7 +9,7 @@ var (
 	ErrInvalidRate = errors.New("trypema: invalid rate")
 	// ErrInvalidCost is a cost of 0 where something is to be recorded.
 	ErrInvalidCost = errors.New("trypema: invalid cost")
-	// ErrInvalidKey is a key that a provider can not store.
+	// ErrInvalidKey is a key that a provider cannot store.
 	ErrInvalidKey = errors.New("trypema: invalid key")
 	// ErrInvalidOptions is an option outside its bounds.
 	ErrInvalidOptions = errors.New("trypema: invalid options")

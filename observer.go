@@ -84,7 +84,7 @@ type Stats struct {
 	// SettlingLag is how far Hybrid is behind with settling: since when the first key in the queue has been
 	// due or, if that is longer, since when every exchange with Redis has failed. 0 when all is well.
 	SettlingLag time.Duration
-	// RedisErr is why Redis is taken for gone. It is nil while it is not, and after Close.
+	// RedisErr is why Redis is unavailable. It is nil while Redis is available, and after Close.
 	RedisErr error
 
 	// Ended reports that the provider has been collected, so that nothing will change any more. An Observer
@@ -100,9 +100,9 @@ type Counters struct {
 	Suppressed uint64 // calls that Suppressed declined
 	Errors     uint64 // calls that got an error and no decision
 
-	Fallbacks uint64 // decisions by the failure policy; each is counted as allowed, rejected or suppressed besides
+	Fallbacks uint64 // decisions by the failure policy; each is also counted as allowed, rejected or suppressed
 	Waited    uint64 // calls to Hybrid that waited for Redis, because nothing was on lease
-	Outages   uint64 // times that Redis was taken for gone; the two strategies of a provider tell the same
+	Outages   uint64 // times that Redis became unavailable; the two strategies of a provider tell the same
 
 	// Unreadable is how many windows in Redis held something that could not be read and were started again:
 	// with what could still be told, or from empty. Something else writes to these keys. The two strategies
@@ -131,7 +131,7 @@ func (c *Counters) add(o *Counters) {
 	c.LatencySum += o.LatencySum
 }
 
-// add adds up two readings. Of what can not be added, the worse is kept.
+// add adds up two readings. Of what cannot be added, the worse is kept.
 func (s *Stats) add(o *Stats) {
 	s.Counters.add(&o.Counters)
 	s.Keys += o.Keys

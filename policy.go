@@ -27,7 +27,7 @@ type Policy struct {
 	Name string
 	// Group is what counts are kept under, by rules as those of Name. Policies of one group share what a key
 	// has used, in windows of the same length and by the same strategy: a customer who goes from one plan to
-	// another does not begin anew. Default Name, so that each policy counts by itself.
+	// another keeps what was used. Default Name, so that each policy counts by itself.
 	Group string
 	// Strategy is that of all limits. The zero value is StrategyAbsolute.
 	Strategy Strategy
@@ -247,8 +247,8 @@ func (b *boundPolicy) shadow(d *Decision, err error) {
 }
 
 // Use returns the limits of a policy by itself: a Bound that follows Swap, and whose Allow and Wait cost what
-// the policy says. It is ErrUnknownPolicy if there is no such policy now; if it goes later, that is what the
-// verbs return. Calls that wait stand in one line for each policy and key, however often Use is called.
+// the policy says. It is ErrUnknownPolicy if the policy does not exist now; if it goes later, that is what
+// the verbs return. Calls that wait stand in one line for each policy and key, however often Use is called.
 func (p *Policies) Use(name string) (*Bound, error) {
 	bound, err := p.find(name)
 	if err != nil {

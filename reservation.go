@@ -90,7 +90,7 @@ func (r *Reservation) Commit(ctx context.Context, n uint64) error {
 // Refund gives the estimate back: the call counts for nothing. It is a Commit of 0.
 func (r *Reservation) Refund(ctx context.Context) error { return r.Commit(ctx, 0) }
 
-// expire refunds what nobody has settled.
+// expire refunds what was not settled.
 func (r *Reservation) expire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

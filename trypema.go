@@ -1,23 +1,27 @@
 // Package trypema is an exact sliding-window rate limiter.
 //
-// A limiter answers, for a key and a rate, whether one more call may pass now. It never lets more than the
-// capacity through in any window of time, wherever that window starts: there is no fixed boundary at which a
-// caller can spend its budget twice.
+//	limits, err := trypema.NewLocal(trypema.Options{})
+//	if err != nil { … }
+//	defer limits.Close()
+//	perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
+//	if err != nil { … }
+//
+//	d, err := perUser.Allow(ctx, "user:42")
+//	if err != nil { … }
+//	if !d.Allowed { … d.RetryAfter … }
+//
+// It never lets more than the limit through in any window of time, wherever that window starts. There is no
+// fixed boundary at which a caller can spend its budget twice.
+//
+// A [Bound] has limits that were bound once, and the verbs for them: Allow, Wait, Reserve and others. [All]
+// decides for several keys together, [Policies] have limits by name. A [Limiter] takes a rate with each call.
 //
 // There are two strategies. Absolute admits while the window has room and rejects at once when it has none.
 // Suppressed declines a growing fraction of calls near and over the limit, so that what is admitted settles
-// at the limit instead of stopping dead and starting again.
+// at the limit instead of stopping and starting again.
 //
-// This package holds the vocabulary, and the Local provider, whose state lives in this process. It needs the
-// standard library only.
-//
-//	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-//	if err != nil { … }
-//	defer limits.Close()
-//
-//	d, err := limits.Absolute().Allow(ctx, "user:42", trypema.PerMinute(100))
-//	if err != nil { … }
-//	if !d.Allowed { … d.RetryAfter … }
+// This package has [Local], the provider whose counts are in this process. Those of packages redislimit and
+// hybridlimit are in Redis; all three are a [Provider]. It needs the standard library only.
 package trypema
 
 import (
@@ -38,7 +42,7 @@ type Limiter interface {
 	Allow(ctx context.Context, key string, rate Rate) (Decision, error)
 
 	// AllowN decides whether a call of cost n may pass now, and records it, in one step: concurrent callers
-	// can not pass the limit together. Absolute records what it admits; Suppressed also counts what it
+	// cannot pass the limit together. Absolute records what it admits; Suppressed also counts what it
 	// declines. A cost of 0 is ErrInvalidCost.
 	AllowN(ctx context.Context, key string, rate Rate, n uint64) (Decision, error)
 

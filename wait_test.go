@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 func bind(t testing.TB, p trypema.Binder, s trypema.Strategy, limits ...trypema.Limit) *trypema.Bound {
@@ -291,7 +292,7 @@ func TestWaitCountsOnce(t *testing.T) {
 
 // TestWaitersAreSmall holds the number in the doc comment of WaitN.
 func TestWaitersAreSmall(t *testing.T) {
-	const n = 100_000
+	n := explore.Size(20_000, 100_000)
 	l := newLocal(t, trypema.Options{})
 	b := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(1, time.Hour))
 	if _, err := b.Allow(t.Context(), "k"); err != nil {
@@ -319,7 +320,7 @@ func TestWaitersAreSmall(t *testing.T) {
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; each > 1024 {
+	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(n); each > 1024 {
 		t.Errorf("a waiter has %d bytes", each)
 	}
 	cancel()

@@ -133,8 +133,8 @@ type run struct {
 	answered     []bool // which have an answer
 }
 
-// byNode returns the indices of the runs, those on one node together. It only says who waits for whom: where
-// a key is sent is up to the client in any case.
+// byNode returns the indices of the runs, those on one node together. Runs that are together wait for each
+// other; the client decides where a key is sent.
 func (r *run) byNode() [][]int {
 	all := make([]int, len(r.keys))
 	for i := range all {

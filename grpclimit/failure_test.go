@@ -48,17 +48,11 @@ func (l *log) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil
 // panicking is a limiter that panics at each call.
 type panicking struct{ trypema.Limiter }
 
-// Window is not known.
-func (panicking) Window() time.Duration { return 0 }
-
 // faulty is a limiter that has an error for each call.
 type faulty struct {
 	trypema.Limiter
 	err error
 }
-
-// Window is not known.
-func (faulty) Window() time.Duration { return 0 }
 
 func (f faulty) AllowN(context.Context, string, trypema.Rate, uint64) (trypema.Decision, error) {
 	return trypema.Decision{}, f.err

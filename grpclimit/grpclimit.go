@@ -249,7 +249,7 @@ func (l *Limit) denied(d trypema.Decision) error {
 		retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(max(d.RetryAfter, 0))}
 		detailed, err = s.WithDetails(failure, retry)
 	}
-	if err != nil { // a detail that can not be encoded
+	if err != nil { // a detail that cannot be encoded
 		return s.Err()
 	}
 	return detailed.Err()

@@ -1,8 +1,8 @@
 // Package httplimit puts a limiter in front of net/http handlers, and behind net/http clients.
 //
-// New makes a func(http.Handler) http.Handler. Who shares a limit is for a [KeyFunc] to say, which trusts
-// nobody by itself: an address in a header counts only when the proxies are named that may set it. What the
-// client is told follows draft-ietf-httpapi-ratelimit-headers-11, or the older X-RateLimit headers.
+// New makes a func(http.Handler) http.Handler. A [KeyFunc] says which requests share a limit. It believes no
+// header by itself: an address in a header counts only if the proxies are named that may set it. Clients are
+// told their limits as in draft-ietf-httpapi-ratelimit-headers-11, or by the older X-RateLimit headers.
 //
 // A request that does not reach the handler is answered with a status that says so: 429 if it was denied, 503
 // if it could not be judged, 500 if one of the functions of the options panics. The panic then goes on.

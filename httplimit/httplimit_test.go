@@ -27,9 +27,6 @@ type fixed struct {
 	cost *uint64
 }
 
-// Window is not known.
-func (fixed) Window() time.Duration { return 0 }
-
 func (f fixed) AllowN(_ context.Context, key string, _ trypema.Rate, n uint64) (trypema.Decision, error) {
 	if f.key != nil {
 		*f.key = key

@@ -26,13 +26,10 @@ var quiet = slog.New(slog.DiscardHandler)
 // waiting is a limiter whose decisions end with the context of the call.
 type waiting struct{ trypema.Limiter }
 
-// Window is not known.
-func (waiting) Window() time.Duration { return 0 }
-
 // brokenLimiter is a limiter that panics at each call.
 type brokenLimiter struct{ trypema.Limiter }
 
-// Window is not known.
+// Window is not known, so New cannot check rates against it.
 func (brokenLimiter) Window() time.Duration { return 0 }
 
 func (waiting) AllowN(ctx context.Context, _ string, _ trypema.Rate, _ uint64) (trypema.Decision, error) {

@@ -84,9 +84,6 @@ type spy struct {
 	key *string
 }
 
-// Window is not known.
-func (spy) Window() time.Duration { return 0 }
-
 func (s spy) AllowN(_ context.Context, key string, _ trypema.Rate, _ uint64) (trypema.Decision, error) {
 	*s.key = key
 	return allowed, nil

@@ -34,7 +34,7 @@ func (l *limiter) runSet(
 	return matched, have, err
 }
 
-// runOne runs a script on one key, and reads its reply. It does not wait for a client that can not be
+// runOne runs a script on one key, and reads its reply. It does not wait for a client that cannot be
 // interrupted.
 func (l *limiter) runOne(
 	ctx context.Context, name string, pick func(*redisproto.Scripts) redisproto.Script, args []string,

@@ -366,7 +366,7 @@ func (m *multiSubject) settles() {
 	if err := denied.Commit(ctx, 5); !errors.Is(err, trypema.ErrDenied) {
 		m.Errorf("commit of a denied reservation: %v", err)
 	}
-	// Refunded room can be had at once.
+	// Refunded room is free at once.
 	all := m.reserve(l, 938, 0)
 	if !all.Allowed {
 		m.Fatalf("what is left: %+v", all.Decision)

@@ -21,7 +21,7 @@ type Conn interface {
 	// whose text starts with its error code, or why there was no answer. What may have reached the server is
 	// not repeated.
 	//
-	// The end of ctx is the end of the exchange. A client that can not be interrupted may overstay; its
+	// The end of ctx is the end of the exchange. A client that cannot be interrupted may overstay; its
 	// answers are then no longer waited for.
 	Run(ctx context.Context, script, sha1 string, keys, args [][]string, answer func(i int, reply []any, err error))
 

@@ -7,12 +7,12 @@ type Health struct {
 	// Available is false while OnFailure decides; where there are several servers, for the keys of one of
 	// them at least.
 	Available bool
-	// Err is why Redis was taken for gone; nil once it is back.
+	// Err is why Redis is unavailable; nil once it is back.
 	Err error
 }
 
 // ErrUnavailable is the error of a verb that no failure policy can answer: Usage, Set and Delete while Redis
-// can not be asked. The error that is returned says why. Set and Delete may have been done if Redis only did
+// cannot be asked. The error that is returned says why. Set and Delete may have been done if Redis only did
 // not answer in time.
 var ErrUnavailable = errors.New("redislimit: Redis is unavailable")
 

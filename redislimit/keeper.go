@@ -426,7 +426,7 @@ func (m *keeper) judgeAll(
 	return d, err
 }
 
-// memory is what is to be told of a call that Redis has admitted: see remember.
+// memory is what must be told of a call that Redis has admitted: see remember.
 func (m *keeper) memory() trypema.Keeper {
 	if m.fellBackWithin(m.longest) {
 		return m.fail.whole

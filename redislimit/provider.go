@@ -6,9 +6,9 @@
 // Redis Cluster. Redis 6.2 or later, Valkey, and services that speak their protocol will do; no module is
 // needed.
 //
-// Concurrent calls share round trips: while calls for a key are under way, later ones for that key gather,
-// and go out together as one script call that admits as many as fit, in order; calls for different keys share
-// pipelines. The answer is the same as if each had come alone.
+// Concurrent calls share round trips. While calls for a key are under way, later ones for that key gather.
+// They go out together as one script call that admits as many as fit, in order. Calls for different keys
+// share pipelines. The answer is the same as if each had come alone.
 //
 // The provider uses your own client, by an adapter: see [Conn]. It never closes it.
 //

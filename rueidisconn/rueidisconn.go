@@ -129,8 +129,8 @@ type run struct {
 	answered     []bool // which have an answer
 }
 
-// byNeighbours returns the indices of the runs, in a Cluster neighbours together. It only says who waits for
-// whom: where a key is sent is up to the client in any case.
+// byNeighbours returns the indices of the runs, in a Cluster neighbours together. Runs that are together wait
+// for each other; the client decides where a key is sent.
 func (r *run) byNeighbours() [][]int {
 	cluster := len(r.keys) > 1 && r.client.Mode() == rueidis.ClientModeCluster
 	groups := make(map[uint16][]int)
@@ -200,7 +200,7 @@ func result(r rueidis.RedisResult) ([]any, error) {
 		}
 		return nil, err
 	}
-	value, _ := message.ToAny() // what is nil, or can not be parsed, is no array
+	value, _ := message.ToAny() // what is nil, or cannot be parsed, is no array
 	reply, ok := value.([]any)
 	if !ok {
 		return nil, fmt.Errorf("rueidisconn: reply is of type %T, not an array", value)

@@ -88,10 +88,20 @@ if [ -n "$installing" ]; then
 	cat "$tmp/installed"
 fi
 
+# The go command repeats a test when a file that it reads has changed, but only in the module of the test. Tests
+# of documents and the like read this variable, which it watches, too: see explore.ReadsRepository.
+TRYPEMA_FILES=$(find ./*.md Makefile docs deploy scripts .github -type f | sort | xargs cksum | cksum)
+export TRYPEMA_FILES
+
+# With the race detector each test sleeps a second at its end, unless told otherwise.
+export GORACE="${GORACE:-atexit_sleep_ms=0}"
+
+# gotestsum has the race detector so that what it imports is compiled once, for the tests and for it.
+#
 # Tests that wait run beside those that compute, so more packages than processors are tested at a time. No
 # test depends on how fast the machine is; the time-out only ends what would never end.
 processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 status=0
-$GO run $GOTESTSUM --format pkgname --format-hide-empty-pkg -- \
+$GO run $race $GOTESTSUM --format pkgname --format-hide-empty-pkg -- \
 	$race -vet=off -p $((2 * processors)) -timeout 60m "$@" || status=$?
 exit $status

@@ -169,7 +169,7 @@ func (l *Log) limiting(id name, denied uint64, now time.Time) {
 	p.told = denied
 }
 
-// redis says that Redis is taken for gone, or is back.
+// redis says that Redis is unavailable, or is back.
 func (l *Log) redis(id name, s *trypema.Stats, now time.Time) {
 	p := l.policy(id)
 	gone := s.RedisErr != nil

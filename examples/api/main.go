@@ -163,7 +163,7 @@ func (a *api) planOf(r *http.Request) (plan, bool) {
 	return p, known
 }
 
-// customersOnly stands before the limit, so that nobody fills it with keys that they make up.
+// customersOnly stands before the limit, so that callers cannot fill it with keys that they make up.
 func (a *api) customersOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, known := a.planOf(r); !known {

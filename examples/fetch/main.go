@@ -4,8 +4,8 @@
 //	go run ./examples/fetch --calls 30 --per 1m $(cat urls.txt)
 //
 // It prints the status, the size and the time of each. A host that answers 429 or 503 with a Retry-After is
-// asked again when that has passed, up to --tries times. Ctrl-C ends it, and the exit status is 1 if a URL
-// could not be had.
+// asked again when that has passed, up to --tries times. Ctrl-C ends it. The exit status is 1 if a URL
+// could not be fetched.
 package main
 
 import (

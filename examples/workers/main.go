@@ -153,7 +153,7 @@ func (f *fleet) run(ctx context.Context) error {
 		limits, err := hybridlimit.New(f.conn, hybridlimit.Options{Options: redislimit.Options{
 			Options:   trypema.Options{Window: f.window},
 			Prefix:    "workers",
-			OnFailure: redislimit.FailClosed, // without Redis nobody knows what the others do
+			OnFailure: redislimit.FailClosed, // without Redis no worker knows what the others do
 		}})
 		if err != nil {
 			cancel(err)

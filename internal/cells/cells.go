@@ -7,8 +7,11 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// State is the window of a key, 80 bytes without a pointer. The zero value is empty. Cells that hold nothing
-// that counts are 0.
+// State is the window of a key, 80 bytes without a pointer. The zero value is empty.
+//
+// Its invariants: a cell that does not count is 0; the sum of all cells is the total; first is the beginning
+// of the newest cell, and last is not before it; and the newest cell and those of the window before it have
+// places of their own in the ring.
 type State struct {
 	Lock  uint32 // for whoever keeps the state: package cells leaves it alone
 	at    uint8  // where in the ring the newest cell is

@@ -51,7 +51,7 @@
 // from others. Who is alone gets all that there is.
 //
 // Near the limit a lease lives for two intervals of settling, and a holder gets what it needs for one, but no
-// more than half of what is free as long as others hold something; a holder with little to do keeps that
+// more than half of what is free as long as others hold something. A holder with little to do keeps that
 // little for some intervals more, and does not settle before it is used up.
 //
 // While calls of several holders wait for room, what is free goes to the holders in turns: see turns.go.

@@ -8,8 +8,42 @@ import (
 )
 
 // spell is a time in which the failure policy decides for an account, because the ledger does not answer, or
-// only now and then. It begins with the first such decision, and ends a window after the last one.
-// docs/design.md says what counts in it, and why that holds the limit.
+// only now and then. It begins with the first such decision, and ends a window after the last one. These
+// count, each for as long as it is in the window:
+//
+//	B   what was there when the spell began, as far as it was known, of all instances
+//	M   what this instance has admitted since then, from leases or by the policy
+//	P   the part of M that the policy admitted
+//	K   all that is known now, of this instance and, by the answers that do come, of others
+//	U   the part of P that came after the last message that was answered
+//	L   what others have on lease, by the last answer
+//
+// A reservation counts in B, M and P as in the window: an estimate until its expiry, and what it is settled
+// to from its admission on.
+//
+// As one of n > 1 instances, the policy admits a call of cost c while both hold:
+//
+//	B + L + M + (n − 1) P + n c ≤ C    each instance has a share of what was left when the spell began
+//	K + L + (n − 1) U + n c ≤ C        what others have admitted counts as soon as it is heard of
+//
+// A single instance admits while B + M + c ≤ C: it answers for itself, and others for themselves.
+//
+// All instances together admit at most C by the policy. P is a part of M, so by the first line n P ≤ C − B at
+// each admission, and P has all policy admissions of the last window, since a spell does not end before that.
+// So each of n instances has at most C/n by the policy in any window, whatever messages are lost or late.
+//
+// Each instance admits at most C, since B and M hold all that it has admitted in the last window.
+//
+// They use it, since nothing counts twice. What others admit is in K, because it was heard of, or is taken to
+// be as much as this instance's own U or P, never both. What is heard of late counts from when it happened:
+// the answer to a message in a spell tells the whole window again, with ages.
+//
+// While the policy decides, messages settle and take nothing on lease, since a lost grant would keep room
+// from others. What the policy admits is taken from what is on lease, so that it is not admitted twice.
+//
+// The ledger does not know what the policy admits until that is settled, so an instance that it answers may
+// lease the same room: up to C by the policy on top of C from leases. If the ledger then holds more than C,
+// it grants nothing until that has aged out.
 //
 // Its invariant: policy is a part of own, and before and own together hold all that this instance has
 // admitted in the last window.
@@ -173,7 +207,7 @@ func (a *Account) estimate(m *Moment, s *spell, instances uint64) (have window.C
 	return have, larger(others, parts{0, ownRecently, policyRecently, knownRecently, s.unheard.Observed()})
 }
 
-// parts are counts of a spell, by their letters in docs/design.md: B, M, P, K and U.
+// parts are counts of a spell, by their letters above: B, M, P, K and U.
 type parts struct{ before, own, policy, known, unheard uint64 }
 
 // larger returns the larger one of two sums that each hold the limit: the share of what was left when the

@@ -18,8 +18,6 @@ import (
 // plain is a limiter of somebody else, which does not say how long its window is.
 type plain struct{ trypema.Limiter }
 
-func (plain) Window() time.Duration { return 0 }
-
 // A rate that would fail each call is refused by Check, for every limiter and without asking Redis.
 func TestCheckRate(t *testing.T) {
 	server := fakeredis.New()
@@ -82,5 +80,13 @@ func TestCheckLimiter(t *testing.T) {
 			!strings.Contains(err.Error(), "o.Limiter is nil") {
 			t.Errorf("%T: %v", l, err)
 		}
+	}
+}
+
+// A fake that embeds a nil Limiter, as tests write them, has no window, and passes.
+func TestCheckFake(t *testing.T) {
+	type fake struct{ trypema.Limiter }
+	if err := (&middleware.Options[int]{Name: "o", Limiter: fake{}, Rate: 1}).Check(); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,8 +2,8 @@
 //
 // It is made of shards, each with a lock of its own. In a shard the keys are found by open addressing in an
 // index of 8-byte slots; the states lie in pages that do not move when the index grows. Neither holds a
-// pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so nobody can
-// choose keys that collide.
+// pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so an
+// attacker cannot choose keys that collide.
 //
 // Three things shrink it. A key that is added looks at others and removes them if they are idle, so a flood
 // of new keys pays for its own removal. A timer, armed only while there are keys, visits one shard at a time.

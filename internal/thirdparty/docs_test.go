@@ -1,8 +1,8 @@
 package thirdparty
 
 // The documents keep their word: every block of Go in README.md and docs compiles, against the libraries of
-// others, too; the programs of the quickstart print what stands below them, on a real server; the law that
-// docs/concepts.md writes down is the one that decides; and what is linked to is there.
+// others, too; the programs of the quickstart print what stands below them, on a real server; and what is
+// linked to is there.
 //
 // A block that begins with "package" is a file by itself. Another one is wrapped: declarations into a
 // package, statements into a function that returns an error. What it takes for granted is declared, and
@@ -20,25 +20,32 @@ import (
 	"errors"
 	"fmt"
 	"go/ast"
+	"go/doc"
 	"go/parser"
 	"go/token"
 	"go/types"
 	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/zip"
 
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/metrics"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/race"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
@@ -123,6 +130,7 @@ const root = "../.."
 
 func document(t *testing.T, file string) string {
 	t.Helper()
+	explore.ReadsRepository()
 	text, err := os.ReadFile(filepath.Join(root, file))
 	if err != nil {
 		t.Fatal(err)
@@ -256,9 +264,7 @@ func compile(t *testing.T, sources map[string]string, run bool) map[string]strin
 	dir := t.TempDir()
 	replaced := make(map[string]string)
 	args := []string{"build", "-overlay", filepath.Join(dir, "overlay.json")}
-	if hasRaceDetector() {
-		args = append(args, "-race") // so that what they import was compiled for the tests already
-	}
+	args = append(args, race.Flags()...)
 	if run {
 		args = append(args, "-o", dir+"/")
 	}
@@ -287,12 +293,6 @@ func compile(t *testing.T, sources map[string]string, run bool) map[string]strin
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return programs
-}
-
-// hasRaceDetector reports whether these tests were built with the race detector.
-func hasRaceDetector() bool {
-	info, _ := debug.ReadBuildInfo()
-	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // Every block of Go in a document compiles.
@@ -449,70 +449,9 @@ func moduleFiles(t *testing.T, dir string) (files []zip.File) {
 	return files
 }
 
-// The function that docs/concepts.md explains suppression by returns what the law does.
-func TestDocumentedLaw(t *testing.T) {
-	blocks := blocksOf(t, "docs/concepts.md")
-	i := slices.IndexFunc(blocks, func(b block) bool { return strings.Contains(b.code, "func factor(") })
-	if i < 0 {
-		t.Fatal("no function factor")
-	}
-	runs := 100_000
-	if explore.Long() {
-		runs = 10_000_000
-	}
-	program := `package main
-
-import (
-	"fmt"
-	"math"
-	"math/rand/v2"
-	"os"
-
-	"github.com/trypema/trypema/internal/window"
-)
-
-func main() {
-	rng := rand.New(rand.NewPCG(seed, 0))
-	declined := 0
-	for range runs {
-		s := window.Span{Window: 10_000, Bucket: 1 + rng.Int64N(1_000)}
-		capacity := uint64(math.Exp(rng.Float64() * 15))
-		h := []float64{1, 1.1, 1.5, 2, 10}[rng.IntN(5)]
-		l := window.NewLaw(s, capacity, h)
-		admitted := rng.Uint64N(l.Hard + 2)
-		observed := admitted + uint64(rng.ExpFloat64()*float64(capacity))
-		recent := rng.Uint64N(observed + 1)
-		n := 1 + rng.Uint64N(1+capacity/50)
-		want := l.Factor(window.Counts{Admitted: admitted, Declined: observed - admitted}, recent, n)
-		got := factor(float64(admitted), float64(observed), float64(recent), float64(n), float64(capacity), h, 10_000, float64(s.Bucket))
-		if math.Abs(got-want) > 1e-9 {
-			fmt.Println("seed", seed, "capacity", capacity, "H", h, "admitted", admitted, "observed", observed, "recent", recent, "n", n, "is", got, "want", want)
-			os.Exit(1)
-		}
-		if want > 0 && want < 1 {
-			declined++
-		}
-	}
-	if declined < runs/10 {
-		fmt.Println("only", declined, "were between 0 and 1")
-		os.Exit(1)
-	}
-}
-` + blocks[i].code + fmt.Sprintf("\nconst seed, runs = uint64(%d), %d\n", explore.Seed(t), runs)
-	programs := compile(t, map[string]string{"law": program}, true)
-	if out, err := exec.CommandContext(t.Context(), programs["law"]).CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-// The file that docs/policies.md explains is right.
+// The files of policies in docs/limits.md are right.
 func TestDocumentedPolicies(t *testing.T) {
-	blocks := blocksOf(t, "docs/policies.md")
-	i := slices.IndexFunc(blocks, func(b block) bool { return b.language == "yaml" })
-	if i < 0 {
-		t.Fatal("no file")
-	}
-	program := fmt.Sprintf(`package main
+	program, files := `package main
 
 import (
 	"fmt"
@@ -521,14 +460,76 @@ import (
 )
 
 func main() {
-	list, err := policyfile.Parse(%q, []byte(%q))
-	fmt.Print(len(list), err)
-}
-`, blocks[i], blocks[i].code)
-	programs := compile(t, map[string]string{"policies": program}, true)
+`, 0
+	for _, b := range blocksOf(t, "docs/limits.md") {
+		if b.language == "yaml" {
+			files++
+			program += fmt.Sprintf("\t_, err%d := policyfile.Parse(%q, []byte(%q))\n\tfmt.Println(err%[1]d)\n", files, b, b.code)
+		}
+	}
+	if files == 0 {
+		t.Fatal("no file")
+	}
+	programs := compile(t, map[string]string{"policies": program + "}\n"}, true)
 	if out, err := exec.CommandContext(t.Context(), programs["policies"]).CombinedOutput(); err != nil ||
-		string(out) != "4 <nil>" {
+		string(out) != strings.Repeat("<nil>\n", files) {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The answer that docs/http.md shows is the one that a client gets.
+func TestDocumentedAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits, err := trypema.NewLocal(trypema.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer limits.Close()
+		perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		limit, err := httplimit.New(httplimit.Options{Bound: perUser, Key: httplimit.ByHeader("X-User")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		handler := limit(http.NotFoundHandler())
+		var w *httptest.ResponseRecorder
+		for range 101 {
+			w = httptest.NewRecorder()
+			handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/42", nil))
+		}
+		var headers strings.Builder
+		if err := w.Header().Write(&headers); err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprintf("HTTP/1.1 %d %s\n%s", w.Code, http.StatusText(w.Code), strings.ReplaceAll(headers.String(), "\r", ""))
+		if !strings.Contains(document(t, "docs/http.md"), "```text\n"+got+"```\n") {
+			t.Errorf("docs/http.md does not show\n%s", got)
+		}
+	})
+}
+
+// docs/metrics.md has each metric, and no other.
+func TestDocumentedMetrics(t *testing.T) {
+	var exported, documented []string
+	for _, m := range append(slices.Clone(metrics.All), metrics.Duration) {
+		name := "trypema_" + strings.ReplaceAll(m.Name, ".", "_")
+		switch {
+		case m.Unit == "s":
+			name += "_seconds"
+		case m.Counter:
+			name += "_total"
+		}
+		exported = append(exported, name)
+	}
+	documented = regexp.MustCompile(`trypema_\w+`).FindAllString(document(t, "docs/metrics.md"), -1)
+	for _, names := range []*[]string{&exported, &documented} {
+		slices.Sort(*names)
+		*names = slices.Compact(*names)
+	}
+	if !slices.Equal(documented, exported) {
+		t.Errorf("documented are %q, exported are %q", documented, exported)
 	}
 }
 
@@ -555,6 +556,82 @@ func TestDocumentLinks(t *testing.T) {
 			}
 		}
 	}
+}
+
+var reference = regexp.MustCompile(`https://pkg\.go\.dev/github\.com/trypema/trypema([/\w]*)(?:#([\w.]+))?`)
+
+// What a document links to in the reference is exported there.
+func TestDocumentReferences(t *testing.T) {
+	exported := make(map[string][]string) // by folder
+	n := 0
+	for _, file := range documents(t) {
+		for _, found := range reference.FindAllStringSubmatch(document(t, file), -1) {
+			folder, name := filepath.Join(root, found[1]), found[2]
+			if exported[folder] == nil {
+				exported[folder] = exportedIn(t, folder)
+			}
+			if n++; name != "" && !slices.Contains(exported[folder], name) {
+				t.Errorf("%s: %s has no %s", file, folder, name)
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("%d links to the reference, want more", n)
+	}
+}
+
+// exportedIn returns the names that the reference has for the package in a folder.
+func exportedIn(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%s has no package: %v", folder, err)
+	}
+	fset := token.NewFileSet()
+	var all []*ast.File
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(fset, path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, file)
+	}
+	p, err := doc.NewFromFiles(fset, all, folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(functions []*doc.Func, of string) {
+		for _, f := range functions {
+			names = append(names, of+f.Name)
+		}
+	}
+	addValues := func(values []*doc.Value) {
+		for _, v := range values {
+			names = append(names, v.Names...)
+		}
+	}
+	add(p.Funcs, "")
+	addValues(p.Consts)
+	addValues(p.Vars)
+	for _, typ := range p.Types {
+		names = append(names, typ.Name)
+		add(typ.Funcs, "")
+		add(typ.Methods, typ.Name+".")
+		addValues(typ.Consts)
+		addValues(typ.Vars)
+		ast.Inspect(typ.Decl, func(n ast.Node) bool {
+			if field, ok := n.(*ast.Field); ok {
+				for _, name := range field.Names {
+					names = append(names, typ.Name+"."+name.Name)
+				}
+			}
+			return true
+		})
+	}
+	return names
 }
 
 var heading = regexp.MustCompile(`(?m)^#+ (.*)$`)

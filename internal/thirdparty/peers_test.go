@@ -6,11 +6,9 @@ package thirdparty
 // documents, and TestDocumentsCompile compiles it.
 import (
 	_ "github.com/didip/tollbooth/v8"
-	_ "github.com/didip/tollbooth/v8/limiter"
 	_ "github.com/go-chi/httprate"
 	_ "github.com/go-redis/redis_rate/v10"
 	_ "github.com/throttled/throttled/v2"
-	_ "github.com/throttled/throttled/v2/store/memstore"
 	_ "github.com/ulule/limiter/v3"
 	_ "github.com/ulule/limiter/v3/drivers/middleware/stdlib"
 	_ "github.com/ulule/limiter/v3/drivers/store/memory"

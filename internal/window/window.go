@@ -236,7 +236,9 @@ func (w *Window) change(g *Groups, i int, c Counts) {
 // the new cost is placed, unless it is a window old by now. It returns how much was taken back, and how much
 // was added. Call Advance first. O(groups since).
 //
-// A call that was deleted is not told from others that were recorded less than a bucket later.
+// A call that was deleted is not told from others that were recorded less than a bucket later. Beside groups
+// of a longer bucket, the group that is found may be an earlier one than its own, or the call is taken for
+// deleted. Then the old cost counts for longer than it must, never shorter.
 func (w *Window) Commit(g *Groups, s Span, now, from, at int64, was, is uint64) (removed, added uint64) {
 	i, there := w.find(g, s, now, from)
 	if there {

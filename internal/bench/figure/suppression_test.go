@@ -14,6 +14,7 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -33,6 +34,7 @@ func TestSuppressionPicture(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	explore.ReadsRepository()
 	committed, err := os.ReadFile(file)
 	if err != nil || !bytes.Equal(committed, svg) {
 		t.Errorf("%s is not what the law gives (%v); -update writes it", file, err)

@@ -1,10 +1,10 @@
 // Package peer drives rate limiters of different libraries through one verb, each set up the way its users
 // would set it up for a limit per key, and all to the same limit: at most Capacity in a Window.
 //
-// What is fair here: every peer gets the same key strings and keeps its state per key; none has to parse,
-// copy or hash a key in another way than its own; a library whose verb also formats HTTP headers gets that
-// switched off where it can be; stores keep their own defaults for size and cleaning. What "at most Capacity
-// in a Window" comes to differs by algorithm, and is what the accuracy of a benchmark shows.
+// Every peer gets the same key strings and keeps its state per key. None has to parse, copy or hash a key in
+// another way than its own. Where the verb of a library also formats HTTP headers, that is switched off if it
+// can be. Stores keep their own defaults for size and cleaning. What "at most Capacity in a Window" comes to
+// differs by algorithm, and is what the accuracy of a benchmark shows.
 //
 // Those that keep their counts in Redis get a client for each instance, all made in the same way, and keys of
 // their own, which no other run knows and which Redis drops by itself.

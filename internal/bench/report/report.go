@@ -34,7 +34,7 @@ type Command struct {
 	Redis  *string  `name:"redis" placeholder:"URL" help:"Server for the limiters that need one. Default: a redis-server of its own, which must be on PATH, or named by $REDIS_SERVER."`
 	Only   []string `placeholder:"STEP,…" help:"Measure these steps alone; --list names them."`
 	List   bool     `help:"List the steps with the commands that they stand for, and measure nothing."`
-	Redraw bool     `help:"Measure nothing; write page and table anew from what was measured."`
+	Redraw bool     `help:"Measure nothing; write page and table again from what was measured."`
 	JSON   bool     `name:"json" help:"Print all measurements as one JSON document."`
 
 	brief func() (effort, []step) // for tests; nil for what the flags say

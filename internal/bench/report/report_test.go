@@ -174,26 +174,34 @@ func TestFolderThatCanNotBeWritten(t *testing.T) {
 	}
 }
 
-// TestCommittedReport: tables and pictures of docs/benchmarks are what their measurements give.
-func TestCommittedReport(t *testing.T) {
-	const committed = "../../../docs/benchmarks"
-	dir := t.TempDir()
+// unpacked returns a folder with the measurements of a committed report.
+func unpacked(t *testing.T, committed string) (dir string) {
+	t.Helper()
+	explore.ReadsRepository()
+	dir = t.TempDir()
 	packed, err := os.Open(filepath.Join(committed, measurementsFile+".gz"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer packed.Close() //nolint:errcheck // it is only read
-	unpacked, err := gzip.NewReader(packed)
+	reader, err := gzip.NewReader(packed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := io.ReadAll(unpacked)
+	text, err := io.ReadAll(reader)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, measurementsFile), text, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// TestCommittedReport: tables and pictures of docs/benchmarks are what their measurements give.
+func TestCommittedReport(t *testing.T) {
+	const committed = "../../../docs/benchmarks"
+	dir := unpacked(t, committed)
 	c := Command{Out: dir, Redraw: true}
 	if err := c.Run(t.Context(), quiet(io.Discard)); err != nil {
 		t.Fatal(err)

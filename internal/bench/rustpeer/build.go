@@ -1,6 +1,6 @@
-// Package rustpeer drives rate limiters that are written in Rust, by the program in internal/bench/rust: each
-// limiter in a process of its own, which makes the calls of a workload itself, by threads of its own, and is
-// told by pipe when to begin and to end. So a measurement can let limiters of both languages take turns.
+// Package rustpeer drives rate limiters that are written in Rust, by the program in internal/bench/rust. Each
+// limiter has a process of its own, which makes the calls of a workload by its own threads, and is told by
+// pipe when to begin and to end. So a measurement can let limiters of both languages take turns.
 package rustpeer
 
 import (

@@ -18,6 +18,11 @@ import (
 // Long reports whether tests explore.
 func Long() bool { return os.Getenv("TRYPEMA_EXPLORE") == "1" }
 
+// ReadsRepository says that a test reads files of the repository outside of its module, such as documents.
+// The go command does not watch these, and would answer the test from its cache after they have changed. It
+// watches this variable, which scripts/test.sh sets to a sum of the files.
+func ReadsRepository() { _ = os.Getenv("TRYPEMA_FILES") }
+
 // Size returns how much a test does: little in "make test", much in "make test-long", a fifth of little under
 // -short.
 func Size(little, much int) int {

@@ -18,6 +18,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redigoconn"
@@ -30,6 +31,7 @@ import (
 // for one server, and those that a Cluster wants besides.
 func documentedACL(t *testing.T) (user, cluster []string) {
 	t.Helper()
+	explore.ReadsRepository()
 	text, err := os.ReadFile("../../../docs/operating.md")
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ type tree struct {
 // copied copies what git knows, or would add, and commits it.
 func copied(t *testing.T) tree {
 	t.Helper()
+	explore.ReadsRepository()
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("git is not installed")
 	}

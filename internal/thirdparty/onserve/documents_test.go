@@ -6,11 +6,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 // TestServeDocument: the configurations in docs/serve.md are taken, and what it says that the program prints
 // is printed.
 func TestServeDocument(t *testing.T) {
+	explore.ReadsRepository()
 	data, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "serve.md"))
 	check(t, err)
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(data), -1)

@@ -18,8 +18,8 @@ import (
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
-// reference returns the path of envoyproxy/ratelimit, which is compiled into a folder of the user's cache if
-// it is not there.
+// reference returns the path of envoyproxy/ratelimit. At length, it is compiled into a folder of the user's
+// cache if it is not there, which takes minutes.
 func reference(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -29,8 +29,8 @@ func reference(t testing.TB) string {
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	if os.Getenv("INSTALL") == "0" {
-		t.Skip("envoyproxy/ratelimit is missing, and INSTALL=0 forbids to install it")
+	if !explore.Long() || os.Getenv("INSTALL") == "0" {
+		t.Skip("envoyproxy/ratelimit is not installed; make test-long installs it, unless INSTALL=0")
 	}
 	c := exec.CommandContext(
 		t.Context(),

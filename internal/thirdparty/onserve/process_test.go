@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/proof/race"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
@@ -44,8 +45,9 @@ func trypema(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "trypema")
-		out, err := exec.CommandContext(context.Background(), "go", "build", "-o", built.path, "github.com/trypema/trypema/cmd/trypema").
-			CombinedOutput()
+		args := append([]string{"build", "-o", built.path}, race.Flags()...)
+		args = append(args, "github.com/trypema/trypema/cmd/trypema")
+		out, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("go build: %w: %s", err, out)
 		}

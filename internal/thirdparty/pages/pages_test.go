@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/race"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -120,15 +121,11 @@ func read(t *testing.T, file string, v any) {
 	}
 }
 
-// build returns a program, with the race detector where this test has it: then most of it has been compiled
-// already.
+// build returns a program.
 func build(t *testing.T, folder string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), filepath.Base(folder))
-	args := []string{"build", "-o", path}
-	if race {
-		args = append(args, "-race")
-	}
+	args := append([]string{"build", "-o", path}, race.Flags()...)
 	c := exec.CommandContext(t.Context(), "go", append(args, folder)...)
 	c.Dir = filepath.Join("..", "..", "..")
 	if said, err := c.CombinedOutput(); err != nil {

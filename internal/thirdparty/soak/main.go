@@ -1,7 +1,7 @@
 // Command soak runs all six limiters side by side for as long as one likes, with traffic of all shapes, keys
-// without end and faults of Redis, and judges throughout what must hold for as long as a process lives: the
-// bound in any window, memory, goroutines, keys and latencies that do not grow, decisions that are counted
-// exactly, and an end that leaves nothing behind.
+// without end and faults of Redis. It judges throughout what must hold for as long as a process lives: the
+// bound in any window, memory, goroutines, keys and latencies that do not grow, and decisions that are
+// counted exactly. At its end nothing may be left behind.
 package main
 
 import (

@@ -34,7 +34,7 @@ type Command struct {
 	HotKeys float64  `default:"0" help:"Part of the keys that get --hot-load instead."`
 	HotLoad float64  `default:"10" help:"With --hot-keys: the load of these."`
 	Shape   string   `default:"steady" help:"steady; step: half the limit, and the load after a third of the duration; spike: half the limit, and the load for half a window in the middle; on-off: the load and nothing, a window each."`
-	Skew    *float64 `help:"Part of the calls that goes to the first instance; the others share the rest. Default: all alike."`
+	Skew    *float64 `help:"Part of the calls that goes to the first instance; the others share the rest. Default: equal shares."`
 
 	Delay   time.Duration `default:"500us" help:"From an instance to Redis, and back again."`
 	Jitter  time.Duration `default:"100us" help:"Mean of what chance adds to the delay."`
