@@ -16,7 +16,7 @@ import (
 //	P   the part of M that the policy admitted
 //	K   all that is known now, of this instance and, by the answers that do come, of others
 //	U   the part of P that came after the last message that was answered
-//	L   what others have on lease, by the last answer
+//	L   what others had on lease by the last answer, as far as the window may hold it: see othersLease
 //
 // A reservation counts in B, M and P as in the window: an estimate until its expiry, and what it is settled
 // to from its admission on.
@@ -226,12 +226,16 @@ func (a *Account) othersLease(m *Moment, instances uint64) uint64 {
 	switch {
 	case m.Now >= a.knowledge.othersAdmit:
 		return 0
-	case m.Suppressed || lived <= max(m.Pace.Brief, cheapIntervals*m.Interval):
+	case m.Suppressed || lived <= m.longest():
 		return a.others
 	}
 	each := float64(m.Window) / float64(atStake*lived) * float64(a.ceiling)
 	return min(a.others, uint64(each*float64(instances-1))+instances-1)
 }
+
+// longest returns a life that a lease of any size may have: of a slow lease, of one in turns, or of a brief
+// one of an instance that has a few times as many keys.
+func (m *Moment) longest() int64 { return max(3*m.Pace.Brief, cheapIntervals*m.Interval) }
 
 // othersLeaseEnds returns when othersLease is at most a limit.
 func (a *Account) othersLeaseEnds(m *Moment, instances, limit uint64) int64 {
@@ -239,7 +243,7 @@ func (a *Account) othersLeaseEnds(m *Moment, instances, limit uint64) int64 {
 		return at
 	}
 	lived := float64(m.Window) * float64(a.ceiling) * float64(instances-1) / float64(atStake*(limit-instances+1))
-	lived = max(lived, float64(m.Pace.Brief), float64(cheapIntervals*m.Interval))
+	lived = max(lived, float64(m.longest()))
 	at := float64(a.demand.since) + (lived+float64(m.Window)+1)*clockError/(clockError-1)
 	return int64(min(at+1, float64(a.knowledge.othersAdmit)))
 }
