@@ -22,6 +22,7 @@ import (
 type crowd struct {
 	instances int
 	callers   func(instance int) int
+	dear      uint64 // cost of the calls of the first instance, if it is not 0; others cost 1
 	rate      float64
 	window    time.Duration
 	loss      float64       // part of the answers that get lost
@@ -44,7 +45,7 @@ func (c *crowd) String() string {
 	if c.loops {
 		how = "RetryAfter"
 	}
-	return fmt.Sprintf("%d instances, %v/s in %v, %s, %v of the answers lost, %v late", c.instances, c.rate, c.window, how, c.loss, c.late)
+	return fmt.Sprintf("%d instances, %v/s in %v, %s, %v of the answers lost, %v late, costs to %d", c.instances, c.rate, c.window, how, c.loss, c.late, max(c.dear, 1))
 }
 
 func (c *crowd) run(t *testing.T, windows int) {
@@ -80,11 +81,17 @@ func (c *crowd) run(t *testing.T, windows int) {
 			late := time.Duration(starts.Int64N(int64(c.window / 10)))
 			all.Go(func() {
 				time.Sleep(late)
-				for c.wait(ctx, t, b) {
+				cost := uint64(1)
+				if i == 0 {
+					cost = max(c.dear, 1)
+				}
+				for c.wait(ctx, t, b, cost) {
 					now := time.Now()
 					c.mu.Lock()
-					c.log = append(c.log, event{now, i})
-					c.all = append(c.all, anywindow.Admission{From: now, To: now, Cost: 1})
+					for range cost {
+						c.log = append(c.log, event{now, i})
+					}
+					c.all = append(c.all, anywindow.Admission{From: now, To: now, Cost: cost})
 					c.mu.Unlock()
 				}
 			})
@@ -98,16 +105,16 @@ func (c *crowd) run(t *testing.T, windows int) {
 }
 
 // wait returns when a call is admitted; false if ctx has ended.
-func (c *crowd) wait(ctx context.Context, t *testing.T, b *trypema.Bound) bool {
+func (c *crowd) wait(ctx context.Context, t *testing.T, b *trypema.Bound, cost uint64) bool {
 	if !c.loops {
-		_, err := b.Wait(ctx, "k")
+		_, err := b.WaitN(ctx, "k", cost)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, trypema.ErrWouldExceedDeadline) {
 			t.Error(err)
 		}
 		return err == nil
 	}
 	for {
-		d, err := b.Allow(ctx, "k")
+		d, err := b.AllowN(ctx, "k", cost)
 		switch {
 		case ctx.Err() != nil:
 			return false
@@ -177,7 +184,7 @@ func (c *crowd) judge(from time.Duration) (j judged) {
 // Of instances whose callers always wait, each gets an equal share of the limit, and together they use it. No
 // instance waits for longer than two windows, and no window holds more than the capacity. That holds whether
 // the callers call Wait or come again after RetryAfter, a little late on a machine that is busy; while
-// answers get lost; and however many callers an instance has.
+// answers get lost; and however many callers an instance has, and whatever their calls cost.
 func TestTurns(t *testing.T) {
 	few := func(int) int { return 4 }
 	one := func(int) int { return 1 }
@@ -205,6 +212,8 @@ func TestTurns(t *testing.T) {
 	for _, c := range append(crowds,
 		&crowd{instances: 2, callers: greedy, rate: 5, window: time.Second},
 		&crowd{instances: 2, callers: greedy, rate: 50, window: time.Second},
+		&crowd{instances: 2, callers: few, rate: 50, window: time.Second, dear: 20},
+		&crowd{instances: 3, callers: one, rate: 50, window: time.Second, loops: true, dear: 20},
 		&crowd{instances: 3, callers: one, rate: 50, window: time.Second, loops: true, late: 5 * time.Millisecond},
 		&crowd{instances: 2, callers: one, rate: 5, window: 10 * time.Second, loops: true, late: 20 * time.Millisecond},
 	) {
@@ -218,6 +227,9 @@ func TestTurns(t *testing.T) {
 			use, off, gap := .965, .25, 2*c.window
 			if c.loss > 0 {
 				use, off, gap = .94, .35, 3*c.window
+			}
+			if c.dear > 0 { // what is kept free for such a call is not used meanwhile
+				use = .75
 			}
 			if j.use < use {
 				t.Errorf("use %.3f, want %.3f", j.use, use)
