@@ -114,6 +114,5 @@ docs: ## write into the documents what was measured, and what trypema sim gives
 	$(GO) test -run TestDocumentedSimulations ./cmd/trypema/internal/sim -update
 	$(GO) test -run TestSuppressionPicture ./internal/bench/figure -update
 
-benchmarks: ## go test -bench of the root module, and of its peers
-	$(GO) test -run '^$$' -bench . -benchmem ./...
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/bench/...
+benchmarks: ## Local beside others: a table of ratios, in three minutes; ARGS='--only canonical' for a row
+	@$(GO) run ./internal/bench ratios $(ARGS)

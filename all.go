@@ -9,15 +9,30 @@ import (
 	"github.com/trypema/trypema/internal/invalid"
 )
 
-// Ask is a call on a Bound that All decides together with others. Bound.Ask makes it.
+// Ask is a call that All decides together with others. Bound.Ask and Policies.Ask make it.
 type Ask struct {
 	bound *Bound
 	key   string
 	cost  uint64
+	err   error // that All returns
 }
 
 // Ask returns a call of cost n for All.
-func (b *Bound) Ask(key string, n uint64) Ask { return Ask{b, key, n} }
+func (b *Bound) Ask(key string, n uint64) Ask {
+	if b.made() == noBound {
+		b = nil
+	}
+	return Ask{bound: b, key: key, cost: n}
+}
+
+// Ask returns a call of cost n by a policy, for All. All returns ErrUnknownPolicy if the policy does not
+// exist.
+//
+//	d, err := trypema.All(ctx, plans.Ask("pro/tenant", "acme", 1), plans.Ask("pro/user", "ada", 1))
+func (p *Policies) Ask(policy, key string, n uint64) Ask {
+	b, err := p.Use(policy)
+	return Ask{b, key, n, err}
+}
 
 // KeptAsk is an Ask as a Keeper is asked it, by AllowAll.
 type KeptAsk struct {
@@ -41,6 +56,10 @@ const reservedFor = 10 * time.Second
 // of calls that are admitted, that of the limit with the least room. Give limits names to tell them apart:
 // see Limit.Named. Two asks of one Bound for the same key are one of both costs.
 //
+// A policy in shadow refuses nothing. It is asked last, by itself, about calls that the others admit; the
+// decision says Shadowed if it would have refused. An error that it returns then counts in its metrics, and
+// does not fail the call.
+//
 // Calls on Local are decided in one step, and so are those on one Redis provider unless it is a Cluster.
 // Otherwise each call is reserved, and given back if another is refused; meanwhile it counts. No limit is
 // passed by that. If the process dies meanwhile, what it had reserved is free again after ten seconds.
@@ -49,43 +68,94 @@ func All(ctx context.Context, asks ...Ask) (Decision, error) {
 		return Decision{}, invalid.Errorf(ErrInvalidOptions,
 			"%d asks; there must be from 1 to %d", len(asks), MaxAsks)
 	}
-	merged := make([]Ask, 0, MaxAsks)
-next:
+	parts, trials := make([]part, 0, MaxAsks), make([]part, 0)
 	for i, a := range asks {
 		switch {
+		case a.err != nil:
+			return Decision{}, a.err
 		case a.bound == nil:
 			return Decision{}, invalid.Errorf(ErrInvalidOptions,
-				"ask %d has no Bound; it must be made by Bound.Ask", i+1)
+				"ask %d has no Bound; it must be made by Bound.Ask or Policies.Ask", i+1)
 		case a.cost == 0:
 			return Decision{}, errZeroCost
+		case a.bound.live == nil:
+			parts = addPart(parts, part{Ask: a})
+			continue
 		}
-		if a.bound.live != nil {
-			p, err := a.bound.live.find()
-			if err != nil {
-				return Decision{}, err
-			}
-			a.bound = p.bound
+		p, err := a.bound.live.find()
+		if err != nil {
+			return Decision{}, err
 		}
-		for j := range merged {
-			if m := &merged[j]; m.bound == a.bound && m.key == a.key {
-				m.cost = sumOf(m.cost, a.cost)
-				continue next
-			}
+		a.bound = p.bound
+		if p.Shadow {
+			trials = addPart(trials, part{a, p})
+		} else {
+			parts = addPart(parts, part{a, p})
 		}
-		merged = append(merged, a)
 	}
-	kept := make([]KeptAsk, 0, MaxAsks)
-	for _, a := range merged {
-		if a.bound.blocks >= 0 {
-			return a.bound.uncounted(), nil
+	if len(parts) == 0 {
+		d, err := trials[0].allow(ctx)
+		if err == nil {
+			tryAll(ctx, &d, trials[1:])
 		}
-		if a.bound.counting != nil {
-			kept = append(kept, KeptAsk{a.bound.counting, a.key, a.cost})
+		return d, err
+	}
+	d, err := decideAll(ctx, parts)
+	for _, p := range parts {
+		if p.policy != nil {
+			p.policy.count(p.key, &d, err)
+		}
+	}
+	if err == nil && d.Allowed {
+		tryAll(ctx, &d, trials)
+	}
+	return d, err
+}
+
+// part is an Ask, and the policy whose Bound it is of, or nil.
+type part struct {
+	Ask
+	policy *boundPolicy
+}
+
+func (p *part) allow(ctx context.Context) (Decision, error) {
+	return p.policy.allow(ctx, p.key, p.cost)
+}
+
+// addPart adds a part, or its cost to that of the same Bound and key.
+func addPart(parts []part, p part) []part {
+	for i := range parts {
+		if of := &parts[i]; of.bound == p.bound && of.key == p.key {
+			of.cost = sumOf(of.cost, p.cost)
+			return parts
+		}
+	}
+	return append(parts, p)
+}
+
+// tryAll asks policies in shadow about an admitted call.
+func tryAll(ctx context.Context, d *Decision, trials []part) {
+	for _, p := range trials {
+		if own, err := p.allow(ctx); err == nil && own.Shadowed && !d.Shadowed {
+			d.Shadowed, d.RefusedBy = true, own.RefusedBy
+		}
+	}
+}
+
+// decideAll decides all parts, whether or not they are in shadow.
+func decideAll(ctx context.Context, parts []part) (Decision, error) {
+	kept := make([]KeptAsk, 0, MaxAsks)
+	for _, p := range parts {
+		if p.bound.blocks >= 0 {
+			return p.bound.uncounted(), nil
+		}
+		if p.bound.counting != nil {
+			kept = append(kept, KeptAsk{p.bound.counting, p.key, p.cost})
 		}
 	}
 	switch len(kept) {
 	case 0:
-		return merged[0].bound.uncounted(), nil
+		return parts[0].bound.uncounted(), nil
 	case 1:
 		return kept[0].Keeper.AllowN(ctx, kept[0].Key, kept[0].Cost)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trypema/trypema/internal/boundlimits"
 	"github.com/trypema/trypema/internal/invalid"
 )
 
@@ -29,6 +30,7 @@ import (
 // shares it with the provider's Absolute or Suppressed. To count the same key twice in windows of one length,
 // as by its requests and by its tokens, give one of them a group: see InGroup.
 type Bound struct {
+	alone    *localAlone // the keeper, if it is one: a call then costs no more than by a Limiter
 	keeper   Keeper      // of all limits
 	one      uint64      // the cost of a call by Allow, as the keeper takes it
 	live     *livePolicy // the keeper, if it is one
@@ -53,9 +55,19 @@ type Bound struct {
 //
 // decides calls of several keepers in one step, as All says. With ok false it cannot, and has done nothing.
 //
+//	AllowMany(ctx context.Context, calls []Call, to []Decision) ([]Decision, error)
+//
+// is AllowN for each call, in order: see AllowMany. Without it, AllowN is called for one after the other.
+//
 //	InGroup(group string) Keeper
 //
 // keeps the same limits for the keys of a group, as Policies need them.
+//
+//	GiveBack(ctx context.Context, key string, n uint64) error
+//
+// takes n out of what each window of the key holds, or everything if that is less. The oldest events go
+// first, so each that stays counts as long as before. After an error the windows may have changed or not; the
+// call must not be repeated.
 //
 //	Done() <-chan struct{}
 //
@@ -118,6 +130,7 @@ func (b *Bound) setKeeper() {
 		b.keeper = &withNoLimit{b.counting, b}
 	default:
 		b.keeper = b.counting
+		b.alone, _ = b.keeper.(*localAlone)
 	}
 }
 
@@ -127,7 +140,10 @@ func (b *Bound) setKeeper() {
 // no colon, and no space at either end. Policies have groups by themselves; theirs of the same name are the
 // same.
 func (b *Bound) InGroup(group string) (*Bound, error) {
+	b = b.made()
 	switch {
+	case b == noBound:
+		return nil, errNoBound
 	case b.live != nil:
 		return nil, invalid.Errorf(ErrInvalidOptions, "the group of a policy is given by Policy.Group")
 	case group == "":
@@ -182,40 +198,78 @@ func (p *prefixed) Delete(ctx context.Context, key string) error {
 }
 
 // Strategy returns the strategy of the limits.
-func (b *Bound) Strategy() Strategy {
-	if b.live != nil {
-		return b.live.now().strategy
-	}
-	return b.strategy
-}
+func (b *Bound) Strategy() Strategy { return b.now().strategy }
 
 // Limits returns the limits, in the order in which they were given. Those of Policies.Use are the ones that
 // the policy has now; none if it is not there.
-func (b *Bound) Limits() []Limit {
-	if b.live != nil {
-		b = b.live.now()
+func (b *Bound) Limits() []Limit { return slices.Clone(b.now().limits) }
+
+func init() { boundlimits.Of = func(b any) any { return &b.(*Bound).now().limits } }
+
+// now returns the Bound itself, or what keeps its policy at this instant.
+func (b *Bound) now() *Bound {
+	if b = b.made(); b.live != nil {
+		return b.live.now()
 	}
-	return slices.Clone(b.limits)
+	return b
+}
+
+// made returns the Bound, or noBound for one that neither Bind nor Use has returned.
+func (b *Bound) made() *Bound {
+	if b == nil || b.keeper == nil {
+		return noBound
+	}
+	return b
+}
+
+// noBound has no limits, and each verb returns an error.
+var noBound = &Bound{keeper: noKeeper{}, one: 1, blocks: -1}
+
+var errNoBound = invalid.Errorf(ErrInvalidOptions,
+	"the Bound is nil or empty; it must be made by Bind of a provider, or by Policies.Use")
+
+type noKeeper struct{}
+
+func (noKeeper) AllowN(context.Context, string, uint64) (Decision, error) {
+	return Decision{}, errNoBound
+}
+func (noKeeper) Peek(context.Context, string, uint64) (Decision, error) {
+	return Decision{}, errNoBound
+}
+func (noKeeper) Usage(context.Context, string) ([]Usage, error) { return nil, errNoBound }
+func (noKeeper) Delete(context.Context, string) error           { return errNoBound }
+
+func (noKeeper) Reserve(context.Context, string, uint64, time.Duration) (*Reservation, error) {
+	return nil, errNoBound
 }
 
 // Keeper returns what keeps the limits that count, or nil if none does: for providers that build on another
 // one.
-func (b *Bound) Keeper() Keeper { return b.counting }
+func (b *Bound) Keeper() Keeper { return b.made().counting }
 
 // Allow is AllowN with a cost of 1, or with that of the policy.
-func (b *Bound) Allow(ctx context.Context, key string) (Decision, error) {
+func (b *Bound) Allow(ctx context.Context, key string) (d Decision, err error) {
+	if b != nil && b.alone != nil {
+		err = b.alone.allow(&d, key, 1)
+		return d, err
+	}
+	b = b.made()
 	return b.keeper.AllowN(ctx, key, b.one)
 }
 
 // AllowN decides whether a call of cost n may pass now, and records it, in one step. A cost of 0 is
 // ErrInvalidCost.
-func (b *Bound) AllowN(ctx context.Context, key string, n uint64) (Decision, error) {
-	return b.keeper.AllowN(ctx, key, min(n, costOfPolicy-1))
+func (b *Bound) AllowN(ctx context.Context, key string, n uint64) (d Decision, err error) {
+	if b != nil && b.alone != nil {
+		err = b.alone.allow(&d, key, n)
+		return d, err
+	}
+	return b.made().keeper.AllowN(ctx, key, min(n, costOfPolicy-1))
 }
 
 // Peek decides as AllowN would at this instant, and records nothing. A cost of 0 is answered as Allow would.
 func (b *Bound) Peek(ctx context.Context, key string, n uint64) (Decision, error) {
-	return b.keeper.Peek(ctx, key, n)
+	return b.made().keeper.Peek(ctx, key, n)
 }
 
 // Reserve is AllowN for a call whose cost is an estimate. Commit puts the true cost in its place, and Refund
@@ -225,17 +279,19 @@ func (b *Bound) Peek(ctx context.Context, key string, n uint64) (Decision, error
 func (b *Bound) Reserve(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (*Reservation, error) {
-	return b.keeper.Reserve(ctx, key, estimate, expiry)
+	return b.made().keeper.Reserve(ctx, key, estimate, expiry)
 }
 
 // Usage reports what the windows of the key hold, in the order in which the limits were given. A limit that
 // does not count has used nothing.
 func (b *Bound) Usage(ctx context.Context, key string) ([]Usage, error) {
-	return b.keeper.Usage(ctx, key)
+	return b.made().keeper.Usage(ctx, key)
 }
 
 // Delete forgets the key in all windows.
-func (b *Bound) Delete(ctx context.Context, key string) error { return b.keeper.Delete(ctx, key) }
+func (b *Bound) Delete(ctx context.Context, key string) error {
+	return b.made().keeper.Delete(ctx, key)
+}
 
 // withNoLimit keeps limits that count, beside some that are NoLimit.
 type withNoLimit struct {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,5 +270,44 @@ func TestInGroup(t *testing.T) {
 	}
 	if _, err := live.InGroup("g"); !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Error(err)
+	}
+}
+
+// TestAfterABurst: a caller that always wants more gets room back as it was used. With one limit, that is all
+// at once; a second limit with a short window spreads it, so that less than a burst comes at a time.
+func TestAfterABurst(t *testing.T) {
+	burst, spread := trypema.AtMost(20, 2*time.Second), trypema.AtMost(2, 100*time.Millisecond)
+	for _, test := range []struct {
+		limits []trypema.Limit
+		want   []int // admitted in each 500 ms
+	}{
+		{[]trypema.Limit{burst}, []int{20, 0, 0, 0, 20, 0, 0, 0}},
+		{[]trypema.Limit{burst, spread}, []int{10, 10, 0, 0, 10, 10, 0, 0}},
+		{[]trypema.Limit{trypema.AtMost(1, 100*time.Millisecond)}, []int{5, 5, 5, 5, 5, 5, 5, 5}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := bind(t, newLocal(t, trypema.Options{Bucket: time.Millisecond}), trypema.StrategyAbsolute, test.limits...)
+			var got []int
+			for range test.want {
+				n := 0
+				for range 50 {
+					for {
+						d, err := b.Allow(t.Context(), "k")
+						if err != nil {
+							t.Fatal(err)
+						}
+						if !d.Allowed {
+							break
+						}
+						n++
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				got = append(got, n)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("%v: %v admitted in each half second, want %v", test.limits, got, test.want)
+			}
+		})
 	}
 }

@@ -1,6 +1,10 @@
 package trypema
 
-import "context"
+import (
+	"context"
+
+	"github.com/trypema/trypema/internal/contextkey"
+)
 
 // decided is a context with a decision. It is one allocation, where context.WithValue makes two.
 type decided struct {
@@ -8,11 +12,9 @@ type decided struct {
 	decision Decision
 }
 
-type decisionKey struct{}
-
 func (c *decided) Value(key any) any {
-	if key == (decisionKey{}) {
-		return c
+	if key == (contextkey.Decision{}) {
+		return &c.decision
 	}
 	return c.Context.Value(key)
 }
@@ -24,9 +26,9 @@ func NewContext(ctx context.Context, d Decision) context.Context { return &decid
 // FromContext returns the decision that a context carries, and whether it carries one. Where a call passes
 // several limits, it is the decision of the last.
 func FromContext(ctx context.Context) (Decision, bool) {
-	c, ok := ctx.Value(decisionKey{}).(*decided)
+	d, ok := ctx.Value(contextkey.Decision{}).(*Decision)
 	if !ok {
 		return Decision{}, false
 	}
-	return c.decision, true
+	return *d, true
 }

@@ -231,3 +231,20 @@ func ExamplePolicies_WaitN() {
 	fmt.Println(d.Allowed, d.Remaining, err)
 	// Output: true 500 <nil>
 }
+
+// A call that must fit two policies: if one refuses, neither counts it.
+func ExamplePolicies_Ask() {
+	plans, done := tiers()
+	defer done() //nolint:errcheck // it returns nil
+	ctx := context.Background()
+	for range 2 {
+		d, err := trypema.All(ctx, plans.Ask("pro", "acme", 15), plans.Ask("free", "user:42", 15))
+		fmt.Println(d.Allowed, d.Limit, err)
+	}
+	d, err := plans.Peek(ctx, "pro", "acme", 0)
+	fmt.Println(d.Remaining, err)
+	// Output:
+	// true 20 <nil>
+	// false 20 <nil>
+	// 585 <nil>
+}

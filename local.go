@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/tally"
 )
 
@@ -70,15 +71,28 @@ func (l *Local) observe(s Strategy) *tally.Tally {
 }
 
 // Absolute returns the limiter that admits while the window has room and rejects at once when it has none.
-func (l *Local) Absolute() Limiter { return &l.absolute }
+func (l *Local) Absolute() Limiter { return &l.made().absolute }
 
 // Suppressed returns the limiter that declines a growing fraction of calls near and over the limit. It shares
 // no state with Absolute.
-func (l *Local) Suppressed() Limiter { return &l.suppressed }
+func (l *Local) Suppressed() Limiter { return &l.made().suppressed }
+
+// made returns the provider, or an empty one whose verbs all return errNoLocal.
+func (l *Local) made() *Local {
+	if l == nil || l.done == nil {
+		return new(Local)
+	}
+	return l
+}
+
+var errNoLocal = invalid.Errorf(ErrInvalidOptions, "the Local is nil or empty; it must be made by NewLocal")
 
 // Len returns the number of keys held for both strategies, idle ones that have not been removed yet included.
 // A key of a Bound counts once for each of its windows.
 func (l *Local) Len() (n int) {
+	if l == nil || l.done == nil {
+		return 0
+	}
 	for _, s := range []Strategy{StrategyAbsolute, StrategySuppressed} {
 		for _, k := range l.all(s) {
 			n += k.table.Len()
@@ -143,6 +157,9 @@ func (l *Local) forgetUnusedLocked() {
 // Close forgets all keys and ends the cleanup; when it returns, nothing of the provider runs. Calls made
 // after it return ErrClosed. It may be called again, and always returns nil.
 func (l *Local) Close() error {
+	if l == nil || l.done == nil {
+		return nil
+	}
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true

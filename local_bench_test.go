@@ -3,6 +3,7 @@ package trypema_test
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -123,4 +124,68 @@ func BenchmarkAllowMany(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkBind compares a limit that was bound with the same limit given to each call, in turns of a
+// thousand calls each, and prints the median of the ratios: at most 1.05 on a machine that has nothing else
+// to do.
+func BenchmarkBind(b *testing.B) {
+	for name, n := range map[string]int{"hot": 1, "uniform-100k": 100_000} {
+		b.Run(name, func(b *testing.B) {
+			const each = 1000
+			ctx := context.Background()
+			local := newLocal(b, trypema.Options{Window: time.Second})
+			bound, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(1e12, time.Second))
+			if err != nil {
+				b.Fatal(err)
+			}
+			limiter, names := local.Absolute(), keys(n)
+			rand.Shuffle(n, func(i, j int) { names[i], names[j] = names[j], names[i] })
+			denied := 0
+			byRate := func(key string) {
+				if d, err := limiter.Allow(ctx, key, 1e12); err != nil || !d.Allowed {
+					denied++
+				}
+			}
+			byBound := func(key string) {
+				if d, err := bound.Allow(ctx, key); err != nil || !d.Allowed {
+					denied++
+				}
+			}
+			next := 0
+			turn := func(call func(key string)) time.Duration {
+				began := time.Now()
+				for range each {
+					call(names[next])
+					if next++; next == n {
+						next = 0
+					}
+				}
+				return time.Since(began)
+			}
+			for began := time.Now(); time.Since(began) < 1200*time.Millisecond; {
+				turn(byRate)
+			}
+			var took [2]time.Duration
+			var ratios []float64
+			for i := 0; b.Loop(); i++ {
+				var now [2]time.Duration
+				if i%2 == 0 {
+					now[0], now[1] = turn(byRate), turn(byBound)
+				} else {
+					now[1], now[0] = turn(byBound), turn(byRate)
+				}
+				took[0], took[1] = took[0]+now[0], took[1]+now[1]
+				ratios = append(ratios, float64(now[1])/float64(now[0]))
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(float64(took[0])/float64(b.N*each), "rate-ns/call")
+			b.ReportMetric(float64(took[1])/float64(b.N*each), "bound-ns/call")
+			b.ReportMetric(ratios[len(ratios)/2], "bound/rate")
+			b.ReportMetric(0, "ns/op")
+			if denied > 0 || local.Len() != n {
+				b.Errorf("%d denied, %d keys", denied, local.Len())
+			}
+		})
+	}
 }

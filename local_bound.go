@@ -38,6 +38,9 @@ type localLimit struct {
 
 // Bind returns limits that are kept for any key, or what is wrong with them: see CheckLimits. It is cheap.
 func (l *Local) Bind(s Strategy, limits ...Limit) (*Bound, error) {
+	if l == nil || l.done == nil {
+		return nil, errNoLocal
+	}
 	return NewBound(s, limits, func(limits []Limit) (Keeper, error) { return l.keep(s, limits).alone(), nil })
 }
 
@@ -97,8 +100,8 @@ func form(group, key string) string {
 
 // localAlone is a keeper of a single limit, which decides with no more than a Limiter has to do.
 type localAlone struct {
+	limit localLimit // a copy, which is one pointer less to follow
 	localKeeper
-	limit *localLimit
 }
 
 // alone returns the keeper, as a localAlone if it is one.
@@ -106,7 +109,7 @@ func (m *localKeeper) alone() Keeper {
 	if len(m.limits) > 1 {
 		return m
 	}
-	return &localAlone{*m, &m.limits[0]}
+	return &localAlone{m.limits[0], *m}
 }
 
 // localOf returns the keeper behind one of Local, or nil if it is none.
@@ -121,29 +124,24 @@ func localOf(k Keeper) *localKeeper {
 }
 
 func (m *localAlone) AllowN(_ context.Context, key string, n uint64) (d Decision, err error) {
-	l := m.limit
+	err = m.allow(&d, key, n)
+	return d, err
+}
+
+// allow is AllowN without a copy of the decision.
+func (m *localAlone) allow(d *Decision, key string, n uint64) error {
+	l := &m.limit
 	if n == 0 || len(key) > maxKeyLen || l.closed.Load() {
-		return d, m.counter.failed(n, m.check(key))
+		return m.counter.failed(n, m.check(key))
 	}
 	key = m.form(key)
 	if l.law == nil {
-		l.absolute(&d, key, l.capacity, n)
+		l.absolute(d, key, l.capacity, n)
 	} else {
-		l.suppressed(&d, key, l.law, m.owner.suppressed.dice(), n)
-	}
-	m.told(&d)
-	return d, nil
-}
-
-// decideAt decides a call that was looked at together with others.
-func (m *localAlone) decideAt(d *Decision, at *looked, key string, now int64, n uint64) {
-	l := m.limit
-	if l.law == nil {
-		l.absoluteAt(d, at, key, now, l.capacity, n)
-	} else {
-		l.suppressedAt(d, at, key, now, l.law, m.owner.suppressed.dice(), n)
+		l.suppressed(d, key, l.law, m.owner.suppressed.dice(), n)
 	}
 	m.told(d)
+	return nil
 }
 
 // told makes a decision one of the limit.
@@ -512,6 +510,18 @@ func (m *localKeeper) settle(key string, life time.Duration, at *[MaxLimits]int6
 			hd.Commit(now, l.span.Backdate(at[i], int64(life)), at[i], was, is)
 		}
 		hd.Unlock()
+	}
+	return nil
+}
+
+// GiveBack takes up to n out of each window of a key, one after the other: see Keeper.
+func (m *localKeeper) GiveBack(_ context.Context, key string, n uint64) error {
+	if err := m.check(key); err != nil {
+		return err
+	}
+	key = m.form(key)
+	for i := range m.limits {
+		m.limits[i].giveBack(key, n)
 	}
 	return nil
 }

@@ -215,15 +215,29 @@ func TestMultiWaitsForWhatItDeclined(t *testing.T) {
 	})
 }
 
-func TestMultiDoesNotAllocate(t *testing.T) {
+// A decision by one limit or several allocates nothing, by a hot key or by many.
+func TestBoundDoesNotAllocate(t *testing.T) {
 	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
-		m, err := newLocal(t, trypema.Options{}).Bind(s, threeLimits(1000)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx := context.Background()
-		if n := testing.AllocsPerRun(2000, func() { m.Allow(ctx, "k") }); n > 0 { //nolint:errcheck // it can not fail
-			t.Errorf("%v: %v allocations", s, n)
+		for _, limits := range [][]trypema.Limit{{trypema.AtMost(1e12, time.Hour)}, threeLimits(1000)} {
+			for _, n := range []int{1, 10_000} {
+				m, err := newLocal(t, trypema.Options{}).Bind(s, limits...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, names, i := context.Background(), keys(n), 0
+				call := func() {
+					if _, err := m.Allow(ctx, names[i%n]); err != nil {
+						t.Fatal(err)
+					}
+					i++
+				}
+				for range n {
+					call()
+				}
+				if n := testing.AllocsPerRun(2000, call); n > 0 {
+					t.Errorf("%v, %d limits, %d keys: %v allocations", s, len(limits), len(names), n)
+				}
+			}
 		}
 	}
 }

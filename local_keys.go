@@ -92,6 +92,8 @@ const maxKeyLen = 1 << 30
 // refuse says what capacity found.
 func (k *localKeys) refuse(key string, rate Rate) error {
 	switch {
+	case k.table == nil:
+		return errNoLocal
 	case k.closed.Load():
 		return ErrClosed
 	case len(key) > maxKeyLen:
@@ -162,6 +164,25 @@ func (k *localKeys) Set(
 		k.table.RemoveEmpty(k.table.Hash(key), key)
 	}
 	return SetResult{Matched: true, Previous: have, Current: total}, nil
+}
+
+// giveBack takes up to n out of the window of a key, the oldest events first.
+func (k *localKeys) giveBack(key string, n uint64) {
+	var hd keys.Held
+	_, there := k.find(&hd, key)
+	have := hd.Counts().Observed()
+	empty := there && n >= have
+	switch {
+	case !there || n == 0:
+	case empty:
+		hd.Clear()
+	default:
+		hd.Resize(have-n, window.Newest)
+	}
+	hd.Unlock()
+	if empty {
+		k.table.RemoveEmpty(k.table.Hash(key), key)
+	}
 }
 
 // Delete takes the lock of a shard.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Call is a key and the cost of a call for it, for AllowMany.
@@ -20,11 +21,13 @@ type Call struct {
 // It is for servers that read pipelines, for batch jobs and for the replay of logs. On Local it takes a
 // fraction of the time of single calls where there are many keys, because the memory of all keys is requested
 // at once; sixteen calls at a time are decided at one instant. It allocates nothing if the slice is long
-// enough. A Limiter without a method like AllowMany of Bound, that takes the rate first, is called for one
-// after the other.
+// enough. On Redis, calls share round trips: one for up to 256 keys. On Hybrid, calls that wait for Redis
+// wait together. A Limiter without a method like AllowMany of Bound, that takes the rate first, is called for
+// one after the other.
 //
-// A key that is too long, a cost of 0 or a wrong rate is an error before any call is decided. After any other
-// error the calls before it are decided: their decisions are returned with the error.
+// A key that is not valid, a cost of 0 or a wrong rate is an error before any call is decided. After any
+// other error the decisions of the calls before it are returned with the error; on Redis and Hybrid, some of
+// those after it may have been decided, too.
 func AllowMany(ctx context.Context, l Limiter, rate Rate, calls []Call, to []Decision) ([]Decision, error) {
 	if invalid.Nil(l) {
 		return to, invalid.Errorf(ErrInvalidOptions, "the limiter is nil; it must be one of a provider")
@@ -46,7 +49,12 @@ type manyLimiter interface {
 // AllowMany decides many calls, in order, each as if it were alone, and appends a decision for each to a
 // slice: see the function AllowMany.
 func (b *Bound) AllowMany(ctx context.Context, calls []Call, to []Decision) ([]Decision, error) {
-	if many, ok := b.keeper.(manyKeeper); ok {
+	b = b.made()
+	k := b.keeper
+	if with, ok := k.(*withNoLimit); ok {
+		k = with.Keeper
+	}
+	if many, ok := k.(manyKeeper); ok {
 		return many.AllowMany(ctx, calls, to)
 	}
 	if err := checkCosts(calls); err != nil {
@@ -100,59 +108,59 @@ func (l *localAbsolute) AllowMany(
 	_ context.Context, rate Rate, calls []Call, to []Decision,
 ) ([]Decision, error) {
 	c, err := l.capacity("", rate)
-	if err == nil {
-		err = l.checkCalls(calls)
-	}
 	if err != nil {
 		return to, l.failed(1, err)
 	}
-	var b batch
-	for len(calls) > 0 {
-		n := b.look(&l.localKeys, calls, "")
-		for i := range n {
-			to = append(to, Decision{})
-			l.absoluteAt(&to[len(to)-1], &b.looked[i], b.keys[i], b.now, c, calls[i].Cost)
-		}
-		calls = calls[n:]
-	}
-	return to, nil
+	return l.many(calls, to, judge{capacity: c})
 }
 
 func (l *localSuppressed) AllowMany(
 	_ context.Context, rate Rate, calls []Call, to []Decision,
 ) ([]Decision, error) {
 	c, err := l.capacity("", rate)
-	if err == nil {
-		err = l.checkCalls(calls)
-	}
 	if err != nil {
 		return to, l.failed(1, err)
 	}
-	law := l.law(c)
-	var b batch
-	for len(calls) > 0 {
-		n := b.look(&l.localKeys, calls, "")
-		for i := range n {
-			to = append(to, Decision{})
-			l.suppressedAt(&to[len(to)-1], &b.looked[i], b.keys[i], b.now, law, l.dice(), calls[i].Cost)
-		}
-		calls = calls[n:]
-	}
-	return to, nil
+	return l.many(calls, to, judge{law: l.law(c), dice: l.dice})
 }
 
 // AllowMany is that of a single limit: see Bound.
 func (m *localAlone) AllowMany(_ context.Context, calls []Call, to []Decision) ([]Decision, error) {
-	l := m.limit
-	if err := l.checkCalls(calls); err != nil {
-		return to, m.counter.failed(1, err)
+	l := &m.limit
+	return l.many(calls, to, judge{capacity: l.capacity, law: l.law, dice: m.owner.suppressed.dice, alone: m})
+}
+
+// judge is what many calls are judged by.
+type judge struct {
+	capacity uint64      // of Absolute
+	law      *window.Law // of Suppressed
+	dice     func() float64
+	alone    *localAlone // or nil for a limiter
+}
+
+// many decides calls, of which it looks at sixteen at a time.
+func (k *localKeys) many(calls []Call, to []Decision, by judge) ([]Decision, error) {
+	group := ""
+	if by.alone != nil {
+		group = by.alone.group
+	}
+	if err := k.checkCalls(calls); err != nil {
+		return to, k.failed(1, err)
 	}
 	var b batch
 	for len(calls) > 0 {
-		n := b.look(l.localKeys, calls, m.group)
+		n := b.look(k, calls, group)
 		for i := range n {
 			to = append(to, Decision{})
-			m.decideAt(&to[len(to)-1], &b.looked[i], b.keys[i], b.now, calls[i].Cost)
+			d := &to[len(to)-1]
+			if by.law == nil {
+				k.absoluteAt(d, &b.looked[i], b.keys[i], b.now, by.capacity, calls[i].Cost)
+			} else {
+				k.suppressedAt(d, &b.looked[i], b.keys[i], b.now, by.law, by.dice(), calls[i].Cost)
+			}
+			if by.alone != nil {
+				by.alone.told(d)
+			}
 		}
 		calls = calls[n:]
 	}

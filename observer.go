@@ -178,6 +178,9 @@ type meterSum struct {
 
 // Observe implements Observer.
 func (m *Meters) Observe(one Meter) {
+	if m == nil {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := meterName{legible(one.Policy), legible(one.Provider), legible(one.Strategy)}
@@ -198,6 +201,9 @@ func (m *Meters) Observe(one Meter) {
 
 // All returns one Meter for each provider, policy and strategy, in the order of policy, provider, strategy.
 func (m *Meters) All() []Meter {
+	if m == nil {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	names := slices.SortedFunc(maps.Keys(m.sums), func(a, b meterName) int {

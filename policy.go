@@ -150,6 +150,9 @@ func NewPolicies(p Binder, list ...Policy) (*Policies, error) {
 // The provider keeps some memory for each length of window that a policy has, and until its keys have
 // expired: choose from a few.
 func (p *Policies) Swap(list ...Policy) error {
+	if p == nil || p.provider == nil {
+		return errNoPolicies
+	}
 	if len(list) == 0 {
 		return invalid.Errorf(ErrInvalidOptions, "there are no policies; there must be at least 1")
 	}
@@ -193,6 +196,9 @@ func (p *Policies) Swap(list ...Policy) error {
 // It is to be called once, before the policies are used; of several calls the last counts. With nil nothing
 // is counted any more.
 func (p *Policies) Observe(o Observer) {
+	if p.now() == noPolicies {
+		return
+	}
 	if invalid.Nil(o) {
 		o = nil
 	}
@@ -285,6 +291,23 @@ func (l *livePolicy) Reserve(
 	return l.policies.Reserve(ctx, l.name, key, estimate, expiry)
 }
 
+// AllowMany is that of Bound, counted by the policy.
+func (l *livePolicy) AllowMany(ctx context.Context, calls []Call, to []Decision) ([]Decision, error) {
+	p, err := l.find()
+	if err != nil {
+		return to, err
+	}
+	before := len(to)
+	to, err = p.bound.AllowMany(ctx, calls, to)
+	for i := range to[before:] {
+		p.count(calls[i].Key, &to[before+i], nil)
+	}
+	if n := len(to) - before; err != nil && n < len(calls) {
+		p.count(calls[n].Key, new(Decision), err)
+	}
+	return to, err
+}
+
 func (l *livePolicy) Usage(ctx context.Context, key string) ([]Usage, error) {
 	return l.policies.Usage(ctx, l.name, key)
 }
@@ -292,8 +315,6 @@ func (l *livePolicy) Usage(ctx context.Context, key string) ([]Usage, error) {
 func (l *livePolicy) Delete(ctx context.Context, key string) error {
 	return l.policies.Delete(ctx, l.name, key)
 }
-
-var noBound = &Bound{blocks: -1}
 
 // now returns what keeps the policy at this instant; noBound if it is not there.
 func (l *livePolicy) now() *Bound {
@@ -325,11 +346,11 @@ func (l *livePolicy) again(ctx context.Context, key string, n uint64) (Decision,
 }
 
 // Names returns the names of the policies, in the order in which they were given.
-func (p *Policies) Names() []string { return slices.Clone(p.set.Load().names) }
+func (p *Policies) Names() []string { return slices.Clone(p.now().names) }
 
 // Get returns the policy of a name, with its defaults, and whether there is one.
 func (p *Policies) Get(name string) (Policy, bool) {
-	bound := p.set.Load().byName[name]
+	bound := p.now().byName[name]
 	if bound == nil {
 		return Policy{}, false
 	}
@@ -338,9 +359,26 @@ func (p *Policies) Get(name string) (Policy, bool) {
 	return policy, true
 }
 
+// noPolicies are what Policies have that NewPolicies has not made.
+var noPolicies = new(policySet)
+
+var errNoPolicies = invalid.Errorf(ErrInvalidOptions,
+	"the Policies are nil or empty; they must be made by NewPolicies")
+
+func (p *Policies) now() *policySet {
+	if p == nil {
+		return noPolicies
+	}
+	return cmp.Or(p.set.Load(), noPolicies)
+}
+
 // find returns the policy of a name, as it is now.
 func (p *Policies) find(name string) (*boundPolicy, error) {
-	if bound := p.set.Load().byName[name]; bound != nil {
+	set := p.now()
+	if set == noPolicies {
+		return nil, errNoPolicies
+	}
+	if bound := set.byName[name]; bound != nil {
 		return bound, nil
 	}
 	return nil, invalid.Errorf(ErrUnknownPolicy, "there is no policy %q", name)

@@ -134,6 +134,9 @@ func TestUnknownPolicy(t *testing.T) {
 			}
 			return r.Decision, err
 		},
+		"All": func(policy string) (trypema.Decision, error) {
+			return trypema.All(t.Context(), p.Ask("api", "k", 1), p.Ask(policy, "other", 1))
+		},
 		"Usage": func(policy string) (trypema.Decision, error) {
 			used, err := p.Usage(t.Context(), policy, "k")
 			return trypema.Decision{Allowed: used != nil}, err

@@ -71,6 +71,9 @@ func NewReservation(
 // to be repeated. If it was not, the estimate counts until its expiry, and the true cost is not counted after
 // that. After Close of the provider it returns ErrClosed, and enters nothing.
 func (r *Reservation) Commit(ctx context.Context, n uint64) error {
+	if r == nil {
+		return invalid.Errorf(ErrDenied, "the reservation is nil; it must be made by Reserve, without an error")
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {

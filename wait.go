@@ -12,7 +12,7 @@ import (
 // Wait is WaitN with a cost of 1, or with that of the policy.
 func (b *Bound) Wait(ctx context.Context, key string) (Decision, error) {
 	n := uint64(1)
-	if b.live != nil {
+	if b = b.made(); b.live != nil {
 		n = b.live.cost()
 	}
 	return b.WaitN(ctx, key, n)
@@ -31,6 +31,9 @@ func (b *Bound) Wait(ctx context.Context, key string) (Decision, error) {
 // Only the first in the line asks the provider, by one timer: a call that waits costs less than 1 KiB and no
 // work. Under Suppressed a call that waits counts as one that was observed, however long it waits.
 func (b *Bound) WaitN(ctx context.Context, key string, n uint64) (Decision, error) {
+	if b = b.made(); b == noBound {
+		return Decision{}, errNoBound
+	}
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}
@@ -44,8 +47,8 @@ func (b *Bound) WaitN(ctx context.Context, key string, n uint64) (Decision, erro
 		return b.first(ctx, of, key, n)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		if wait := b.turnAfter(ctx, key, ahead, n); wait > time.Until(deadline) {
-			return Decision{RetryAfter: wait}, tooLate(wait, time.Until(deadline))
+		if d := b.turnAfter(ctx, key, ahead, n); d.RetryAfter > time.Until(deadline) {
+			return d, tooLate(d.RetryAfter, time.Until(deadline))
 		}
 	}
 	select {
@@ -65,7 +68,10 @@ func (b *Bound) first(ctx context.Context, of *line, key string, n uint64) (d De
 	for ask := b.AllowN; ; ask = b.again {
 		if wait > 0 {
 			if deadline, ok := ctx.Deadline(); ok && wait > time.Until(deadline) {
-				d.RetryAfter = wait
+				if d.RetryAfter == 0 { // it was not asked yet
+					d, _ = b.Peek(ctx, key, n)
+				}
+				b.deny(&d, wait)
 				return d, tooLate(wait, time.Until(deadline))
 			}
 			if timer == nil {
@@ -87,7 +93,7 @@ func (b *Bound) first(ctx context.Context, of *line, key string, n uint64) (d De
 		case err != nil:
 			return d, err
 		case d.Allowed:
-			if d.SuppressionFactor > 0 {
+			if d.SuppressionFactor > 0 && !b.inShadow() {
 				of.nextTry = time.Now().Add(b.pace(&d, n))
 			}
 			return d, nil
@@ -113,7 +119,7 @@ func tooLate(wait, left time.Duration) error {
 // admitted, which in a crowd is never, and the odds are made for callers that try as often as they are
 // admitted. So a line by itself is served at the limit.
 func (b *Bound) pace(d *Decision, n uint64) time.Duration {
-	for _, l := range b.Limits() {
+	for _, l := range b.now().limits {
 		if c, err := l.Capacity(); err == nil && c == d.Limit && c > 0 {
 			return time.Duration(min(float64(l.Window)*float64(n)/float64(c), math.MaxInt64/2))
 		}
@@ -121,24 +127,26 @@ func (b *Bound) pace(d *Decision, n uint64) time.Duration {
 	return d.RetryAfter
 }
 
-// turnAfter returns how long a call waits at least that has costs ahead of it in its line; 0 if that is not
-// known. In a window of W at most C is admitted, so k × C wait for k × W; and of what is less than C, the
-// last waits until all of it would fit at once, as what is admitted meanwhile stays for a window.
-func (b *Bound) turnAfter(ctx context.Context, key string, ahead, n uint64) time.Duration {
+// turnAfter returns the denial of a call that has costs ahead of it in its line. Its RetryAfter is how long
+// the call waits at least; 0 if that is not known. In a window of W at most C is admitted, so k × C wait for
+// k × W; and of what is less than C, the last waits until all of it would fit at once, as what is admitted
+// meanwhile stays for a window.
+func (b *Bound) turnAfter(ctx context.Context, key string, ahead, n uint64) (d Decision) {
 	sum := sumOf(ahead, n)
-	if b.Strategy() == StrategySuppressed || sum == math.MaxUint64 {
-		return 0
+	if b.Strategy() == StrategySuppressed || sum == math.MaxUint64 || b.inShadow() {
+		return d
 	}
 	var wait time.Duration
-	limits := b.Limits()
+	limits := b.now().limits
 	for _, l := range limits {
 		c, err := l.Capacity()
 		if err != nil || c == 0 {
-			return 0
+			return d
 		}
 		if times := (sum - 1) / c; times > 0 {
 			if times > uint64(math.MaxInt64/l.Window) {
-				return math.MaxInt64
+				wait = math.MaxInt64
+				break
 			}
 			wait = max(wait, time.Duration(times)*l.Window)
 			if len(limits) == 1 {
@@ -146,14 +154,39 @@ func (b *Bound) turnAfter(ctx context.Context, key string, ahead, n uint64) time
 			}
 		}
 	}
-	if wait > 0 && len(limits) > 1 {
-		return wait
+	several := wait > 0 && len(limits) > 1
+	if several {
+		sum = n
 	}
 	d, err := b.Peek(ctx, key, sum)
-	if err != nil || d.Allowed || d.RetryAfter == Never || d.RetryAfter > math.MaxInt64-wait {
-		return wait
+	if err == nil && !d.Allowed && !several && d.RetryAfter <= math.MaxInt64-wait && d.RetryAfter != Never {
+		wait += d.RetryAfter
 	}
-	return wait + d.RetryAfter
+	b.deny(&d, wait)
+	return d
+}
+
+// deny makes d the denial of a call that has to wait for so long.
+func (b *Bound) deny(d *Decision, wait time.Duration) {
+	now := b.now()
+	d.Allowed, d.Shadowed, d.Outcome, d.RetryAfter = false, false, OutcomeRejected, wait
+	if now.strategy == StrategySuppressed {
+		d.Outcome = OutcomeSuppressed
+	}
+	for i := 0; i < len(now.limits) && d.RefusedBy == ""; i++ {
+		if c, _ := now.limits[i].Capacity(); c == d.Limit {
+			d.RefusedBy = now.limits[i].Label()
+		}
+	}
+}
+
+// inShadow reports whether the Bound is that of a policy in shadow.
+func (b *Bound) inShadow() bool {
+	if b.live == nil {
+		return false
+	}
+	p, err := b.live.find()
+	return err == nil && p.Shadow
 }
 
 // again is AllowN for a call that was denied before.
@@ -171,10 +204,7 @@ func (b *Bound) again(ctx context.Context, key string, n uint64) (Decision, erro
 
 // done returns a channel that is closed with the provider; nil if it does not say.
 func (b *Bound) done() <-chan struct{} {
-	if b.live != nil {
-		b = b.live.now()
-	}
-	if k, ok := b.counting.(interface{ Done() <-chan struct{} }); ok {
+	if k, ok := b.now().counting.(interface{ Done() <-chan struct{} }); ok {
 		return k.Done()
 	}
 	return nil

@@ -4,4 +4,5 @@
 //   - llm, a language model that streams its answers, with a budget
 //   - workers, a fleet that shares a limit
 //   - fetch, a command line tool that is polite to the hosts that it asks
+//   - saas, a whole service with tenants
 package examples

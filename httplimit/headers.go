@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/middleware"
@@ -182,7 +183,7 @@ func appendItem(b []byte, name, parameter string, n uint64) []byte {
 
 // tell sets the headers for a verdict. It returns the name of the limit that decided, for a denial. A policy
 // in shadow is none of the client's business.
-func (m *limit) tell(h http.Header, v *middleware.Verdict) (name string) {
+func (m *limit) tell(h http.Header, v *middleware.Verdict, f *limitField) (name string) {
 	if v.Shadowed {
 		return ""
 	}
@@ -226,14 +227,24 @@ func (m *limit) tell(h http.Header, v *middleware.Verdict) (name string) {
 	} else { // after that of another limit
 		h[policyHeader] = append(h[policyHeader], policy.value...)
 	}
-	var room [64]byte
-	b := appendItem(room[:0], name, "r", v.Remaining)
+	b := appendItem(f.text[:0], name, "r", v.Remaining)
 	if seconds >= 0 {
 		b = append(b, ";t="...)
 		b = strconv.AppendInt(b, min(seconds, maxInteger), 10)
 	}
-	h[limitHeader] = append(h[limitHeader], string(b))
+	f.value[0] = unsafe.String(&b[0], len(b)) // which is not written again
+	if h[limitHeader] == nil {
+		h[limitHeader] = f.value[:]
+	} else {
+		h[limitHeader] = append(h[limitHeader], f.value[0])
+	}
 	return name
+}
+
+// limitField is room for the value of RateLimit. A longer one has memory of its own.
+type limitField struct {
+	value [1]string
+	text  [64]byte
 }
 
 // secondsUp is d in whole seconds, not less: a client that waits so long does not come too early.

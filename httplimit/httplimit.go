@@ -11,12 +11,14 @@
 package httplimit
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/contextkey"
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/middleware"
 )
@@ -210,50 +212,75 @@ type limit struct {
 
 func (m *limit) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v, passes := m.admits(w, r)
+		_, decided, passes := m.admits(w, r)
 		if !passes {
 			abandon(r.Context())
 			return
 		}
-		if v.Decided {
-			r = r.WithContext(trypema.NewContext(r.Context(), v.Decision))
+		if decided != nil {
+			r = r.WithContext(decided)
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// admits decides on a request, and answers it unless it passes.
-func (m *limit) admits(w http.ResponseWriter, r *http.Request) (v middleware.Verdict, passes bool) {
+// admits decides on a request, and answers it unless it passes. The context is that of the request with the
+// decision, if there is one.
+func (m *limit) admits(w http.ResponseWriter, r *http.Request) (
+	v middleware.Verdict, decided *decidedContext, passes bool,
+) {
 	var err error
 	if m.Shadow {
 		if broken := panicked(func() { v, err = m.judge.Judge(r) }); broken != nil {
 			err = broken
 		}
-		v.Decided = v.Decided && err == nil
 		m.log(r, err)
-		return v, true
+		if v.Decided && err == nil {
+			decided = newDecided(r, &v)
+		}
+		return v, decided, true
 	}
 	var answered bool
 	answering(w, http.StatusInternalServerError, &answered, func() { v, err = m.judge.Judge(r) })
 	switch {
 	case err != nil:
 		m.failed(w, r, err)
-		return v, false
+		return v, nil, false
 	case v.Keyless:
 		p := problem{Type: "about:blank", Title: "The request does not identify its client."}
 		writeProblem(w, http.StatusBadRequest, p)
-		return v, false
+		return v, nil, false
 	case !v.Decided:
-		return v, true
+		return v, nil, true
 	}
-	name := m.tell(w.Header(), &v)
+	decided = newDecided(r, &v)
+	name := m.tell(w.Header(), &v, &decided.field)
 	if !v.Allowed {
 		if len(v.Limits) == 0 && v.RefusedBy != "" { // the headers do not have it
 			name = v.RefusedBy
 		}
 		m.denied(w, r, v.Decision, name)
 	}
-	return v, v.Allowed
+	return v, decided, v.Allowed
+}
+
+// decidedContext is what a request needs in one allocation: the context that carries its decision, and the
+// value of RateLimit.
+type decidedContext struct {
+	context.Context
+	decision trypema.Decision
+	field    limitField
+}
+
+func newDecided(r *http.Request, v *middleware.Verdict) *decidedContext {
+	return &decidedContext{Context: r.Context(), decision: v.Decision}
+}
+
+func (c *decidedContext) Value(key any) any {
+	if key == (contextkey.Decision{}) {
+		return &c.decision
+	}
+	return c.Context.Value(key)
 }
 
 // log logs that a request could not be judged, but not that its context has ended.

@@ -91,6 +91,7 @@ func TestWhoDecides(t *testing.T) {
 		{httplimit.TransportOptions{Bound: b, Decide: decide}, "Decide is set, and"},
 		{httplimit.TransportOptions{Bound: b, PolicyOf: plan}, "PolicyOf is set, but not Policies"},
 		{httplimit.TransportOptions{Policies: p}, "PolicyOf is nil"},
+		{httplimit.TransportOptions{Policies: new(trypema.Policies), PolicyOf: plan}, "Policies has no policies"},
 		{httplimit.TransportOptions{Policies: p, PolicyOf: plan, RateOf: rate}, "Policies is set, and"},
 		{httplimit.TransportOptions{Policies: p, PolicyOf: plan, Decide: decide}, "Decide is set, and"},
 		{httplimit.TransportOptions{Bound: b, Keyless: 3}, "Keyless is 3"},

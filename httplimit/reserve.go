@@ -58,14 +58,14 @@ func NewReserver(o Options, expiry time.Duration) (*Reserver, error) {
 // Wrap is the middleware: see New.
 func (v *Reserver) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		verdict, passes := v.m.admits(w, r)
+		verdict, decided, passes := v.m.admits(w, r)
 		if !passes {
 			abandon(r.Context())
 			return
 		}
 		ctx := r.Context()
-		if verdict.Decided {
-			ctx = trypema.NewContext(ctx, verdict.Decision)
+		if decided != nil {
+			ctx = decided
 		}
 		if verdict.Reservation != nil {
 			outer, _ := ctx.Value(holdingKey{}).(*holding)

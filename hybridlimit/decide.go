@@ -3,6 +3,7 @@ package hybridlimit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 // Allow implements trypema.Limiter.
 func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
-	err = l.judge(ctx, &d, key, rate, 1, true)
+	err = l.judge(ctx, &d, key, rate, 1, take)
 	return d, err
 }
 
@@ -26,7 +27,7 @@ func (l *limiter) Allow(ctx context.Context, key string, rate trypema.Rate) (d t
 func (l *limiter) AllowN(
 	ctx context.Context, key string, rate trypema.Rate, n uint64,
 ) (d trypema.Decision, err error) {
-	err = l.judge(ctx, &d, key, rate, n, true)
+	err = l.judge(ctx, &d, key, rate, n, take)
 	return d, err
 }
 
@@ -34,7 +35,7 @@ func (l *limiter) AllowN(
 func (l *limiter) Peek(
 	ctx context.Context, key string, rate trypema.Rate, n uint64,
 ) (d trypema.Decision, err error) {
-	err = l.judge(ctx, &d, key, rate, max(n, 1), false)
+	err = l.judge(ctx, &d, key, rate, max(n, 1), peek)
 	return d, err
 }
 
@@ -59,14 +60,27 @@ func (l *limiter) refuse(key string, rate trypema.Rate) error {
 	return redisproto.CheckKey(key)
 }
 
+// manner says how a call is made.
+type manner uint8
+
+const (
+	peek     manner = iota // nothing is recorded
+	take                   // it is recorded, and waits for Redis if it must
+	takeNow                // it is recorded, or returns errWaits and leaves nothing behind
+	takeLate               // as take, for a call that began some time ago
+)
+
+// errWaits is a call that would have to wait for Redis. It never gets to a caller of the package.
+var errWaits = errors.New("hybridlimit: the call has to wait")
+
 // judge decides a call: without the lock if the key is hot, otherwise by decide. It takes six parameters, all
 // that a caller gives: a hot call needs no request.
 func (l *limiter) judge(
-	ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, record bool,
+	ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, how manner,
 ) error {
 	c, err := l.check(key, rate)
 	if err != nil || n == 0 {
-		if record {
+		if how != peek {
 			l.tally.Count(tally.Failed)
 		}
 		return cmp.Or(err, redisproto.ErrZeroCost)
@@ -74,7 +88,7 @@ func (l *limiter) judge(
 	now := l.now()
 	plain := groupkey.Plain(key)
 	hash := l.table.Hash(plain)
-	if !l.suppressed && record {
+	if !l.suppressed && how != peek {
 		if f := l.table.Shard(hash).Hot(plain, now); f != nil && !l.breakers.Gone() {
 			switch a, have, at, then := f.Take(c, now, n, true); a {
 			case table.Admitted:
@@ -99,16 +113,24 @@ func (l *limiter) judge(
 			}
 		}
 	}
-	r := request{key: plain, hash: hash, began: now, Call: lease.Call{Cost: n, Capacity: c}}
-	if record {
+	return l.judgeLocked(ctx, d, &request{key: plain, hash: hash, began: now, Call: lease.Call{Cost: n, Capacity: c}}, how)
+}
+
+// judgeLocked decides a call under the lock of its key, and counts it.
+func (l *limiter) judgeLocked(ctx context.Context, d *trypema.Decision, r *request, how manner) error {
+	if how != peek {
 		r.Mode = lease.Record
 	}
-	if l.suppressed {
-		r.Law, r.Dice = l.law(c), rand.Float64()
+	r.now, r.mustNotWait = r.began, how == takeNow
+	if how == takeLate {
+		r.now = l.now()
 	}
-	err = l.decide(ctx, d, &r)
-	if record {
-		l.count(key, d, err, now)
+	if l.suppressed {
+		r.Law, r.Dice = l.law(r.Capacity), rand.Float64()
+	}
+	err := l.decide(ctx, d, r)
+	if how != peek && (err == nil || !errors.Is(err, errWaits)) {
+		l.count(groupkey.Shown(r.key), d, err, r.began)
 	}
 	return err
 }
@@ -118,14 +140,16 @@ type request struct {
 	key   string // in the table
 	hash  uint64
 	began int64
+	now   int64 // when it is decided first
 	lease.Call
+	mustNotWait bool
 }
 
 // decide decides a call under the lock of its key. When this instance has nothing on lease, the call waits
 // for the answer to a message, unless the options say otherwise.
 func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) error {
 	waited := r.Mode == lease.Peek // which the Observer does not count
-	for now := r.began; ; now = l.now() {
+	for now := r.now; ; now = l.now() {
 		sh, h, k := l.acquire(r.hash, r.key, now)
 		if l.closed.Load() {
 			sh.Unlock()
@@ -155,6 +179,10 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 			sh.Unlock()
 			l.tell(d, k, r.Capacity, &v)
 			return nil
+		}
+		if r.mustNotWait {
+			sh.Unlock()
+			return errWaits
 		}
 		w := &waiter{Call: r.Call, done: make(chan struct{})}
 		if !l.enqueue(k, w, now) {

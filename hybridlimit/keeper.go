@@ -101,23 +101,27 @@ func (m *keeper) inTable(key string) string {
 
 // AllowN implements trypema.Keeper.
 func (m *keeper) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	err = m.take(ctx, &d, key, n, nil)
+	err = m.take(ctx, &d, key, n, take, m.counter.now(), nil)
 	return d, err
 }
 
-// take decides a call, records it, and counts it if there is an Observer. r is nil unless the call is a
-// reservation.
+// take decides a call that began at an instant, records it, and counts it if there is an Observer. r is nil
+// unless the call is a reservation.
 func (m *keeper) take(
-	ctx context.Context, d *trypema.Decision, key string, n uint64, r *reservation,
+	ctx context.Context, d *trypema.Decision, key string, n uint64, how manner, began int64, r *reservation,
 ) (err error) {
-	began := m.counter.now()
 	if err = m.check(key); err == nil && n == 0 {
 		err = redisproto.ErrZeroCost
 	}
 	key = m.inTable(key)
 	if err == nil {
-		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, reservation: r}
-		err = j.decide(ctx, d)
+		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
+		if how == takeLate {
+			j.now = m.counter.now()
+		}
+		if err = j.decide(ctx, d); err != nil && errors.Is(err, errWaits) {
+			return err
+		}
 	}
 	m.counter.count(groupkey.Shown(key), d, err, began)
 	return err
@@ -145,7 +149,10 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 			return d, err
 		}
 	}
-	again := joint{keeper: m, key: j.key, began: j.began, cost: n, dice: j.dice, mode: lease.Record, again: true}
+	// The look may have waited for Redis. What it saw then may have ended since.
+	again := joint{
+		keeper: m, key: j.key, began: j.began, now: m.counter.now(), cost: n, dice: j.dice, mode: lease.Record, again: true,
+	}
 	d = trypema.Decision{}
 	if err = again.decide(ctx, &d); err != nil || d.Allowed {
 		m.counter.count(groupkey.Shown(j.key), &d, err, j.began)
@@ -165,6 +172,7 @@ type joint struct {
 	*keeper
 	key         string // in the tables
 	began, now  int64
+	mustNotWait bool
 	cost        uint64
 	mode        lease.Mode
 	dice        float64
@@ -196,7 +204,7 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 	}
 	first := j.limits[0].limiter
 	waited := j.mode == lease.Peek // which the Observer does not count
-	for j.now = j.began; ; j.now = first.now() {
+	for j.now = max(j.now, j.began); ; j.now = first.now() {
 		j.lock()
 		if first.closed.Load() {
 			j.unlock()
@@ -216,6 +224,9 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 				j.parties[i].schedule(j.parties[i].k, j.now)
 			}
 			return nil
+		case ask && j.mustNotWait:
+			j.unlock()
+			return errWaits
 		case ask:
 			waiters := j.ask()
 			j.unlock()
@@ -453,7 +464,7 @@ func (m *keeper) Reserve(
 	}
 	var d trypema.Decision
 	r := &reservation{life: int64(expiry)}
-	if err := m.take(ctx, &d, key, estimate, r); err != nil {
+	if err := m.take(ctx, &d, key, estimate, take, m.counter.now(), r); err != nil {
 		return nil, err
 	}
 	return trypema.NewReservation(d, estimate, 0, func(ctx context.Context, was, is uint64) (err error) {

@@ -43,12 +43,14 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 		{"LivesOfReservations", (*multiSubject).livesOfReservations},
 		{"ReservationsUnderOtherLimits", (*multiSubject).otherLimits},
 		{"ReservationsOutliveTheirInstance", (*multiSubject).outlives},
+		{"WhatIsGivenBackIsTheOldest", (*multiSubject).givesBack},
 		{"MultiBadInput", (*multiSubject).badInput},
 		{"WaitersTakeTurns", (*multiSubject).waitersTakeTurns},
 		{"WaitFailsAtOnce", (*multiSubject).waitFailsAtOnce},
 		{"WaitersOfAClosedProvider", (*multiSubject).waitersOfAClosedProvider},
 		{"AllIsAllOrNothing", (*multiSubject).allIsAllOrNothing},
 		{"AllUnderConcurrency", (*multiSubject).allUnderConcurrency},
+		{"ManyAreAsEach", (*multiSubject).manyAreAsEach},
 		{"LimitsThatDoNotCount", (*multiSubject).limitsThatDoNotCount},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -424,6 +426,55 @@ func (m *multiSubject) settlesTooLate() {
 		m.Fatal(err)
 	}
 	m.check("deleted meanwhile", l, 9)
+}
+
+// givesBack is for keepers with GiveBack.
+func (m *multiSubject) givesBack() {
+	l := m.limits(10, 100, 4)
+	k, ok := l.Keeper().(interface {
+		GiveBack(ctx context.Context, key string, n uint64) error
+	})
+	if !ok {
+		return
+	}
+	giveBack := func(key string, n uint64) {
+		m.Helper()
+		defer m.took(time.Now())
+		if err := k.GiveBack(ctx, key, n); err != nil {
+			m.Fatal(err)
+		}
+	}
+	m.allow(l, 4)
+	m.sleep(m.s.Window / 2)
+	m.allow(l, 3)
+	giveBack("other", 5)
+	giveBack("k", 0)
+	m.check("nothing was given back", l, 7)
+	giveBack("k", 2)
+	m.check("2 of 7 were given back", l, 5)
+	m.sleep(m.s.Window/2 + m.s.Window/10 + m.s.Lag)
+	if u := m.used(l); u != [2]uint64{5, 3} {
+		m.Errorf("%d used, want 5 in the long window, and 3 in the short: the 3 of the second call", u)
+	}
+	if !m.s.Suppressed {
+		m.allow(l, 7)
+		if d := m.allow(l, 1); d.Allowed {
+			m.Errorf("full: %+v", d)
+		}
+		giveBack("k", 1)
+		if d := m.allow(l, 2); d.Allowed || d.Remaining != 1 {
+			m.Errorf("1 was given back, 2 are asked for: %+v", d)
+		}
+		if d := m.allow(l, 1); !d.Allowed || d.Remaining != 0 {
+			m.Errorf("1 was given back: %+v", d)
+		}
+	}
+	giveBack("k", 1<<60)
+	m.check("more was given back than was used", l, 0)
+	if d := m.allow(l, 8); !d.Allowed {
+		m.Errorf("everything was given back: %+v", d)
+	}
+	m.check("after everything was given back", l, 8)
 }
 
 func (m *multiSubject) badInput() {

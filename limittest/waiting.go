@@ -140,6 +140,44 @@ func (m *multiSubject) allIsAllOrNothing() {
 	}
 }
 
+// manyAreAsEach: AllowMany decides as AllowN would for one call after the other, and what is wrong with one
+// of the calls is an error before any is decided.
+func (m *multiSubject) manyAreAsEach() {
+	for name, b := range map[string]*trypema.Bound{"one": m.atMost(10), "several": m.limits(10, 20, 4)} {
+		var calls []trypema.Call
+		for i, n := range []uint64{3, 4, 3, 4, 11, 1, 3, 4, 2, 2, 1, 1, 1, 1} {
+			calls = append(calls, trypema.Call{Key: name + []string{"ann", "bob"}[i%2], Cost: n})
+		}
+		wrong := append(slices.Clone(calls), trypema.Call{Key: "k"})
+		if got, err := b.AllowMany(ctx, wrong, nil); !errors.Is(err, trypema.ErrInvalidCost) || len(got) != 0 {
+			m.Errorf("a cost of 0: %d decisions, %v", len(got), err)
+		}
+		got, err := b.AllowMany(ctx, calls, []trypema.Decision{{Limit: 7}})
+		if err != nil || len(got) != len(calls)+1 || got[0].Limit != 7 {
+			m.Fatalf("%d decisions for %d calls, %v", len(got), len(calls), err)
+		}
+		used := make(map[string]uint64)
+		for i, d := range got[1:] {
+			c := calls[i]
+			fits := used[c.Key]+c.Cost <= 10
+			if d.Allowed {
+				used[c.Key] += c.Cost
+			}
+			if m.s.Suppressed {
+				continue // which may go beyond the limit, by chance
+			}
+			if d.Allowed != fits || d.Limit != 10 || d.Remaining != 10-used[c.Key] {
+				m.Errorf("%s, call %d, %+v: %+v, want allowed %v and %d left", name, i, c, d, fits, 10-used[c.Key])
+			}
+		}
+		for key, n := range used {
+			if u, err := b.Usage(ctx, key); err != nil || u[0].Total-u[0].Declined != n {
+				m.Errorf("%s: %+v, %v, want a total of %d", key, u, err, n)
+			}
+		}
+	}
+}
+
 // allUnderConcurrency: many calls by All at once pass no limit, and what is admitted is what is counted.
 func (m *multiSubject) allUnderConcurrency() {
 	if m.s.Suppressed {

@@ -200,22 +200,66 @@ func newExchange(s *redisproto.Server, b *breaker.Set, timeout time.Duration, de
 // do asks Redis. It returns when c has its answer, or why it has none: a trouble if the failure policy must
 // decide. After an ErrInDoubt c must not be used again: the answer will be written to it.
 func (x *exchange) do(ctx context.Context, op *operation, key string, c *call) error {
+	if err := x.passes(ctx, key); err != nil {
+		return err
+	}
+	x.mu.Lock()
+	err := x.submitLocked(op, key, c)
+	x.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return x.await(ctx, c)
+}
+
+// doAll is do for a call for each key, in order. The calls enter together, so those that can share a round
+// trip do. It returns the errors of the calls.
+func (x *exchange) doAll(ctx context.Context, op *operation, keys []string, calls []*call) []error {
+	errs := make([]error, len(calls))
+	for i := range calls {
+		errs[i] = x.passes(ctx, keys[i])
+	}
+	for i := 0; i < len(calls); {
+		x.mu.Lock() // flights board what has entered
+		for end := min(i+maxFlights*maxBatches, len(calls)); i < end; i++ {
+			if errs[i] == nil {
+				errs[i] = x.submitLocked(op, keys[i], calls[i])
+			}
+		}
+		x.mu.Unlock()
+	}
+	for i, c := range calls {
+		if errs[i] == nil {
+			errs[i] = x.await(ctx, c)
+		}
+	}
+	return errs
+}
+
+// passes returns why a call for a key must not ask Redis, if it must not.
+func (x *exchange) passes(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if x.breakers.Gone() {
-		if probe, cause := x.breakers.Of(key).Down(); cause != nil {
-			if probe {
-				// A call for the same key finds out whether the server answers. It records nothing, and no
-				// caller waits for it.
-				_ = x.submit(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
-			}
-			return &trouble{cause}
-		}
+	if !x.breakers.Gone() {
+		return nil
 	}
-	if err := x.submit(op, key, c); err != nil {
-		return err
+	probe, cause := x.breakers.Of(key).Down()
+	if cause == nil {
+		return nil
 	}
+	if probe {
+		// A call for the same key finds out whether the server answers. It records nothing, and no caller
+		// waits for it.
+		x.mu.Lock()
+		_ = x.submitLocked(x.decide, key, &call{capacity: 1, cost: 1, done: make(chan struct{}, 1)})
+		x.mu.Unlock()
+	}
+	return &trouble{cause}
+}
+
+// await returns when a call that was submitted has its answer, or the context ends.
+func (x *exchange) await(ctx context.Context, c *call) error {
 	if ctx.Done() == nil {
 		<-c.done
 		return c.err
@@ -247,12 +291,9 @@ func (x *exchange) leave(ctx context.Context, c *call) error {
 	return c.err
 }
 
-// submit puts a call into the last batch of its key that still waits, or into a new one.
-func (x *exchange) submit(op *operation, key string, c *call) error {
-	// Deadlines are in the order of the list, except for the time that the lock takes.
-	c.deadline = int64(time.Since(x.started) + x.timeout)
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// submitLocked puts a call into the last batch of its key that still waits, or into a new one.
+func (x *exchange) submitLocked(op *operation, key string, c *call) error {
+	c.deadline = int64(time.Since(x.started) + x.timeout) // deadlines are in the order of the list
 	if x.closed {
 		return trypema.ErrClosed
 	}

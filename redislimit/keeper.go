@@ -42,6 +42,7 @@ type limit struct {
 	names    redisproto.Names
 	law      func(capacity uint64) *window.Law
 	set      operation
+	giveBack operation // is set, once
 }
 
 // failLocal is what FailLocal knows, for several limits; all share what they count.
@@ -80,6 +81,8 @@ func (p *Provider) keep(s trypema.Strategy, limits []trypema.Limit) (*keeper, er
 		names := redisproto.NewNames(p.options.Prefix, m.letter, l.Window)
 		one := limit{label: l.Label(), capacity: c, span: span, names: names}
 		one.set = setOperation(m.letter, span)
+		one.giveBack = one.set
+		one.giveBack.once = true
 		if s == trypema.StrategySuppressed {
 			one.law = lawOf(span, p.options.HardLimitFactor)
 		}
@@ -120,6 +123,7 @@ type localKeeper interface {
 	InGroup(group string) trypema.Keeper
 	Showing(capacities []uint64) trypema.Keeper
 	AllowAll(ctx context.Context, asks []trypema.KeptAsk) (trypema.Decision, bool, error)
+	GiveBack(ctx context.Context, key string, n uint64) error
 }
 
 // InGroup returns a limiter that keeps the same limits for the keys of a group, as trypema.Policies needs it.
@@ -335,14 +339,19 @@ func (m *keeper) askAll(
 	if err := m.check(key); err != nil {
 		return nil, err
 	}
-	c := m.exchange.newCall()
-	c.cost, c.record, c.each, c.life = min(n, redisproto.Most), record, each, life
-	c.dice = dice
+	c := m.newCall(n, record, dice)
+	c.each, c.life = each, life
 	op := &m.both
 	if life > 0 {
 		op = &m.reserve
 	}
 	return c, m.exchange.do(ctx, op, m.lane(key), c)
+}
+
+func (m *keeper) newCall(n uint64, record bool, dice uint32) *call {
+	c := m.exchange.newCall()
+	c.cost, c.record, c.dice = min(n, redisproto.Most), record, dice
+	return c
 }
 
 // told makes a decision of what a call was told, and takes the call back.
@@ -399,6 +408,13 @@ func (m *keeper) judgeAll(
 	ctx context.Context, key string, n uint64, record bool, dice uint32,
 ) (d trypema.Decision, err error) {
 	c, err := m.askAll(ctx, key, n, record, dice, nil, 0)
+	return m.judged(ctx, key, n, record, c, err)
+}
+
+// judged makes a decision of what Redis has answered to a call, or why it has not.
+func (m *keeper) judged(
+	ctx context.Context, key string, n uint64, record bool, c *call, err error,
+) (d trypema.Decision, _ error) {
 	switch {
 	case err == nil:
 		d = m.told(c)
@@ -538,6 +554,37 @@ func (m *keeper) commitCost(ctx context.Context, key string, each []each, life i
 		return err
 	}
 	m.exchange.free(c)
+	return nil
+}
+
+// GiveBack takes up to n out of the windows of a key: see trypema.Keeper. It takes a round trip for each
+// limit. While Redis is unavailable, FailLocal gives back where it counts.
+func (m *keeper) GiveBack(ctx context.Context, key string, n uint64) error {
+	if err := m.check(key); err != nil || n == 0 {
+		return err
+	}
+	form := m.form(key)
+	for i := range m.limits {
+		l := &m.limits[i]
+		c := m.exchange.newCall()
+		c.set = redisproto.GiveBackArgs(n, m.letter)
+		err := m.exchange.do(ctx, &l.giveBack, l.names.Of(form), c)
+		switch {
+		case err == nil:
+			m.exchange.free(c)
+		case !isTrouble(err) || m.policy == FailClosed:
+			return err
+		case m.local == nil || m.sharing() == nil:
+			return nil // nothing was counted
+		default:
+			err := m.fail.share.(localKeeper).GiveBack(ctx, key, n)
+			m.fallsBack()
+			return err
+		}
+	}
+	if m.local != nil {
+		_ = m.memory().(localKeeper).GiveBack(ctx, key, n) // it can only be closed
+	}
 	return nil
 }
 

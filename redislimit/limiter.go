@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -120,6 +119,13 @@ func (l *limiter) judge(
 	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool,
 ) (d trypema.Decision, err error) {
 	c, err := l.ask(ctx, key, rate, n, record)
+	return l.judged(ctx, key, rate, n, record, c, err)
+}
+
+// judged makes a decision of what Redis has answered to a call, or why it has not.
+func (l *limiter) judged(
+	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool, c *call, err error,
+) (d trypema.Decision, _ error) {
 	switch {
 	case err == nil:
 		redisproto.Decide(&d, c.capacity, &c.verdict, time.Microsecond, l.denial)
@@ -155,12 +161,17 @@ func (l *limiter) ask(
 	if err := redisproto.CheckKey(key); err != nil {
 		return nil, err
 	}
+	c := l.newCall(capacity, n, record)
+	return c, l.exchange.do(ctx, &l.decide, l.names.Of(groupkey.Plain(key)), c)
+}
+
+func (l *limiter) newCall(capacity, n uint64, record bool) *call {
 	c := l.exchange.newCall()
 	c.capacity, c.cost, c.record = capacity, min(n, redisproto.Most), record
 	if l.decide.dice {
-		c.dice = rand.Uint32N(1 << 24)
+		c.dice = throw()
 	}
-	return c, l.exchange.do(ctx, &l.decide, l.names.Of(groupkey.Plain(key)), c)
+	return c
 }
 
 // Usage implements trypema.Limiter.

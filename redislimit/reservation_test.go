@@ -1,6 +1,7 @@
 package redislimit_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -104,6 +105,51 @@ func TestReservationsShareRoundTrips(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
+		})
+	}
+}
+
+// What is given back is given back in what this instance remembers, too. While Redis is unavailable,
+// FailLocal gives back where it counts, FailOpen counts nothing, and FailClosed reports the error.
+func TestGiveBackWithoutRedis(t *testing.T) {
+	for _, tt := range []struct {
+		policy redislimit.FailurePolicy
+		fails  bool
+		left   uint64 // after the outage began, and 1 more was given back
+	}{
+		{redislimit.FailLocal, false, 5}, {redislimit.FailOpen, false, 9}, {redislimit.FailClosed, true, 0},
+	} {
+		t.Run(fmt.Sprint(tt.policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakeredis.New()
+				p := open(t, f, redislimit.Options{OnFailure: tt.policy})
+				m, err := p.Bind(trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
+				if err != nil {
+					t.Fatal(err)
+				}
+				giveBack := func(n uint64) error {
+					return m.Keeper().(interface {
+						GiveBack(ctx context.Context, key string, n uint64) error
+					}).GiveBack(t.Context(), "k", n)
+				}
+				if d, err := m.AllowN(t.Context(), "k", 10); err != nil || !d.Allowed {
+					t.Fatal(d, err)
+				}
+				if err := giveBack(4); err != nil {
+					t.Fatal(err)
+				}
+				if d, err := m.Peek(t.Context(), "k", 4); err != nil || !d.Allowed || d.Fallback {
+					t.Errorf("4 of 10 were given back: %+v, %v", d, err)
+				}
+				f.TakeAway()
+				if err := giveBack(1); (err != nil) != tt.fails {
+					t.Errorf("without Redis: %v, want an error: %v", err, tt.fails)
+				}
+				if d, err := m.Peek(t.Context(), "k", 1); err != nil || d.Remaining != tt.left {
+					t.Errorf("without Redis: %+v, %v, want %d left", d, err, tt.left)
+				}
+				f.Restore()
+			})
 		})
 	}
 }

@@ -28,7 +28,8 @@ type Options struct {
 
 const look = time.Second
 
-// Log is an Observer that writes changes to a logger.
+// Log is an Observer that writes changes to a logger. If it observes policies and their provider, it says of
+// the policy that calls are denied, and of the provider only if it denies calls that no policy does.
 type Log struct {
 	logger   *slog.Logger
 	interval time.Duration
@@ -39,6 +40,7 @@ type Log struct {
 	closed bool
 	failed error // what the logger panicked with last
 	known  map[name]*policy
+	spare  map[string]uint64 // by strategy: denials by policies at the last look that no provider had yet
 }
 
 type name struct{ policy, provider, strategy string }
@@ -49,6 +51,11 @@ type policy struct {
 	count    uint64    // of denied calls, or of outages, when it was looked at last
 	deniedAt time.Time // when it was seen last that calls had been denied
 	told     uint64    // denied calls, or fallbacks, that a line has told of
+
+	// Of a provider, when policies are observed, too:
+	seen uint64 // denied calls at the last look
+	open uint64 // those of them that were new then, and that no policy had denied
+	own  uint64 // those that no policy has denied
 
 	unreadable struct { // windows
 		count uint64    // that a line has told of
@@ -118,22 +125,70 @@ func (l *Log) onTick() {
 func (l *Log) lookLocked() {
 	now := time.Now()
 	redis := make(map[name]*trypema.Stats) // which strategies share
-	for _, m := range l.meters.All() {
-		s := m.Read()
-		l.limiting(name{m.Policy, m.Provider, m.Strategy}, s.Rejected+s.Suppressed, now)
-		if m.Provider == "local" || m.Provider == "policies" {
+	byPolicies := make(map[string]uint64)  // by strategy: denials since the last look
+	meters := l.meters.All()
+	stats := make([]trypema.Stats, len(meters))
+	var policies bool
+	for i, m := range meters {
+		if m.Provider != "policies" {
+			stats[i] = m.Read()
+		}
+	}
+	for _, m := range meters { // now, as a policy counts a denial after its provider
+		if m.Provider != "policies" {
 			continue
 		}
-		id := name{m.Policy, m.Provider, ""}
+		s := m.Read()
+		id, denied := name{m.Policy, m.Provider, m.Strategy}, s.Rejected+s.Suppressed
+		byPolicies[m.Strategy] += denied - l.policy(id).count
+		policies = true
+		l.limiting(id, denied, now)
+	}
+	left := make(map[string]uint64)
+	for strategy, n := range byPolicies {
+		left[strategy] = n + l.spare[strategy]
+	}
+	for i, m := range meters {
+		if m.Provider == "policies" {
+			continue
+		}
+		s := &stats[i]
+		id, denied := name{m.Policy, m.Provider, m.Strategy}, s.Rejected+s.Suppressed
+		l.limiting(id, l.policy(id).ownOf(denied, left, m.Strategy, policies && !l.closed), now)
+		if m.Provider == "local" {
+			continue
+		}
+		id = name{m.Policy, m.Provider, ""}
 		if other := redis[id]; other != nil {
 			s.Fallbacks += other.Fallbacks
 		}
-		redis[id] = &s
+		redis[id] = s
 	}
+	for strategy, n := range left {
+		left[strategy] = min(n, byPolicies[strategy])
+	}
+	l.spare = left
 	for id, s := range redis {
 		l.redis(id, s, now)
 		l.unreadable(id, s.Unreadable, now)
 	}
+}
+
+// ownOf takes the denials of a provider, and returns those that no policy has denied. A denial is counted by
+// both at two instants, between which the Log may look, so it is one of them if no policy has counted it by
+// the next look; or at once, if later is false. Of the denials by policies it takes off left what it finds in
+// those of the provider.
+func (p *policy) ownOf(denied uint64, left map[string]uint64, strategy string, later bool) uint64 {
+	fresh := denied - p.seen
+	p.seen = denied
+	late := min(p.open, left[strategy])
+	mine := min(fresh, left[strategy]-late)
+	p.own, p.open = p.own+p.open-late, fresh-mine
+	left[strategy] -= late + mine
+	if !later {
+		p.own, p.open = p.own+p.open, 0
+	}
+	return p.own
 }
 
 func (l *Log) policy(id name) *policy {

@@ -91,6 +91,69 @@ func TestLimiting(t *testing.T) {
 	})
 }
 
+// A denial by a policy is one line, and not one of its provider, too, which has a line for what it denies by
+// itself.
+func TestPoliciesAndProvider(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger, lines := logger()
+		changes := sloglimit.New(logger, sloglimit.Options{})
+		defer changes.Close()
+		l, err := trypema.NewLocal(trypema.Options{Observer: changes, Name: "all"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		plans, err := trypema.NewPolicies(l,
+			trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(1, time.Hour)}},
+			trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.AtMost(0, time.Hour)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plans.Observe(changes)
+		expect := func(want ...string) {
+			t.Helper()
+			got := lines()
+			n := strings.Count(got, "\n")
+			for _, line := range want {
+				if !strings.Contains(got, line) {
+					t.Errorf("%q is missing", line)
+				}
+			}
+			if n != len(want) || t.Failed() {
+				t.Errorf("%d lines, want %d:\n%s", n, len(want), got)
+			}
+		}
+		for i := range 20 { // at random instants between two looks
+			for range 3 + i%5 {
+				plans.Allow(t.Context(), "free", "k")
+				time.Sleep(137 * time.Millisecond)
+			}
+		}
+		expect("policy=free provider=policies")
+		time.Sleep(30 * time.Second)
+		expect("denies no more calls\" policy=free provider=policies")
+		plans.Allow(t.Context(), "none", "k") // which the provider does not see
+		time.Sleep(30 * time.Second)
+		expect("denies calls\" policy=none provider=policies", "no more calls\" policy=none provider=policies")
+		for range 3 {
+			plans.Allow(t.Context(), "free", "k")
+			for range 2 {
+				l.Absolute().AllowN(t.Context(), "k", 1, 11)
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Second)
+		expect("denies calls\" policy=free provider=policies", "denies calls\" policy=all provider=local")
+		time.Sleep(30 * time.Second)
+		expect("no more calls\" policy=free provider=policies", "no more calls\" policy=all provider=local")
+		plans.Allow(t.Context(), "free", "k")
+		if err := changes.Close(); err != nil { // with a last look
+			t.Fatal(err)
+		}
+		expect("denies calls\" policy=free provider=policies")
+	})
+}
+
 // However often Redis comes and goes, there is a line each Interval, which tells how many changes it stands
 // for.
 func TestRedisThatComesAndGoes(t *testing.T) {

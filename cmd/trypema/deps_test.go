@@ -16,7 +16,10 @@ func TestProgramHoldsNoPeer(t *testing.T) {
 	benchmarks := required(t, filepath.Join(internal, "bench", "go.mod"))
 	shared := append(required(t, filepath.Join(internal, "cli", "go.mod")),
 		"github.com/trypema/trypema/internal/cli")
-	shared = append(shared, "golang.org/x/text") // which gRPC needs, too
+	shared = append(shared, // the protocol of Envoy, which serve speaks, and a server that serve is measured by
+		"github.com/envoyproxy/go-control-plane/envoy", "google.golang.org/grpc", "google.golang.org/protobuf",
+		"github.com/cncf/xds/go", "github.com/envoyproxy/protoc-gen-validate", "github.com/planetscale/vtprotobuf",
+		"google.golang.org/genproto/googleapis/rpc", "golang.org/x/net", "golang.org/x/text")
 	only := slices.DeleteFunc(benchmarks, func(module string) bool { return slices.Contains(shared, module) })
 	if !slices.Contains(only, "gonum.org/v1/plot") || !slices.Contains(only, "github.com/ulule/limiter/v3") {
 		t.Fatalf("only the benchmarks need %v; the plots and the peers are not in there", only)

@@ -1,10 +1,11 @@
-// Command trypema serves rate limits, shows the rate limiter at work, tries limits on logs, and sizes the
-// Redis that limits need.
+// Command trypema serves rate limits, checks their files, shows the rate limiter at work, tries limits on
+// logs, and sizes the Redis that limits need.
 package main
 
 import (
 	"github.com/alecthomas/kong"
 
+	"github.com/trypema/trypema/cmd/trypema/internal/check"
 	"github.com/trypema/trypema/cmd/trypema/internal/demo"
 	"github.com/trypema/trypema/cmd/trypema/internal/replay"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve"
@@ -13,6 +14,7 @@ import (
 )
 
 type commands struct {
+	Check  check.Command  `cmd:"" help:"Check files of limits, and print what is wrong or the rules as they were understood."`
 	Demo   demo.Command   `cmd:"" help:"Show all six limiters under the same HTTP traffic, on a page; or judge the guarantees of one provider, with --headless."`
 	Replay replay.Command `cmd:"" help:"Read access logs, and show whom a limit would have limited; or propose one."`
 	Serve  serve.Command  `cmd:"" help:"Serve rate limits to Envoy, to proxies that ask by HTTP, and to clients of Redis and HTTP."`

@@ -60,6 +60,7 @@ func TestWrongFlags(t *testing.T) {
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"--json", "unknown flag --json"},
 		{"sim --instances 0", "--instances is 0; it must be from 1 to 1000"},
+		{"check", `expected "<path> ..."`},
 		{"completion", `expected "<shell>"`},
 		{"completion tcsh", `<shell> must be one of "bash","zsh","fish" but got "tcsh"`},
 		{"sim --loss x", `--loss is "x"; it must be a number`},
@@ -68,7 +69,8 @@ func TestWrongFlags(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	clitest.Helps(t, program, []clitest.Output{
-		{"", []string{"Usage: trypema <command>", "demo", "sim"}},
+		{"", []string{"Usage: trypema <command>", "check", "demo", "serve", "sim"}},
+		{"check --help", []string{"file:line:column", "--json", "--merge-domains", "exit status"}},
 		{"--help", []string{"Usage: trypema <command>"}},
 		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},

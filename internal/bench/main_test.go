@@ -41,6 +41,9 @@ func TestWrongFlags(t *testing.T) {
 		{"--keys cold", `--keys is "cold"; it must be one of hot, uniform, skewed`},
 		{"--key-space 0", "--key-space is 0; it must be from 1 to 50000000"},
 		{"--hot-fraction 1.1", "--hot-fraction is 1.1; it must be from 0 to 1"},
+		{"--fresh --compare trypema,ulule", "--fresh is true; it must be left out with --provider redis or hybrid, and with limiters that may keep the string of a call"},
+		{"--many 0", "--many is 0; it must be from 1 to 1000"},
+		{"--many 16 --mode target", "--many is 16; it must be left out with --provider redis or hybrid, and with --mode target"},
 		{"--workers -2", "--workers is -2; it must be from 1 to 4096"},
 		{"--mode fast", `--mode is "fast"; it must be one of max, target`},
 		{"--qps 5", "--qps is 5; it must be left out unless --mode is target"},
@@ -51,6 +54,9 @@ func TestWrongFlags(t *testing.T) {
 		{"--rate 1e18", "--rate is 1e+18; it must be at most 1000000000 events per --window (1s)"},
 		{"--warm-up -1s", "--warm-up is -1s; it must be at least 0s"},
 		{"--rate 0.01", "--rate is 36/h, less than one event in a window of 1s; raise the rate or lengthen --window"},
+		{"serve --only x", `--only is "x"; it must be one of resp-pipelined, resp, resp-hybrid, grpc, grpc-redis, grpc-redis-keys, http, idle`},
+		{"serve --rounds 0", "--rounds is 0; it must be from 1 to 1000"},
+		{"serve --duration 1ms", "--duration is 1ms; it must be at least 100ms"},
 		{"report --quick --full", "--full is true; it must be left out with --quick"},
 		{"reprot", "unexpected argument reprot"},
 	})
@@ -73,6 +79,9 @@ func TestHelp(t *testing.T) {
 	clitest.Helps(t, program, []clitest.Output{
 		{"--help", []string{"Usage: bench <command>", "measure", "report"}},
 		{"measure -h", []string{"--compare=A,B,…", "xtime-syncmap", "redis-cell", "canonical", "--client", "trypema-hybrid"}},
+		{"serve --help", []string{"--quick", "--install", "--throttlecrab", "exit status"}},
+		{"serve --list", []string{"resp-pipelined", "grpc-redis-keys", "idle"}},
+		{"ratios --help", []string{"--rounds", "--only", "quartiles"}},
 		{"report --help", []string{"--quick", "--list", "cargo", "exit status"}},
 	})
 }

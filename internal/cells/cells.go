@@ -22,8 +22,10 @@ type State struct {
 
 	// While the cells are narrow, the admitted events of each, and nothing is declined. Else the block with
 	// the cells, the admitted and the declined events in all, and the last answer of Fits.
-	cells [Cells / 16]uint64
+	cells [Cells / perWord]uint64
 }
+
+const perWord = 16 // narrow cells
 
 const (
 	blockIn = iota // indexes in State.cells of what is there if the cells are not narrow
@@ -115,7 +117,7 @@ func (s *State) place(before int64) int {
 // in returns what a cell holds.
 func (w *Window) in(i int) window.Counts {
 	if w.width == narrow {
-		return window.Counts{Admitted: w.cells[i/16] >> (i % 16 * 4) & 15}
+		return window.Counts{Admitted: w.cells[i/perWord] >> (i % perWord * 4) & 15}
 	}
 	a, d := w.rows()
 	c := window.Counts{Admitted: a.get(i)}
@@ -129,14 +131,14 @@ func (w *Window) in(i int) window.Counts {
 // event if the clock stepped back behind it.
 func (w *Window) Advance(now int64) int64 {
 	now = max(now, w.last)
-	if now-w.first >= w.Grid.bucket && (w.width == narrow || now >= int64(w.cells[nextIn])) {
+	if now-w.first >= w.Grid.bucket {
 		w.expire(now)
 	}
 	return now
 }
 
 func (w *Window) expire(now int64) {
-	if w.empty() {
+	if w.width != narrow && now < int64(w.cells[nextIn]) || w.empty() {
 		return
 	}
 	if now-w.last >= w.Grid.window { // the older cells ended before that event
@@ -146,6 +148,10 @@ func (w *Window) expire(now int64) {
 	}
 	steps := int(w.Grid.steps(w.first, now))
 	from := w.place(w.Grid.number)
+	if w.width == narrow {
+		w.few -= uint16(w.drop(from, steps))
+		return
+	}
 	a, d := w.rows()
 	gone := window.Counts{Admitted: a.sum(from, steps, true)}
 	if d.words != nil {
@@ -157,12 +163,31 @@ func (w *Window) expire(now int64) {
 	}
 }
 
+// drop clears so many narrow cells from one on, and returns what they held.
+func (s *State) drop(i, n int) (gone uint64) {
+	left, word, low := uint(n), uint(i)/perWord, uint(i)%perWord
+	for left > 0 {
+		here := min(left, perWord-low)
+		mask := ^uint64(0) >> ((64 - here*4) & 63) << (low * 4 & 63)
+		at := &s.cells[word%(Cells/perWord)]
+		if x := *at & mask; x != 0 {
+			gone += fold4(x)
+			*at ^= x
+		}
+		left -= here
+		if word, low = word+1, 0; word == Cells/perWord {
+			word = 0
+		}
+	}
+	return gone
+}
+
 // Clear forgets everything, and gives the memory back.
 func (w *Window) Clear() {
 	if w.width != narrow {
 		w.Memory.Free(slab.Ref(w.cells[blockIn]), w.class(w.width))
 	}
-	w.width, w.few, w.cells = narrow, 0, [Cells / 16]uint64{}
+	w.width, w.few, w.cells = narrow, 0, [Cells / perWord]uint64{}
 }
 
 // widen gives the cells another width, in which all must fit.
@@ -210,17 +235,24 @@ func (w *Window) add(i int, c window.Counts) {
 
 // admit adds admitted events to the newest cell: it is add, as fast as it can be for most calls.
 func (w *Window) admit(n uint64) {
-	if w.width != narrow {
-		w.add(int(w.at), window.Counts{Admitted: n})
-		return
+	switch w.width {
+	case narrow:
+		word, shift := &w.cells[w.at/perWord%(Cells/perWord)], w.at%perWord*4
+		if n <= 15 && *word>>shift&15+n <= 15 {
+			*word += n << shift
+			w.few += uint16(n)
+			return
+		}
+	case middle:
+		word, shift := &w.block()[w.at/4], w.at%4*16
+		if n < 1<<16 && *word>>shift&(1<<16-1)+n < 1<<16 {
+			*word += n << shift
+			w.cells[admittedIn] += n
+			w.cells[nextIn] = 0
+			return
+		}
 	}
-	word, shift := &w.cells[w.at/16%(Cells/16)], w.at%16*4
-	if n > 15 || *word>>shift&15+n > 15 {
-		w.add(int(w.at), window.Counts{Admitted: n})
-		return
-	}
-	*word += n << shift
-	w.few += uint16(n)
+	w.add(int(w.at), window.Counts{Admitted: n})
 }
 
 // change adds to a cell in which the sum fits. To take some back, it is modulo 2⁶⁴.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // spans are windows and buckets as options may have them.
@@ -65,5 +66,27 @@ func TestSteps(t *testing.T) {
 	}
 	if got := g.steps(0, x); got != 2 {
 		t.Errorf("%d steps, want 2", got)
+	}
+}
+
+// A cell that holds as much as fits takes one more, in whatever width that needs.
+func TestCellsAtTheirWidth(t *testing.T) {
+	g, _ := New(int64(time.Second), int64(10*time.Millisecond))
+	for _, full := range []uint64{14, 15, 16, 1<<16 - 2, 1<<16 - 1, 1 << 16, 1<<32 - 1} {
+		var s State
+		w := Window{State: &s, Grid: &g, Memory: new(Memory)}
+		for i, n := range []uint64{3, full - 3, 1, 1} { // from 3 on in cells of four bits, if they can be
+			var v window.Verdict
+			w.Absolute(&v, 1<<40, 1, n, true)
+			want := []uint64{3, full, full + 1, full + 2}[i]
+			if got := w.in(int(w.at)); !v.Allowed || v.Now != want || got.Admitted != want || w.admitted() != want {
+				t.Errorf("%d more: %+v, the cell holds %+v, want %d", n, v, got, want)
+			}
+		}
+		var v window.Verdict
+		w.Absolute(&v, 1<<40, g.bucket+1, 1, true)
+		if got := w.in(int(w.at)); got.Admitted != 1 || w.in(w.place(1)).Admitted != full+2 {
+			t.Errorf("the next cell holds %+v, the one before %+v", got, w.in(w.place(1)))
+		}
 	}
 }

@@ -79,15 +79,21 @@ func (r row) sum(i, n int, clear bool) (total uint64) {
 
 // fold adds up the numbers of a word.
 func (r row) fold(x uint64) uint64 {
-	const nibbles, bytes, shorts = 0x0f0f0f0f0f0f0f0f, 0x0101010101010101, 0x0000ffff0000ffff
+	const shorts = 0x0000ffff0000ffff
 	switch r.log {
 	case 4:
-		return (x&nibbles + x>>4&nibbles) * bytes >> 56 // at most 16 × 15
+		return fold4(x)
 	case 2:
 		x = x&shorts + x>>16&shorts
 		return x&math32 + x>>32
 	}
 	return x
+}
+
+// fold4 adds up 16 numbers of 4 bits.
+func fold4(x uint64) uint64 {
+	const nibbles, bytes = 0x0f0f0f0f0f0f0f0f, 0x0101010101010101
+	return (x&nibbles + x>>4&nibbles) * bytes >> 56 // at most 16 × 15
 }
 
 const math32 = 1<<32 - 1

@@ -94,8 +94,9 @@ func (hd *Held) Counts() window.Counts {
 func (hd *Held) Advance(now int64) int64 {
 	if hd.t.fine {
 		w, g := hd.groups()
-		defer g.Unlock()
-		return w.Advance(&g.Groups, hd.t.span, now)
+		now = w.Advance(&g.Groups, hd.t.span, now)
+		g.Unlock()
+		return now
 	}
 	w := hd.window()
 	return w.Advance(now)
@@ -105,8 +106,8 @@ func (hd *Held) Advance(now int64) int64 {
 func (hd *Held) Absolute(v *window.Verdict, capacity uint64, now int64, n uint64, record bool) {
 	if hd.t.fine {
 		w, g := hd.groups()
-		defer g.Unlock()
 		w.Absolute(v, &g.Groups, hd.t.span, capacity, now, n, record)
+		g.Unlock()
 		return
 	}
 	w := hd.window()
@@ -119,8 +120,8 @@ func (hd *Held) Suppressed(
 ) {
 	if hd.t.fine {
 		w, g := hd.groups()
-		defer g.Unlock()
 		w.Suppressed(v, &g.Groups, hd.t.span, l, now, n, dice, record)
+		g.Unlock()
 		return
 	}
 	w := hd.window()

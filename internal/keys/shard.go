@@ -39,13 +39,14 @@ type shard struct {
 // under the lock of the entry: the key may be another by then, or have moved. What they do not find must be
 // looked for again under the lock of the shard.
 //
-// It is one cache line with what a call needs of it.
+// What a call needs of it is one cache line, as memory for 128 bytes begins at a multiple of that.
 type index struct {
 	slots  []uint32 // open addressing: some bits of the hash, and bits bits of the handle + 1; 0 is an empty slot
 	pages  []*entry // the first entry of each
 	memory *memory
 	bits   uint8
 	backs  []*back // of the pages
+	_      [128 - (10*bits.UintSize/8 + bits.UintSize/8)]byte
 }
 
 // back is a page, and what is known of its entries under the lock of the shard.
@@ -93,25 +94,26 @@ func (ix *index) next(h Handle) Handle {
 // home returns where the search for a hash begins. It uses other bits than a slot and than the shard.
 func (ix *index) home(hash uint64) uint32 { return uint32(hash>>16) & uint32(len(ix.slots)-1) }
 
-// like reports whether a slot is, as far as it tells, that of a key with a hash.
-func (ix *index) like(slot uint32, hash uint64) bool {
-	return slot>>(ix.bits&31) == uint32(hash)<<(ix.bits&31)>>(ix.bits&31)
-}
-
 func (ix *index) slot(hash uint64, h Handle) uint32 { return uint32(hash)<<ix.bits | uint32(h+1) }
 
 func (ix *index) handle(slot uint32) Handle { return Handle(slot&(1<<(ix.bits&31)-1)) - 1 }
 
+// named returns the handle in a slot, if the slot is, as far as it tells, that of a key with a hash.
+func (ix *index) named(slot uint32, hash uint64) (h Handle, ok bool) {
+	x := slot ^ uint32(hash)<<(ix.bits&31)
+	return Handle(x) - 1, x>>(ix.bits&31) == 0
+}
+
 // look returns the entry which is most likely that of a key with a hash, or None. It takes no lock.
 func (ix *index) look(hash uint64) Handle {
 	mask := uint32(len(ix.slots) - 1)
-	for i := ix.home(hash); ; i = (i + 1) & mask {
+	for i := ix.home(hash); ; i++ {
 		slot := atomic.LoadUint32(&ix.slots[i&mask])
 		if slot == 0 {
 			return None
 		}
-		if ix.like(slot, hash) {
-			return ix.handle(slot)
+		if h, ok := ix.named(slot, hash); ok {
+			return h
 		}
 	}
 }
@@ -120,10 +122,8 @@ func (ix *index) look(hash uint64) Handle {
 func (t *Table) find(ix *index, hash uint64, key string) Handle {
 	mask := uint32(len(ix.slots) - 1)
 	for i := ix.home(hash); ix.slots[i] != 0; i = (i + 1) & mask {
-		if slot := ix.slots[i]; ix.like(slot, hash) {
-			if h := ix.handle(slot); t.isKey(ix.memory, ix.entry(h), key) {
-				return h
-			}
+		if h, ok := ix.named(ix.slots[i], hash); ok && t.isKey(ix.memory, ix.entry(h), key) {
+			return h
 		}
 	}
 	return None
@@ -179,7 +179,7 @@ func (t *Table) place(sh *shard, ix *index) (*index, Handle) {
 	if n := int(h >> pageBits); n == len(ix.pages) {
 		more := *ix
 		n = lengthOf(n)
-		p := &back{entries: make([]entry, n), hashes: make([]uint64, n)}
+		p := &back{entries: t.page(n), hashes: make([]uint64, n)}
 		if t.bound > 0 {
 			p.used = make([]int64, n)
 		}
@@ -242,6 +242,9 @@ func (t *Table) remove(hd *Held) {
 	t.count.Add(-1)
 	if sh.n == 0 {
 		sh.reset()
+		if t.count.Load() == 0 {
+			t.chunks.reset()
+		}
 	}
 }
 

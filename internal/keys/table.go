@@ -54,9 +54,10 @@ type Table struct {
 	shards []shard
 	oldest []atomic.Int64 // by shard: no key of it was used before that; nil without a bound
 
-	_     [64]byte // what follows is written when keys come and go
-	count atomic.Int64
-	sweep sweep.Sweep
+	_      [64]byte // what follows is written when keys come and go
+	count  atomic.Int64
+	chunks chunks
+	sweep  sweep.Sweep
 }
 
 // groups is where windows with groups keep them.
@@ -154,7 +155,11 @@ func (hd *Held) lockKnown(key string) bool {
 	if hd.h == None {
 		return false
 	}
-	hd.word = hd.lock(hd.e)
+	w, ok := tryLock(hd.e)
+	if !ok {
+		w = hd.lock(hd.e)
+	}
+	hd.word = w
 	if !hd.t.isKey(hd.ix.memory, hd.e, key) {
 		hd.sh.queue.unlock(hd.e, hd.word)
 		return false

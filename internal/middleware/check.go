@@ -28,6 +28,8 @@ func (o *Options[R]) Check() error {
 		return bad("Limits is set, but not Decide, which keeps them; it must be left out")
 	case o.Bound != nil && len(o.Bound.Limits()) == 0:
 		return bad("Bound has no limits; it must be made by Bind of a provider, or by Policies.Use")
+	case o.Policies != nil && len(o.Policies.Names()) == 0:
+		return bad("Policies has no policies; they must be made by trypema.NewPolicies")
 	case o.Keyless > KeylessPass:
 		return bad("Keyless is %d; it must be KeylessShare, KeylessDeny or KeylessPass", o.Keyless)
 	case o.MaxWait < 0:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/boundlimits"
 )
 
 // Options are what all middleware have in common, for calls of a type R. The fields are those of their own
@@ -53,7 +54,7 @@ type Verdict struct {
 	Keyless     bool // the call is denied because it has no key
 	Key         string
 	Policy      string               // by which it was decided, of Policies
-	Limits      []trypema.Limit      // by which it was decided, if they are known
+	Limits      []trypema.Limit      // by which it was decided, if they are known; not to be changed
 	Reservation *trypema.Reservation // with Reserve, of a call that was admitted
 	Estimate    uint64               // of the reservation
 }
@@ -156,7 +157,7 @@ func (o *Options[R]) decide(call R, v *Verdict, most time.Duration) (err error) 
 		v.Decision, err = b.Allow(ctx, key)
 	}
 	if err == nil && !o.Shadow {
-		v.Limits = b.Limits()
+		v.Limits = *boundlimits.Of(b).(*[]trypema.Limit)
 	}
 	return err
 }

@@ -1,7 +1,9 @@
 package redisproto
 
 import (
+	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -51,6 +53,22 @@ func CheckTotal(total uint64) error {
 // ErrZeroCost is the trypema.ErrInvalidCost of a call that costs nothing.
 var ErrZeroCost = invalid.Errorf(trypema.ErrInvalidCost, "cost is 0; it must be at least 1 (Peek takes 0)")
 
+// CheckCalls returns what is wrong with calls that are decided together. check checks a key.
+func CheckCalls(calls []trypema.Call, check func(key string) error) error {
+	for i := range calls {
+		err := check(calls[i].Key)
+		switch {
+		case errors.Is(err, trypema.ErrInvalidKey):
+			return invalid.Errorf(trypema.ErrInvalidKey, "call %d: %s", i, strings.TrimPrefix(err.Error(), "trypema: "))
+		case err != nil:
+			return err
+		case calls[i].Cost == 0:
+			return invalid.Errorf(trypema.ErrInvalidCost, "call %d: cost is 0; it must be at least 1", i)
+		}
+	}
+	return nil
+}
+
 // CheckReservation returns what is wrong with an estimate and an expiry.
 func CheckReservation(estimate uint64, expiry time.Duration) error {
 	switch {
@@ -72,6 +90,13 @@ func Capacity(rate trypema.Rate, window time.Duration) (uint64, error) {
 func CapacityOf(l trypema.Limit) uint64 {
 	c, _ := l.Capacity()
 	return min(c, MaxCapacity)
+}
+
+// GiveBackArgs returns the ARGV of set.lua that take up to n out of a window, the oldest events first.
+func GiveBackArgs(n uint64, letter string) []string {
+	return []string{
+		trypema.Always().String(), "-" + strconv.FormatUint(min(n, Most), 10), trypema.KeepNewest.String(), letter,
+	}
 }
 
 // SetArgs returns the ARGV of set.lua after those that every script begins with.

@@ -33,6 +33,8 @@ type Command struct {
 	Keys        string  `default:"skewed" help:"Distribution of calls over keys: hot (one key), uniform, or skewed (a part to one key, the rest uniform)."`
 	KeySpace    int     `default:"100000" help:"Number of keys. With --keys hot the others are known to the limiter but not called."`
 	HotFraction float64 `default:"0.2" help:"With --keys skewed: part of the calls that goes to one key."`
+	Fresh       bool    `help:"Write the text of each key just before its call, as a server has it that has just read a request. Without it, the text comes from an array that is in no cache."`
+	Many        int     `default:"1" help:"Calls of trypema that are made at a time, by AllowMany; other limiters are called for one after the other."`
 
 	Rate            float64        `default:"1000" help:"Limit of each key, in calls per second."`
 	Window          time.Duration  `default:"1s" help:"Length of the sliding window."`
@@ -95,6 +97,8 @@ type plan struct {
 	qps   float64 // 0: as many as possible
 	burst int
 	procs int // 0: all
+	fresh bool
+	many  int // calls at a time, where the limiter can
 
 	warmUp   time.Duration // before the timed calls
 	duration time.Duration // of the timed calls to each limiter
@@ -108,6 +112,7 @@ const (
 	defaultQPS  = 100_000
 	maxKeySpace = 50_000_000
 	maxRounds   = 1000
+	maxMany     = 1000
 	maxCapacity = 1_000_000_000 // any limiter here can hold it, and twice as much over many windows
 
 	remoteWorkers = 256
@@ -179,6 +184,9 @@ func (c *Command) check() (plan, []string, error) {
 		err,
 		c.CheckFor(options.Window),
 		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, c.Window)),
+		c.checkFresh(names),
+		flags.Check(c.Many >= 1 && c.Many <= maxMany, "many", c.Many, fmt.Sprintf("from 1 to %d", maxMany)),
+		flags.Check(c.Many == 1 || !c.Remote() && !target, "many", c.Many, "left out with --provider redis or hybrid, and with --mode target"),
 		flags.OneOf("mode", c.Mode, "max", "target"),
 		flags.Check(c.QPS == nil || target, "qps", deref(c.QPS), "left out unless --mode is target"),
 		flags.Check(c.QPS == nil || (*c.QPS > 0 && *c.QPS <= 1e9), "qps", deref(c.QPS), "above 0 and at most 1e9"),
@@ -198,6 +206,8 @@ func (c *Command) check() (plan, []string, error) {
 		limit:    peer.Limit{Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options},
 		burst:    1,
 		procs:    c.Procs,
+		fresh:    c.Fresh,
+		many:     c.Many,
 		warmUp:   min(maxWarmUp, c.Window*6/5),
 		duration: c.Duration,
 		traps:    traps,
@@ -263,6 +273,12 @@ func (c *Command) checkHomes(names []string) error {
 		}
 	}
 	return nil
+}
+
+// checkFresh checks that no limiter keeps a text that is written over.
+func (c *Command) checkFresh(names []string) error {
+	const rule = "left out with --provider redis or hybrid, and with limiters that may keep the string of a call"
+	return flags.Check(!c.Fresh || !c.Remote() && !slices.ContainsFunc(names, peer.KeepsKeys), "fresh", c.Fresh, rule)
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 func small() Command {
 	return Command{
 		Flags: store.Flags{Provider: "local"},
-		Peer:  peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2, Workers: 2,
+		Peer:  peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2, Many: 1, Workers: 2,
 		Rate: perHour(5), Window: time.Hour, HardLimitFactor: 1.5, Mode: "max",
 		WarmUp: ptr(time.Duration(0)), Duration: shortestRound, JSON: true,
 		adjust: func(p *plan) { p.traps, p.counted, p.settles = 0, 1000, 2*shortestRound },
@@ -595,6 +595,70 @@ func everySecond() func(string) (bool, error) {
 	return func(string) (bool, error) { n++; return n%2 == 0, nil }
 }
 
+// Keys whose text is just written, and keys of calls that are made some at a time, are those of the sequence.
+func TestFreshAndMany(t *testing.T) {
+	p := planFor(t, 10, false)
+	for _, tt := range []struct {
+		fresh bool
+		many  int
+	}{{true, 1}, {false, 16}, {true, 16}} {
+		p.fresh, p.many = tt.fresh, tt.many
+		var got []string
+		limiter := peer.Limiter{
+			Allow: func(key string) (bool, error) { got = append(got, strings.Clone(key)); return len(got)%3 > 0, nil },
+			Many: func(keys []string) (allowed int, err error) {
+				for _, key := range keys {
+					got = append(got, strings.Clone(key))
+				}
+				return len(keys) - 2, nil
+			},
+		}
+		w := newWorker(limiter, &p, 0)
+		for w.calls < 480 {
+			w.call()
+		}
+		for i, key := range got {
+			if want := p.work.keys[p.work.sequences[0][i]]; key != want {
+				t.Fatalf("%+v: call %d is for %q, want %q", tt, i, key, want)
+			}
+		}
+		if want := uint64(480 * 2 / 3); tt.many == 1 && w.allowed != want || w.calls != 480 || len(got) != 480 ||
+			w.allowed+w.denied != 480 || tt.many > 1 && w.denied != 60 {
+			t.Errorf("%+v: %d calls, %d allowed, %d denied, for %d keys", tt, w.calls, w.allowed, w.denied, len(got))
+		}
+	}
+}
+
+// With both, ours admits exactly what it permits, and knows no other keys; the run fails otherwise.
+func TestFreshAndManyAdmitTheSame(t *testing.T) {
+	for _, many := range []int{1, 16} {
+		c := small()
+		c.Fresh, c.Many = true, many
+		var r result
+		if measured(t, c, &r); r.AdmittedToLimit != 1 || r.KeysHeld == nil || !r.Fresh || r.Many != many {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+func TestAdding(t *testing.T) {
+	c := small()
+	c.Compare, c.KeySpace = "trypema,xtime-syncmap", 3000
+	all, err := c.Adding(t.Context(), func(float64, string) {})
+	if err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
+	for _, a := range all {
+		if a.Failed != "" || a.Keys != 3000 || a.New.Max < a.New.P999 || a.Known.Max <= 0 || a.Seconds <= 0 {
+			t.Errorf("%+v", a)
+		}
+	}
+	c.KeySpace = 5
+	if all, err := c.Adding(t.Context(), func(float64, string) {}); err != nil || !strings.Contains(all[0].Failed, "5 keys") {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 func TestInterruptedRunIsNoResult(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -610,9 +674,29 @@ func TestInterruptedRunIsNoResult(t *testing.T) {
 // TestHarnessAllocatesNothing: what is counted as allocations per call is the limiter's.
 func TestHarnessAllocatesNothing(t *testing.T) {
 	p := planFor(t, 10, false)
-	w := newWorker(peer.Limiter{Allow: func(string) (bool, error) { return true, nil }}, p.work, 0)
+	w := newWorker(peer.Limiter{Allow: func(string) (bool, error) { return true, nil }}, &p, 0)
 	w.base = time.Now()
 	if n := testing.AllocsPerRun(1000, func() { w.call(); w.latency.Record(w.clock()) }); n != 0 {
 		t.Errorf("%v allocations per call", n)
+	}
+}
+
+// What a round took of processors is at least that of one caller, and at most that of all processors.
+func TestProcessorTime(t *testing.T) {
+	before, ok := processorTime(0)
+	if !ok {
+		t.Skip("not known on this system")
+	}
+	began := time.Now()
+	n := 0
+	for after := before; after < before+5*time.Millisecond; n++ {
+		after, _ = processorTime(0)
+	}
+	after, _ := processorTime(0)
+	if most := time.Since(began) * time.Duration(runtime.NumCPU()); after-before > most+time.Millisecond {
+		t.Errorf("%v of processors in %v", after-before, time.Since(began))
+	}
+	if _, ok := processorTime(1 << 22); ok {
+		t.Error("the time of a process that is not there is known")
 	}
 }

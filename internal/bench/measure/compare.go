@@ -51,6 +51,7 @@ type Compared struct {
 type Round struct {
 	OpsPerSecond float64 `json:"ops_per_second"`
 	Ratio        float64 `json:"ratio"`
+	Processor    float64 `json:"processor_ns_per_op"` // of the process of the limiter; 0 where that is not known
 	latency.Percentiles
 }
 
@@ -234,7 +235,7 @@ func (c *contender) row(ctx context.Context, first *contender) (Compared, error)
 		if r.ops == 0 {
 			continue // it has failed by then
 		}
-		round := Round{OpsPerSecond: r.opsPerSecond(), Percentiles: r.latency.Percentiles()}
+		round := Round{OpsPerSecond: r.opsPerSecond(), Processor: float64(r.processor) / float64(r.ops), Percentiles: r.latency.Percentiles()}
 		if to := first.runs[i]; to.ops > 0 {
 			round.Ratio = round.OpsPerSecond / to.opsPerSecond()
 		}
@@ -246,6 +247,11 @@ func (c *contender) row(ctx context.Context, first *contender) (Compared, error)
 
 // Median is the middle of the values, or between the two there; 0 if there are none.
 func Median(values []float64) float64 { return quantile(values, 0.5) }
+
+// HalfQuartiles is half the distance between the quartiles of the values.
+func HalfQuartiles(values []float64) float64 {
+	return (quantile(values, 0.75) - quantile(values, 0.25)) / 2
+}
 
 // quantile is the value at a part of the sorted values, between two of them in proportion; 0 if there are
 // none.

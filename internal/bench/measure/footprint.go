@@ -66,7 +66,7 @@ func (p plan) footprint(ctx context.Context, name string, filled func()) (f foot
 
 	var workers []*worker
 	for i := range p.work.sequences {
-		workers = append(workers, newWorker(l, p.work, i))
+		workers = append(workers, newWorker(l, &p, i))
 	}
 	var wg sync.WaitGroup
 	var start, end runtime.MemStats

@@ -30,6 +30,8 @@ type conditions struct {
 	Keys        string  `json:"keys"`
 	KeySpace    int     `json:"key_space"`
 	HotFraction float64 `json:"hot_fraction"`
+	Fresh       bool    `json:"fresh_keys"`
+	Many        int     `json:"calls_at_a_time"`
 	Rate        float64 `json:"rate_per_second"`
 	Window      float64 `json:"window_ms"`
 	Bucket      float64 `json:"bucket_ms"`
@@ -49,6 +51,8 @@ func (c *Command) conditions(p plan) conditions {
 		Keys:        c.Keys,
 		KeySpace:    c.KeySpace,
 		HotFraction: p.work.hot,
+		Fresh:       p.fresh,
+		Many:        p.many,
 		Rate:        c.Rate,
 		Window:      screen.Milliseconds(p.limit.Options.Window),
 		Bucket:      screen.Milliseconds(p.limit.Options.Bucket),
@@ -70,6 +74,12 @@ func (c conditions) String() string {
 		"uniform": "calls to " + keys + " keys alike",
 		"skewed":  fmt.Sprintf("%.4g%% of calls to one key, the rest to %s", 100*c.HotFraction, keys),
 	}[c.Keys]
+	if c.Fresh {
+		s += ", just written"
+	}
+	if c.Many > 1 {
+		s += fmt.Sprintf(", %d at a time", c.Many)
+	}
 	limit := fmt.Sprintf("limit %.6g/s in %gs", c.Rate, c.Window/1000)
 	if pace := c.Pace(); pace != "" {
 		limit += ", " + pace
@@ -94,6 +104,9 @@ func (c conditions) footnotes(w io.Writer) {
 	case store.Hybrid:
 		timed = fmt.Sprintf("one call in %d is timed; of those that wait for Redis, one in %d", sampleEvery,
 			sampleEveryRemote)
+	}
+	if c.Many > 1 {
+		timed += fmt.Sprintf(";\n   of those made %d at a time, all of them together", c.Many)
 	}
 	if c.Asked > 0 {
 		timed = "every call, from the instant it was due; a worker that wakes up late is part of it"

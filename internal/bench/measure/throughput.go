@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/bench/rustpeer"
@@ -35,6 +36,10 @@ type worker struct {
 	keys     []string
 	sequence []uint32
 	mask     uint64
+	fresh    bool
+	own      []byte   // the text of the next key, where keys are fresh
+	some     []string // the keys of calls that are made at a time
+	owns     [][]byte // their texts, where keys are fresh
 	base     time.Time
 	latency  latency.Histogram
 
@@ -47,19 +52,43 @@ type worker struct {
 	_ [128]byte // keeps the counters of two workers on different cache lines
 }
 
-func newWorker(l peer.Limiter, w *workload, i int) *worker {
-	return &worker{
+func newWorker(l peer.Limiter, p *plan, i int) *worker {
+	w := &worker{
 		limiter:  l.Bound(i),
-		keys:     w.keys,
-		sequence: w.sequences[i],
-		mask:     uint64(len(w.sequences[i]) - 1),
+		keys:     p.work.keys,
+		sequence: p.work.sequences[i],
+		mask:     uint64(len(p.work.sequences[i]) - 1),
+		fresh:    p.fresh,
+		own:      []byte(keyText(0)),
 		latency:  latency.NewHistogram(),
 	}
+	if p.many > 1 && l.Many != nil {
+		w.some = make([]string, p.many)
+		for range w.some {
+			w.owns = append(w.owns, []byte(keyText(0)))
+		}
+	}
+	return w
 }
 
-// call makes the next call of the sequence.
+// key returns the key of the next call but so many of the sequence. Where keys are fresh, its text is written
+// into own.
+func (w *worker) key(after int, own []byte) string {
+	i := w.sequence[(w.calls+uint64(after))&w.mask]
+	if w.fresh {
+		renumber(own, i)
+		return unsafe.String(&own[0], len(own))
+	}
+	return w.keys[i]
+}
+
+// call makes the next call of the sequence, or as many as are made at a time.
 func (w *worker) call() {
-	ok, err := w.limiter.Allow(w.keys[w.sequence[w.calls&w.mask]])
+	if w.some != nil {
+		w.callMany()
+		return
+	}
+	ok, err := w.limiter.Allow(w.key(0, w.own))
 	w.calls++
 	switch {
 	case err != nil:
@@ -70,6 +99,22 @@ func (w *worker) call() {
 	default:
 		w.denied++
 	}
+}
+
+func (w *worker) callMany() {
+	for i := range w.some {
+		w.some[i] = w.key(i, w.owns[i])
+	}
+	allowed, err := w.limiter.Many(w.some)
+	n := uint64(len(w.some))
+	w.calls += n
+	if err != nil {
+		w.failed += n
+		w.firstFail = err
+		return
+	}
+	w.allowed += uint64(allowed)
+	w.denied += n - uint64(allowed)
 }
 
 func (w *worker) clock() time.Duration { return time.Since(w.base) }
@@ -134,6 +179,7 @@ func (w *worker) waitUntil(due time.Duration, stop *atomic.Bool) bool {
 // run is what one timed pass over the workload came to.
 type run struct {
 	elapsed         time.Duration
+	processor       time.Duration // of the process of the limiter, callers included; 0 where that is not known
 	ops             uint64
 	allowed, denied uint64
 	skipped         uint64
@@ -241,7 +287,7 @@ func (s *session) fillOnce(ctx context.Context) error {
 func (p plan) session(name string, l peer.Limiter) *session {
 	s := &session{plan: p, name: name, limiter: l, latency: latency.NewHistogram(), fills: 1, began: time.Now()}
 	for i := range p.work.sequences {
-		s.workers = append(s.workers, newWorker(l, p.work, i))
+		s.workers = append(s.workers, newWorker(l, &p, i))
 	}
 	return s
 }
@@ -359,7 +405,12 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	if s.limiter.Remote() {
 		work = s.limit.Server.Watch(ctx)
 	}
+	pid := 0
+	if s.limiter.Process != nil {
+		pid = s.limiter.Process.ID()
+	}
 	began := time.Now()
+	ran, known := processorTime(pid)
 	var elapsed time.Duration
 	var err error
 	if s.limiter.Process != nil {
@@ -370,6 +421,9 @@ func (s *session) drive(ctx context.Context, duration time.Duration, progress fu
 	s.active(began)
 
 	r := s.sum()
+	if until, ok := processorTime(pid); known && ok {
+		r.processor = until - ran
+	}
 	s.latency.Merge(r.latency)
 	r.elapsed = elapsed
 	r.server = work()
@@ -432,7 +486,9 @@ func (s *session) driveHere(
 func (s *session) driveThere(
 	ctx context.Context, duration time.Duration, progress func(part float64),
 ) (time.Duration, error) {
-	pass := rustpeer.Pass{Duration: duration, SampleEvery: sampleEvery, QPS: s.qps, Burst: s.burst}
+	pass := rustpeer.Pass{
+		Duration: duration, SampleEvery: sampleEvery, QPS: s.qps, Burst: s.burst, Fresh: s.fresh,
+	}
 	if s.limiter.Waits() {
 		pass.SampleEvery = sampleEveryRemote
 	}

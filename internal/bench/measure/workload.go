@@ -24,7 +24,7 @@ type workload struct {
 func newWorkload(keySpace, workers int, hot float64) *workload {
 	w := &workload{keys: make([]string, keySpace), sequences: make([][]uint32, workers), hot: hot}
 	for i := range w.keys {
-		w.keys[i] = fmt.Sprintf("user:%08d", i)
+		w.keys[i] = keyText(i)
 	}
 	// Long enough to touch nearly every key, and to be no pattern that a cache could learn.
 	length := min(max(minSequence, 1<<bits.Len(uint(16*keySpace/workers))), maxSequence)
@@ -43,6 +43,17 @@ func newWorkload(keySpace, workers int, hot float64) *workload {
 		w.sequences[i] = s
 	}
 	return w
+}
+
+// keyText is the text of a key.
+func keyText(number int) string { return fmt.Sprintf("user:%08d", number) }
+
+// renumber makes the text of a key that of another one.
+func renumber(text []byte, number uint32) {
+	for i := len(text) - 1; i >= len("user:"); i-- {
+		text[i] = '0' + byte(number%10)
+		number /= 10
+	}
 }
 
 // offered counts the calls for each key after each worker has made so many.

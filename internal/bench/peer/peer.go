@@ -58,6 +58,10 @@ type Limiter struct {
 	// Instances are Allow of each of several instances, which share the limit; nil where there is one.
 	Instances []Verb
 
+	// Many is Allow for several keys in one call, and returns how many were allowed; nil for a limiter that
+	// has no such call.
+	Many func(keys []string) (allowed int, err error)
+
 	// Len is the number of keys held, by an instance; nil where the library does not tell.
 	Len func() int
 
@@ -126,6 +130,9 @@ func NeedsServer(name string) bool {
 	}
 	return name != Ours && !slices.Contains(NamesIn(store.Local), name)
 }
+
+// KeepsKeys reports whether a peer may keep the string of a call for a key that it knew before.
+func KeepsKeys(name string) bool { return name == "ulule" || name == "tollbooth" }
 
 // InWholeSeconds reports whether the windows of a peer must be whole seconds.
 func InWholeSeconds(name string) bool { return strings.HasPrefix(name, "rust-trypema") }
@@ -215,14 +222,36 @@ func openTrypemaLocal(l Limit) (Limiter, error) {
 	}
 	strategy := l.strategy(local)
 	ctx, perSecond := context.Background(), trypema.Rate(l.Rate)
+	batches := sync.Pool{New: func() any { return new(batch) }}
 	return Limiter{
 		Allow: func(key string) (bool, error) {
 			d, err := strategy.Allow(ctx, key, perSecond)
 			return d.Allowed, err
 		},
+		Many: func(keys []string) (allowed int, err error) {
+			b := batches.Get().(*batch)
+			defer batches.Put(b)
+			b.calls, b.decisions = b.calls[:0], b.decisions[:0]
+			for _, key := range keys {
+				b.calls = append(b.calls, trypema.Call{Key: key, Cost: 1})
+			}
+			b.decisions, err = trypema.AllowMany(ctx, strategy, perSecond, b.calls, b.decisions)
+			for i := range b.decisions {
+				if b.decisions[i].Allowed {
+					allowed++
+				}
+			}
+			return allowed, err
+		},
 		Len:   local.Len,
 		Close: local.Close,
 	}, nil
+}
+
+// batch is what a caller of AllowMany has for its calls.
+type batch struct {
+	calls     []trypema.Call
+	decisions []trypema.Decision
 }
 
 // strategy is the one of a provider that the limit names.

@@ -32,7 +32,7 @@ var compared = []string{
 
 func thisMachine(redis string) machine {
 	m := machine{
-		Processor:  processor(),
+		Processor:  Processor(),
 		Processors: runtime.NumCPU(),
 		System:     strings.TrimSpace(runtime.GOOS + " " + output("uname", "-r") + " " + runtime.GOARCH),
 		Go:         runtime.Version(),
@@ -66,8 +66,8 @@ func thisMachine(redis string) machine {
 	return m
 }
 
-// processor is what Linux or macOS calls it.
-func processor() string {
+// Processor is what Linux or macOS calls it.
+func Processor() string {
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(text)) {
 			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {

@@ -81,6 +81,9 @@ func Open(ctx context.Context, s Settings) (_ *Process, err error) {
 	return p, nil
 }
 
+// ID is the number of the process.
+func (p *Process) ID() int { return p.command.Process.Pid }
+
 // ask sends a request and reads its answer. When ctx ends, so does the process.
 func (p *Process) ask(ctx context.Context, request, answer any) error {
 	p.mu.Lock()
@@ -153,6 +156,7 @@ type Pass struct {
 	SampleEvery int           `json:"sample_every"`
 	QPS         float64       `json:"qps"` // 0: as many as possible
 	Burst       int           `json:"burst"`
+	Fresh       bool          `json:"fresh"` // the text of each key is written just before its call
 }
 
 // Result is what a Pass came to.

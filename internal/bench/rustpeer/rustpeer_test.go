@@ -43,7 +43,7 @@ func TestProcess(t *testing.T) {
 			if n, err := p.Fill(t.Context(), 2); n != 2 || err != nil {
 				t.Errorf("filled %d, %v", n, err)
 			}
-			r, err := p.Drive(t.Context(), Pass{Duration: 50 * time.Millisecond, SampleEvery: 7, Burst: 1})
+			r, err := p.Drive(t.Context(), Pass{Duration: 50 * time.Millisecond, SampleEvery: 7, Burst: 1, Fresh: true})
 			if err != nil || len(r.Workers) != 2 || r.Elapsed < 50*time.Millisecond {
 				t.Fatalf("%+v, %v", r, err)
 			}

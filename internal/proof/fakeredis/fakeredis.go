@@ -199,7 +199,7 @@ func (f *Server) eval(script, key string, k, keys int, args []string) ([]any, er
 		return f.commit(key, args[2], number(args[3]), number(args[4]), args[5+4*k:]), nil
 	}
 	if l := f.ledgers[key]; l != nil {
-		return f.setLedger(l, s, args[2], number(args[3]), args[4]), nil
+		return f.setLedger(l, s, args[2], args[3], args[4]), nil
 	}
 	w := f.window(key)
 	now := w.Advance(&f.groups, s, f.now())
@@ -210,7 +210,7 @@ func (f *Server) eval(script, key string, k, keys int, args []string) ([]any, er
 		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
 		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
 	case set:
-		return f.set(w, s, now, args[2], number(args[3]), args[4]), nil
+		return f.set(w, s, now, args[2], args[3], args[4]), nil
 	}
 	return nil, errors.New("ERR the fake does not know the script")
 }
@@ -465,11 +465,12 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 	return reply, nil
 }
 
-func (f *Server) set(w *window.Window, s window.Span, now int64, when string, total uint64, keep string) []any {
+func (f *Server) set(w *window.Window, s window.Span, now int64, when, wanted, keep string) []any {
 	have := w.Counts().Observed()
 	if !holds(when, have) {
 		return []any{int64(0), int64(have)}
 	}
+	total := totalOf(wanted, have)
 	switch {
 	case total == 0:
 		w.Clear(&f.groups)
@@ -481,6 +482,14 @@ func (f *Server) set(w *window.Window, s window.Span, now int64, when string, to
 		w.Resize(&f.groups, s, total, window.Oldest)
 	}
 	return []any{int64(1), int64(have)}
+}
+
+// totalOf returns the total that set.lua is to make of the one that is there.
+func totalOf(wanted string, have uint64) uint64 {
+	if less, ok := strings.CutPrefix(wanted, "-"); ok {
+		return have - min(have, number(less))
+	}
+	return number(wanted)
 }
 
 // holds reports whether a total meets a condition, as set.lua is told it.
@@ -518,7 +527,7 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 // running is a running count as Redis has it, where they begin anew once they are large.
 func running(n uint64) int64 { return int64(n % redisproto.Most) }
 
-func (f *Server) setLedger(l *lease.Ledger, s window.Span, when string, total uint64, keep string) []any {
+func (f *Server) setLedger(l *lease.Ledger, s window.Span, when, wanted, keep string) []any {
 	now := f.now()
 	live, _ := l.Live(s, now)
 	if !holds(when, live.Observed()) {
@@ -528,7 +537,7 @@ func (f *Server) setLedger(l *lease.Ledger, s window.Span, when string, total ui
 	if keep == "KeepOldest" {
 		side = window.Oldest
 	}
-	l.Set(s, now, total, side, keep == "Replace")
+	l.Set(s, now, totalOf(wanted, live.Observed()), side, keep == "Replace")
 	return []any{int64(1), int64(live.Observed())}
 }
 

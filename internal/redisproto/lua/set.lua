@@ -3,7 +3,7 @@
 -- KEYS[1]  the window
 -- ARGV[1]  window, µs       ARGV[2]  bucket, µs
 -- ARGV[3]  condition        on the live total, admitted and declined: Always(), Equal(5), NotEqual(5), Less(5), Greater(5)
--- ARGV[4]  total            that is wanted
+-- ARGV[4]  total            that is wanted; below 0, what is to be taken out of it, at most all
 -- ARGV[5]  history          Replace, KeepNewest or KeepOldest: which events stay
 -- ARGV[6]  kind             a, or s for Suppressed; ha, hs for those of the Hybrid provider
 --
@@ -29,6 +29,7 @@ local holds = op == 'Always' or op == 'Equal' and have == n or op == 'NotEqual' 
 if not holds then return {0, have} end
 
 local total, history = ARGV[4] + 0, ARGV[5]
+if total < 0 then total = math.max(0, have + total) end
 if ledger then
 -- include table.lua
 end

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 )
 
 // envoyLabels splits the name of a rule into domain, key1 and key2, as the Envoy rate limit service does for
@@ -48,7 +50,7 @@ func (s *server) admin() http.Handler {
 			)
 		}
 		if state.err != nil {
-			for _, err := range each(state.err) {
+			for _, err := range rules.Errors(state.err) {
 				fmt.Fprintf(w, "# refused: %v\n", err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trypema/trypema/cmd/trypema/internal/check"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rest"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 	"github.com/trypema/trypema/internal/cli/flags"
@@ -28,7 +29,7 @@ type Command struct {
 	Config       []string      `group:"Configuration" env:"TRYPEMA_CONFIG" sep:"," placeholder:"PATH" help:"Files of the Envoy rate limit service, and of policies, or folders of these; several with commas between them. Default: an example."`
 	MergeDomains bool          `group:"Configuration" env:"TRYPEMA_MERGE_DOMAINS" help:"Several files may add to one domain."`
 	Watch        time.Duration `group:"Configuration" env:"TRYPEMA_WATCH" default:"2s" help:"How often files are looked at for changes; 0s is never. SIGHUP has them read at once."`
-	Check        bool          `group:"Configuration" help:"Print the rules as they were understood, or what is wrong with them, and exit with 0 or 1."`
+	Check        bool          `group:"Configuration" help:"Do as trypema check: print the rules as they were understood, or what is wrong with them, and exit with 0 or 1."`
 	XDS          string        `name:"xds" group:"Configuration" env:"TRYPEMA_XDS" placeholder:"HOST:PORT" help:"Take the configuration from an xDS management server instead of files."`
 	Node         string        `group:"Configuration" env:"TRYPEMA_NODE" default:"trypema" placeholder:"ID" help:"With --xds: the node that this server is."`
 
@@ -67,6 +68,7 @@ type Command struct {
 
 	MaxConns  int           `group:"Operation" env:"TRYPEMA_MAX_CONNS" default:"50000" help:"Connections at a time, of all listeners together."`
 	Idle      time.Duration `group:"Operation" env:"TRYPEMA_IDLE" default:"0s" help:"How long a RESP connection may send nothing; 0s is no bound."`
+	MaxAge    time.Duration `name:"grpc-max-age" group:"Operation" env:"TRYPEMA_GRPC_MAX_AGE" default:"24h" help:"How long a connection of gRPC lives, so that clients spread over new servers."`
 	Drain     time.Duration `group:"Operation" env:"TRYPEMA_DRAIN" default:"5s" help:"After SIGTERM: how long requests are still served while health says that none should come."`
 	LogFormat string        `group:"Operation" env:"TRYPEMA_LOG_FORMAT" default:"text" help:"text or json."`
 	LogLevel  string        `group:"Operation" env:"TRYPEMA_LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
@@ -130,6 +132,7 @@ func (c *Command) check() error {
 		flags.OneOf("log-format", c.LogFormat, "text", "json"),
 		flags.OneOf("log-level", c.LogLevel, "debug", "info", "warn", "error"),
 		flags.Check(c.Watch >= 0, "watch", c.Watch, "0s or more"),
+		flags.Check(c.MaxAge > 0, "grpc-max-age", c.MaxAge, "above 0s"),
 		flags.Check(c.Drain >= 0, "drain", c.Drain, "0s or more"),
 		flags.Check(c.Idle >= 0, "idle", c.Idle, "0s or more"),
 		flags.Check(c.RedisTimeout >= time.Millisecond, "redis-timeout", c.RedisTimeout, "at least 1ms"),
@@ -186,25 +189,13 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 	return s.run(ctx)
 }
 
-// runCheck prints the rules, or returns what is wrong with them.
+// runCheck is trypema check.
 func (c *Command) runCheck(out screen.Streams) error {
 	paths := slices.Concat(c.Files, c.Config)
 	if len(paths) == 0 {
 		return &flags.Error{Name: "check", Value: "true", Rule: "given with files, or with --config"}
 	}
-	set, err := rules.Load(rules.Options{MergeDomains: c.MergeDomains}, paths...)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(
-		out.Out,
-		"%s%d files, %d rules, %d policies: no errors\n",
-		set,
-		len(set.Files),
-		len(set.Rules()),
-		len(set.Policies),
-	)
-	return err
+	return check.Print(out, rules.Options{MergeDomains: c.MergeDomains}, false, paths...)
 }
 
 func (c *Command) logger(out screen.Streams) *slog.Logger {

@@ -10,10 +10,13 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/trypema/trypema/internal/cli/flags"
 )
 
 // listen opens a listener at host:port, or at unix:PATH. What is left of a socket whose server has gone is
@@ -95,6 +98,8 @@ type TLS struct {
 	Cert     string `env:"CERT" placeholder:"FILE" help:"Certificate chain in PEM, for TLS."`
 	Key      string `env:"KEY" placeholder:"FILE" help:"Its private key."`
 	ClientCA string `name:"client-ca" env:"CLIENT_CA" placeholder:"FILE" help:"Authorities in PEM, one of which must have signed the certificate of each client (mTLS)."`
+	// Clients are names of which the certificate of a client must have one.
+	Clients []string `name:"client-name" env:"CLIENT_NAME" sep:"," placeholder:"NAME" help:"With a client-ca: names, DNS or URI or address or email, of which the certificate of each client must have one."`
 }
 
 func (t *TLS) isOn() bool { return t.Cert != "" || t.Key != "" || t.ClientCA != "" }
@@ -110,7 +115,26 @@ func (t *TLS) check(name string) error {
 			name,
 		)
 	}
-	return nil
+	return flags.Check(len(t.Clients) == 0 || t.ClientCA != "", name+"-client-name", strings.Join(t.Clients, ","),
+		"left out unless --"+name+"-client-ca is given")
+}
+
+// verify returns an error unless the certificate of a client has one of the names.
+func (t *TLS) verify(state tls.ConnectionState) error {
+	leaf := state.PeerCertificates[0]
+	have := slices.Concat(leaf.DNSNames, leaf.EmailAddresses)
+	for _, u := range leaf.URIs {
+		have = append(have, u.String())
+	}
+	for _, ip := range leaf.IPAddresses {
+		have = append(have, ip.String())
+	}
+	for _, name := range t.Clients {
+		if slices.Contains(have, strings.TrimSpace(name)) {
+			return nil
+		}
+	}
+	return errors.New("the certificate of the client has none of the names of --client-name")
 }
 
 // certificate is the TLS of a listener, whose files can be read again.
@@ -161,6 +185,9 @@ func (c *certificate) reload() (changed bool, err error) {
 		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		if !config.ClientCAs.AppendCertsFromPEM(files[2]) {
 			return false, fmt.Errorf("%s: there is no certificate in it", c.ClientCA)
+		}
+		if len(c.Clients) > 0 {
+			config.VerifyConnection = c.verify // also of a session that is resumed
 		}
 	}
 	c.seen = files

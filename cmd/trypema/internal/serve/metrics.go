@@ -151,7 +151,7 @@ type envoyMetrics struct {
 	duration *prometheus.HistogramVec
 	loads    [2]prometheus.Counter // success, error
 
-	total, over, near, within, shadow *prometheus.Desc
+	total, over, near, within, shadow, returned *prometheus.Desc
 }
 
 func (m *metrics) addEnvoy(e *engine.Engine) {
@@ -179,6 +179,8 @@ func (m *metrics) addEnvoy(e *engine.Engine) {
 		near:   hits("near_limit", "Hits above 80 % of the limit."),
 		within: hits("within_limit", "Hits that were admitted."),
 		shadow: hits("shadow_mode", "Hits that would have been refused, but for shadow mode."),
+
+		returned: hits("total_negative_hits", "Hits that were given back."),
 	}
 	for i, name := range []string{"success", "error"} {
 		v.loads[i] = prometheus.NewCounter(prometheus.CounterOpts{
@@ -213,7 +215,7 @@ func (v *envoyMetrics) configured(err error) {
 
 // Describe implements prometheus.Collector.
 func (v *envoyMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{v.total, v.over, v.near, v.within, v.shadow} {
+	for _, d := range []*prometheus.Desc{v.total, v.over, v.near, v.within, v.shadow, v.returned} {
 		to <- d
 	}
 }
@@ -231,12 +233,13 @@ func (v *envoyMetrics) Collect(to chan<- prometheus.Metric) {
 		}
 		s := sums[l]
 		s.Total, s.Over, s.Near, s.Within, s.Shadow = s.Total+h.Total, s.Over+h.Over, s.Near+h.Near, s.Within+h.Within, s.Shadow+h.Shadow
+		s.Returned += h.Returned
 	}
 	for l, h := range sums {
 		for _, one := range []struct {
 			desc *prometheus.Desc
 			n    uint64
-		}{{v.total, h.Total}, {v.over, h.Over}, {v.near, h.Near}, {v.within, h.Within}, {v.shadow, h.Shadow}} {
+		}{{v.total, h.Total}, {v.over, h.Over}, {v.near, h.Near}, {v.within, h.Within}, {v.shadow, h.Shadow}, {v.returned, h.Returned}} {
 			to <- prometheus.MustNewConstMetric(one.desc, prometheus.CounterValue, float64(one.n), l[0], l[1], l[2])
 		}
 	}

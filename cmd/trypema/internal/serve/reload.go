@@ -155,20 +155,9 @@ func (l *loader) tell(err error) {
 		)
 		return
 	}
-	for _, one := range each(err) {
+	for _, one := range rules.Errors(err) {
 		l.logger.Error("the configuration stays as it was", "err", one)
 	}
-}
-
-func each(err error) []error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []error
-		for _, e := range many.Unwrap() {
-			all = append(all, each(e)...)
-		}
-		return all
-	}
-	return []error{err}
 }
 
 func (l *loader) current() state {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -242,7 +243,7 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 		h.ServeHTTP(w, r)
 	})
 	server := &http.Server{
-		Handler: telling, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute,
+		Handler: telling, ReadTimeout: 20 * time.Second, WriteTimeout: 2 * time.Minute, // of headers, too
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // faults of clients
 	}
@@ -353,7 +354,7 @@ func (w *statusWriter) WriteHeader(status int) {
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (s *server) openGRPC(to *service, cert *certificate, envoy *rls.Service) error {
-	var o rls.ServerOptions
+	o := rls.ServerOptions{MaxAge: s.command.MaxAge}
 	if cert != nil {
 		o.Options = append(o.Options, grpc.Creds(credentials.NewTLS(cert.server())))
 	}
@@ -414,6 +415,8 @@ func (s *server) needsRedis() bool {
 
 // run serves until the context ends, and then drains.
 func (s *server) run(ctx context.Context) error {
+	reserved := reserveHeap()
+	defer runtime.KeepAlive(reserved)
 	failed := make(chan error, len(s.services))
 	var group sync.WaitGroup
 	for _, one := range s.services {

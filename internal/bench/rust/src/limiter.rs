@@ -24,6 +24,11 @@ pub trait Limiter: Send + Sync + 'static {
     /// The key as the limiter wants it, made before anything is timed.
     fn key(text: &str) -> Result<Self::Key, String>;
 
+    /// Makes a key that of another number, where it can be done in place.
+    fn renumber(_key: &mut Self::Key, _number: u32) -> Result<(), String> {
+        Err("fresh is true; it must be false for keys that are more than a text".into())
+    }
+
     /// Decides one call and records it.
     fn allow(&self, key: &Self::Key) -> impl Future<Output = Result<bool, String>>;
 }
@@ -48,9 +53,25 @@ impl Limiter for Governor {
         Ok(text.to_owned())
     }
 
+    fn renumber(key: &mut String, number: u32) -> Result<(), String> {
+        renumber(key, number);
+        Ok(())
+    }
+
     async fn allow(&self, key: &String) -> Result<bool, String> {
         Ok(self.0.check_key(key).is_ok())
     }
+}
+
+/// Writes the digits of a number over the last eight bytes of a key.
+fn renumber(key: &mut String, mut number: u32) {
+    let mut digits = [b'0'; 8];
+    for d in digits.iter_mut().rev() {
+        *d += (number % 10) as u8;
+        number /= 10;
+    }
+    key.truncate(key.len() - digits.len());
+    key.push_str(std::str::from_utf8(&digits).expect("digits"));
 }
 
 fn admitted(d: RateLimitDecision) -> bool {
@@ -112,6 +133,11 @@ impl<const SUPPRESSED: bool> Limiter for Local<SUPPRESSED> {
 
     fn key(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
+    }
+
+    fn renumber(key: &mut String, number: u32) -> Result<(), String> {
+        renumber(key, number);
+        Ok(())
     }
 
     async fn allow(&self, key: &String) -> Result<bool, String> {

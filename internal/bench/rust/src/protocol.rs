@@ -37,6 +37,8 @@ pub struct Pass {
     pub sample_every: u64,
     pub qps: f64, // 0: as many calls as possible
     pub burst: u64,
+    #[serde(default)]
+    pub fresh: bool, // the text of each key is written just before its call
 }
 
 /// What one worker has done.

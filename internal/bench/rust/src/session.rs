@@ -27,11 +27,12 @@ pub struct Session<L: Limiter> {
     limiter: L,
     runtime: Handle,
     keys: Vec<L::Key>,
-    workers: Vec<Worker>,
+    workers: Vec<Worker<L>>,
 }
 
 /// A caller, with the sequence of keys that it walks in circles. It goes on where it was.
-struct Worker {
+struct Worker<L: Limiter> {
+    own: Option<L::Key>, // whose text is written before each call, where keys are fresh
     sequence: Vec<u32>,
     at: usize,
     done: Done,
@@ -57,7 +58,7 @@ impl<L: Limiter> Session<L> {
         if let Some(key) = all.iter().find(|k| **k as usize >= keys) {
             return Err(format!("sequences contains key {key}; it must be below keys ({keys})"));
         }
-        self.keys = (0..keys).map(|i| L::key(&format!("user:{i:08}"))).collect::<Result<_, _>>()?;
+        self.keys = (0..keys).map(|i| L::key(&name(i))).collect::<Result<_, _>>()?;
         self.workers = all.chunks(length).map(Worker::new).collect();
         Ok(Answer::Nothing {})
     }
@@ -87,6 +88,14 @@ impl<L: Limiter> Session<L> {
         }
         if self.workers.is_empty() {
             return Err("there is no workload yet".into());
+        }
+        for w in &mut self.workers {
+            w.own = None;
+            if pass.fresh {
+                let mut key = L::key(&name(0))?;
+                L::renumber(&mut key, 0)?;
+                w.own = Some(key);
+            }
         }
         let stop = AtomicBool::new(false);
         let gate = Barrier::new(self.workers.len() + 1);
@@ -146,9 +155,14 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds of a histogram")
 }
 
-impl Worker {
+/// The text of a key.
+fn name(number: usize) -> String {
+    format!("user:{number:08}")
+}
+
+impl<L: Limiter> Worker<L> {
     fn new(sequence: &[u32]) -> Self {
-        Self { sequence: sequence.to_vec(), at: 0, done: Done::default(), latency: histogram() }
+        Self { own: None, sequence: sequence.to_vec(), at: 0, done: Done::default(), latency: histogram() }
     }
 
     /// Returns what was done since the last time.
@@ -157,8 +171,15 @@ impl Worker {
         std::mem::take(&mut self.done)
     }
 
-    async fn call<L: Limiter>(&mut self, limiter: &L, keys: &[L::Key]) {
-        let key = &keys[self.sequence[self.at & (self.sequence.len() - 1)] as usize];
+    async fn call(&mut self, limiter: &L, keys: &[L::Key]) {
+        let number = self.sequence[self.at & (self.sequence.len() - 1)];
+        let key = match &mut self.own {
+            None => &keys[number as usize],
+            Some(key) => {
+                L::renumber(key, number).expect("a key that could be renumbered before");
+                key
+            }
+        };
         self.at += 1;
         self.done.calls += 1;
         match limiter.allow(key).await {
@@ -176,7 +197,7 @@ impl Worker {
     }
 
     /// Calls as often as it can, and times one of so many calls.
-    async fn flat_out<L: Limiter>(&mut self, limiter: &L, keys: &[L::Key], stop: &AtomicBool, sample_every: u64) {
+    async fn flat_out(&mut self, limiter: &L, keys: &[L::Key], stop: &AtomicBool, sample_every: u64) {
         while !stop.load(Ordering::Relaxed) {
             for _ in 1..sample_every {
                 self.call(limiter, keys).await;
@@ -188,7 +209,7 @@ impl Worker {
     }
 
     /// Makes bursts of calls at the instants of a Poisson process, and times each from the instant at which it was due.
-    async fn on_schedule<L: Limiter>(&mut self, limiter: &L, keys: &[L::Key], stop: &AtomicBool, per_second: f64, burst: u64) {
+    async fn on_schedule(&mut self, limiter: &L, keys: &[L::Key], stop: &AtomicBool, per_second: f64, burst: u64) {
         let gaps = Exp::new(per_second / burst as f64).expect("a rate above 0");
         let mut rng = rand::rng();
         let began = Instant::now();

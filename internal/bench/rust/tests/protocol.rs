@@ -58,11 +58,11 @@ fn counts_add_up() {
     let sequences: Vec<u8> = (0..8_u32).flat_map(|i| (i % 3).to_le_bytes()).collect();
     fs::write(&path, sequences).unwrap();
     for limiter in ["governor", "trypema"] {
-        for qps in [0, 2000] {
+        for (qps, fresh) in [(0, false), (2000, false), (0, true)] {
             let mut p = Peer::open(limiter, 100);
             assert_eq!(p.ask(json!({"do": "workload", "keys": 3, "workers": 2, "sequences": path})), json!({}));
             assert_eq!(p.ask(json!({"do": "fill", "callers": 2})), json!({"allowed": 3}));
-            let r = p.ask(json!({"do": "drive", "duration_ns": 50_000_000, "sample_every": 7, "qps": qps, "burst": 2}));
+            let r = p.ask(json!({"do": "drive", "duration_ns": 50_000_000, "sample_every": 7, "qps": qps, "burst": 2, "fresh": fresh}));
             let mut allowed = 0;
             for w in r["workers"].as_array().unwrap() {
                 let count = |name: &str| w[name].as_u64().unwrap();

@@ -12,9 +12,9 @@ import (
 const maxSeries = 10_000
 
 // Hits is what was counted for a rule, as the Envoy rate limit service counts it.
-type Hits struct{ Total, Over, Near, Within, Shadow uint64 }
+type Hits struct{ Total, Over, Near, Within, Shadow, Returned uint64 }
 
-type series struct{ total, over, near, within, shadow atomic.Uint64 }
+type series struct{ total, over, near, within, shadow, returned atomic.Uint64 }
 
 type counts struct {
 	mu  sync.RWMutex
@@ -49,7 +49,9 @@ func (e *Engine) Hits(yield func(name string, h Hits) bool) {
 	e.counts.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		s := all[name]
-		h := Hits{s.total.Load(), s.over.Load(), s.near.Load(), s.within.Load(), s.shadow.Load()}
+		h := Hits{
+			s.total.Load(), s.over.Load(), s.near.Load(), s.within.Load(), s.shadow.Load(), s.returned.Load(),
+		}
 		if !yield(name, h) {
 			return
 		}
@@ -70,6 +72,10 @@ func (e *Engine) count(c *config, r *Request, a *Answer) {
 		}
 		a.scratch = c.set.Find(r.Domain, d.Entries, &a.match, a.scratch)
 		of := e.counts.of(c.set.MetricKey(r.Domain, d.Entries, &a.match), s.Rule.Path)
+		if d.GivesBack {
+			of.returned.Add(hits)
+			continue
+		}
 		of.total.Add(hits)
 		switch limit := uint64(s.Rule.Requests); {
 		case s.Rule.Unlimited:

@@ -213,6 +213,7 @@ type Answer struct {
 	shadow  []ask
 	quota   []ask
 	looks   []ask
+	returns []ask
 	all     []ask
 	asked   []trypema.Ask
 	scratch []byte
@@ -240,6 +241,11 @@ func (e *Engine) Decide(ctx context.Context, r *Request, a *Answer) error {
 	if err := e.judge(ctx, c, a); err != nil {
 		return err
 	}
+	for i := range a.returns {
+		if err := e.giveBack(ctx, a, &a.returns[i]); err != nil {
+			return err
+		}
+	}
 	if a.Over && e.options.Shadow {
 		a.Over, a.Shadowed = false, true
 	}
@@ -252,7 +258,7 @@ func (e *Engine) Decide(ctx context.Context, r *Request, a *Answer) error {
 // match makes the asks of a request.
 func (e *Engine) match(c *config, r *Request, a *Answer) error {
 	a.Over, a.Shadowed = false, false
-	a.asks, a.shadow, a.quota, a.looks = a.asks[:0], a.shadow[:0], a.quota[:0], a.looks[:0]
+	a.asks, a.shadow, a.quota, a.looks, a.returns = a.asks[:0], a.shadow[:0], a.quota[:0], a.looks[:0], a.returns[:0]
 	if cap(a.Statuses) < len(r.Descriptors) {
 		a.Statuses = make([]Status, len(r.Descriptors))
 	}
@@ -264,9 +270,6 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 		if len(d.Entries) > rules.MaxDepth {
 			return invalid("descriptor %d has %d entries; it must have at most %d", i+1, len(d.Entries),
 				rules.MaxDepth)
-		}
-		if d.GivesBack {
-			return invalid("descriptor %d has is_negative_hits, which is not supported", i+1)
 		}
 		if d.Limit != nil {
 			if !c.set.HasDomain(r.Domain) {
@@ -285,7 +288,9 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 			}
 			s.Override, s.Applies = d.Limit, true
 			a.match = rules.Match{}
-			e.ask(c, r, a, i, l)
+			if err := e.ask(c, r, a, i, l); err != nil {
+				return err
+			}
 			continue
 		}
 		a.scratch = c.set.Find(r.Domain, d.Entries, &a.match, a.scratch)
@@ -295,8 +300,11 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 		}
 		s.Applies = true
 		replacing = replacing || len(s.Rule.Replaces) > 0
-		if !s.Rule.Unlimited {
-			e.ask(c, r, a, i, c.limiters[s.Rule.Index])
+		if s.Rule.Unlimited {
+			continue
+		}
+		if err := e.ask(c, r, a, i, c.limiters[s.Rule.Index]); err != nil {
+			return err
 		}
 	}
 	if replacing {
@@ -306,7 +314,7 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 }
 
 // ask adds the ask of a descriptor.
-func (e *Engine) ask(c *config, r *Request, a *Answer, i int, l *limiter) {
+func (e *Engine) ask(c *config, r *Request, a *Answer, i int, l *limiter) error {
 	d, s := &r.Descriptors[i], &a.Statuses[i]
 	cost := uint64(max(r.Hits, 1))
 	if d.HasHits {
@@ -314,6 +322,11 @@ func (e *Engine) ask(c *config, r *Request, a *Answer, i int, l *limiter) {
 	}
 	one := ask{limiter: l, key: a.key(r.Domain, d.Entries), cost: cost, at: i}
 	switch {
+	case d.GivesBack:
+		if _, ok := l.Keeper().(giver); !ok && l.Keeper() != nil {
+			return invalid("descriptor %d has is_negative_hits, which the store of this server does not support", i+1)
+		}
+		a.returns = append(a.returns, one)
 	case cost == 0:
 		if s.Rule != nil && !c.budget[s.Rule.Index].Load() {
 			c.budget[s.Rule.Index].Store(true)
@@ -327,6 +340,12 @@ func (e *Engine) ask(c *config, r *Request, a *Answer, i int, l *limiter) {
 	default:
 		a.asks = append(a.asks, one)
 	}
+	return nil
+}
+
+// giver is a trypema.Keeper that can give back.
+type giver interface {
+	GiveBack(ctx context.Context, key string, n uint64) error
 }
 
 // key returns the key of a descriptor: its domain and entries, in a form that no other has.
@@ -382,7 +401,7 @@ func (a *Answer) replace() {
 			s.Applies = false
 		}
 	}
-	for _, list := range []*[]ask{&a.asks, &a.shadow, &a.quota, &a.looks} {
+	for _, list := range []*[]ask{&a.asks, &a.shadow, &a.quota, &a.looks, &a.returns} {
 		kept := (*list)[:0]
 		for _, one := range *list {
 			if a.Statuses[one.at].Applies {
@@ -432,6 +451,27 @@ func (e *Engine) judge(ctx context.Context, c *config, a *Answer) error {
 	}
 	if a.Over {
 		return e.enterBudgets(ctx, c, a)
+	}
+	return nil
+}
+
+// giveBack gives back what an ask says, and tells what is left. That a request is refused does not matter:
+// what is given back was taken by an earlier one. It comes last, so a client that repeats a request which
+// could not be judged does not give back twice.
+func (e *Engine) giveBack(ctx context.Context, a *Answer, one *ask) error {
+	if k, ok := one.Keeper().(giver); ok && one.cost > 0 {
+		if err := k.GiveBack(ctx, one.key, one.cost); err != nil {
+			return e.failed(false, err)
+		}
+	}
+	d, err := one.Peek(ctx, one.key, max(one.capacity, 1))
+	if err := e.failed(d.Fallback, err); err != nil {
+		return err
+	}
+	s := &a.Statuses[one.at]
+	s.Remaining = uint32(min(d.Remaining, math.MaxUint32))
+	if d.RetryAfter != trypema.Never {
+		s.Reset = d.RetryAfter
 	}
 	return nil
 }
@@ -508,6 +548,12 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 // choose has all be the asks that are to count together. The answer is over if quotas leave none.
 func (e *Engine) choose(ctx context.Context, a *Answer) error {
 	quotas, room := 0, 0
+	for i := range a.returns { // which are never over
+		if r := a.Statuses[a.returns[i].at].Rule; r != nil && r.Quota && !r.Shadow {
+			quotas++
+			room++
+		}
+	}
 	for i := range a.looks {
 		if r := a.Statuses[a.looks[i].at].Rule; r != nil && r.Quota && !r.Shadow {
 			quotas++

@@ -40,13 +40,13 @@ func use(t testing.TB, e *Engine, text string) {
 	}
 }
 
-// descriptors makes those of "key=value key=value, key=value:hits".
+// descriptors makes those of "key=value key=value, key=value:hits, key=value:-hits".
 func descriptors(text string) (all []Descriptor) {
 	for one := range strings.SplitSeq(text, ",") {
 		var d Descriptor
 		for _, field := range strings.Fields(one) {
 			field, hits, has := strings.Cut(field, ":")
-			if has {
+			if hits, d.GivesBack = strings.CutPrefix(hits, "-"); has {
 				_, err := fmt.Sscan(hits, &d.Hits)
 				d.HasHits = err == nil
 			}
@@ -170,6 +170,25 @@ func TestRequests(t *testing.T) {
 			{"tokens=a:0", 0, "ok: ok 40"}, {"tokens=a:60", 0, "over: over 0"}, // it has happened, and counts
 			{"tokens=a:0", 0, "over: over 0"},
 		}},
+		{"what is given back", []step{
+			{"user=a:-1", 0, "ok: ok 5"}, // nothing was taken
+			{"user=a", 4, "ok: ok 1"}, {"user=a:-2", 0, "ok: ok 3"}, {"user=a", 3, "ok: ok 0"},
+			{"user=a:-", 2, "ok: ok 2"}, // the hits are those of the request
+			{"user=a:-0", 0, "ok: ok 2"}, {"user=a", 2, "ok: ok 0"}, {"user=a", 1, "over: over 0"},
+			{"user=a:-1, ip=a:4", 0, "over: ok 1, over 3"}, // whatever becomes of the others
+			{"user=a, user=a:-1", 0, "ok: ok 0, ok 1"},     // after what is taken
+			{"user=a:-9223372036854775808", 0, "ok: ok 5"}, {"user=a", 5, "ok: ok 0"}, {"user=a", 1, "over: over 0"},
+			{"user=b", 1, "ok: ok 4"}, {"tried=a", 1, "ok: ok 0"}, {"tried=a:-1", 0, "ok: ok 1"},
+			{"never=a:-1", 0, "ok: ok 0"}, {"free=a:-1", 0, "ok: unlimited"}, {"other=a:-1", 0, "ok: none"},
+			{"file=a1", 2, "ok: ok 0"}, {"file=a2:-1", 0, "ok: ok 1"},
+			{"second=a", 1, "ok: ok 0"}, {"second=a, quota=a:-1", 1, "ok: over 0, ok 2"}, // one quota is not over
+			{"named=a", 1, "ok: ok 0"}, {"named=a:-1, better=a", 1, "ok: none, ok 8"}, {"named=a", 1, "over: over 0"},
+		}},
+		{"a budget gets back", []step{
+			{"tokens=a:0", 0, "ok: ok 100"}, {"tokens=a:60", 0, "ok: ok 40"}, {"tokens=a:60", 0, "over: over 0"},
+			{"tokens=a:-10", 0, "ok: ok 0"}, {"tokens=a:0", 0, "over: over 0"}, // 110 of 100 are used
+			{"tokens=a:-11", 0, "ok: ok 1"}, {"tokens=a:0", 0, "ok: ok 1"},
+		}},
 		{"what is refused takes nothing", []step{
 			{"tokens=a", 60, "ok: ok 40"}, {"tokens=a", 60, "over: over 40"}, {"tokens=a", 40, "ok: ok 0"},
 		}},
@@ -208,10 +227,6 @@ func TestWrongRequests(t *testing.T) {
 		{
 			Request{Domain: "d", Descriptors: []Descriptor{{Limit: &Override{Requests: 1, Unit: 99}}}},
 			"limit: unit is Unit(99)",
-		},
-		{
-			Request{Domain: "d", Descriptors: []Descriptor{{HasHits: true, Hits: 1, GivesBack: true}}},
-			"is_negative_hits, which is not supported",
 		},
 	}
 	for _, tt := range tests {
@@ -541,12 +556,13 @@ func TestHits(t *testing.T) {
 	decide(t, e, "tried=a", 1)
 	decide(t, e, "tried=a", 1)
 	decide(t, e, "free=a", 3)
+	decide(t, e, "tokens=a:-7", 1)
 	got := make(map[string]Hits)
 	for name, h := range e.Hits {
 		got[name] = h
 	}
 	want := map[string]Hits{
-		"d.tokens": {Total: 120, Over: 20, Near: 20, Within: 100},
+		"d.tokens": {Total: 120, Over: 20, Near: 20, Within: 100, Returned: 7},
 		"d.tried":  {Total: 2, Over: 1, Near: 1, Within: 1, Shadow: 1},
 		"d.free":   {Total: 3, Within: 3},
 	}
@@ -581,6 +597,53 @@ func TestRefuseFallback(t *testing.T) {
 		if errors.Is(err, ErrUnavailable) != refuse || !refuse && (err != nil || !a.Over) {
 			t.Errorf("refuse %v: %v, %v", refuse, a.Over, err)
 		}
+	}
+}
+
+// TestGiveBackIsRefused: a store that cannot give back is told so, and nothing is counted.
+func TestGiveBackIsRefused(t *testing.T) {
+	e := New(failing{}, Options{})
+	use(t, e, config1)
+	var a Answer
+	var wrong *InvalidError
+	err := e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors("ip=a, user=a:-1")}, &a)
+	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "descriptor 2 has is_negative_hits") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestGiveBackAtOnce: whatever many callers take and give back at the same time, no more is out than the
+// limit.
+func TestGiveBackAtOnce(t *testing.T) {
+	const capacity, callers, rounds = 5, 8, 200
+	e := start(t, Options{})
+	var out, admitted atomic.Int64
+	var group sync.WaitGroup
+	for range callers {
+		group.Go(func() {
+			take, give := Request{Domain: "d", Descriptors: descriptors("user=a")}, Request{Domain: "d", Descriptors: descriptors("user=a:-1")}
+			for range rounds {
+				var a Answer
+				if err := e.Decide(t.Context(), &take, &a); err != nil {
+					t.Error(err)
+				}
+				if a.Over {
+					continue
+				}
+				admitted.Add(1)
+				if n := out.Add(1); n > capacity {
+					t.Errorf("%d are out, of %d", n, capacity)
+				}
+				out.Add(-1)
+				if err := e.Decide(t.Context(), &give, &a); err != nil || a.Over {
+					t.Error(err, a.Over)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if got := decide(t, e, "user=a:-0", 0); got != "ok: ok 5" || admitted.Load() < rounds {
+		t.Errorf("%s after %d were admitted and given back", got, admitted.Load())
 	}
 }
 

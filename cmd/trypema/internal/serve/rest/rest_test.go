@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -379,6 +381,58 @@ func FuzzAllow(f *testing.F) {
 			t.Fatalf("%q: %d %s", body, w.Code, w.Body)
 		}
 	})
+}
+
+// FuzzScan: what one pass reads of a body is what encoding/json reads of it.
+func FuzzScan(f *testing.F) {
+	for _, body := range []string{
+		`{"key":"k","policy":"p","limit":7,"window":"1m","cost":0,"peek":true,"expiry":"1s","reservation":"r"}`,
+		` { "limit" : 18446744073709551615 , "limit" : 3 } `, `{"limit":null}`, `{"limit":1.0}`, `{"limit":1e3}`, `{"limit":-0}`,
+		`{"limit":01}`, `{"limit":"1"}`, `{"Limit":1}`, `{"key":"\u00e9"}`, `{"key":"é"}`, "{\"key\":\"\xff\"}", "{\"key\":\"\x01\"}",
+		`{}`, `[]`, `null`, `{"key":"k"}{`, `{"key":"k",}`, `{"peek":1}`, `{"key":{"key":"k"}}`, `{"key":"k","key":null}`,
+		"{\"key\":\"\u2028\"}", `{"cost":18446744073709551616}`, `{"":1}`,
+	} {
+		f.Add(body)
+	}
+	allowed := []string{"key", "policy", "limit", "window", "cost", "peek", "expiry", "reservation"}
+	f.Fuzz(func(t *testing.T, body string) {
+		got := new(question)
+		if !got.scan([]byte(body), allowed) {
+			return
+		}
+		want, err := parse([]byte(body), allowed)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %+v, want %+v, %v", body, got, want, err)
+		}
+	})
+}
+
+// TestScan: bodies as clients send them are read in one pass.
+func TestScan(t *testing.T) {
+	for _, body := range []string{
+		`{"policy":"example","key":"user:42"}`, `{"limit":100,"window":"1m","key":"é","cost":3,"peek":false}`, `{"reservation":"0f","cost":0}`,
+	} {
+		if !new(question).scan([]byte(body), []string{"policy", "key", "limit", "window", "cost", "peek", "reservation"}) {
+			t.Errorf("%s is not", body)
+		}
+	}
+}
+
+// TestDecisionJSON: a decision is written as encoding/json writes it.
+func TestDecisionJSON(t *testing.T) {
+	ms := int64(-5)
+	for _, d := range []decision{
+		{}, {Allowed: true, Limit: math.MaxUint64, Remaining: 3, RetryAfter: new(int64)}, {RetryAfter: &ms, RefusedBy: "1m0s"},
+		{RefusedBy: "<\"é\u2028\xff", Fallback: true, Reservation: "0123456789abcdef"},
+	} {
+		var want bytes.Buffer
+		if err := json.NewEncoder(&want).Encode(&d); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.append(nil); string(got) != want.String() {
+			t.Errorf("%s, want %s", got, &want)
+		}
+	}
 }
 
 // FuzzForwarded: whatever a client claims, it is admitted at most as often as its policy says, since the

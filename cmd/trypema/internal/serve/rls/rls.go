@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -36,6 +37,11 @@ import (
 
 // maxMessage bounds a request.
 const maxMessage = 256 << 10
+
+// workers are the goroutines that decide requests, for each processor. A request that finds all of them busy,
+// as those that wait for Redis have them, gets a goroutine of its own. A new goroutine costs more than the
+// decision: its stack grows several times on the way.
+const workers = 8
 
 // Options configure a Service.
 type Options struct {
@@ -436,6 +442,7 @@ func NewServer(s *Service, o ServerOptions) *Server {
 		grpc.KeepaliveEnforcementPolicy(
 			keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true},
 		),
+		grpc.NumStreamWorkers(uint32(workers * runtime.GOMAXPROCS(0))), //nolint:gosec // it is a small number
 		grpc.UnaryInterceptor(s.recovered),
 	}, o.Options...)
 	server := &Server{grpc.NewServer(options...), health.NewServer()}

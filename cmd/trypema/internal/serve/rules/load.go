@@ -643,11 +643,18 @@ func (l *loader) value(n *yaml.Node, what string, depth int) any {
 	return n.Value
 }
 
-// Load reads and compiles what is at some paths.
-func Load(o Options, paths ...string) (*Set, error) {
-	files, err := Read(paths...)
-	if err != nil {
-		return nil, err
+// Errors returns the errors that err joins, at whatever depth; none if it is nil.
+func Errors(err error) []error {
+	if err == nil {
+		return nil
 	}
-	return Compile(files, o)
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range many.Unwrap() {
+		all = append(all, Errors(e)...)
+	}
+	return all
 }

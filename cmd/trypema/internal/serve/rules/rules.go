@@ -287,7 +287,7 @@ func (s *Set) MetricKey(domain string, entries []Entry, m *Match) string {
 	return b.String()
 }
 
-// String describes the rules, a line for each, as --check and /rlconfig print them.
+// String describes the rules, a line for each, as trypema check and /rlconfig print them.
 func (s *Set) String() string {
 	var b strings.Builder
 	for _, r := range s.Rules() {
@@ -317,12 +317,21 @@ func (s *Set) String() string {
 				b.WriteString(" and ")
 			}
 			b.WriteString(l.String())
+			if l.Name != "" {
+				b.WriteString(" (" + l.Name + ")")
+			}
 		}
 		if p.Strategy != trypema.StrategyAbsolute {
 			b.WriteString(", " + p.Strategy.String())
 		}
 		if p.Cost > 1 {
 			b.WriteString(", cost " + strconv.FormatUint(p.Cost, 10))
+		}
+		if p.Group != "" && p.Group != p.Name {
+			b.WriteString(", group " + strconv.Quote(p.Group))
+		}
+		if p.Shadow {
+			b.WriteString(", shadow")
 		}
 		b.WriteByte('\n')
 	}

@@ -482,7 +482,11 @@ func TestRead(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "folder.yaml"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	set, err := Load(Options{}, dir)
+	files, err := Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := Compile(files, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,158 @@
+package hybridlimit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/redislimit"
+)
+
+// many is AllowMany on a limiter, a limit, several limits and a policy, of n in a window.
+func many(t *testing.T, p trypema.Provider, s trypema.Strategy, n uint64) map[string]func(
+	ctx context.Context, calls []trypema.Call,
+) ([]trypema.Decision, error) {
+	t.Helper()
+	limiter := p.Absolute()
+	if s == trypema.StrategySuppressed {
+		limiter = p.Suppressed()
+	}
+	one, err := p.Bind(s, trypema.AtMost(n, time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := p.Bind(s, trypema.AtMost(n, time.Minute), trypema.AtMost(2*n, time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies, err := trypema.NewPolicies(p, trypema.Policy{
+		Name: "p", Strategy: s, Limits: []trypema.Limit{trypema.AtMost(n, time.Minute)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := policies.Use("p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error){
+		"policy": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
+			return policy.AllowMany(ctx, calls, nil)
+		},
+		"limiter": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
+			return trypema.AllowMany(ctx, limiter, trypema.Per(float64(n), limiter.Window()), calls, nil)
+		},
+		"one limit": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
+			return one.AllowMany(ctx, calls, nil)
+		},
+		"two limits": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
+			return two.AllowMany(ctx, calls, nil)
+		},
+	}
+}
+
+// TestAllowManyWaitsTogether: calls for any number of cold keys wait for Redis together, those of one key for
+// one lease, also near its limit. Calls for warm keys do not wait.
+func TestAllowManyWaitsTogether(t *testing.T) {
+	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
+		for _, n := range []uint64{10, 1000} {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakeredis.New()
+				f.Delay = 20 * time.Millisecond
+				o := hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}}
+				p := open(t, f, o)
+				for name, decide := range many(t, p, s, n) {
+					var calls []trypema.Call
+					for i := range 3000 {
+						calls = append(calls, trypema.Call{Key: fmt.Sprint(name, i%1000), Cost: 1})
+					}
+					synctest.Wait()
+					runs, began := f.Runs, time.Now()
+					got, err := decide(t.Context(), calls)
+					if err != nil || len(got) != len(calls) {
+						t.Fatal(len(got), err)
+					}
+					took := time.Since(began)
+					synctest.Wait()
+					runs = f.Runs - runs
+					t.Logf("%v, %s of %d: %d exchanges, %v", s, name, n, runs, took)
+					if took > 2*f.Delay || runs > 16 {
+						t.Errorf("1000 keys took %d exchanges and %v, of %v each", runs, took, f.Delay)
+					}
+					for i, d := range got {
+						if !d.Allowed || d.Fallback {
+							t.Fatalf("%v, %s of %d: call %d: %+v", s, name, n, i, d)
+						}
+					}
+					began = time.Now()
+					got, err = decide(t.Context(), calls[:1000])
+					if err != nil || len(got) != 1000 || n == 1000 && time.Since(began) > 0 {
+						t.Errorf("warm: %d decisions, %v after %v", len(got), err, time.Since(began))
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestAllowManyStopsAtAnError: the decisions before the first error are returned, and nothing is left behind.
+func TestAllowManyStopsAtAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		p := open(t, f, hybridlimit.Options{})
+		for name, decide := range many(t, p, trypema.StrategyAbsolute, 1000) {
+			warm := []trypema.Call{{Key: name + "warm", Cost: 1}}
+			if got, err := decide(t.Context(), warm); err != nil || !got[0].Allowed {
+				t.Fatal(got, err)
+			}
+			synctest.Wait()
+			f.Delay = 50 * time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			calls := []trypema.Call{warm[0], {Key: name + "cold", Cost: 1}, warm[0], {Key: name + "cold", Cost: 1}}
+			got, err := decide(ctx, calls)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) || len(got) != 1 || !got[0].Allowed {
+				t.Errorf("%s: %+v, %v", name, got, err)
+			}
+			time.Sleep(time.Second)
+			if got, err = decide(t.Context(), calls); err != nil || len(got) != len(calls) {
+				t.Errorf("%s: %+v, %v", name, got, err)
+			}
+			synctest.Wait()
+			f.Delay = 0
+		}
+	})
+}
+
+// TestAllowManyCounts: an Observer counts each call once, also those that wait.
+func TestAllowManyCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var meters trypema.Meters
+		o := hybridlimit.Options{}
+		o.Observer = &meters
+		p := open(t, fakeredis.New(), o)
+		calls := make([]trypema.Call, 12)
+		for name, decide := range many(t, p, trypema.StrategyAbsolute, 10) {
+			for i := range calls {
+				calls[i] = trypema.Call{Key: name, Cost: 1}
+			}
+			if _, err := decide(t.Context(), calls); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := decide(t.Context(), []trypema.Call{{Key: "k"}}); !errors.Is(err, trypema.ErrInvalidCost) {
+				t.Error(err)
+			}
+		}
+		for _, m := range meters.All() {
+			if s := m.Read(); m.Strategy == "absolute" && (s.Allowed != 40 || s.Rejected != 8 || s.Errors != 4) {
+				t.Errorf("%+v", s.Counters)
+			}
+		}
+	})
+}

@@ -1,0 +1,65 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/cli/screen"
+)
+
+func TestRatios(t *testing.T) {
+	r := Ratios{Rounds: 2, Round: 10 * time.Millisecond, Only: []string{"hot key, u"}, JSON: true}
+	var out bytes.Buffer
+	if err := r.Run(t.Context(), screen.Streams{Out: &out, Err: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	var all ratios
+	if err := json.Unmarshal(out.Bytes(), &all); err != nil || len(all.Rows) != 1 {
+		t.Fatal(err, out.String())
+	}
+	row := all.Rows[0]
+	if x := row.Ratios["xtime-syncmap"]; row.Name != "hot key, under" || row.Ours <= 0 || x.Median <= 0 || x.Spread < 0 {
+		t.Errorf("%+v", row)
+	}
+	out.Reset()
+	if err := all.table(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"hot key, under", "±", "xtime-syncmap", all.Machine.Processor} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table does not say %q:\n%s", want, &out)
+		}
+	}
+}
+
+func TestRatiosOfMemory(t *testing.T) {
+	r, all := Ratios{keys: 2000}, ratios{}
+	if err := r.memory(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := all.table(&out); err != nil || len(all.Memory) != 5 || len(all.Adding) != 5 || all.Memory[0].BytesPerKey <= 0 {
+		t.Fatalf("%v, %+v", err, all)
+	}
+	if !strings.Contains(out.String(), "B per key") {
+		t.Errorf("the table is\n%s", &out)
+	}
+}
+
+// Each row is a command line that bench measure takes.
+func TestRatioRows(t *testing.T) {
+	for _, x := range new(Ratios).rows() {
+		c, err := measure.Parse(append(strings.Fields(x.args), "--compare", x.limiters)...)
+		if err == nil {
+			err = c.Wrong()
+		}
+		if err != nil {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+}
