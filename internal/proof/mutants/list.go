@@ -91,7 +91,7 @@ var mutants = []mutant{
 	{"turns have no pace", "internal/lease/turns.go", "	pool := min(free, uint64(max(0, math.Floor(burst-paced/per))))\n", "	pool := free\n", "./internal/lease", "TestTurnsHaveAPace"},
 	{"a holder wants something for ever", "internal/lease/turns.go", "o.want > 0 && now < o.until {", "o.want > 0 {", "./internal/lease", "TestSilentHolder"},
 	{"a holder that was away for long makes up for all of it", "internal/lease/turns.go", "	least -= min(least, max(", "	least -= max(least, max(", "./internal/lease", "TestTurnsForget"},
-	{"who asks has the next turn", "internal/lease/turns.go", "			pool -= min(pool, t.others[i].want)\n", "", "./internal/lease", "TestTurnOfAnother"},
+	{"the asker always has the turn", "internal/lease/turns.go", "			pool -= min(pool, t.others[i].want)\n", "", "./internal/lease", "TestTurnOfAnother"},
 	{"what was granted in turns and given back counts", "internal/lease/ledger.go", "	t.me.granted -= min(t.me.granted, unused)\n", "", "./internal/lease", "TestTurnsGivenBack"},
 	{"traffic is taken for calls that wait", "internal/lease/waits.go", "	case w.promised.holds(m.Now):\n", "	case m.Now > 0:\n", "./internal/lease", "TestWaits"},
 	{"what others had on lease counts for the longest life", "internal/lease/offline.go", "	return min(a.others, uint64(each", "	return max(a.others, uint64(each", "./hybridlimit", "TestShareAfter"},

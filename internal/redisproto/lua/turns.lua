@@ -1,6 +1,6 @@
--- Turns, as package lease has them: who wants something besides the asker, and what it gets of what is free.
--- Afterwards want is what the asker wants, and next_turn is when its next turn comes; -1 if no other holder
--- wants anything.
+-- Turns, as package lease has them: which other holders want something, and what the asker gets of what is
+-- free. Afterwards want is what the asker wants, and next_turn is in how many µs its next turn comes; it is
+-- -1 if no other holder wants anything.
 local grant, life, is_far
 local next_turn, wanted = -1, want > 0 and now < ends
 want = keeps and math.min(waiting, capacity) or 0
@@ -14,9 +14,8 @@ if keeps and (want > 0 or now - paced < 2 * window) then
     if i ~= slot and wants > TURNS and now < until_then then
       local count = struct.unpack('<I7', table_text, SLOT * i + 37)
       local low, high = struct.unpack('<I4I4', table_text, SLOT * i + 1)
-      rivals[#rivals + 1] = {
-        granted = count, low = low, high = high, want = math.min((wants - TURNS) * unit, math.max(capacity, 1)),
-      }
+      local cost = math.min((wants - TURNS) * unit, math.max(capacity, 1))
+      rivals[#rivals + 1] = {granted = count, low = low, high = high, want = cost}
     end
   end
 end
@@ -26,7 +25,9 @@ if count > 1 then
   local function by_id(a, b)
     return a.high < b.high or a.high == b.high and a.low < b.low
   end
-  table.sort(rivals, function(a, b) return a.granted < b.granted or a.granted == b.granted and by_id(a, b) end)
+  table.sort(rivals, function(a, b)
+    return a.granted < b.granted or a.granted == b.granted and by_id(a, b)
+  end)
   if not wanted then granted = math.max(granted, rivals[1].granted) end
   local bottom = math.max(granted, rivals[count - 1].granted)
   bottom = bottom - math.min(bottom, math.max(2, math.floor(2 * capacity / count)))
