@@ -229,7 +229,7 @@ func TestTurns(t *testing.T) {
 				use, off, gap = .94, .35, 3*c.window
 			}
 			if c.dear > 0 { // what is kept free for such a call is not used meanwhile
-				use = .75
+				use, off = .7, .35
 			}
 			if j.use < use {
 				t.Errorf("use %.3f, want %.3f", j.use, use)
