@@ -21,7 +21,7 @@ func (b *Bound) Wait(ctx context.Context, key string) (Decision, error) {
 // WaitN returns when a call of cost n is admitted, and not before those of the same key that came earlier:
 // calls that wait on one Bound are admitted in the order in which they came, whatever they cost. The decision
 // is then that of AllowN. A call by Allow does not stand in the line, and may take room that one in the line
-// would have had.
+// would have had. Instances of Hybrid take turns under Absolute: each gets an equal share of the limit.
 //
 // It returns at once if the deadline of ctx comes before the turn of the call can: ErrWouldExceedDeadline,
 // and a decision whose RetryAfter is how long it would have taken at least. What can never be admitted is

@@ -82,6 +82,37 @@ func TestLoweredRate(t *testing.T) {
 	})
 }
 
+// An instance that keeps a window gives back what it has on lease soon after its rate was lowered, although
+// it would renew the lease much later: another one gets it.
+func TestLoweredRateOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		f.Delay = time.Millisecond
+		const window = 10 * time.Second
+		o := hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: window}}}
+		keeps, other := open(t, f, o), open(t, f, o)
+		for range 150 { // far from the limit, so the lease lives for 20 s
+			if !allows(t, keeps.Absolute(), 1000, 1) {
+				t.Fatal("denied far from the limit")
+			}
+			time.Sleep(window / 50)
+		}
+		const lowered = 6
+		if !allows(t, keeps.Absolute(), lowered, 1) {
+			t.Fatal("denied at the lower rate, which leaves room")
+		}
+		began := time.Now()
+		for !allows(t, other.Absolute(), lowered, 1) {
+			if time.Sleep(window / 200); time.Since(began) > window {
+				t.Fatal("the other instance got nothing in a window")
+			}
+		}
+		if took := time.Since(began); took > window/5 {
+			t.Errorf("the other instance got something after %v", took)
+		}
+	})
+}
+
 // After a Commit above the estimate, the instance that has made it admits no more than the window has room
 // for; what it had on lease beyond that goes back with Close.
 func TestCommitTakesFromTheLease(t *testing.T) {

@@ -153,7 +153,10 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 		}
 	}
 	// The look may have waited for Redis. What it saw then may have ended since.
-	again := joint{keeper: m, parties: m.join(room[:0], key, n), began: j.began, now: m.counter.now(), dice: j.dice, mode: lease.Record}
+	again := joint{
+		keeper: m, parties: m.join(room[:0], key, n),
+		began: j.began, now: m.counter.now(), dice: j.dice, mode: lease.Record, again: true,
+	}
 	d = trypema.Decision{}
 	if err = again.decide(ctx, &d); err != nil || d.Allowed {
 		m.counter.count(groupkey.Shown(key), &d, err, j.began)
@@ -176,6 +179,7 @@ type joint struct {
 	mustNotWait bool
 	mode        lease.Mode
 	dice        float64
+	again       bool
 	reservation *reservation
 }
 
@@ -305,7 +309,7 @@ func (j *joint) unlock() {
 
 // call returns what one account is asked.
 func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
-	return &lease.Call{Cost: p.cost, Capacity: p.capacity, Law: p.law, Dice: j.dice, Mode: mode}
+	return &lease.Call{Cost: p.cost, Capacity: p.capacity, Law: p.law, Dice: j.dice, Mode: mode, Again: j.again}
 }
 
 // at returns the moment at which one account acts.

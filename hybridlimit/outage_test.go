@@ -227,3 +227,28 @@ func (o *multiOutage) run(s trypema.Strategy, instances int) {
 		}
 	}
 }
+
+// Without Redis, instances that share the limit use it again after a window, also if they had large leases:
+// what others had on lease counts until a window after it must have ended.
+func TestShareAfterLargeLeases(t *testing.T) {
+	for _, instances := range []int{2, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			const capacity = 1000
+			o := redislimit.Options{OnFailure: redislimit.FailLocal, Instances: instances}
+			f := newFleet(t, instances, capacity, false, o)
+			f.offer(.85, 0, 3*fleetWindow) // far from the limit
+			f.redis.TakeAway()
+			f.offer(1.5, 0, 3*fleetWindow)
+			f.redis.Restore()
+			use := f.use(4*fleetWindow, 6*fleetWindow)
+			t.Logf("%d instances: use %.2f, %.2f and %.2f by window without Redis, %d in a window", instances,
+				f.use(3*fleetWindow, 4*fleetWindow), f.use(4*fleetWindow, 5*fleetWindow), f.use(5*fleetWindow, 6*fleetWindow), f.fullest(-1))
+			if use < .85 {
+				t.Errorf("%d instances: use %.2f from a window after Redis has gone", instances, use)
+			}
+			if most := f.fullest(-1); most > capacity {
+				t.Errorf("%d instances: %d in a window of at most %d", instances, most, capacity)
+			}
+		})
+	}
+}

@@ -24,6 +24,7 @@ type Account struct {
 	view      window.Window // see knowledge
 	knowledge knowledge
 	demand    demand
+	waits     waits
 
 	Holder   uint64 // the account's number in the ledger
 	exchange exchange
@@ -147,7 +148,7 @@ func (a *Account) Hot(m *Moment) *table.Hot {
 		h.Reserve = a.capacity - h.Admitted - min(left, a.capacity-h.Admitted)
 	case a.budget == 0 && a.exhausted(now, a.capacity):
 		until := a.knowledge.exhaustedUntil
-		if a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
+		if a.knowledge.turnAt == 0 && a.capacity > 0 && a.view.Counts().Admitted >= a.capacity {
 			// Room that came sooner than a caller was told is taken again. exhaustedUntil is about that room
 			// only.
 			if at, _ := a.view.Fits(m.Groups, m.Span, a.capacity-1); at >= until {

@@ -16,6 +16,18 @@ func (a *Account) Decide(d *Decision, m *Moment, c *Call) {
 	} else {
 		a.absolute(d, m, c)
 	}
+	if c.bound(m.Terms) < a.ceiling && a.Fresh(m.Now) {
+		a.giveUp(d, m)
+	}
+}
+
+// giveUp has the account settle soon, since its lease is for a larger capacity than that of the call: others
+// may get nothing until then. Calls of several capacities do not have it settle more often than in looks.
+func (a *Account) giveUp(d *Decision, m *Moment) {
+	at := max(m.Now, a.exchange.sentAt+m.Window/lookPart)
+	if d.SettleAt == 0 || at < d.SettleAt {
+		d.SettleAt = at
+	}
 }
 
 // advance has the view forget what has expired. Time does not run back there, so m.Now is the view's instant
@@ -49,6 +61,7 @@ func (a *Account) reclaim(m *Moment) {
 func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 	now, n, capacity, k := m.Now, c.Cost, c.Capacity, &a.knowledge
 	a.calledAt, a.capacity = max(a.calledAt, now), capacity
+	a.waits.came(m, c)
 	have := a.view.Counts().Admitted
 	charged, fresh := have, a.Fresh(now)
 	if fresh {
@@ -67,9 +80,12 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 			d.Now = min(d.Now+n, capacity)
 			d.Then = d.Now
 		}
-		a.settleIfLow(d, now)
+		a.settleIfLow(d, m)
 	case fresh && c.Mode == Peek && n <= a.budget+k.free && capacity >= a.ceiling:
 		d.Allowed = true
+	case a.hasTurn(now, capacity):
+		a.awaitTurn(d, m, c)
+		d.Then = min(have, capacity-n)
 	case fresh && a.holdsAll(capacity):
 		a.demand.exhaust(now)
 		room, at := a.ownRoom(m, n)
@@ -80,6 +96,7 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 		if d.Wait, d.Then = at-now, min(have-min(have, room-a.budget), capacity-n); a.budget == 0 {
 			k.exhaustedUntil = a.unsettled.groups[0].last + m.ownWindow()
 		}
+		a.waits.denied(m, c, at)
 	case (have > capacity || n > capacity-have) && !a.ledgerHadRoom(now, capacity, n):
 		// The window is full, unless others have given back some of it.
 		at, then := a.view.Fits(m.Groups, m.Span, capacity-n)
@@ -90,9 +107,11 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 		if now >= k.promisedRetryAt || at+m.Pace.Slack < k.promisedRetryAt {
 			k.promisedRetryAt = at + m.Pace.Slack
 		}
+		a.waits.denied(m, c, now+d.Wait)
 	case a.exhausted(now, capacity):
 		a.demand.exhaust(now)
 		d.Wait, d.Then = k.exhaustedUntil-now, min(have, capacity-n)
+		a.waits.denied(m, c, k.exhaustedUntil)
 	default:
 		a.demand.exhaust(now)
 		d.AskLedger = true
@@ -121,7 +140,7 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 			d.Now += n
 			d.Then = d.Now
 		}
-		a.settleIfLow(d, now)
+		a.settleIfLow(d, m)
 		return
 	case c.Mode == Peek && n <= a.budget+k.free && l.Hard >= a.ceiling:
 		return
@@ -153,8 +172,10 @@ func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
 		wait = max(wait, now-a.exchange.sentAt)
 	}
 	d.Verdict = window.Verdict{Wait: wait, Now: have, Then: min(have, capacity-min(c.Cost, capacity))}
-	if c.Cost > capacity {
+	if d.AskLedger, d.SettleAt = false, now; c.Cost > capacity {
 		d.Wait, d.Then = window.Never, 0
+	} else if !m.Suppressed {
+		a.waits.denied(m, c, now+wait)
 	}
 	if m.Suppressed {
 		d.Factor = 1
@@ -162,7 +183,6 @@ func (a *Account) Deny(d *Decision, m *Moment, c *Call) {
 			a.record(m, window.Counts{Declined: c.Cost})
 		}
 	}
-	d.AskLedger, d.SettleAt = false, now
 	if d.Wait != window.Never {
 		a.calledAt = max(a.calledAt, now+d.Wait) // the caller may come again then
 	}
@@ -211,10 +231,32 @@ func (a *Account) exhausted(now int64, capacity uint64) bool {
 }
 
 // settleIfLow has the account settle before the budget is used up.
-func (a *Account) settleIfLow(d *Decision, now int64) {
-	if a.budget < a.lowBudget(now) {
+func (a *Account) settleIfLow(d *Decision, m *Moment) {
+	now := m.Now
+	switch turnAt := a.knowledge.turnAt; {
+	case now < turnAt:
+		d.SettleAt = min(turnAt, now+m.Window/settlePart)
+	case a.budget < a.lowBudget(now):
 		d.SettleAt = now
 	}
+}
+
+// hasTurn reports whether the next turn of the account is ahead: it gets nothing before that.
+func (a *Account) hasTurn(now int64, capacity uint64) bool {
+	k := &a.knowledge
+	return k.turnAt > 0 && now < k.exhaustedUntil && capacity <= a.ceiling
+}
+
+// awaitTurn denies a call until the next turn. The account settles then.
+func (a *Account) awaitTurn(d *Decision, m *Moment, c *Call) {
+	k, now := &a.knowledge, m.Now
+	d.Wait, d.SettleAt = k.exhaustedUntil-now, max(now, k.turnAt)
+	if now >= k.promisedRetryAt || k.exhaustedUntil < k.promisedRetryAt {
+		k.promisedRetryAt = k.exhaustedUntil
+	}
+	a.demand.exhaust(now)
+	a.calledAt = max(a.calledAt, k.exhaustedUntil) // the caller may come again then
+	a.waits.denied(m, c, k.exhaustedUntil)
 }
 
 // lag is how much later than the view says the ledger may have room: it has heard of every event later, and

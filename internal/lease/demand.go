@@ -45,6 +45,14 @@ const (
 	// nothing.
 	growIntervals = 4
 
+	// lookPart is the part of a window, as a divisor, in which an account settles once at most because a
+	// call has a lower capacity than its lease.
+	lookPart = 10
+
+	// settlePart is the part of a window, as a divisor, after which an account settles what it has admitted
+	// in turns, if its next turn does not come before that.
+	settlePart = 4
+
 	// surgeSigmas is by how many standard deviations more than expected is a surge.
 	surgeSigmas = 2
 	// memory is how many intervals the estimate of the demand looks back.

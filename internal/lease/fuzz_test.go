@@ -43,6 +43,7 @@ func FuzzLedger(f *testing.F) {
 				Hold: number(&in), Near: number(&in), Far: number(&in), Need: number(&in), NearLife: int64(number(&in)),
 				Base: window.Counts{Admitted: number(&in), Declined: number(&in)}, Whole: in.Next()%2 == 0,
 				Count: in.Next()%2 == 0, New: in.Next()%4 == 0, Keeps: in.Next()%2 == 0, Kept: number(&in), FarLeast: number(&in), Brief: int64(number(&in)),
+				Waiting: number(&in) * uint64(in.Next()%2),
 			}
 			if in.Next() < 200 {
 				a.Seq = last[a.Holder] + 1
@@ -74,6 +75,9 @@ func FuzzLedger(f *testing.F) {
 				t.Fatalf("%d granted of %d that were free, to %+v: %+v", out.Grant, free, a, out)
 			case out.Grant > max(a.Near, a.Far, a.Need):
 				t.Fatalf("%d granted to %+v", out.Grant, a)
+			case out.Next >= 0 && (out.Far || out.Life != a.NearLife+min(out.Next, s.Window/4) || out.Next > 4*s.Window):
+				t.Fatalf("a turn in %d, and a life of %d of %d, to %+v", out.Next, out.Life, a.NearLife, a)
+			case out.Next >= 0:
 			case !(a.Keeps && out.Far) && out.Life != far && out.Life != a.NearLife || out.Life > max(far, a.NearLife):
 				t.Fatalf("a life of %d, of %d or %d", out.Life, far, a.NearLife)
 			case live != out.Live || leased != out.Others+a.Hold+out.Grant:

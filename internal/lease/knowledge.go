@@ -13,6 +13,7 @@ type knowledge struct {
 	free     uint64 // of the capacity, neither used nor on lease then
 
 	exhaustedUntil  int64 // until then the ledger has nothing to give: it granted less than was wanted; or 0
+	turnAt          int64 // when the next turn of the account comes; or 0, if there are no turns
 	promisedRetryAt int64 // the first instant ahead at which a caller was told to come again
 	sharedUntil     int64 // until then there are events of others in the window
 	othersAdmit     int64 // until then the window may hold what others admit from the leases that they had

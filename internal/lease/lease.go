@@ -54,6 +54,8 @@
 // more than half of what is free as long as others hold something. A holder with little to do keeps that
 // little for some intervals more, and does not settle before it is used up.
 //
+// While calls of several holders wait for room, what is free goes to the holders in turns: see turns.go.
+//
 // Under Suppressed others must know what was declined, so holders do not keep windows. A key is far from its
 // limit until a quarter is taken. Leases are large there, up to half of what is left of that quarter, and
 // live for seconds.
@@ -101,6 +103,7 @@ type Call struct {
 	Law      window.Law // of Suppressed, for the capacity
 	Dice     float64    // of Suppressed, from 0 to below 1
 	Mode     Mode
+	Again    bool // it was denied before, and has waited for room
 }
 
 // Mode says what a decision is for.

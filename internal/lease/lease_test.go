@@ -35,6 +35,7 @@ type world struct {
 	network  []parcel
 	now      int64
 
+	waits         bool // calls wait for room
 	loss, zombies float64
 	admitted      []anywindow.Admission
 	total         window.Counts
@@ -89,7 +90,7 @@ func (w *world) at(a *account) *lease.Moment {
 
 // question is what an account is asked for a call.
 func (w *world) question(n uint64, mode lease.Mode) *lease.Call {
-	c := &lease.Call{Cost: n, Capacity: w.capacity, Mode: mode}
+	c := &lease.Call{Cost: n, Capacity: w.capacity, Mode: mode, Again: w.waits}
 	if w.law != nil {
 		c.Law, c.Dice = *w.law, w.rng.Float64()
 	}
@@ -203,7 +204,8 @@ func TestBound(t *testing.T) {
 			w.pace.Far = 3 * w.terms.Window
 		}
 		w.pace.Brief = []int64{1, w.terms.Window / 10, w.pace.Far}[rng.IntN(3)]
-		if rng.IntN(4) == 0 { // a lease near the limit outlives the charge for the one before
+		w.waits = rng.IntN(2) == 0 // so there are turns
+		if rng.IntN(4) == 0 {      // a lease near the limit outlives the charge for the one before
 			w.pace.Near = 3 * w.terms.Window
 		}
 		longest := []int64{100_000, 3 * w.terms.Window}[rng.IntN(2)]
@@ -251,8 +253,8 @@ func TestBound(t *testing.T) {
 			w.now += 200
 		}
 		if got, most := w.most(), w.bound(); got > most {
-			t.Fatalf("run %d, seed %d, %d instances, costs to %d, load %v, trouble %v: %d admitted in a window of at most %d",
-				run, seed, instances, costs, load, trouble, got, most)
+			t.Fatalf("run %d, seed %d, %d instances, costs to %d, load %v, trouble %v, waits %v: %d admitted in a window of at most %d",
+				run, seed, instances, costs, load, trouble, w.waits, got, most)
 		}
 		if len(w.admitted) == 0 && costs == 1 && capacity >= 20 {
 			t.Fatalf("run %d, seed %d: nothing was admitted", run, seed)

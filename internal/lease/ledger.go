@@ -11,6 +11,8 @@ type Ledger struct {
 	groups  window.Groups
 	window  window.Window
 	holders map[uint64]*holder
+
+	pacedUntil int64 // when all that was granted in turns is due, or when a holder wanted something last
 }
 
 // holder is what the ledger knows of one holder.
@@ -20,6 +22,9 @@ type holder struct {
 	amount uint64        // on lease
 	kept   uint64        // of that, what it had admitted and not settled when it was heard last
 	until  int64         // when the lease ends
+
+	want    uint64 // cost of a call that waits, in units: see rivals
+	granted uint64 // what it was granted while calls waited
 }
 
 // Settle takes the message of a holder at now, and answers.
@@ -32,18 +37,21 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 		return Answer{Stale: true}
 	}
 	now = l.advance(s, now, a.Holder)
+	t := l.rivals(s, now, &a, h)
 	if l.holders == nil {
 		l.holders = make(map[uint64]*holder)
 	}
 	l.holders[a.Holder] = h
 	h.seq = a.Seq
-	out := Answer{Before: l.window.Running(), Now: now}
+	out := Answer{Before: l.window.Running(), Now: now, Next: -1}
+	unused := h.amount - min(h.amount, a.Hold)
 	done := excess(h.used, a.Base)
 	h.used = a.Base
 	for _, g := range a.Groups {
 		h.used = h.used.Plus(g.Counts)
 		c := excess(g.Counts, done)
 		done = excess(done, g.Counts)
+		unused -= min(unused, c.Admitted)
 		if g.Age < s.Window {
 			l.window.Place(&l.groups, s, now, now-g.Age-g.Span, now-g.Age, c)
 		}
@@ -57,15 +65,32 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 		}
 	}
 	out.Live = l.window.Counts()
-	out.Grant, out.Life, out.Far = a.grant(room{
-		taken: out.Live.Admitted + out.Others + a.Hold, others: out.Others,
-		alone: len(l.holders) == 1, window: s.Window, farLife: farLife,
-	})
-	until := now + out.Life
+	taken := out.Live.Admitted + out.Others + a.Hold
+	until := now
+	t.me.granted -= min(t.me.granted, unused)
+	if len(t.others) > 0 {
+		out.Grant, out.Next = l.hand(s, now, &a, &t, a.Capacity-min(a.Capacity, taken))
+		out.Life = a.NearLife + min(out.Next, s.Window/settlePart)
+		until += a.NearLife + out.Next // it wants something until it asks again
+	} else {
+		out.Grant, out.Life, out.Far = a.grant(room{
+			taken: taken, others: out.Others,
+			alone: len(l.holders) == 1, window: s.Window, farLife: farLife,
+		})
+		if t.me.want > 0 {
+			until += s.Window + s.Window/settlePart
+		}
+		t.me.granted += out.Grant
+	}
+	until = max(until, now+out.Life)
 	if a.Hold > 0 { // which is used to its end if the holder does not hear of another
 		until = max(until, h.until)
 	}
 	h.amount, h.kept, h.until = a.Hold+out.Grant, a.Kept, until
+	h.take(&a, &t)
+	if h.want > 0 {
+		l.pacedUntil = max(l.pacedUntil, now)
+	}
 	if out.Whole = a.Whole; a.Whole {
 		out.Groups = groupsOf(&l.window, &l.groups, now)
 	}

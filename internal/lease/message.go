@@ -19,6 +19,7 @@ type Message struct {
 	FarLeast uint64 // if it keeps a window: with less than that, Hold included, that is not worth it
 	Brief    int64  // and the shortest life that its lease may have there
 	Need     uint64 // cost of the calls that wait; what it has not used of Hold may be used up by then
+	Waiting  uint64 // cost of one call that waits for room; 0 if none does
 
 	Base   window.Counts // settled before Groups, as far as the holder knows
 	Groups []Group       // since then, the oldest first
@@ -38,7 +39,8 @@ type Answer struct {
 
 	Grant  uint64 // beyond Hold; all of the lease may be used for Life from the instant of asking
 	Life   int64
-	Far    bool // it is a lease far from the limit
+	Far    bool  // it is a lease far from the limit
+	Next   int64 // in turns: after so long the holder may get more; otherwise -1
 	Slot   uint64
 	Live   window.Counts // what the window holds, that of the message included
 	Others uint64        // on lease to others
@@ -102,6 +104,9 @@ func (a *Account) Lost() {
 func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	x, u, now := &a.exchange, &a.unsettled, m.Now
 	a.reclaim(m)
+	if now >= a.waits.until {
+		a.waits.cost = 0
+	}
 	u.forget(m.ownWindow(), now)
 	if now >= a.leaseEnd || want == Nothing {
 		a.budget, a.leaseEnd = 0, min(a.leaseEnd, now)
@@ -141,6 +146,9 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	}
 	out.Count = x.mustTell && !m.Suppressed // whose holders keep nothing: that place has what they declined
 	x.underWay, x.sentAt = true, now
+	if k := &a.knowledge; k.turnAt > 0 { // the answer may get lost
+		k.exhaustedUntil = max(k.exhaustedUntil, now+2*m.Pace.Slack)
+	}
 	x.mustTell = false
 	x.hold, x.near, x.far, x.capacity = out.Hold, out.Near, out.Far, out.Capacity
 	return out
@@ -155,7 +163,7 @@ func (a *Account) MustTell() { a.exchange.mustTell = true }
 func (a *Account) keepsWindow(m *Moment) bool {
 	x, u := &a.exchange, &a.unsettled
 	return a.kind == far && a.Fresh(m.Now) && !m.Suppressed && !x.mustTell && !x.void && a.spell == nil &&
-		u.allCharged() && !u.expires()
+		u.allCharged() && !u.expires() && (a.waits.cost == 0 || a.holdsAll(a.capacity))
 }
 
 // wants sets what a message wants, and returns the life of a lease near the limit. What the lease has beyond
@@ -169,6 +177,9 @@ func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64)
 		life = max(life, a.slowLife(m.Terms))
 		x.nearTarget = max(a.interval, min(a.enough(d.rate*float64(life)), a.knowledge.free/slowPart))
 	}
+	if kept == 0 {
+		out.Waiting = min(a.waits.cost, a.capacity)
+	}
 	had := a.budget
 	if out.Keeps = !m.Suppressed; out.Keeps {
 		a.wantsWindowLease(m, out, kept, need)
@@ -176,7 +187,7 @@ func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64)
 		x.farTarget = max(a.enough(d.rate*float64(m.Pace.Far)*5/4), a.capacity/coldPart)
 	}
 	if a.kind != far { // what was leased far from the limit is too much near it
-		a.budget = min(a.budget, max(x.nearTarget, need))
+		a.budget = min(a.budget, max(x.nearTarget, need, out.Waiting))
 	}
 	if a.capacity < a.ceiling { // as is what was leased for a larger capacity
 		a.budget = min(a.budget, x.farTarget)
@@ -185,6 +196,7 @@ func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64)
 		a.knowledge.exhaustedUntil = 0 // the ledger has again what goes back
 	}
 	out.Need = min(max(need, d.missedCost), a.capacity) // all of it: the budget may be used up by then
+	x.nearTarget = max(x.nearTarget, out.Waiting)
 	out.Near = max(x.nearTarget-min(x.nearTarget, a.budget), out.Need)
 	out.Far = max(x.farTarget-min(x.farTarget, a.budget), out.Need)
 	return life
@@ -277,6 +289,9 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	a.budget -= min(a.budget, d.unchargedCost)
 	k.free = x.capacity - min(x.capacity, taken)
 	wanted := x.near
+	if k.turnAt = 0; r.Next >= 0 {
+		k.turnAt, k.free = x.sentAt+r.Next*m.Micro+m.Pace.Trip/8, 0
+	}
 	switch {
 	case r.Far:
 		a.keeps = !m.Suppressed
@@ -299,7 +314,9 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	}
 	// Where there are no others and still less than there should be, the ledger has only not seen it yet.
 	others := now < k.sharedUntil
-	if r.Grant < wanted && a.kind != far && (others || a.view.Counts().Admitted+a.budget >= x.capacity) {
+	if k.turnAt > 0 {
+		k.exhaustedUntil = k.turnAt + m.Pace.Slack
+	} else if r.Grant < wanted && a.kind != far && (others || a.view.Counts().Admitted+a.budget >= x.capacity) {
 		k.exhaust(now+m.Pace.Slack, now)
 	}
 	a.admitted, d.since, d.exhaustedAt = 0, now, 0
@@ -311,6 +328,10 @@ func (a *Account) Due(m *Moment) int64 {
 	k, sentAt := &a.knowledge, a.exchange.sentAt
 	next := sentAt + m.Pace.Interval - m.Interval/4 // the tick that is about an interval after the last
 	switch {
+	case k.turnAt > 0 && len(a.unsettled.groups) > 0:
+		return max(next, min(k.turnAt, sentAt+m.Window/settlePart))
+	case k.turnAt > 0:
+		return max(next, k.turnAt)
 	case a.kind == far || a.kind == slow && a.budget > 0:
 		// Accounts do not all renew at once.
 		part := 8 + a.Holder%6

@@ -16,7 +16,7 @@ import (
 //	P   the part of M that the policy admitted
 //	K   all that is known now, of this instance and, by the answers that do come, of others
 //	U   the part of P that came after the last message that was answered
-//	L   what others have on lease, by the last answer
+//	L   what others had on lease by the last answer, as far as the window may hold it: see othersLease
 //
 // A reservation counts in B, M and P as in the window: an estimate until its expiry, and what it is settled
 // to from its admission on.
@@ -198,7 +198,7 @@ func (a *Account) estimate(m *Moment, s *spell, instances uint64) (have window.C
 	if others == 0 { // it answers for itself, and others for themselves
 		return before.Plus(own), ownRecently
 	}
-	have.Admitted = sum(a.othersLease(m.Now), larger(others, parts{
+	have.Admitted = sum(a.othersLease(m, instances), larger(others, parts{
 		before.Admitted, own.Admitted, policy.Admitted, known.Admitted, s.unheard.Admitted,
 	}))
 	have.Declined = min(math.MaxInt64-have.Admitted, larger(others, parts{
@@ -217,13 +217,35 @@ func larger(others uint64, p parts) uint64 {
 	return max(share, sum(p.known, times(others, min(p.unheard, p.policy))))
 }
 
-// othersLease returns what others had on lease when the ledger last answered, as long as the window may hold
-// what they admit from it.
-func (a *Account) othersLease(now int64) uint64 {
-	if now < a.knowledge.othersAdmit {
+// othersLease returns what the window may hold of what others had on lease when the ledger last answered. A
+// lease counts for a window after its end. Under Absolute the life of a large one is short: see atStake. So
+// the longer ago the answer is, the smaller are the leases that still count.
+func (a *Account) othersLease(m *Moment, instances uint64) uint64 {
+	ago := m.Now - a.demand.since
+	lived := ago - ago/clockError - m.Window // how long those have lived at least that count
+	switch {
+	case m.Now >= a.knowledge.othersAdmit:
+		return 0
+	case m.Suppressed || lived <= m.longest():
 		return a.others
 	}
-	return 0
+	each := float64(m.Window) / float64(atStake*lived) * float64(a.ceiling)
+	return min(a.others, uint64(each*float64(instances-1))+instances-1)
+}
+
+// longest returns a life that a lease of any size may have: of a slow lease, of one in turns, or of a brief
+// one of an instance that has a few times as many keys.
+func (m *Moment) longest() int64 { return max(3*m.Pace.Brief, cheapIntervals*m.Interval) }
+
+// othersLeaseEnds returns when othersLease is at most a limit.
+func (a *Account) othersLeaseEnds(m *Moment, instances, limit uint64) int64 {
+	if at := a.knowledge.othersAdmit; m.Suppressed || limit < instances {
+		return at
+	}
+	lived := float64(m.Window) * float64(a.ceiling) * float64(instances-1) / float64(atStake*(limit-instances+1))
+	lived = max(lived, float64(m.longest()))
+	at := float64(a.demand.since) + (lived+float64(m.Window)+1)*clockError/(clockError-1)
+	return int64(min(at+1, float64(a.knowledge.othersAdmit)))
 }
 
 // roomOffline returns when the estimate is at most a limit if nothing else happens, and what it is then; or
@@ -245,11 +267,11 @@ func (a *Account) roomOffline(
 		return fits(&s.own, limit)
 	}
 	policy, own := s.policy.Counts().Admitted, s.own.Counts().Admitted
-	leased, unheard := a.othersLease(m.Now), times(others, min(s.unheard.Admitted, policy))
+	leased, unheard := a.othersLease(m, instances), times(others, min(s.unheard.Admitted, policy))
 	fromLeases := own - min(policy, own)
 	switch {
 	case leased > limit:
-		return max(latest, a.knowledge.othersAdmit), 0
+		return max(latest, a.othersLeaseEnds(m, instances, limit)), 0
 	case max(sum(before, fromLeases), unheard) > limit-leased:
 		return latest, 0
 	}

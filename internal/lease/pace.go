@@ -34,9 +34,10 @@ func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 	if t.Suppressed {
 		far = max(t.Window/2, min(5000*ms, 10*t.Window))
 	}
-	least := max(4*p.Near, min(int64(active)*ms*1000/renewals, 600_000*ms))
-	p.Far = max(min(far, 60_000*ms), least)
-	p.Brief = max(min(t.Window/10, p.Far), least)
+	renew := min(int64(active)*ms*1000/renewals, 600_000*ms)
+	p.Far = max(min(far, 60_000*ms), 4*p.Near, renew)
+	// However many leases there are, one that keeps much from others lives for a window at most.
+	p.Brief = max(t.Window/10, 4*p.Near, min(renew, t.Window))
 	return p
 }
 

@@ -193,3 +193,21 @@ func TestScheduleRests(t *testing.T) {
 		}
 	}
 }
+
+// However many keys there are, a lease that keeps much from others lives for a window at most, unless keys
+// settle less often than that.
+func TestPaceOfManyKeys(t *testing.T) {
+	const ms = 1_000_000
+	for _, w := range []int64{1000 * ms, 10_000 * ms, 60_000 * ms} {
+		terms := &lease.Terms{Span: window.Span{Window: w, Bucket: w / 100}, Micro: 1000, Interval: w / 200}
+		for _, active := range []int{1, 10_000, 100_000, 10_000_000} {
+			for _, interval := range []int64{terms.Interval, w} {
+				p := lease.NewPace(terms, ms, interval, active)
+				if p.Brief < w/10 || p.Brief > max(w, 4*p.Near) || p.Brief > p.Far {
+					t.Errorf("window %d ms, %d keys: a brief lease lives for %d ms, others for %d ms", w/ms, active,
+						p.Brief/ms, p.Far/ms)
+				}
+			}
+		}
+	}
+}

@@ -17,11 +17,11 @@ const (
 
 // Message writes a message as settle.lua reads it.
 func Message(m lease.Message) string {
-	b := make([]byte, 0, 95+28*len(m.Groups))
+	b := make([]byte, 0, 102+28*len(m.Groups))
 	b = binary.LittleEndian.AppendUint64(b, m.Holder)
 	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
 	for _, x := range []uint64{
-		m.Seq, m.Capacity, m.Hold, m.Kept, m.Near, m.Far, m.FarLeast, m.Need, uint64(m.NearLife), uint64(m.Brief),
+		m.Seq, m.Capacity, m.Hold, m.Kept, m.Near, m.Far, m.FarLeast, m.Need, uint64(m.NearLife), uint64(m.Brief), m.Waiting,
 		m.Base.Admitted, m.Base.Declined,
 	} {
 		b = append7(b, x)
@@ -58,7 +58,7 @@ func ParseMessage(s string) (m lease.Message) {
 	m.Holder, m.Slot, s = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), s[10:]
 	var life, brief uint64
 	for _, x := range []*uint64{
-		&m.Seq, &m.Capacity, &m.Hold, &m.Kept, &m.Near, &m.Far, &m.FarLeast, &m.Need, &life, &brief,
+		&m.Seq, &m.Capacity, &m.Hold, &m.Kept, &m.Near, &m.Far, &m.FarLeast, &m.Need, &life, &brief, &m.Waiting,
 		&m.Base.Admitted, &m.Base.Declined,
 	} {
 		*x, s = number7(s), s[7:]
@@ -100,6 +100,7 @@ func ReadAnswer(r *Reader, all bool) (a lease.Answer, err error) {
 	a.Before = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
 	a.After = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
 	a.Now = r.Number()
+	a.Next = r.Number()
 	if a.Whole = all; !all {
 		return a, r.Err()
 	}

@@ -3,9 +3,13 @@ package figure
 
 import (
 	"bytes"
+	"fmt"
+	"html"
 	"image/color"
 	"math"
+	"regexp"
 	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -43,7 +47,8 @@ func SVG(width, height vg.Length, plots ...[]*plot.Plot) ([]byte, error) {
 	if len(plots) == 1 && len(plots[0]) == 1 {
 		plots[0][0].Draw(draw.Crop(within, 0, -0.4*vg.Centimeter, 0, -0.2*vg.Centimeter))
 	} else {
-		tiles := draw.Tiles{Rows: len(plots), Cols: len(plots[0]), PadX: 0.3 * vg.Centimeter, PadY: 0.3 * vg.Centimeter, PadRight: 0.3 * vg.Centimeter}
+		const pad = 0.3 * vg.Centimeter
+		tiles := draw.Tiles{Rows: len(plots), Cols: len(plots[0]), PadX: pad, PadY: pad, PadRight: pad, PadTop: pad / 3}
 		for y, row := range plot.Align(plots, tiles, within) {
 			for x, c := range row {
 				if plots[y][x] != nil {
@@ -58,13 +63,54 @@ func SVG(width, height vg.Length, plots ...[]*plot.Plot) ([]byte, error) {
 	if at := bytes.Index(text, []byte("<svg")); at > 0 { // what comes before does not belong into a page
 		text = text[at:]
 	}
-	return text, err
+	return fitted(text), err
 }
 
-// Alone is a picture that stands alone, on white, whatever is around it.
+var label = regexp.MustCompile(`<text ([^>]*font-size:([0-9.]+)px[^>]*)>([^<]*)</text>`)
+
+// fitted gives each text of a picture the length that it was placed by: another font would be wider.
+func fitted(svg []byte) []byte {
+	return label.ReplaceAllFunc(svg, func(all []byte) []byte {
+		part := label.FindSubmatch(all)
+		size, err := strconv.ParseFloat(string(part[2]), 64)
+		if err != nil {
+			return all
+		}
+		face := font.DefaultCache.Lookup(sans, vg.Points(size))
+		width := face.Width(html.UnescapeString(string(part[3])))
+		return fmt.Appendf(nil, `<text textLength="%.5g" lengthAdjust="spacingAndGlyphs" %s>%s</text>`,
+			width.Points(), part[1], part[3])
+	})
+}
+
+var sans = font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(9)}
+
+// Alone is a picture that stands alone: it has a background, and follows the theme of who looks at it.
 func Alone(svg []byte) []byte {
-	return bytes.Replace(svg, []byte("<g "), []byte(`<rect width="100%" height="100%" fill="#fff"/>`+"\n<g "),
-		1)
+	head := "<style>" + Theme + "</style>\n" + `<rect width="100%" height="100%" style="fill:#FFFFFF"/>` + "\n<g "
+	return bytes.Replace(svg, []byte("<g "), []byte(head), 1)
+}
+
+// Theme is a style sheet for pictures, which are drawn for a light page: on a dark one it gives each color
+// the one that stands for it there. Whatever does not know it shows the picture as it was drawn.
+var Theme = theme()
+
+func theme() string {
+	var out strings.Builder
+	out.WriteString(`svg text{font-family:"Liberation Sans",Arial,Helvetica,sans-serif!important}`)
+	out.WriteString("@media(prefers-color-scheme:dark){svg text{fill:#E6EDF3!important}")
+	for _, c := range [][2]string{
+		{"#0072B2", "#58A6FF"}, {"#D55E00", "#FF9E5E"}, {"#009E73", "#4CC9A0"},
+		{"#CC79A7", "#E58FC4"}, {"#E69F00", "#F0C05A"}, {"#56B4E9", "#9CD8FF"},
+		{"#6A3D9A", "#B794F6"}, {"#7F7F7F", "#A0A0A0"}, {"#8C564B", "#C9968A"},
+		{"#2F4F4F", "#8FB3B3"}, {"#BCBD22", "#D5D65A"}, {"#9A9A9A", "#7D858E"},
+		{"#DDDDDD", "#30363D"}, {"#FFFFFF", "#0D1117"}, {"#000000", "#E6EDF3"},
+	} {
+		fmt.Fprintf(&out, `[style*="fill:%[1]s"]{fill:%[2]s!important}[style*="stroke:%[1]s"]{stroke:%[2]s!important}`,
+			c[0], c[1])
+	}
+	out.WriteString("}")
+	return out.String()
 }
 
 // Blank is an empty plot in our style.
@@ -72,7 +118,6 @@ func Blank(x, y string) *plot.Plot {
 	p := plot.New()
 	p.BackgroundColor = nil
 	p.X.Label.Text, p.Y.Label.Text = x, y
-	sans := font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(9)}
 	for _, f := range []*font.Font{&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font, &p.Title.TextStyle.Font} {
 		*f = sans
 	}

@@ -11,25 +11,31 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 
 	"github.com/trypema/trypema/internal/bench/figure"
 	"github.com/trypema/trypema/internal/bench/measure"
-	"github.com/trypema/trypema/internal/cli/screen"
+)
+
+// Pictures are as wide as a third of a page, or as a half, so that their letters are seen as large as they
+// are drawn.
+const (
+	narrow = 10 * vg.Centimeter
+	wide   = 16 * vg.Centimeter
+	low    = 6 * vg.Centimeter
 )
 
 // picture is what a step came to, drawn.
 type picture struct {
 	id      string
-	step    string
+	step    string // empty for the one of all steps
 	title   string
 	caption string
+	wide    bool
+	more    bool // shown with the tables
 	svg     []byte
-}
-
-func newPicture(id, step, title, caption string) picture {
-	return picture{id: id, step: step, title: title, caption: caption}
 }
 
 func (f picture) file() string { return f.id + ".svg" }
@@ -42,83 +48,305 @@ func colourOf(limiter string) color.Color {
 	return figure.Grey
 }
 
-// figures draws all there is to see.
-func (d *document) figures() (all []picture, err error) {
-	add := func(f picture, p *plot.Plot, height vg.Length) {
-		if p == nil || err != nil {
-			return
-		}
-		f.svg, err = figure.SVG(figure.Width, height, []*plot.Plot{p})
-		all = append(all, f)
-	}
-	for i := range d.Steps {
-		r := &d.Steps[i]
-		switch {
-		case r.Floors != nil:
-			add(newPicture(r.ID, r.ID, "How long memory takes", "A load that depends on the one before, at random places of so much memory."), reachPlot(r.Floors), figure.Tall)
-		case r.Accuracy != nil:
-			add(newPicture(r.ID, r.ID, r.Title, "The line at an angle is what comes in; at 1 it should turn. What is above the limit is admitted beyond it, what is below it is lost."), offeredPlot(r.Accuracy), figure.Tall)
-			if len(r.Accuracy) > 0 && err == nil {
-				f := newPicture(r.ID+"-step", r.ID, "After a step to ten times the limit",
-					stepCaption(r.Accuracy))
-				f.svg, err = stepPlots(r.Accuracy)
-				all = append(all, f)
-			}
-		case r.Comparison == nil:
-		case r.ID == "growth" || r.ID == "buckets" || r.ID == "processors":
-			add(newPicture(r.ID, r.ID, r.Title, r.About), scalingPlot(r), figure.Tall)
-		case strings.HasSuffix(r.ID, "-grid"):
-			add(newPicture(r.ID, r.ID, r.Title, r.About), gridPlot(r.Comparison), figure.Tall)
-		default:
-			rows := vg.Length(len(r.Comparison.Limiters))
-			add(newPicture(r.ID, r.ID, r.Title, "Calls per second: the median of rounds, from the least to the greatest."), barPlot(r.Comparison), (2.2+0.62*rows)*vg.Centimeter)
-			if r.ID == "tail" || strings.HasPrefix(r.ID, "redis-") || strings.HasPrefix(r.ID, "hybrid-") {
-				add(newPicture(r.ID+"-latency", r.ID, "Latency: "+r.Title, "How long calls took, by how many took longer."), latencyPlot(r.Comparison), figure.Tall)
-			}
-		}
-	}
-	add(newPicture("step", "accuracy-suppressed", "Absolute and Suppressed", "The same calls, half of the limit at first and ten times the limit from one instant on."), d.strategiesPlot(), figure.Tall)
-	add(newPicture("memory", "memory-100k", "Memory for a key", "All that a limiter holds, without the strings of the caller; those in Rust copy them."),
-		d.memoryPlot("bytes", func(f measure.Footprint) []float64 { return f.BytesPerKey }, true), figure.Tall)
-	add(newPicture("collection", "memory-100k", "A garbage collection", "How long it takes with all keys in place; \"harness\" is that of the keys' strings alone."),
-		d.memoryPlot("ms", func(f measure.Footprint) []float64 { return f.Collection }, true), figure.Tall)
-	add(newPicture("pause", "memory-100k", "The pause of a garbage collection", "How long it stops everything."),
-		d.memoryPlot("µs", func(f measure.Footprint) []float64 { return f.Pause }, false), figure.Tall)
-	return all, err
+// album collects pictures, until one of them fails.
+type album struct {
+	all []picture
+	err error
 }
 
-func barPlot(c *measure.Comparison) *plot.Plot {
-	p := figure.Blank("calls per second", "")
+// add draws a picture of one plot or of several. There is none where there is nothing to see.
+func (a *album) add(f picture, height vg.Length, plots [][]*plot.Plot) {
+	if len(plots) == 0 || plots[0][0] == nil || a.err != nil {
+		return
+	}
+	width := narrow
+	if f.wide {
+		width = wide
+	}
+	f.svg, a.err = figure.SVG(width, height, plots...)
+	a.all = append(a.all, f)
+}
+
+func one(p *plot.Plot) [][]*plot.Plot { return [][]*plot.Plot{{p}} }
+
+// figures draws all there is to see.
+func (d *document) figures() ([]picture, error) {
+	a := new(album)
+	o := d.overview()
+	a.add(picture{
+		id: "overview", title: "Decisions per second of Trypema ÷ those of each other limiter", wide: true,
+		caption: "A point is one other limiter. Right of the line Trypema is faster. " +
+			"The name is that of the fastest other one.",
+	}, (2.2+0.75*vg.Length(len(o)))*vg.Centimeter, one(overviewPlot(o)))
+	for i := range d.Steps {
+		r := titled(d.Steps[i])
+		f := picture{id: r.ID, step: r.ID, title: r.Title}
+		switch {
+		case r.Floors != nil:
+			f.title = "How long memory takes"
+			f.caption = "A load that depends on the one before, at random places of so much memory."
+			a.add(f, low, one(reachPlot(r.Floors)))
+		case r.Fullest != nil:
+			f.caption = "Above 1 a window has more than the limit. What could not be measured is left out."
+			bars := fullestBars(r.Fullest)
+			a.add(f, barsHeight(bars), one(barPlot("most in any window ÷ limit", bars, hundredths, 1)))
+		case r.Memory != nil:
+			d.addMemory(a, &r)
+		case r.Accuracy != nil:
+			d.addAccuracy(a, f, r.Accuracy)
+		case r.Comparison == nil:
+		case r.ID == "growth" || r.ID == "buckets" || r.ID == "processors":
+			a.add(f, low, one(scalingPlot(&r)))
+		case strings.HasSuffix(r.ID, "-grid"):
+			f.wide, f.more, f.caption = true, true, "Calls per second, by the limit of a key."
+			a.add(f, low, gridPlots(r.Comparison))
+		default:
+			bars := speedBars(r.Comparison)
+			a.add(f, barsHeight(bars), one(barPlot("calls per second", bars, figure.Short, 0)))
+			if r.ID == "tail" || strings.HasPrefix(r.ID, "redis-") || strings.HasPrefix(r.ID, "hybrid-") {
+				l := picture{
+					id: r.ID + "-latency", step: r.ID, title: "Latency", more: r.ID != "tail",
+					caption: "How long the slowest of so many calls took.",
+				}
+				plots := latencyPlots(r.Comparison)
+				l.wide = len(plots) > 1
+				a.add(l, heightOf(plots), plots)
+			}
+		}
+	}
+	a.add(picture{
+		id: "step", step: "accuracy-suppressed", title: "Absolute and Suppressed of Trypema",
+		caption: "The same calls, half of the limit at first and ten times the limit from one instant on.",
+	}, low, one(d.strategiesPlot()))
+	return a.all, a.err
+}
+
+func heightOf(plots [][]*plot.Plot) vg.Length {
+	if len(plots) < 2 {
+		return low
+	}
+	return vg.Length(len(plots)) * 3.6 * vg.Centimeter
+}
+
+func (d *document) addAccuracy(a *album, f picture, all []measure.Accuracy) {
+	f.caption = "What is admitted, by what is offered, both ÷ the limit. The grey line is as it should be."
+	plots := offeredPlots(all)
+	f.wide = len(plots) > 1
+	a.add(f, heightOf(plots), plots)
+	steps := stepPlots(all)
+	a.add(picture{
+		id: f.id + "-step", step: f.step, title: "After a step to ten times the limit",
+		caption: "Admitted in each twentieth of a window ÷ limit, by windows. The line is the limit.",
+		wide:    len(all) > 2, more: f.id != "accuracy",
+	}, max(4.2*vg.Centimeter, heightOf(steps)*vg.Length(min(1, len(steps)-1))), steps)
+}
+
+// addMemory adds the pictures of memory, which are those of 100,000 keys.
+func (d *document) addMemory(a *album, r *result) {
+	if r.ID != "memory-100k" {
+		return
+	}
+	for _, of := range []struct {
+		id, title, caption, unit string
+		values                   func(measure.Footprint) []float64
+	}{
+		{
+			"memory", "Memory for a key",
+			"All that a limiter holds, without the strings of the caller; those in Rust copy them.", "bytes",
+			func(f measure.Footprint) []float64 { return f.BytesPerKey },
+		},
+		{
+			"collection", "A garbage collection",
+			"How long it takes with all keys in place; \"harness\" is that of the keys' strings alone.", "ms",
+			func(f measure.Footprint) []float64 { return f.Collection },
+		},
+		{
+			"pause", "The pause of a garbage collection", "How long it stops everything.", "µs",
+			func(f measure.Footprint) []float64 { return f.Pause },
+		},
+	} {
+		var bars []bar
+		for _, f := range r.Memory {
+			if values := of.values(f); f.Failed == "" && len(values) > 0 && measure.Median(values) > 0 {
+				bars = append(bars, newBar(cmp.Or(f.Limiter, "harness"), f.Limiter, values))
+			}
+		}
+		p := picture{id: of.id, step: r.ID, title: of.title, caption: of.caption}
+		a.add(p, barsHeight(bars), one(barPlot(of.unit, bars, figure.Short, 0)))
+	}
+}
+
+// bar is one of a limiter: a value, and the least and the greatest of those that it is the median of.
+type bar struct {
+	name             string
+	value, low, high float64
+	colour           color.Color
+}
+
+func newBar(name, limiter string, values []float64) bar {
+	b := bar{name: name, value: measure.Median(values), colour: colourOf(limiter)}
+	b.low, b.high = slices.Min(values), slices.Max(values)
+	return b
+}
+
+func barsHeight(bars []bar) vg.Length { return (1.5 + 0.53*vg.Length(len(bars))) * vg.Centimeter }
+
+func speedBars(c *measure.Comparison) (bars []bar) {
+	for _, x := range c.Limiters {
+		if rounds := opsOf(x); x.Failed == "" && len(rounds) > 0 {
+			b := newBar(c.Label(x), x.Limiter, rounds)
+			b.value = x.OpsPerSecond
+			bars = append(bars, b)
+		} else if x.Failed != "" {
+			bars = append(bars, bar{name: c.Label(x) + " (failed)", colour: figure.Grey})
+		}
+	}
+	return bars
+}
+
+// fullestBars are orange where a limiter was above its limit.
+func fullestBars(all []measure.Fullest) (bars []bar) {
+	for _, f := range all {
+		if f.Ratio == nil || f.Failed != "" {
+			continue
+		}
+		b := newBar(f.Limiter, f.Limiter, []float64{*f.Ratio})
+		if *f.Ratio > 1 {
+			b.colour = figure.Colours[1]
+		}
+		bars = append(bars, b)
+	}
+	return bars
+}
+
+// barPlot draws bars, the first one on top, with a line at a value that matters if it is not 0.
+func barPlot(unit string, bars []bar, write func(float64) string, line float64) *plot.Plot {
+	if len(bars) == 0 {
+		return nil
+	}
+	p := figure.Blank(unit, "")
 	figure.Grid(p)
 	var names []string
-	most := 0.0
-	for i := range c.Limiters {
-		x := c.Limiters[len(c.Limiters)-1-i] // the first one on top
-		name := c.Label(x)
-		if x.Failed != "" {
-			name += " (failed)"
-		}
-		names = append(names, name)
-		bar, err := plotter.NewBarChart(plotter.Values{x.OpsPerSecond}, vg.Points(11))
+	most := line
+	for i := range bars {
+		b := bars[len(bars)-1-i]
+		names = append(names, b.name)
+		chart, err := plotter.NewBarChart(plotter.Values{b.value}, vg.Points(11))
 		if err != nil {
 			return nil
 		}
-		bar.Horizontal, bar.XMin, bar.LineStyle.Width = true, float64(i), 0
-		bar.Color = colourOf(x.Limiter)
-		p.Add(bar)
-		if rounds := opsOf(x); len(rounds) > 0 {
-			low, high := slices.Min(rounds), slices.Max(rounds)
-			most = max(most, high)
-			whisker, err := plotter.NewLine(plotter.XYs{{X: low, Y: float64(i)}, {X: high, Y: float64(i)}})
-			if err == nil {
-				whisker.Width = vg.Points(1)
-				p.Add(whisker)
+		chart.Horizontal, chart.XMin, chart.LineStyle.Width = true, float64(i), 0
+		chart.Color = b.colour
+		p.Add(chart)
+		most = max(most, b.high)
+		if b.low < b.high {
+			addLine(p, b.low, float64(i), b.high, float64(i), 1)
+		}
+	}
+	if line > 0 {
+		addLine(p, line, -0.5, line, float64(len(bars))-0.5, 1, vg.Points(4), vg.Points(3))
+	}
+	p.NominalY(names...)
+	p.X.Min, p.X.Max = 0, most*1.05
+	if most == 0 {
+		p.X.Max = 1
+	}
+	p.X.Tick.Marker = labelled{write}
+	return p
+}
+
+// addLine draws a straight line so many points wide.
+func addLine(p *plot.Plot, x1, y1, x2, y2, width float64, dashes ...vg.Length) {
+	if line, err := plotter.NewLine(plotter.XYs{{X: x1, Y: y1}, {X: x2, Y: y2}}); err == nil {
+		line.Width, line.Dashes = vg.Points(width), dashes
+		p.Add(line)
+	}
+}
+
+// faster is how much faster Trypema is than others in a step.
+type faster struct {
+	title  string
+	ratios []float64
+	names  []string // of the others
+	next   int      // the fastest of the others
+}
+
+// overview compares Trypema in every step with the others of its kind.
+func (d *document) overview() (all []faster) {
+	for _, g := range groups {
+		for _, r := range d.grouped(g) {
+			if r.Comparison == nil || !g.open || strings.HasSuffix(r.ID, "-grid") {
+				continue
+			}
+			limiter := "trypema"
+			if strings.HasPrefix(r.ID, "hybrid-") {
+				limiter = "trypema-hybrid"
+			}
+			us := d.row(r.ID, "", limiter)
+			if us == nil {
+				continue
+			}
+			f := faster{title: r.Title}
+			for _, x := range r.Comparison.Limiters {
+				if ours(x.Limiter) || x.Failed != "" || x.OpsPerSecond == 0 {
+					continue
+				}
+				f.ratios = append(f.ratios, us.OpsPerSecond/x.OpsPerSecond)
+				f.names = append(f.names, x.Limiter)
+				if f.ratios[f.next] > f.ratios[len(f.ratios)-1] {
+					f.next = len(f.ratios) - 1
+				}
+			}
+			if len(f.ratios) > 0 {
+				all = append(all, f)
 			}
 		}
 	}
+	return all
+}
+
+func overviewPlot(all []faster) *plot.Plot {
+	if len(all) == 0 {
+		return nil
+	}
+	p := figure.Blank("calls per second of Trypema ÷ those of the other", "")
+	figure.Grid(p)
+	least, most := 0.5, 2.0
+	var names []string
+	for i := range all {
+		f, y := all[len(all)-1-i], float64(i)
+		names = append(names, f.title)
+		for _, side := range []struct {
+			colour color.Color
+			wins   bool
+		}{{figure.Colours[0], true}, {figure.Colours[1], false}} {
+			var points plotter.XYs
+			for _, x := range f.ratios {
+				least, most = min(least, x), max(most, x)
+				if (x >= 1) == side.wins {
+					points = append(points, plotter.XY{X: x, Y: y})
+				}
+			}
+			if dots, err := plotter.NewScatter(points); err == nil && len(points) > 0 {
+				dots.Color, dots.Shape, dots.Radius = side.colour, draw.CircleGlyph{}, vg.Points(3.5)
+				p.Add(dots)
+			}
+		}
+		label, err := plotter.NewLabels(plotter.XYLabels{
+			XYs: plotter.XYs{{X: f.ratios[f.next], Y: y}}, Labels: []string{f.names[f.next]},
+		})
+		if err != nil {
+			return nil
+		}
+		style := &label.TextStyle[0]
+		style.Font, style.XAlign, style.YAlign = p.X.Tick.Label.Font, text.XRight, text.YCenter
+		label.Offset.X = -vg.Points(7)
+		p.Add(label)
+	}
+	addLine(p, 1, -0.5, 1, float64(len(all))-0.5, 1.2)
 	p.NominalY(names...)
-	p.X.Min, p.X.Max = 0, max(1, most*1.05)
-	p.X.Tick.Marker = labelled{figure.Short}
+	p.X.Min, p.X.Max = least/10, most*1.5 // with room for names
+	figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) + " ×" })
 	return p
 }
 
@@ -194,61 +422,124 @@ func (c *curves) draw(s series) bool {
 	return len(s.names) > 0
 }
 
-func latencyPlot(c *measure.Comparison) *plot.Plot {
-	p := &curves{Plot: figure.Blank("calls that took longer", "")}
-	figure.Grid(p.Plot)
-	p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
-		for e := 0.0; e <= high+0.01; e++ {
-			ticks = append(ticks, plot.Tick{Value: e, Label: "one in " + figure.Short(math.Pow(10, e))})
+// abreast is how many small pictures stand side by side.
+const abreast = 4
+
+// panels draws a small picture for each of the others, with ours in it (blue), all on the same scale. Where
+// there are few lines one picture has them all. The plot that it is given has what each of them shows.
+func panels(s series, few int, blank func() *plot.Plot, finish func(*plot.Plot)) [][]*plot.Plot {
+	if len(s.names) == 0 {
+		return nil
+	}
+	if len(s.names) <= few {
+		p := &curves{Plot: blank()}
+		p.draw(s)
+		finish(p.Plot)
+		return one(p.Plot)
+	}
+	var plots []*plot.Plot
+	for _, name := range s.names {
+		if ours(name) {
+			continue
 		}
-		return ticks
-	})
-	low := math.Inf(1)
-	for _, x := range c.Limiters {
-		var points plotter.XYs
-		for _, q := range x.Curve {
-			if q.Quantile < 1 && q.Latency > 0 {
-				points = append(points, plotter.XY{X: -math.Log10(1 - q.Quantile), Y: float64(q.Latency)})
-				low = min(low, float64(q.Latency))
+		p := blank()
+		p.Title.Text = name
+		for _, side := range []struct {
+			names  []string
+			colour color.Color
+		}{{s.names, figure.Colours[0]}, {[]string{name}, figure.Colours[1]}} {
+			for _, n := range side.names {
+				if n != name && !ours(n) {
+					continue
+				}
+				if line, err := plotter.NewLine(s.points[n]); err == nil {
+					line.Color, line.Width = side.colour, vg.Points(1.8)
+					p.Add(line)
+				}
 			}
 		}
-		p.add(c.Label(x), points)
+		plots = append(plots, p)
 	}
-	if math.IsInf(low, 1) {
-		return nil
+	x0, x1, y0, y1 := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
+	for _, p := range plots {
+		x0, x1, y0, y1 = min(x0, p.X.Min), max(x1, p.X.Max), min(y0, p.Y.Min), max(y1, p.Y.Max)
 	}
-	figure.Logarithmic(&p.Y, nanoseconds)
-	p.X.Min = 0
-	return p.Plot
+	for _, p := range plots {
+		p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = x0, x1, y0, y1
+		finish(p)
+	}
+	return tiled(plots)
 }
 
-func offeredPlot(all []measure.Accuracy) *plot.Plot {
-	p := &curves{Plot: figure.Blank("offered ÷ limit", "admitted ÷ limit")}
-	figure.Grid(p.Plot)
-	var ideal plotter.XYs
-	for x := 0.1; x < 100; x *= 1.05 { // a line on this scale is none on a logarithmic one
-		ideal = append(ideal, plotter.XY{X: x, Y: min(x, 1)})
-	}
-	line, err := plotter.NewLine(ideal)
-	if err != nil {
-		return nil
-	}
-	line.Color, line.Width = figure.Grey, vg.Points(4)
-	p.Add(line)
-	p.Legend.Add("as it should be", line)
-	for _, a := range all {
-		var points plotter.XYs
-		for _, l := range a.Loads {
-			points = append(points, plotter.XY{X: l.OfferedToLimit, Y: l.AdmittedToLimit})
+// tiled puts plots into rows. What is left of the last one is filled with nothing.
+func tiled(plots []*plot.Plot) (rows [][]*plot.Plot) {
+	for i := 0; i < len(plots); i += abreast {
+		row := slices.Clone(plots[i:min(i+abreast, len(plots))])
+		for len(row) < min(abreast, len(plots)) {
+			p := plot.New()
+			p.HideAxes()
+			p.BackgroundColor = nil
+			row = append(row, p)
 		}
-		slices.SortFunc(points, func(a, b plotter.XY) int { return cmp.Compare(a.X, b.X) })
-		p.add(title(a), points)
+		rows = append(rows, row)
 	}
-	figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) })
-	p.Y.Min, p.Y.Max = 0, max(1.45, p.Y.Max)
-	p.Legend.Left = false
-	p.Legend.Top = false
-	return p.Plot
+	return rows
+}
+
+func latencyPlots(c *measure.Comparison) [][]*plot.Plot {
+	var s series
+	for _, x := range c.Limiters {
+		for _, q := range x.Curve {
+			if q.Quantile < 1 && q.Latency > 0 {
+				s.add(c.Label(x), -math.Log10(1-q.Quantile), float64(q.Latency))
+			}
+		}
+	}
+	return panels(s, 4, func() *plot.Plot {
+		p := figure.Blank("", "")
+		figure.Grid(p)
+		return p
+	}, func(p *plot.Plot) {
+		p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
+			for e := 0.0; e <= high+0.01; e++ {
+				ticks = append(ticks, plot.Tick{Value: e, Label: figure.Short(math.Pow(10, e))})
+			}
+			return ticks
+		})
+		figure.Logarithmic(&p.Y, nanoseconds)
+		p.X.Min = 0
+	})
+}
+
+func offeredPlots(all []measure.Accuracy) [][]*plot.Plot {
+	var s series
+	for _, a := range all {
+		loads := slices.Clone(a.Loads)
+		slices.SortFunc(loads, func(a, b measure.Load) int {
+			return cmp.Compare(a.OfferedToLimit, b.OfferedToLimit)
+		})
+		for _, l := range loads {
+			s.add(title(a), l.OfferedToLimit, l.AdmittedToLimit)
+		}
+	}
+	return panels(s, 4, func() *plot.Plot {
+		p := figure.Blank("", "")
+		figure.Grid(p)
+		var ideal plotter.XYs
+		for x := 0.1; x < 100; x *= 1.05 { // a line on this scale is none on a logarithmic one
+			ideal = append(ideal, plotter.XY{X: x, Y: min(x, 1)})
+		}
+		if line, err := plotter.NewLine(ideal); err == nil {
+			line.Color, line.Width = figure.Grey, vg.Points(4)
+			p.Add(line)
+		}
+		return p
+	}, func(p *plot.Plot) {
+		figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) })
+		p.Y.Min, p.Y.Max = 0, max(1.45, p.Y.Max)
+		p.Legend.Left = false
+		p.Legend.Top = false
+	})
 }
 
 func title(a measure.Accuracy) string {
@@ -258,41 +549,15 @@ func title(a measure.Accuracy) string {
 	return a.Limiter
 }
 
-func stepCaption(all []measure.Accuracy) string {
-	var parts []string
+// stepPlots are small pictures, one for each limiter, on the same scale.
+func stepPlots(all []measure.Accuracy) [][]*plot.Plot {
+	var plots []*plot.Plot
 	for _, a := range all {
 		if a.Failed == "" {
-			parts = append(parts, fmt.Sprintf("%s %s", title(a), screen.Duration(milliseconds(a.Step.Pause))))
+			plots = append(plots, stepPlot(a))
 		}
 	}
-	return "Admitted in each twentieth of a window; the line is the limit. The longest time without an admission after the step: " + strings.Join(parts, ", ") + "."
-}
-
-// stepPlots are small pictures, one for each limiter, on the same scale.
-func stepPlots(all []measure.Accuracy) ([]byte, error) {
-	const columns = 3
-	var rows [][]*plot.Plot
-	n := 0
-	for _, a := range all {
-		if a.Failed != "" {
-			continue
-		}
-		if n%columns == 0 {
-			rows = append(rows, make([]*plot.Plot, columns))
-		}
-		rows[n/columns][n%columns] = stepPlot(a)
-		n++
-	}
-	if n == 0 {
-		return nil, nil
-	}
-	for i := n; i%columns > 0; i++ { // Align wants them all
-		p := plot.New()
-		p.HideAxes()
-		p.BackgroundColor = nil
-		rows[i/columns][i%columns] = p
-	}
-	return figure.SVG(figure.Width, vg.Length(len(rows))*4.2*vg.Centimeter, rows...)
+	return tiled(plots)
 }
 
 // stepTop is how much of a step is shown: all that can come in, which is ten times the limit, and what is a
@@ -302,7 +567,6 @@ const stepTop = 12
 func stepPlot(a measure.Accuracy) *plot.Plot {
 	p := figure.Blank("", "")
 	p.Title.Text = title(a)
-	p.X.Tick.Label.Font.Size, p.Y.Tick.Label.Font.Size = vg.Points(7), vg.Points(7)
 	perBin := float64(a.Capacity) * a.Step.Bin / a.Window
 	for i, n := range a.Step.Admitted {
 		y := min(float64(n)/perBin, stepTop)
@@ -320,8 +584,6 @@ func stepPlot(a measure.Accuracy) *plot.Plot {
 		p.Add(line)
 	}
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, end, 0, stepTop
-	p.X.Label.Text, p.Y.Label.Text = "windows", "÷ limit"
-	p.X.Label.TextStyle.Font.Size, p.Y.Label.TextStyle.Font.Size = vg.Points(7), vg.Points(7)
 	return p
 }
 
@@ -396,25 +658,41 @@ func casesTicks(c *measure.Comparison) (ticks []plot.Tick) {
 	return ticks
 }
 
-// gridPlot shows calls per second by rate, a line for each limiter and key space.
-func gridPlot(c *measure.Comparison) *plot.Plot {
-	p := &curves{Plot: figure.Blank("limit of a key, per second", "calls per second")}
-	figure.Grid(p.Plot)
-	var s series
+// gridPlots show calls per second by rate, one picture for each key space with a line for each limiter.
+func gridPlots(c *measure.Comparison) [][]*plot.Plot {
+	var keySpaces []string
+	lines := make(map[string]*series)
 	for _, x := range c.Limiters {
 		keys, rate, _ := strings.Cut(x.Case, ", ")
 		at, err := strconv.ParseFloat(strings.TrimSuffix(rate, "/s"), 64)
 		if err != nil || x.Failed != "" || x.OpsPerSecond == 0 {
 			continue
 		}
-		s.add(x.Limiter+", "+keys, at, x.OpsPerSecond)
+		if lines[keys] == nil {
+			lines[keys] = new(series)
+			keySpaces = append(keySpaces, keys)
+		}
+		lines[keys].add(x.Limiter, at, x.OpsPerSecond)
 	}
-	if !p.draw(s) {
-		return nil
+	var plots []*plot.Plot
+	most := 0.0
+	for _, keys := range keySpaces {
+		p := &curves{Plot: figure.Blank("limit per second", "")}
+		figure.Grid(p.Plot)
+		p.Title.Text = keys
+		p.draw(*lines[keys])
+		figure.Logarithmic(&p.X, figure.Short)
+		plots = append(plots, p.Plot)
+		most = max(most, p.Y.Max)
 	}
-	figure.Logarithmic(&p.X, figure.Short)
-	figure.Logarithmic(&p.Y, figure.Short)
-	return p.Plot
+	for i, p := range plots {
+		p.Y.Min, p.Y.Max = 0, 1.6*most // with room for the legend
+		p.Y.Tick.Marker = labelled{figure.Short}
+		if i > 0 {
+			p.Legend = plot.NewLegend()
+		}
+	}
+	return tiled(plots)
 }
 
 func reachPlot(f *measure.Floors) *plot.Plot {
@@ -445,31 +723,4 @@ func binary(bytes int) string {
 		return fmt.Sprint(bytes>>20, " MiB")
 	}
 	return fmt.Sprint(bytes>>10, " KiB")
-}
-
-// memoryPlot shows something of the footprints by the number of keys.
-func (d *document) memoryPlot(unit string, of func(measure.Footprint) []float64, logY bool) *plot.Plot {
-	p := &curves{Plot: figure.Blank("keys", unit)}
-	figure.Grid(p.Plot)
-	var s series
-	for _, r := range d.Steps {
-		for _, f := range r.Memory {
-			values := of(f)
-			if f.Failed != "" || len(values) == 0 || measure.Median(values) <= 0 {
-				continue
-			}
-			s.add(cmp.Or(f.Limiter, "harness"), float64(f.Keys), measure.Median(values))
-		}
-	}
-	slices.SortStableFunc(s.names, func(a, b string) int { // the harness last
-		return cmp.Compare(strings.Count(a, "harness"), strings.Count(b, "harness"))
-	})
-	if !p.draw(s) {
-		return nil
-	}
-	figure.Logarithmic(&p.X, figure.Short)
-	if logY {
-		figure.Logarithmic(&p.Y, figure.Short)
-	}
-	return p.Plot
 }

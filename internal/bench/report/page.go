@@ -28,15 +28,39 @@ type sheet struct {
 type section struct {
 	result
 	Sheets  []sheet
-	Figures []shown
+	Figures []shown // at once
+	More    []shown // with the tables
 	Failing []string
+}
+
+// Span is how much of a row of six columns the section takes.
+func (s section) Span() int {
+	n := 0
+	for _, f := range s.Figures {
+		n += f.Span
+	}
+	if n == 0 {
+		return 2
+	}
+	return min(n, 6)
 }
 
 // shown is a figure in a page.
 type shown struct {
 	ID, Title, Caption, File string
+	Named                    bool // unlike the section
+	Span                     int  // of six columns
 	SVG                      template.HTML
 }
+
+// part is a group as it is shown.
+type part struct {
+	group
+	Sections []section
+}
+
+// Open reports whether it is shown at once.
+func (p part) Open() bool { return p.open }
 
 // view is a report as it is shown.
 type view struct {
@@ -44,9 +68,13 @@ type view struct {
 	When      string
 	Partial   []string // why it is
 	LeftOut   []string
+	Opening   []string
+	Overview  []shown // at most one
 	Promises  sheet
-	Sections  []section
+	Missed    sheet // those of the promises that were missed
+	Parts     []part
 	Libraries sheet
+	Theme     template.CSS
 }
 
 func (d *document) view(figures []picture) view {
@@ -55,19 +83,29 @@ func (d *document) view(figures []picture) view {
 		When:     fmt.Sprintf("%s to %s", d.Began.UTC().Format("2006-01-02 15:04"), d.Ended.UTC().Format("15:04 MST")),
 		Partial:  d.why(),
 		LeftOut:  d.leftOut(),
+		Opening:  d.opening(),
 		Promises: d.promised(),
+		Theme:    template.CSS(figure.Theme), //nolint:gosec // a constant
 	}
-	for _, r := range d.Steps {
-		s := section{result: r, Sheets: r.sheets()}
-		for _, f := range figures {
-			if f.step == r.ID {
-				s.Figures = append(s.Figures, shown{f.id, f.title, f.caption, f.file(), template.HTML(f.svg)}) //nolint:gosec // it is made here, of numbers and names of ours
-			}
+	v.Missed.Head = v.Promises.Head
+	for _, row := range v.Promises.Rows {
+		if row[3] == missedMark {
+			v.Missed.Rows = append(v.Missed.Rows, row)
 		}
-		for _, f := range r.failures() {
-			s.Failing = append(s.Failing, f.limiter+": "+strings.TrimPrefix(f.why, f.limiter+": "))
+	}
+	for _, f := range figures {
+		if f.step == "" {
+			v.Overview = append(v.Overview, f.shown(""))
 		}
-		v.Sections = append(v.Sections, s)
+	}
+	for _, g := range groups {
+		p := part{group: g}
+		for _, r := range d.grouped(g) {
+			p.Sections = append(p.Sections, newSection(r, figures))
+		}
+		if len(p.Sections) > 0 {
+			v.Parts = append(v.Parts, p)
+		}
 	}
 	v.Libraries = sheet{Head: []string{"module", "version"}}
 	for _, path := range compared {
@@ -76,6 +114,31 @@ func (d *document) view(figures []picture) view {
 		}
 	}
 	return v
+}
+
+func newSection(r result, figures []picture) section {
+	s := section{result: r, Sheets: r.sheets()}
+	for _, f := range figures {
+		switch {
+		case f.step != r.ID:
+		case f.more:
+			s.More = append(s.More, f.shown(r.Title))
+		default:
+			s.Figures = append(s.Figures, f.shown(r.Title))
+		}
+	}
+	for _, f := range r.failures() {
+		s.Failing = append(s.Failing, f.limiter+": "+strings.TrimPrefix(f.why, f.limiter+": "))
+	}
+	return s
+}
+
+func (f picture) shown(section string) shown {
+	span := 2
+	if f.wide {
+		span = 3
+	}
+	return shown{f.id, f.title, f.caption, f.file(), f.title != section, span, template.HTML(f.svg)} //nolint:gosec // it is made here, of numbers and names of ours
 }
 
 // why says what makes the report partial.

@@ -34,10 +34,12 @@ func (p promise) Verdict() string {
 	case len(p.values) == 0:
 		return ""
 	case p.atLeast > 0 && measure.Median(p.values) < p.atLeast, p.atLeast == 0 && measure.Median(p.values) > p.atMost:
-		return "missed"
+		return missedMark
 	}
 	return "✓"
 }
+
+const missedMark = "missed"
 
 // notMeasured stands where a number is missing.
 const notMeasured = "not measured"
@@ -76,9 +78,9 @@ func (d *document) promises() (all []promise) {
 	faster("hot-over", "hot key over its limit", ours, "rust-trypema", 2)
 	faster("hot-under", "hot key under its limit", ours, syncmap, 2)
 	faster("hot-under", "hot key under its limit", ours, "governor", 1.5)
-	faster("uniform-100k", "100,000 keys alike", ours, syncmap, 3)
-	faster("uniform-100k", "100,000 keys alike", ours, "governor", 1.5)
-	faster("uniform-100k", "100,000 keys alike", ours, "rust-trypema", 1.5)
+	faster("uniform-100k", "100,000 keys", ours, syncmap, 3)
+	faster("uniform-100k", "100,000 keys", ours, "governor", 1.5)
+	faster("uniform-100k", "100,000 keys", ours, "rust-trypema", 1.5)
 
 	slower := func(step, what, large, small, asked string, mark float64) {
 		p := promise{What: what, Asked: asked, atMost: mark, write: times}
@@ -114,7 +116,7 @@ func (d *document) promises() (all []promise) {
 		cost.values = []float64{*a.RedisCommands / *b.RedisCommands}
 	}
 	all = append(all, cost)
-	for _, step := range []struct{ id, what string }{{"hybrid-hot", "Hybrid: hot key"}, {"hybrid-100k", "Hybrid: 100,000 keys alike"}} {
+	for _, step := range []struct{ id, what string }{{"hybrid-hot", "Hybrid: hot key"}, {"hybrid-100k", "Hybrid: 100,000 keys"}} {
 		faster(step.id, step.what, "trypema-hybrid", "trypema-local", 0.8)
 		tail := promise{What: step.what + ", 99.9th percentile", Asked: "≤ 10 µs", atMost: 10_000, write: nanoseconds}
 		most := promise{What: step.what + ", maximum", Asked: "≤ 5 ms", atMost: 5e6, write: nanoseconds}

@@ -17,7 +17,7 @@ import (
 // Ratios is the flags of bench ratios.
 type Ratios struct {
 	Rounds int           `default:"7" help:"Rounds in which the limiters of a row take turns."`
-	Round  time.Duration `default:"60ms" help:"How long each limiter is called in a round."`
+	Round  time.Duration `default:"120ms" help:"How long each limiter is called in a round."`
 	Only   []string      `placeholder:"ROW,…" help:"Measure these rows alone, by the beginning of their names, and not the memory."`
 	JSON   bool          `name:"json" help:"Print one JSON document."`
 

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -207,7 +209,7 @@ func TestCommittedReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(committed)
-	if err != nil || len(files) < 40 {
+	if drawn, _ := os.ReadDir(dir); err != nil || len(files) < 40 || len(files) != len(drawn)-1 { // the page is not among them
 		t.Fatalf("%d files, %v", len(files), err)
 	}
 	for _, f := range files {
@@ -252,7 +254,8 @@ func known() *document {
 			{ID: "growth", Title: "Growth", Comparison: growth},
 			{ID: "accuracy", Title: "Accuracy", Accuracy: []measure.Accuracy{exact, {Limiter: "ulule", Failed: "too late"}}},
 			{ID: "memory-1k", Title: "Memory", Memory: []measure.Footprint{{Keys: 1000, Collection: []float64{1}}, {Limiter: "trypema", Keys: 1000, BytesPerKey: []float64{150}}}},
-			{ID: "skewed", Title: "Skewed <one>", Failed: "out of order"},
+			{ID: "skewed", Failed: "out of order"},
+			{ID: "odd", Title: "Of another version <one>"},
 		},
 	}
 }
@@ -272,6 +275,77 @@ func TestPromises(t *testing.T) {
 	} {
 		if verdicts[what] != want {
 			t.Errorf("%s: %q, want %q", what, verdicts[what], want)
+		}
+	}
+}
+
+// TestOpening: the sentences are what the measurements say.
+func TestOpening(t *testing.T) {
+	d := known()
+	d.Machine = machine{Processor: "Z80", Processors: 2, Go: "go1.25"}
+	d.Began = time.Date(2026, 11, 25, 14, 0, 0, 0, time.UTC)
+	one, two, three := 1.0, 1.994, 0.9
+	d.Steps = append(d.Steps,
+		result{ID: "windows", Fullest: []measure.Fullest{{Limiter: "trypema", Ratio: &one}, {Limiter: "ulule", Ratio: &two}, {Limiter: "rust-trypema", Ratio: &three}, {Limiter: "throttled"}, {Limiter: "tollbooth", Ratio: &two, Failed: "late"}}},
+		result{ID: "windows-redis", Fullest: []measure.Fullest{{Limiter: "trypema-hybrid", Ratio: &three}, {Limiter: "redis-cell", Ratio: &two}}},
+		result{ID: "uniform-100k", Comparison: rows([]string{"trypema", "xtime-syncmap", "governor"}, 100, 90, 250)},
+		result{ID: "uniform-1m", Comparison: rows([]string{"trypema", "xtime-syncmap"}, 300, 15)},
+		result{ID: "redis-alone", Comparison: rows([]string{"trypema", "redis_rate"}, 80, 100)},
+		result{ID: "hybrid-hot", Comparison: rows([]string{"trypema-local", "trypema-hybrid", "rust-trypema-hybrid"}, 80, 50, 20)},
+		result{ID: "tail", Comparison: rows([]string{"trypema", "ulule"}, 80, 90)}, // where all do what is asked for
+	)
+	want := []string{
+		"Measured on 2 × Z80 with go1.25 on 2026-11-25: compare numbers within this report alone.",
+		"In its fullest window Trypema admitted 1.00 × the limit; of 3 other limiters 2 admitted more than the limit, up to 1.99 ×.",
+		"Trypema decides faster than all others on one key, far over its limit (2.0 × xtime-syncmap); a million keys (20 × xtime-syncmap); and Hybrid: one key (2.5 × rust-trypema-hybrid).",
+		"It is slower than the fastest other limiter on 100,000 keys (0.40 × governor); and Redis: a lone caller (0.80 × redis_rate).",
+	}
+	got := d.opening()
+	if len(got) != 5 || !slices.Equal(got[:4], want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	var reached, missed int
+	for _, p := range d.promises() {
+		switch p.Verdict() {
+		case "✓":
+			reached++
+		case "missed":
+			missed++
+		}
+	}
+	if marks := fmt.Sprintf("Of the %d marks that its design sets, it reaches %d and misses %d.", reached+missed, reached, missed); got[4] != marks || missed == 0 || reached == 0 {
+		t.Errorf("%q, want %q", got[4], marks)
+	}
+	d.Steps = nil
+	if got := d.opening(); len(got) != 1 {
+		t.Errorf("of nothing it says %q", got)
+	}
+}
+
+// TestGroups: every step is shown in one group, under a title of its own.
+func TestGroups(t *testing.T) {
+	in := make(map[string]int)
+	for _, g := range groups {
+		for _, id := range g.steps {
+			in[id]++
+		}
+	}
+	quick, standard, full := efforts()
+	named := make(map[string]string)
+	for _, e := range []effort{quick, standard, full} {
+		for _, s := range e.steps() {
+			if in[s.ID] != 1 {
+				t.Errorf("%s is in %d groups", s.ID, in[s.ID])
+			}
+			if other, known := named[s.Title]; known && other != s.ID {
+				t.Errorf("%s and %s are both called %s", s.ID, other, s.Title)
+			}
+			named[s.Title] = s.ID
+		}
+	}
+	for id := range in {
+		if _, known := titles[id]; !known {
+			t.Errorf("no step is called %s", id)
 		}
 	}
 }
@@ -315,8 +389,8 @@ func TestPartialReport(t *testing.T) {
 			}
 		}
 	}
-	if bytes.Contains(page, []byte("<one>")) {
-		t.Error("a title is taken for a tag")
+	if bytes.Contains(page, []byte("<one>")) || !bytes.Contains(page, []byte("Of another version &lt;one&gt;")) {
+		t.Error("a title is taken for a tag, or a step of another version is not shown")
 	}
 	if !d.partial() || d.broken() != nil {
 		t.Errorf("partial %v, broken %v", d.partial(), d.broken())

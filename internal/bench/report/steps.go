@@ -89,7 +89,7 @@ func (e effort) steps() []step {
 		return quick
 	}
 	s := []step{
-		{ID: "floors", Title: "What nobody can do without", kind: floors,
+		{ID: "floors", Title: "The parts of a decision", kind: floors,
 			About: "The parts of any decision, and how long memory takes to answer, on this machine.",
 			lines: []line{{args: "--keys uniform --key-space 100000"}}},
 		{ID: "hot-over", Title: "One key, far over its limit",
@@ -98,14 +98,14 @@ func (e effort) steps() []step {
 		{ID: "hot-under", Title: "One key, under its limit",
 			About: "All calls are admitted, by all processors at once, on one counter.",
 			lines: []line{{args: "--keys hot --key-space 1000 --rate 1e8 --warm-up 200ms --compare " + inProcess}}},
-		{ID: "uniform-100k", Title: "100,000 keys alike",
+		{ID: "uniform-100k", Title: "100,000 keys",
 			About: "Nothing of a key is in a cache when it is called; with Trypema every call also closes one group and forgets another.",
 			lines: []line{{args: "--keys uniform --key-space 100000 --compare " + some(inProcess, fewer)}}},
-		{ID: "uniform-1m", Title: "A million keys alike",
+		{ID: "uniform-1m", Title: "A million keys",
 			About: "More than fits into any cache.",
 			lines: []line{{args: "--keys uniform --key-space 1000000 --compare " + some(inProcess, onlyGo)}}},
-		{ID: "skewed", Title: "A fifth of the calls to one key, the rest to 100,000",
-			About: "The canonical workload.",
+		{ID: "skewed", Title: "100,000 keys, skewed",
+			About: "The canonical workload: a fifth of the calls go to one key, the rest to 100,000.",
 			lines: []line{{args: "--compare " + some(inProcess, fewer)}}},
 		{ID: "suppressed-hot", Title: "Suppressed: one key, far over its limit",
 			About: "The strategy that declines a fraction, of both libraries that have it.",
@@ -129,15 +129,15 @@ func (e effort) steps() []step {
 	}
 	if e.matrix {
 		s = append(s,
-			step{ID: "seldom-100k", Title: "100,000 keys alike, one group in a window",
+			step{ID: "seldom-100k", Title: "100,000 keys, one group in a window",
 				About: "The same for keys that are called less than once in a bucket; other limiters have no buckets.",
 				lines: []line{{args: "--keys uniform --key-space 100000 --bucket 1s --compare " + fewer}}},
-			step{ID: "suppressed-100k", Title: "Suppressed: 100,000 keys alike",
+			step{ID: "suppressed-100k", Title: "Suppressed: 100,000 keys",
 				lines: []line{{args: "--strategy suppressed --keys uniform --key-space 100000 --compare trypema,rust-trypema"}}})
 	}
 	if e.huge {
 		s = append(s,
-			step{ID: "uniform-10m", Title: "Ten million keys alike",
+			step{ID: "uniform-10m", Title: "Ten million keys",
 				lines: []line{{args: "--keys uniform --key-space 10000000 --compare trypema,xtime-syncmap"}}},
 			step{ID: "memory-10m", Title: "Memory, ten million keys", kind: memory,
 				lines: []line{{args: "--keys uniform --key-space 10000000 --compare trypema,xtime-syncmap"}}})
@@ -151,11 +151,14 @@ func (e effort) steps() []step {
 		step{ID: "redis-alone", Title: "Redis: a lone caller", needs: store.Redis,
 			About: "What a decision costs the server when nothing is shared, and what a caller waits.",
 			lines: []line{{args: "--provider redis --keys hot --key-space 1 --rate 1e6 --workers 1 --compare " + onServer}}},
-		step{ID: "hybrid-hot", Title: "Hybrid beside Local: one key", needs: store.Hybrid,
+		step{ID: "hybrid-hot", Title: "Hybrid: one key", needs: store.Hybrid,
+			About: "Beside Local, which needs no server.",
 			lines: []line{{args: "--provider hybrid --keys hot --key-space 1 --compare " + some(leasing, besideLocal)}}},
-		step{ID: "hybrid-100k", Title: "Hybrid beside Local: 100,000 keys alike", needs: store.Hybrid,
+		step{ID: "hybrid-100k", Title: "Hybrid: 100,000 keys", needs: store.Hybrid,
+			About: "Beside Local, which needs no server.",
 			lines: []line{{args: "--provider hybrid --keys uniform --key-space 100000 --compare " + some(leasing, besideLocal)}}},
-		step{ID: "hybrid-suppressed-10k", Title: "Hybrid, Suppressed: 10,000 keys at a limit of 1/s", needs: store.Hybrid,
+		step{ID: "hybrid-suppressed-10k", Title: "Hybrid, Suppressed: 10,000 keys", needs: store.Hybrid,
+			About: "Each key has a limit of 1/s.",
 			lines: []line{{args: "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 --rate 1 --compare trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "windows-redis", Title: "The fullest window, Redis", kind: fullest, needs: store.Redis,
 			lines: []line{{args: "--provider redis --keys hot --compare " + onServer + ",trypema-hybrid,rust-trypema-hybrid"}}},
@@ -219,7 +222,7 @@ func (e effort) growth() step {
 	if !e.matrix {
 		limiters = onlyGo
 	}
-	s := step{ID: "growth", Title: "The number of keys", About: "Nanoseconds for a call to one of more and more keys alike."}
+	s := step{ID: "growth", Title: "The number of keys", About: "Nanoseconds for a call to one of more and more keys."}
 	for _, keys := range []int{1000, 10_000, 100_000, 1_000_000} {
 		if !e.matrix && keys == 10_000 {
 			continue

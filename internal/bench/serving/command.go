@@ -89,7 +89,10 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	d, err := s.measure(ctx)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case err != nil:
 		return err
 	}
 	if c.JSON {

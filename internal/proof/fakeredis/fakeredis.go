@@ -514,7 +514,7 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 		kind = 1
 	}
 	reply := []any{int64(a.Grant), a.Life, kind, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others), int64(a.Kept),
-		running(a.Before.Admitted), running(a.Before.Declined), running(a.After.Admitted), running(a.After.Declined), a.Now}
+		running(a.Before.Admitted), running(a.Before.Declined), running(a.After.Admitted), running(a.After.Declined), a.Now, a.Next}
 	if !ask.Whole {
 		return reply
 	}

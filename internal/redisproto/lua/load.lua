@@ -12,9 +12,8 @@
 -- after its last event in any case. So every event is counted for at least a window, whoever has recorded it,
 -- which is what the bound needs; and for less than a window and the largest bucket in use.
 --
---    0  steady       0; the version before reads      57  head             4 bytes; the oldest live group in the log
---                    here until when to join without  61  size             4 bytes; groups in the log, dead ones too
---                    a look at its bucket
+--    0  paced        0, but in a ledger: see turns    57  head             4 bytes; the oldest live group in the log
+--                                                     61  size             4 bytes; groups in the log, dead ones too
 --    7  gone         the admitted that expired        65  oldest_admitted  running, up to the end of group head
 --   14  version      1 byte                                                Suppressed only:
 --   15  last         the last event                   72  oldest_declined  running, up to the end of group head
@@ -28,19 +27,22 @@
 --  104  leased       on lease, all holders together  118  slots            2 bytes; in the table
 --  111  due          when the first lease ages out
 --
---   120 + 43 i       holder i: its name, 8 bytes, zeros if there is none; seq of its last message; what it has on lease, and until
---                    when; what it has settled, admitted and declined. Under Absolute it declines nothing; the last
---                    is what it has admitted from its lease and not settled.
+--   120 + 43 i       holder i: its name, 8 bytes, zeros if there is none; seq of its last message, 5 bytes; turns, 2 bytes; what it
+--                    has on lease, and until when; what it has settled, admitted and declined. Under Absolute it
+--                    declines nothing; the last is what it has admitted from its lease and not settled. If turns is
+--                    not 0, it is what the holder was granted in turns; then turns less 32768 is what it wants, in
+--                    units. The version before has 7 bytes for seq; and for paced another instant, mostly now.
 --   header + 21 i    group i: last event, admitted and declined, running, up to its end; the string ends with the log
 --
 -- The newest group is not in the log until another follows it. If the log has no live group, oldest is NONE.
 local now = clock
 local text = redis.pcall('GETRANGE', key, '0', LAST_BYTE)
-local fault, gone, version, last, admitted, _
+local fault, gone, version, last, admitted
+local paced = 0 -- when all is due that was granted in turns, or when a holder wanted something last
 local declined, first, oldest, expires, head, size, oldest_admitted = 0, 0, NONE, 0, 0, 0, 0
 local steady = false -- Is there nothing to do but to join the newest group?
 if not ledger and #text == HEADER or ledger and #text >= FIXED then
-  _, gone, version, last, admitted, declined, first, oldest, expires, head, size, oldest_admitted =
+  paced, gone, version, last, admitted, declined, first, oldest, expires, head, size, oldest_admitted =
     struct.unpack('<I7I7BI7I7I7I7I7I7I4I4I7', text)
   steady = last <= now and now < first + bucket and now < oldest + window and now + window + bucket < expires
   if version ~= 1 or gone > admitted or admitted > NONE then fault = NOT_A_WINDOW end

@@ -8,7 +8,7 @@ if expires < now + keep then
 end
 if ttl or text == '' then ttl = math.ceil((expires - now) / 1000) end
 local new = struct.pack('<I7I7BI7I7I7I7I7I7I4I4I7',
-  0, gone, 1, last, admitted, declined, first, oldest, expires, head, size, oldest_admitted)
+  ledger and paced or 0, gone, 1, last, admitted, declined, first, oldest, expires, head, size, oldest_admitted)
 if full then
   new = new .. struct.pack('<I7I7I4I7I7', oldest_declined, gone_declined, recent, recent_before, recent_last)
 end

@@ -7,8 +7,8 @@
 -- ARGV[3]  life of leases far from the limit, µs
 -- and for each key:
 -- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, kept,
---                           near, far, far_least, need, near life in µs, brief life in µs, base (admitted and
---                           declined); 1 byte, the sum of 1 for whole, 2 for keeps, 4 for count, 8 for new; and for
+--                           near, far, far_least, need, near life in µs, brief life in µs, waiting, base (admitted
+--                           and declined); 1 byte, the sum of 1 for whole, 2 for keeps, 4 for count, 8 for new; and for
 --                           each group 7 bytes each: age and span in µs, admitted, declined
 --
 -- Reply, for each key: what is wrong with it, a string; or -1 if the message is stale; or:
@@ -22,11 +22,12 @@
 --   before     admitted and declined, running, before the message
 --   after      the same, after it
 --   now        µs, from which ages count
+--   next       µs until the next turn of the holder, or -1 if there are no turns
 --   and if whole was asked: 0 if there are no groups, or as suppressed.lua: now, gone, gone, groups
 --
 -- Cost: TIME; for each key GETRANGE of the header and the first slots, and two SETRANGE; one GETRANGE more
 -- for a holder beyond these; once in a bucket, one or two commands more. A new holder, and a lease that has
--- aged out, cost the whole table.
+-- aged out, cost the whole table; so does any message while calls wait.
 
 local full, ledger = true, true
 -- include clock.lua
@@ -43,8 +44,8 @@ for k = 1, #KEYS do
 -- include window.lua
 -- include search.lua
     local holder = string.sub(message, 1, 8)
-    local slot, seq, capacity, hold, kept, near, far, far_least, need, near_life, brief, used_a, used_d, flags =
-      struct.unpack('<I2I7I7I7I7I7I7I7I7I7I7I7I7B', message, 9)
+    local slot, seq, capacity, hold, kept, near, far, far_least, need, near_life, brief, waiting, used_a, used_d, flags =
+      struct.unpack('<I2I7I7I7I7I7I7I7I7I7I7I7I7I7B', message, 9)
     longer = math.max(near_life, far_life)
 
     -- Find the holder.
@@ -73,9 +74,11 @@ for k = 1, #KEYS do
     end
     local heard, had, ends, before_a, before_d = 0, 0, 0, admitted, declined
     local done_a, done_d = 0, 0 -- of the groups, what is settled already
+    local want, granted = 0, 0
     if mine then
       local was_a, was_d
-      heard, had, ends, was_a, was_d = struct.unpack('<I7I7I7I7I7', mine, 9)
+      heard, want, had, ends, was_a, was_d = struct.unpack('<I5I2I7I7I7I7', mine, 9)
+      if want >= TURNS then want, granted, was_d = want - TURNS, was_d, 0 end
       done_a, done_d = math.max(0, was_a - used_a), math.max(0, was_d - used_d)
     end
     if seq <= heard then
@@ -120,11 +123,13 @@ for k = 1, #KEYS do
       if not live and text ~= '' then
 -- include table.lua
       end
-      for from = 96, #message, 28 do
+      local unused = math.max(0, had - hold)
+      for from = 103, #message, 28 do
         local age, span, a, d = struct.unpack('<I7I7I7I7', message, from)
         used_a, used_d = used_a + a, used_d + d
         local skip_a, skip_d = math.min(a, done_a), math.min(d, done_d)
         done_a, done_d, a, d = done_a - skip_a, done_d - skip_d, a - skip_a, d - skip_d
+        unused = math.max(0, unused - a)
         -- What is declined must not keep what is admitted from being counted.
         local live_a, live_d = admitted - gone, declined - gone_declined
         a = math.min(a, math.max(0, NONE / 4 - live_a))
@@ -141,10 +146,12 @@ for k = 1, #KEYS do
       local live_a, live_d, others = admitted - gone, declined - gone_declined, leased - had
       local taken = live_a + others + hold
       local free = math.max(0, capacity - taken)
-      need = need <= free + hold - math.min(hold, kept) and math.min(need, free) or 0
-      local grant, life, is_far
       local keeps = math.floor(flags / 2) % 2 == 1
-      if keeps then -- the holder keeps a window
+-- include turns.lua
+      need = need <= free + hold - math.min(hold, kept) and math.min(need, free) or 0
+      if next_turn >= 0 then
+        life = near_life + math.min(next_turn, math.floor(window / 4))
+      elseif keeps then -- the holder keeps a window
         local calm = math.max(0, (flags >= 8 and math.floor(capacity / 4) or capacity - math.floor(capacity / 20)) - taken)
         local share, alone = math.floor((calm + 1) / 2), others == 0
         if alone then
@@ -168,15 +175,28 @@ for k = 1, #KEYS do
         grant, life = math.max(math.min(far, math.floor((calm + 1) / 2)), need), far_life
         is_far = calm > 0 and grant <= calm
       end
-      if not is_far then
+      if not is_far and next_turn < 0 then
         grant, life = math.max(math.min(near, others > 0 and math.floor((free + 1) / 2) or free), need), near_life
       end
       leased = others + hold + grant
       -- What is held is used to its end if the holder does not hear of another.
       ends = math.max(now + life, hold > 0 and ends or 0)
+      if next_turn >= 0 then
+        ends = math.max(ends, now + near_life + next_turn) -- it wants something until it asks again
+      elseif want > 0 then
+        ends, granted = math.max(ends, now + window + math.floor(window / 4)), granted + grant
+      end
+      longer = math.max(longer, ends - now)
       due = math.min(due, ends + window)
-      -- A holder that keeps a window declines nothing, so what it keeps has the place of that.
-      local record = holder .. struct.pack('<I7I7I7I7I7', seq, hold + grant, ends, used_a, keeps and kept or used_d)
+      -- A holder that keeps a window declines nothing, so what it keeps has the place of that; or what it was
+      -- granted in turns, in which it keeps nothing.
+      local last_field, turns = keeps and kept or used_d, 0
+      if keeps and kept == 0 and (want > 0 or next_turn >= 0) then
+        local unit = math.floor(capacity / (TURNS - 1)) + 1
+        last_field, turns = math.min(granted, NONE / 4), TURNS + math.floor((want + unit - 1) / unit)
+      end
+      if turns > TURNS then paced = math.max(paced, now) end
+      local record = holder .. struct.pack('<I5I2I7I7I7I7', seq, turns, hold + grant, ends, used_a, last_field)
       if text == '' then
         table_text = string.sub(table_text, 1, SLOT * slot) .. record .. string.sub(table_text, SLOT * slot + SLOT + 1)
       end
@@ -188,15 +208,16 @@ for k = 1, #KEYS do
 -- include table.lua
         for i = 0, slots - 1 do
           if i ~= slot then
-            local n_kept = struct.unpack('<I7', table_text, SLOT * i + 37)
-            others_kept = others_kept + n_kept
+            local wants, _, _, _, n_kept = struct.unpack('<I2I7I7I7I7', table_text, SLOT * i + 14)
+            if wants < TURNS then others_kept = others_kept + n_kept end
           end
         end
       end
       reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = grant, life, is_far and 1 or 0, slot
       reply[n + 5], reply[n + 6], reply[n + 7], reply[n + 8] = live_a, live_d, others, others_kept
       reply[n + 9], reply[n + 10], reply[n + 11], reply[n + 12], reply[n + 13] = before_a, before_d, admitted, declined, now
-      n = n + 13
+      reply[n + 14] = next_turn
+      n = n + 14
       if flags % 2 == 1 then
         if live then
 -- include groups.lua

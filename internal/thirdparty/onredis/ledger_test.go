@@ -32,6 +32,7 @@ type messages struct {
 	turn int                                  // who sends messages now, of mix
 
 	absolute bool // nothing is declined, and holders keep windows
+	waiting  bool // calls wait for room
 }
 
 // option is what holders need not have in common.
@@ -92,6 +93,9 @@ func (m *messages) next(key string, now int64) lease.Message {
 	if m.rng.IntN(3) == 0 {
 		a.Need = some()
 	}
+	if m.waiting && !prompt && m.rng.IntN(4) > 0 {
+		a.Waiting = 1 + some()/uint64(1+m.rng.IntN(100))
+	}
 	a.Slot = uint64(m.rng.IntN(8))
 	a.Whole = m.rng.IntN(5) > 0
 	ages := make([]int64, m.rng.IntN(4))
@@ -143,7 +147,7 @@ func TestLedger(t *testing.T) {
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
 			// A run has 250 steps, so there are 10⁶ of them at length.
-			runs, steps := explore.Runs(4, 2000), 250
+			runs, steps := explore.Runs(6, 2000), 250
 			if name == "miniredis" { // which is slow
 				runs = explore.Runs(1, 50)
 				if !explore.Long() {
@@ -190,6 +194,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 			m.mix[2] = option{m.span.Window, redisproto.NewServer(previous.Conn{Conn: oracle}), true}
 		}
 	}
+	m.waiting = !old && seed%2 == 0 // the version before knows nothing of turns
 	prefix := rig.Unique("ledger")
 	twins, running := map[string]*lease.Ledger{}, map[string]window.Counts{}
 	for step := range steps {
@@ -266,6 +271,44 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 		}
 		outlivesItsLeases(t, client.Get(t.Context(), prefix+key).Val(), oracle.span.Window)
 		client.Del(t.Context(), prefix+key)
+	}
+}
+
+// Holders that take turns and those of the version before share a key: no message is an error, and the ledger
+// grants nothing beyond what is free.
+func TestTurnsBesideThePreviousVersion(t *testing.T) {
+	t.Parallel()
+	client := redisserver.Start(t).Client()
+	first := explore.Seed(t)
+	for seed := first; seed != first+uint64(explore.Runs(3, 300)); seed++ {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		oracle := newOracle(t, client, trypema.Options{Window: 2 * time.Second, Bucket: 20 * time.Millisecond}, false, nil)
+		s, before := redisproto.NewServer(oracle), redisproto.NewServer(previous.Conn{Conn: oracle})
+		m := messages{
+			rng: rng, span: oracle.span, asks: map[string]map[uint64]*lease.Message{}, absolute: true, waiting: true,
+			mix: []option{{oracle.span.Bucket, s, false}, {oracle.span.Bucket, before, true}},
+		}
+		key, turns := rig.Unique("turns"), 0
+		args := append(redisproto.SpanArgs(m.span), "10000000")
+		for step := range 250 {
+			by := m.pass(s)
+			oracle.Advance([]int64{0, 1, 1000, 20_000, 100_000, 2_000_000}[rng.IntN(6)])
+			ask := m.next(key, oracle.Now())
+			ask.Hold = min(ask.Hold, 5)
+			settle := func(all *redisproto.Scripts) redisproto.Script { return all.Settle }
+			reply := runScript(t, by, settle, []string{key}, append(slices.Clone(args), redisproto.Message(ask)))
+			got, err := redisproto.ReadAnswer(redisproto.NewReader(reply), ask.Whole)
+			taken := got.Live.Admitted + got.Others + ask.Hold
+			if err != nil || got.Grant > ask.Capacity-min(ask.Capacity, taken) {
+				t.Fatalf("seed %d, step %d: to %+v\n%+v, %v", seed, step, ask, got, err)
+			}
+			if !got.Stale && got.Next >= 0 {
+				turns++
+			}
+		}
+		if client.Del(t.Context(), key); turns == 0 {
+			t.Errorf("seed %d: there were no turns", seed)
+		}
 	}
 }
 

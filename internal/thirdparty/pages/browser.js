@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test as nodeTest } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import axe from 'axe-core'
 import { chromium } from 'playwright-core'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -57,10 +58,39 @@ export async function open(browser, url, { colorScheme, viewport }) {
   return { page, errors }
 }
 
+/** What axe has to say against a page: nothing, it is hoped. Axe is run from outside, as pages allow no scripts of others. */
+export async function complaints(page) {
+  const context = page.context()
+  const session = await context.newCDPSession(page)
+  const evaluate = async (expression) => {
+    const { result, exceptionDetails } = await session.send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true })
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text)
+    return result.value
+  }
+  await evaluate(axe.source)
+  const violations = await evaluate(`axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
+    violations.map((v) => v.id + ': ' + v.help + '; ' + v.nodes.map((n) => n.html.slice(0, 120)).join(' | ')))`)
+  await session.detach()
+  return violations
+}
+
+/** The texts of a page that are smaller than so many pixels, as they are rendered, with their sizes. */
+export const smallTexts = (page, least) => page.evaluate((min) => {
+  const found = []
+  for (const node of document.querySelectorAll('body *')) {
+    const own = [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim() !== '')
+    if (!own || node.getClientRects().length === 0) continue
+    let size = parseFloat(getComputedStyle(node).fontSize)
+    if (node instanceof SVGGraphicsElement) size *= Math.abs(node.getScreenCTM().d)
+    if (size < min - 0.05) found.push(`${size.toFixed(1)} px: ${node.textContent.trim().slice(0, 40)}`)
+  }
+  return [...new Set(found)]
+}, least)
+
 /** How far a page is wider than the window, in pixels. */
 export const overflow = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
 
-export async function screenshot(page, name) {
+export async function screenshot(page, name, fullPage = true) {
   mkdirSync(screenshots, { recursive: true })
-  await page.screenshot({ path: join(screenshots, `${name}.png`), fullPage: true })
+  await page.screenshot({ path: join(screenshots, `${name}.png`), fullPage })
 }

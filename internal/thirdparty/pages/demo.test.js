@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { after, before } from 'node:test'
-import { launch, longTest, looks, open, overflow, patience, program, screenshot, test } from './browser.js'
+import { complaints, launch, longTest, looks, open, overflow, patience, program, screenshot, smallTexts, test } from './browser.js'
 
 const lanes = ['local', 'redis', 'hybrid'].flatMap((p) => [`${p}-absolute`, `${p}-suppressed`])
 
@@ -49,15 +49,17 @@ async function ticks(page, n) {
   await page.waitForFunction((until) => Number(document.documentElement.dataset.ticks ?? 0) >= until, from + n)
 }
 
-const chart = (page, lane, kind) => page.locator(`#${lane} .chart.${kind}`) // in which each picture is replaced by the next
-const read = (page, lane, what) => page.locator(`#${lane} [data-is=${what}]`).textContent()
-const troubled = (page, lane) => page.locator(`#${lane} .trouble`).isVisible()
-const withoutRedis = async (page, lane) => Number((await read(page, lane, 'trouble')).split(',')[0])
+const chart = (page, lane) => page.locator(`#${lane} .chart`)
+const curve = (page, lane, name) => page.locator(`#${lane} .chart path.${name}`).getAttribute('d')
+const read = (page, lane, what) => page.locator(`#${lane}-numbers [data-is=${what}]`).textContent()
+const withoutRedis = async (page, lane) => Number((await read(page, lane, 'fallback')).replaceAll(',', ''))
+const verdict = (page, lane) => page.locator(`#${lane} .verdict`).textContent()
+const unfold = (page) => page.evaluate(() => { for (const fold of document.querySelectorAll('details')) fold.open = true })
 
 /** No guarantee is broken, and nothing was complained of. */
 async function well({ page, errors }) {
   for (const lane of lanes) assert.match(await read(page, lane, 'fullest'), /^\d+ of \d+ ✓$/, lane)
-  assert.equal(await page.locator('.lane.broken').count(), 0)
+  for (const lane of lanes) assert.ok(!(await page.locator(`#${lane} .verdict`).getAttribute('class')).includes('over'), lane)
   assert.deepEqual(errors, [])
 }
 
@@ -72,21 +74,48 @@ for (const look of looks) {
   look.test(`demo, ${look.name}`, async () => {
     const visited = await visit(look)
     const { page } = visited
+    assert.ok(await chart(page, lanes[0]).evaluate((node) => node.getBoundingClientRect().bottom <= innerHeight), 'the first chart is not on the first screen')
+    assert.equal(await page.locator('#controls').evaluate((node) => node.open), look.viewport.width > 900, 'controls are folded on a phone alone')
     for (const lane of lanes) {
-      for (const kind of ['rates', 'state', 'latency']) {
-        await until(`${lane} ${kind} has a curve`, async () => /^<svg.*<polyline style="[^"]*var\(--(admitted|room)\)/s.test(await chart(page, lane, kind).innerHTML()))
-        const box = await chart(page, lane, kind).boundingBox()
-        assert.ok(box.width > 80 && box.height > 30, `${lane} ${kind} is ${box.width} by ${box.height}`)
+      for (const name of ['total', 'in', 'offered', 'limit']) {
+        await until(`${lane} has a curve ${name}`, async () => /^M[^LCQ]*$/.test(await curve(page, lane, name))) // steps alone, nothing at an angle
       }
+      const box = await chart(page, lane).boundingBox()
+      assert.ok(box.width > 250 && box.height > 100, `the chart of ${lane} is ${box.width} by ${box.height}`)
+      assert.match(await verdict(page, lane), /\w/)
     }
+    const axes = await page.locator('.lane:visible .chart svg g').evaluateAll((all) => all.map((g) => g.textContent))
+    assert.equal(new Set(axes).size, 1, 'the charts have one scale')
+    assert.equal(await overflow(page), 0, 'the page is wider than the window')
+    await screenshot(page, `demo-${look.name}`)
+    await unfold(page)
     assert.equal(await page.locator('#clients tbody tr').count(), 5)
     await until('two answers of each', async () => (await page.locator('#answers tbody tr').count()) === 12)
-    await until('one is a denial', async () => /429 Too Many Requests.*Retry-After/s.test(await page.locator('#answers tbody').textContent()))
-    assert.equal(await overflow(page), 0, 'the page is wider than the window')
+    await until('one is a denial', async () =>
+      /429 Too Many Requests.*RateLimit-Policy: "default";q=10;w=2 {2}RateLimit: "default";r=\d+;t=\d+ {2}Retry-After/s.test(await page.locator('#answers tbody').textContent()))
+    assert.equal(await overflow(page), 0, 'the page is wider than the window with all unfolded')
+    assert.deepEqual(await smallTexts(page, 12), [])
+    assert.deepEqual(await complaints(page), [])
     await well(visited)
-    await screenshot(page, `demo-${look.name}`)
+    if (look === looks[1]) await plays(visited)
     await page.context().close()
   })
+}
+
+/** A scene plays on a click, and the knobs are as before when it is left. */
+async function plays(visited) {
+  const { page } = visited
+  assert.equal(await page.getByRole('button', { name: /^▶/ }).count(), 3)
+  await page.getByRole('button', { name: 'A burst at a window’s edge' }).press('Enter')
+  await until('three limiters are shown', async () => (await page.locator('.lane:visible').count()) === 3)
+  assert.equal(await page.locator('#caption').textContent(), 'All three have a limit of 60 calls in 2 s. A client waits, then sends 5 × the limit across the edge of a window.')
+  assert.ok(await page.locator('#part').isVisible(), 'how far the scene is')
+  await until('its knobs are shown', async () => (await page.locator('#limit').inputValue()) === '30')
+  await page.getByRole('button', { name: 'All six limiters' }).click()
+  await until('all six are shown', async () => (await page.locator('.lane:visible').count()) === 6)
+  await until('the limit is as before', async () => (await page.locator('#limit').inputValue()) === limit)
+  assert.equal(await page.locator('#caption').textContent(), '')
+  await well(visited)
 }
 
 test('a slider moves by keyboard, and the charts with it', () => move(['limit']))
@@ -105,7 +134,7 @@ async function move(some) {
     const id = await slider.getAttribute('id')
     assert.ok(await page.locator(`label[for=${id}]`).isVisible(), `${id} has no label`)
     const before = await slider.inputValue()
-    const picture = await chart(page, 'redis-suppressed', 'rates').innerHTML()
+    const picture = await chart(page, 'redis-suppressed').innerHTML()
     await slider.focus()
     let value
     await until(`${id} moves`, async () => { // what the server said before the key was pressed may still set it back
@@ -118,7 +147,7 @@ async function move(some) {
       return value !== before
     })
     moved[id] = { before, value }
-    await until(`${id}: the chart moves`, async () => (await chart(page, 'redis-suppressed', 'rates').innerHTML()) !== picture)
+    await until(`${id}: the chart moves`, async () => (await chart(page, 'redis-suppressed').innerHTML()) !== picture)
     await well(visited)
   }
   const other = await visit() // which shows what the server has
@@ -150,7 +179,7 @@ test('a lower limit acts at once', async () => {
 longTest('each shape can be chosen', async () => {
   const visited = await visit()
   const { page } = visited
-  for (const shape of ['step', 'spike', 'sine', 'on-off', 'greedy', 'steady']) {
+  for (const shape of ['step', 'spike', 'sine', 'on-off', 'greedy', 'edge', 'steady']) {
     await page.locator(`.shapes label:has(input[value="${shape}"])`).click()
     await until(`the server has ${shape}`, async () => (await page.locator(`input[value="${shape}"]`).isChecked()))
     await ticks(page, 3)
@@ -172,12 +201,15 @@ test('Redis is killed, and comes back', async () => {
   const visited = await visit()
   const { page } = visited
   await page.getByRole('button', { name: 'Kill Redis' }).click()
+  const remote = ['redis-absolute', 'redis-suppressed', 'hybrid-absolute', 'hybrid-suppressed']
   await until('decisions without Redis', async () => {
-    for (const lane of ['redis-absolute', 'redis-suppressed', 'hybrid-absolute']) {
-      if (!(await troubled(page, lane)) || (await withoutRedis(page, lane)) === 0) return false
-    }
+    for (const lane of remote) if ((await withoutRedis(page, lane)) === 0) return false
     return true
   })
+  for (const lane of remote) {
+    await until(`${lane} says so`, async () => (await verdict(page, lane)) === 'Redis is unavailable: each instance holds its share')
+    assert.match(await curve(page, lane, 'band'), /^M/, 'the outage is not in the chart')
+  }
   assert.equal(await withoutRedis(page, 'local-absolute'), 0, 'Local wants Redis')
   await well(visited)
   await screenshot(page, 'demo-without-redis')
@@ -224,6 +256,22 @@ test('what is out of range is said, and changes nothing; other tabs see what cha
   await one.page.context().close()
   await two.page.context().close()
 })
+
+for (const [name, end] of [
+  ['A burst at a window’s edge', /^In its fullest 2 s the fixed window admitted \d+ calls, the token bucket \d+, Trypema 60\. The limit is 60\.$/],
+  ['Overload', /^Local Absolute admitted [\d.]+ × the limit with pauses of up to [\d.]+\u00a0s, Local Suppressed/],
+  ['Redis dies', /^While Redis was unavailable, the instances decided \d+ calls by themselves\. 0 calls failed\.$/],
+]) {
+  longTest(`the scene ${name} plays`, async () => {
+    const visited = await visit()
+    const { page } = visited
+    await page.getByRole('button', { name }).click()
+    await until('the scene comes to its end', async () => end.test(await page.locator('#caption').textContent()))
+    await screenshot(page, `demo-scene-${name.replaceAll(/\W+/g, '-').toLowerCase()}`, false)
+    await well(visited)
+    await page.context().close()
+  })
+}
 
 test('the end of the program is said, and it ends well', async () => {
   const short = await start('--instances', '3', '--rate', '10')

@@ -79,23 +79,26 @@ func program(t *testing.T, name string) string {
 // install sees to it that the packages are there which package-lock.json names.
 func install(t *testing.T, npm string) {
 	t.Helper()
-	const installed = "node_modules/playwright-core/package.json"
-	var have, want struct {
-		Version         string
-		DevDependencies map[string]string
-	}
+	var want struct{ DevDependencies map[string]string }
 	read(t, "package.json", &want)
-	if _, err := os.Stat(installed); err == nil {
-		if read(t, installed, &have); have.Version == want.DevDependencies["playwright-core"] {
-			return
+	missing := false
+	for name, version := range want.DevDependencies {
+		var have struct{ Version string }
+		installed := filepath.Join("node_modules", name, "package.json")
+		if _, err := os.Stat(installed); err == nil {
+			read(t, installed, &have)
 		}
+		missing = missing || have.Version != version
+	}
+	if !missing {
+		return
 	}
 	ci := exec.CommandContext(t.Context(), npm, "ci", "--no-audit", "--no-fund", "--prefer-offline")
 	said, err := ci.CombinedOutput()
 	switch {
 	case err == nil:
 	case isNetwork(said):
-		t.Skipf("The pages are not looked at: npm can not fetch playwright-core.\n%s", said)
+		t.Skipf("The pages are not looked at: npm cannot fetch what package-lock.json names.\n%s", said)
 	default:
 		t.Fatalf("npm ci: %v\n%s", err, said)
 	}

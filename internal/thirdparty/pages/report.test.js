@@ -1,5 +1,5 @@
-// The page of a report: every picture of it is drawn, in every look. It is drawn anew from the measurements
-// that docs/benchmarks.md shows, or REPORT names the folder of another report.
+// The page of a report: every picture of it is drawn, in every look. It is drawn from the measurements that
+// docs/benchmarks.md shows, or REPORT names the folder of another report.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { after, before } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { gunzipSync } from 'node:zlib'
-import { bench, launch, looks, open, overflow, repository, screenshot } from './browser.js'
+import { bench, complaints, launch, longTest, looks, open, overflow, repository, screenshot } from './browser.js'
 
 let browser, folder, made
 
@@ -35,8 +35,8 @@ const drawn = (svg) =>
     image.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(new XMLSerializer().serializeToString(node))
     await image.decode()
     const canvas = document.createElement('canvas')
-    canvas.width = 460
-    canvas.height = Math.round((460 * image.naturalHeight) / image.naturalWidth)
+    canvas.width = 230
+    canvas.height = Math.round((230 * image.naturalHeight) / image.naturalWidth)
     const context = canvas.getContext('2d')
     context.fillStyle = '#fff'
     context.fillRect(0, 0, canvas.width, canvas.height)
@@ -51,23 +51,32 @@ const drawn = (svg) =>
 for (const look of looks) {
   look.test(`report, ${look.name}`, async () => {
     const { page, errors } = await open(browser, pathToFileURL(join(folder, 'report.html')).href, look)
-    const figures = await page.locator('figure').all()
+    assert.equal(await page.locator('.opening li').count(), 5, 'sentences at the top')
+    assert.ok(await page.locator('#figure-overview').evaluate((node) => node.getBoundingClientRect().top < 1.3 * innerHeight), 'the picture is not at the top')
+    const screens = await page.evaluate(() => document.documentElement.scrollHeight / innerHeight)
+    assert.ok(screens <= 12, `it has ${screens.toFixed(1)} screens`)
+    assert.equal(await overflow(page), 0, 'the page is wider than the window')
+    await screenshot(page, `report-${look.name}`)
+    assert.deepEqual(await complaints(page), [])
+    await page.evaluate(() => { for (const fold of document.querySelectorAll('details')) fold.open = true })
+    const figures = await page.locator('figure').evaluateAll((all) => all.map((figure) => {
+      const { width, height } = figure.querySelector('svg').getBoundingClientRect()
+      return { id: figure.id, width, height, letters: getComputedStyle(figure.querySelector('svg text')).fill }
+    }))
     const files = readdirSync(folder).filter((name) => name.endsWith('.svg'))
     assert.equal(figures.length, files.length, 'figures in the page, and files')
     assert.ok(figures.length > 0, 'there is no figure')
-    for (const figure of figures) {
-      const id = await figure.getAttribute('id')
-      const svg = figure.locator('svg')
-      const { width, height } = await svg.boundingBox()
+    for (const { id, width, height, letters } of figures) {
       assert.ok(width > 300 && height > 50, `${id} is ${width} by ${height}`)
+      assert.equal(letters, look.colorScheme === 'dark' ? 'rgb(230, 237, 243)' : 'rgb(0, 0, 0)', `the letters of ${id}`)
       if (look !== looks[0]) continue // a picture is drawn alone, so the look does not change it
-      const { ink, colours } = await drawn(svg)
+      const { ink, colours } = await drawn(page.locator(`#${id} svg`))
       assert.ok(ink > 0.01 && colours > 3, `${id} is empty: ${colours} colours, ${ink} of it`)
     }
-    assert.ok((await page.locator('#promises + .scroll tbody tr').count()) > 20, 'the table of promises')
-    assert.equal(await overflow(page), 0, 'the page is wider than the window')
+    assert.ok((await page.locator('#all-promises tbody tr').count()) > 20, 'the table of promises')
+    assert.equal(await overflow(page), 0, 'the page is wider than the window with all unfolded')
     assert.deepEqual(errors, [])
-    await screenshot(page, `report-${look.name}`)
+    if (look.test === longTest) assert.deepEqual(await complaints(page), [])
     await page.context().close()
   })
 }

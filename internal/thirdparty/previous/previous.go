@@ -139,11 +139,11 @@ func settling(
 func leasing(
 	keys, args [][]string, answer func(int, []any, error),
 ) (out [][]string, translated func(int, []any, error)) {
-	const head, keptAt, leastAt, briefAt, flagsAt = 3, 31, 52, 73, 94
+	const head, keptAt, leastAt, briefAt, flagsAt = 3, 31, 52, 73, 101
 	for _, a := range args {
 		was := slices.Clone(a[:head])
 		for _, m := range a[head:] {
-			m = m[:keptAt] + m[keptAt+7:leastAt] + m[leastAt+7:briefAt] + m[briefAt+7:flagsAt] +
+			m = m[:keptAt] + m[keptAt+7:leastAt] + m[leastAt+7:briefAt] + m[briefAt+14:flagsAt] +
 				string(m[flagsAt]&1) + m[flagsAt+1:]
 			was = append(was, m)
 		}
@@ -171,7 +171,8 @@ func leasing(
 				far = 1
 			}
 			today = append(append(append(today, reply[:2]...), far), reply[2:6]...)
-			today = append(append(today, int64(0)), reply[6:n]...)
+			today = append(append(today, int64(0)), reply[6:11]...)
+			today = append(append(today, int64(-1)), reply[11:n]...)
 			reply = reply[n:]
 		}
 		answer(i, today, err)

@@ -43,8 +43,9 @@ type Command struct {
 
 // Help is the text of trypema demo --help.
 func (Command) Help() string {
-	return `Serves a page on which all six limiters stand side by side, under the same HTTP traffic, until Ctrl-C: sliders for the load and the
-limits, buttons that kill Redis or pause an instance, live charts of what is admitted and declined. --rate, --load, --window, --bucket,
+	return `Serves a page on which all six limiters stand side by side, under the same HTTP traffic, until Ctrl-C: three scenes that play on a
+click, live charts of what is admitted and declined with a verdict in words, sliders for the load and the limits, and buttons that
+kill Redis or pause an instance. --rate, --load, --window, --bucket,
 --hard-limit-factor and --instances are what the sliders begin with; --provider, --duration and --clients are for --headless. Without
 --redis there is an embedded miniredis.
 
@@ -227,8 +228,13 @@ func start(ctx context.Context, w web, s setup, instances []instance) (*traffic,
 	t := &traffic{setup: s, routes: []*route{absolute, suppressed}, done: make(chan struct{})}
 	for _, i := range instances {
 		mux := http.NewServeMux()
-		mux.Handle(absolute.path, guard(i.Absolute(), s.rate, absolute.meter))
-		mux.Handle(suppressed.path, guard(i.Suppressed(), s.rate, suppressed.meter))
+		a, err := guard(i.Absolute(), s.rate, s.options.Window, absolute.meter)
+		b, wrong := guard(i.Suppressed(), s.rate, s.options.Window, suppressed.meter)
+		if err := errors.Join(err, wrong); err != nil {
+			return nil, errors.Join(err, t.servers.close())
+		}
+		mux.Handle(absolute.path, a)
+		mux.Handle(suppressed.path, b)
 		one, err := w.serve(mux)
 		if err != nil {
 			return nil, errors.Join(err, t.servers.close())

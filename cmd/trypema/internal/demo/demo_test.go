@@ -338,8 +338,11 @@ func TestGuardAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := fake{allow: func() (trypema.Decision, error) { return tt.decision, nil }}
 			w := httptest.NewRecorder()
-			guard(l, 1, newMeter(time.Second, 1))(w,
-				httptest.NewRequest(http.MethodGet, "/absolute", http.NoBody))
+			h, err := guard(l, 1, time.Second, newMeter(time.Second, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/absolute", http.NoBody))
 			if w.Code != tt.status || w.Header().Get("Retry-After") != tt.retryAfter {
 				t.Errorf("got %d with Retry-After %q, want %d with %q", w.Code, w.Header().Get("Retry-After"),
 					tt.status, tt.retryAfter)

@@ -57,9 +57,20 @@ func newFleet(k knobs, w web, redis backend, lanes []*lane) (_ *fleet, err error
 	for i := range k.Instances + 1 {
 		mux := http.NewServeMux()
 		for _, l := range lanes {
-			if all := byProvider[l.provider]; l.remote() != (i == k.Instances) {
-				mux.Handle("/"+l.id(), l.guard(l.limiter(all[i%k.Instances])))
+			if l.remote() == (i == k.Instances) {
+				continue
 			}
+			var limiter decider
+			if all := byProvider[l.provider]; l.isPeer() {
+				limiter = newPeer(l.provider, k.options().Window)
+			} else {
+				limiter = l.limiter(all[i%k.Instances])
+			}
+			h, err := l.guard(limiter, k.options().Window)
+			if err != nil {
+				return nil, err
+			}
+			mux.Handle("/"+l.id(), h)
 		}
 		s, err := w.serve(mux)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type lane struct {
 	provider, strategy string
 	rate               *atomic.Uint64 // bits of the limit per second
 	due                chan int       // who is to make a call
+	idle               atomic.Bool    // no calls are made
 
 	mu      sync.Mutex // guards the fields below
 	meter   *meter     // of the limiter as it is since it was made
@@ -78,9 +80,26 @@ func newLane(provider, strategy string, rate *atomic.Uint64) *lane {
 }
 
 // id is the path of the lane without its slash, and its name in the page.
-func (l *lane) id() string { return l.provider + "-" + l.strategy }
+func (l *lane) id() string {
+	if l.isPeer() {
+		return l.provider
+	}
+	return l.provider + "-" + l.strategy
+}
 
-func (l *lane) remote() bool { return l.provider != store.Local }
+// title is its name for people.
+func (l *lane) title() string {
+	name := title(strings.ReplaceAll(l.provider, "-", " "))
+	if l.isPeer() {
+		return name
+	}
+	return name + " " + title(l.strategy)
+}
+
+// isPeer reports whether the limiter is one that is shown for comparison.
+func (l *lane) isPeer() bool { return l.strategy == "" }
+
+func (l *lane) remote() bool { return l.provider == store.Redis || l.provider == store.Hybrid }
 
 // forget empties the accounts of the clients. The caller holds mu, or is the only one.
 func (l *lane) forget() {
@@ -111,24 +130,22 @@ func (l *lane) judgeAnew(k knobs) {
 }
 
 // guard is the handler of the path: it asks the limiter, keeps account, and answers.
-func (l *lane) guard(limiter trypema.Limiter) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (l *lane) guard(limiter decider, window time.Duration) (http.Handler, error) {
+	return limited(window, func(r *http.Request) (trypema.Decision, error) {
 		l.mu.Lock()
 		m := l.meter
 		l.mu.Unlock()
-		d, took, ok := m.ask(w, r, limiter, "everyone", func() trypema.Rate { return trypema.Rate(math.Float64frombits(l.rate.Load())) })
-		if !ok {
-			return
+		d, took, err := m.ask(r.Context(), limiter, "everyone", func() trypema.Rate {
+			return trypema.Rate(math.Float64frombits(l.rate.Load()))
+		})
+		if err == nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.factor, l.room = d.SuppressionFactor, d.Remaining
+			l.recent.Record(took)
 		}
-		l.mu.Lock()
-		l.factor, l.room = d.SuppressionFactor, d.Remaining
-		l.recent.Record(took)
-		l.mu.Unlock()
-		h := w.Header()
-		h.Set("X-RateLimit-Limit", strconv.FormatUint(d.Limit, 10))
-		h.Set("X-RateLimit-Remaining", strconv.FormatUint(d.Remaining, 10))
-		reply(w, d)
-	}
+		return d, err
+	})
 }
 
 // offer hands a call of a client to a worker, or counts it as skipped.
@@ -139,6 +156,17 @@ func (l *lane) offer(who int) {
 		l.mu.Lock()
 		l.sent.skipped++
 		l.mu.Unlock()
+	}
+}
+
+// drain forgets the calls that are due.
+func (l *lane) drain() {
+	for {
+		select {
+		case <-l.due:
+		default:
+			return
+		}
 	}
 }
 
@@ -188,11 +216,13 @@ func (l *lane) call(s *stage, client *http.Client, who int) {
 	} else {
 		shown.Status = strconv.Itoa(status) + " " + shown.Status
 	}
-	for _, name := range []string{"X-RateLimit-Limit", "X-RateLimit-Remaining", "Retry-After"} {
+	var headers []string
+	for _, name := range []string{"RateLimit-Policy", "RateLimit", "Retry-After"} {
 		if v := header.Get(name); v != "" {
-			shown.Headers += name + ": " + v + "  "
+			headers = append(headers, name+": "+v)
 		}
 	}
+	shown.Headers = strings.Join(headers, "  ")
 	l.answers = append(l.answers, shown)
 	l.answers = l.answers[max(0, len(l.answers)-lastAnswers):]
 }
@@ -220,8 +250,14 @@ type sample struct {
 	room   float64 // of the capacity
 	p50    time.Duration
 	p99    time.Duration
-	limit  float64 // per second
-	hard   float64 // NaN where there is none
+}
+
+// moment is what held for all lanes as a sample was taken.
+type moment struct {
+	limit   float64 // per second
+	outage  bool    // of Redis
+	resting bool    // without anybody who looks, no calls are made
+	since   time.Time
 }
 
 // sample is what happened since the last one, so long ago.
@@ -231,19 +267,13 @@ func (l *lane) sample(took time.Duration, k knobs) sample {
 	now := l.countLocked()
 	p := l.recent.Percentiles()
 	l.recent.Reset()
-	s := sample{
-		counted: now.minus(l.counted),
+	l.counted, now = now, now.minus(l.counted)
+	return sample{
+		counted: now,
 		took:    took,
 		factor:  l.factor,
 		room:    min(1, float64(l.room)/float64(k.bound(absolute))),
 		p50:     time.Duration(p.P50),
 		p99:     time.Duration(p.P99),
-		limit:   k.Limit,
-		hard:    math.NaN(),
 	}
-	if l.strategy == suppressed {
-		s.hard = k.Limit * k.HardLimitFactor
-	}
-	l.counted = now
-	return s
 }

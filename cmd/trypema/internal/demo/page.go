@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -140,7 +141,9 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_ = pageTemplate.Execute(w, map[string]any{"Sliders": sliders, "Shapes": shapes, "Knobs": s.now(), "Lanes": s.about(), "Server": server})
+		_ = pageTemplate.Execute(w, map[string]any{
+			"Scenes": scenes, "Sliders": sliders, "Shapes": shapes, "Knobs": s.now(), "Lanes": s.about(), "Server": server,
+		})
 	})
 	for path, asset := range map[string]struct {
 		kind string
@@ -152,6 +155,14 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 		})
 	}
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { s.stream(ctx, w, r) })
+	mux.HandleFunc("POST /scene", func(w http.ResponseWriter, r *http.Request) {
+		if id := r.FormValue("id"); !s.play(id) {
+			answerJSON(w, http.StatusBadRequest,
+				knobError{"", fmt.Sprintf("scene is %q; it must be one of %s, or empty", id, sceneNames())})
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("POST /knobs", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {
@@ -169,9 +180,7 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 	own := http.NewCrossOriginProtection().Handler(mux) // pages of others do not turn knobs
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		// SVG has styles in it
-		h.Set("Content-Security-Policy",
-			"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:")
+		h.Set("Content-Security-Policy", "default-src 'self'; img-src 'self' data:")
 		h.Set("Cache-Control", "no-store")
 		own.ServeHTTP(w, r)
 	})
@@ -204,15 +213,25 @@ func (s *stage) stream(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	}
 }
 
+func sceneNames() string {
+	var names []string
+	for _, c := range scenes {
+		names = append(names, c.ID)
+	}
+	return strings.Join(names, ", ")
+}
+
 // laneAbout is what the page says of a lane.
-type laneAbout struct{ ID, Provider, Strategy, Text string }
+type laneAbout struct{ ID, Title, Text string }
 
 func (s *stage) about() (all []laneAbout) {
 	for _, l := range s.lanes {
-		all = append(all, laneAbout{l.id(), title(l.provider), title(l.strategy), map[string]string{
-			store.Local:  "in one process",
-			store.Redis:  "Redis decides each",
-			store.Hybrid: "a part is on lease here",
+		all = append(all, laneAbout{l.id(), l.title(), map[string]string{
+			store.Local:  "in this process",
+			store.Redis:  "each call asks Redis",
+			store.Hybrid: "leases from Redis",
+			tokenBucket:  "as x/time/rate",
+			fixedWindow:  "as INCR and EXPIRE in Redis",
 		}[l.provider]})
 	}
 	return all
@@ -228,6 +247,9 @@ func (s *stage) table(w io.Writer) error {
 		m, bound := l.meter.read(), l.bound
 		all := l.countedLocked(m)
 		l.mu.Unlock()
+		if l.isPeer() {
+			continue
+		}
 		rows = append(rows, []string{
 			l.provider + " " + l.strategy, screen.Count(all.admitted), screen.Count(all.declined), screen.Count(all.fallback), screen.Count(all.failed),
 			fmt.Sprintf("%d of %d", m.fullest, bound), screen.Duration(m.longestPause.Round(time.Millisecond)), screen.Nanoseconds(m.latency.P99),

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/httplimit"
 )
 
 // server is an HTTP server on a free port.
@@ -76,45 +76,45 @@ func (all servers) close() error {
 	return errors.Join(errs...)
 }
 
-// guard is a handler whose calls all share one key and one limit, and that keeps account of each decision.
-func guard(l trypema.Limiter, rate trypema.Rate, m *meter) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if d, _, ok := m.ask(w, r, l, r.URL.Path, func() trypema.Rate { return rate }); ok {
-			reply(w, d)
-		}
+// limited is a handler behind the middleware of the library, with its default headers.
+func limited(
+	window time.Duration, decide func(*http.Request) (trypema.Decision, error),
+) (http.Handler, error) {
+	wrap, err := httplimit.New(httplimit.Options{
+		Window: window,
+		Decide: func(r *http.Request, _ string, _ uint64) (trypema.Decision, error) { return decide(r) },
+		Failed: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		},
+	})
+	if err != nil {
+		return nil, err
 	}
+	return wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "ok\n") // to a client that has gone, perhaps
+	})), nil
 }
 
-// ask has a limiter decide, which takes so long, and keeps account; or answers that it could not. The rate is
-// read after the call has begun.
+// guard is a handler whose calls all share one key and one limit, and that keeps account of each decision.
+func guard(l decider, rate trypema.Rate, window time.Duration, m *meter) (http.Handler, error) {
+	return limited(window, func(r *http.Request) (trypema.Decision, error) {
+		d, _, err := m.ask(r.Context(), l, r.URL.Path, func() trypema.Rate { return rate })
+		return d, err
+	})
+}
+
+// ask has a limiter decide, which takes so long, and keeps account. The rate is read after the call has
+// begun.
 func (m *meter) ask(
-	w http.ResponseWriter, r *http.Request, l trypema.Limiter, key string, rate func() trypema.Rate,
-) (d trypema.Decision, took time.Duration, ok bool) {
+	ctx context.Context, l decider, key string, rate func() trypema.Rate,
+) (d trypema.Decision, took time.Duration, err error) {
 	before := m.clock()
-	d, err := l.Allow(r.Context(), key, rate())
+	d, err = l.Allow(ctx, key, rate())
 	took = m.clock() - before
 	if err != nil {
 		m.errored(err)
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return d, took, false
+		return d, took, err
 	}
 	m.decided(before, took, d.Allowed, d.Fallback)
-	return d, took, true
-}
-
-// reply tells the client of a decision. One that has gone is no concern of the limiter.
-func reply(w http.ResponseWriter, d trypema.Decision) {
-	if d.Allowed {
-		_, _ = io.WriteString(w, "ok\n")
-		return
-	}
-	if d.RetryAfter != trypema.Never {
-		w.Header().Set("Retry-After", strconv.FormatInt(retryAfterSeconds(d.RetryAfter), 10))
-	}
-	http.Error(w, d.Outcome.String(), http.StatusTooManyRequests)
-}
-
-// retryAfterSeconds rounds up: a client that waits whole seconds must not come too early.
-func retryAfterSeconds(d time.Duration) int64 {
-	return int64((d + time.Second - 1) / time.Second)
+	return d, took, nil
 }

@@ -40,12 +40,15 @@ type stage struct {
 	fleet   *fleet // of the calls that are inside
 
 	turning sync.Mutex // held by who turns a knob, one after the other
+	own     knobs      // as they were before the first of the scenes that are played; guarded by turning
 
 	mu       sync.Mutex // guards the fields below
 	knobs    knobs
 	turned   time.Time // when shape, load or limit were
 	failed   error     // what has ended the show
 	series   [][]sample
+	moments  []moment          // of the samples
+	playing  *playing          // a scene, or nil
 	broken   map[string]string // guarantees, by lane
 	watchers map[chan []byte]bool
 	lonely   time.Time       // since when there is no watcher
@@ -63,6 +66,10 @@ func newStage(w web, redis backend, k knobs, say func(string)) (*stage, error) {
 			s.lanes = append(s.lanes, newLane(provider, strategy, &s.rate))
 		}
 	}
+	for _, peer := range []string{fixedWindow, tokenBucket} {
+		s.lanes = append(s.lanes, newLane(peer, "", &s.rate))
+	}
+	s.show(nil)
 	s.series = make([][]sample, len(s.lanes))
 	err := s.build(k)
 	return s, err
@@ -84,12 +91,26 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 	s.turning.Lock()
 	defer s.turning.Unlock()
 	was := s.now()
-	if s.fleet == nil { // it could not be made anew, and the show is over
-		return was, &knobError{"", "the program is about to end"}
-	}
 	k, wrong := was.change(body)
 	if wrong != nil || k == was {
 		return was, wrong
+	}
+	s.mu.Lock()
+	played := s.playing != nil
+	s.mu.Unlock()
+	k, wrong = s.set(k)
+	if played && wrong == nil { // a hand on a knob ends it
+		s.show(nil)
+		s.restart()
+	}
+	return k, wrong
+}
+
+// set makes the knobs be as they are given, which are valid. The caller holds turning.
+func (s *stage) set(k knobs) (knobs, *knobError) {
+	was := s.now()
+	if s.fleet == nil { // it could not be built, and the show is over
+		return was, &knobError{"", "the program is about to end"}
 	}
 	another := k.Limit != was.Limit || k.Load != was.Load || k.Shape != was.Shape
 	if k.rebuilds(was) {
@@ -113,6 +134,17 @@ func (s *stage) turn(body []byte) (knobs, *knobError) {
 		s.turned = time.Now()
 	}
 	return k, nil
+}
+
+// restart judges all lanes from now on. The caller holds turning.
+func (s *stage) restart() {
+	k := s.now()
+	for _, l := range s.lanes {
+		l.judgeAnew(k)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turned = time.Now()
 }
 
 // rebuild ends the fleet and makes another one, while no call is under way. The new one has keys of its own,
@@ -163,6 +195,7 @@ func (s *stage) run(ctx context.Context) error {
 	}
 	all.Go(func() { s.offer(ctx) })
 	all.Go(func() { s.tell(ctx) })
+	all.Go(func() { s.direct(ctx) })
 	all.Wait()
 	transport.CloseIdleConnections()
 	var err error
@@ -200,7 +233,11 @@ func (s *stage) offer(ctx context.Context) {
 				s.say("somebody looks at the page")
 			}
 		}
-		load := loadAt(k.Shape, since, k.Load)
+		window := k.options().Window
+		if k.Shape == edge { // by the clock, as the windows of others
+			since = sinceEdge(now, edgePeriod*window)
+		}
+		load := loadAt(k.Shape, since, k.Load, window)
 		mean := load * k.Limit * min(now.Sub(last), patience).Seconds()
 		last = now
 		if resting {
@@ -209,7 +246,9 @@ func (s *stage) offer(ctx context.Context) {
 		for due := rand.ExpFloat64(); due < mean; due += rand.ExpFloat64() {
 			who := caller(k.Shape, load, rand.Float64())
 			for _, l := range s.lanes {
-				l.offer(who)
+				if !l.idle.Load() {
+					l.offer(who)
+				}
 			}
 		}
 	}
@@ -219,6 +258,7 @@ func (s *stage) offer(ctx context.Context) {
 func (s *stage) tell(ctx context.Context) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	const kept = int(shown/tick) + rateOver
 	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -230,15 +270,17 @@ func (s *stage) tell(ctx context.Context) {
 		k := s.knobs
 		for i, l := range s.lanes {
 			s.series[i] = append(s.series[i], l.sample(now.Sub(last), k))
-			s.series[i] = s.series[i][max(0, len(s.series[i])-int(shown/tick)-rateOver):]
+			s.series[i] = s.series[i][max(0, len(s.series[i])-kept):]
 		}
+		rests := len(s.watchers) == 0 && now.Sub(s.lonely) > restAfter
+		s.moments = append(s.moments, moment{k.Limit, !k.Redis, rests, s.turned})
+		s.moments = s.moments[max(0, len(s.moments)-kept):]
 		last = now
 		s.lates = append(s.lates, s.late)
 		s.lates = s.lates[max(0, len(s.lates)-lateFor):]
 		s.late = 0
-		watched := len(s.watchers) > 0
 		s.mu.Unlock()
-		message, err := json.Marshal(s.view(k, watched))
+		message, err := json.Marshal(s.view(k))
 		if err != nil {
 			s.fail(err)
 			return
@@ -270,9 +312,12 @@ func (s *stage) watch() (messages <-chan []byte, end func()) {
 
 // stageView is what the page shows.
 type stageView struct {
-	Knobs knobs      `json:"knobs"`
-	Lanes []laneView `json:"lanes"`
-	Busy  string     `json:"busy"` // why it does not show what it should; empty when it does
+	Knobs  knobs      `json:"knobs"`
+	Scene  sceneView  `json:"scene"`
+	Lanes  []laneView `json:"lanes"`
+	Limits []float64  `json:"limits"` // per second, of what the charts show, the oldest first
+	Outage []bool     `json:"outage"` // the same, of Redis
+	Busy   string     `json:"busy"`   // why it does not show what it should; empty when it does
 }
 
 // tooBusy does not change while it is shown.
@@ -298,37 +343,40 @@ type laneView struct {
 	FirstError string   `json:"first_error"`
 	Clients    []asked  `json:"clients"`
 	Answers    []answer `json:"answers"`
-	Charts     charts   `json:"charts"`
-	Summary    string   `json:"summary"` // of the charts, for who does not see them
+	Verdict    string   `json:"verdict"`
+	Tone       string   `json:"tone"`
+	Chart      [][2]int `json:"chart"`   // admitted and declined per second; −1 where no calls were made
+	Summary    string   `json:"summary"` // of the chart, in words
 }
 
-// view is what there is to see, with charts if somebody looks. It notes which guarantees are broken.
-func (s *stage) view(k knobs, drawn bool) stageView {
+// view is what there is to see. It notes which guarantees are broken.
+func (s *stage) view(k knobs) stageView {
 	v := stageView{Knobs: k}
 	s.mu.Lock()
+	moments := s.moments
+	v.Scene = s.playing.view()
 	if slices.ContainsFunc(s.lates, func(late time.Duration) bool { return late > veryLate }) {
 		v.Busy = tooBusy
 	}
+	all := slices.Clone(s.series)
 	s.mu.Unlock()
+	for i := rateOver - 1; i < len(moments); i++ {
+		v.Limits = append(v.Limits, moments[i].limit)
+		v.Outage = append(v.Outage, moments[i].outage)
+	}
 	for i, l := range s.lanes {
-		s.mu.Lock()
-		series := s.series[i]
-		s.mu.Unlock()
-		x := l.view(k, series)
-		if !x.Held {
+		x := l.view(k, all[i], moments)
+		if !x.Held && !l.isPeer() {
 			s.mu.Lock()
 			s.broken[x.ID] = fmt.Sprintf(worstWindow, l.provider, l.strategy, x.Fullest, k.Window, x.Bound)
 			s.mu.Unlock()
-		}
-		if drawn {
-			x.Charts = draw(series, k)
 		}
 		v.Lanes = append(v.Lanes, x)
 	}
 	return v
 }
 
-func (l *lane) view(k knobs, series []sample) laneView {
+func (l *lane) view(k knobs, series []sample, moments []moment) laneView {
 	l.mu.Lock()
 	m, bound := l.meter.read(), l.bound
 	clients := append([]asked{}, l.clients...) // never null, which the page cannot go through
@@ -357,8 +405,28 @@ func (l *lane) view(k knobs, series []sample) laneView {
 		x.Factor, x.Room = now.factor, now.room
 		x.P50, x.P99 = screen.Nanoseconds(int64(now.p50)), screen.Nanoseconds(int64(now.p99))
 	}
-	x.Summary = fmt.Sprintf("%s, %s: %.0f per second offered, %.0f admitted, %.0f declined, of a limit of %g; %.0f %% of the window is free",
-		l.provider, l.strategy, x.Offered, x.Admitted, x.Declined, k.Limit, 100*x.Room)
+	st := standing{
+		strategy: l.strategy, peer: l.isPeer(),
+		away: l.remote() && !k.Redis, instances: k.Instances, hard: k.HardLimitFactor,
+		fullest: m.fullest, capacity: x.Capacity, bound: bound, pause: m.longestPause,
+		bursts: k.Shape == edge,
+	}
+	st.average, st.asked = averages(series, moments, k)
+	for _, c := range clients {
+		st.declined += c.Asked - c.Admitted
+	}
+	x.Verdict, x.Tone = st.verdict()
+	for i := rateOver - 1; i < len(series); i++ {
+		point := [2]int{-1, -1}
+		if !moments[i].resting {
+			of := mean(series[:i+1])
+			rounded := func(n uint64) int { return int(math.Round(of.perSecond(n))) }
+			point = [2]int{rounded(of.admitted), rounded(of.declined)}
+		}
+		x.Chart = append(x.Chart, point)
+	}
+	x.Summary = fmt.Sprintf("%s: %.0f calls per second offered, %.0f admitted, %.0f declined; the limit is %g",
+		l.title(), x.Offered, x.Admitted, x.Declined, k.Limit)
 	return x
 }
 

@@ -9,8 +9,8 @@ import (
 
 // A lane that nobody has asked yet has lists that are empty, not null: the page goes through them.
 func TestViewOfNothing(t *testing.T) {
-	l := &lane{meter: newMeter(time.Second, 1)}
-	text, err := json.Marshal(l.view(knobs{Limit: 1, Window: 1, HardLimitFactor: 1}, nil))
+	l := &lane{provider: "local", meter: newMeter(time.Second, 1)}
+	text, err := json.Marshal(l.view(knobs{Limit: 1, Window: 1, HardLimitFactor: 1}, nil, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
