@@ -60,7 +60,8 @@ const reservedFor = 10 * time.Second
 // decision says Shadowed if it would have refused. An error that it returns then counts in its metrics, and
 // does not fail the call.
 //
-// Calls on Local are decided in one step, and so are those on one Redis provider unless it is a Cluster.
+// Calls on Local are decided in one step. So are those of one strategy on one Hybrid provider, from leases: a
+// call that needs several waits for them at once. So are those on one Redis provider, unless it is a Cluster.
 // Otherwise each call is reserved, and given back if another is refused; meanwhile it counts. No limit is
 // passed by that. If the process dies meanwhile, what it had reserved is free again after ten seconds.
 func All(ctx context.Context, asks ...Ask) (Decision, error) {

@@ -35,6 +35,11 @@ type account struct {
 // acquire locks the shard of a key and finds its account there, or adds it.
 func (l *limiter) acquire(hash uint64, key string, now int64) (*shard, table.Handle, *account) {
 	sh, h := l.table.Acquire(hash, key, now)
+	return sh, h, l.accountAt(sh, h, hash, key)
+}
+
+// accountAt returns the account of a key that is in the table. Its shard must be locked.
+func (l *limiter) accountAt(sh *shard, h table.Handle, hash uint64, key string) *account {
 	k := sh.State(h)
 	if *k == nil {
 		name := l.names.Of(key)
@@ -43,7 +48,7 @@ func (l *limiter) acquire(hash uint64, key string, now int64) (*shard, table.Han
 		(*k).Holder = l.holders.Add(1)
 		(*k).server.Store(l.breakers.Of(name))
 	}
-	return sh, h, *k
+	return *k
 }
 
 // lock locks the shard of an account. Callers without the lock can take nothing from it any more.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/redisproto"
+	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/tally"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
@@ -24,11 +24,10 @@ import (
 // keeper is several limits. Each has a limiter with windows of its own, whose keys settle by themselves. A
 // decision locks the accounts of the key in all of them, tries each, and records in all or none.
 //
-// Shards are locked in the order of the lengths of the windows, of which no two are the same. Everything else
-// locks one shard at a time. So there is no deadlock.
+// Shards are locked in one order: see lockOrder. Everything else locks one shard at a time. So there is no
+// deadlock.
 type keeper struct {
-	limits  []limit         // in that order
-	least   uint64          // of the capacities
+	limits  []limit         // in the order of the lengths of the windows, of which no two are the same
 	counter *limiter        // the limiter with the window of the options: it counts for the Observer
 	group   string          // how its keys begin in the table, if they are those of a group
 	done    <-chan struct{} // is closed with the provider
@@ -52,7 +51,7 @@ func (p *Provider) Bind(s trypema.Strategy, limits ...trypema.Limit) (*trypema.B
 
 // keep returns a keeper of limits that were checked.
 func (p *Provider) keep(s trypema.Strategy, limits []trypema.Limit) *keeper {
-	m := &keeper{least: math.MaxUint64, counter: p.absolute, done: p.done}
+	m := &keeper{counter: p.absolute, done: p.done}
 	if s == trypema.StrategySuppressed {
 		m.counter = p.suppressed
 	}
@@ -65,7 +64,6 @@ func (p *Provider) keep(s trypema.Strategy, limits []trypema.Limit) *keeper {
 		l.law = l.limiter.law(c)
 		m.limits = append(m.limits, l)
 		inuse.Hold(&m.limits[i], &l.users) // which keepers of groups have, too
-		m.least = min(m.least, c)
 	}
 	slices.SortFunc(m.limits, func(a, b limit) int { return cmp.Compare(a.terms.Window, b.terms.Window) })
 	return m
@@ -115,7 +113,8 @@ func (m *keeper) take(
 	}
 	key = m.inTable(key)
 	if err == nil {
-		j := joint{keeper: m, key: key, began: began, cost: n, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
+		var room [trypema.MaxLimits]party
+		j := joint{keeper: m, parties: m.join(room[:0], key, n), began: began, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
 		if how == takeLate {
 			j.now = m.counter.now()
 		}
@@ -130,7 +129,9 @@ func (m *keeper) take(
 // Peek implements trypema.Keeper.
 func (m *keeper) Peek(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
 	if err = m.check(key); err == nil {
-		j := joint{keeper: m, key: m.inTable(key), began: m.counter.now(), cost: max(n, 1), dice: rand.Float64(), mode: lease.Peek}
+		var room [trypema.MaxLimits]party
+		all := m.join(room[:0], m.inTable(key), max(n, 1))
+		j := joint{keeper: m, parties: all, began: m.counter.now(), dice: rand.Float64(), mode: lease.Peek}
 		err = j.decide(ctx, &d)
 	}
 	return d, err
@@ -143,7 +144,9 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 	if err = m.check(key); err != nil {
 		return d, err
 	}
-	j := joint{keeper: m, key: m.inTable(key), began: m.counter.now(), cost: n, dice: rand.Float64(), mode: lease.Peek}
+	var room [trypema.MaxLimits]party
+	key = m.inTable(key)
+	j := joint{keeper: m, parties: m.join(room[:0], key, n), began: m.counter.now(), dice: rand.Float64(), mode: lease.Peek}
 	if j.counter.suppressed {
 		if err = j.decide(ctx, &d); err != nil || !d.Allowed {
 			return d, err
@@ -151,11 +154,12 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 	}
 	// The look may have waited for Redis. What it saw then may have ended since.
 	again := joint{
-		keeper: m, key: j.key, began: j.began, now: m.counter.now(), cost: n, dice: j.dice, mode: lease.Record, again: true,
+		keeper: m, parties: m.join(room[:0], key, n),
+		began: j.began, now: m.counter.now(), dice: j.dice, mode: lease.Record, again: true,
 	}
 	d = trypema.Decision{}
 	if err = again.decide(ctx, &d); err != nil || d.Allowed {
-		m.counter.count(groupkey.Shown(j.key), &d, err, j.began)
+		m.counter.count(groupkey.Shown(key), &d, err, j.began)
 	}
 	return d, err
 }
@@ -164,59 +168,67 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 // before the call comes to it.
 const maxAsks = 3
 
-// joint is one call that several limits decide together. It lives on the stack of its caller.
+// joint is one call that several limits decide together: those of its keeper or, by AllowAll, of several.
 //
 // Its invariant: the call is recorded in all limits or in none. decide holds the locks of all shards from the
 // first decision to the last record. While the call waits it holds none, and then begins again.
 type joint struct {
 	*keeper
-	key         string // in the tables
+	parties     []party // one for each limit, in the order in which their shards are locked
 	began, now  int64
 	mustNotWait bool
-	cost        uint64
 	mode        lease.Mode
 	dice        float64
 	again       bool
 	reservation *reservation
-
-	all     [trypema.MaxLimits]party
-	parties []party // the first of all, one for each limit
 }
 
 // party is the part of one limit in a decision. Its shard is locked but while the call waits.
 type party struct {
 	*limit
+	key      string // in the table
 	hash     uint64
+	cost     uint64
 	sh       *shard
+	shares   bool // the party before it has locked the shard
 	k        *account
 	decision lease.Decision
-	asks     int // how often the ledger has been asked
+	asks     int     // how often the ledger has been asked
+	waiter   *waiter // nil if it does not ask the ledger
+}
+
+// join adds a party for each limit.
+func (m *keeper) join(parties []party, key string, cost uint64) []party {
+	for i := range m.limits {
+		l := &m.limits[i]
+		hash := l.table.Hash(key)
+		parties = append(parties, party{limit: l, key: key, hash: hash, cost: cost, sh: l.table.Shard(hash)})
+	}
+	return parties
 }
 
 // decide decides the call, and records it if the mode says so.
 func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 	defer runtime.KeepAlive(j.keeper) // or its windows may go meanwhile
-	j.parties = j.all[:len(j.limits)]
-	for i := range j.parties {
-		p := &j.parties[i]
-		p.limit = &j.limits[i]
-		p.hash = p.table.Hash(j.key)
-	}
-	first := j.limits[0].limiter
-	waited := j.mode == lease.Peek // which the Observer does not count
-	for j.now = max(j.now, j.began); ; j.now = first.now() {
+	waited := j.mode == lease.Peek    // which the Observer does not count
+	for j.now = max(j.now, j.began); ; j.now = j.counter.now() {
 		j.lock()
-		if first.closed.Load() {
+		if j.some(func(p *party) bool { return p.closed.Load() }) {
 			j.unlock()
 			return trypema.ErrClosed
 		}
 		ask := false
-		alone := slices.ContainsFunc(j.parties, func(p party) bool { return p.decidesAlone(p.k, j.now) })
+		alone := j.some(func(p *party) bool { return p.decidesAlone(p.k, j.now) })
 		if !alone {
 			ask = j.try()
-			alone = ask && first.mayNotWait(j.parties[0].k, j.now, j.began)
+			alone = ask && j.some(func(p *party) bool {
+				return p.decision.AskLedger && p.mayNotWait(p.k, j.now, j.began)
+			})
 		}
 		switch {
+		case alone && j.onSeveralServers():
+			j.unlock()
+			return errSeveralServers
 		case alone:
 			j.decideAlone(d)
 			j.unlock()
@@ -228,13 +240,13 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 			j.unlock()
 			return errWaits
 		case ask:
-			waiters := j.ask()
+			j.ask()
 			j.unlock()
 			if !waited {
 				j.counter.tally.Count(tally.Waited)
 				waited = true
 			}
-			if err := j.waitFor(ctx, waiters); err != nil {
+			if err := j.waitFor(ctx); err != nil {
 				return err
 			}
 		default:
@@ -254,23 +266,50 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 	}
 }
 
-// lock finds the accounts of the key, and locks their shards.
+// some reports whether f holds for a party.
+func (j *joint) some(f func(p *party) bool) bool {
+	for i := range j.parties {
+		if f(&j.parties[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// lock locks the shards of all parties, and finds their accounts or adds them.
 func (j *joint) lock() {
 	for i := range j.parties {
 		p := &j.parties[i]
-		p.sh, _, p.k = p.acquire(p.hash, j.key, j.now)
+		if p.shares = i > 0 && p.sh == j.parties[i-1].sh; !p.shares {
+			p.sh.Lock()
+		}
+		h := p.sh.Find(p.hash, p.key)
+		if h != table.None {
+			p.sh.Use(h, j.now)
+		} else {
+			if !p.shares { // or the key of another party might go
+				p.sh.Tidy(j.now)
+			}
+			h = p.sh.Enter(p.hash, p.key, j.now)
+		}
+		p.k = p.accountAt(p.sh, h, p.hash, p.key)
 	}
 }
 
 func (j *joint) unlock() {
 	for i := range j.parties {
-		j.parties[i].sh.Unlock()
+		if p := &j.parties[i]; !p.shares {
+			p.sh.Unlock()
+		}
+	}
+	for i := range j.parties {
+		j.parties[i].table.Trim()
 	}
 }
 
 // call returns what one account is asked.
 func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
-	return &lease.Call{Cost: j.cost, Capacity: p.capacity, Law: p.law, Dice: j.dice, Mode: mode, Again: j.again}
+	return &lease.Call{Cost: p.cost, Capacity: p.capacity, Law: p.law, Dice: j.dice, Mode: mode, Again: j.again}
 }
 
 // at returns the moment at which one account acts.
@@ -288,7 +327,7 @@ func (j *joint) try() (ask bool) {
 		if p.decision.AskLedger {
 			empty := p.options.OnEmpty == EmptyReject
 			if empty && j.mode == lease.Record {
-				p.k.Miss(j.cost)
+				p.k.Miss(p.cost)
 			}
 			if (empty || p.asks >= maxAsks && p.k.Fresh(j.now)) && !p.k.server.Load().Gone() {
 				p.k.Deny(&p.decision, at, c)
@@ -309,31 +348,31 @@ func (j *joint) try() (ask bool) {
 }
 
 // ask has the call wait for the ledger of each account that has to ask it. The shards must be locked.
-func (j *joint) ask() (waiters [trypema.MaxLimits]*waiter) {
+func (j *joint) ask() {
 	for i := range j.parties {
 		p := &j.parties[i]
+		p.waiter = nil
 		if !p.decision.AskLedger {
 			continue
 		}
 		p.asks++
 		w := &waiter{Call: *j.call(p, min(j.mode, lease.Try)), stays: true, done: make(chan struct{})}
 		if p.enqueue(p.k, w, j.now) {
-			waiters[i] = w
+			p.waiter = w
 		}
 	}
-	return waiters
 }
 
 // waitFor returns when all waiters have ended, or have waited for long enough. It returns the fault of a key,
 // or the error of ctx.
-func (j *joint) waitFor(ctx context.Context, waiters [trypema.MaxLimits]*waiter) (err error) {
+func (j *joint) waitFor(ctx context.Context) (err error) {
 	for i := range j.parties {
-		p, w := &j.parties[i], waiters[i]
-		if w == nil {
+		p := &j.parties[i]
+		if p.waiter == nil {
 			continue
 		}
-		err = cmp.Or(err, p.waitFor(ctx, p.k, w, j.began))
-		if w.failed { // the ledger did not answer
+		err = cmp.Or(err, p.limiter.waitFor(ctx, p.k, p.waiter, j.began))
+		if p.waiter.failed { // the ledger did not answer
 			p.asks--
 		}
 	}
@@ -347,7 +386,7 @@ func (j *joint) combine() (t window.Joint) {
 		p := &j.parties[i]
 		v := &p.decision.Verdict
 		if v.Allowed && j.mode == lease.Record {
-			v.Now = min(v.Now+j.cost, p.capacity)
+			v.Now = min(v.Now+p.cost, p.capacity)
 			v.Then = v.Now
 		}
 		t.Add(i, p.capacity, v)
@@ -382,15 +421,15 @@ func (j *joint) record(allowed bool) {
 
 // decideAlone decides by the failure policy. The shards must be locked.
 func (j *joint) decideAlone(d *trypema.Decision) {
-	first := j.limits[0].limiter
-	switch first.options.OnFailure {
+	tight := j.tightest()
+	switch j.counter.options.OnFailure {
 	case redislimit.FailLocal:
 		j.decideOffline(min(j.mode, lease.Try))
 		t := j.combine()
 		if !t.Allowed {
 			j.dice = -1 // none admits, whatever it would have done by itself
 		}
-		if j.mode == lease.Record && (t.Allowed || first.suppressed) {
+		if j.mode == lease.Record && (t.Allowed || j.counter.suppressed) {
 			for i := range j.parties {
 				if t.Allowed {
 					j.reservation.begin(i, j.parties[i].k)
@@ -407,14 +446,26 @@ func (j *joint) decideAlone(d *trypema.Decision) {
 				p.k.EndReserve()
 			}
 		}
-		*d = redisproto.Open(j.least, j.cost)
+		*d = redisproto.Open(tight.capacity, tight.cost)
 	default:
 		for i := range j.parties {
 			j.parties[i].k.Touch(j.now)
 		}
-		*d = redisproto.Closed(j.least, j.cost, first.options.RetryInterval, first.denial)
+		*d = redisproto.Closed(tight.capacity, tight.cost, j.counter.options.RetryInterval, j.counter.denial)
 	}
 	d.Fallback = true
+}
+
+// tightest returns the party with the least room for its cost, if all windows are empty.
+func (j *joint) tightest() (tight *party) {
+	for i := range j.parties {
+		p := &j.parties[i]
+		if tight == nil || p.cost > p.capacity ||
+			window.Room(p.capacity, p.cost) < window.Room(tight.capacity, tight.cost) {
+			tight = p
+		}
+	}
+	return tight
 }
 
 // decideOffline has each account decide without Redis, as FailLocal does. Each takes its instance's share.
@@ -431,9 +482,9 @@ func (j *joint) decideOffline(mode lease.Mode) {
 func (j *joint) tell(d *trypema.Decision, t *window.Joint) {
 	v := t.Verdict
 	v.Factor = t.Most
-	redisproto.Decide(d, t.Capacity, &v, time.Nanosecond, j.limits[0].denial)
+	redisproto.Decide(d, t.Capacity, &v, time.Nanosecond, j.counter.denial)
 	if !t.Allowed {
-		d.RefusedBy = j.limits[t.Limit].label
+		d.RefusedBy = j.parties[t.Limit].label
 	}
 }
 

@@ -3,8 +3,6 @@ package hybridlimit
 import (
 	"context"
 	"errors"
-	"math"
-	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -144,12 +142,9 @@ func (m many) decide(calls []trypema.Call, to []trypema.Decision) ([]trypema.Dec
 		all.Go(func() {
 			for q := int(next.Add(1)) - 1; q < len(queues); q = int(next.Add(1)) - 1 {
 				if len(queues[q]) > 1 {
-					cost, carry := uint64(0), uint64(0)
+					cost := uint64(0)
 					for _, i := range queues[q] {
-						if cost, carry = bits.Add64(cost, calls[i].Cost, 0); carry > 0 {
-							cost = math.MaxUint64
-							break
-						}
+						cost = sumOf(cost, calls[i].Cost)
 					}
 					m.fetch(calls[queues[q][0]].Key, cost)
 				}

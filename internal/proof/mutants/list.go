@@ -65,7 +65,7 @@ var mutants = []mutant{
 	{"a line that declines does not pace itself", "wait.go", "			wait = min(wait, b.pace(&d, n))\n", "", ".", "TestWaitInACrowd"},
 	{"a call of All locks as it is asked", "local_bound.go", "	slices.SortStableFunc(parties, lockOrder)\n", "", ".", "TestAllWaits"},
 	{"asks for the same window are judged one by one", "local_bound.go", "			of.cost = sumOf(of.cost, p.cost)\n", "			of.cost = max(of.cost, p.cost)\n", ".", "TestAll"},
-	{"a call of All that is refused keeps what it has reserved", "all.go", "			return d, giveBack(nil)\n", "			return d, nil\n", "./hybridlimit", "TestMulti"},
+	{"a call of All that is refused keeps what it has reserved", "all.go", "			return d, giveBack(nil)\n", "			return d, nil\n", "./hybridlimit", "TestAllOfOtherProviders"},
 	{"a policy in shadow refuses a call of All", "all.go", "		if p.Shadow {\n", "		if false {\n", ".", "TestAllInShadow"},
 	{"All does not count for its policies", "all.go", "			p.policy.count(p.key, &d, err)\n", "", ".", "TestPolicyVerbs"},
 	{"calls of AllowMany for a cold key wait one after the other", "hybridlimit/many.go", "if len(queues[q]) > 1 {", "if len(queues[q]) > 1<<30 {", "./hybridlimit", "TestAllowManyWaitsTogether"},
@@ -98,6 +98,9 @@ var mutants = []mutant{
 	{"a lowered rate is noticed when the lease is renewed", "internal/lease/decide.go", "	if c.bound(m.Terms) < a.ceiling && a.Fresh(m.Now) {\n", "	if false {\n", "./hybridlimit", "TestLoweredRate"},
 	{"many keys make a large lease long", "internal/lease/pace.go", "4*p.Near, min(renew, t.Window))", "4*p.Near, renew)", "./internal/lease", "TestPace"},
 	{"several limits take from a lease that another does not have", "hybridlimit/keeper.go", "				j.record(t.Allowed)", "				j.record(true)", "./hybridlimit", "TestMulti"},
+	{"a call of All takes from a limit although another refuses", "hybridlimit/keeper.go", "		case allowed:\n			j.reservation", "		case p.decision.Allowed:\n			j.reservation", "./hybridlimit", "TestAllIsAllOrNothing"},
+	{"a call of All on Hybrid locks as it is asked", "hybridlimit/all.go", "SortStableFunc(parties, lockOrder)", "SortStableFunc(parties[:1], lockOrder)", "./hybridlimit", "TestAllWaitsInNoCircle"},
+	{"a server that is gone has all limits of a call fail", "hybridlimit/all.go", "p.key != first.key &&", "false &&", "./hybridlimit", "TestAllOnSeveralServers"},
 
 	{"what others admit without Redis counts twice", "internal/lease/offline.go", "max(share, sum(p.known, times(others, min(p.unheard, p.policy))))", "max(share-share, sum(p.known, times(others, p.policy)))", "./internal/lease", "TestAlone"},
 	{"an instance without Redis takes the share of all", "internal/lease/offline.go", "sum(sum(p.before, p.own), times(others, p.policy))", "sum(p.before, p.own)", "./internal/lease", "TestAlone"},
