@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
@@ -30,6 +31,9 @@ var files = func() map[string]string {
 	}
 	return all
 }()
+
+// portable is put before a script for a server whose Lua lacks the library struct.
+var portable = read("struct.lua")
 
 var include = regexp.MustCompile(`(?m)^-- include (\w+\.lua)$`)
 
@@ -64,6 +68,9 @@ func (c Conn) Run(
 ) {
 	name := redisproto.NameOf(script)
 	source, known := files[name]
+	if strings.Contains(script, "\nlocal struct = {}\n") { // that of today has it
+		source = portable + source
+	}
 	switch name {
 	case "multi.lua":
 		args = withoutLives(keys, args)
