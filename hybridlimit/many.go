@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/groupkey"
+	"github.com/trypema/trypema/internal/guard"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/redisproto"
 )
@@ -141,19 +142,7 @@ func (m many) decide(calls []trypema.Call, to []trypema.Decision) ([]trypema.Dec
 	for range min(len(queues), maxWaiting) {
 		all.Go(func() {
 			for q := int(next.Add(1)) - 1; q < len(queues); q = int(next.Add(1)) - 1 {
-				if len(queues[q]) > 1 {
-					cost := uint64(0)
-					for _, i := range queues[q] {
-						cost = sumOf(cost, calls[i].Cost)
-					}
-					m.fetch(calls[queues[q][0]].Key, cost)
-				}
-				for _, i := range queues[q] {
-					if err := m.later(calls[i], &decisions[i]); err != nil {
-						f.note(i, err)
-						break
-					}
-				}
+				m.late(calls, decisions, queues[q], &f)
 			}
 		})
 	}
@@ -162,6 +151,30 @@ func (m many) decide(calls []trypema.Call, to []trypema.Decision) ([]trypema.Dec
 		return to[:start+f.call], f.err
 	}
 	return to, nil
+}
+
+// late decides the calls of a key that wait, in order, up to the first error. The context is code of the
+// caller: a panic of it is an error of the call that waits, as the caller cannot recover it here.
+func (m many) late(calls []trypema.Call, decisions []trypema.Decision, queue []int, f *failure) {
+	at := queue[0]
+	err := guard.Call("the context", func() {
+		if len(queue) > 1 {
+			cost := uint64(0)
+			for _, i := range queue {
+				cost = sumOf(cost, calls[i].Cost)
+			}
+			m.fetch(calls[at].Key, cost)
+		}
+		for _, at = range queue {
+			if err := m.later(calls[at], &decisions[at]); err != nil {
+				f.note(at, err)
+				break
+			}
+		}
+	})
+	if err != nil {
+		f.note(at, err)
+	}
 }
 
 // failure is the first call that got an error.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,6 +153,37 @@ func TestAllowManyCounts(t *testing.T) {
 		for _, m := range meters.All() {
 			if s := m.Read(); m.Strategy == "absolute" && (s.Allowed != 40 || s.Rejected != 8 || s.Errors != 4) {
 				t.Errorf("%+v", s.Counters)
+			}
+		}
+	})
+}
+
+// brokenContext panics when it is asked for its end.
+type brokenContext struct{ context.Context }
+
+func (brokenContext) Done() <-chan struct{} { panic("broken") }
+
+// A context that panics, or none, is an error of AllowMany: calls that wait do so on goroutines of ours,
+// where a caller cannot recover it.
+func TestAllowManyWithABrokenContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		f.Delay = 20 * time.Millisecond
+		p := open(t, f, hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}})
+		for name, decide := range many(t, p, trypema.StrategyAbsolute, 1000) {
+			for i, ctx := range []context.Context{nil, brokenContext{t.Context()}} {
+				key := fmt.Sprint(name, i)
+				calls := []trypema.Call{{Key: key + " warm", Cost: 1}, {Key: key, Cost: 1}, {Key: key, Cost: 1}}
+				if _, err := decide(t.Context(), calls[:1]); err != nil {
+					t.Fatal(err)
+				}
+				got, err := decide(ctx, calls)
+				if len(got) != 1 || !got[0].Allowed || err == nil || !strings.Contains(err.Error(), "panicked") {
+					t.Errorf("%s, %T: %+v, %v", name, ctx, got, err)
+				}
+				if got, err := decide(t.Context(), calls); err != nil || len(got) != 3 || !got[2].Allowed {
+					t.Errorf("%s, %T, afterwards: %+v, %v", name, ctx, got, err)
+				}
 			}
 		}
 	})

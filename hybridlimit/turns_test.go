@@ -220,7 +220,7 @@ func TestTurns(t *testing.T) {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
 			c.seed = explore.Seed(t)
-			synctest.Test(t, func(t *testing.T) { c.run(t, explore.Size(14, 40)) })
+			synctest.Test(t, func(t *testing.T) { c.run(t, max(14, explore.Size(14, 40))) })
 			j := c.judge(4 * c.window)
 			t.Logf("use %.3f, shares %.2f to %.2f, the longest gap %v, %d of %v in a window; %.1f exchanges a second",
 				j.use, j.least, j.most, j.gap, j.fullest, c.capacity(), float64(c.runs)/c.ends.Seconds())

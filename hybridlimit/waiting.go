@@ -30,16 +30,18 @@ func (w *waiter) end() {
 
 // waitFor returns when w has ended, or the timeout since began is over; then w has failed. It returns the
 // fault of the key, or the error of ctx.
-func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int64) error {
-	err := l.await(ctx, w.done, began)
-	sh := l.lock(k)
-	defer sh.Unlock()
-	k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
-	if w.ended { // the answer was there first
-		return w.fault
-	}
-	w.failed = true
-	return err
+func (l *limiter) waitFor(ctx context.Context, k *account, w *waiter, began int64) (err error) {
+	defer func() { // also if the context panics
+		sh := l.lock(k)
+		defer sh.Unlock()
+		k.waiting = slices.DeleteFunc(k.waiting, func(o *waiter) bool { return o == w })
+		if w.ended { // the answer was there first
+			err = w.fault
+		} else {
+			w.failed = true
+		}
+	}()
+	return l.await(ctx, w.done, began)
 }
 
 // await returns when done is closed, or the timeout since began is over; with an error if ctx ends before.

@@ -9,9 +9,9 @@ import (
 // of the operating system that are called huge. The translation of an address of such a page is nearly always
 // in the processor, that of one of many small pages is not, and then a call waits for memory twice.
 //
-// A chunk has pages of many shards, and is collected when none of them is in use any more. An emptied shard
-// does not hand a page to another one: who has found an entry in there may still lock it, and would wait in
-// the queue of the wrong shard.
+// A chunk has pages of many shards, and is collected when none of them is in use any more: so shards compact
+// in the same round. An emptied shard does not hand a page to another one: who has found an entry in there
+// may still lock it, and would wait in the queue of the wrong shard.
 type chunks struct {
 	sync.Mutex
 	rest []entry

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unsafe"
 	"weak"
+
+	"github.com/trypema/trypema/internal/window"
 )
 
 // No two pages share memory, and none of their entries is in three cache lines.
@@ -66,5 +68,44 @@ func TestSmallTableHasNoChunk(t *testing.T) {
 	}
 	if tab.chunks.rest != nil {
 		t.Error("it has one")
+	}
+}
+
+// Shards share chunks. If one has so few keys that they move, those of the others move, too: else the chunks
+// that it leaves stay, and it takes new ones whenever keys come back.
+func TestShardsCompactInOneRound(t *testing.T) {
+	o := options(time.Hour, 0, false)
+	o.Clock = func() int64 { return 0 }
+	tab := newTable(t, o)
+	tab.sweep.Close() // the test visits
+	const most, left = 4 * manyKeys, manyKeys
+	for i := range most {
+		hd := tab.acquire(fmt.Sprint("key ", i), 0)
+		hd.Record(0, window.Counts{Admitted: 1})
+		hd.Unlock()
+	}
+	for i := left; i < most; i++ {
+		key := fmt.Sprint("key ", i)
+		tab.Remove(tab.Hash(key), key)
+	}
+	for range 2 {
+		for i := range tab.shards {
+			tab.Visit(i)
+		}
+	}
+	size := 0
+	for i := range tab.shards {
+		for _, page := range tab.shards[i].index.Load().backs {
+			size += len(page.entries)
+		}
+	}
+	if tab.Len() != left || size > 2*left {
+		t.Errorf("%d keys in %d entries", tab.Len(), size)
+	}
+	for range tab.shards {
+		tab.Visit(0)
+	}
+	if n := tab.thrifty.Load(); n != 0 {
+		t.Errorf("the next %d shards compact early, though nothing has moved for a round", n)
 	}
 }

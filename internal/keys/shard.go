@@ -256,10 +256,17 @@ func (sh *shard) reset() {
 	sh.publishOldest()
 }
 
-// compact moves the keys into as little memory as they need, if that is far less than they have.
+// compact moves the keys into as little memory as they need, if that is far less than they have. In the round
+// after that, less is enough for the other shards: their pages keep the chunks that this one has left.
 func (t *Table) compact(sh *shard) {
 	from := sh.index.Load()
-	if sh.end <= partial<<pageBits || 4*sh.n > int(sh.end)-(partial-1)<<pageBits {
+	have := int(sh.end) - (partial-1)<<pageBits // entries, if there is a full page
+	switch {
+	case have <= pageLen:
+		return
+	case 4*sh.n <= have:
+		t.thrifty.Store(int32(len(t.shards)))
+	case t.thrifty.Load() <= 0 || 3*sh.n > have:
 		return
 	}
 	n := sh.n

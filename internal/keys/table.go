@@ -54,10 +54,11 @@ type Table struct {
 	shards []shard
 	oldest []atomic.Int64 // by shard: no key of it was used before that; nil without a bound
 
-	_      [64]byte // what follows is written when keys come and go
-	count  atomic.Int64
-	chunks chunks
-	sweep  sweep.Sweep
+	_       [64]byte // what follows is written when keys come and go
+	count   atomic.Int64
+	chunks  chunks
+	thrifty atomic.Int32 // so many of the next visits compact a shard of which two thirds are unused
+	sweep   sweep.Sweep
 }
 
 // groups is where windows with groups keep them.
@@ -344,6 +345,7 @@ func (t *Table) Visit(shard int) {
 		}
 		done := h >= sh.end
 		if done {
+			t.thrifty.Store(max(0, t.thrifty.Load()-1))
 			t.compact(sh)
 		}
 		sh.Unlock()

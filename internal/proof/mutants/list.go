@@ -68,7 +68,7 @@ var mutants = []mutant{
 	{"a call of All that is refused keeps what it has reserved", "all.go", "			return d, giveBack(nil)\n", "			return d, nil\n", "./hybridlimit", "TestAllOfOtherProviders"},
 	{"a policy in shadow refuses a call of All", "all.go", "		if p.Shadow {\n", "		if false {\n", ".", "TestAllInShadow"},
 	{"All does not count for its policies", "all.go", "			p.policy.count(p.key, &d, err)\n", "", ".", "TestPolicyVerbs"},
-	{"calls of AllowMany for a cold key wait one after the other", "hybridlimit/many.go", "if len(queues[q]) > 1 {", "if len(queues[q]) > 1<<30 {", "./hybridlimit", "TestAllowManyWaitsTogether"},
+	{"calls of AllowMany for a cold key wait one after the other", "hybridlimit/many.go", "if len(queue) > 1 {", "if len(queue) > 1<<30 {", "./hybridlimit", "TestAllowManyWaitsTogether"},
 	{"a denial by a policy is said of its provider, too", "sloglimit/sloglimit.go", "	mine := min(fresh, left[strategy]-late)\n", "	mine := min(fresh, 0)\n", "./sloglimit", "TestPoliciesAndProvider"},
 	{"a plain key is taken for one of a policy", "internal/groupkey/groupkey.go", "if key != \"\" && key[0] == mark[0] {", "if false {", "./hybridlimit", "TestCountsAreNotShared"},
 	{"two prefixes share their keys", "internal/redisproto/names.go", "if n := strings.Count(prefix, \":\"); n > 0 {", "if n := 0; n > 0 {", "./hybridlimit", "TestCountsAreNotShared"},
