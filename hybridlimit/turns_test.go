@@ -249,3 +249,61 @@ func TestTurns(t *testing.T) {
 
 // capacity returns that of a window.
 func (c *crowd) capacity() float64 { return c.rate * c.window.Seconds() }
+
+// Room that an instance gives back is there within sixty intervals for those that take turns, although the next
+// turn of each is further away.
+func TestTurnsNoticeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		f.Delay = time.Millisecond
+		const window, interval = time.Minute, 50 * time.Millisecond
+		bind := func() *trypema.Bound {
+			o := hybridlimit.Options{SyncInterval: interval, Options: redislimit.Options{Options: trypema.Options{Window: window}}}
+			b, err := open(t, f, o).Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: 100. / 60, Window: window})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		one, others := bind(), []*trypema.Bound{bind(), bind()}
+		for _, b := range others {
+			for range 5 {
+				if d, err := b.Allow(ctx, "k"); err != nil || !d.Allowed {
+					t.Fatal(d, err)
+				}
+			}
+		}
+		time.Sleep(window / 2)
+		r, err := one.Reserve(ctx, "k", 85, 0)
+		if err != nil || !r.Allowed {
+			t.Fatal(r, err)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		for _, b := range others {
+			go func() {
+				for {
+					if _, err := b.Wait(ctx, "k"); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		time.Sleep(window/2 + 5*time.Second) // what the others had used has expired, and is used again
+		if d, err := others[0].Allow(ctx, "k"); err != nil || d.Allowed || d.RetryAfter < 300*interval {
+			t.Fatal(d, err)
+		}
+		if err := r.Refund(ctx); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for allowed := false; !allowed; time.Sleep(interval) {
+			d, err := others[0].Allow(ctx, "k")
+			if allowed = d.Allowed; err != nil || time.Since(began) > 100*interval {
+				t.Fatalf("%+v, %v after %v", d, err, time.Since(began))
+			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

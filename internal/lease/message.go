@@ -329,9 +329,9 @@ func (a *Account) Due(m *Moment) int64 {
 	next := sentAt + m.Pace.Interval - m.Interval/4 // the tick that is about an interval after the last
 	switch {
 	case k.turnAt > 0 && len(a.unsettled.groups) > 0:
-		return max(next, min(k.turnAt, sentAt+m.Window/settlePart))
+		return max(next, min(a.asksAgain(m), sentAt+m.Window/settlePart))
 	case k.turnAt > 0:
-		return max(next, k.turnAt)
+		return max(next, a.asksAgain(m))
 	case a.kind == far || a.kind == slow && a.budget > 0:
 		// Accounts do not all renew at once.
 		part := 8 + a.Holder%6
