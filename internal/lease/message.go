@@ -130,7 +130,11 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	out.Hold, out.NearLife, out.Brief = a.budget+kept, life/m.Micro, m.Pace.Brief/m.Micro
 	out.Kept = kept
 	if out.Hold > 0 || want == More {
-		a.chargedUntil = max(a.chargedUntil, now+max(life, m.Pace.Far)+m.Window)
+		charged := max(life, m.Pace.Far)
+		if out.Waiting > 0 {
+			charged = max(charged, m.Window+m.Window/settlePart)
+		}
+		a.chargedUntil = max(a.chargedUntil, now+charged+m.Window)
 	}
 	if !keeps {
 		u.uncharge()
@@ -277,7 +281,7 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	if x.hold+r.Grant == 0 {
 		a.chargedUntil = 0
 	}
-	a.ceiling, a.others, k.othersAdmit = x.capacity, r.Others, now+m.Pace.Far+m.Window
+	a.ceiling, a.others, k.othersAdmit = x.capacity, r.Others, now+max(m.Pace.Far, m.longest())+m.Window
 	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
 	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any
 	// more.
@@ -291,6 +295,9 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	wanted := x.near
 	if k.turnAt = 0; r.Next >= 0 {
 		k.turnAt, k.free = x.sentAt+r.Next*m.Micro+m.Pace.Trip/8, 0
+		if a.chargedUntil > 0 { // a want keeps the charge: see Ledger.Settle
+			a.chargedUntil = max(a.chargedUntil, now+(r.Life+r.Next)*m.Micro+m.Window)
+		}
 	}
 	switch {
 	case r.Far:
