@@ -185,6 +185,9 @@ func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64)
 		out.Waiting = min(a.waits.cost, a.capacity)
 	}
 	had := a.budget
+	if a.knowledge.turnAt != 0 && a.budget < out.Waiting {
+		a.budget = 0 // others may wait for what is less than a call
+	}
 	if out.Keeps = !m.Suppressed; out.Keeps {
 		a.wantsWindowLease(m, out, kept, need)
 	} else {
