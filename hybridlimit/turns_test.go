@@ -251,8 +251,8 @@ func TestTurns(t *testing.T) {
 // capacity returns that of a window.
 func (c *crowd) capacity() float64 { return c.rate * c.window.Seconds() }
 
-// Calls that cost all of a small capacity and calls that cost less of it do not wait for each other for ever: what
-// an instance has of a call goes back.
+// Calls that cost all of a small capacity and calls that cost less of it do not wait for each other for ever:
+// what an instance has of a call goes back.
 func TestTurnsOfPartsOfACall(t *testing.T) {
 	for range 8 { // the numbers of holders are random, and so is who comes first
 		c := &crowd{instances: 2, callers: func(int) int { return 2 }, rate: 2, window: time.Second, dear: 2}
@@ -263,8 +263,8 @@ func TestTurnsOfPartsOfACall(t *testing.T) {
 	}
 }
 
-// Room that an instance gives back is there within sixty intervals for those that take turns, although the next
-// turn of each is further away.
+// Room that an instance gives back is there within sixty intervals for those that take turns, although the
+// next turn of each is further away.
 func TestTurnsNoticeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()

@@ -6,8 +6,8 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
-// In turns a lease lives for a quarter of a window, which may be longer than any lease far from the limit. What
-// others have on lease counts until a window after that, and what the ledger charges is known to be lent.
+// In turns a lease lives for a quarter of a window, which may be longer than any lease far from the limit.
+// What others have on lease counts until a window after that, and the account knows what is charged to it.
 func TestLongTurns(t *testing.T) {
 	const minute = 60_000_000
 	terms := &Terms{Span: window.Span{Window: 60 * minute, Bucket: minute / 2}, Micro: 1, Interval: 100_000}
