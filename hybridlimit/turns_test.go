@@ -212,6 +212,7 @@ func TestTurns(t *testing.T) {
 	for _, c := range append(crowds,
 		&crowd{instances: 2, callers: greedy, rate: 5, window: time.Second},
 		&crowd{instances: 2, callers: greedy, rate: 50, window: time.Second},
+		&crowd{instances: 2, callers: few, rate: 1000, window: 10 * time.Second}, // much between two messages
 		&crowd{instances: 2, callers: few, rate: 50, window: time.Second, dear: 20},
 		&crowd{instances: 3, callers: one, rate: 50, window: time.Second, loops: true, dear: 20},
 		&crowd{instances: 3, callers: one, rate: 50, window: time.Second, loops: true, late: 5 * time.Millisecond},
@@ -249,3 +250,73 @@ func TestTurns(t *testing.T) {
 
 // capacity returns that of a window.
 func (c *crowd) capacity() float64 { return c.rate * c.window.Seconds() }
+
+// Calls that cost all of a small capacity and calls that cost less of it do not wait for each other for ever:
+// what an instance has of a call goes back.
+func TestTurnsOfPartsOfACall(t *testing.T) {
+	for range 8 { // the numbers of holders are random, and so is who comes first
+		c := &crowd{instances: 2, callers: func(int) int { return 2 }, rate: 2, window: time.Second, dear: 2}
+		synctest.Test(t, func(t *testing.T) { c.run(t, 20) })
+		if j := c.judge(4 * c.window); j.use < .7 || j.fullest > 2 {
+			t.Fatalf("use %.3f, %d of 2 in a window", j.use, j.fullest)
+		}
+	}
+}
+
+// Room that an instance gives back is there within sixty intervals for those that take turns, although the
+// next turn of each is further away.
+func TestTurnsNoticeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		f.Delay = time.Millisecond
+		const window, interval = time.Minute, 50 * time.Millisecond
+		bind := func() *trypema.Bound {
+			o := hybridlimit.Options{SyncInterval: interval, Options: redislimit.Options{Options: trypema.Options{Window: window}}}
+			b, err := open(t, f, o).Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: 100. / 60, Window: window})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		one, others := bind(), []*trypema.Bound{bind(), bind()}
+		for _, b := range others {
+			for range 5 {
+				if d, err := b.Allow(ctx, "k"); err != nil || !d.Allowed {
+					t.Fatal(d, err)
+				}
+			}
+		}
+		time.Sleep(window / 2)
+		r, err := one.Reserve(ctx, "k", 85, 0)
+		if err != nil || !r.Allowed {
+			t.Fatal(r, err)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		for _, b := range others {
+			go func() {
+				for {
+					if _, err := b.Wait(ctx, "k"); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		time.Sleep(window/2 + 5*time.Second) // what the others had used has expired, and is used again
+		if d, err := others[0].Allow(ctx, "k"); err != nil || d.Allowed || d.RetryAfter < 300*interval {
+			t.Fatal(d, err)
+		}
+		if err := r.Refund(ctx); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for allowed := false; !allowed; time.Sleep(interval) {
+			d, err := others[0].Allow(ctx, "k")
+			if allowed = d.Allowed; err != nil || time.Since(began) > 100*interval {
+				t.Fatalf("%+v, %v after %v", d, err, time.Since(began))
+			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

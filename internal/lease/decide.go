@@ -247,10 +247,16 @@ func (a *Account) hasTurn(now int64, capacity uint64) bool {
 	return k.turnAt > 0 && now < k.exhaustedUntil && capacity <= a.ceiling
 }
 
+// asksAgain returns when the account settles for its next turn; sooner if that is far away, since others may
+// want nothing any more, or have given back some of what they had.
+func (a *Account) asksAgain(m *Moment) int64 {
+	return min(a.knowledge.turnAt, a.exchange.sentAt+recheckIntervals*m.Interval)
+}
+
 // awaitTurn denies a call until the next turn. The account settles then.
 func (a *Account) awaitTurn(d *Decision, m *Moment, c *Call) {
 	k, now := &a.knowledge, m.Now
-	d.Wait, d.SettleAt = k.exhaustedUntil-now, max(now, k.turnAt)
+	d.Wait, d.SettleAt = k.exhaustedUntil-now, max(now, a.asksAgain(m))
 	if now >= k.promisedRetryAt || k.exhaustedUntil < k.promisedRetryAt {
 		k.promisedRetryAt = k.exhaustedUntil
 	}

@@ -130,7 +130,11 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	out.Hold, out.NearLife, out.Brief = a.budget+kept, life/m.Micro, m.Pace.Brief/m.Micro
 	out.Kept = kept
 	if out.Hold > 0 || want == More {
-		a.chargedUntil = max(a.chargedUntil, now+max(life, m.Pace.Far)+m.Window)
+		charged := max(life, m.Pace.Far)
+		if out.Waiting > 0 {
+			charged = max(charged, m.Window+m.Window/settlePart)
+		}
+		a.chargedUntil = max(a.chargedUntil, now+charged+m.Window)
 	}
 	if !keeps {
 		u.uncharge()
@@ -181,6 +185,9 @@ func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64)
 		out.Waiting = min(a.waits.cost, a.capacity)
 	}
 	had := a.budget
+	if a.knowledge.turnAt != 0 && a.budget < out.Waiting {
+		a.budget = 0 // others may wait for what is less than a call
+	}
 	if out.Keeps = !m.Suppressed; out.Keeps {
 		a.wantsWindowLease(m, out, kept, need)
 	} else {
@@ -277,7 +284,7 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	if x.hold+r.Grant == 0 {
 		a.chargedUntil = 0
 	}
-	a.ceiling, a.others, k.othersAdmit = x.capacity, r.Others, now+m.Pace.Far+m.Window
+	a.ceiling, a.others, k.othersAdmit = x.capacity, r.Others, now+max(m.Pace.Far, m.longest())+m.Window
 	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
 	// What was leased for a larger capacity, or before the window was made to hold more, need not fit any
 	// more.
@@ -291,6 +298,9 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	wanted := x.near
 	if k.turnAt = 0; r.Next >= 0 {
 		k.turnAt, k.free = x.sentAt+r.Next*m.Micro+m.Pace.Trip/8, 0
+		if a.chargedUntil > 0 { // a want keeps the charge: see Ledger.Settle
+			a.chargedUntil = max(a.chargedUntil, now+(r.Life+r.Next)*m.Micro+m.Window)
+		}
 	}
 	switch {
 	case r.Far:
@@ -329,9 +339,9 @@ func (a *Account) Due(m *Moment) int64 {
 	next := sentAt + m.Pace.Interval - m.Interval/4 // the tick that is about an interval after the last
 	switch {
 	case k.turnAt > 0 && len(a.unsettled.groups) > 0:
-		return max(next, min(k.turnAt, sentAt+m.Window/settlePart))
+		return max(next, min(a.asksAgain(m), sentAt+m.Window/settlePart))
 	case k.turnAt > 0:
-		return max(next, k.turnAt)
+		return max(next, a.asksAgain(m))
 	case a.kind == far || a.kind == slow && a.budget > 0:
 		// Accounts do not all renew at once.
 		part := 8 + a.Holder%6

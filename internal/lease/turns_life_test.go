@@ -1,0 +1,47 @@
+package lease
+
+import (
+	"testing"
+
+	"github.com/trypema/trypema/internal/window"
+)
+
+// In turns a lease lives for a quarter of a window, which may be longer than any lease far from the limit.
+// What others have on lease counts until a window after that, and the account knows what is charged to it.
+func TestLongTurns(t *testing.T) {
+	const minute = 60_000_000
+	terms := &Terms{Span: window.Span{Window: 60 * minute, Bucket: minute / 2}, Micro: 1, Interval: 100_000}
+	var groups window.Groups
+	m := &Moment{Terms: terms, Groups: &groups, Pace: NewPace(terms, 1000, terms.Interval, 2), Now: 100 * minute}
+	var ledger Ledger
+	settle := func(a *Account, waits bool) Answer {
+		if a.waits.cost = 0; waits {
+			a.waits.cost, a.waits.until = 1, m.Now+terms.Window
+		}
+		a.capacity = 100
+		out := ledger.Settle(terms.Span, m.Now, m.Pace.FarLife(terms), a.Message(m, 0, More))
+		a.Hear(m, out)
+		return out
+	}
+	one, other, full := &Account{Holder: 1}, &Account{Holder: 2}, &Account{Holder: 3}
+	for range 90 { // so that the next turn is far away
+		full.Admit(m, &Call{Cost: 1, Capacity: 100, Mode: Record})
+	}
+	settle(full, false)
+	settle(one, true)
+	var lent Answer
+	for i := 0; lent.Grant == 0 || lent.Life < 10*minute; i++ {
+		if i == 100 {
+			t.Fatalf("no lease in turns lives for long: %+v", lent)
+		}
+		m.Now += terms.Interval
+		lent = settle(other, true)
+		settle(one, true)
+	}
+	if m.Now += lent.Life + terms.Window - minute; one.othersLease(m, 2) < lent.Grant {
+		t.Errorf("%d on lease to the other a minute before it must have left the window, want %d", one.othersLease(m, 2), lent.Grant)
+	}
+	if h := ledger.holders[other.Holder]; m.Now < h.until+terms.Window && !other.Lent(m.Now) {
+		t.Errorf("the ledger charges %d, and the account does not know", h.amount)
+	}
+}
