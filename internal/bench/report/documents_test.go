@@ -19,17 +19,13 @@ var update = flag.Bool("update", false, "write what was measured into the docume
 // quoted are the places of documents that quote the committed report. A number stands in braces, by its name:
 // what it is, of which step, and of which limiter there; see quote.
 var quoted = []struct{ file, text string }{
-	{"README.md", "has {share suppressed-hot rust-trypema} of the Rust original's throughput"},
 	{"README.md", "waits {ratio redis-alone redis_rate} times as long as with redis_rate"},
 	{"README.md", "With 100,000 busy keys it had {ratio hybrid-100k trypema-hybrid} of Local's throughput"},
 	{"README.md", "`x/time/rate` takes {bytes memory-1m xtime-xsync}, httprate {bytes memory-1m httprate}"},
 	{"docs/migrating.md", "A lone caller waits {ratio redis-alone redis_rate} times as long"},
 	{"docs/migrating.md", "is {share hot-over rust-trypema} times as fast here, 100,000 keys " +
 		"{share uniform-100k rust-trypema} times"},
-	{"docs/migrating.md", "over its limit has {share suppressed-hot rust-trypema} of the speed"},
-	{"docs/benchmarks.md", "**governor** made {ratio uniform-100k governor} times our calls with 100,000 keys"},
-	{"docs/benchmarks.md", "governor {ratio skewed governor} times in the full report"},
-	{"docs/benchmarks.md", "made {share suppressed-hot rust-trypema} times the calls of Trypema in Rust"},
+	{"docs/benchmarks.md", "made {ratio uniform-100k governor} times our calls with 100,000 keys in the full report"},
 	{"docs/benchmarks.md", "waits {ratio redis-alone redis_rate} times as long as with redis_rate"},
 	{"docs/benchmarks.md", "had {ratio hybrid-100k trypema-hybrid} of Local's throughput"},
 	{"docs/benchmarks.md", "a key takes {bytes memory-1m trypema} bytes. httprate takes " +
