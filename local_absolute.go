@@ -33,23 +33,23 @@ func (l *localAbsolute) take(d *Decision, key string, rate Rate, n uint64) error
 }
 
 // absolute decides and counts a call by the form of its key.
-func (l *localKeys) absolute(d *Decision, key string, c, n uint64) {
-	at := looked{hash: l.table.Hash(key)}
-	if f := l.table.Hot(at.hash, key); f != nil {
-		now := l.now()
-		if !l.absoluteHot(d, f, key, now, c, n) {
-			l.absoluteLocked(d, &at, key, now, c, n)
+func (k *localKeys) absolute(d *Decision, key string, c, n uint64) {
+	at := looked{hash: k.table.Hash(key)}
+	if f := k.table.Hot(at.hash, key); f != nil {
+		now := k.now()
+		if !k.absoluteHot(d, f, key, now, c, n) {
+			k.absoluteLocked(d, &at, key, now, c, n)
 		}
 		return
 	}
-	at.look(l)
-	l.absoluteLocked(d, &at, key, l.now(), c, n) // the clock is read while the memory of the key is on its way
+	at.look(k)
+	k.absoluteLocked(d, &at, key, k.now(), c, n) // the clock is read while the memory of the key is on its way
 }
 
 // absoluteAt is absolute for a call that was looked at together with others.
-func (l *localKeys) absoluteAt(d *Decision, at *looked, key string, now int64, c, n uint64) {
-	if f := l.table.Hot(at.hash, key); f == nil || !l.absoluteHot(d, f, key, now, c, n) {
-		l.absoluteLocked(d, at, key, now, c, n)
+func (k *localKeys) absoluteAt(d *Decision, at *looked, key string, now int64, c, n uint64) {
+	if f := k.table.Hot(at.hash, key); f == nil || !k.absoluteHot(d, f, key, now, c, n) {
+		k.absoluteLocked(d, at, key, now, c, n)
 	}
 }
 
@@ -74,12 +74,12 @@ func (at *looked) acquire(k *localKeys, key string, now int64) {
 }
 
 // absoluteHot decides a call for a hot key, or reports that it could not.
-func (l *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64, c, n uint64) bool {
-	l.table.Called(f, now)
+func (k *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64, c, n uint64) bool {
+	k.table.Called(f, now)
 	switch a, have, fits, then := f.Take(c, now, n, true); a {
 	case keys.Admitted:
-		if stands := l.tally.Count(tally.Allowed); stands > 0 {
-			l.sample(tally.Allowed, stands, key, now)
+		if stands := k.tally.Count(tally.Allowed); stands > 0 {
+			k.sample(tally.Allowed, stands, key, now)
 		}
 		d.Allowed = true
 		d.Outcome = OutcomeAllowed
@@ -88,8 +88,8 @@ func (l *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64,
 		d.RemainingAfterWaiting = c - have
 		return true
 	case keys.Denied:
-		if stands := l.tally.Count(tally.Denied); stands > 0 {
-			l.sample(tally.Denied, stands, key, now)
+		if stands := k.tally.Count(tally.Denied); stands > 0 {
+			k.sample(tally.Denied, stands, key, now)
 		}
 		d.Limit = c
 		d.Remaining = window.Room(c, have)
@@ -101,20 +101,20 @@ func (l *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64,
 }
 
 // absoluteLocked decides a call under the lock of the key.
-func (l *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int64, c, n uint64) {
+func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int64, c, n uint64) {
 	if n > c { // it records nothing, so it must not make a key either
-		l.peek(d, key, c, n)
-		l.count(false, key, now)
+		k.peek(d, key, c, n)
+		k.count(false, key, now)
 		return
 	}
-	at.acquire(l, key, now)
+	at.acquire(k, key, now)
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)
 	at.Asked(newest, c, nil, now)
 	at.Unlock()
 	d.set(c, &v, OutcomeRejected)
-	l.count(v.Allowed, key, now)
+	k.count(v.Allowed, key, now)
 }
 
 func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {
@@ -126,9 +126,9 @@ func (l *localAbsolute) Peek(_ context.Context, key string, rate Rate, n uint64)
 	return d, nil
 }
 
-func (l *localKeys) peek(d *Decision, key string, c, n uint64) {
+func (k *localKeys) peek(d *Decision, key string, c, n uint64) {
 	var hd keys.Held
-	now, _ := l.find(&hd, key)
+	now, _ := k.find(&hd, key)
 	var v window.Verdict
 	hd.Absolute(&v, c, now, n, false)
 	hd.Unlock()

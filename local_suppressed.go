@@ -37,34 +37,34 @@ func (l *localSuppressed) take(d *Decision, key string, rate Rate, n uint64) err
 }
 
 // suppressed decides and counts a call by the form of its key.
-func (l *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
-	at := looked{hash: l.table.Hash(key)}
-	if l.table.Hot(at.hash, key) == nil {
-		at.look(l)
+func (k *localKeys) suppressed(d *Decision, key string, law *window.Law, dice float64, n uint64) {
+	at := looked{hash: k.table.Hash(key)}
+	if k.table.Hot(at.hash, key) == nil {
+		at.look(k)
 	}
-	l.suppressedAt(d, &at, key, l.now(), law, dice, n)
+	k.suppressedAt(d, &at, key, k.now(), law, dice, n)
 }
 
-func (l *localKeys) suppressedAt(
+func (k *localKeys) suppressedAt(
 	d *Decision, at *looked, key string, now int64, law *window.Law, dice float64, n uint64,
 ) {
 	var v window.Verdict
 	decided := false
-	if f := l.table.Hot(at.hash, key); f != nil { // a call before this one may have changed that
-		l.table.Called(f, now)
+	if f := k.table.Hot(at.hash, key); f != nil { // a call before this one may have changed that
+		k.table.Called(f, now)
 		if decided = f.Suppress(&v, law.Capacity, now, n, dice); !decided {
 			v = window.Verdict{}
 		}
 	}
 	if !decided {
-		at.acquire(l, key, now)
+		at.acquire(k, key, now)
 		newest := at.Newest()
 		at.Suppressed(&v, law, now, n, dice, true)
 		at.Asked(newest, law.Capacity, law, now)
 		at.Unlock()
 	}
 	d.set(law.Capacity, &v, OutcomeSuppressed)
-	l.count(v.Allowed, key, now)
+	k.count(v.Allowed, key, now)
 }
 
 func (l *localSuppressed) Peek(_ context.Context, key string, rate Rate, n uint64) (d Decision, err error) {

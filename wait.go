@@ -76,7 +76,7 @@ func (b *Bound) first(ctx context.Context, of *line, key string, n uint64) (d De
 			}
 			if timer == nil {
 				timer = time.NewTimer(wait)
-				defer timer.Stop()
+				defer timer.Stop() //nolint:gocritic // there is one timer
 			} else {
 				timer.Reset(wait)
 			}

@@ -141,7 +141,7 @@ func (m *keeper) Peek(ctx context.Context, key string, n uint64) (d trypema.Deci
 // trypema.Keeper. Suppressed looks first, and records the call only if it is admitted by the dice that it
 // then has.
 func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	if err = m.check(key); err != nil {
+	if err := m.check(key); err != nil {
 		return d, err
 	}
 	var room [trypema.MaxLimits]party
@@ -371,7 +371,7 @@ func (j *joint) waitFor(ctx context.Context) (err error) {
 		if p.waiter == nil {
 			continue
 		}
-		err = cmp.Or(err, p.limiter.waitFor(ctx, p.k, p.waiter, j.began))
+		err = cmp.Or(err, p.waitFor(ctx, p.k, p.waiter, j.began))
 		if p.waiter.failed { // the ledger did not answer
 			p.asks--
 		}

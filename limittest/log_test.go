@@ -62,9 +62,9 @@ func (l *logs) Bind(s trypema.Strategy, limits ...trypema.Limit) (*trypema.Bound
 }
 
 // liveLocked drops what has left the window, and returns what is left and its cost.
-func (l *logs) liveLocked(of logKey) ([]event, uint64) {
-	now, total := time.Now(), uint64(0)
-	live := slices.DeleteFunc(l.events[of], func(e event) bool { return now.Sub(e.at) >= of.window })
+func (l *logs) liveLocked(of logKey) (live []event, total uint64) {
+	now := time.Now()
+	live = slices.DeleteFunc(l.events[of], func(e event) bool { return now.Sub(e.at) >= of.window })
 	for _, e := range live {
 		total += e.cost
 	}

@@ -205,7 +205,7 @@ func (w *Window) widen(to width) {
 	}
 	w.count(counts)
 	a, d := w.rows()
-	for i, c := range all {
+	for i, c := range &all {
 		a.change(i, c.Admitted)
 		if d.words != nil {
 			d.change(i, c.Declined)

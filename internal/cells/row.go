@@ -57,7 +57,7 @@ func (r row) change(i int, n uint64) {
 }
 
 // sum adds up the cells from i on, and clears them if that is wanted.
-func (r row) sum(i, n int, clear bool) (total uint64) {
+func (r row) sum(i, n int, drop bool) (total uint64) {
 	per := 1 << r.log
 	for n > 0 {
 		word, low := i>>r.log, i&(per-1)
@@ -65,7 +65,7 @@ func (r row) sum(i, n int, clear bool) (total uint64) {
 		mask := ^uint64(0) >> (64 - here<<(6-r.log)) << (low << (6 - r.log))
 		if x := r.words[word] & mask; x != 0 {
 			total += r.fold(x)
-			if clear {
+			if drop {
 				r.words[word] ^= x
 			}
 		}

@@ -24,7 +24,7 @@ func factor(admitted, observed, recent, n, c, h, window, bucket float64) float64
 		aim = max(brake, min(0.3*c, 4*brake)) // after a burst admissions become sparse, and do not stop
 	}
 	scale := window / (window/10 + bucket) // from the recent part to a window
-	load := observed                       // unless the recent part says otherwise, beyond what chance explains
+	var load float64                       // what was observed, unless the recent part is beyond chance
 	if recent*scale > observed {
 		load = max(observed, (recent-2*math.Sqrt(recent))*scale)
 	} else {
