@@ -3,10 +3,10 @@ package trypema
 import (
 	"context"
 	"errors"
-	"math/bits"
 	"time"
 
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Ask is a call that All decides together with others. Bound.Ask and Policies.Ask make it.
@@ -127,7 +127,7 @@ func (p *part) allow(ctx context.Context) (Decision, error) {
 func addPart(parts []part, p part) []part {
 	for i := range parts {
 		if of := &parts[i]; of.bound == p.bound && of.key == p.key {
-			of.cost = sumOf(of.cost, p.cost)
+			of.cost = window.SumOf(of.cost, p.cost)
 			return parts
 		}
 	}
@@ -168,12 +168,6 @@ func decideAll(ctx context.Context, parts []part) (Decision, error) {
 		}
 	}
 	return allReserved(ctx, kept)
-}
-
-// sumOf is the sum of two costs, or the largest cost if that is less.
-func sumOf(a, b uint64) uint64 {
-	sum, carry := bits.Add64(a, b, 0)
-	return sum | -carry
 }
 
 // allReserved reserves each call, and then commits all or gives all back.

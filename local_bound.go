@@ -467,7 +467,7 @@ next:
 			if p.capacity < of.capacity {
 				of.localLimit = p.localLimit
 			}
-			of.cost = sumOf(of.cost, p.cost)
+			of.cost = window.SumOf(of.cost, p.cost)
 			continue next
 		}
 		merged = append(merged, p)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/invalid"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Wait is WaitN with a cost of 1, or with that of the policy.
@@ -132,7 +133,7 @@ func (b *Bound) pace(d *Decision, n uint64) time.Duration {
 // k × W; and of what is less than C, the last waits until all of it would fit at once, as what is admitted
 // meanwhile stays for a window.
 func (b *Bound) turnAfter(ctx context.Context, key string, ahead, n uint64) (d Decision) {
-	sum := sumOf(ahead, n)
+	sum := window.SumOf(ahead, n)
 	if b.Strategy() == StrategySuppressed || sum == math.MaxUint64 || b.inShadow() {
 		return d
 	}
@@ -246,7 +247,7 @@ func (l *lines) join(key string, w *waiter) (of *line, ahead uint64) {
 	w.turn = make(chan struct{})
 	w.previous, of.last.next, of.last = of.last, w, w
 	ahead = of.cost
-	of.cost = sumOf(ahead, w.cost)
+	of.cost = window.SumOf(ahead, w.cost)
 	return of, ahead
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/bits"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // errSeveralServers is a call whose keys are on several servers of Redis, of which one does not answer. The
@@ -70,18 +70,12 @@ next:
 			if p.capacity < of.capacity {
 				of.limit = p.limit
 			}
-			of.cost = sumOf(of.cost, p.cost)
+			of.cost = window.SumOf(of.cost, p.cost)
 			continue next
 		}
 		merged = append(merged, p)
 	}
 	return merged
-}
-
-// sumOf is the sum of two costs, or the largest cost if that is less.
-func sumOf(a, b uint64) uint64 {
-	sum, carry := bits.Add64(a, b, 0)
-	return sum | -carry
 }
 
 // onSeveralServers reports whether keys of the call are on several servers. The shards must be locked.

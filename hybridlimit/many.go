@@ -12,6 +12,7 @@ import (
 	"github.com/trypema/trypema/internal/guard"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/redisproto"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // AllowMany decides calls of which those that wait for Redis wait together: see trypema.AllowMany.
@@ -161,7 +162,7 @@ func (m many) late(calls []trypema.Call, decisions []trypema.Decision, queue []i
 		if len(queue) > 1 {
 			cost := uint64(0)
 			for _, i := range queue {
-				cost = sumOf(cost, calls[i].Cost)
+				cost = window.SumOf(cost, calls[i].Cost)
 			}
 			m.fetch(calls[at].Key, cost)
 		}

@@ -11,52 +11,10 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/batches"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
-
-// many is AllowMany on a limiter, a limit, several limits and a policy, of n in a window.
-func many(t *testing.T, p trypema.Provider, s trypema.Strategy, n uint64) map[string]func(
-	ctx context.Context, calls []trypema.Call,
-) ([]trypema.Decision, error) {
-	t.Helper()
-	limiter := p.Absolute()
-	if s == trypema.StrategySuppressed {
-		limiter = p.Suppressed()
-	}
-	one, err := p.Bind(s, trypema.AtMost(n, time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := p.Bind(s, trypema.AtMost(n, time.Minute), trypema.AtMost(2*n, time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	policies, err := trypema.NewPolicies(p, trypema.Policy{
-		Name: "p", Strategy: s, Limits: []trypema.Limit{trypema.AtMost(n, time.Minute)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy, err := policies.Use("p")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string]func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error){
-		"policy": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return policy.AllowMany(ctx, calls, nil)
-		},
-		"limiter": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return trypema.AllowMany(ctx, limiter, trypema.Per(float64(n), limiter.Window()), calls, nil)
-		},
-		"one limit": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return one.AllowMany(ctx, calls, nil)
-		},
-		"two limits": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return two.AllowMany(ctx, calls, nil)
-		},
-	}
-}
 
 // TestAllowManyWaitsTogether: calls for any number of cold keys wait for Redis together, those of one key for
 // one lease, also near its limit. Calls for warm keys do not wait.
@@ -68,7 +26,7 @@ func TestAllowManyWaitsTogether(t *testing.T) {
 				f.Delay = 20 * time.Millisecond
 				o := hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}}
 				p := open(t, f, o)
-				for name, decide := range many(t, p, s, n) {
+				for name, decide := range batches.Of(t, p, s, n) {
 					var calls []trypema.Call
 					for i := range 3000 {
 						calls = append(calls, trypema.Call{Key: fmt.Sprint(name, i%1000), Cost: 1})
@@ -107,7 +65,7 @@ func TestAllowManyStopsAtAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
 		p := open(t, f, hybridlimit.Options{})
-		for name, decide := range many(t, p, trypema.StrategyAbsolute, 1000) {
+		for name, decide := range batches.Of(t, p, trypema.StrategyAbsolute, 1000) {
 			warm := []trypema.Call{{Key: name + "warm", Cost: 1}}
 			if got, err := decide(t.Context(), warm); err != nil || !got[0].Allowed {
 				t.Fatal(got, err)
@@ -139,7 +97,7 @@ func TestAllowManyCounts(t *testing.T) {
 		o.Observer = &meters
 		p := open(t, fakeredis.New(), o)
 		calls := make([]trypema.Call, 12)
-		for name, decide := range many(t, p, trypema.StrategyAbsolute, 10) {
+		for name, decide := range batches.Of(t, p, trypema.StrategyAbsolute, 10) {
 			for i := range calls {
 				calls[i] = trypema.Call{Key: name, Cost: 1}
 			}
@@ -170,7 +128,7 @@ func TestAllowManyWithABrokenContext(t *testing.T) {
 		f := fakeredis.New()
 		f.Delay = 20 * time.Millisecond
 		p := open(t, f, hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}})
-		for name, decide := range many(t, p, trypema.StrategyAbsolute, 1000) {
+		for name, decide := range batches.Of(t, p, trypema.StrategyAbsolute, 1000) {
 			for i, ctx := range []context.Context{nil, brokenContext{t.Context()}} {
 				key := fmt.Sprint(name, i)
 				calls := []trypema.Call{{Key: key + " warm", Cost: 1}, {Key: key, Cost: 1}, {Key: key, Cost: 1}}

@@ -9,52 +9,10 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/batches"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/redislimit"
 )
-
-// many is AllowMany on a limiter, a limit, several limits and a policy, of n in a window.
-func many(t *testing.T, p trypema.Provider, s trypema.Strategy, n uint64) map[string]func(
-	ctx context.Context, calls []trypema.Call,
-) ([]trypema.Decision, error) {
-	t.Helper()
-	limiter := p.Absolute()
-	if s == trypema.StrategySuppressed {
-		limiter = p.Suppressed()
-	}
-	one, err := p.Bind(s, trypema.AtMost(n, time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := p.Bind(s, trypema.AtMost(n, time.Minute), trypema.AtMost(2*n, time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	policies, err := trypema.NewPolicies(p, trypema.Policy{
-		Name: "p", Strategy: s, Limits: []trypema.Limit{trypema.AtMost(n, time.Minute)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy, err := policies.Use("p")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string]func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error){
-		"policy": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return policy.AllowMany(ctx, calls, nil)
-		},
-		"limiter": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return trypema.AllowMany(ctx, limiter, trypema.Per(float64(n), limiter.Window()), calls, nil)
-		},
-		"one limit": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return one.AllowMany(ctx, calls, nil)
-		},
-		"two limits": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
-			return two.AllowMany(ctx, calls, nil)
-		},
-	}
-}
 
 // TestAllowManySharesARoundTrip: all calls enter the exchange together, so they take the time of one round
 // trip, and as many exchanges as 256 keys in each make.
@@ -64,7 +22,7 @@ func TestAllowManySharesARoundTrip(t *testing.T) {
 			f := fakeredis.New()
 			f.Delay = 20 * time.Millisecond
 			p := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed})
-			for name, decide := range many(t, p, s, 10) {
+			for name, decide := range batches.Of(t, p, s, 10) {
 				for _, of := range []struct{ keys, each, runs int }{{1, 100, 1}, {200, 3, 1}, {1000, 1, 4}} {
 					var calls []trypema.Call
 					for i := range of.keys * of.each {
@@ -100,7 +58,7 @@ func TestAllowManyInTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
 		p := open(t, f, redislimit.Options{Timeout: 100 * time.Millisecond})
-		for name, decide := range many(t, p, trypema.StrategyAbsolute, 10) {
+		for name, decide := range batches.Of(t, p, trypema.StrategyAbsolute, 10) {
 			var calls []trypema.Call
 			for i := range 50 {
 				calls = append(calls, trypema.Call{Key: fmt.Sprint(name, i%4), Cost: 1})
@@ -147,7 +105,7 @@ func TestAllowManyCounts(t *testing.T) {
 		for i := range calls {
 			calls[i] = trypema.Call{Key: "k", Cost: 1}
 		}
-		for name, decide := range many(t, p, trypema.StrategyAbsolute, 10) {
+		for name, decide := range batches.Of(t, p, trypema.StrategyAbsolute, 10) {
 			for i := range calls {
 				calls[i].Key = name
 			}

@@ -51,6 +51,12 @@ func (c Counts) Plus(d Counts) Counts {
 	return Counts{c.Admitted + d.Admitted, c.Declined + d.Declined}
 }
 
+// SumOf is the sum of two costs, or the largest cost if that is less.
+func SumOf(a, b uint64) uint64 {
+	sum, carry := bits.Add64(a, b, 0)
+	return sum | -carry
+}
+
 // maxObserved is where declined events are no longer counted. With capacities of at most that, sums stay
 // below 2⁶⁴.
 const maxObserved = math.MaxInt64

@@ -16,7 +16,7 @@ import (
 // launcher starts a server.
 type launcher func(context.Context, *stage) (*contender, error)
 
-// measured is something that is measured of several servers, of which the first is trypema serve.
+// measured is one comparison of several servers. The first of them is trypema serve.
 type measured struct {
 	name, title, client, asked string
 

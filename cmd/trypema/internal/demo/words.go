@@ -80,7 +80,7 @@ func toneOf(x standing) string {
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f\u00a0s", d.Seconds()) }
 
 // averages are what was admitted and what was offered, of the limit, over the last whole windows of what is
-// shown; NaN where there is none. A change of the limit begins anew.
+// shown; NaN where there is none. A change of the limit begins again.
 func averages(series []sample, moments []moment, k knobs) (admitted, offered float64) {
 	var took time.Duration
 	var in, all uint64

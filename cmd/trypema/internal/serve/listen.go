@@ -98,7 +98,7 @@ type TLS struct {
 	Cert     string `env:"CERT" placeholder:"FILE" help:"Certificate chain in PEM, for TLS."`
 	Key      string `env:"KEY" placeholder:"FILE" help:"Its private key."`
 	ClientCA string `name:"client-ca" env:"CLIENT_CA" placeholder:"FILE" help:"Authorities in PEM, one of which must have signed the certificate of each client (mTLS)."`
-	// Clients are names of which the certificate of a client must have one.
+	// The certificate of a client must have one of the names in Clients.
 	Clients []string `name:"client-name" env:"CLIENT_NAME" sep:"," placeholder:"NAME" help:"With a client-ca: names, DNS or URI or address or email, of which the certificate of each client must have one."`
 }
 
