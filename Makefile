@@ -109,9 +109,10 @@ release-proof: ## each module of VERSION works from its tags, in a throw-away cl
 binaries: ## archives of the program for each system, with checksums and an SBOM of each, in OUT (dist)
 	@./scripts/binaries.sh "$(OUT)"
 
-docs: ## write into the documents what was measured, and what trypema sim gives
+docs: ## write into the documents what was measured, and what trypema sim and trypema replay give
 	$(GO) test -run TestQuotedNumbers ./internal/bench/report -update
 	$(GO) test -run TestDocumentedSimulations ./cmd/trypema/internal/sim -update
+	$(GO) test -run TestDocumentedPictures ./cmd/trypema/internal/replay -update
 	$(GO) test -run TestSuppressionPicture ./internal/bench/figure -update
 
 benchmarks: ## Local beside others: a table of ratios, in three minutes; ARGS='--only canonical' for a row

@@ -62,7 +62,7 @@ func newEngine(rules []*rule, suggests bool, maxKeys int, seed uint64) *engine {
 	if suggests {
 		e.longest = max(e.longest, int64(suggested[len(suggested)-1]))
 	}
-	e.series.init(len(rules))
+	e.series.admitted = make([][]uint64, len(rules))
 	return e
 }
 
@@ -220,8 +220,8 @@ func (e *engine) report(suggest float64) *Report {
 	}
 	r.series = e.series
 	if e.suggests {
-		r.busiest = e.busiest()
-		r.Suggestions = e.suggest(suggest, r.busiest)
+		r.suggest, r.busiest = suggest, e.busiest()
+		r.Suggestions = e.suggestions(suggest, r.busiest)
 	}
 	return r
 }
@@ -238,12 +238,13 @@ func (e *engine) busiest() (all [len(suggested)][]uint64) {
 	return all
 }
 
-// suggest proposes for each window the least round limit that leaves so many percent of the keys alone.
-func (e *engine) suggest(percent float64, busiest [len(suggested)][]uint64) (all []Suggestion) {
+// suggestions proposes for each window that the log fills the least round limit that leaves so many percent
+// of the keys alone.
+func (e *engine) suggestions(percent float64, busiest [len(suggested)][]uint64) (all []Suggestion) {
 	for i, w := range suggested {
 		most := busiest[i]
-		if len(most) == 0 {
-			continue
+		if len(most) == 0 || i > 0 && time.Duration(e.last-e.first) < w {
+			break
 		}
 		at := int(math.Ceil(percent/100*float64(len(most)))) - 1
 		n := round(most[min(max(at, 0), len(most)-1)])
@@ -251,9 +252,6 @@ func (e *engine) suggest(percent float64, busiest [len(suggested)][]uint64) (all
 		all = append(all, Suggestion{
 			Limit: limitText(n, w), KeysOver: uint64(len(most) - over), Busiest: most[len(most)-1],
 		})
-		if time.Duration(e.last-e.first) < w {
-			break // longer windows have seen no more
-		}
 	}
 	return all
 }
@@ -277,39 +275,45 @@ func share(part, of uint64) float64 { return float64(part) / float64(max(of, 1))
 
 // series is calls by time: at most maxSlots slots of equal length, which grow with the log.
 type series struct {
-	start, slot int64
-	offered     []uint64
-	admitted    [][]uint64 // by rule
+	length   int   // of a slot, as an index of slots
+	start    int64 // of the first slot
+	offered  []uint64
+	admitted [][]uint64 // by rule
 }
 
-const maxSlots = 240
+const maxSlots = 120
 
-func (s *series) init(rules int) {
-	s.slot, s.admitted = int64(time.Second), make([][]uint64, rules)
+// slots are the lengths that slots may have. Each is a multiple of the one before.
+var slots = [...]time.Duration{
+	time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute,
+	30 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 240 * time.Hour, 2400 * time.Hour, 24000 * time.Hour,
 }
+
+func (s *series) slot() time.Duration { return slots[s.length] }
 
 func (s *series) at(now int64) int {
 	if s.offered == nil {
-		s.start = now - now%s.slot
+		s.start = now - now%int64(s.slot())
 	}
-	for (now-s.start)/s.slot >= maxSlots {
-		s.slot *= 2
-		s.offered = halve(s.offered)
+	for (now-s.start)/int64(s.slot()) >= maxSlots {
+		from, start := int64(s.slot()), s.start
+		s.length++
+		s.start -= s.start % int64(s.slot())
+		merge := func(a []uint64) []uint64 {
+			n := 0
+			for i, count := range a {
+				a[i] = 0
+				n = int((start + int64(i)*from - s.start) / int64(s.slot()))
+				a[n] += count
+			}
+			return a[:min(n+1, len(a))]
+		}
+		s.offered = merge(s.offered)
 		for i := range s.admitted {
-			s.admitted[i] = halve(s.admitted[i])
+			s.admitted[i] = merge(s.admitted[i])
 		}
 	}
-	return int((now - s.start) / s.slot)
-}
-
-// halve adds up pairs.
-func halve(a []uint64) []uint64 {
-	for i := range a {
-		n := a[i]
-		a[i] = 0
-		a[i/2] += n
-	}
-	return a[:(len(a)+1)/2]
+	return int((now - s.start) / int64(s.slot()))
 }
 
 func (s *series) offer(now int64)           { s.offered = count(s.offered, s.at(now)) }
@@ -321,4 +325,13 @@ func count(a []uint64, i int) []uint64 {
 	}
 	a[i]++
 	return a
+}
+
+// values are some counts of the series as numbers, one for each slot.
+func (s *series) values(counts []uint64) []float64 {
+	all := make([]float64, len(s.offered))
+	for i, n := range counts {
+		all[i] = float64(n)
+	}
+	return all
 }
