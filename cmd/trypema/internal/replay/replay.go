@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -110,7 +111,11 @@ func (c *Command) rules() (rules []*rule, err error) {
 			}
 			r, err := parseRule(text, s)
 			if err != nil {
-				return nil, &flags.Error{Name: "limit", Value: text, Rule: "limits that can be kept: " + err.Error()}
+				what, rule, ok := strings.Cut(err.Error(), "; it must be ")
+				if !ok || !strings.Contains(what, "limit is ") { // what is wrong is not the text
+					rule = "limits that can be kept: " + err.Error()
+				}
+				return nil, &flags.Error{Name: "limit", Value: text, Rule: rule}
 			}
 			rules = append(rules, r)
 		}

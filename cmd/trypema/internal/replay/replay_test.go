@@ -293,7 +293,7 @@ func TestWrongFlags(t *testing.T) {
 		want   string
 	}{
 		{func(c *Command) { c.Limit = nil }, "--limit"},
-		{func(c *Command) { c.Limit = []string{"often"} }, `--limit is often; it must be limits that can be kept`},
+		{func(c *Command) { c.Limit = []string{"often"} }, `--limit is often; it must be a number per time, as in 10/s`},
 		{func(c *Command) { c.Limit = []string{"1/s,2/s"} }, "--limit is 1/s,2/s"},
 		{func(c *Command) { c.Strategy = "strict" }, "--strategy"},
 		{func(c *Command) { c.Key = "" }, "--key"},
