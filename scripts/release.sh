@@ -158,7 +158,7 @@ prove() {
 	[ "$proxy" != off ] || export GOSUMDB=off # what is in the module cache was verified when it came there
 
 	for module in ${MODULES:-$released}; do
-		empty_folder "$module"
+		empty_folder
 		quietly $go mod init example
 		case $module in
 		cmd/*)
@@ -194,7 +194,7 @@ prove() {
 	done
 
 	grep -h '^    go get ' README.md docs/*.md | sort -u | while read -r line; do
-		empty_folder document
+		empty_folder
 		quietly $go mod init example
 		quietly sh -c "$line"
 		if grep "$root" go.mod | grep -v "$root[^ ]* $version\( //.*\)\{0,1\}\$" >&2; then
@@ -229,11 +229,11 @@ before() {
 	echo "${last:-none}"
 }
 
-# empty_folder NAME makes an empty folder, and goes there.
+# empty_folder makes an empty folder, and goes there.
 empty_folder() {
-	rm -rf "$tmp/empty/$1"
-	mkdir -p "$tmp/empty/$1"
-	cd "$tmp/empty/$1"
+	rm -rf "$tmp/empty"
+	mkdir "$tmp/empty"
+	cd "$tmp/empty"
 }
 
 # quietly runs a command, and prints what it says only if it fails.

@@ -19,6 +19,7 @@ type engine struct {
 	keys    map[string]*key
 	groups  window.Groups
 	longest int64 // of all windows
+	limits  int   // of all rules
 
 	first, last int64 // instants
 	calls       uint64
@@ -55,6 +56,7 @@ func newEngine(rules []*rule, suggests bool, maxKeys int, seed uint64) *engine {
 		keys: make(map[string]*key), results: make([]result, len(rules)), first: math.MaxInt64,
 	}
 	for _, r := range rules {
+		e.limits += len(r.limits)
 		for _, l := range r.limits {
 			e.longest = max(e.longest, l.span.Window)
 		}
@@ -116,8 +118,10 @@ func (e *engine) see(l *line) {
 
 func (e *engine) newKey() *key {
 	k := &key{judges: make([]judge, len(e.rules))}
+	all := make([]judged, e.limits) // of all rules beside each other, as they are used
 	for i, r := range e.rules {
-		k.judges[i].limits = make([]judged, len(r.limits))
+		n := len(r.limits)
+		k.judges[i].limits, all = all[:n:n], all[n:]
 	}
 	if e.suggests {
 		k.busiest = new(busiest)
