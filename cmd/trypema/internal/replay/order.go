@@ -19,6 +19,7 @@ type order struct {
 	slots  [ringLen]batch
 	newest int64 // number of the newest slot; the oldest that may hold lines is ringLen-1 before it
 	held   int   // lines in all slots
+	most   int   // of these; with more, the oldest are handed on early
 	latest int64 // time of a line
 	sorted uint64
 	turns  []int // in which the lines of a slot are handed on
@@ -26,11 +27,11 @@ type order struct {
 
 const (
 	ringLen = 65
-	maxHeld = 1 << 20 // lines; with more, the oldest are handed on early
+	maxHeld = 1 << 20 // lines
 )
 
 func newOrder(by time.Duration, see func(*line)) *order {
-	return &order{see: see, width: (int64(by) + ringLen - 2) / (ringLen - 1)}
+	return &order{see: see, most: maxHeld, width: (int64(by) + ringLen - 2) / (ringLen - 1)}
 }
 
 // add takes a line. One that is late by more than the ring is long is handed on at once.
@@ -50,7 +51,7 @@ func (o *order) add(l *line) {
 	o.latest = max(o.latest, l.at)
 	o.advance(number)
 	o.slots[number%ringLen].add(l)
-	for o.held++; o.held > maxHeld; {
+	for o.held++; o.held > o.most; {
 		o.advance(o.newest + 1)
 	}
 }
@@ -81,7 +82,7 @@ func (o *order) hand(b *batch) {
 		o.see(&line{at: b.at[i], key: b.key(i)})
 	}
 	b.clear()
-	if cap(b.at) > 2*maxHeld/ringLen {
+	if cap(b.at) > 2*o.most/ringLen {
 		*b = batch{} // a burst does not keep its memory
 	}
 }
