@@ -13,9 +13,9 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 )
 
-// BenchmarkReplay reads a log of that many lines, of 200,000 addresses of which few make most calls, under
-// two limits. It reports the memory that the process took from the system at most. As many lines as
-// CHANGELOG.md speaks of:
+// BenchmarkReplay reads a log of b.N lines, of 200,000 addresses of which few make most calls, under one
+// limit and a pair of limits. It reports the memory that the process took from the system at most. Ten
+// million lines:
 //
 //	go test -run - -bench Replay -benchtime 10000000x ./cmd/trypema/internal/replay
 func BenchmarkReplay(b *testing.B) {

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -29,8 +30,8 @@ type engine struct {
 
 	results []result // by rule
 	series  series
-	maxima  [len(suggested)][]uint64 // of keys that are forgotten
-	worst   []Key                    // of these, under the first rule
+	maxima  [len(suggested)]map[uint64]int // of keys that are forgotten: how many had which
+	worst   []Key                          // of these, under the first rule
 }
 
 // key is one of the keys of a log.
@@ -63,6 +64,9 @@ func newEngine(rules []*rule, suggests bool, maxKeys int, seed uint64) *engine {
 	}
 	if suggests {
 		e.longest = max(e.longest, int64(suggested[len(suggested)-1]))
+	}
+	for i := range e.maxima {
+		e.maxima[i] = make(map[uint64]int)
 	}
 	e.series.admitted = make([][]uint64, len(rules))
 	return e
@@ -170,7 +174,7 @@ func (e *engine) fold(name string, k *key) {
 	}
 	if k.busiest != nil {
 		for i, n := range k.busiest.most {
-			e.maxima[i] = append(e.maxima[i], n)
+			e.maxima[i][n]++
 		}
 	}
 	if len(k.judges) > 0 && k.judges[0].denied > 0 {
@@ -230,31 +234,62 @@ func (e *engine) report(suggest float64) *Report {
 	return r
 }
 
-// busiest returns the most calls of each key in a window of each length, in order.
-func (e *engine) busiest() (all [len(suggested)][]uint64) {
+// busiest returns the most calls of each key in a window of each length.
+func (e *engine) busiest() (all [len(suggested)]spread) {
 	for i := range suggested {
-		all[i] = slices.Clone(e.maxima[i])
+		counts := maps.Clone(e.maxima[i])
 		for _, k := range e.keys {
-			all[i] = append(all[i], k.busiest.most[i])
+			counts[k.busiest.most[i]]++
 		}
-		slices.Sort(all[i])
+		for _, value := range slices.Sorted(maps.Keys(counts)) {
+			all[i].values = append(all[i].values, value)
+			all[i].upTo = append(all[i].upTo, all[i].len()+counts[value])
+		}
 	}
 	return all
 }
 
-// suggestions proposes for each window that the log fills the least round limit that leaves so many percent
-// of the keys alone.
-func (e *engine) suggestions(percent float64, busiest [len(suggested)][]uint64) (all []Suggestion) {
+// spread is some numbers in order: each of the values, and how many numbers are up to it.
+type spread struct {
+	values []uint64
+	upTo   []int
+}
+
+func (s spread) len() int {
+	if len(s.upTo) == 0 {
+		return 0
+	}
+	return s.upTo[len(s.upTo)-1]
+}
+
+// at returns the number that i others are before.
+func (s spread) at(i int) uint64 {
+	at, _ := slices.BinarySearch(s.upTo, i+1)
+	return s.values[at]
+}
+
+func (s spread) most() uint64 { return s.at(s.len() - 1) }
+
+// over returns how many numbers are above n.
+func (s spread) over(n uint64) int {
+	if at, _ := slices.BinarySearch(s.values, n+1); at > 0 {
+		return s.len() - s.upTo[at-1]
+	}
+	return s.len()
+}
+
+// suggestions proposes for each window that the log fills the least round limit that leaves so many percent of
+// the keys alone.
+func (e *engine) suggestions(percent float64, busiest [len(suggested)]spread) (all []Suggestion) {
 	for i, w := range suggested {
 		most := busiest[i]
-		if len(most) == 0 || i > 0 && time.Duration(e.last-e.first) < w {
+		if most.len() == 0 || i > 0 && time.Duration(e.last-e.first) < w {
 			break
 		}
-		at := int(math.Ceil(percent/100*float64(len(most)))) - 1
-		n := round(most[min(max(at, 0), len(most)-1)])
-		over, _ := slices.BinarySearch(most, n+1)
+		at := int(math.Ceil(percent/100*float64(most.len()))) - 1
+		n := round(most.at(min(max(at, 0), most.len()-1)))
 		all = append(all, Suggestion{
-			Limit: limitText(n, w), KeysOver: uint64(len(most) - over), Busiest: most[len(most)-1],
+			Limit: limitText(n, w), KeysOver: uint64(most.over(n)), Busiest: most.most(),
 		})
 	}
 	return all

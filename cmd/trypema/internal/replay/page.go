@@ -78,9 +78,9 @@ func (r *Report) keysNote() string {
 		i = 0
 	}
 	all := r.busiest[i]
-	if len(all) == 0 {
+	if all.len() == 0 {
 		return ""
 	}
 	return fmt.Sprintf("Half of the keys never made more than %s calls in a %s, 99 %% never more than %s, and the busiest %s.",
-		screen.Count(all[(len(all)-1)/2]), spanText(suggested[i]), screen.Count(all[(len(all)-1)*99/100]), screen.Count(all[len(all)-1]))
+		screen.Count(all.at((all.len()-1)/2)), spanText(suggested[i]), screen.Count(all.at((all.len()-1)*99/100)), screen.Count(all.most()))
 }

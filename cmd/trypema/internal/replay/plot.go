@@ -150,15 +150,15 @@ var drawn = []struct {
 // keysPlot is the most calls that a key made in a window, by the share of the keys that made no more: the
 // share grows by a nine from one mark to the next, as those who choose a limit ask for it.
 func (r *Report) keysPlot(wide bool) template.HTML {
-	keys := len(r.busiest[0])
+	keys := r.busiest[0].len()
 	if keys == 0 {
 		return ""
 	}
 	const points = 240
 	nines := max(math.Log10(float64(keys)), .5)
-	at := func(all []uint64, x float64) float64 { // as a power of ten
-		i := int((1 - math.Pow(10, -x)) * float64(len(all)))
-		return math.Log10(float64(max(all[min(i, len(all)-1)], 1)))
+	at := func(all spread, x float64) float64 { // as a power of ten
+		i := int((1 - math.Pow(10, -x)) * float64(all.len()))
+		return math.Log10(float64(max(all.at(min(i, all.len()-1)), 1)))
 	}
 	most := 0.0
 	for i := range r.Suggestions {

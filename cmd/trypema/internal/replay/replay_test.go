@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -279,7 +280,11 @@ func TestMaxKeys(t *testing.T) {
 		at := began.Add(time.Duration(i) * time.Second)
 		text.WriteString(call(at, fmt.Sprint("k", i)) + call(at, fmt.Sprint("k", i)))
 	}
-	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100})
+	percent := 90.0
+	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100, Suggest: &percent})
+	if s := r.Suggestions; len(s) < 2 || s[0] != (Suggestion{"2/s", 0, 2}) {
+		t.Errorf("%+v", s)
+	}
 	if r.Keys != 1000 || r.KeysForgotten < 850 || r.Rules[0].Denied != 1000 || r.Rules[0].KeysLimited != 1000 || len(r.Rules[0].Worst) != worstKeys {
 		t.Errorf("%+v", r)
 	}
@@ -341,6 +346,35 @@ func TestSeries(t *testing.T) {
 		if slots[i+1]%slots[i] != 0 {
 			t.Errorf("%v is no multiple of %v", slots[i+1], slots[i])
 		}
+	}
+}
+
+// TestSpread: a spread is a list of numbers in order.
+func TestSpread(t *testing.T) {
+	e := newEngine(nil, true, 100, 1)
+	var list []uint64
+	for i, n := range []uint64{7, 3, 3, 9, 1, 3} {
+		list = append(list, n)
+		if i%2 == 0 {
+			e.maxima[0][n]++
+		} else {
+			e.keys[fmt.Sprint(i)] = &key{busiest: &busiest{most: [len(suggested)]uint64{n}}}
+		}
+	}
+	slices.Sort(list)
+	s := e.busiest()[0]
+	for i, n := range list {
+		if s.at(i) != n {
+			t.Errorf("number %d is %d, want %d", i, s.at(i), n)
+		}
+	}
+	for n, want := range map[uint64]int{0: 6, 1: 5, 3: 2, 5: 2, 8: 1, 9: 0, 10: 0} {
+		if got := s.over(n); got != want {
+			t.Errorf("%d are over %d, want %d", got, n, want)
+		}
+	}
+	if s.len() != 6 || s.most() != 9 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -37,7 +37,7 @@ type Report struct {
 
 	suggest float64 // percent of the keys
 	series  series
-	busiest [len(suggested)][]uint64 // by window: the most calls of each key, in order
+	busiest [len(suggested)]spread // by window: the most calls of each key
 }
 
 // WrongLine is a line that cannot be read.
