@@ -278,8 +278,8 @@ func (s spread) over(n uint64) int {
 	return s.len()
 }
 
-// suggestions proposes for each window that the log fills the least round limit that leaves so many percent of
-// the keys alone.
+// suggestions proposes for each window that the log fills the least round limit that leaves so many percent
+// of the keys alone.
 func (e *engine) suggestions(percent float64, busiest [len(suggested)]spread) (all []Suggestion) {
 	for i, w := range suggested {
 		most := busiest[i]
