@@ -93,7 +93,7 @@ func (m *multiSubject) waitersOfAClosedProvider() {
 	for range 100 {
 		all.Go(func() {
 			d, err := b.Wait(ctx, "k")
-			if !errors.Is(err, trypema.ErrClosed) && !(d.Allowed && m.s.Suppressed) {
+			if !errors.Is(err, trypema.ErrClosed) && (!d.Allowed || !m.s.Suppressed) {
 				m.Errorf("%+v, %v, want ErrClosed", d, err)
 			}
 		})
