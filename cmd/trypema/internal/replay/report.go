@@ -165,7 +165,8 @@ func (r *Report) write(w io.Writer) error {
 		fmt.Fprintf(w, "\nDenied most by %s, %s:\n", rule.Limit, rule.Strategy)
 		var rows [][]string
 		for _, k := range rule.Worst {
-			rows = append(rows, []string{k.Key, screen.Count(k.Calls), screen.Count(k.Denied), percent(share(k.Denied, k.Calls))})
+			rows = append(rows, []string{k.Key, screen.Count(k.Calls), screen.Count(k.Denied),
+				percent(share(k.Denied, k.Calls))})
 		}
 		if err := screen.Table(w, []string{"key", "calls", "denied", "of its calls"}, rows); err != nil {
 			return err
