@@ -247,6 +247,8 @@ func after(parties []party, i int) bool {
 //
 // Invariant: all entries are locked from the first verdict to the last record, so a call is recorded by all
 // parties or by none, at one instant.
+//
+// Its arguments, like those of take, are what AllowN, Again, Peek and Reserve ask for differently.
 func (m *localKeeper) decide(
 	d *Decision, parties []party, now int64, record, again bool, life time.Duration, at *[MaxLimits]int64,
 ) {
@@ -299,6 +301,12 @@ func (m *localKeeper) decide(
 			p.Asked(p.newest, p.capacity, nil, p.now)
 		}
 	}
+	unlockAll(parties)
+	parties[t.Limit].tell(d, &t)
+}
+
+// unlockAll unlocks the entries of all parties, and then has their tables forget what is too much.
+func unlockAll(parties []party) {
 	for i := range parties {
 		parties[i].Unlock()
 	}
@@ -307,7 +315,6 @@ func (m *localKeeper) decide(
 			parties[i].table.Trim()
 		}
 	}
-	parties[t.Limit].tell(d, &t)
 }
 
 // enters reports whether a party adds its key. What records nothing must not make a key.

@@ -47,7 +47,8 @@ type Meter struct {
 	TopLimited func(n int) iter.Seq2[string, uint64]
 }
 
-// meterOf is the meter of what counts in t. The gauges are asked of its owner, which it does not keep.
+// meterOf is the meter of what counts in t. The first three arguments are its fields. The gauges are asked of
+// its owner, which it does not keep.
 func meterOf[T any](
 	provider, policy string, s Strategy, t *tally.Tally, owner *T, gauges func(*T, *Stats),
 ) Meter {

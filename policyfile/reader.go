@@ -355,21 +355,10 @@ func (r *reader) limits(n *yaml.Node, what string, s trypema.Strategy) (limits [
 
 // limit returns a limit: a mapping, or its short form, a text.
 func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
-	before := r.wrong
 	if n.Kind == yaml.ScalarNode {
-		s, ok := r.text(n, what, limitRule)
-		if !ok {
-			return l, false
-		}
-		l, err := trypema.ParseLimit(s)
-		if err == nil && !invalid.Name(l.Name) {
-			err = fmt.Errorf("the name is %q; it must be %s", l.Name, invalid.NameRule)
-		}
-		if err != nil {
-			r.errorf(n, "%s: %s", what, said(err))
-		}
-		return l, err == nil
+		return r.shortLimit(n, what)
 	}
+	before := r.wrong
 	fields := r.fields(n, what, "name", "rate", "window", "limit", "unlimited")
 	if fields == nil {
 		return l, false
@@ -379,13 +368,7 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 			what, kinds[0], kinds[1])
 		return l, false
 	}
-	name := ""
-	if n := fields["name"]; n != nil {
-		name, _ = r.text(n, what+": name", textRule)
-		if !invalid.Name(name) {
-			r.errorf(n, "%s: name is %q; it must be %s", what, name, invalid.NameRule)
-		}
-	}
+	name := r.limitName(fields["name"], what)
 	var window time.Duration
 	if n := fields["window"]; n != nil {
 		window = r.window(n, what)
@@ -426,6 +409,34 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 		}
 	}
 	return l.Named(name), r.wrong == before
+}
+
+// limitName returns the name of a limit, which may have none.
+func (r *reader) limitName(n *yaml.Node, what string) (name string) {
+	if n == nil {
+		return ""
+	}
+	name, _ = r.text(n, what+": name", textRule)
+	if !invalid.Name(name) {
+		r.errorf(n, "%s: name is %q; it must be %s", what, name, invalid.NameRule)
+	}
+	return name
+}
+
+// shortLimit returns a limit that is a text.
+func (r *reader) shortLimit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
+	s, ok := r.text(n, what, limitRule)
+	if !ok {
+		return l, false
+	}
+	l, err := trypema.ParseLimit(s)
+	if err == nil && !invalid.Name(l.Name) {
+		err = fmt.Errorf("the name is %q; it must be %s", l.Name, invalid.NameRule)
+	}
+	if err != nil {
+		r.errorf(n, "%s: %s", what, said(err))
+	}
+	return l, err == nil
 }
 
 // kinds are the fields that say how much may pass.

@@ -10,7 +10,7 @@ import (
 	"github.com/trypema/trypema/internal/redisproto"
 )
 
-// fallBack decides by the failure policy.
+// fallBack decides a call, with all that it asked for, by the failure policy.
 func (l *limiter) fallBack(
 	ctx context.Context, key string, rate trypema.Rate, capacity, n uint64, record bool,
 ) (d trypema.Decision, err error) {

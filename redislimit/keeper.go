@@ -226,14 +226,28 @@ func (m *keeper) args(batches []*batch) []string {
 	return args
 }
 
-// read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that
-// means together.
+// read takes the answers of all limits to the calls, and tells the calls what they mean together.
 func (m *keeper) read(r *redisproto.Reader, runs []run, calls []*call) error {
+	alone, err := m.readEach(r, runs, calls)
+	if err != nil && !errors.Is(err, errAnswered) {
+		return err
+	}
+	for j, c := range calls {
+		if err := m.judgeTogether(c, alone, j); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// readEach takes the answers of each limit to the calls, as if it were alone. With errAnswered, there are all
+// of them.
+func (m *keeper) readEach(r *redisproto.Reader, runs []run, calls []*call) (alone [][]*call, _ error) {
 	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
 	for i := range answers {
 		pointers[i] = &answers[i]
 	}
-	alone := make([][]*call, len(m.limits))
+	alone = make([][]*call, len(m.limits))
 	var odd error // of a limit whose calls have an answer all the same
 	for i := range m.limits {
 		l := &m.limits[i]
@@ -261,37 +275,40 @@ func (m *keeper) read(r *redisproto.Reader, runs []run, calls []*call) error {
 		if errors.Is(err, errAnswered) {
 			odd = err
 		} else if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	for j, c := range calls {
-		var t window.Joint
-		passes := alone[0][j].verdict.Allowed // if it is recorded, by all or by none
-		for i := range m.limits {
-			l, one := &m.limits[i], alone[i][j]
-			if c.each != nil {
-				c.each[i].counts, c.each[i].factor = one.counts, one.verdict.Factor
-			}
-			v := one.verdict
-			if !v.Allowed && !m.refuses(c, &v) {
-				v.Allowed, v.Wait = true, 0
-			}
-			t.Add(i, l.capacity, &v)
+	return alone, odd
+}
+
+// judgeTogether tells a call, whose place is j, what the answers of the limits mean together.
+func (m *keeper) judgeTogether(c *call, alone [][]*call, j int) error {
+	var t window.Joint
+	passes := alone[0][j].verdict.Allowed // if it is recorded, by all or by none
+	for i := range m.limits {
+		l, one := &m.limits[i], alone[i][j]
+		if c.each != nil {
+			c.each[i].counts, c.each[i].factor = one.counts, one.verdict.Factor
 		}
-		if c.record && t.Allowed && !passes { // should Lua have rounded otherwise than Go
-			one := alone[t.Limit][j]
-			t.Verdict = one.verdict
+		v := one.verdict
+		if !v.Allowed && !m.refuses(c, &v) {
+			v.Allowed, v.Wait = true, 0
 		}
-		c.capacity, c.verdict, c.refused = t.Capacity, t.Verdict, -1
-		if err := unexplained([]*call{c}); err != nil {
-			return err
-		}
-		c.verdict.Factor = t.Most
-		if !t.Allowed {
-			c.refused = t.Limit
-		}
+		t.Add(i, l.capacity, &v)
 	}
-	return odd
+	if c.record && t.Allowed && !passes { // should Lua have rounded otherwise than Go
+		one := alone[t.Limit][j]
+		t.Verdict = one.verdict
+	}
+	c.capacity, c.verdict, c.refused = t.Capacity, t.Verdict, -1
+	if err := unexplained([]*call{c}); err != nil {
+		return err
+	}
+	c.verdict.Factor = t.Most
+	if !t.Allowed {
+		c.refused = t.Limit
+	}
+	return nil
 }
 
 // refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the
@@ -332,7 +349,8 @@ func (m *keeper) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
 // throw throws the dice for a call.
 func throw() uint32 { return rand.Uint32N(1 << 24) }
 
-// askAll asks Redis about one call, which may have a life.
+// askAll asks Redis about one call, by the arguments of the script: each is where the answers of single
+// limits go, or nil, and life is how long a reservation may be settled, or 0.
 func (m *keeper) askAll(
 	ctx context.Context, key string, n uint64, record bool, dice uint32, each []each, life int64,
 ) (*call, error) {
@@ -411,7 +429,8 @@ func (m *keeper) judgeAll(
 	return m.judged(ctx, key, n, record, c, err)
 }
 
-// judged makes a decision of what Redis has answered to a call, or why it has not.
+// judged makes a decision of what Redis has answered to a call, or why it has not. It takes all that the call
+// asked for: without an answer, FailLocal decides it again.
 func (m *keeper) judged(
 	ctx context.Context, key string, n uint64, record bool, c *call, err error,
 ) (d trypema.Decision, _ error) {
@@ -536,7 +555,7 @@ func (m *keeper) reserved(
 	return r, nil
 }
 
-// commitCost runs commit.lua.
+// commitCost runs commit.lua, whose arguments it takes: the cost of the call was, and is from now on.
 func (m *keeper) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()
 	c.set = []string{strconv.FormatUint(min(was, redisproto.Most), 10),

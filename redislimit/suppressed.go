@@ -60,6 +60,8 @@ func diceOf(calls []*call) (dice []byte) {
 	return dice
 }
 
+// readSuppressed takes the answers to the calls, as suppressed.lua gives them. The law of a run depends on
+// its capacity, and only calls that are not recorded throw dice. calls is nil when their callers are gone.
 func readSuppressed(
 	r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run,
 	calls []*call,

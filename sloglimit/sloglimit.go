@@ -261,7 +261,8 @@ func (l *Log) unreadable(id name, count uint64, now time.Time) {
 	of.count, of.at = count, now
 }
 
-// say writes a line: what it is about, more, and how many changes before this one no line has told of.
+// say writes a line: what it is about, more, and how many changes before this one no line has told of. Its
+// arguments are those of slog, and what changed when.
 func (l *Log) say(level slog.Level, message string, id name, s *state, now time.Time, more ...slog.Attr) {
 	attrs := []slog.Attr{slog.String("policy", id.policy), slog.String("provider", id.provider)}
 	if id.strategy != "" {
