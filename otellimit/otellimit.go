@@ -32,9 +32,9 @@ type Observer struct {
 // New returns an Observer whose instruments are made by a meter, or an error: of the meter, or
 // trypema.ErrInvalidOptions without one. It can be given to any number of providers.
 //
-// OpenTelemetry has no histogram that is read. So latency is told by counters:
-// trypema.decision.duration.bucket counts the measured calls that took less than its attribute le, in
-// seconds, as Prometheus does; trypema.decision.duration.sum how long they took together.
+// OpenTelemetry has no asynchronous histogram. So latency is in counters: trypema.decision.duration.bucket
+// counts the measured calls that took less than its attribute le, in seconds, as Prometheus does;
+// trypema.decision.duration.sum adds up their durations.
 func New(meter metric.Meter) (*Observer, error) {
 	if invalid.Nil(meter) {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions,

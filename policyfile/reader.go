@@ -326,7 +326,7 @@ func (r *reader) whole(n *yaml.Node, what string, least uint64) uint64 {
 	return 0
 }
 
-// boolean returns true or false as a text, or "" for what is none, or is not what the rule says.
+// boolean returns "true" or "false", or "" for a value that is no boolean or breaks the rule.
 func (r *reader) boolean(n *yaml.Node, what, rule string) string {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!bool" {
 		if b := strings.ToLower(n.Value); strings.Contains(rule, b) {
@@ -449,7 +449,7 @@ func (r *reader) kinds(fields map[string]*yaml.Node) (all []string) {
 	return all
 }
 
-// capacity says what is wrong with a limit through which nothing would ever pass, unless it blocks.
+// capacity reports a limit that admits no call, unless it is meant to block all.
 func (r *reader) capacity(n *yaml.Node, what, field string, l trypema.Limit) {
 	if _, err := l.Capacity(); err != nil {
 		r.errorf(n, "%s: %s is %s, less than one in a window of %v; raise the rate or lengthen the window",

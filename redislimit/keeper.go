@@ -27,7 +27,7 @@ type keeper struct {
 	tight   uint64 // the least of the capacities
 	factor  string // the hard limit factor
 	both    operation
-	reserve operation // is both, for calls with a life
+	reserve operation // as both, for calls with a life
 	commit  operation
 	fail    failLocal
 	done    <-chan struct{} // is closed with the provider
@@ -42,7 +42,7 @@ type limit struct {
 	names    redisproto.Names
 	law      func(capacity uint64) *window.Law
 	set      operation
-	giveBack operation // is set, once
+	giveBack operation // as set, but never sent twice
 }
 
 // failLocal is what FailLocal knows, for several limits; all share what they count.
@@ -296,7 +296,7 @@ func (m *keeper) judgeTogether(c *call, alone [][]*call, j int) error {
 		}
 		t.Add(i, l.capacity, &v)
 	}
-	if c.record && t.Allowed && !passes { // should Lua have rounded otherwise than Go
+	if c.record && t.Allowed && !passes { // in case Lua rounds differently from Go
 		one := alone[t.Limit][j]
 		t.Verdict = one.verdict
 	}
@@ -311,8 +311,8 @@ func (m *keeper) judgeTogether(c *call, alone [][]*call, j int) error {
 	return nil
 }
 
-// refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the
-// company of others.
+// refuses reports whether a limit itself refuses a call. v is its verdict on the call, which another limit
+// may have refused.
 func (m *keeper) refuses(c *call, v *window.Verdict) bool {
 	if m.both.dice {
 		return c.thrown() < v.Factor
@@ -372,7 +372,7 @@ func (m *keeper) newCall(n uint64, record bool, dice uint32) *call {
 	return c
 }
 
-// told makes a decision of what a call was told, and takes the call back.
+// told returns the decision by the answer to a call, and frees the call.
 func (m *keeper) told(c *call) (d trypema.Decision) {
 	redisproto.Decide(&d, c.capacity, &c.verdict, time.Microsecond, m.denial)
 	if c.refused >= 0 {
@@ -456,12 +456,12 @@ func (m *keeper) judged(
 	default:
 		d, err = share.Peek(ctx, key, n)
 	}
-	m.fallsBack() // and not only before: see decideLocally
+	m.fallsBack() // before and after the decision: see decideLocally
 	d.Fallback = true
 	return d, err
 }
 
-// memory is what must be told of a call that Redis has admitted: see remember.
+// memory is the keeper in which calls that Redis has admitted are recorded: see remember.
 func (m *keeper) memory() trypema.Keeper {
 	if m.fellBackWithin(m.longest) {
 		return m.fail.whole
@@ -469,7 +469,7 @@ func (m *keeper) memory() trypema.Keeper {
 	return m.fail.all
 }
 
-// correct has the memory's say, if it denies.
+// correct replaces d by the decision of the memory, if that is a denial.
 func (m *keeper) correct(d, mine *trypema.Decision, err error) {
 	if err == nil && !mine.Allowed {
 		*d = *mine
@@ -477,7 +477,7 @@ func (m *keeper) correct(d, mine *trypema.Decision, err error) {
 	}
 }
 
-// sharing returns what decides without Redis by FailLocal; nil denies.
+// sharing returns the keeper that decides for FailLocal; nil if the share is less than one call.
 func (m *keeper) sharing() trypema.Keeper {
 	m.fallsBack()
 	return m.fail.share
@@ -494,8 +494,8 @@ func (m *keeper) withoutRedis(n uint64) (d trypema.Decision) {
 	return d
 }
 
-// Reserve implements trypema.Keeper. The expiry is kept by Redis. What the failure policy admitted is
-// settled where that has it.
+// Reserve implements trypema.Keeper. Redis keeps the expiry. A reservation that the failure policy admitted
+// is settled with that.
 func (m *keeper) Reserve(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (r *trypema.Reservation, err error) {
@@ -515,7 +515,7 @@ func (m *keeper) reserved(
 		return nil, err
 	}
 	life := int64(0)
-	if expiry < m.longest { // or it has left all windows by then
+	if expiry < m.longest { // a longer expiry is after all windows
 		life = int64((expiry + time.Microsecond - 1) / time.Microsecond)
 	}
 	each := make([]each, len(m.limits))
@@ -536,7 +536,7 @@ func (m *keeper) reserved(
 		return r, err
 	}
 	d := m.told(c)
-	var mine *trypema.Reservation // as the memory has it
+	var mine *trypema.Reservation // in the memory
 	admitted := d.Allowed
 	if admitted && m.local != nil {
 		if mine, err = m.memory().Reserve(ctx, key, estimate, expiry); err == nil {
@@ -549,7 +549,7 @@ func (m *keeper) reserved(
 		}
 		return m.commitCost(ctx, key, each, life, was, is)
 	})
-	if admitted && !d.Allowed { // Redis has it, and it is not to be
+	if admitted && !d.Allowed { // Redis has recorded what the memory denies
 		return r, m.commitCost(ctx, key, each, life, estimate, 0)
 	}
 	return r, nil
@@ -568,7 +568,7 @@ func (m *keeper) commitCost(ctx context.Context, key string, each []each, life i
 	}
 	err := m.exchange.do(ctx, &m.commit, m.lane(key), c)
 	if redisproto.IsUnreadable(err) {
-		return nil // what the call counted in is no more
+		return nil // the windows in which the call counted are gone
 	}
 	if err != nil {
 		return err
