@@ -40,6 +40,10 @@ var mutants = []mutant{
 	{"a hot key takes events for too long", "internal/keys/hot.go", "	case now >= f.Closes || capacity", "	case capacity", "./internal/keys .", ""},
 	{"what a hot key has counted is lost", "internal/keys/hot.go", "		hd.join(max(f.Last, min(now, f.Closes-1)), c)\n", "", "./internal/keys", ""},
 	{"a hot key forgets when its last event was", "internal/keys/hot.go", "hd.join(max(f.Last, min(now, f.Closes-1)), c)", "hd.join(f.Last, c)", "./internal/keys", ""},
+	{"a full key is denied when events have expired", "internal/keys/full.go", "if now >= at || then > capacity ||", "if then > capacity ||", "./internal/keys", "TestFullAgreesWithTheLock"},
+	{"a full key stays full whatever is done to it", "internal/keys/table.go", "if hd.word&(opened|full) != 0 {", "if hd.word&opened != 0 {", "./internal/keys", "TestFullAgreesWithTheLock"},
+	{"a key is as full as one with an equal hash", "internal/keys/full.go", "f.hash == hash && f.key == key {", "f.hash == hash {", "./internal/keys", "TestFullsShareAPlace"},
+	{"denials of a full key are no use of it", "internal/keys/full.go", "		hd.usedAs(&f.known, hd.t.clock())\n", "", "./internal/keys", "TestFullKeyIsNotEvicted"},
 	{"a key that was used since makes room for a new one", "internal/keys/order.go", "used > when {", "used < when {", "./internal/keys", ""},
 	{"keys go when they are half as idle as they must be", "internal/keys/shard.go", "if hd.settle(); now-hd.last() >= t.idle {", "if hd.settle(); now-hd.last() >= 0 {", "./internal/keys", ""},
 
