@@ -28,7 +28,7 @@ type Hot struct {
 
 	law     window.Law
 	outlook *cells.Outlook // under Suppressed; nil otherwise
-	hint    atomic.Int32   // for the outlook
+	hint    atomic.Uint64  // for the outlook
 
 	capacity uint64 // of the calls that may add
 	room     uint64 // what they may add
@@ -163,14 +163,36 @@ func (f *Hot) decline(v *window.Verdict, judged uint64, now int64, n uint64) boo
 		v.Wait = window.Never
 		return true
 	}
-	hint := int(f.hint.Load())
+	hint, of := unpackHint(f.hint.Load())
+	floor := of.Admitted <= added.Admitted && of.Declined <= added.Declined
 	// Whoever looks when the cell has ended takes the last event for one at its end.
-	at, then, next := f.outlook.Calms(&f.law, added, f.Closes-1, n, hint)
-	if next != hint {
-		f.hint.Store(int32(next))
+	at, then, next := f.outlook.Calms(&f.law, added, f.Closes-1, n, hint, floor)
+	if next != hint && n == 1 {
+		f.hint.Store(packHint(next, added))
 	}
 	v.Wait, v.Then = at-max(now, f.Last), then
 	return true
+}
+
+// A hint is packed with the events that were added when a call of cost 1 found it: so it is a floor for calls
+// that find more.
+const (
+	hintBits  = 8
+	partOfInt = (64 - hintBits) / 2
+)
+
+func packHint(hint int, of window.Counts) uint64 {
+	if max(of.Admitted, of.Declined) >= 1<<partOfInt {
+		return 0 // which is the first instant, and that is not too late
+	}
+	return of.Declined<<(partOfInt+hintBits) | of.Admitted<<hintBits | uint64(hint)
+}
+
+func unpackHint(packed uint64) (hint int, of window.Counts) {
+	const part = 1<<partOfInt - 1
+	return int(packed & (1<<hintBits - 1)), window.Counts{
+		Admitted: packed >> hintBits & part, Declined: packed >> (partOfInt + hintBits),
+	}
 }
 
 // Added returns how many events were added.

@@ -48,7 +48,8 @@ var mutants = []mutant{
 	{"keys go when they are half as idle as they must be", "internal/keys/shard.go", "if hd.settle(); now-hd.last() >= t.idle {", "if hd.settle(); now-hd.last() >= 0 {", "./internal/keys", ""},
 
 	{"a hot key under Suppressed admits what was judged before others", "internal/keys/hot.go", "		if f.word.CompareAndSwap(word, word+n) {\n			v.Now = f.outlook", "		if f.word.Add(n) > 0 {\n			v.Now = f.outlook", "./internal/keys", "TestHotKeySuppressedAtItsBound"},
-	{"a hot key under Suppressed trusts its hint", "internal/cells/outlook.go", "hint > 0 && calm(hint-1) {", "false {", "./internal/cells", ""},
+	{"a hint of more events is taken for a floor", "internal/keys/hot.go", "floor := of.Admitted <= added.Admitted && of.Declined <= added.Declined\n", "floor := of.Admitted < 1<<40\n", "./internal/keys", "TestHintOfMoreEvents"},
+	{"a hot key under Suppressed trusts its hint", "internal/cells/outlook.go", "hint > 0 && !floor && calm(hint-1) {", "false {", "./internal/cells", ""},
 	{"what has left the recent part of an open window counts", "internal/cells/outlook.go", "recent - e.old\n", "recent\n", "./internal/cells", ""},
 
 	// The table of Hybrid and its hot key.
