@@ -405,6 +405,39 @@ func TestWaitersAreWoken(t *testing.T) {
 	}
 }
 
+// A caller that holds a key takes a second one as soon as it is unlocked, also in a bubble, where no time passes
+// while two callers wait for the first key: one of them waits by a mutex.
+func TestHolderOfAKeyTakesASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t, options(time.Hour, 0, false))
+		table.put("first", 1, 1)
+		table.put("second", 1, 1)
+		second := table.acquire("second", 1)
+		first := table.acquire("first", 1)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			var hd Held
+			table.Look(&hd, table.Hash("second"))
+			if found, sure := hd.TryFind("second"); !found || !sure {
+				t.Errorf("found %v, sure %v", found, sure)
+			}
+			hd.Unlock()
+			first.Unlock()
+		})
+		for range 3 {
+			wg.Go(func() {
+				hd := table.acquire("first", 1)
+				hd.Unlock()
+			})
+		}
+		for range 10_000 { // until all wait
+			runtime.Gosched()
+		}
+		second.Unlock()
+		wg.Wait()
+	})
+}
+
 // Sixteen callers add, call, delete, evict, compact and grow at once. What a key holds is what was admitted
 // of it since it was removed last, as far as that can be told: no key holds more than its capacity, and one
 // that is not removed loses nothing.
