@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -331,16 +332,16 @@ func pairs(t *testing.T, table *Table, n int) [][2]string {
 	t.Helper()
 	type place struct{ shard, tag uint32 }
 	// An index of few keys uses 12 bits of the hash in a slot, and the bits from 16 on for the place.
-	first := map[place]string{}
+	first := map[place]int{}
 	var found [][2]string
 	for i := 0; len(found) < n && i < 4_000_000; i++ {
-		key := fmt.Sprint(i)
+		key := strconv.Itoa(i)
 		hash := table.Hash(key)
 		at := place{uint32(hash >> table.shift), uint32(hash)&0xfff | uint32(hash>>16)<<12}
 		if other, ok := first[at]; ok {
-			found = append(found, [2]string{other, key})
+			found = append(found, [2]string{strconv.Itoa(other), key})
 		} else {
-			first[at] = key
+			first[at] = i
 		}
 	}
 	if len(found) < n {
