@@ -406,8 +406,8 @@ func TestWaitersAreWoken(t *testing.T) {
 	}
 }
 
-// A caller that holds a key takes a second one as soon as it is unlocked, also in a bubble, where no time passes
-// while two callers wait for the first key: one of them waits by a mutex.
+// A caller that holds a key takes a second one as soon as it is unlocked, also in a bubble. While two callers
+// wait for the first key no time passes there, as one of them waits by a mutex.
 func TestHolderOfAKeyTakesASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable(t, options(time.Hour, 0, false))

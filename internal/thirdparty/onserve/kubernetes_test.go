@@ -23,8 +23,8 @@ func (s *text) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// The types hold the fields of Kubernetes that the manifests use, and no others: a field that is misspelled is
-// an error. TestKubernetesTypes compares the manifests with the types of Kubernetes, in "make test-long".
+// The types hold the fields of Kubernetes that the manifests use, and no others: a misspelled field is an
+// error. TestKubernetesTypes compares the manifests with the types of Kubernetes, in "make test-long".
 type (
 	labels map[string]text
 	meta   struct {
