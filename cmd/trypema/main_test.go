@@ -85,7 +85,8 @@ func TestHelp(t *testing.T) {
 		{"--help", []string{"Usage: trypema <command>"}},
 		{"help", []string{"Usage: trypema <command>"}},
 		{"help replay", []string{"Usage: trypema replay", "--reorder=1m", "exit status"}},
-		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
+		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"",
+			"--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
 	})
 }
