@@ -41,9 +41,13 @@ type conn struct {
 	ends []int
 	args [][]byte
 
+	readBy  time.Time // the deadlines that are set; zero is none
+	writeBy time.Time
+
 	isAuthenticated bool
 	isVersion3      bool
 	isReading       bool // a part of a command has come
+	isHurried       bool // the rest of it has a deadline
 	isLast          bool // the connection ends after the answer
 	name            string
 }
@@ -51,14 +55,7 @@ type conn struct {
 // Read implements io.Reader for in. A client may take Options.Idle to begin a command, and Options.Patience
 // to end it.
 func (c *conn) Read(p []byte) (int, error) {
-	var deadline time.Time
-	switch {
-	case c.isReading:
-		deadline = time.Now().Add(c.server.Patience)
-	case c.server.Idle > 0:
-		deadline = time.Now().Add(c.server.Idle)
-	}
-	if err := c.SetReadDeadline(deadline); err != nil {
+	if err := c.limitRead(); err != nil {
 		return 0, err
 	}
 	if c.server.closing.Load() { // which sets a deadline that this one may have replaced
@@ -69,9 +66,43 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// limitRead sets the deadline of the next read. A command has one, however many reads it takes.
+func (c *conn) limitRead() error {
+	after := c.server.Idle
+	if c.isReading {
+		if c.isHurried {
+			return nil
+		}
+		after, c.isHurried = c.server.Patience, true
+	}
+	return limit(&c.readBy, after, c.SetReadDeadline)
+}
+
+// slack is how much later than asked for a deadline may be, so that a busy connection sets one once in that
+// time. To set one for each command costs a twentieth of the command.
+const slack = time.Second
+
+// limit sets a deadline that is at least so far away, or none for 0, unless the one that is set will do.
+func limit(by *time.Time, after time.Duration, set func(time.Time) error) error {
+	if after == 0 {
+		if by.IsZero() {
+			return nil
+		}
+		*by = time.Time{}
+		return set(*by)
+	}
+	first := time.Now().Add(after)
+	last := first.Add(slack)
+	if by.Before(first) || by.After(last) {
+		*by = last
+		return set(*by)
+	}
+	return nil
+}
+
 // readCommand reads the next command into args, which is empty for an empty line.
 func (c *conn) readCommand() error {
-	c.isReading = c.in.Buffered() > 0
+	c.isReading, c.isHurried = c.in.Buffered() > 0, false
 	c.data, c.ends, c.args = c.data[:0], c.ends[:0], c.args[:0]
 	line, err := c.readLine("too big inline request")
 	if err != nil {
@@ -201,7 +232,7 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(c.server.Patience)); err != nil {
+	if err := limit(&c.writeBy, c.server.Patience, c.SetWriteDeadline); err != nil {
 		return err
 	}
 	_, err := c.Write(c.out)
