@@ -9,6 +9,8 @@ import (
 	"net"
 	"strconv"
 	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/deadline"
 )
 
 // The bounds of one command. A client that has not given its token may send less.
@@ -75,29 +77,7 @@ func (c *conn) limitRead() error {
 		}
 		after, c.isHurried = c.server.Patience, true
 	}
-	return limit(&c.readBy, after, c.SetReadDeadline)
-}
-
-// slack is how much later than asked for a deadline may be, so that a busy connection sets one once in that
-// time. To set one for each command costs a twentieth of the command.
-const slack = time.Second
-
-// limit sets a deadline that is at least so far away, or none for 0, unless the one that is set will do.
-func limit(by *time.Time, after time.Duration, set func(time.Time) error) error {
-	if after == 0 {
-		if by.IsZero() {
-			return nil
-		}
-		*by = time.Time{}
-		return set(*by)
-	}
-	first := time.Now().Add(after)
-	last := first.Add(slack)
-	if by.Before(first) || by.After(last) {
-		*by = last
-		return set(*by)
-	}
-	return nil
+	return deadline.Move(&c.readBy, after, c.SetReadDeadline)
 }
 
 // readCommand reads the next command into args, which is empty for an empty line.
@@ -232,7 +212,7 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	if err := limit(&c.writeBy, c.server.Patience, c.SetWriteDeadline); err != nil {
+	if err := deadline.Move(&c.writeBy, c.server.Patience, c.SetWriteDeadline); err != nil {
 		return err
 	}
 	_, err := c.Write(c.out)
