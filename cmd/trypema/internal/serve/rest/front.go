@@ -228,7 +228,7 @@ const (
 	ends
 )
 
-// answerNext answers the next request, unless it is for the http.Server, of which it leaves all in the buffer.
+// answerNext answers the next request, or leaves all of it in the buffer if it is for the http.Server.
 func (c *frontConn) answerNext() (next, error) {
 	c.isReading, c.isHurried = c.isReading || len(c.buffer) > 0, false
 	var r frontRequest
@@ -264,7 +264,7 @@ func (c *frontConn) fill() error {
 		return net.ErrClosed
 	default:
 	}
-	n, err := c.Conn.Read(c.buffer[len(c.buffer):cap(c.buffer)])
+	n, err := c.Read(c.buffer[len(c.buffer):cap(c.buffer)])
 	c.buffer = c.buffer[:len(c.buffer)+n]
 	c.isReading = c.isReading || n > 0
 	if n > 0 {
