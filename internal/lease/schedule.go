@@ -326,13 +326,14 @@ func (s *Schedule[K]) Lag(now int64) int64 {
 // Step is what an account does when it is the turn of its key.
 type Step uint8
 
-// The steps: Wait for the answer to a message that is under way, Rest as there is nothing to say, Settle, or
-// settle and give the lease back.
+// The steps: Wait for the answer to a message that is under way, Rest as there is nothing to say, Settle,
+// settle and give the lease back, or leave all as it is until an instant that Later returns.
 const (
 	Wait Step = iota
 	Rest
 	Settle
 	GiveBack
+	Leave
 )
 
 // Use is who needs an account.
@@ -353,8 +354,25 @@ func (a *Account) Step(t *Terms, now int64, use Use, cannotSettle bool) Step {
 		return Wait
 	case idle && (!a.Unsettled() && !a.Lent(now) || cannotSettle):
 		return Rest
+	case idle && use == Known && a.small() && now < a.chargedUntil:
+		a.rests = true
+		return Leave
+	case idle && use == Known && a.small():
+		a.unsettled.forget(0, now) // it has left the window
+		return Rest
 	case idle:
 		return GiveBack
 	}
 	return Settle
 }
+
+// small reports whether the account has a window lease that is so small that it does not matter to others.
+// To give it back is not worth a message.
+func (a *Account) small() bool {
+	u := &a.unsettled
+	return a.kind == far && a.keeps && !a.exchange.lost && a.budget+u.charged <= a.capacity/smallPart &&
+		u.allCharged() && !u.expires()
+}
+
+// Later returns when the lease of an account that Leave left has ended, and does not count any more.
+func (a *Account) Later() int64 { return a.chargedUntil }

@@ -207,6 +207,9 @@ func TestPaceOfManyKeys(t *testing.T) {
 					t.Errorf("window %d ms, %d keys: a brief lease lives for %d ms, others for %d ms", w/ms, active,
 						p.Brief/ms, p.Far/ms)
 				}
+				if first := map[bool]uint64{false: 16, true: 64}[active > 1000]; p.First != first {
+					t.Errorf("%d keys: a new one wants one %d-th, want %d", active, p.First, first)
+				}
 			}
 		}
 	}

@@ -91,6 +91,8 @@ func (i *instance) settle(x *exchange, batch []*account) bool {
 		case lease.Wait:
 		case lease.Rest:
 			i.settling.Retire(k)
+		case lease.Leave:
+			i.schedule(k, k.Later())
 		default:
 			x.messages = append(x.messages, message{k, i.message(k, step == lease.GiveBack)})
 		}
