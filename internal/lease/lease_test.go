@@ -726,6 +726,30 @@ func TestSuppressedAloneAndJoined(t *testing.T) {
 	}
 }
 
+// Under Suppressed a holder of all there is denies what its own window has no room for, and does not ask: there
+// is room a thousandth later than by the window that all share.
+func TestSuppressedHolderOfAll(t *testing.T) {
+	w := newWorld(1, 1, 1, true)
+	w.pace.Far, w.pace.Brief = 5*w.terms.Window, 5*w.terms.Window
+	delay := func() int64 { return 0 }
+	w.now = 1000
+	for w.call(0, 1); len(w.admitted) == 0; {
+		w.settle(delay)
+	}
+	admittedAt := w.now
+	for _, test := range []struct {
+		after int64
+		wait  bool
+	}{{w.terms.Window, true}, {w.terms.Window + w.terms.Window/1000, true}, {w.terms.Window + w.terms.Window/1000 + 1, false}} {
+		w.now = admittedAt + test.after
+		var v lease.Decision
+		w.accounts[0].Decide(&v, w.at(w.accounts[0]), w.question(1, lease.Try))
+		if v.AskLedger || v.Allowed == test.wait || test.wait && (v.Factor != 1 || v.Wait < 1 || v.Wait > 1+w.terms.Window/1000+w.pace.Trip) {
+			t.Errorf("%d after it was full: %+v", test.after, v)
+		}
+	}
+}
+
 // Under Suppressed, what is known suffices to decline a call after the lease has ended, but not to admit it.
 func TestSuppressedWithoutLease(t *testing.T) {
 	w := newWorld(1, 1, 20, true)

@@ -159,6 +159,7 @@ func (i *instance) lost(x *exchange) {
 	}
 	x.ended = true
 	i.redis.Failure(errNoAnswer)
+	i.settling.Lost(len(x.messages))
 	for _, m := range x.messages {
 		if k := m.k; k.UnderWay() && k.Seq() == m.Seq {
 			k.Lost()
