@@ -147,7 +147,8 @@ func (b *Bound) InGroup(group string) (*Bound, error) {
 	case b.live != nil:
 		return nil, invalid.Errorf(ErrInvalidOptions, "the group of a policy is given by Policy.Group")
 	case group == "":
-		return nil, invalid.Errorf(ErrInvalidOptions, "the group is empty; it must have from 1 to %d bytes", maxPolicyName)
+		return nil, invalid.Errorf(ErrInvalidOptions, "the group is empty; it must have from 1 to %d bytes",
+			maxPolicyName)
 	}
 	if err := checkName("the group", group); err != nil {
 		return nil, err

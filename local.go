@@ -47,7 +47,8 @@ func NewLocal(o Options) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Local{options: o, number: locals.Add(1), started: time.Now(), done: make(chan struct{}), others: make(map[otherKeys]*localKeys)}
+	l := &Local{options: o, number: locals.Add(1), started: time.Now(), done: make(chan struct{}),
+		others: make(map[otherKeys]*localKeys)}
 	l.absolute.init(l, StrategyAbsolute, o)
 	l.suppressed.init(l, StrategySuppressed, o)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64

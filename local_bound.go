@@ -52,7 +52,8 @@ func (l *Local) keep(s Strategy, limits []Limit) *localKeeper {
 	defer l.mu.Unlock()
 	for i, limit := range limits {
 		c, _ := limit.Capacity() // it was checked
-		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
+		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i,
+			rate: limit.Rate, capacity: c}
 		if s == StrategySuppressed {
 			one.law = window.NewLaw(one.lawSpan, c, l.suppressed.hardFactor)
 		}

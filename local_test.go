@@ -99,7 +99,8 @@ func TestCloseIsFinalAndIdempotent(t *testing.T) {
 		_, usage := limiter.Usage(ctx, "k", 10)
 		_, set := limiter.Set(ctx, "k", trypema.Always(), 1, trypema.Replace)
 		for verb, err := range map[string]error{
-			"Allow": allow, "AllowN": allowN, "Peek": peek, "Usage": usage, "Set": set, "Delete": limiter.Delete(ctx, "k"),
+			"Allow": allow, "AllowN": allowN, "Peek": peek, "Usage": usage, "Set": set,
+			"Delete": limiter.Delete(ctx, "k"),
 		} {
 			if !errors.Is(err, trypema.ErrClosed) {
 				t.Errorf("%s %s after Close: %v", name, verb, err)

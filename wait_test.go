@@ -139,7 +139,8 @@ func TestWaitDeadline(t *testing.T) {
 			d, err := b.WaitN(ctx, "k", n)
 			return d, err, time.Since(began)
 		}
-		if d, err, took := wait(1, 999*time.Millisecond); !errors.Is(err, trypema.ErrWouldExceedDeadline) || took != 0 ||
+		if d, err, took := wait(1, 999*time.Millisecond); !errors.Is(err, trypema.ErrWouldExceedDeadline) ||
+			took != 0 ||
 			d.RetryAfter != time.Second {
 			t.Errorf("the first: %+v, %v after %v", d, err, took)
 		}
@@ -147,7 +148,8 @@ func TestWaitDeadline(t *testing.T) {
 			go b.Wait(t.Context(), "k") //nolint:errcheck // it is admitted
 			synctest.Wait()
 		}
-		if d, err, took := wait(6, 3990*time.Millisecond); !errors.Is(err, trypema.ErrWouldExceedDeadline) || took != 0 ||
+		if d, err, took := wait(6, 3990*time.Millisecond); !errors.Is(err, trypema.ErrWouldExceedDeadline) ||
+			took != 0 ||
 			d.RetryAfter < 3990*time.Millisecond || d.RetryAfter > 4*time.Second {
 			t.Errorf("the last: %+v, %v after %v", d, err, took)
 		}

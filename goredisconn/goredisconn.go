@@ -229,7 +229,8 @@ func result(cmd *redis.Cmd, err error) ([]any, error) {
 		switch element.(type) {
 		case int64, string:
 		default:
-			return nil, fmt.Errorf("goredisconn: element %d of the reply is of type %T, neither int64 nor string", n, element)
+			return nil, fmt.Errorf("goredisconn: element %d of the reply is of type %T, "+
+				"neither int64 nor string", n, element)
 		}
 	}
 	return reply, nil

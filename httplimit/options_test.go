@@ -113,7 +113,8 @@ func TestWhoDecides(t *testing.T) {
 			}
 		}
 	}
-	if _, err := httplimit.New(httplimit.Options{Bound: b, Window: time.Minute}); !errors.Is(err, trypema.ErrInvalidOptions) ||
+	if _, err := httplimit.New(httplimit.Options{Bound: b,
+		Window: time.Minute}); !errors.Is(err, trypema.ErrInvalidOptions) ||
 		!strings.Contains(err.Error(), "Window is 1m0s; it must be left out") {
 		t.Error(err)
 	}
@@ -213,7 +214,8 @@ func TestFromContext(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			told := w.Header().Get("RateLimit") + w.Header().Get("X-RateLimit-Limit")
-			if w.Code != tt.status || strings.Split(told, ";t=6")[0] != strings.Split(tt.told, ";t=6")[0] || got != tt.decision {
+			if w.Code != tt.status || strings.Split(told, ";t=6")[0] != strings.Split(tt.told, ";t=6")[0] ||
+				got != tt.decision {
 				t.Errorf("%s: %d, %s, the handler knows %q; want %d, %s, %q", tt.plan, w.Code, told, got, tt.status,
 					tt.told, tt.decision)
 			}
@@ -311,7 +313,8 @@ func TestSkipNetworks(t *testing.T) {
 			t.Errorf("%v, want %q", err, tt.says)
 		}
 	}
-	if _, err := httplimit.SkipNetworks(httplimit.ClientIPOptions{IPv6Bits: 129}, "::1"); !errors.Is(err, trypema.ErrInvalidOptions) {
+	_, err := httplimit.SkipNetworks(httplimit.ClientIPOptions{IPv6Bits: 129}, "::1")
+	if !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Error(err)
 	}
 }
@@ -323,7 +326,8 @@ func TestTransportOptions(t *testing.T) {
 	var said bytes.Buffer
 	seen, made := 0, 0
 	o := httplimit.TransportOptions{
-		Policies: policies(t, trypema.Policy{Name: "free", Cost: 4, Limits: []trypema.Limit{trypema.AtMost(10, time.Minute)}}),
+		Policies: policies(t, trypema.Policy{Name: "free", Cost: 4,
+			Limits: []trypema.Limit{trypema.AtMost(10, time.Minute)}}),
 		PolicyOf: plan,
 		Key:      httplimit.ByHeader("X-Tenant"),
 		Skip:     func(r *http.Request) bool { return r.URL.Path == "/health" },
@@ -529,7 +533,8 @@ func TestTransportObeys(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if want := []time.Duration{0, 0, tt.want}; len(at) != 3 || at[1] != 0 || (at[2]-tt.want).Abs() >= time.Second {
+			want := []time.Duration{0, 0, tt.want}
+			if len(at) != 3 || at[1] != 0 || (at[2]-tt.want).Abs() >= time.Second {
 				t.Errorf("%s: requests at %v, want %v", tt.name, at, want)
 			}
 		}
@@ -541,13 +546,18 @@ func TestTransportObeys(t *testing.T) {
 			change func(*httplimit.TransportOptions)
 			want   time.Duration // 0 if the second request is made
 		}{
-			"none waits":            {func(*httplimit.TransportOptions) {}, time.Minute},
-			"it may not wait":       {func(o *httplimit.TransportOptions) { o.MaxWait = time.Second }, time.Minute},
-			"no server is obeyed":   {func(o *httplimit.TransportOptions) { o.MaxRetryAfter = -1 }, 0},
-			"in shadow":             {func(o *httplimit.TransportOptions) { o.Shadow = true }, 0},
-			"what is skipped":       {func(o *httplimit.TransportOptions) { o.Skip = func(*http.Request) bool { return true } }, 0},
-			"what passes keyless":   {func(o *httplimit.TransportOptions) { o.Key, o.Keyless = httplimit.ByHeader("a"), httplimit.KeylessPass }, 0},
-			"what is shared by all": {func(o *httplimit.TransportOptions) { o.Key = httplimit.ByHeader("a") }, time.Minute},
+			"none waits":          {func(*httplimit.TransportOptions) {}, time.Minute},
+			"it may not wait":     {func(o *httplimit.TransportOptions) { o.MaxWait = time.Second }, time.Minute},
+			"no server is obeyed": {func(o *httplimit.TransportOptions) { o.MaxRetryAfter = -1 }, 0},
+			"in shadow":           {func(o *httplimit.TransportOptions) { o.Shadow = true }, 0},
+			"what is skipped": {func(o *httplimit.TransportOptions) {
+				o.Skip = func(*http.Request) bool { return true }
+			}, 0},
+			"what passes keyless": {func(o *httplimit.TransportOptions) {
+				o.Key, o.Keyless = httplimit.ByHeader("a"), httplimit.KeylessPass
+			}, 0},
+			"what is shared by all": {func(o *httplimit.TransportOptions) { o.Key = httplimit.ByHeader("a") },
+				time.Minute},
 		} {
 			o := o
 			tt.change(&o)
@@ -558,13 +568,15 @@ func TestTransportObeys(t *testing.T) {
 			err := ask(c, to(t.Context(), "http://example.com/"))
 			var denied *httplimit.DeniedError
 			if tt.want == 0 && err != nil || tt.want > 0 && (!errors.As(err, &denied) || !denied.ByServer ||
-				denied.RetryAfter != tt.want || !strings.Contains(err.Error(), "the server has asked for no more requests for 1m0s")) {
+				denied.RetryAfter != tt.want ||
+				!strings.Contains(err.Error(), "the server has asked for no more requests for 1m0s")) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 
 		// What it says while a request waits for its turn counts, too.
-		slow := client(t, httplimit.TransportOptions{Bound: bind(t, trypema.AtMost(1, time.Second)), MaxWait: time.Minute},
+		slow := client(t, httplimit.TransportOptions{Bound: bind(t, trypema.AtMost(1, time.Second)),
+			MaxWait: time.Minute},
 			func(r *http.Request) *http.Response {
 				if r.URL.Path == "/slow" {
 					time.Sleep(time.Second / 2)
@@ -579,7 +591,8 @@ func TestTransportObeys(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if err := ask(slow, to(t.Context(), "http://example.com/")); err != nil || time.Since(began) != 10500*time.Millisecond {
+		err := ask(slow, to(t.Context(), "http://example.com/"))
+		if err != nil || time.Since(began) != 10500*time.Millisecond {
 			t.Errorf("%v after %v, want 10.5s", err, time.Since(began))
 		}
 
@@ -592,7 +605,8 @@ func TestTransportObeys(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Second, cancel)
 		before := time.Now()
-		if err := ask(c, to(ctx, "http://example.com/")); !errors.Is(err, context.Canceled) || time.Since(before) != 10*time.Second {
+		err = ask(c, to(ctx, "http://example.com/"))
+		if !errors.Is(err, context.Canceled) || time.Since(before) != 10*time.Second {
 			t.Errorf("%v after %v", err, time.Since(before))
 		}
 	})

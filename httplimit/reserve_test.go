@@ -76,7 +76,8 @@ func TestReserver(t *testing.T) {
 			cancel()
 			<-r.Context().Done()
 		}, 5},
-		{"by the context of another request", func(v *httplimit.Reserver, _ *http.Request) { v.Spent(t.Context(), 5) }, 10},
+		{"by the context of another request",
+			func(v *httplimit.Reserver, _ *http.Request) { v.Spent(t.Context(), 5) }, 10},
 		{"more than there is", func(v *httplimit.Reserver, r *http.Request) {
 			v.Spent(r.Context(), math.MaxUint64)
 			v.Spent(r.Context(), math.MaxUint64)
@@ -118,7 +119,13 @@ func TestReserversInARow(t *testing.T) {
 			money: httplimit.Options{Bound: bind(t, trypema.AtMost(9, time.Hour))}, status: 429, used: "0 0",
 		},
 		"not judged by the second": {
-			money: httplimit.Options{Policies: policies(t, trypema.Policy{Name: "a", Limits: []trypema.Limit{trypema.AtMost(1, time.Hour)}}), PolicyOf: plan}, status: 503, used: "0 0",
+			money: httplimit.Options{
+				Policies: policies(t, trypema.Policy{
+					Name: "a", Limits: []trypema.Limit{trypema.AtMost(1, time.Hour)},
+				}),
+				PolicyOf: plan,
+			},
+			status: 503, used: "0 0",
 		},
 		"denied by another limit": {
 			inner: httplimit.Options{Bound: bind(t, trypema.AtMost(0, time.Hour))}, status: 429, used: "0 0",
@@ -130,7 +137,8 @@ func TestReserversInARow(t *testing.T) {
 			tokens: httplimit.Options{Skip: func(*http.Request) bool { return true }}, status: 200, used: "0 300",
 		},
 		"in shadow": {
-			tokens: httplimit.Options{Bound: bind(t, trypema.AtMost(9, time.Hour)), Shadow: true}, status: 200, used: "0 300",
+			tokens: httplimit.Options{Bound: bind(t, trypema.AtMost(9, time.Hour)), Shadow: true},
+			status: 200, used: "0 300",
 		},
 	} {
 		for _, o := range []*httplimit.Options{&tt.tokens, &tt.money, &tt.inner} {
@@ -200,7 +208,8 @@ func TestReserverTrouble(t *testing.T) {
 	v := reserver(t, o, 0)
 	w, _ := serve(v.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { _ = limits.Close() })),
 		httptest.NewRequest(http.MethodGet, "/", http.NoBody))
-	if text := said.String(); w.Code != 200 || strings.Count(text, "\n") != 1 || !strings.Contains(text, "cannot be settled") ||
+	if text := said.String(); w.Code != 200 || strings.Count(text, "\n") != 1 ||
+		!strings.Contains(text, "cannot be settled") ||
 		!strings.Contains(text, "policy=tokens") {
 		t.Errorf("%d; the log says %q", w.Code, text)
 	}

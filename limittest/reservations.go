@@ -49,7 +49,8 @@ var lives = []life{
 	{name: "committed below", expiry: "none", early: twice(30), counts: [3]uint64{30, 30, 30}},
 	{name: "committed below, with an expiry", expiry: "short", early: twice(30), counts: [3]uint64{30, 30, 30}},
 	{name: "committed as estimated", expiry: "none", early: twice(100), counts: [3]uint64{100, 100, 100}},
-	{name: "committed as estimated, with an expiry", expiry: "short", early: twice(100), counts: [3]uint64{100, 100, 100}},
+	{name: "committed as estimated, with an expiry", expiry: "short", early: twice(100),
+		counts: [3]uint64{100, 100, 100}},
 	{name: "committed above", expiry: "none", early: twice(150), counts: [3]uint64{150, 150, 150}},
 	{name: "committed above, with an expiry", expiry: "short", early: twice(150), counts: [3]uint64{150, 150, 150}},
 	{name: "committed below, with a long expiry", expiry: "long", early: twice(30), counts: [3]uint64{30, 30, 30}},
@@ -65,9 +66,12 @@ var lives = []life{
 	{name: "deleted, then forgotten", expiry: "none", early: deletes, deletes: true},
 	{name: "deleted, then expired", expiry: "short", early: deletes, deletes: true},
 	{name: "deleted, then refunded", expiry: "none", early: deletes, late: commits(0), deletes: true},
-	{name: "deleted, then committed", expiry: "none", early: deletes, late: commits(30), counts: [3]uint64{0, 0, 30}, deletes: true},
-	{name: "deleted, expired, then committed", expiry: "short", early: deletes, late: commits(30), counts: [3]uint64{0, 0, 30}, deletes: true},
-	{name: "committed, then deleted", expiry: "short", early: commits(30), late: deletes, counts: [3]uint64{30, 30, 0}, deletes: true},
+	{name: "deleted, then committed", expiry: "none", early: deletes, late: commits(30),
+		counts: [3]uint64{0, 0, 30}, deletes: true},
+	{name: "deleted, expired, then committed", expiry: "short", early: deletes, late: commits(30),
+		counts: [3]uint64{0, 0, 30}, deletes: true},
+	{name: "committed, then deleted", expiry: "short", early: commits(30), late: deletes,
+		counts: [3]uint64{30, 30, 0}, deletes: true},
 }
 
 // cycle is one of them, in the company of others.

@@ -131,7 +131,8 @@ func (m *multiSubject) allIsAllOrNothing() {
 	if d := ask(11, "cid"); d.Allowed || d.RetryAfter != trypema.Never {
 		m.Errorf("more than a user ever may: %+v", d)
 	}
-	for b, want := range map[*trypema.Bound]map[string]uint64{tenant: {"acme": 12}, user: {"ann": 6, "bob": 6, "cid": 0}} {
+	for b, want := range map[*trypema.Bound]map[string]uint64{tenant: {"acme": 12},
+		user: {"ann": 6, "bob": 6, "cid": 0}} {
 		for key, total := range want {
 			if u, err := b.Usage(ctx, key); err != nil || u[0].Total != total {
 				m.Errorf("%s: %+v, %v, want a total of %d", key, u, err, total)

@@ -72,7 +72,8 @@ func New(meter metric.Meter) (*Observer, error) {
 	observe := func(to metric.Observer, m *trypema.Meter) {
 		s := m.Read()
 		names := []attribute.KeyValue{
-			attribute.String("policy", m.Policy), attribute.String("provider", m.Provider), attribute.String("strategy", m.Strategy),
+			attribute.String("policy", m.Policy), attribute.String("provider", m.Provider),
+			attribute.String("strategy", m.Strategy),
 		}
 		tell := func(i metric.Float64Observable, value float64, more ...attribute.KeyValue) {
 			to.ObserveFloat64(i, value, metric.WithAttributes(append(names, more...)...))

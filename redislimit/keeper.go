@@ -539,7 +539,8 @@ func (m *keeper) reserved(
 // commitCost runs commit.lua.
 func (m *keeper) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()
-	c.set = []string{strconv.FormatUint(min(was, redisproto.Most), 10), strconv.FormatUint(min(is, redisproto.Most), 10)}
+	c.set = []string{strconv.FormatUint(min(was, redisproto.Most), 10),
+		strconv.FormatUint(min(is, redisproto.Most), 10)}
 	for i := range m.limits {
 		span, at := m.limits[i].span, each[i].at
 		from := max(0, span.Backdate(at, life))

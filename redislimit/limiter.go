@@ -200,7 +200,8 @@ func usageOf(capacity uint64, counts window.Counts, factor float64) trypema.Usag
 func (l *limiter) Set(
 	ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History,
 ) (trypema.SetResult, error) {
-	if err := cmp.Or(redisproto.CheckHistory(keep), redisproto.CheckTotal(total), redisproto.CheckKey(key)); err != nil {
+	err := cmp.Or(redisproto.CheckHistory(keep), redisproto.CheckTotal(total), redisproto.CheckKey(key))
+	if err != nil {
 		return trypema.SetResult{}, err
 	}
 	return l.runSet(ctx, &l.set, l.names.Of(groupkey.Plain(key)), when, total, keep)

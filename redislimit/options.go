@@ -107,29 +107,35 @@ func (o Options) WithDefaults() (Options, error) {
 		o.Prefix = defaultPrefix
 	}
 	if strings.ContainsAny(o.Prefix, "{}") {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.Prefix is %q; it must not contain a brace, which Redis Cluster gives a meaning", o.Prefix)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.Prefix is %q; it must not contain a brace, which Redis Cluster gives "+
+				"a meaning", o.Prefix)
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
 	o.Timeout, o.RetryInterval = min(o.Timeout, forever), min(o.RetryInterval, forever)
 	if o.Timeout < time.Millisecond {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.Timeout is %v; it must be at least 1ms", o.Timeout)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.Timeout is %v; it must be at least 1ms", o.Timeout)
 	}
 	if o.OnFailure > FailClosed {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.OnFailure is %v; it must be FailLocal, FailOpen or FailClosed", o.OnFailure)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.OnFailure is %v; it must be FailLocal, FailOpen or FailClosed", o.OnFailure)
 	}
 	if o.Instances == 0 {
 		o.Instances = 1
 	}
 	if o.Instances < 1 || o.Instances > math.MaxInt32 {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.Instances is %d; it must be from 1 to %d", o.Instances, math.MaxInt32)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.Instances is %d; it must be from 1 to %d", o.Instances, math.MaxInt32)
 	}
 	if o.RetryInterval == 0 {
 		o.RetryInterval = defaultRetryInterval
 	}
 	if o.RetryInterval < time.Millisecond {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.RetryInterval is %v; it must be at least 1ms", o.RetryInterval)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.RetryInterval is %v; it must be at least 1ms", o.RetryInterval)
 	}
 	return o, nil
 }

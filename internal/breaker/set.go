@@ -37,7 +37,8 @@ const unused = time.Minute
 // They tell onChange, which may be nil, the cause when the first server is gone, and nil when none is any
 // more; one change at a time, in order.
 func NewSet(retry time.Duration, patient bool, node func(key string) string, onChange func(cause error)) *Set {
-	s := &Set{retry: retry, patient: patient, node: node, onChange: onChange, outages: new(atomic.Uint64), now: time.Now}
+	s := &Set{retry: retry, patient: patient, node: node, onChange: onChange, outages: new(atomic.Uint64),
+		now: time.Now}
 	s.one = s.breaker("")
 	return s
 }

@@ -23,7 +23,8 @@ func TestRatios(t *testing.T) {
 		t.Fatal(err, out.String())
 	}
 	row := all.Rows[0]
-	if x := row.Ratios["xtime-syncmap"]; row.Name != "hot key, under" || row.Ours <= 0 || x.Median <= 0 || x.Spread < 0 {
+	if x := row.Ratios["xtime-syncmap"]; row.Name != "hot key, under" || row.Ours <= 0 || x.Median <= 0 ||
+		x.Spread < 0 {
 		t.Errorf("%+v", row)
 	}
 	out.Reset()
@@ -43,7 +44,8 @@ func TestRatiosOfMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := all.table(&out); err != nil || len(all.Memory) != 5 || len(all.Adding) != 5 || all.Memory[0].BytesPerKey <= 0 {
+	err := all.table(&out)
+	if err != nil || len(all.Memory) != 5 || len(all.Adding) != 5 || all.Memory[0].BytesPerKey <= 0 {
 		t.Fatalf("%v, %+v", err, all)
 	}
 	if !strings.Contains(out.String(), "B per key") {

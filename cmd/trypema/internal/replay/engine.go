@@ -197,7 +197,8 @@ func (e *engine) report(suggest float64) *Report {
 	}
 	for i, of := range e.results {
 		x := Rule{
-			Limit: e.rules[i].text, Strategy: e.rules[i].strategy(), Denied: of.denied, DeniedShare: share(of.denied, e.calls),
+			Limit: e.rules[i].text, Strategy: e.rules[i].strategy(),
+			Denied: of.denied, DeniedShare: share(of.denied, e.calls),
 			MostInAWindow: of.most, KeysLimited: of.limited,
 			FullnessP50: quantile(of.fullness[:], .5), FullnessP99: quantile(of.fullness[:], .99),
 		}

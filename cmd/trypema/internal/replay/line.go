@@ -153,7 +153,7 @@ func (p *parser) envoy(text []byte, l *line) error {
 
 // alb reads the format of an Application Load Balancer:
 //
-//	https 2018-07-02T22:23:00.186641Z app/lb/50dc6c495c0c9188 203.0.113.9:2817 10.0.0.1:80 … "GET https://a/b HTTP/1.1" …
+//	https 2018-07-02T22:23:00.186641Z app/lb/50dc 203.0.113.9:2817 10.0.0.1:80 … "GET https://a/b HTTP/1.1" …
 func (p *parser) alb(text []byte, l *line) error {
 	_, rest, _ := bytes.Cut(text, space)
 	stamp, rest, _ := bytes.Cut(rest, space)
@@ -177,8 +177,9 @@ func (p *parser) alb(text []byte, l *line) error {
 
 // Fields of JSON, in the order in which they are looked for.
 var (
-	timeFields = []string{"ts", "time", "timestamp", `@timestamp`, "start_time", "time_iso8601", "time_local", "msec", "date"}
-	ipFields   = []string{
+	timeFields = []string{"ts", "time", "timestamp", `@timestamp`, "start_time", "time_iso8601", "time_local",
+		"msec", "date"}
+	ipFields = []string{
 		"remote_addr", "client_ip", "remote_ip", "request.client_ip", "request.remote_ip", "downstream_remote_address",
 		"clientip", "ip", "remote_host", "host", "client",
 	}

@@ -56,7 +56,8 @@ func (r *Report) sentence() string {
 	}
 	x := r.Rules[0]
 	return fmt.Sprintf("A limit of %s would have denied %s of %s calls (%s), of %s of %s keys.", x.Limit,
-		screen.Count(x.Denied), screen.Count(r.Calls), percent(x.DeniedShare), screen.Count(x.KeysLimited), screen.Count(r.Keys))
+		screen.Count(x.Denied), screen.Count(r.Calls), percent(x.DeniedShare), screen.Count(x.KeysLimited),
+		screen.Count(r.Keys))
 }
 
 // plot is a picture with two axes.

@@ -16,12 +16,12 @@ import (
 
 // Command is the flags of trypema replay.
 type Command struct {
-	Files []string `arg:"" optional:"" placeholder:"FILE" help:"Access logs, plain or gzip, in the order of their time; - or none is the standard input."`
+	Files []string `arg:"" optional:"" placeholder:"FILE" help:"Access logs, also gzip, the oldest first. Default: standard input."`
 
-	Key      string   `default:"ip" help:"Who shares a limit: ip, user, path, a field of JSON, or several as in ip+path."`
-	Limit    []string `sep:"none" placeholder:"LIMIT" help:"Limits to try, as in 100/1m, or several that are kept together, as in 10/s,1000/h. May be given more than once."`
+	Key      string   `default:"ip" help:"Who shares a limit: ip, user, path, a field of JSON, or as in ip+path."`
+	Limit    []string `sep:"none" placeholder:"LIMIT" help:"Limits to try, as in 100/1m or 10/s,1000/h. Repeatable."`
 	Strategy string   `default:"absolute" help:"absolute, suppressed or both."`
-	Suggest  *float64 `placeholder:"PERCENT" help:"Propose limits that leave so many percent of the keys alone, as in 99.9."`
+	Suggest  *float64 `placeholder:"PERCENT" help:"Propose limits that leave so many of the keys alone."`
 	MaxKeys  int      `default:"1000000" help:"Keys that are held at once; beyond, the longest idle are forgotten."`
 	HTML     string   `name:"html" placeholder:"FILE" help:"Write a page with plots."`
 	JSON     bool     `name:"json" help:"Print one JSON document."`
@@ -30,8 +30,9 @@ type Command struct {
 
 // Help is the text of trypema replay --help.
 func (Command) Help() string {
-	return `Reads access logs and shows whom limits would have limited: how many calls, how many keys, and which. Formats
-are found by themselves: common and combined (Apache, nginx), JSON lines (nginx, Caddy, Envoy), Envoy's default, and ALB.
+	return `Reads access logs and shows whom limits would have limited: how many calls, how many keys, and
+which. Formats are found by themselves: common and combined (Apache, nginx), JSON lines (nginx, Caddy,
+Envoy), Envoy's default, and ALB.
 
   trypema replay access.log --limit 100/1m
   zcat logs/*.gz | trypema replay --key user --limit 10/s,1000/h --strategy both
@@ -90,8 +91,10 @@ func (c *Command) rules() (rules []*rule, err error) {
 		flags.OneOf("strategy", c.Strategy, "absolute", "suppressed", "both"),
 		flags.Check(c.Key != "", "key", `""`, "ip, user, path, or a field of JSON"),
 		flags.Check(c.MaxKeys >= 100, "max-keys", c.MaxKeys, "at least 100"),
-		flags.Check(c.Suggest == nil || *c.Suggest > 0 && *c.Suggest <= 100, "suggest", deref(c.Suggest), "above 0 and at most 100"),
-		flags.Check(len(c.Limit) > 0 || c.Suggest != nil, "limit", `""`, "a limit to try, as in 100/1m, unless --suggest is given"),
+		flags.Check(c.Suggest == nil || *c.Suggest > 0 && *c.Suggest <= 100, "suggest", deref(c.Suggest),
+			"above 0 and at most 100"),
+		flags.Check(len(c.Limit) > 0 || c.Suggest != nil, "limit", `""`,
+			"a limit to try, as in 100/1m, unless --suggest is given"),
 	); err != nil {
 		return nil, err
 	}

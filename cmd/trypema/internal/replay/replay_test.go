@@ -72,17 +72,33 @@ func TestFormats(t *testing.T) {
 	for _, x := range []struct {
 		name, text, format, ip, user, path string
 	}{
-		{"common", `203.0.113.9 - ann [02/Jul/2018:22:23:00 +0000] "GET /a/b?c=d HTTP/1.0" 200 2326`, "common or combined", ip, "ann", "/a/b"},
-		{"combined", `203.0.113.9 - - [03/Jul/2018:00:23:00 +0200] "GET /a/b HTTP/1.0" 200 2326 "http://x/y" "Mozilla \"quoted\""`, "common or combined", ip, "", "/a/b"},
-		{"IPv6", `2001:db8::1 - - [02/Jul/2018:22:23:00 +0000] "GET /a/b HTTP/1.0" 200 2326`, "common or combined", "2001:db8::1", "", "/a/b"},
+		{"common", `203.0.113.9 - ann [02/Jul/2018:22:23:00 +0000] "GET /a/b?c=d HTTP/1.0" 200 2326`,
+			"common or combined", ip, "ann", "/a/b"},
+		{"combined", `203.0.113.9 - - [03/Jul/2018:00:23:00 +0200] "GET /a/b HTTP/1.0" 200 2326 ` +
+			`"http://x/y" "Mozilla \"quoted\""`,
+			"common or combined", ip, "", "/a/b"},
+		{"IPv6", `2001:db8::1 - - [02/Jul/2018:22:23:00 +0000] "GET /a/b HTTP/1.0" 200 2326`,
+			"common or combined", "2001:db8::1", "", "/a/b"},
 		{"no request", `203.0.113.9 - - [02/Jul/2018:22:23:00 +0000] "-" 408 0`, "common or combined", ip, "", ""},
-		{"Envoy", `[2018-07-02T22:23:00.000Z] "POST /a/b HTTP/2" 204 - 154 0 226 100 "198.51.100.7, 203.0.113.9" "agent" "id" "host" "10.0.2.1:80"`, "Envoy", ip, "", "/a/b"},
-		{"ALB", `https 2018-07-02T22:23:00.000000Z app/lb/50dc 203.0.113.9:2817 10.0.0.1:80 0.086 0.048 0.037 200 200 0 57 "GET https://x.example:443/a/b?c HTTP/1.1" "curl" - -`, "ALB", ip, "", "/a/b"},
-		{"nginx JSON", `{"time_iso8601":"2018-07-02T22:23:00+00:00","remote_addr":"203.0.113.9","remote_user":"ann","request":"GET /a/b?c HTTP/1.1"}`, "JSON lines", ip, "ann", "/a/b"},
-		{"nginx JSON, msec", `{"msec":1530570180.000,"remote_addr":"203.0.113.9","request_uri":"/a/b?c"}`, "JSON lines", ip, "", "/a/b"},
-		{"Caddy", `{"level":"info","ts":1530570180.0,"request":{"remote_ip":"203.0.113.9","client_ip":"203.0.113.9","uri":"/a/b?c=d"},"status":200}`, "JSON lines", ip, "", "/a/b"},
-		{"Envoy JSON", `{"start_time":"2018-07-02T22:23:00.000Z","downstream_remote_address":"203.0.113.9:4711","path":"/a/b"}`, "JSON lines", ip, "", "/a/b"},
-		{"JSON, milliseconds", `{"timestamp":1530570180000,"ip":"203.0.113.9","user":"ann","url":"/a/b"}`, "JSON lines", ip, "ann", "/a/b"},
+		{"Envoy", `[2018-07-02T22:23:00.000Z] "POST /a/b HTTP/2" 204 - 154 0 226 100 ` +
+			`"198.51.100.7, 203.0.113.9" "agent" "id" "host" "10.0.2.1:80"`,
+			"Envoy", ip, "", "/a/b"},
+		{"ALB", `https 2018-07-02T22:23:00.000000Z app/lb/50dc 203.0.113.9:2817 10.0.0.1:80 ` +
+			`0.086 0.048 0.037 200 200 0 57 "GET https://x.example:443/a/b?c HTTP/1.1" "curl" - -`,
+			"ALB", ip, "", "/a/b"},
+		{"nginx JSON", `{"time_iso8601":"2018-07-02T22:23:00+00:00","remote_addr":"203.0.113.9",` +
+			`"remote_user":"ann","request":"GET /a/b?c HTTP/1.1"}`,
+			"JSON lines", ip, "ann", "/a/b"},
+		{"nginx JSON, msec", `{"msec":1530570180.000,"remote_addr":"203.0.113.9","request_uri":"/a/b?c"}`,
+			"JSON lines", ip, "", "/a/b"},
+		{"Caddy", `{"level":"info","ts":1530570180.0,"request":{"remote_ip":"203.0.113.9",` +
+			`"client_ip":"203.0.113.9","uri":"/a/b?c=d"},"status":200}`,
+			"JSON lines", ip, "", "/a/b"},
+		{"Envoy JSON", `{"start_time":"2018-07-02T22:23:00.000Z",` +
+			`"downstream_remote_address":"203.0.113.9:4711","path":"/a/b"}`,
+			"JSON lines", ip, "", "/a/b"},
+		{"JSON, milliseconds", `{"timestamp":1530570180000,"ip":"203.0.113.9","user":"ann","url":"/a/b"}`,
+			"JSON lines", ip, "ann", "/a/b"},
 	} {
 		for key, want := range map[string]string{keyIP: x.ip, keyUser: x.user, keyPath: x.path} {
 			p := newParser([]byte(x.text), key)
@@ -110,15 +126,19 @@ func TestFormats(t *testing.T) {
 // TestWrongLines are counted and shown, and the others are read.
 func TestWrongLines(t *testing.T) {
 	text := "nonsense\n\n" + call(began, "a") + "a - - [31/Feb/2026:03:04:05 +0000] \"GET / HTTP/1.1\" 200 1\n" +
-		strings.Repeat("x", 3<<20) + "\n" + call(began.Add(time.Second), "a") + "a - - [02/Jan/2026:03:04:99 +0000] \"\"\n" + call(began, "b")
+		strings.Repeat("x", 3<<20) + "\n" + call(began.Add(time.Second), "a") +
+		"a - - [02/Jan/2026:03:04:99 +0000] \"\"\n" + call(began, "b")
 	r := run(t, Command{Files: []string{file(t, text)}, Limit: []string{"1/h"}})
-	if r.Lines != 7 || r.Wrong != 4 || r.Calls != 3 || r.Keys != 2 || r.Rules[0].Denied != 1 || len(r.WrongLines) != 4 ||
+	if r.Lines != 7 || r.Wrong != 4 || r.Calls != 3 || r.Keys != 2 || r.Rules[0].Denied != 1 ||
+		len(r.WrongLines) != 4 ||
 		r.WrongLines[1].Line != 4 || r.TimesBack != 1 || r.FarthestBackSeconds != 1 || !r.Complete {
 		t.Errorf("%+v", r)
 	}
-	c := Command{Files: []string{file(t, "nonsense\n")}, Limit: []string{"1/h"}, Key: keyIP, Strategy: "absolute", MaxKeys: 1000}
+	c := Command{Files: []string{file(t, "nonsense\n")}, Limit: []string{"1/h"}, Key: keyIP,
+		Strategy: "absolute", MaxKeys: 1000}
 	var out bytes.Buffer
-	if err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out}); err == nil || !strings.Contains(err.Error(), ":1: there is no time in it") {
+	err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out})
+	if err == nil || !strings.Contains(err.Error(), ":1: there is no time in it") {
 		t.Error(err)
 	}
 	c.Files = []string{file(t, "")}
@@ -135,7 +155,8 @@ func TestGzip(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r := run(t, Command{Files: []string{file(t, packed.String()), file(t, call(began.Add(time.Minute), "a"))}, Limit: []string{"1/m"}})
+	r := run(t, Command{Files: []string{file(t, packed.String()), file(t, call(began.Add(time.Minute), "a"))},
+		Limit: []string{"1/m"}})
 	if r.Calls != 3 || r.Rules[0].Denied != 1 || len(r.Files) != 2 {
 		t.Errorf("%+v", r)
 	}
@@ -201,7 +222,8 @@ func TestAsTheLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer local.Close()
-		b, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second), trypema.AtMost(30, time.Minute))
+		b, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second),
+			trypema.AtMost(30, time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,7 +272,8 @@ func TestMaxKeys(t *testing.T) {
 		text.WriteString(call(at, fmt.Sprint("k", i)) + call(at, fmt.Sprint("k", i)))
 	}
 	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100})
-	if r.Keys != 1000 || r.KeysForgotten < 850 || r.Rules[0].Denied != 1000 || r.Rules[0].KeysLimited != 1000 || len(r.Rules[0].Worst) != worstKeys {
+	if r.Keys != 1000 || r.KeysForgotten < 850 || r.Rules[0].Denied != 1000 ||
+		r.Rules[0].KeysLimited != 1000 || len(r.Rules[0].Worst) != worstKeys {
 		t.Errorf("%+v", r)
 	}
 }
@@ -279,7 +302,8 @@ func TestWrongFlags(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := right.Run(t.Context(), screen.Streams{Out: &out, Err: &out}); err == nil || !strings.Contains(err.Error(), "missing") {
+	err := right.Run(t.Context(), screen.Streams{Out: &out, Err: &out})
+	if err == nil || !strings.Contains(err.Error(), "missing") {
 		t.Error(err)
 	}
 }
@@ -292,9 +316,11 @@ func TestStopped(t *testing.T) {
 	for i := range 3 * batchLen {
 		text.WriteString(call(began.Add(time.Duration(i)*time.Second), "a"))
 	}
-	c := Command{Files: []string{file(t, text.String())}, Limit: []string{"1/m"}, Key: keyIP, Strategy: "absolute", MaxKeys: 100}
+	c := Command{Files: []string{file(t, text.String())}, Limit: []string{"1/m"}, Key: keyIP,
+		Strategy: "absolute", MaxKeys: 100}
 	var out bytes.Buffer
-	if err := c.Run(ctx, screen.Streams{Out: &out, Err: &out}); err != nil || !strings.Contains(out.String(), "Stopped before the end") {
+	err := c.Run(ctx, screen.Streams{Out: &out, Err: &out})
+	if err != nil || !strings.Contains(out.String(), "Stopped before the end") {
 		t.Errorf("%v: %s", err, &out)
 	}
 }
@@ -309,7 +335,8 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket", "A limit of 1/m would have denied 2 of 4 calls"} {
+	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket",
+		"A limit of 1/m would have denied 2 of 4 calls"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page has no %q", want)
 		}

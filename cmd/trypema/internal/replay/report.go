@@ -100,20 +100,24 @@ func (r *Report) write(w io.Writer) error {
 		}
 	}
 	if r.TimesBack > 0 {
-		fmt.Fprintf(w, "%s lines have a time before that of an earlier line, by up to %s: they count at the later time.\n",
+		fmt.Fprintf(w, "%s lines have a time before that of an earlier line, by up to %s: "+
+			"they count at the later time.\n",
 			screen.Count(r.TimesBack), screen.Duration(time.Duration(r.FarthestBackSeconds*float64(time.Second))))
 	}
 	if r.KeysForgotten > 0 {
-		fmt.Fprintf(w, "%s keys were forgotten, because there were more than --max-keys.\n", screen.Count(r.KeysForgotten))
+		fmt.Fprintf(w, "%s keys were forgotten, because there were more than --max-keys.\n",
+			screen.Count(r.KeysForgotten))
 	}
 	if len(r.Rules) > 0 {
 		fmt.Fprintln(w)
 		if err := screen.Table(w,
-			[]string{"limit", "strategy", "denied", "of calls", "keys limited", "window p50", "p99", "most in a window"},
+			[]string{"limit", "strategy", "denied", "of calls", "keys limited", "window p50", "p99",
+				"most in a window"},
 			r.rows()); err != nil {
 			return err
 		}
-		fmt.Fprintln(w, "A window is the share of the limit that it held after a call. A fixed window and a token bucket are what\n"+
+		fmt.Fprintln(w, "A window is the share of the limit that it held after a call. "+
+			"A fixed window and a token bucket are what\n"+
 			"the same limit admits by these algorithms: more than 1.00 in a window is more than the limit says.")
 	}
 	for _, rule := range r.Rules {
@@ -123,7 +127,8 @@ func (r *Report) write(w io.Writer) error {
 		fmt.Fprintf(w, "\nDenied most by %s, %s:\n", rule.Limit, rule.Strategy)
 		var rows [][]string
 		for _, k := range rule.Worst {
-			rows = append(rows, []string{k.Key, screen.Count(k.Calls), screen.Count(k.Denied), percent(share(k.Denied, k.Calls))})
+			rows = append(rows, []string{k.Key, screen.Count(k.Calls), screen.Count(k.Denied),
+				percent(share(k.Denied, k.Calls))})
 		}
 		if err := screen.Table(w, []string{"key", "calls", "denied", "of its calls"}, rows); err != nil {
 			return err
@@ -145,7 +150,8 @@ func (r *Report) rows() (rows [][]string) {
 	for _, x := range r.Rules {
 		rows = append(rows, []string{
 			x.Limit, x.Strategy, screen.Count(x.Denied), percent(x.DeniedShare), screen.Count(x.KeysLimited),
-			fmt.Sprintf("%.2f", x.FullnessP50), fmt.Sprintf("%.2f", x.FullnessP99), fmt.Sprintf("%.2f", x.MostInAWindow),
+			fmt.Sprintf("%.2f", x.FullnessP50), fmt.Sprintf("%.2f", x.FullnessP99),
+			fmt.Sprintf("%.2f", x.MostInAWindow),
 		})
 		for _, of := range []struct {
 			name string
@@ -153,7 +159,8 @@ func (r *Report) rows() (rows [][]string) {
 		}{{"token bucket", x.TokenBucket}, {"fixed window", x.FixedWindow}} {
 			if of.Peer != nil {
 				rows = append(rows, []string{
-					"", of.name, screen.Count(of.Denied), percent(of.DeniedShare), "", "", "", fmt.Sprintf("%.2f", of.MostInAWindow),
+					"", of.name, screen.Count(of.Denied), percent(of.DeniedShare), "", "", "",
+					fmt.Sprintf("%.2f", of.MostInAWindow),
 				})
 			}
 		}
