@@ -235,7 +235,8 @@ func TestBound(t *testing.T) {
 		}
 		mean := float64(w.terms.Window) / float64(capacity) / load * float64(costs+1) / 2
 		next := int64(0)
-		// Until then one instance is called, and so again later: it gets what a holder gets that has no others.
+		// Until then one instance is called, and so again later: it gets what a holder gets that has no
+		// others.
 		alone, again := w.rng.Int64N(2*w.terms.Window), 5*w.terms.Window/2
 		for w.now < 4*w.terms.Window {
 			for next <= w.now {
@@ -726,8 +727,8 @@ func TestSuppressedAloneAndJoined(t *testing.T) {
 	}
 }
 
-// Under Suppressed a holder of all there is denies what its own window has no room for, and does not ask: there
-// is room a thousandth later than by the window that all share.
+// Under Suppressed a holder of all there is denies what its own window has no room for, and does not ask:
+// there is room a thousandth later than by the window that all share.
 func TestSuppressedHolderOfAll(t *testing.T) {
 	w := newWorld(1, 1, 1, true)
 	w.pace.Far, w.pace.Brief = 5*w.terms.Window, 5*w.terms.Window

@@ -39,8 +39,8 @@ func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 	p.Far = max(min(far, 60_000*ms), 4*p.Near, renew)
 	// However many leases there are, one that keeps much from others lives for a window at most.
 	p.Brief = max(t.Window/10, 4*p.Near, min(renew, t.Window))
-	// Few keys get much at first, so that a burst does not wait. Many get little, which they keep for long: the
-	// callers must come back to each before its lease ends, or else each call waits, for ever.
+	// Few keys get much at first, so that a burst does not wait. Many get little, which they keep for long:
+	// the callers must come back to each before its lease ends, or else each call waits, for ever.
 	if p.First = coldPart; active > fewKeys {
 		p.First = smallPart
 	}

@@ -13,8 +13,8 @@ import "slices"
 //
 // A tick is a multiple of Terms.Interval. At each tick one exchange takes what is ready, at most MaxBatch
 // keys, and fewer if an exchange took longer than an interval or was lost: calls that wait must not wait for
-// long behind it, and a server that is slow must answer it in time. Urgent keys do not wait for a tick: up to MaxFlights exchanges at a time take them in the order in
-// which they became urgent.
+// long behind it, and a server that is slow must answer it in time. Urgent keys do not wait for a tick: up to
+// MaxFlights exchanges at a time take them in the order in which they became urgent.
 //
 // The driver guards a Schedule and the Turn of each of its keys with one lock. That may be taken while the
 // lock of a key's Account is held, never the other way round.
