@@ -57,7 +57,7 @@ func NewLocal(o Options) (*Local, error) {
 	return l, nil
 }
 
-// observe has the Observer, if there is one, told of a strategy, and returns what to count its calls in.
+// observe tells the Observer of a strategy, and returns the tally of its calls; nil without an Observer.
 func (l *Local) observe(s Strategy) *tally.Tally {
 	if l.options.Observer == nil {
 		return nil

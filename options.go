@@ -30,8 +30,8 @@ type Options struct {
 	// forgets a key once its last event is older than Window + Bucket.
 	MaxKeys int
 
-	// Observer is told of the provider, and can then read what it counts; see [Meters]. Without one nothing
-	// is counted. Default nil.
+	// Observer gets the meters of the provider, and can read what they count; see [Meters]. Without one
+	// nothing is counted. Default nil.
 	Observer Observer
 
 	// Name is what the Observer calls the provider: its policy, as "login" or "api", in metrics. Providers of

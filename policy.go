@@ -217,7 +217,7 @@ func (p *Policies) Observe(o Observer) {
 	p.installLocked(set)
 }
 
-// installLocked has policies counted, if somebody observes, and puts them in place.
+// installLocked puts policies in place, and has the Observer count them.
 func (p *Policies) installLocked(set *policySet) {
 	for _, name := range set.names {
 		bound := set.byName[name]

@@ -84,7 +84,7 @@ func TestWhoDecides(t *testing.T) {
 }
 
 // ended is how a unary call and a stream end on a server, and what their handlers know of the decision.
-func ended(t *testing.T, o grpclimit.Options, ctx context.Context) []string {
+func ended(ctx context.Context, t *testing.T, o grpclimit.Options) []string {
 	t.Helper()
 	l := limit(t, o)
 	knows := "nothing"
@@ -169,7 +169,7 @@ func TestPolicyOf(t *testing.T) {
 		if tt.change != nil {
 			tt.change(&o)
 		}
-		if got := ended(t, o, t.Context()); !slices.Equal(got, tt.want) {
+		if got := ended(t.Context(), t, o); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}

@@ -468,63 +468,62 @@ func TestTransportObeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 		epoch := func(d time.Duration) string { return fmt.Sprint(time.Now().Add(d).Unix()) }
-		says := func(status int, headers ...string) func() *http.Response {
-			return func() *http.Response { return answer(status, headers...) }
-		}
+		says := func(headers ...string) func() []string { return func() []string { return headers } }
 		for _, tt := range []struct {
-			name   string
-			answer func() *http.Response
-			want   time.Duration
+			name    string
+			status  int
+			headers func() []string // at the time of the answer
+			want    time.Duration
 		}{
-			{"429 with seconds", says(429, "Retry-After", "12"), 12 * time.Second},
-			{"503 with seconds", says(503, "Retry-After", " 12 "), 12 * time.Second},
-			{"429 with a date", func() *http.Response {
-				return answer(429, "Retry-After", date(12*time.Second))
+			{"429 with seconds", 429, says("Retry-After", "12"), 12 * time.Second},
+			{"503 with seconds", 503, says("Retry-After", " 12 "), 12 * time.Second},
+			{"429 with a date", 429, func() []string {
+				return []string{"Retry-After", date(12 * time.Second)}
 			}, 12 * time.Second},
-			{"429 with a date by another clock", func() *http.Response {
-				return answer(429, "Date", date(time.Hour), "Retry-After", date(time.Hour+12*time.Second))
+			{"429 with a date by another clock", 429, func() []string {
+				return []string{"Date", date(time.Hour), "Retry-After", date(time.Hour + 12*time.Second)}
 			}, 12 * time.Second},
-			{"429 with a date that has passed", func() *http.Response {
-				return answer(429, "Retry-After", date(-time.Hour))
+			{"429 with a date that has passed", 429, func() []string {
+				return []string{"Retry-After", date(-time.Hour)}
 			}, 0},
-			{"429 without", says(429), 0},
-			{"429 with nonsense", says(429, "Retry-After", "soon"), 0},
-			{"429 with a negative number", says(429, "Retry-After", "-1"), 0},
-			{"429 for ever", says(429, "Retry-After", strings.Repeat("9", 40)), 5 * time.Minute},
-			{"429 for a century", func() *http.Response {
-				return answer(429, "Retry-After", date(100*365*24*time.Hour))
+			{"429 without", 429, says(), 0},
+			{"429 with nonsense", 429, says("Retry-After", "soon"), 0},
+			{"429 with a negative number", 429, says("Retry-After", "-1"), 0},
+			{"429 for ever", 429, says("Retry-After", strings.Repeat("9", 40)), 5 * time.Minute},
+			{"429 for a century", 429, func() []string {
+				return []string{"Retry-After", date(100 * 365 * 24 * time.Hour)}
 			}, 5 * time.Minute},
-			{"201 with seconds", says(201, "Retry-After", "12"), 0},
-			{"nothing left", says(200, "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
+			{"201 with seconds", 201, says("Retry-After", "12"), 0},
+			{"nothing left", 200, says("RateLimit", `"default";r=0;t=12`), 12 * time.Second},
 			{"nothing left, the other way",
-				says(200, "RateLimit", `"default"; t=12 ; r=0`), 12 * time.Second},
-			{"nothing left of one", func() *http.Response {
-				return answer(200, "RateLimit", `"a;r=0;t=99,\"";r=3;t=40, "b";r=0;t=12;pk=:x:,"c";r=0;t=7`)
+				200, says("RateLimit", `"default"; t=12 ; r=0`), 12 * time.Second},
+			{"nothing left of one", 200, func() []string {
+				return []string{"RateLimit", `"a;r=0;t=99,\"";r=3;t=40, "b";r=0;t=12;pk=:x:,"c";r=0;t=7`}
 			}, 12 * time.Second},
 			{"nothing left in another line",
-				says(200, "RateLimit", `"a";r=3;t=40`, "RateLimit", `"b";r=0;t=12`), 12 * time.Second},
-			{"something left", says(200, "RateLimit", `"default";r=1;t=12`), 0},
-			{"nothing said", says(200, "RateLimit", `;;,"x`), 0},
+				200, says("RateLimit", `"a";r=3;t=40`, "RateLimit", `"b";r=0;t=12`), 12 * time.Second},
+			{"something left", 200, says("RateLimit", `"default";r=1;t=12`), 0},
+			{"nothing said", 200, says("RateLimit", `;;,"x`), 0},
 			{"older headers",
-				says(200, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "12"), 12 * time.Second},
-			{"older headers with an instant", func() *http.Response {
-				return answer(403, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", epoch(12*time.Second))
+				200, says("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "12"), 12 * time.Second},
+			{"older headers with an instant", 403, func() []string {
+				return []string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", epoch(12 * time.Second)}
 			}, 12 * time.Second},
 			{"older headers of a draft",
-				says(200, "RateLimit-Remaining", "0", "RateLimit-Reset", "12"), 12 * time.Second},
+				200, says("RateLimit-Remaining", "0", "RateLimit-Reset", "12"), 12 * time.Second},
 			{"older headers with something left",
-				says(200, "X-RateLimit-Remaining", "1", "X-RateLimit-Reset", "12"), 0},
+				200, says("X-RateLimit-Remaining", "1", "X-RateLimit-Reset", "12"), 0},
 			{"the longest of all",
-				says(429, "Retry-After", "3", "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
+				429, says("Retry-After", "3", "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
 		} {
 			var at []time.Duration
 			began, first := time.Now(), true
 			o := httplimit.TransportOptions{Bound: bind(t, trypema.NoLimit), MaxWait: time.Hour}
-			c := client(t, o, func(r *http.Request) *http.Response {
+			c := client(t, o, func(*http.Request) *http.Response {
 				at = append(at, time.Since(began))
 				if first {
 					first = false
-					return tt.answer()
+					return answer(tt.status, tt.headers()...)
 				}
 				return answer(200)
 			})

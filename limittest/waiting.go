@@ -93,7 +93,7 @@ func (m *multiSubject) waitersOfAClosedProvider() {
 	for range 100 {
 		all.Go(func() {
 			d, err := b.Wait(ctx, "k")
-			if !errors.Is(err, trypema.ErrClosed) && !(d.Allowed && m.s.Suppressed) {
+			if !errors.Is(err, trypema.ErrClosed) && (!d.Allowed || !m.s.Suppressed) {
 				m.Errorf("%+v, %v, want ErrClosed", d, err)
 			}
 		})
@@ -141,8 +141,8 @@ func (m *multiSubject) allIsAllOrNothing() {
 	}
 }
 
-// manyAreAsEach: AllowMany decides as AllowN would for one call after the other, and what is wrong with one
-// of the calls is an error before any is decided.
+// manyAreAsEach: AllowMany decides as AllowN would for one call after the other. If one of the calls is
+// wrong, it returns an error and decides none.
 func (m *multiSubject) manyAreAsEach() {
 	for name, b := range map[string]*trypema.Bound{"one": m.atMost(10), "several": m.limits(10, 20, 4)} {
 		var calls []trypema.Call

@@ -30,16 +30,17 @@ type Options struct {
 
 	// Instances is how many instances share the limit, for FailLocal: each then enforces its share of the
 	// rate, so that what they admit without Redis is no more than one limit together. A window in which Redis
-	// goes or comes back may hold that and what Redis admitted. Default 1: each enforces the whole.
+	// becomes unavailable, or available again, may hold that and what Redis admitted. Default 1: each
+	// enforces the whole.
 	Instances int
 
 	// RetryInterval is how often Redis is asked again once it is unavailable, while no call waits for it.
 	// Default 500ms; at least 1ms.
 	RetryInterval time.Duration
 
-	// OnChange is told each time that Redis is unavailable, and that it is back; one change at a time, in
-	// order. Of several servers it is told that the first of them is gone, and that none is any more. It must
-	// not block: the next change waits for it. Default nil.
+	// OnChange is called when Redis becomes unavailable, and when it is available again; one change at a
+	// time, in order. With several servers these are the instants at which the first becomes unavailable, and
+	// at which all are available again. It must not block: the next change waits for it. Default nil.
 	OnChange func(Health)
 }
 

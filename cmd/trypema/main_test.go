@@ -69,6 +69,7 @@ func TestWrongFlags(t *testing.T) {
 		{"demo more", "unexpected argument more"},
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"--json", "unknown flag --json"},
+		{"help dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"sim --instances 0", "--instances is 0; it must be from 1 to 1000"},
 		{"check", `expected "<path> ..."`},
 		{"completion", `expected "<shell>"`},
@@ -82,8 +83,9 @@ func TestHelp(t *testing.T) {
 		{"", []string{"Usage: trypema <command>", "check", "demo", "serve", "sim"}},
 		{"check --help", []string{"file:line:column", "--json", "--merge-domains", "exit status"}},
 		{"--help", []string{"Usage: trypema <command>"}},
-		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"",
-			"--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
+		{"help", []string{"Usage: trypema <command>"}},
+		{"help replay", []string{"Usage: trypema replay", "--reorder=1m", "exit status"}},
+		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
 	})
 }

@@ -8,8 +8,7 @@ import (
 	"github.com/trypema/trypema/internal/guard"
 )
 
-// Set is the breakers of one provider: one for each server, as far as it is known which server has a key, and
-// one for the keys of which it is not.
+// Set is the breakers of one provider: one for each server, and one for the keys whose server is not known.
 type Set struct {
 	retry    time.Duration
 	patient  bool

@@ -7,10 +7,12 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 )
 
@@ -106,6 +108,15 @@ type memoryOf struct {
 
 // Run measures and prints.
 func (r *Ratios) Run(ctx context.Context, out screen.Streams) error {
+	var names []string
+	for _, x := range r.rows() {
+		names = append(names, x.name)
+	}
+	for _, name := range r.Only {
+		if !slices.ContainsFunc(names, func(row string) bool { return strings.HasPrefix(row, name) }) {
+			return flags.Check(false, "only", strconv.Quote(name), "the beginning of one of "+strings.Join(names, "; "))
+		}
+	}
 	bar := screen.NewBar(out.Err)
 	defer bar.Clear()
 	all := ratios{Machine: thisMachine(""), Began: time.Now()}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 )
 
@@ -35,6 +36,14 @@ func TestRatios(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, &out)
 		}
+	}
+}
+
+func TestRatiosOnlyWrongRow(t *testing.T) {
+	r := Ratios{Only: []string{"canonical", "nosuch"}}
+	err := r.Run(t.Context(), screen.Streams{Out: io.Discard, Err: io.Discard})
+	if !flags.IsWrong(err) || !strings.HasPrefix(err.Error(), `--only is "nosuch"; it must be the beginning of one of hot key, over; `) {
+		t.Error(err)
 	}
 }
 

@@ -165,8 +165,9 @@ func allowance(sentence string) string {
 }
 
 var (
-	notProse    = regexp.MustCompile("(?ms)^```.*?^```$|<!--.*?-->|^(?:    |\\t|#|<|\\||!\\[|\\[!|\\[[^\\]]+\\]:)[^\n]*$")
-	fenced      = regexp.MustCompile("(?ms)^```.*?^```$")
+	notProse = regexp.MustCompile("(?ms)^```.*?\n```$|<!--.*?-->|" +
+		"^(?:    |\\t|#|<|\\||!\\[|\\[!|\\[[^\\]]+\\]:)[^\n]*$")
+	fenced      = regexp.MustCompile("(?ms)^```.*?\n```$")
 	point       = regexp.MustCompile(`^(?:[-*]|\d+\.) `)
 	linked      = regexp.MustCompile(`!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])`)
 	code        = regexp.MustCompile("`[^`]*`")

@@ -334,9 +334,7 @@ func admitting(v stageView) bool {
 // machine.
 func TestPageOnSockets(t *testing.T) {
 	p := open(t, Command{Rate: ptr(10.0)})
-	p.until("all six limiters admit", func(v stageView) bool {
-		return admitting(v)
-	})
+	p.until("all six limiters admit", admitting)
 	p.turn(`{"redis": false}`)
 	v := p.until("fallbacks", func(v stageView) bool {
 		return v.lane("redis-absolute").Fallback > 0 && v.lane("redis-suppressed").Fallback > 0

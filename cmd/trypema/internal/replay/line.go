@@ -238,7 +238,7 @@ func (p *parser) jsonTime(v gjson.Result) (int64, bool) {
 		if n > 1e11 {
 			n /= 1000
 		}
-		return int64(n * 1e9), n > 0 && n < 9e9
+		return int64(n * 1e9), n > 0 && n < end
 	}
 	text := []byte(v.String())
 	if at, ok := rfc3339(text); ok {
@@ -313,7 +313,11 @@ func (m *minute) common(text []byte) (int64, bool) {
 		if err != nil {
 			return 0, false
 		}
-		m.text, m.start = whole, at.UnixNano()
+		start, ok := nanoseconds(at)
+		if !ok {
+			return 0, false
+		}
+		m.text, m.start = whole, start
 	}
 	return m.start + int64(tens*10+ones)*int64(time.Second), true
 }
@@ -324,5 +328,18 @@ func rfc3339(text []byte) (int64, bool) {
 		return 0, false
 	}
 	at, err := time.Parse(time.RFC3339Nano, string(text))
-	return at.UnixNano(), err == nil
+	if err != nil {
+		return 0, false
+	}
+	return nanoseconds(at)
+}
+
+// end is the first second that no log may have, in 2255. An int64 holds some more of ns.
+const end = 9_000_000_000
+
+// nanoseconds returns a time in ns since 1970, if it is neither before nor after all times that a log may
+// have.
+func nanoseconds(t time.Time) (int64, bool) {
+	s := t.Unix()
+	return t.UnixNano(), s >= 0 && s < end
 }
