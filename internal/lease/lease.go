@@ -44,11 +44,11 @@
 //
 // # Size and life of a lease
 //
-// A key is far from its limit until a twentieth of the capacity is left. Then a lease is a window lease: as
-// much as the holder's own window will nearly always be below. The holder settles nothing; it renews its
-// lease now and then, and has it grow and shrink, by messages without groups. The larger the lease, the
-// shorter it lives, so that a holder that falls silent keeps no more than a sixteenth of what a window holds
-// from others. Who is alone gets all that there is.
+// A key is far from its limit until a twentieth of the capacity is left; less, if the capacity is large: see
+// reserve. Then a lease is a window lease: as much as the holder's own window will nearly always be below.
+// The holder settles nothing; it renews its lease now and then, and has it grow and shrink, by messages
+// without groups. The larger the lease, the shorter it lives, so that a holder that falls silent keeps no
+// more than a sixteenth of what a window holds from others. Who is alone gets all that there is.
 //
 // Near the limit a lease lives for two intervals of settling, and a holder gets what it needs for one, but no
 // more than half of what is free as long as others hold something. A holder with little to do keeps that

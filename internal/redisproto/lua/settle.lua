@@ -152,7 +152,8 @@ for k = 1, #KEYS do
       if next_turn >= 0 then
         life = near_life + math.min(next_turn, math.floor(window / 4))
       elseif keeps then -- the holder keeps a window
-        local calm = math.max(0, (flags >= 8 and math.floor(capacity / 4) or capacity - math.floor(capacity / 20)) - taken)
+        local reserve = math.max(math.floor(capacity / 125), math.min(math.floor(capacity / 20), 50))
+        local calm = math.max(0, (flags >= 8 and math.floor(capacity / 4) or capacity - reserve) - taken)
         local share, alone = math.floor((calm + 1) / 2), others == 0
         if alone then
 -- include table.lua
@@ -165,7 +166,7 @@ for k = 1, #KEYS do
         if grant < need and need <= calm then grant = need end
         local all = hold + grant
         is_far = all > 0 and (alone or
-          taken <= capacity - math.floor(capacity / 60) and grant >= need and all >= far_least)
+          taken <= capacity - math.floor(reserve / 3) and grant >= need and all >= far_least)
         if is_far then
           life = math.floor(math.min(window * capacity / (16 * all), far_life))
           life = math.max(life, math.min(brief, far_life))
