@@ -96,6 +96,8 @@ var mutants = []mutant{
 	{"a key is near its limit when a twentieth of any capacity is left", "internal/lease/ledger.go", "max(capacity/largePart, min(capacity/startPart, startCost))", "capacity / startPart", "./internal/lease", "TestReserve"},
 	{"a window lease keeps what its holder does not use any more", "internal/lease/decide.go", "a.demand.surplus > 0 && a.budget > a.demand.surplus:", "a.demand.surplus > 0 && a.budget > a.capacity:", "./internal/lease", "TestSurplusGoesBack"},
 	{"each of many holders keeps a little where hardly anything is left", "internal/lease/demand.go", "m.Now < d.nearUntil || a.leavesRoom() {", "m.Now < d.nearUntil {", "./internal/lease", "TestSlowHolder"},
+	{"what is due in turns until the asker asks again is lost in a short window", "internal/lease/turns.go", "	burst = max(float64(most), burst, min(soon, float64(a.Capacity)))\n", "	burst = max(float64(most), min(float64(a.Capacity/burstPart), max(burst, soon)))\n", "./hybridlimit", "TestShortWindows"},
+	{"a turn outlives a change of the window", "internal/lease/knowledge.go", "hopeForRoom() { k.exhaustedUntil, k.turnAt = 0, 0 }", "hopeForRoom() { k.exhaustedUntil = 0 }", "./internal/lease", "TestNoTurnAfter"},
 	{"traffic is taken for calls that wait", "internal/lease/waits.go", "	case w.promised.holds(m.Now):\n", "	case m.Now > 0:\n", "./internal/lease", "TestWaits"},
 	{"what others had on lease counts for the longest life", "internal/lease/offline.go", "	return min(a.others, uint64(each", "	return max(a.others, uint64(each", "./hybridlimit", "TestShareAfter"},
 	{"a lowered rate is noticed when the lease is renewed", "internal/lease/decide.go", "	if c.bound(m.Terms) < a.ceiling && a.Fresh(m.Now) {\n", "	if false {\n", "./hybridlimit", "TestLoweredRate"},
