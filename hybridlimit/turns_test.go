@@ -332,8 +332,8 @@ func TestShortWindows(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const windows = 30
 				c := &crowd{
-					instances: 2, callers: func(int) int { return 16 }, rate: capacity / test.window.Seconds(), window: test.window,
-					seed: explore.Seed(t),
+					instances: 2, callers: func(int) int { return 16 },
+					rate: capacity / test.window.Seconds(), window: test.window, seed: explore.Seed(t),
 				}
 				c.run(t, windows)
 				use := float64(len(c.all)) / capacity / windows

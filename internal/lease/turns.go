@@ -30,7 +30,7 @@ import (
 
 const (
 	turnPace      = 1.25 // of the limit: what is handed out in turns at most
-	burstPart     = 16   // of the capacity, as a divisor: what is handed out in turns at once, in long windows
+	burstPart     = 16   // of the capacity, as a divisor: what is handed out in turns at once
 	deficitShares = 2    // fair shares that a count is behind at most
 	leastDeficit  = 2    // or this cost, if that is more
 	longestTurn   = 4    // windows: what the next turn is said to be away at most
