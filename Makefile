@@ -16,9 +16,10 @@ COVERED  := 95
 
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+ACTIONLINT    := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
-.PHONY: help demo bench report test test-page test-long test-busy test-short test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check release-ready release-proof binaries docs benchmarks
+.PHONY: help demo bench report test test-page test-long test-busy test-short test-servers test-alone test-ports check format lint tidy vulnerabilities fuzz mutants soak cover release-check release-ready release-proof release-binary binaries docs benchmarks
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -67,7 +68,8 @@ format: ## every file is as gofmt writes it, and 110 columns wide
 	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then echo "not formatted:"; echo "$$files"; exit 1; fi
 	@$(GO) test ./internal/proof/house
 
-lint: ## go vet, staticcheck and golangci-lint find nothing
+lint: ## go vet, staticcheck, golangci-lint and actionlint find nothing
+	$(GO) run $(ACTIONLINT)
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) $(PACKAGES)
 	@failed=0; \
@@ -98,7 +100,7 @@ cover: ## what the root module's own tests do not cover, and the total, which mu
 	@$(GO) tool cover -func cover.out | awk '$$NF != "100.0%" { print } \
 		$$1 == "total:" && $$NF + 0 < $(COVERED) { print "less than $(COVERED) %"; exit 1 }'
 
-release-check: release-ready check test test-alone test-ports cover mutants release-proof ## all that must hold for a release: VERSION=v0.2.0
+release-check: release-ready check test test-alone test-ports cover mutants release-proof release-binary ## all that must hold for a release: VERSION=v0.2.0
 
 release-ready: ## versions, CHANGELOG.md and tags are ready for VERSION
 	@./scripts/release.sh check "$(VERSION)"
@@ -106,12 +108,16 @@ release-ready: ## versions, CHANGELOG.md and tags are ready for VERSION
 release-proof: ## each module of VERSION works from its tags, in a throw-away clone; GOPROXY=off for a proof offline
 	@./scripts/release.sh prove "$(VERSION)"
 
-binaries: ## archives of the program for each system, with checksums and an SBOM of each, in OUT (dist)
+release-binary: ## the archive and the SBOM of the program can be made, for this system
+	@out=$$(mktemp -d) && TARGETS=$$($(GO) env GOOS)/$$($(GO) env GOARCH) ./scripts/binaries.sh "$$out" && rm -rf "$$out"
+
+binaries: ## archives of the program, with checksums and an SBOM of each, in OUT (dist); TARGETS=linux/amd64 for one
 	@./scripts/binaries.sh "$(OUT)"
 
-docs: ## write into the documents what was measured, and what trypema sim gives
+docs: ## write into the documents what was measured, and what trypema sim and trypema replay give
 	$(GO) test -run TestQuotedNumbers ./internal/bench/report -update
 	$(GO) test -run TestDocumentedSimulations ./cmd/trypema/internal/sim -update
+	$(GO) test -run TestDocumentedPictures ./cmd/trypema/internal/replay -update
 	$(GO) test -run TestSuppressionPicture ./internal/bench/figure -update
 
 benchmarks: ## Local beside others: a table of ratios, in three minutes; ARGS='--only canonical' for a row

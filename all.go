@@ -62,9 +62,9 @@ const reservedFor = 10 * time.Second
 //
 // Calls on Local are decided in one step. So are those of one strategy on one Hybrid provider, from leases: a
 // call that needs several waits for them at once. So are those on one Redis provider, unless it is a Cluster.
-// Otherwise each call is reserved, and given back if another is refused; meanwhile it counts. No limit is
-// passed by that. If the process dies meanwhile, what it had reserved is free again after ten seconds. If
-// Redis becomes unavailable meanwhile, its failure policy decides.
+// Otherwise each call is reserved, and given back if another is refused; until then it counts. No limit is
+// passed by that. If the process dies in between, its reservations expire after ten seconds. If Redis becomes
+// unavailable in between, its failure policy decides.
 func All(ctx context.Context, asks ...Ask) (Decision, error) {
 	if len(asks) == 0 || len(asks) > MaxAsks {
 		return Decision{}, invalid.Errorf(ErrInvalidOptions,

@@ -27,8 +27,10 @@ func TestAllIsAllOrNothing(t *testing.T) {
 		bounds := []of{
 			{bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(20, time.Second).Named("A")), "A", 0, time.Second, 20},
 			{bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(7, time.Second).Named("B")), "B", 0, time.Second, 7},
-			{bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(30, 5*time.Second).Named("C")), "C", 0, 5 * time.Second, 30},
-			{bind(t, other, trypema.StrategyAbsolute, trypema.AtMost(9, time.Second).Named("D")), "D", 1, time.Second, 9},
+			{bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(30, 5*time.Second).Named("C")), "C", 0,
+				5 * time.Second, 30},
+			{bind(t, other, trypema.StrategyAbsolute, trypema.AtMost(9, time.Second).Named("D")), "D", 1,
+				time.Second, 9},
 		}
 		type event struct {
 			at time.Time
@@ -133,7 +135,8 @@ func TestAllSuppressed(t *testing.T) {
 	a := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(1, time.Minute).Named("tight"))
 	for i := range 3 {
 		d, err := trypema.All(t.Context(), s.Ask("k", 2), a.Ask("k", 1))
-		if err != nil || d.Allowed != (i == 0) || (d.RefusedBy == "tight") == d.Allowed || d.Outcome == trypema.OutcomeSuppressed {
+		if err != nil || d.Allowed != (i == 0) || (d.RefusedBy == "tight") == d.Allowed ||
+			d.Outcome == trypema.OutcomeSuppressed {
 			t.Errorf("call %d: %+v, %v", i, d, err)
 		}
 	}
@@ -150,13 +153,16 @@ func TestAllBadInput(t *testing.T) {
 	if _, err := trypema.All(t.Context(), b.Ask("k", 1), b.Ask("j", 0)); !errors.Is(err, trypema.ErrInvalidCost) {
 		t.Error(err)
 	}
-	if d, err := trypema.All(t.Context(), b.Ask("k", 1), blocked.Ask("k", 1)); err != nil || d.Allowed || d.RetryAfter != trypema.Never {
+	d, err := trypema.All(t.Context(), b.Ask("k", 1), blocked.Ask("k", 1))
+	if err != nil || d.Allowed || d.RetryAfter != trypema.Never {
 		t.Error(d, err)
 	}
-	if d, err := trypema.All(t.Context(), b.Ask("k", 1<<63), b.Ask("k", 1<<63), b.Ask("j", 1)); err != nil || d.Allowed || d.RetryAfter != trypema.Never {
+	d, err = trypema.All(t.Context(), b.Ask("k", 1<<63), b.Ask("k", 1<<63), b.Ask("j", 1))
+	if err != nil || d.Allowed || d.RetryAfter != trypema.Never {
 		t.Error(d, err)
 	}
-	if _, err := trypema.All(t.Context(), make([]trypema.Ask, trypema.MaxAsks+1)...); !errors.Is(err, trypema.ErrInvalidOptions) {
+	_, err = trypema.All(t.Context(), make([]trypema.Ask, trypema.MaxAsks+1)...)
+	if !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Error(err)
 	}
 	if l.Len() != 0 {
@@ -192,7 +198,8 @@ func TestAllOnTwoProviders(t *testing.T) {
 		time.Sleep(time.Hour)
 		younger := bind(t, newLocal(t, trypema.Options{}), trypema.StrategyAbsolute, trypema.AtMost(1, time.Second))
 		for _, order := range [][]*trypema.Bound{{older, younger}, {younger, older}} {
-			if d, err := trypema.All(t.Context(), order[0].Ask("k", 1), order[1].Ask("k", 1)); err != nil || !d.Allowed {
+			d, err := trypema.All(t.Context(), order[0].Ask("k", 1), order[1].Ask("k", 1))
+			if err != nil || !d.Allowed {
 				t.Fatal(d, err)
 			}
 			time.Sleep(time.Second - 1)
@@ -201,7 +208,7 @@ func TestAllOnTwoProviders(t *testing.T) {
 					t.Errorf("before the window is over: %+v, %v", d, err)
 				}
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			for _, b := range order {
 				if d, err := b.Peek(t.Context(), "k", 1); err != nil || !d.Allowed {
 					t.Errorf("after a window: %+v, %v", d, err)

@@ -26,9 +26,9 @@ import (
 // admitted call, those of the limit with the least room.
 //
 // What a key has used in a window belongs to the provider, the strategy and the length of the window. So a
-// Bound with other numbers goes on with what was used, and one with the window of the provider's options
-// shares it with the provider's Absolute or Suppressed. To count the same key twice in windows of one length,
-// as by its requests and by its tokens, give one of them a group: see InGroup.
+// Bound with other numbers starts with what was used before, and one with the window of the provider's
+// options shares it with the provider's Absolute or Suppressed. To count the same key twice in windows of one
+// length, as by its requests and by its tokens, give one of them a group: see InGroup.
 type Bound struct {
 	alone    *localAlone // the keeper, if it is one: a call then costs no more than by a Limiter
 	keeper   Keeper      // of all limits
@@ -152,7 +152,8 @@ func (b *Bound) InGroup(group string) (*Bound, error) {
 	case b.live != nil:
 		return nil, invalid.Errorf(ErrInvalidOptions, "the group of a policy is given by Policy.Group")
 	case group == "":
-		return nil, invalid.Errorf(ErrInvalidOptions, "the group is empty; it must have from 1 to %d bytes", maxPolicyName)
+		return nil, invalid.Errorf(ErrInvalidOptions, "the group is empty; it must have from 1 to %d bytes",
+			maxPolicyName)
 	}
 	if err := checkName("the group", group); err != nil {
 		return nil, err
@@ -308,7 +309,7 @@ func (k *withNoLimit) Usage(ctx context.Context, key string) ([]Usage, error) {
 	return k.of.usage(ctx, key)
 }
 
-// uncounted keeps limits of which one denies every call, or none counts: what it decides is always the same.
+// uncounted keeps limits whose decision is always the same: one denies every call, or none counts.
 type uncounted struct{ of *Bound }
 
 func (u *uncounted) AllowN(_ context.Context, _ string, n uint64) (Decision, error) {

@@ -20,7 +20,8 @@ func TestAtMostIsExact(t *testing.T) {
 		time.Minute, 7 * time.Minute, time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, 36500 * 24 * time.Hour,
 	}
 	for _, w := range windows {
-		for _, n := range []uint64{1, 2, 3, 5, 7, 10, 49, 99, 100, 333, 1000, 65537, 1e6 + 3, 1e9 + 7, 1e12 + 39, 1e15 - 1, 1e15} {
+		for _, n := range []uint64{1, 2, 3, 5, 7, 10, 49, 99, 100, 333, 1000, 65537, 1e6 + 3, 1e9 + 7,
+			1e12 + 39, 1e15 - 1, 1e15} {
 			if c, err := trypema.AtMost(n, w).Capacity(); c != n || err != nil {
 				t.Errorf("AtMost(%d, %v) has a capacity of %d, %v", n, w, c, err)
 			}
@@ -35,7 +36,8 @@ func TestAtMostIsExact(t *testing.T) {
 // TestLimitText: a limit and a rate survive being text.
 func TestLimitText(t *testing.T) {
 	for _, l := range []trypema.Limit{
-		trypema.AtMost(100, time.Minute), trypema.AtMost(5, 15*time.Minute).Named("login"), trypema.AtMost(0, time.Hour),
+		trypema.AtMost(100, time.Minute), trypema.AtMost(5, 15*time.Minute).Named("login"),
+		trypema.AtMost(0, time.Hour),
 		trypema.NoLimit, trypema.NoLimit.Named("all"), {Rate: trypema.Unlimited, Window: time.Hour},
 		{Rate: trypema.PerSecond(.55), Window: 10 * time.Second}, trypema.AtMost(1e15, 36500*24*time.Hour),
 		trypema.AtMost(3, 1500*time.Millisecond).Named("a=b"), trypema.AtMost(7, 36*time.Hour),
@@ -51,17 +53,20 @@ func TestLimitText(t *testing.T) {
 		}
 	}
 	for _, s := range []string{
-		"", "100", "100/", "/m", "-1/m", "1e3/m", "100/0s", "100/-1m", "100/year", "1/2/3", "x=", "0.5/m", "\xff=1/m", " =1/m", "100/1us",
+		"", "100", "100/", "/m", "-1/m", "1e3/m", "100/0s", "100/-1m", "100/year", "1/2/3", "x=", "0.5/m",
+		"\xff=1/m", " =1/m", "100/1us",
 		"unlimited", "unlimited/", "99999999999999999999/s", "NaN/s",
 	} {
 		l := trypema.AtMost(1, time.Second)
-		if err := l.UnmarshalText([]byte(s)); !errors.Is(err, trypema.ErrInvalidOptions) && !errors.Is(err, trypema.ErrInvalidRate) ||
+		if err := l.UnmarshalText([]byte(s)); !errors.Is(err, trypema.ErrInvalidOptions) &&
+			!errors.Is(err, trypema.ErrInvalidRate) ||
 			l != trypema.AtMost(1, time.Second) {
 			t.Errorf("%q is %v, %v", s, l, err)
 		}
 	}
 	for _, r := range []trypema.Rate{
-		1, .5, 100, trypema.PerMinute(5), trypema.PerHour(1000), trypema.PerDay(3), trypema.PerDay(.001), math.Pi, 1e-9, 1e20, trypema.Unlimited,
+		1, .5, 100, trypema.PerMinute(5), trypema.PerHour(1000), trypema.PerDay(3), trypema.PerDay(.001),
+		math.Pi, 1e-9, 1e20, trypema.Unlimited,
 	} {
 		var read trypema.Rate
 		if err := read.UnmarshalText([]byte(r.String())); err != nil || math.Abs(float64(read/r)-1) > 1e-12 {
@@ -79,7 +84,8 @@ func TestLimitText(t *testing.T) {
 func TestLimitsThatDoNotCount(t *testing.T) {
 	l := newLocal(t, trypema.Options{})
 	for _, s := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
-		blocked := bind(t, l, s, trypema.AtMost(10, time.Minute), trypema.AtMost(0, time.Hour).Named("banned"), trypema.NoLimit)
+		blocked := bind(t, l, s, trypema.AtMost(10, time.Minute),
+			trypema.AtMost(0, time.Hour).Named("banned"), trypema.NoLimit)
 		d, err := blocked.Allow(t.Context(), "k")
 		if err != nil || d.Allowed || d.RetryAfter != trypema.Never || d.RefusedBy != "banned" || d.Limit != 0 {
 			t.Errorf("%v, blocked: %+v, %v", s, d, err)
@@ -100,7 +106,8 @@ func TestLimitsThatDoNotCount(t *testing.T) {
 				t.Error(r, err)
 				continue
 			}
-			if err := r.Commit(t.Context(), 1); (err == nil) != r.Allowed || err != nil && !errors.Is(err, trypema.ErrDenied) {
+			err = r.Commit(t.Context(), 1)
+			if (err == nil) != r.Allowed || err != nil && !errors.Is(err, trypema.ErrDenied) {
 				t.Error(err)
 			}
 			if u, err := b.Usage(t.Context(), "k"); err != nil || len(u) != len(b.Limits()) || u[0].Total != 0 {
@@ -172,7 +179,8 @@ func TestShadowPolicy(t *testing.T) {
 		p.Observe(meters)
 		for i := range 5 {
 			d, err := p.Allow(t.Context(), "api", "k")
-			if err != nil || !d.Allowed || d.Outcome != trypema.OutcomeAllowed || d.Shadowed != (i >= 2) || d.RetryAfter != 0 {
+			if err != nil || !d.Allowed || d.Outcome != trypema.OutcomeAllowed || d.Shadowed != (i >= 2) ||
+				d.RetryAfter != 0 {
 				t.Errorf("call %d: %+v, %v", i, d, err)
 			}
 		}
@@ -286,7 +294,8 @@ func TestAfterABurst(t *testing.T) {
 		{[]trypema.Limit{trypema.AtMost(1, 100*time.Millisecond)}, []int{5, 5, 5, 5, 5, 5, 5, 5}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			b := bind(t, newLocal(t, trypema.Options{Bucket: time.Millisecond}), trypema.StrategyAbsolute, test.limits...)
+			b := bind(t, newLocal(t, trypema.Options{Bucket: time.Millisecond}), trypema.StrategyAbsolute,
+				test.limits...)
 			var got []int
 			for range test.want {
 				n := 0

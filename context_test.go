@@ -46,7 +46,8 @@ func ExampleFromContext() {
 		return "a long answer"
 	}
 	fmt.Println(handle(context.Background()))
-	fmt.Println(handle(trypema.NewContext(context.Background(), trypema.Decision{Allowed: true, Limit: 100, Remaining: 3})))
+	fmt.Println(handle(trypema.NewContext(context.Background(),
+		trypema.Decision{Allowed: true, Limit: 100, Remaining: 3})))
 	// Output:
 	// a long answer
 	// a short answer

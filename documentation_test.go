@@ -43,7 +43,8 @@ func publicFolders(t *testing.T) (dirs []string) {
 		switch name := entry.Name(); {
 		case err != nil || !entry.IsDir():
 			return err
-		case name == "internal" || name == "testdata" || name == "node_modules" || name != "." && strings.HasPrefix(name, "."):
+		case name == "internal" || name == "testdata" || name == "node_modules" ||
+			name != "." && strings.HasPrefix(name, "."):
 			return fs.SkipDir
 		}
 		dirs = append(dirs, path)

@@ -40,8 +40,10 @@ func ExampleNewPolicies() {
 	defer limits.Close()
 
 	plans, err := trypema.NewPolicies(limits,
-		trypema.Policy{Name: "free", Group: "plans", Limits: []trypema.Limit{{Rate: trypema.PerMinute(20), Window: time.Minute}}},
-		trypema.Policy{Name: "pro", Group: "plans", Limits: []trypema.Limit{{Rate: trypema.PerMinute(600), Window: time.Minute}}})
+		trypema.Policy{Name: "free", Group: "plans",
+			Limits: []trypema.Limit{{Rate: trypema.PerMinute(20), Window: time.Minute}}},
+		trypema.Policy{Name: "pro", Group: "plans",
+			Limits: []trypema.Limit{{Rate: trypema.PerMinute(600), Window: time.Minute}}})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -149,7 +151,8 @@ func ExamplePolicies_Swap() {
 	ctx := context.Background()
 	d, err := plans.AllowN(ctx, "pro", "customer:42", 600)
 	fmt.Println(d.Remaining, err)
-	err = plans.Swap(trypema.Policy{Name: "pro", Limits: []trypema.Limit{{Rate: trypema.PerMinute(1000), Window: time.Minute}}})
+	err = plans.Swap(trypema.Policy{Name: "pro",
+		Limits: []trypema.Limit{{Rate: trypema.PerMinute(1000), Window: time.Minute}}})
 	fmt.Println(err)
 	d, err = plans.Peek(ctx, "pro", "customer:42", 1)
 	fmt.Println(d.Remaining, err)

@@ -249,7 +249,8 @@ func ExampleLocal_Len() {
 	defer limits.Close()
 
 	for i := range 5000 {
-		if _, err := limits.Absolute().Allow(context.Background(), fmt.Sprint("visitor ", i), trypema.PerSecond(10)); err != nil {
+		key := fmt.Sprint("visitor ", i)
+		if _, err := limits.Absolute().Allow(context.Background(), key, trypema.PerSecond(10)); err != nil {
 			panic(err)
 		}
 	}

@@ -19,14 +19,17 @@ import (
 // FuzzRate: a capacity is the whole part of rate × window, computed exactly, or the number that it is just
 // below by rounding; it never wraps, and what is no rate is an error.
 func FuzzRate(f *testing.F) {
-	for _, n := range []float64{1, 0.1, 5.5, 1000, 2.999999999999, 1e15, 9007199254740993, 9.3e18, 1e300, 5e-324, 0, -1, math.Inf(1), math.NaN(), math.MaxFloat64} {
-		for _, d := range []time.Duration{time.Millisecond, time.Second, 7 * time.Second, time.Hour, 876000 * time.Hour, 0, -1} {
+	for _, n := range []float64{1, 0.1, 5.5, 1000, 2.999999999999, 1e15, 9007199254740993, 9.3e18, 1e300,
+		5e-324, 0, -1, math.Inf(1), math.NaN(), math.MaxFloat64} {
+		for _, d := range []time.Duration{time.Millisecond, time.Second, 7 * time.Second, time.Hour,
+			876000 * time.Hour, 0, -1} {
 			f.Add(n, int64(d), int64(10*time.Second))
 		}
 	}
 	f.Fuzz(func(t *testing.T, n float64, per, w int64) {
 		rates := []trypema.Rate{
-			trypema.Per(n, time.Duration(per)), trypema.Rate(n), trypema.PerMinute(n), trypema.PerHour(n), trypema.PerDay(n),
+			trypema.Per(n, time.Duration(per)), trypema.Rate(n), trypema.PerMinute(n), trypema.PerHour(n),
+			trypema.PerDay(n),
 		}
 		for i, r := range rates {
 			if i == 0 && per <= 0 && !math.IsNaN(float64(r)) {
@@ -75,7 +78,8 @@ func checkCapacity(t *testing.T, r trypema.Rate, w time.Duration) {
 // FuzzKeys: what one key has used is nothing to another, whatever bytes they are and however long.
 func FuzzKeys(f *testing.F) {
 	long := strings.Repeat("k", 5000)
-	for _, pair := range [][2]string{{"", "\x00"}, {"k", "k"}, {"a:b", "a"}, {"\xff\xfe", "\xff"}, {long, long[1:]}, {long[:24], long[:25]}, {"{k}", "k"}} {
+	for _, pair := range [][2]string{{"", "\x00"}, {"k", "k"}, {"a:b", "a"}, {"\xff\xfe", "\xff"},
+		{long, long[1:]}, {long[:24], long[:25]}, {"{k}", "k"}} {
 		f.Add(pair[0], pair[1], uint8(3), uint8(5))
 	}
 	f.Fuzz(func(t *testing.T, one, two string, first, second uint8) {
@@ -129,9 +133,11 @@ func policies(in *model.Tape) (list []trypema.Policy) {
 		}
 		for range in.Next() % 10 {
 			p.Limits = append(p.Limits, trypema.Limit{
-				Name:   model.Pick(in, "", "", "", "burst", word()),
-				Rate:   model.Pick(in, trypema.Rate(in.Next()), 100, 0.01, trypema.Unlimited, trypema.Rate(math.NaN()), -1, trypema.Rate(math.Inf(1))),
-				Window: model.Pick(in, time.Duration(in.Next())*time.Second, time.Minute, time.Hour, time.Millisecond, 1, math.MaxInt64, -time.Second),
+				Name: model.Pick(in, "", "", "", "burst", word()),
+				Rate: model.Pick(in, trypema.Rate(in.Next()), 100, 0.01, trypema.Unlimited,
+					trypema.Rate(math.NaN()), -1, trypema.Rate(math.Inf(1))),
+				Window: model.Pick(in, time.Duration(in.Next())*time.Second, time.Minute, time.Hour,
+					time.Millisecond, 1, math.MaxInt64, -time.Second),
 			})
 		}
 		list = append(list, p)
@@ -197,7 +203,8 @@ func checkRefusal(t *testing.T, list []trypema.Policy, err error) {
 	text := err.Error()
 	named := len(list) == 0 && strings.Contains(text, "there are no policies")
 	for _, p := range list {
-		named = named || p.Name == "" && strings.Contains(text, "the name of a policy is empty") || strings.Contains(text, fmt.Sprintf("%.32q", p.Name)) ||
+		named = named || p.Name == "" && strings.Contains(text, "the name of a policy is empty") ||
+			strings.Contains(text, fmt.Sprintf("%.32q", p.Name)) ||
 			strings.Contains(text, fmt.Sprintf("%q", p.Name))
 	}
 	if !strings.HasPrefix(text, "trypema: ") || !named ||

@@ -47,7 +47,8 @@ func NewLocal(o Options) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Local{options: o, number: locals.Add(1), started: time.Now(), done: make(chan struct{}), others: make(map[otherKeys]*localKeys)}
+	l := &Local{options: o, number: locals.Add(1), started: time.Now(), done: make(chan struct{}),
+		others: make(map[otherKeys]*localKeys)}
 	l.absolute.init(l, StrategyAbsolute, o)
 	l.suppressed.init(l, StrategySuppressed, o)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
@@ -56,7 +57,7 @@ func NewLocal(o Options) (*Local, error) {
 	return l, nil
 }
 
-// observe has the Observer, if there is one, told of a strategy, and returns what to count its calls in.
+// observe tells the Observer of a strategy, and returns the tally of its calls; nil without an Observer.
 func (l *Local) observe(s Strategy) *tally.Tally {
 	if l.options.Observer == nil {
 		return nil

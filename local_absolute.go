@@ -46,7 +46,8 @@ func (k *localKeys) absolute(d *Decision, key string, c, n uint64) {
 	k.absoluteLocked(d, &at, key, k.now(), c, n) // the clock is read while the memory of the key is on its way
 }
 
-// absoluteAt is absolute for a call that was looked at together with others.
+// absoluteAt is absolute for a call that was looked at together with others. It and those below take the
+// parts of a call one by one, as they are in registers.
 func (k *localKeys) absoluteAt(d *Decision, at *looked, key string, now int64, c, n uint64) {
 	if f := k.table.Hot(at.hash, key); f == nil || !k.absoluteHot(d, f, key, now, c, n) {
 		k.absoluteLocked(d, at, key, now, c, n)

@@ -23,10 +23,10 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 			{Window: window, Bucket: 40 * time.Millisecond, Capacity: 60, Calls: 24}, // with hot keys
 			{Window: window, Bucket: window, Capacity: 5, Calls: 12},
 		} {
-			t.Run(fmt.Sprintf("suppressed %v, C=%d, B=%v", suppressed, space.Capacity, space.Bucket), func(t *testing.T) {
+			name := fmt.Sprintf("suppressed %v, C=%d, B=%v", suppressed, space.Capacity, space.Bucket)
+			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					local := newLocal(t,
-						trypema.Options{Window: window, Bucket: space.Bucket, HardLimitFactor: 1.5})
+					local := newLocal(t, trypema.Options{Window: window, Bucket: space.Bucket, HardLimitFactor: 1.5})
 					local.SetDice(func() float64 { return 1 - 0x1p-53 })
 					limiter, bound := local.Absolute(), space.Capacity
 					if suppressed {
@@ -37,7 +37,8 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 						tried++
 						key := fmt.Sprint(tried) // among the keys of other schedules
 						return anywindow.Most(s.Run(false, func(c arrivals.Call) (bool, time.Duration) {
-							return answer(limiter.AllowN(t.Context(), key, trypema.Per(float64(space.Capacity), window), c.Cost))
+							return answer(limiter.AllowN(t.Context(), key,
+								trypema.Per(float64(space.Capacity), window), c.Cost))
 						}), window)
 					})
 				})

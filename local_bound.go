@@ -52,7 +52,8 @@ func (l *Local) keep(s Strategy, limits []Limit) *localKeeper {
 	defer l.mu.Unlock()
 	for i, limit := range limits {
 		c, _ := limit.Capacity() // it was checked
-		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i, rate: limit.Rate, capacity: c}
+		one := localLimit{localKeys: l.keysOfLocked(s, limit.Window), label: limit.Label(), place: i,
+			rate: limit.Rate, capacity: c}
 		if s == StrategySuppressed {
 			one.law = window.NewLaw(one.lawSpan, c, l.suppressed.hardFactor)
 		}
@@ -159,8 +160,7 @@ func (m *localKeeper) AllowN(_ context.Context, key string, n uint64) (d Decisio
 	return d, err
 }
 
-// Again is AllowN for a call that was denied before, of which Suppressed has counted what it declined: see
-// Keeper.
+// Again is AllowN for a call that was denied before, and that Suppressed has counted as declined: see Keeper.
 func (m *localKeeper) Again(_ context.Context, key string, n uint64) (d Decision, err error) {
 	err = m.take(&d, key, n, 0, nil, true)
 	return d, err
@@ -246,6 +246,8 @@ func after(parties []party, i int) bool {
 //
 // Invariant: all entries are locked from the first verdict to the last record, so a call is recorded by all
 // parties or by none, at one instant.
+//
+// Its arguments, like those of take, are what AllowN, Again, Peek and Reserve ask for differently.
 func (m *localKeeper) decide(
 	d *Decision, parties []party, now int64, record, again bool, life time.Duration, at *[MaxLimits]int64,
 ) {
@@ -256,7 +258,7 @@ func (m *localKeeper) decide(
 		p.now = p.instant(m.counter, now)
 	}
 	for !lockAll(parties, record, certain) {
-		runtime.Gosched() // somebody is adding or removing one of the keys
+		runtime.Gosched() // another call is adding or removing one of the keys
 	}
 	for i := range parties {
 		p := &parties[i]
@@ -298,6 +300,12 @@ func (m *localKeeper) decide(
 			p.Asked(p.newest, p.capacity, nil, p.now)
 		}
 	}
+	unlockAll(parties)
+	parties[t.Limit].tell(d, &t)
+}
+
+// unlockAll unlocks the entries of all parties. Then their tables evict keys beyond MaxKeys.
+func unlockAll(parties []party) {
 	for i := range parties {
 		parties[i].Unlock()
 	}
@@ -306,7 +314,6 @@ func (m *localKeeper) decide(
 			parties[i].table.Trim()
 		}
 	}
-	parties[t.Limit].tell(d, &t)
 }
 
 // enters reports whether a party adds its key. What records nothing must not make a key.
@@ -377,8 +384,8 @@ func (p *party) record(counts window.Counts, life time.Duration) {
 	}
 }
 
-// denied reports whether a call is denied by what is known without any lock: all windows are those of the hot
-// keys of their shards, and one has no room. It then makes d.
+// denied reports whether a call is denied without any lock: the key is hot in all windows, and one of them
+// has no room. It then makes d.
 func (m *localKeeper) denied(d *Decision, key string, now int64, n uint64) bool {
 	var t window.Joint
 	for i := range m.limits {

@@ -190,7 +190,8 @@ func TestMultiUnderStress(t *testing.T) {
 func TestMultiWaitsForWhatItDeclined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		m, err := newLocal(t, trypema.Options{Window: time.Second, Bucket: time.Second, HardLimitFactor: 1}).Bind(trypema.StrategySuppressed,
+		local := newLocal(t, trypema.Options{Window: time.Second, Bucket: time.Second, HardLimitFactor: 1})
+		m, err := local.Bind(trypema.StrategySuppressed,
 			trypema.Limit{Rate: trypema.PerSecond(10), Window: time.Second},
 			trypema.Limit{Rate: trypema.PerSecond(5), Window: 2 * time.Second})
 		if err != nil {

@@ -15,7 +15,8 @@ import (
 // wraps.
 func TestExtremes(t *testing.T) {
 	const years = 365 * 24 * time.Hour
-	for _, window := range []time.Duration{time.Millisecond, time.Second + 1, 30 * 24 * time.Hour, 90 * years, 100 * years} {
+	for _, window := range []time.Duration{time.Millisecond, time.Second + 1, 30 * 24 * time.Hour, 90 * years,
+		100 * years} {
 		for _, bucket := range []time.Duration{time.Millisecond, max(time.Millisecond, window/3), window} {
 			for _, capacity := range []uint64{1, 2, 1<<53 - 1, 1<<53 + 2, 1 << 62, math.MaxInt64} {
 				for _, suppressed := range []bool{false, true} {
@@ -48,7 +49,8 @@ func extreme(t *testing.T, o trypema.Options, capacity uint64, suppressed bool) 
 		t.Helper()
 		d, err := l.AllowN(ctx, "k", rate, n)
 		if err != nil || d.Allowed != allowed || d.Limit != c || d.Remaining != remaining || d.RetryAfter != wait {
-			t.Fatalf("%+v, capacity %d, suppressed %v: a cost of %d: %+v, %v; want allowed %v, %d remaining, to wait for %v", o, c, suppressed, n, d, err, allowed, remaining, wait)
+			t.Fatalf("%+v, capacity %d, suppressed %v: a cost of %d: %+v, %v; want allowed %v, "+
+				"%d remaining, to wait for %v", o, c, suppressed, n, d, err, allowed, remaining, wait)
 		}
 	}
 	check(1, true, c-1, 0)
@@ -65,7 +67,8 @@ func extreme(t *testing.T, o trypema.Options, capacity uint64, suppressed bool) 
 	if err != nil || u.Total-u.Declined != c || u.Total > max(c, math.MaxInt64) || u.Remaining != 0 {
 		t.Fatalf("%+v, capacity %d: %+v, %v", o, c, u, err)
 	}
-	if r, err := l.Set(ctx, "k", trypema.Less(math.MaxUint64), math.MaxInt64, trypema.KeepNewest); err != nil || !r.Matched || r.Previous != u.Total {
+	r, err := l.Set(ctx, "k", trypema.Less(math.MaxUint64), math.MaxInt64, trypema.KeepNewest)
+	if err != nil || !r.Matched || r.Previous != u.Total {
 		t.Fatalf("%+v, capacity %d: %+v, %v", o, c, r, err)
 	}
 	if u, err := l.Usage(ctx, "k", trypema.Unlimited); err != nil || u.Total != math.MaxInt64 {
@@ -89,10 +92,12 @@ func TestExtremeRates(t *testing.T) {
 		window time.Duration
 		want   uint64
 	}{
-		{1e-9, 100 * 365 * 24 * time.Hour, 3}, {1e-9, 30 * 24 * time.Hour, 0}, {1e-9, time.Millisecond, 0}, {5e-324, 100 * 365 * 24 * time.Hour, 0},
+		{1e-9, 100 * 365 * 24 * time.Hour, 3}, {1e-9, 30 * 24 * time.Hour, 0}, {1e-9, time.Millisecond, 0},
+		{5e-324, 100 * 365 * 24 * time.Hour, 0},
 		{1000, time.Millisecond, 1}, {999, time.Millisecond, 0}, {1e300, time.Millisecond, math.MaxInt64},
 		{trypema.Unlimited, time.Millisecond, math.MaxInt64}, {trypema.Rate(math.Inf(1)), time.Second, 0},
-		{trypema.Rate(math.NaN()), time.Second, 0}, {-1e-300, time.Second, 0}, {9.2e18, time.Second, 9_200_000_000_000_000_000},
+		{trypema.Rate(math.NaN()), time.Second, 0}, {-1e-300, time.Second, 0},
+		{9.2e18, time.Second, 9_200_000_000_000_000_000},
 	} {
 		c, err := test.rate.Capacity(test.window)
 		if c != test.want || (err == nil) != (test.want > 0) ||

@@ -95,9 +95,13 @@ func TestCrowdOnOneKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, allow := range map[string]func(context.Context) (trypema.Decision, error){
-		"Absolute":   func(ctx context.Context) (trypema.Decision, error) { return l.Absolute().Allow(ctx, "k", rate) },
-		"Suppressed": func(ctx context.Context) (trypema.Decision, error) { return l.Suppressed().Allow(ctx, "k", rate) },
-		"several":    func(ctx context.Context) (trypema.Decision, error) { return multi.Allow(ctx, "several") },
+		"Absolute": func(ctx context.Context) (trypema.Decision, error) {
+			return l.Absolute().Allow(ctx, "k", rate)
+		},
+		"Suppressed": func(ctx context.Context) (trypema.Decision, error) {
+			return l.Suppressed().Allow(ctx, "k", rate)
+		},
+		"several": func(ctx context.Context) (trypema.Decision, error) { return multi.Allow(ctx, "several") },
 	} {
 		before, goroutines := heap(), runtime.NumGoroutine()
 		var admitted atomic.Int64

@@ -128,7 +128,8 @@ func (k *localKeys) Set(
 	_ context.Context, key string, when Condition, total uint64, keep History,
 ) (SetResult, error) {
 	if keep > KeepOldest {
-		return SetResult{}, invalid.Errorf(ErrInvalidOptions, "history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
+		return SetResult{}, invalid.Errorf(ErrInvalidOptions,
+			"history is %v; it must be Replace, KeepNewest or KeepOldest", keep)
 	}
 	// The rate has no say here; Unlimited is one that is always valid.
 	if _, err := k.capacity(key, Unlimited); err != nil {
@@ -206,7 +207,8 @@ func (k *localKeys) usage(key string, rate Rate, law func(c uint64) *window.Law)
 	now, _ := k.find(&hd, key)
 	defer hd.Unlock()
 	counts := hd.Counts()
-	u := Usage{Total: counts.Observed(), Declined: counts.Declined, Limit: c, Remaining: window.Room(c, counts.Admitted)}
+	u := Usage{Total: counts.Observed(), Declined: counts.Declined, Limit: c,
+		Remaining: window.Room(c, counts.Admitted)}
 	if law != nil {
 		u.SuppressionFactor = hd.Factor(law(c), now, 1)
 	}

@@ -39,7 +39,9 @@ func TestWindowsGo(t *testing.T) {
 			runtime.KeepAlive(both)
 			policies := func() *trypema.Policies { // whose limiters are made from others
 				w := 7 * time.Minute
-				p, err := trypema.NewPolicies(l, trypema.Policy{Name: "p", Strategy: s, Limits: []trypema.Limit{{Rate: trypema.Per(1000, w), Window: w}}})
+				p, err := trypema.NewPolicies(l, trypema.Policy{
+					Name: "p", Strategy: s, Limits: []trypema.Limit{{Rate: trypema.Per(1000, w), Window: w}},
+				})
 				if err != nil {
 					t.Fatal(err)
 				}

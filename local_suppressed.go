@@ -45,6 +45,7 @@ func (k *localKeys) suppressed(d *Decision, key string, law *window.Law, dice fl
 	k.suppressedAt(d, &at, key, k.now(), law, dice, n)
 }
 
+// suppressedAt is suppressed for a call that was looked at, as absoluteAt is absolute.
 func (k *localKeys) suppressedAt(
 	d *Decision, at *looked, key string, now int64, law *window.Law, dice float64, n uint64,
 ) {

@@ -99,7 +99,8 @@ func TestCloseIsFinalAndIdempotent(t *testing.T) {
 		_, usage := limiter.Usage(ctx, "k", 10)
 		_, set := limiter.Set(ctx, "k", trypema.Always(), 1, trypema.Replace)
 		for verb, err := range map[string]error{
-			"Allow": allow, "AllowN": allowN, "Peek": peek, "Usage": usage, "Set": set, "Delete": limiter.Delete(ctx, "k"),
+			"Allow": allow, "AllowN": allowN, "Peek": peek, "Usage": usage, "Set": set,
+			"Delete": limiter.Delete(ctx, "k"),
 		} {
 			if !errors.Is(err, trypema.ErrClosed) {
 				t.Errorf("%s %s after Close: %v", name, verb, err)
@@ -179,14 +180,15 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 
 func TestMaxKeys(t *testing.T) {
 	const most = 100
-	l := newLocal(t, trypema.Options{MaxKeys: most, HardLimitFactor: 1})
+	rate := trypema.Per(10, time.Hour) // no key is idle for long enough to leave by itself
+	l := newLocal(t, trypema.Options{MaxKeys: most, HardLimitFactor: 1, Window: time.Hour})
 	for name, limiter := range each(l) {
 		before := l.Len()
 		ctx := t.Context()
-		limiter.AllowN(ctx, "kept", 1, 10)
+		limiter.AllowN(ctx, "kept", rate, 10)
 		for i := range 50 * most {
-			limiter.Allow(ctx, fmt.Sprint(i), 1)
-			if d, _ := limiter.Allow(ctx, "kept", 1); d.Allowed {
+			limiter.Allow(ctx, fmt.Sprint(i), rate)
+			if d, _ := limiter.Allow(ctx, "kept", rate); d.Allowed {
 				t.Fatalf("%s: the key in use was forgotten", name)
 			}
 			if n := l.Len() - before; n > most {
@@ -195,18 +197,18 @@ func TestMaxKeys(t *testing.T) {
 		}
 		// Of the others the last ones are there.
 		for i := 50*most - 1; i >= 49*most+1; i-- {
-			if u, _ := limiter.Usage(ctx, fmt.Sprint(i), 1); u.Total != 1 {
+			if u, _ := limiter.Usage(ctx, fmt.Sprint(i), rate); u.Total != 1 {
 				t.Fatalf("%s: key %d of %d was forgotten", name, i, 50*most)
 			}
 		}
-		if u, _ := limiter.Usage(ctx, fmt.Sprint(49*most), 1); u.Total != 0 {
+		if u, _ := limiter.Usage(ctx, fmt.Sprint(49*most), rate); u.Total != 0 {
 			t.Errorf("%s: the key that was idle the longest is still there", name)
 		}
 		// What writes nothing takes nobody's place.
 		limiter.Set(ctx, "new", trypema.Greater(0), 5, trypema.Replace)
 		limiter.Set(ctx, "new", trypema.Always(), 0, trypema.Replace)
-		limiter.Peek(ctx, "new", 1, 1)
-		if u, _ := limiter.Usage(ctx, fmt.Sprint(49*most+1), 1); u.Total != 1 {
+		limiter.Peek(ctx, "new", rate, 1)
+		if u, _ := limiter.Usage(ctx, fmt.Sprint(49*most+1), rate); u.Total != 1 {
 			t.Errorf("%s: a key was forgotten for nothing", name)
 		}
 	}

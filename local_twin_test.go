@@ -139,7 +139,8 @@ func (a *agreement) take(key string, rate trypema.Rate, capacity, n uint64, reco
 		want.Outcome = trypema.OutcomeAllowed
 	}
 	// While the key is hot, the last event is not known, and taken for one at the end of its cell.
-	if grid, ok := a.twin(key).(*model.Grid); ok && a.suppressed && record && !v.Allowed && a.local.Added(true, key) > 0 {
+	grid, ok := a.twin(key).(*model.Grid)
+	if ok && a.suppressed && record && !v.Allowed && a.local.Added(true, key) > 0 {
 		later := grid.Clone()
 		later.Touch(math.MaxInt64)
 		if after := later.Suppressed(a.law(capacity), a.now(), n, 0, false); after.Wait != window.Never {
@@ -171,7 +172,8 @@ func (a *agreement) usage(key string, rate trypema.Rate, capacity uint64) {
 		a.Fatal(err)
 	}
 	c := a.twin(key).Counts(a.now())
-	want := trypema.Usage{Total: c.Observed(), Declined: c.Declined, Limit: capacity, Remaining: capacity - min(capacity, c.Admitted)}
+	want := trypema.Usage{Total: c.Observed(), Declined: c.Declined, Limit: capacity,
+		Remaining: capacity - min(capacity, c.Admitted)}
 	if a.suppressed {
 		want.SuppressionFactor = a.twin(key).Suppressed(a.law(capacity), a.now(), 1, 0, false).Factor
 	}

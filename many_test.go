@@ -69,7 +69,9 @@ func TestAllowManyIsThatOfEach(t *testing.T) {
 						"limiter": func() ([]trypema.Decision, error) {
 							return trypema.AllowMany(t.Context(), limiter(1), 20, calls, nil)
 						},
-						"bound":  func() ([]trypema.Decision, error) { return bound.AllowMany(t.Context(), calls, nil) },
+						"bound": func() ([]trypema.Decision, error) {
+							return bound.AllowMany(t.Context(), calls, nil)
+						},
 						"policy": func() ([]trypema.Decision, error) { return use.AllowMany(t.Context(), calls, nil) },
 					} {
 						got, err := many()
@@ -123,7 +125,8 @@ func TestAllowManyRefusesWhatIsWrong(t *testing.T) {
 		},
 	} {
 		got, err := many(10, calls)
-		if !errors.Is(err, trypema.ErrInvalidCost) || !strings.Contains(err.Error(), "call 1: cost is 0") || len(got) != 1 {
+		if !errors.Is(err, trypema.ErrInvalidCost) || !strings.Contains(err.Error(), "call 1: cost is 0") ||
+			len(got) != 1 {
 			t.Errorf("%s: %d decisions, %v", name, len(got), err)
 		}
 		if name == "bound" { // it has its rate

@@ -15,9 +15,9 @@ import (
 	"github.com/trypema/trypema/internal/tally"
 )
 
-// Observer is told of the providers that are made with it in Options.Observer. It gets a [Meter] for each
-// strategy of a provider, which it reads when it wants to know: nothing calls it while calls are decided. A
-// [Meters] will do for most; the packages promlimit, otellimit and sloglimit hand what they read on.
+// Observer gets the meters of the providers that are made with it in Options.Observer: a [Meter] for each
+// strategy of a provider, which it may read at any time. Nothing calls it while calls are decided. [Meters]
+// is enough for most programs; the packages promlimit, otellimit and sloglimit export what they read.
 type Observer interface {
 	// Observe is called when a provider is made, once for each of its strategies, and before it decides
 	// anything. It may be called at any time, by many goroutines.
@@ -47,7 +47,8 @@ type Meter struct {
 	TopLimited func(n int) iter.Seq2[string, uint64]
 }
 
-// meterOf is the meter of what counts in t. The gauges are asked of its owner, which it does not keep.
+// meterOf is the meter of what counts in t. The first three arguments are its fields. The gauges are asked of
+// its owner, which it does not keep.
 func meterOf[T any](
 	provider, policy string, s Strategy, t *tally.Tally, owner *T, gauges func(*T, *Stats),
 ) Meter {

@@ -157,7 +157,8 @@ func TestMetersAddUp(t *testing.T) {
 			}
 			got = append(got, line)
 		}
-		want := "[api absolute 10 5 k of api: 5 api suppressed 0 0 login absolute 20 10 k of login: 10 login suppressed 0 0]"
+		want := "[api absolute 10 5 k of api: 5 api suppressed 0 0 " +
+			"login absolute 20 10 k of login: 10 login suppressed 0 0]"
 		if fmt.Sprint(got) != want {
 			t.Errorf("got  %v\nwant %v", got, want)
 		}

@@ -30,8 +30,8 @@ type Options struct {
 	// forgets a key once its last event is older than Window + Bucket.
 	MaxKeys int
 
-	// Observer is told of the provider, and can then read what it counts; see [Meters]. Without one nothing
-	// is counted. Default nil.
+	// Observer gets the meters of the provider, and can read what they count; see [Meters]. Without one
+	// nothing is counted. Default nil.
 	Observer Observer
 
 	// Name is what the Observer calls the provider: its policy, as "login" or "api", in metrics. Providers of
@@ -52,7 +52,8 @@ func (o Options) WithDefaults() (Options, error) {
 		o.Window = defaultWindow
 	}
 	if o.Window < time.Millisecond || o.Window > maxWindow {
-		return o, invalid.Errorf(ErrInvalidOptions, "Options.Window is %v; it must be from 1ms to %v", o.Window, maxWindow)
+		return o, invalid.Errorf(ErrInvalidOptions, "Options.Window is %v; it must be from 1ms to %v",
+			o.Window, maxWindow)
 	}
 	if o.Bucket == 0 {
 		o.Bucket = max(o.Window/100, time.Millisecond)
@@ -61,13 +62,15 @@ func (o Options) WithDefaults() (Options, error) {
 		return o, invalid.Errorf(ErrInvalidOptions, "Options.Bucket is %v; it must be at least 1ms", o.Bucket)
 	}
 	if o.Bucket > o.Window {
-		return o, invalid.Errorf(ErrInvalidOptions, "Options.Bucket is %v, longer than Options.Window (%v)", o.Bucket, o.Window)
+		return o, invalid.Errorf(ErrInvalidOptions, "Options.Bucket is %v, longer than Options.Window (%v)",
+			o.Bucket, o.Window)
 	}
 	if o.HardLimitFactor == 0 {
 		o.HardLimitFactor = defaultHardLimitFactor
 	}
 	if !(o.HardLimitFactor >= 1) || math.IsInf(o.HardLimitFactor, 0) {
-		return o, invalid.Errorf(ErrInvalidOptions, "Options.HardLimitFactor is %v; it must be finite and at least 1", o.HardLimitFactor)
+		return o, invalid.Errorf(ErrInvalidOptions,
+			"Options.HardLimitFactor is %v; it must be finite and at least 1", o.HardLimitFactor)
 	}
 	if o.MaxKeys < 0 {
 		return o, invalid.Errorf(ErrInvalidOptions, "Options.MaxKeys is %d; it must be 0 (no bound) or more", o.MaxKeys)

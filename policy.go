@@ -47,7 +47,8 @@ const maxPolicyName = 64
 func checkName(what, name string) error {
 	switch {
 	case len(name) > maxPolicyName:
-		return invalid.Errorf(ErrInvalidOptions, "%s has %d bytes; it must have from 1 to %d", what, len(name), maxPolicyName)
+		return invalid.Errorf(ErrInvalidOptions, "%s has %d bytes; it must have from 1 to %d", what,
+			len(name), maxPolicyName)
 	case strings.Contains(name, ":"):
 		return invalid.Errorf(ErrInvalidOptions, "%s is %q; it must have no colon", what, name)
 	case !invalid.Name(name):
@@ -129,7 +130,8 @@ type boundPolicy struct {
 // least one, and no two of the same name.
 func NewPolicies(p Binder, list ...Policy) (*Policies, error) {
 	if invalid.Nil(p) {
-		return nil, invalid.Errorf(ErrInvalidOptions, "the provider of the policies is nil; it must be one that has Bind")
+		return nil, invalid.Errorf(ErrInvalidOptions,
+			"the provider of the policies is nil; it must be one that has Bind")
 	}
 	all := &Policies{provider: p}
 	if err := all.Swap(list...); err != nil {
@@ -215,7 +217,7 @@ func (p *Policies) Observe(o Observer) {
 	p.installLocked(set)
 }
 
-// installLocked has policies counted, if somebody observes, and puts them in place.
+// installLocked puts policies in place, and has the Observer count them.
 func (p *Policies) installLocked(set *policySet) {
 	for _, name := range set.names {
 		bound := set.byName[name]

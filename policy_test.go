@@ -19,7 +19,8 @@ import (
 
 // perMinute is a policy of one limit.
 func perMinute(name string, n float64) trypema.Policy {
-	return trypema.Policy{Name: name, Limits: []trypema.Limit{{Name: "minute", Rate: trypema.PerMinute(n), Window: time.Minute}}}
+	return trypema.Policy{Name: name,
+		Limits: []trypema.Limit{{Name: "minute", Rate: trypema.PerMinute(n), Window: time.Minute}}}
 }
 
 func newPolicies(t testing.TB, list ...trypema.Policy) *trypema.Policies {
@@ -47,20 +48,26 @@ func TestWrongPolicies(t *testing.T) {
 		want string
 	}{
 		{nil, trypema.ErrInvalidOptions, `trypema: there are no policies; there must be at least 1`},
-		{policy(func(p *trypema.Policy) { p.Name = "" }), trypema.ErrInvalidOptions, `trypema: the name of a policy is empty; it must have from 1 to 64 bytes`},
+		{policy(func(p *trypema.Policy) { p.Name = "" }), trypema.ErrInvalidOptions,
+			`trypema: the name of a policy is empty; it must have from 1 to 64 bytes`},
 		{policy(func(p *trypema.Policy) { p.Name = strings.Repeat("n", 65) }), trypema.ErrInvalidOptions,
 			`trypema: policy "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn": the name has 65 bytes; it must have from 1 to 64`},
-		{policy(func(p *trypema.Policy) { p.Name = "a:b" }), trypema.ErrInvalidOptions, `trypema: policy "a:b": the name is "a:b"; it must have no colon`},
+		{policy(func(p *trypema.Policy) { p.Name = "a:b" }), trypema.ErrInvalidOptions,
+			`trypema: policy "a:b": the name is "a:b"; it must have no colon`},
 		{policy(func(p *trypema.Policy) { p.Group = strings.Repeat("n", 65) }), trypema.ErrInvalidOptions,
 			`trypema: policy "api": the group has 65 bytes; it must have from 1 to 64`},
-		{policy(func(p *trypema.Policy) { p.Group = "a:b" }), trypema.ErrInvalidOptions, `trypema: policy "api": the group is "a:b"; it must have no colon`},
-		{policy(func(p *trypema.Policy) { p.Name = "other" }), trypema.ErrInvalidOptions, `trypema: two policies have the name "other"; each must have its own`},
+		{policy(func(p *trypema.Policy) { p.Group = "a:b" }), trypema.ErrInvalidOptions,
+			`trypema: policy "api": the group is "a:b"; it must have no colon`},
+		{policy(func(p *trypema.Policy) { p.Name = "other" }), trypema.ErrInvalidOptions,
+			`trypema: two policies have the name "other"; each must have its own`},
 		{policy(func(p *trypema.Policy) { p.Strategy = 2 }), trypema.ErrInvalidOptions,
 			`trypema: policy "api": strategy is Strategy(2); it must be StrategyAbsolute or StrategySuppressed`},
-		{policy(func(p *trypema.Policy) { p.Limits = nil }), trypema.ErrInvalidOptions, `trypema: policy "api": 0 limits; there must be from 1 to 8`},
+		{policy(func(p *trypema.Policy) { p.Limits = nil }), trypema.ErrInvalidOptions,
+			`trypema: policy "api": 0 limits; there must be from 1 to 8`},
 		{policy(func(p *trypema.Policy) { p.Cost = 11 }), trypema.ErrInvalidOptions,
 			`trypema: policy "api": cost is 11; it must be at most 10, which is all that limit "minute" can hold`},
-		{limit(func(l *trypema.Limit) { l.Rate = 0 }), trypema.ErrInvalidRate, `trypema: policy "api": limit "minute": rate is 0/s; it must be above 0`},
+		{limit(func(l *trypema.Limit) { l.Rate = 0 }), trypema.ErrInvalidRate,
+			`trypema: policy "api": limit "minute": rate is 0/s; it must be above 0`},
 		{limit(func(l *trypema.Limit) { l.Rate = trypema.Rate(math.NaN()) }), trypema.ErrInvalidRate,
 			`trypema: policy "api": limit "minute": rate is NaN; it must be a number of events per second above 0`},
 		{limit(func(l *trypema.Limit) { l.Window = -1 }), trypema.ErrInvalidOptions,
@@ -165,7 +172,8 @@ func TestPoliciesCountApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, call := range []struct{ policy, key string }{{"a", "k"}, {"aa", "k"}, {"a", "a:k"}, {"aa", ""}, {"a", ""}, {"a", "aa:k"}} {
+	for i, call := range []struct{ policy, key string }{{"a", "k"}, {"aa", "k"}, {"a", "a:k"}, {"aa", ""},
+		{"a", ""}, {"a", "aa:k"}} {
 		if d, err := p.Allow(t.Context(), call.policy, call.key); err != nil || d.Remaining != 9 {
 			t.Errorf("%d: %+v, %v", i, d, err)
 		}
@@ -190,7 +198,8 @@ func TestPoliciesOfAGroup(t *testing.T) {
 		n         uint64
 		allowed   bool
 		remaining uint64
-	}{{"free", 10, true, 0}, {"pro", 50, true, 40}, {"free", 1, false, 0}, {"pro", 40, true, 0}, {"other", 1, true, 99}, {"suppressed", 1, true, 99}} {
+	}{{"free", 10, true, 0}, {"pro", 50, true, 40}, {"free", 1, false, 0}, {"pro", 40, true, 0},
+		{"other", 1, true, 99}, {"suppressed", 1, true, 99}} {
 		if d, err := p.AllowN(t.Context(), call.policy, "k", call.n); err != nil ||
 			d.Allowed != call.allowed || d.Remaining != call.remaining {
 			t.Errorf("%+v: %+v, %v", call, d, err)
@@ -442,7 +451,10 @@ func TestPoliciesAllocateTheKeyOnly(t *testing.T) {
 	p := newPolicies(t, perMinute("api", 1e6), perMinute("web", 1))
 	ctx := context.Background()
 	key := strings.Repeat("k", 40)
-	if n := testing.AllocsPerRun(2000, func() { p.Allow(ctx, "api", key) }); n > 1 { //nolint:errcheck // it can not fail
+	n := testing.AllocsPerRun(2000, func() {
+		p.Allow(ctx, "api", key) //nolint:errcheck // it cannot fail
+	})
+	if n > 1 {
 		t.Errorf("%v allocations", n)
 	}
 }

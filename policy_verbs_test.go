@@ -122,8 +122,10 @@ func TestAllInShadow(t *testing.T) {
 	l := newLocal(t, trypema.Options{})
 	tight := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(3, time.Minute).Named("tight"))
 	p, err := trypema.NewPolicies(l,
-		trypema.Policy{Name: "trial", Shadow: true, Limits: []trypema.Limit{trypema.AtMost(2, time.Minute).Named("trial")}},
-		trypema.Policy{Name: "block", Shadow: true, Limits: []trypema.Limit{trypema.AtMost(0, time.Minute).Named("block")}})
+		trypema.Policy{Name: "trial", Shadow: true,
+			Limits: []trypema.Limit{trypema.AtMost(2, time.Minute).Named("trial")}},
+		trypema.Policy{Name: "block", Shadow: true,
+			Limits: []trypema.Limit{trypema.AtMost(0, time.Minute).Named("block")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,10 +155,12 @@ func TestAllInShadow(t *testing.T) {
 	if u, err := trial.Usage(t.Context(), "k"); err != nil || u[0].Total != 2 {
 		t.Errorf("%+v, %v", u, err)
 	}
-	if d, err := trypema.All(t.Context(), block.Ask("j", 1), tight.Ask("j", 1)); err != nil || !d.Allowed || !d.Shadowed {
+	d, err := trypema.All(t.Context(), block.Ask("j", 1), tight.Ask("j", 1))
+	if err != nil || !d.Allowed || !d.Shadowed {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if d, err := trypema.All(t.Context(), block.Ask("j", 1), trial.Ask("j", 1)); err != nil || !d.Allowed || !d.Shadowed {
+	d, err = trypema.All(t.Context(), block.Ask("j", 1), trial.Ask("j", 1))
+	if err != nil || !d.Allowed || !d.Shadowed {
 		t.Errorf("only shadows: %+v, %v", d, err)
 	}
 }
@@ -205,11 +209,16 @@ func TestWaitTooLateIsADenial(t *testing.T) {
 		ahead    int // in the line
 		least    time.Duration
 	}{
-		"first":               {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute)}, 0, time.Minute},
-		"in the line":         {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute)}, 1, time.Minute},
-		"windows away":        {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute)}, 5, 3 * time.Minute},
-		"several, first":      {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute), hour}, 0, time.Minute},
-		"several, far":        {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute), hour}, 5, 2 * time.Minute},
+		"first": {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute)}, 0,
+			time.Minute},
+		"in the line": {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute)}, 1,
+			time.Minute},
+		"windows away": {trypema.StrategyAbsolute, []trypema.Limit{trypema.AtMost(2, time.Minute)}, 5,
+			3 * time.Minute},
+		"several, first": {trypema.StrategyAbsolute,
+			[]trypema.Limit{trypema.AtMost(2, time.Minute), hour}, 0, time.Minute},
+		"several, far": {trypema.StrategyAbsolute,
+			[]trypema.Limit{trypema.AtMost(2, time.Minute), hour}, 5, 2 * time.Minute},
 		"Suppressed, a crowd": {trypema.StrategySuppressed, []trypema.Limit{trypema.AtMost(2, time.Minute)}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,7 +244,8 @@ func TestWaitTooLateIsADenial(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				d, err := b.Wait(ctx, "k")
-				if !errors.Is(err, trypema.ErrWouldExceedDeadline) || d.RetryAfter < test.least || d.RetryAfter <= time.Second {
+				if !errors.Is(err, trypema.ErrWouldExceedDeadline) || d.RetryAfter < test.least ||
+					d.RetryAfter <= time.Second {
 					t.Errorf("%+v, %v", d, err)
 				}
 				got := []any{d.Allowed, d.Outcome, d.Limit, d.Remaining, d.RefusedBy}

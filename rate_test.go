@@ -51,7 +51,8 @@ func TestCapacity(t *testing.T) {
 
 // n per hour in an hour is n, however n/3600 is rounded.
 func TestCapacityOfTheSameSpanIsExact(t *testing.T) {
-	spans := []time.Duration{time.Millisecond, 300 * time.Millisecond, time.Second, 7 * time.Second, time.Minute, time.Hour, 24 * time.Hour, 30 * 24 * time.Hour}
+	spans := []time.Duration{time.Millisecond, 300 * time.Millisecond, time.Second, 7 * time.Second,
+		time.Minute, time.Hour, 24 * time.Hour, 30 * 24 * time.Hour}
 	for i := range 100_000 {
 		n := float64(i + 1)
 		if i%2 == 1 {
@@ -64,7 +65,8 @@ func TestCapacityOfTheSameSpanIsExact(t *testing.T) {
 		}
 	}
 	for unit, rate := range map[time.Duration]func(float64) trypema.Rate{
-		time.Second: trypema.PerSecond, time.Minute: trypema.PerMinute, time.Hour: trypema.PerHour, 24 * time.Hour: trypema.PerDay,
+		time.Second: trypema.PerSecond, time.Minute: trypema.PerMinute,
+		time.Hour: trypema.PerHour, 24 * time.Hour: trypema.PerDay,
 	} {
 		if rate(7) != trypema.Per(7, unit) {
 			t.Errorf("7 per %v is %v per second", unit, rate(7))
@@ -78,10 +80,15 @@ func TestOptions(t *testing.T) {
 		want trypema.Options
 		says string
 	}{
-		{o: trypema.Options{}, want: trypema.Options{Window: 10 * time.Second, Bucket: 100 * time.Millisecond, HardLimitFactor: 1.5}},
 		{
-			o:    trypema.Options{Window: 50 * time.Millisecond, HardLimitFactor: 1, MaxKeys: 3},
-			want: trypema.Options{Window: 50 * time.Millisecond, Bucket: time.Millisecond, HardLimitFactor: 1, MaxKeys: 3},
+			o:    trypema.Options{},
+			want: trypema.Options{Window: 10 * time.Second, Bucket: 100 * time.Millisecond, HardLimitFactor: 1.5},
+		},
+		{
+			o: trypema.Options{Window: 50 * time.Millisecond, HardLimitFactor: 1, MaxKeys: 3},
+			want: trypema.Options{
+				Window: 50 * time.Millisecond, Bucket: time.Millisecond, HardLimitFactor: 1, MaxKeys: 3,
+			},
 		},
 		{
 			o:    trypema.Options{Window: time.Millisecond, Bucket: time.Millisecond},
@@ -92,7 +99,8 @@ func TestOptions(t *testing.T) {
 		{o: trypema.Options{Window: math.MaxInt64}, says: "Options.Window"},
 		{o: trypema.Options{Bucket: time.Microsecond}, says: "Options.Bucket is 1µs; it must be at least 1ms"},
 		{o: trypema.Options{Bucket: -time.Second}, says: "Options.Bucket is -1s"},
-		{o: trypema.Options{Window: time.Second, Bucket: 2 * time.Second}, says: "Options.Bucket is 2s, longer than Options.Window (1s)"},
+		{o: trypema.Options{Window: time.Second, Bucket: 2 * time.Second},
+			says: "Options.Bucket is 2s, longer than Options.Window (1s)"},
 		{o: trypema.Options{HardLimitFactor: 0.99}, says: "Options.HardLimitFactor is 0.99"},
 		{o: trypema.Options{HardLimitFactor: -1}, says: "Options.HardLimitFactor is -1"},
 		{o: trypema.Options{HardLimitFactor: math.Inf(1)}, says: "finite"},

@@ -43,11 +43,11 @@ type Reservation struct {
 	timer   *time.Timer
 }
 
-// NewReservation is for implementations of Keeper: it returns the reservation of a call that was
-// decided. settle changes what it costs from was to is, which may be the same; it is not called for one that
-// was denied, or twice at a time. A settle of nil changes nothing. With an expiry, settle is called with 0 by
-// a timer after that. An implementation whose store expires the estimate by itself passes 0; was is then the
-// estimate also where it has expired.
+// NewReservation is for implementations of Keeper: it returns the reservation of a call that was decided.
+// settle changes the cost from was to is, which may be equal. It is not called for a denied call, and never
+// twice at the same time. A settle of nil changes nothing. With an expiry, settle is called with 0 by a timer
+// after that. An implementation whose store expires the estimate by itself passes 0; was is then the estimate
+// also where it has expired.
 func NewReservation(
 	d Decision, estimate uint64, expiry time.Duration, settle func(ctx context.Context, was, is uint64) error,
 ) *Reservation {

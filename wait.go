@@ -115,10 +115,10 @@ func tooLate(wait, left time.Duration) error {
 		"the turn of the call comes in %v at the earliest; the deadline is in %v", wait, max(left, 0))
 }
 
-// pace is the time in which the limit of a decision has room for one more call of cost n. Where Suppressed
-// declines, a line takes part in the lottery once in that time: RetryAfter is when a call is certain to be
-// admitted, which in a crowd is never, and the odds are made for callers that try as often as they are
-// admitted. So a line by itself is served at the limit.
+// pace is the time in which the limit of a decision has room for one more call of cost n. Under Suppressed, a
+// line of calls that wait tries once in that time. It cannot wait for RetryAfter, which is when a call is
+// certain to be admitted: under load that never comes. And as the odds are for callers that try at the limit,
+// a line without competitors is served at the limit.
 func (b *Bound) pace(d *Decision, n uint64) time.Duration {
 	for _, l := range b.now().limits {
 		if c, err := l.Capacity(); err == nil && c == d.Limit && c > 0 {
@@ -129,9 +129,9 @@ func (b *Bound) pace(d *Decision, n uint64) time.Duration {
 }
 
 // turnAfter returns the denial of a call that has costs ahead of it in its line. Its RetryAfter is how long
-// the call waits at least; 0 if that is not known. In a window of W at most C is admitted, so k × C wait for
-// k × W; and of what is less than C, the last waits until all of it would fit at once, as what is admitted
-// meanwhile stays for a window.
+// the call waits at least; 0 if that is not known. A window of W admits at most C, so k × C take k × W.
+// The rest, less than C, waits until all of it would fit at once, because costs that are admitted until
+// then stay in the window.
 func (b *Bound) turnAfter(ctx context.Context, key string, ahead, n uint64) (d Decision) {
 	sum := window.SumOf(ahead, n)
 	if b.Strategy() == StrategySuppressed || sum == math.MaxUint64 || b.inShadow() {

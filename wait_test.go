@@ -132,26 +132,27 @@ func TestWaitDeadline(t *testing.T) {
 		if _, err := b.AllowN(t.Context(), "k", 10); err != nil {
 			t.Fatal(err)
 		}
-		wait := func(n uint64, left time.Duration) (trypema.Decision, error, time.Duration) {
+		wait := func(n uint64, left time.Duration) (trypema.Decision, time.Duration, error) {
 			ctx, cancel := context.WithTimeout(t.Context(), left)
 			defer cancel()
 			began := time.Now()
 			d, err := b.WaitN(ctx, "k", n)
-			return d, err, time.Since(began)
+			return d, time.Since(began), err
 		}
-		if d, err, took := wait(1, 999*time.Millisecond); !errors.Is(err, trypema.ErrWouldExceedDeadline) || took != 0 ||
-			d.RetryAfter != time.Second {
+		d, took, err := wait(1, 999*time.Millisecond)
+		if !errors.Is(err, trypema.ErrWouldExceedDeadline) || took != 0 || d.RetryAfter != time.Second {
 			t.Errorf("the first: %+v, %v after %v", d, err, took)
 		}
 		for range 25 { // 10 are admitted after 1s, 10 after 2s, 5 after 3s
 			go b.Wait(t.Context(), "k") //nolint:errcheck // it is admitted
 			synctest.Wait()
 		}
-		if d, err, took := wait(6, 3990*time.Millisecond); !errors.Is(err, trypema.ErrWouldExceedDeadline) || took != 0 ||
+		d, took, err = wait(6, 3990*time.Millisecond)
+		if !errors.Is(err, trypema.ErrWouldExceedDeadline) || took != 0 ||
 			d.RetryAfter < 3990*time.Millisecond || d.RetryAfter > 4*time.Second {
 			t.Errorf("the last: %+v, %v after %v", d, err, took)
 		}
-		if _, err, took := wait(5, 3*time.Second+50*time.Millisecond); err != nil || took < 3*time.Second {
+		if _, took, err := wait(5, 3*time.Second+50*time.Millisecond); err != nil || took < 3*time.Second {
 			t.Errorf("in time: %v after %v", err, took)
 		}
 	})

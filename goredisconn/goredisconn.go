@@ -65,7 +65,7 @@ func none(c redis.UniversalClient) bool {
 // OneServer reports whether all keys are on one server: neither a Cluster nor a Ring.
 func (c *Conn) OneServer() bool { return c.nodeOf == nil }
 
-// noWait has a client say what it knows, without any I/O.
+// noWait is a context with which a client answers from what it knows, without I/O.
 var noWait = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -229,7 +229,8 @@ func result(cmd *redis.Cmd, err error) ([]any, error) {
 		switch element.(type) {
 		case int64, string:
 		default:
-			return nil, fmt.Errorf("goredisconn: element %d of the reply is of type %T, neither int64 nor string", n, element)
+			return nil, fmt.Errorf("goredisconn: element %d of the reply is of type %T, "+
+				"neither int64 nor string", n, element)
 		}
 	}
 	return reply, nil

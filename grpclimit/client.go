@@ -96,8 +96,7 @@ func (s *clientStream) SendMsg(m any) error {
 	return err
 }
 
-// CloseSend does nothing once a message was denied: to the server it would say that there are no more of
-// them.
+// CloseSend does nothing once a message was denied: the server would take the stream for complete.
 func (s *clientStream) CloseSend() error {
 	if s.denial.get() != nil {
 		return nil

@@ -60,7 +60,8 @@ func (f faulty) AllowN(context.Context, string, trypema.Rate, uint64) (trypema.D
 
 // secrets are what may not leave the process.
 var secrets = []string{
-	"billing", "acme", "alice", "10.1.2.3", "6379", "edis", "WRONGTYPE", "trypema", "invalid rate", "rate is", "hunter2", ".go:",
+	"billing", "acme", "alice", "10.1.2.3", "6379", "edis", "WRONGTYPE", "trypema", "invalid rate", "rate is",
+	"hunter2", ".go:",
 }
 
 func tells(t *testing.T, err error) {
@@ -249,19 +250,21 @@ func brokenOptions(t *testing.T) map[string]grpclimit.Options {
 	const broken = "broken, with hunter2"
 	l := limiter(t)
 	return map[string]grpclimit.Options{
-		"Key":     {Limiter: l, Rate: 10, Key: func(context.Context, string) (string, bool) { panic(broken) }},
-		"RateOf":  {Limiter: l, RateOf: func(context.Context, string) trypema.Rate { panic(broken) }},
-		"Cost":    {Limiter: l, Rate: 10, Cost: func(context.Context, string) uint64 { panic(broken) }},
-		"Skip":    {Limiter: l, Rate: 10, Skip: func(context.Context, string) bool { panic(broken) }},
-		"Seen":    {Limiter: l, Rate: 10, Seen: func(context.Context, string, trypema.Decision, error) { panic(broken) }},
+		"Key":    {Limiter: l, Rate: 10, Key: func(context.Context, string) (string, bool) { panic(broken) }},
+		"RateOf": {Limiter: l, RateOf: func(context.Context, string) trypema.Rate { panic(broken) }},
+		"Cost":   {Limiter: l, Rate: 10, Cost: func(context.Context, string) uint64 { panic(broken) }},
+		"Skip":   {Limiter: l, Rate: 10, Skip: func(context.Context, string) bool { panic(broken) }},
+		"Seen": {Limiter: l, Rate: 10,
+			Seen: func(context.Context, string, trypema.Decision, error) { panic(broken) }},
 		"Limiter": {Limiter: panicking{}, Rate: 10},
 		"Decide": {Decide: func(context.Context, string, string, uint64) (trypema.Decision, error) {
 			panic(broken)
 		}},
 		"PolicyOf": {Policies: plans(t), PolicyOf: func(context.Context, string) string { panic(broken) }},
-		"Failed": {Limiter: faulty{err: errors.New("gone")}, Rate: 10, Failed: func(context.Context, string, error) error {
-			panic(broken)
-		}},
+		"Failed": {Limiter: faulty{err: errors.New("gone")}, Rate: 10,
+			Failed: func(context.Context, string, error) error {
+				panic(broken)
+			}},
 	}
 }
 

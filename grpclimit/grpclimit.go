@@ -45,23 +45,24 @@ type Options struct {
 	// overtaken.
 	Limiter trypema.Limiter
 
-	// Rate is that of every call.
+	// Rate is the rate of every call.
 	Rate trypema.Rate
 
 	// RateOf is the rate of a call, by method or by who calls.
 	RateOf func(ctx context.Context, method string) trypema.Rate
 
-	// Decide decides on a call with a key and a cost, which Cost may have made 0: by trypema.All, say. Who
-	// refused, by Decision.RefusedBy, is named in QuotaFailure.
+	// Decide decides on a call with a key and a cost, which Cost may have made 0: by trypema.All, say.
+	// QuotaFailure names the limit that refused, by Decision.RefusedBy.
 	Decide func(ctx context.Context, method, key string, cost uint64) (trypema.Decision, error)
 
-	// Key says who shares a limit. Default ByPeer() on servers; on clients the target of the connection.
+	// Key says which calls share a limit. Default ByPeer() on servers; on clients the target of the
+	// connection.
 	Key KeyFunc
 
 	// Keyless says what becomes of calls for which Key finds none. Default KeylessShare.
 	Keyless Keyless
 
-	// Cost is that of a call. Default 1, or what its policy says. A call of cost 0 is judged as if it had
+	// Cost is the cost of a call. Default 1, or what its policy says. A call of cost 0 is judged as if it had
 	// cost 1, and counted as nothing: it passes if there is any room.
 	Cost func(ctx context.Context, method string) uint64
 
@@ -69,16 +70,16 @@ type Options struct {
 	Skip func(ctx context.Context, method string) bool
 
 	// Messages has each message of a stream that comes from the client cost as much as a call, in addition to
-	// the call. Where one is denied, the stream ends: on a server its context does, and unless the handler
-	// returns an error of its own, the denial is the status of the call. On a client SendMsg returns the
-	// denial, RecvMsg returns it, too, and the server sees a call that was canceled.
+	// the call. A denied message ends the stream. On a server it ends the context of the stream, and the
+	// denial is the status of the call unless the handler returns an error of its own. On a client SendMsg
+	// and RecvMsg return the denial, and the server sees a call that was canceled.
 	Messages bool
 
 	// MaxWait is how long a call of a client may wait for its turn. One that would have to wait longer, or
 	// beyond the deadline of its context, fails at once. Default 0: none waits. Servers do not wait.
 	MaxWait time.Duration
 
-	// Shadow lets every call pass. Decisions are made, counted and seen by Seen.
+	// Shadow lets every call pass. Decisions are made, counted and given to Seen.
 	Shadow bool
 
 	// Name is the name of the policy, for clients: printable UTF-8 without a space at either end. Default
@@ -99,12 +100,12 @@ type Options struct {
 	// or DeadlineExceeded if the context of the call has ended, and otherwise Unavailable.
 	Failed func(ctx context.Context, method string, err error) error
 
-	// Logger is told why calls could not be judged, without Failed or with Shadow, and what panicked: the
-	// first error, and then at most one a minute. That the context of a call has ended is not logged. Default
+	// Logger gets the errors of calls that could not be judged, without Failed or with Shadow, and panics:
+	// the first, and then at most one a minute. The end of a call's context is not logged. Default
 	// slog.Default().
 	Logger *slog.Logger
 
-	// Seen is told of each decision. It must not block. Default nil.
+	// Seen is called with each decision. It must not block. Default nil.
 	Seen func(ctx context.Context, method string, d trypema.Decision, err error)
 }
 

@@ -119,11 +119,15 @@ func TestBothSides(t *testing.T) {
 		"server": func(l *grpclimit.Limit) (server, client *grpclimit.Limit) { return l, nil },
 		"client": func(l *grpclimit.Limit) (server, client *grpclimit.Limit) { return nil, l },
 	} {
-		for kind, call := range map[string]func(context.Context, healthpb.HealthClient) error{"unary": check, "stream": watch} {
+		for kind, call := range map[string]func(context.Context, healthpb.HealthClient) error{
+			"unary": check, "stream": watch,
+		} {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				server, client := sides(limit(t, grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(2), Name: "two"}))
+				server, client := sides(limit(t, grpclimit.Options{
+					Limiter: limiter(t), Rate: trypema.PerMinute(2), Name: "two",
+				}))
 				c := dial(t, server, client)
 				for range 2 {
 					if err := call(ctx, c); err != nil {
@@ -215,9 +219,10 @@ func TestPatientClient(t *testing.T) {
 		client := limit(t,
 			grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(1), MaxWait: time.Hour}).UnaryClient()
 		call := func(ctx context.Context) error {
-			return client(ctx, "/a/b", nil, nil, conn, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-				return nil
-			})
+			return client(ctx, "/a/b", nil, nil,
+				conn, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+					return nil
+				})
 		}
 		began := time.Now()
 		for range 3 {
@@ -250,14 +255,16 @@ func (s fakeStream) RecvMsg(any) error        { return nil }
 func TestMessages(t *testing.T) {
 	l := limit(t, grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(3), Messages: true})
 	received := 0
-	err := l.StreamServer()(nil, fakeStream{ctx: t.Context()}, &grpc.StreamServerInfo{FullMethod: "/a/b", IsClientStream: true}, func(_ any, stream grpc.ServerStream) error {
-		for {
-			if err := stream.RecvMsg(nil); err != nil {
-				return err
+	err := l.StreamServer()(nil, fakeStream{ctx: t.Context()},
+		&grpc.StreamServerInfo{FullMethod: "/a/b",
+			IsClientStream: true}, func(_ any, stream grpc.ServerStream) error {
+			for {
+				if err := stream.RecvMsg(nil); err != nil {
+					return err
+				}
+				received++
 			}
-			received++
-		}
-	})
+		})
 	if denial(t, err); received != 2 { // and the call itself
 		t.Errorf("%d received", received)
 	}
@@ -280,7 +287,8 @@ func TestKeys(t *testing.T) {
 		{"method", grpclimit.ByMethod(), t.Context(), "/a/b"},
 		{"metadata", grpclimit.ByMetadata("Authorization"), token, "2bb80d537b1da3e38bd30361aa855686"},
 		{"no metadata", grpclimit.ByMetadata("x-other"), token, "none"},
-		{"combined", grpclimit.Combine(grpclimit.ByPeer(), grpclimit.ByMethod()), tcp("192.0.2.7"), "9:192.0.2.74:/a/b"},
+		{"combined", grpclimit.Combine(grpclimit.ByPeer(), grpclimit.ByMethod()), tcp("192.0.2.7"),
+			"9:192.0.2.74:/a/b"},
 		{"combined, one missing", grpclimit.Combine(grpclimit.ByPeer(), grpclimit.ByMethod()), t.Context(), "none"},
 	} {
 		got, ok := tt.key(tt.ctx, "/a/b")

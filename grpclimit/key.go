@@ -71,7 +71,7 @@ func ByMethod() KeyFunc {
 }
 
 // ByMetadata is the hash of the first value of incoming metadata, such as a token, which so does not stand in
-// Redis. Whoever can reach the server can send any value: it must be checked before.
+// Redis. Clients can send any value: the server must check it before.
 func ByMetadata(name string) KeyFunc {
 	return func(ctx context.Context, _ string) (string, bool) {
 		values := metadata.ValueFromIncomingContext(ctx, name)

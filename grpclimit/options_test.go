@@ -75,7 +75,8 @@ func TestWhoDecides(t *testing.T) {
 		{options{Policies: p, PolicyOf: name}, ""},
 	} {
 		_, err := grpclimit.New(tt.o)
-		if wrong := errors.Is(err, trypema.ErrInvalidOptions) && strings.Contains(err.Error(), "grpclimit.Options."+tt.says) &&
+		if wrong := errors.Is(err, trypema.ErrInvalidOptions) &&
+			strings.Contains(err.Error(), "grpclimit.Options."+tt.says) &&
 			strings.Contains(err.Error(), "must"); (tt.says == "") != (err == nil) || err != nil && !wrong {
 			t.Errorf("%v, want %q", err, tt.says)
 		}
@@ -83,7 +84,7 @@ func TestWhoDecides(t *testing.T) {
 }
 
 // ended is how a unary call and a stream end on a server, and what their handlers know of the decision.
-func ended(t *testing.T, o grpclimit.Options, ctx context.Context) []string {
+func ended(ctx context.Context, t *testing.T, o grpclimit.Options) []string {
 	t.Helper()
 	l := limit(t, o)
 	knows := "nothing"
@@ -93,15 +94,17 @@ func ended(t *testing.T, o grpclimit.Options, ctx context.Context) []string {
 		}
 	}
 	var all []string
-	_, err := l.UnaryServer()(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/a/b"}, func(ctx context.Context, _ any) (any, error) {
-		look(ctx)
-		return nil, nil
-	})
+	_, err := l.UnaryServer()(ctx, nil,
+		&grpc.UnaryServerInfo{FullMethod: "/a/b"}, func(ctx context.Context, _ any) (any, error) {
+			look(ctx)
+			return nil, nil
+		})
 	all = append(all, fmt.Sprint(status.Code(err), ", ", knows))
 	for _, messages := range []bool{false, true} {
 		o.Messages = messages
 		knows = "nothing"
-		err = limit(t, o).StreamServer()(nil, fakeStream{ctx: ctx}, &grpc.StreamServerInfo{FullMethod: "/a/b", IsClientStream: true},
+		err = limit(t, o).StreamServer()(nil, fakeStream{ctx: ctx},
+			&grpc.StreamServerInfo{FullMethod: "/a/b", IsClientStream: true},
 			func(_ any, stream grpc.ServerStream) error {
 				look(stream.Context())
 				return nil
@@ -133,7 +136,9 @@ func TestPolicyOf(t *testing.T) {
 		"no limit":           {"none", nil, all("OK, allowed false")},
 		"unknown":            {"other", nil, all("Internal, nothing")},
 		"unknown, in shadow": {"other", func(o *grpclimit.Options) { o.Shadow = true }, all("OK, nothing")},
-		"skipped":            {"other", func(o *grpclimit.Options) { o.Skip = func(context.Context, string) bool { return true } }, all("OK, nothing")},
+		"skipped": {"other", func(o *grpclimit.Options) {
+			o.Skip = func(context.Context, string) bool { return true }
+		}, all("OK, nothing")},
 		"denied in its own way": {"free", func(o *grpclimit.Options) {
 			o.Cost = func(context.Context, string) uint64 { return 7 }
 			o.Denied = func(_ context.Context, method string, d trypema.Decision) error {
@@ -147,19 +152,24 @@ func TestPolicyOf(t *testing.T) {
 			o.Cost = func(context.Context, string) uint64 { return 7 }
 			o.Denied = func(context.Context, string, trypema.Decision) error { return nil }
 		}, all("ResourceExhausted, nothing")},
-		"keyless": {"free", func(o *grpclimit.Options) { o.Key, o.Keyless = grpclimit.ByMetadata("a"), grpclimit.KeylessDeny }, all("InvalidArgument, nothing")},
+		"keyless": {"free", func(o *grpclimit.Options) {
+			o.Key, o.Keyless = grpclimit.ByMetadata("a"), grpclimit.KeylessDeny
+		}, all("InvalidArgument, nothing")},
 		"keyless, in shadow": {"none", func(o *grpclimit.Options) {
 			o.Key, o.Keyless, o.Shadow = grpclimit.ByMetadata("a"), grpclimit.KeylessDeny, true
 		}, all("OK, allowed false")},
-		"keyless, passing": {"free", func(o *grpclimit.Options) { o.Key, o.Keyless = grpclimit.ByMetadata("a"), grpclimit.KeylessPass }, all("OK, nothing")},
+		"keyless, passing": {"free", func(o *grpclimit.Options) {
+			o.Key, o.Keyless = grpclimit.ByMetadata("a"), grpclimit.KeylessPass
+		}, all("OK, nothing")},
 	} {
 		o := grpclimit.Options{
-			Policies: plans(t), PolicyOf: func(context.Context, string) string { return tt.plan }, Logger: new(log).logger(),
+			Policies: plans(t), PolicyOf: func(context.Context, string) string { return tt.plan },
+			Logger: new(log).logger(),
 		}
 		if tt.change != nil {
 			tt.change(&o)
 		}
-		if got := ended(t, o, t.Context()); !slices.Equal(got, tt.want) {
+		if got := ended(t.Context(), t, o); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
@@ -174,18 +184,20 @@ func TestClientTurns(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	synctest.Test(t, func(t *testing.T) {
-		client := limit(t, grpclimit.Options{Bound: bind(t, trypema.AtMost(1, time.Second)), MaxWait: time.Minute}).UnaryClient()
+		client := limit(t, grpclimit.Options{Bound: bind(t, trypema.AtMost(1, time.Second)),
+			MaxWait: time.Minute}).UnaryClient()
 		var mu sync.Mutex
 		var order, want []string
 		began := time.Now()
 		call := func(ctx context.Context, n int) error {
-			return client(ctx, "/a/b", nil, nil, conn, func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
-				mu.Lock()
-				defer mu.Unlock()
-				_, ok := trypema.FromContext(ctx)
-				order = append(order, fmt.Sprint(n, " at ", time.Since(began), " ", ok))
-				return nil
-			})
+			return client(ctx, "/a/b", nil, nil,
+				conn, func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+					mu.Lock()
+					defer mu.Unlock()
+					_, ok := trypema.FromContext(ctx)
+					order = append(order, fmt.Sprint(n, " at ", time.Since(began), " ", ok))
+					return nil
+				})
 		}
 		for i := range 20 {
 			want = append(want, fmt.Sprint(i, " at ", time.Duration(i)*time.Second, " true"))
@@ -248,7 +260,8 @@ func TestKeyOfAndNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for ip, want := range map[string]bool{"10.1.2.3": true, "192.0.2.7": false, "2001:db8::1": true, "2001:db8::2": false} {
+	for ip, want := range map[string]bool{"10.1.2.3": true, "192.0.2.7": false, "2001:db8::1": true,
+		"2001:db8::2": false} {
 		if skip(at(ip), "/a/b") != want {
 			t.Errorf("%s is skipped: %v", ip, !want)
 		}

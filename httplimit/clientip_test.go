@@ -345,7 +345,9 @@ func TestUnixSocket(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
-			<-ended
+			if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
 			_ = limits.Close()
 		}
 	}

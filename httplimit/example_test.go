@@ -19,12 +19,15 @@ func Example() {
 		panic(err)
 	}
 	defer limits.Close()
-	limit, err := httplimit.New(httplimit.Options{Limiter: limits.Absolute(), Rate: trypema.PerMinute(2), Window: time.Minute})
+	limit, err := httplimit.New(httplimit.Options{Limiter: limits.Absolute(), Rate: trypema.PerMinute(2),
+		Window: time.Minute})
 	if err != nil {
 		panic(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /hello", limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })))
+	mux.Handle("GET /hello", limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "hello")
+	})))
 
 	for range 3 {
 		w := httptest.NewRecorder()

@@ -10,9 +10,9 @@ import (
 	"runtime/debug"
 )
 
-// answering calls f, whose panic goes on once a request has a status: net/http closes the connection then,
-// and would drop a status that it has not sent. http.ErrAbortHandler is meant to leave the request without
-// one.
+// answering calls f. If f panics, answering sends the status before it panics again: net/http then closes the
+// connection, and drops a status that was not sent. http.ErrAbortHandler leaves the request without a status,
+// as it is meant to.
 func answering(w http.ResponseWriter, status int, answered *bool, f func()) {
 	defer func() {
 		v := recover()
@@ -29,8 +29,8 @@ func answering(w http.ResponseWriter, status int, answered *bool, f func()) {
 	f()
 }
 
-// answers has a function of the options answer a request, and reports whether it did. The status is what it
-// does not say: where it writes without one, for which net/http would say 200, or panics.
+// answers has a function of the options answer a request, and reports whether it did. The status is sent
+// where the function writes a body without one, which net/http would take for 200, or panics.
 func answers(w http.ResponseWriter, status int, answer func(http.ResponseWriter)) bool {
 	watched := &watchedWriter{ResponseWriter: w, status: status}
 	answering(w, status, &watched.answered, func() { answer(watched) })

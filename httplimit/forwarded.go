@@ -11,9 +11,9 @@ import (
 //
 //	for=192.0.2.60;proto=http, for="[2001:db8:cafe::17]:4711";by=203.0.113.43
 //
-// A client can write anything before what the first proxy appends, quotes that do not end included. So
-// elements are found from the end of the list: what is right of a comma that is in no quotes was written by
-// the last proxy, whatever is left of it.
+// A client can write anything before what the first proxy appends, quotes that do not end included. So lists
+// are read from their end. The text after the last comma outside quotes is from the last proxy, whatever a
+// client has written before it.
 
 // lastElement returns where the last element of a list begins: behind the last comma that is in no quotes.
 func lastElement(list string) int {

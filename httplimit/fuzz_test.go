@@ -33,8 +33,12 @@ func FuzzHeaders(f *testing.F) {
 	f.Add("a\"b", int64(-1), false, uint64(0), uint64(1), int64(math.MaxInt64), "a\r\nb", uint8(1))
 	f.Add("\x00é", int64(math.MaxInt64), false, uint64(math.MaxUint64), uint64(math.MaxUint64),
 		int64(math.MaxInt64-1), "limit \\", uint8(2))
-	f.Fuzz(func(t *testing.T, name string, w int64, allowed bool, limit, remaining uint64, retry int64, refusedBy string, headers uint8) {
-		d := trypema.Decision{Allowed: allowed, Limit: limit, Remaining: remaining, RetryAfter: time.Duration(max(retry, 0)), RefusedBy: refusedBy}
+	f.Fuzz(func(
+		t *testing.T, name string, w int64,
+		allowed bool, limit, remaining uint64, retry int64, refusedBy string, headers uint8,
+	) {
+		d := trypema.Decision{Allowed: allowed, Limit: limit, Remaining: remaining,
+			RetryAfter: time.Duration(max(retry, 0)), RefusedBy: refusedBy}
 		if allowed {
 			d.Outcome, d.RetryAfter, d.RefusedBy = trypema.OutcomeAllowed, 0, ""
 		}
@@ -60,7 +64,8 @@ func FuzzHeaders(f *testing.F) {
 			return
 		}
 		r := httptest.NewRecorder()
-		wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(r, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+		wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(r,
+			httptest.NewRequest(http.MethodGet, "/", http.NoBody))
 		if want := map[bool]int{true: http.StatusOK, false: http.StatusTooManyRequests}[allowed]; r.Code != want {
 			t.Fatalf("status %d, want %d", r.Code, want)
 		}
@@ -112,7 +117,8 @@ func FuzzKeys(f *testing.F) {
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header["A"], r.Header["B"] = []string{a}, []string{b}
 		r.RemoteAddr = remote
-		for name, by := range map[string]httplimit.KeyFunc{"header": header, "hashed": hashed, "address": address, "both": both} {
+		for name, by := range map[string]httplimit.KeyFunc{"header": header, "hashed": hashed,
+			"address": address, "both": both} {
 			key, ok := by(r)
 			if ok != (key != "") || len(key) > 300 {
 				t.Fatalf("%s: %q, %v", name, key, ok)

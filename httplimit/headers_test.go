@@ -142,14 +142,16 @@ func TestPolicyIsStable(t *testing.T) {
 // RateLimit is of the limit that refused, by its name, whatever the decision says of its capacity.
 func TestRefusedBy(t *testing.T) {
 	limits := []trypema.Limit{
-		{Name: "second", Rate: 3, Window: time.Second}, {Name: "minute", Rate: trypema.PerMinute(3), Window: time.Minute},
+		{Name: "second", Rate: 3, Window: time.Second},
+		{Name: "minute", Rate: trypema.PerMinute(3), Window: time.Minute},
 	}
 	for _, tt := range []struct {
 		refusedBy string
 		capacity  uint64
 		want      string
 	}{
-		{"second", 3, "second"}, {"minute", 3, "minute"}, {"second", 7, "second"}, {"another", 3, "minute"}, {"", 7, "minute"},
+		{"second", 3, "second"}, {"minute", 3, "minute"}, {"second", 7, "second"}, {"another", 3, "minute"},
+		{"", 7, "minute"},
 	} {
 		w := get(handler(t, httplimit.Options{
 			Decide: func(*http.Request, string, uint64) (trypema.Decision, error) {

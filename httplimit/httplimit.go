@@ -42,7 +42,7 @@ type Options struct {
 	// time.Duration, as those of this module have, New refuses a Rate that does not fit its window.
 	Limiter trypema.Limiter
 
-	// Rate is that of every request.
+	// Rate is the rate of every request.
 	Rate trypema.Rate
 
 	// RateOf is the rate of a request, by plan or path, say. With trypema.Unlimited a request is counted and
@@ -52,18 +52,18 @@ type Options struct {
 	// Decide decides on a request with a key and a cost, which Cost may have made 0: by trypema.All, say.
 	Decide func(r *http.Request, key string, cost uint64) (trypema.Decision, error)
 
-	// Limits returns the limits that Decide keeps for a request, for clients. Default none: clients are told
-	// Name, with the capacity of the limit that the decision is about.
+	// Limits returns the limits that Decide keeps for a request, for the headers. Default none: the headers
+	// have Name, with the capacity of the limit that the decision is about.
 	Limits func(*http.Request) []trypema.Limit
 
-	// Key says who shares a limit. Default ByIP().
+	// Key says which requests share a limit. Default ByIP().
 	Key KeyFunc
 
 	// Keyless says what becomes of requests for which Key finds none. Default KeylessShare.
 	Keyless Keyless
 
-	// Cost is that of a request. Default 1, or what its policy says. A request of cost 0 is judged as if it
-	// had cost 1, and counted as nothing: it passes if there is any room.
+	// Cost is the cost of a request. Default 1, or what its policy says. A request of cost 0 is judged as if
+	// it had cost 1, and counted as nothing: it passes if there is any room.
 	Cost func(*http.Request) uint64
 
 	// Skip names requests that are not limited: health checks, or some networks, by SkipNetworks. Default
@@ -71,46 +71,45 @@ type Options struct {
 	Skip func(*http.Request) bool
 
 	// Shadow lets every request pass, also if one of these functions panics. Decisions are made, counted and
-	// seen by Seen; clients are told nothing.
+	// given to Seen. Answers have no headers of the limit.
 	Shadow bool
 
-	// Headers are what clients are told with each answer. Default StandardHeaders.
+	// Headers are those that each answer has about the limit. Default StandardHeaders.
 	Headers Headers
 
-	// Name is the name of the limit, for clients. Default "default"; printable ASCII without quotes and
-	// backslashes. Where a request passes several limits they need names of their own. A name that another
-	// one has already told is told with a number: "default-2".
+	// Name is the name of the limit in the headers. Default "default"; printable ASCII without quotes and
+	// backslashes. If a request passes several limits, each needs a name. A name that an earlier limit has
+	// used gets a number: "default-2".
 	//
-	// Limits that a Bound, a policy or Limits name are told by those names; a single one that has no name by
-	// Name, and others by their window, as those whose name has quotes, backslashes, or other than printable
-	// ASCII.
+	// Limits that a Bound, a policy or Limits name have these names in the headers. A single limit without a
+	// name has Name. Several limits without a name have their window as a name, and so has a limit whose name
+	// has quotes, backslashes, or other than printable ASCII.
 	Name string
 
-	// Window is that of the limiter, for clients, who are told it if it is a whole number of seconds. Default
-	// what the method Window of Limiter says, if it has one; it must not say something else. With Decide the
-	// default is none. A Bound and Policies say their own.
+	// Window is the window of the limiter, for the headers, which have it if it is a whole number of seconds.
+	// Default what the method Window of Limiter returns, if it has one; another value is an error. With
+	// Decide the default is none. A Bound and Policies have their own windows.
 	Window time.Duration
 
 	// Denied answers a request that was denied. The headers that Headers asks for have been set, Retry-After
-	// among them. The status that it does not write is 429; if it writes nothing, the default answers.
-	// Default status 429 with a problem document.
+	// among them. If it writes no status, that is 429; if it writes nothing, the default answers. Default
+	// status 429 with a problem document.
 	Denied func(http.ResponseWriter, *http.Request, trypema.Decision)
 
 	// Failed answers a request on which the limiter could not decide: the error is one of package trypema,
 	// such as ErrInvalidRate for what RateOf returned, or that of the request's context. A Redis that does
-	// not answer is not an error: the provider's failure policy decides, and Decision.Fallback says so. The
-	// status that it does not write is 503; if it writes nothing, the default answers.
+	// not answer is not an error: the provider's failure policy decides, and Decision.Fallback says so. If
+	// it writes no status, that is 503; if it writes nothing, the default answers.
 	//
 	// Default status 503 with a problem document, also if the context of the request has ended. A client that
 	// has gone does not see it; one that has not, because the server shuts down, may send the request again.
 	Failed func(http.ResponseWriter, *http.Request, error)
 
-	// Logger is told why requests could not be judged, without Failed or with Shadow: the first error, and
-	// then at most one a minute. That the context of a request has ended is not logged. Default
-	// slog.Default().
+	// Logger gets the errors of requests that could not be judged, without Failed or with Shadow: the first,
+	// and then at most one a minute. The end of a request's context is not logged. Default slog.Default().
 	Logger *slog.Logger
 
-	// Seen is told of each decision, before it is answered. It must not block. Default nil.
+	// Seen is called with each decision, before the answer. It must not block. Default nil.
 	Seen func(*http.Request, trypema.Decision, error)
 }
 

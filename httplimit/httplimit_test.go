@@ -44,8 +44,10 @@ func (f fixed) Peek(ctx context.Context, key string, rate trypema.Rate, n uint64
 var (
 	allowed    = trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 100, Remaining: 41}
 	rejected   = trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 100, RetryAfter: 1001 * time.Millisecond}
-	suppressed = trypema.Decision{Outcome: trypema.OutcomeSuppressed, Limit: 100, Remaining: 3, RetryAfter: time.Millisecond}
-	hopeless   = trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 100, Remaining: 100, RetryAfter: trypema.Never}
+	suppressed = trypema.Decision{Outcome: trypema.OutcomeSuppressed, Limit: 100, Remaining: 3,
+		RetryAfter: time.Millisecond}
+	hopeless = trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 100, Remaining: 100,
+		RetryAfter: trypema.Never}
 )
 
 func handler(t testing.TB, o httplimit.Options) http.Handler {
@@ -65,7 +67,8 @@ func get(h http.Handler) *httptest.ResponseRecorder {
 }
 
 func TestAnswers(t *testing.T) {
-	const quota, reduced = "https://iana.org/assignments/http-problem-types#quota-exceeded", "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+	const quota, reduced = "https://iana.org/assignments/http-problem-types#quota-exceeded",
+		"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 	for _, tt := range []struct {
 		name    string
 		d       trypema.Decision
@@ -75,12 +78,17 @@ func TestAnswers(t *testing.T) {
 		want    string // headers
 		problem string
 	}{
-		{"allowed", allowed, nil, httplimit.StandardHeaders, 200, `Ratelimit: "default";r=41|Ratelimit-Policy: "default";q=100;w=60`, ""},
-		{"rejected", rejected, nil, httplimit.StandardHeaders, 429, `Ratelimit: "default";r=0;t=2|Ratelimit-Policy: "default";q=100;w=60|Retry-After: 2`, quota},
-		{"suppressed", suppressed, nil, httplimit.StandardHeaders, 429, `Ratelimit: "default";r=3;t=1|Ratelimit-Policy: "default";q=100;w=60|Retry-After: 1`, reduced},
-		{"never", hopeless, nil, httplimit.StandardHeaders, 429, `Ratelimit: "default";r=100|Ratelimit-Policy: "default";q=100;w=60`, quota},
+		{"allowed", allowed, nil, httplimit.StandardHeaders, 200,
+			`Ratelimit: "default";r=41|Ratelimit-Policy: "default";q=100;w=60`, ""},
+		{"rejected", rejected, nil, httplimit.StandardHeaders, 429,
+			`Ratelimit: "default";r=0;t=2|Ratelimit-Policy: "default";q=100;w=60|Retry-After: 2`, quota},
+		{"suppressed", suppressed, nil, httplimit.StandardHeaders, 429,
+			`Ratelimit: "default";r=3;t=1|Ratelimit-Policy: "default";q=100;w=60|Retry-After: 1`, reduced},
+		{"never", hopeless, nil, httplimit.StandardHeaders, 429,
+			`Ratelimit: "default";r=100|Ratelimit-Policy: "default";q=100;w=60`, quota},
 		{"legacy", allowed, nil, httplimit.LegacyHeaders, 200, `X-Ratelimit-Limit: 100|X-Ratelimit-Remaining: 41`, ""},
-		{"legacy, rejected", rejected, nil, httplimit.LegacyHeaders, 429, `Retry-After: 2|X-Ratelimit-Limit: 100|X-Ratelimit-Remaining: 0|X-Ratelimit-Reset: 2`, quota},
+		{"legacy, rejected", rejected, nil, httplimit.LegacyHeaders, 429,
+			`Retry-After: 2|X-Ratelimit-Limit: 100|X-Ratelimit-Remaining: 0|X-Ratelimit-Reset: 2`, quota},
 		{"no headers", rejected, nil, httplimit.NoHeaders, 429, `Retry-After: 2`, quota},
 		{"error", trypema.Decision{}, trypema.ErrClosed, httplimit.StandardHeaders, 503, ``, "about:blank"},
 	} {
@@ -89,7 +97,8 @@ func TestAnswers(t *testing.T) {
 				Limiter: fixed{d: tt.d, err: tt.err}, Rate: 1, Headers: tt.headers, Window: time.Minute, Logger: quiet,
 			}))
 			var got []string
-			for _, name := range []string{"Ratelimit", "Ratelimit-Policy", "Retry-After", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"} {
+			for _, name := range []string{"Ratelimit", "Ratelimit-Policy", "Retry-After", "X-Ratelimit-Limit",
+				"X-Ratelimit-Remaining", "X-Ratelimit-Reset"} {
 				for _, v := range w.Header()[name] {
 					got = append(got, name+": "+v)
 				}
@@ -112,7 +121,8 @@ func TestAnswers(t *testing.T) {
 				p.Status != tt.status || p.Title == "" {
 				t.Errorf("%v: %s", err, w.Body)
 			}
-			if violated := strings.Join(p.Violated, ","); violated != map[bool]string{true: "default"}[tt.status == 429] {
+			violated := strings.Join(p.Violated, ",")
+			if violated != map[bool]string{true: "default"}[tt.status == 429] {
 				t.Errorf("violated: %q", violated)
 			}
 			if kind := w.Header().Get("Content-Type"); kind != "application/problem+json" {
@@ -160,7 +170,8 @@ func TestIPs(t *testing.T) {
 		{"a header is not believed", "192.0.2.7:1", httplimit.ByIP(), []string{"198.51.100.1"}, "192.0.2.7"},
 		{"nor from a stranger", "192.0.2.7:1", forwarded, []string{"198.51.100.1"}, "192.0.2.7"},
 		{"by a proxy", "10.0.0.1:1", forwarded, []string{"198.51.100.1"}, "198.51.100.1"},
-		{"what the client itself wrote", "10.0.0.1:1", forwarded, []string{"203.0.113.9, 198.51.100.1"}, "198.51.100.1"},
+		{"what the client itself wrote", "10.0.0.1:1", forwarded, []string{"203.0.113.9, 198.51.100.1"},
+			"198.51.100.1"},
 		{"by two proxies", "10.0.0.1:1", forwarded, []string{"203.0.113.9, 198.51.100.1, 10.9.9.9"}, "198.51.100.1"},
 		{"in two lines", "10.0.0.1:1", forwarded, []string{"203.0.113.9, 198.51.100.1", "10.9.9.9"}, "198.51.100.1"},
 		{"with a port", "10.0.0.1:1", forwarded, []string{"198.51.100.1:4711"}, "198.51.100.1"},
@@ -171,7 +182,8 @@ func TestIPs(t *testing.T) {
 		{"empty", "10.0.0.1:1", forwarded, []string{""}, "10.0.0.1"},
 		{"no address", "10.0.0.1:1", forwarded, []string{"198.51.100.1, unknown"}, "10.0.0.1"},
 		{"commas", "10.0.0.1:1", forwarded, []string{",,,"}, "10.0.0.1"},
-		{"as many hops as there can not be", "10.0.0.1:1", forwarded, []string{"198.51.100.1, " + long + "10.0.0.2"}, "10.0.0.2"},
+		{"as many hops as there can not be", "10.0.0.1:1", forwarded,
+			[]string{"198.51.100.1, " + long + "10.0.0.2"}, "10.0.0.2"},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = tt.remote
@@ -241,15 +253,22 @@ func TestKeys(t *testing.T) {
 	}{
 		{"header", httplimit.ByHeader("x-tenant"), func(r *http.Request) { r.Header.Set("X-Tenant", " ada ") }, "ada"},
 		{"no header", httplimit.ByHeader("x-tenant"), func(*http.Request) {}, "none"},
-		{"empty header", httplimit.ByHeader("x-tenant"), func(r *http.Request) { r.Header.Set("X-Tenant", "  ") }, "none"},
-		{"huge header", httplimit.ByHeader("x-tenant"), func(r *http.Request) { r.Header.Set("X-Tenant", huge) }, "4c9ad2ce2d0f1b5d"},
-		{"hashed", httplimit.ByHashedHeader("authorization"), func(r *http.Request) { r.Header.Set("Authorization", "secret") }, "2bb80d537b1da3e38bd30361aa855686"},
+		{"empty header", httplimit.ByHeader("x-tenant"),
+			func(r *http.Request) { r.Header.Set("X-Tenant", "  ") }, "none"},
+		{"huge header", httplimit.ByHeader("x-tenant"),
+			func(r *http.Request) { r.Header.Set("X-Tenant", huge) }, "4c9ad2ce2d0f1b5d"},
+		{"hashed", httplimit.ByHashedHeader("authorization"),
+			func(r *http.Request) { r.Header.Set("Authorization", "secret") },
+			"2bb80d537b1da3e38bd30361aa855686"},
 		{"nothing to hash", httplimit.ByHashedHeader("authorization"), func(*http.Request) {}, "none"},
-		{"pattern of a mux", httplimit.ByPattern(mux), func(r *http.Request) { r.URL.Path = "/users/7" }, "GET /users/{id}"},
+		{"pattern of a mux", httplimit.ByPattern(mux), func(r *http.Request) { r.URL.Path = "/users/7" },
+			"GET /users/{id}"},
 		{"no pattern", httplimit.ByPattern(mux), func(r *http.Request) { r.URL.Path = "/other" }, "none"},
 		{"pattern of the request", httplimit.ByPattern(nil), func(r *http.Request) { r.Pattern = "/x" }, "/x"},
-		{"combined", httplimit.Combine(httplimit.ByIP(), httplimit.ByHeader("a")), func(r *http.Request) { r.Header.Set("A", "b:c") }, "9:192.0.2.13:b:c"},
-		{"combined, one missing", httplimit.Combine(httplimit.ByIP(), httplimit.ByHeader("a")), func(*http.Request) {}, "none"},
+		{"combined", httplimit.Combine(httplimit.ByIP(), httplimit.ByHeader("a")),
+			func(r *http.Request) { r.Header.Set("A", "b:c") }, "9:192.0.2.13:b:c"},
+		{"combined, one missing", httplimit.Combine(httplimit.ByIP(), httplimit.ByHeader("a")),
+			func(*http.Request) {}, "none"},
 		{"nothing combined", httplimit.Combine(), func(*http.Request) {}, "none"},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
@@ -349,7 +368,9 @@ func TestWrongOptions(t *testing.T) {
 		{httplimit.Options{Limiter: second, Rate: .5}, "Rate is 30/m"},
 		{httplimit.Options{Limiter: second, Rate: 1, Window: time.Minute}, "Window is 1m0s; it must be that of"},
 		{httplimit.Options{Limiter: l, Rate: 1, Limits: none}, "Limits is set, but not Decide"},
-		{httplimit.Options{Rate: 1, Decide: func(*http.Request, string, uint64) (trypema.Decision, error) { return allowed, nil }}, "Decide is set"},
+		{httplimit.Options{Rate: 1,
+			Decide: func(*http.Request, string, uint64) (trypema.Decision, error) { return allowed, nil }},
+			"Decide is set"},
 		{httplimit.Options{Limiter: l, Rate: 1, Keyless: 3}, "Keyless is 3"},
 		{httplimit.Options{Limiter: l, Rate: 1, Headers: 3}, "Headers is 3"},
 		{httplimit.Options{Limiter: l, Rate: 1, Name: `a"b`}, `Name is "a\"b"`},
@@ -369,7 +390,8 @@ func TestWrongOptions(t *testing.T) {
 		{"", nil, `header is ""`}, {"a b", nil, `header is "a b"`}, {"X-Forwarded-For", nil, "proxies is empty"},
 		{"X-Forwarded-For", []netip.Prefix{{}}, "proxies[0] is invalid Prefix"},
 	} {
-		if _, err := httplimit.ByForwardedIP(tt.header, tt.proxies...); !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), tt.says) {
+		_, err := httplimit.ByForwardedIP(tt.header, tt.proxies...)
+		if !errors.Is(err, trypema.ErrInvalidOptions) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%v, want %q", err, tt.says)
 		}
 	}
@@ -491,16 +513,18 @@ func TestAllocations(t *testing.T) {
 	defer limits.Close()
 	much := trypema.AtMost(1e12, time.Minute)
 	plans := []trypema.Policy{
-		{Name: "free", Limits: []trypema.Limit{much}}, {Name: "pro", Limits: []trypema.Limit{much.Named("pro"), trypema.NoLimit}},
+		{Name: "free", Limits: []trypema.Limit{much}},
+		{Name: "pro", Limits: []trypema.Limit{much.Named("pro"), trypema.NoLimit}},
 	}
 	for name, tt := range map[string]struct {
 		o    httplimit.Options
 		most float64
 	}{
-		"allowed":   {httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12}, 2},
-		"by header": {httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12, Key: httplimit.ByHeader("X-Tenant")}, 2},
-		"bound":     {httplimit.Options{Bound: bind(t, much, trypema.AtMost(1e12, time.Hour))}, 2},
-		"policies":  {httplimit.Options{Policies: policies(t, plans...), PolicyOf: plan}, 2},
+		"allowed": {httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12}, 2},
+		"by header": {httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12,
+			Key: httplimit.ByHeader("X-Tenant")}, 2},
+		"bound":    {httplimit.Options{Bound: bind(t, much, trypema.AtMost(1e12, time.Hour))}, 2},
+		"policies": {httplimit.Options{Policies: policies(t, plans...), PolicyOf: plan}, 2},
 	} {
 		limit, err := httplimit.New(tt.o)
 		if err != nil {

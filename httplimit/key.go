@@ -12,7 +12,7 @@ import (
 // is called by many goroutines.
 type KeyFunc func(*http.Request) (key string, ok bool)
 
-// longKey is from where on a header is no key as it is: its hash is.
+// longKey is the length above which the key is not the header itself but its hash.
 const longKey = 128
 
 // ByIP is the address that the request comes from; for IPv6 the network of 64 bits, which is what a customer
@@ -32,9 +32,9 @@ func ByIP() KeyFunc {
 	}
 }
 
-// ByHeader is the value of a header, such as the name of a tenant that a gateway has set. Whoever can reach
-// the server can send any value: it must be set by somebody who is trusted, or be checked before. Of a value
-// longer than 128 bytes it is the hash.
+// ByHeader is the value of a header, such as the name of a tenant that a gateway has set. Clients that reach
+// the server can send any value: a trusted proxy must set the header, or the server must check it before. If
+// the value is longer than 128 bytes, the key is its hash.
 func ByHeader(name string) KeyFunc {
 	name = http.CanonicalHeaderKey(name)
 	return func(r *http.Request) (string, bool) {

@@ -113,7 +113,8 @@ func TestWhoDecides(t *testing.T) {
 			}
 		}
 	}
-	if _, err := httplimit.New(httplimit.Options{Bound: b, Window: time.Minute}); !errors.Is(err, trypema.ErrInvalidOptions) ||
+	if _, err := httplimit.New(httplimit.Options{Bound: b,
+		Window: time.Minute}); !errors.Is(err, trypema.ErrInvalidOptions) ||
 		!strings.Contains(err.Error(), "Window is 1m0s; it must be left out") {
 		t.Error(err)
 	}
@@ -213,7 +214,8 @@ func TestFromContext(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			told := w.Header().Get("RateLimit") + w.Header().Get("X-RateLimit-Limit")
-			if w.Code != tt.status || strings.Split(told, ";t=6")[0] != strings.Split(tt.told, ";t=6")[0] || got != tt.decision {
+			if w.Code != tt.status || strings.Split(told, ";t=6")[0] != strings.Split(tt.told, ";t=6")[0] ||
+				got != tt.decision {
 				t.Errorf("%s: %d, %s, the handler knows %q; want %d, %s, %q", tt.plan, w.Code, told, got, tt.status,
 					tt.told, tt.decision)
 			}
@@ -311,7 +313,8 @@ func TestSkipNetworks(t *testing.T) {
 			t.Errorf("%v, want %q", err, tt.says)
 		}
 	}
-	if _, err := httplimit.SkipNetworks(httplimit.ClientIPOptions{IPv6Bits: 129}, "::1"); !errors.Is(err, trypema.ErrInvalidOptions) {
+	_, err := httplimit.SkipNetworks(httplimit.ClientIPOptions{IPv6Bits: 129}, "::1")
+	if !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Error(err)
 	}
 }
@@ -323,7 +326,8 @@ func TestTransportOptions(t *testing.T) {
 	var said bytes.Buffer
 	seen, made := 0, 0
 	o := httplimit.TransportOptions{
-		Policies: policies(t, trypema.Policy{Name: "free", Cost: 4, Limits: []trypema.Limit{trypema.AtMost(10, time.Minute)}}),
+		Policies: policies(t, trypema.Policy{Name: "free", Cost: 4,
+			Limits: []trypema.Limit{trypema.AtMost(10, time.Minute)}}),
 		PolicyOf: plan,
 		Key:      httplimit.ByHeader("X-Tenant"),
 		Skip:     func(r *http.Request) bool { return r.URL.Path == "/health" },
@@ -464,63 +468,62 @@ func TestTransportObeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 		epoch := func(d time.Duration) string { return fmt.Sprint(time.Now().Add(d).Unix()) }
-		says := func(status int, headers ...string) func() *http.Response {
-			return func() *http.Response { return answer(status, headers...) }
-		}
+		says := func(headers ...string) func() []string { return func() []string { return headers } }
 		for _, tt := range []struct {
-			name   string
-			answer func() *http.Response
-			want   time.Duration
+			name    string
+			status  int
+			headers func() []string // at the time of the answer
+			want    time.Duration
 		}{
-			{"429 with seconds", says(429, "Retry-After", "12"), 12 * time.Second},
-			{"503 with seconds", says(503, "Retry-After", " 12 "), 12 * time.Second},
-			{"429 with a date", func() *http.Response {
-				return answer(429, "Retry-After", date(12*time.Second))
+			{"429 with seconds", 429, says("Retry-After", "12"), 12 * time.Second},
+			{"503 with seconds", 503, says("Retry-After", " 12 "), 12 * time.Second},
+			{"429 with a date", 429, func() []string {
+				return []string{"Retry-After", date(12 * time.Second)}
 			}, 12 * time.Second},
-			{"429 with a date by another clock", func() *http.Response {
-				return answer(429, "Date", date(time.Hour), "Retry-After", date(time.Hour+12*time.Second))
+			{"429 with a date by another clock", 429, func() []string {
+				return []string{"Date", date(time.Hour), "Retry-After", date(time.Hour + 12*time.Second)}
 			}, 12 * time.Second},
-			{"429 with a date that has passed", func() *http.Response {
-				return answer(429, "Retry-After", date(-time.Hour))
+			{"429 with a date that has passed", 429, func() []string {
+				return []string{"Retry-After", date(-time.Hour)}
 			}, 0},
-			{"429 without", says(429), 0},
-			{"429 with nonsense", says(429, "Retry-After", "soon"), 0},
-			{"429 with a negative number", says(429, "Retry-After", "-1"), 0},
-			{"429 for ever", says(429, "Retry-After", strings.Repeat("9", 40)), 5 * time.Minute},
-			{"429 for a century", func() *http.Response {
-				return answer(429, "Retry-After", date(100*365*24*time.Hour))
+			{"429 without", 429, says(), 0},
+			{"429 with nonsense", 429, says("Retry-After", "soon"), 0},
+			{"429 with a negative number", 429, says("Retry-After", "-1"), 0},
+			{"429 for ever", 429, says("Retry-After", strings.Repeat("9", 40)), 5 * time.Minute},
+			{"429 for a century", 429, func() []string {
+				return []string{"Retry-After", date(100 * 365 * 24 * time.Hour)}
 			}, 5 * time.Minute},
-			{"201 with seconds", says(201, "Retry-After", "12"), 0},
-			{"nothing left", says(200, "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
+			{"201 with seconds", 201, says("Retry-After", "12"), 0},
+			{"nothing left", 200, says("RateLimit", `"default";r=0;t=12`), 12 * time.Second},
 			{"nothing left, the other way",
-				says(200, "RateLimit", `"default"; t=12 ; r=0`), 12 * time.Second},
-			{"nothing left of one", func() *http.Response {
-				return answer(200, "RateLimit", `"a;r=0;t=99,\"";r=3;t=40, "b";r=0;t=12;pk=:x:,"c";r=0;t=7`)
+				200, says("RateLimit", `"default"; t=12 ; r=0`), 12 * time.Second},
+			{"nothing left of one", 200, func() []string {
+				return []string{"RateLimit", `"a;r=0;t=99,\"";r=3;t=40, "b";r=0;t=12;pk=:x:,"c";r=0;t=7`}
 			}, 12 * time.Second},
 			{"nothing left in another line",
-				says(200, "RateLimit", `"a";r=3;t=40`, "RateLimit", `"b";r=0;t=12`), 12 * time.Second},
-			{"something left", says(200, "RateLimit", `"default";r=1;t=12`), 0},
-			{"nothing said", says(200, "RateLimit", `;;,"x`), 0},
+				200, says("RateLimit", `"a";r=3;t=40`, "RateLimit", `"b";r=0;t=12`), 12 * time.Second},
+			{"something left", 200, says("RateLimit", `"default";r=1;t=12`), 0},
+			{"nothing said", 200, says("RateLimit", `;;,"x`), 0},
 			{"older headers",
-				says(200, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "12"), 12 * time.Second},
-			{"older headers with an instant", func() *http.Response {
-				return answer(403, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", epoch(12*time.Second))
+				200, says("X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "12"), 12 * time.Second},
+			{"older headers with an instant", 403, func() []string {
+				return []string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", epoch(12 * time.Second)}
 			}, 12 * time.Second},
 			{"older headers of a draft",
-				says(200, "RateLimit-Remaining", "0", "RateLimit-Reset", "12"), 12 * time.Second},
+				200, says("RateLimit-Remaining", "0", "RateLimit-Reset", "12"), 12 * time.Second},
 			{"older headers with something left",
-				says(200, "X-RateLimit-Remaining", "1", "X-RateLimit-Reset", "12"), 0},
+				200, says("X-RateLimit-Remaining", "1", "X-RateLimit-Reset", "12"), 0},
 			{"the longest of all",
-				says(429, "Retry-After", "3", "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
+				429, says("Retry-After", "3", "RateLimit", `"default";r=0;t=12`), 12 * time.Second},
 		} {
 			var at []time.Duration
 			began, first := time.Now(), true
 			o := httplimit.TransportOptions{Bound: bind(t, trypema.NoLimit), MaxWait: time.Hour}
-			c := client(t, o, func(r *http.Request) *http.Response {
+			c := client(t, o, func(*http.Request) *http.Response {
 				at = append(at, time.Since(began))
 				if first {
 					first = false
-					return tt.answer()
+					return answer(tt.status, tt.headers()...)
 				}
 				return answer(200)
 			})
@@ -529,7 +532,8 @@ func TestTransportObeys(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if want := []time.Duration{0, 0, tt.want}; len(at) != 3 || at[1] != 0 || (at[2]-tt.want).Abs() >= time.Second {
+			want := []time.Duration{0, 0, tt.want}
+			if len(at) != 3 || at[1] != 0 || (at[2]-tt.want).Abs() >= time.Second {
 				t.Errorf("%s: requests at %v, want %v", tt.name, at, want)
 			}
 		}
@@ -541,13 +545,18 @@ func TestTransportObeys(t *testing.T) {
 			change func(*httplimit.TransportOptions)
 			want   time.Duration // 0 if the second request is made
 		}{
-			"none waits":            {func(*httplimit.TransportOptions) {}, time.Minute},
-			"it may not wait":       {func(o *httplimit.TransportOptions) { o.MaxWait = time.Second }, time.Minute},
-			"no server is obeyed":   {func(o *httplimit.TransportOptions) { o.MaxRetryAfter = -1 }, 0},
-			"in shadow":             {func(o *httplimit.TransportOptions) { o.Shadow = true }, 0},
-			"what is skipped":       {func(o *httplimit.TransportOptions) { o.Skip = func(*http.Request) bool { return true } }, 0},
-			"what passes keyless":   {func(o *httplimit.TransportOptions) { o.Key, o.Keyless = httplimit.ByHeader("a"), httplimit.KeylessPass }, 0},
-			"what is shared by all": {func(o *httplimit.TransportOptions) { o.Key = httplimit.ByHeader("a") }, time.Minute},
+			"none waits":          {func(*httplimit.TransportOptions) {}, time.Minute},
+			"it may not wait":     {func(o *httplimit.TransportOptions) { o.MaxWait = time.Second }, time.Minute},
+			"no server is obeyed": {func(o *httplimit.TransportOptions) { o.MaxRetryAfter = -1 }, 0},
+			"in shadow":           {func(o *httplimit.TransportOptions) { o.Shadow = true }, 0},
+			"what is skipped": {func(o *httplimit.TransportOptions) {
+				o.Skip = func(*http.Request) bool { return true }
+			}, 0},
+			"what passes keyless": {func(o *httplimit.TransportOptions) {
+				o.Key, o.Keyless = httplimit.ByHeader("a"), httplimit.KeylessPass
+			}, 0},
+			"what is shared by all": {func(o *httplimit.TransportOptions) { o.Key = httplimit.ByHeader("a") },
+				time.Minute},
 		} {
 			o := o
 			tt.change(&o)
@@ -558,13 +567,15 @@ func TestTransportObeys(t *testing.T) {
 			err := ask(c, to(t.Context(), "http://example.com/"))
 			var denied *httplimit.DeniedError
 			if tt.want == 0 && err != nil || tt.want > 0 && (!errors.As(err, &denied) || !denied.ByServer ||
-				denied.RetryAfter != tt.want || !strings.Contains(err.Error(), "the server has asked for no more requests for 1m0s")) {
+				denied.RetryAfter != tt.want ||
+				!strings.Contains(err.Error(), "the server has asked for no more requests for 1m0s")) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 
 		// What it says while a request waits for its turn counts, too.
-		slow := client(t, httplimit.TransportOptions{Bound: bind(t, trypema.AtMost(1, time.Second)), MaxWait: time.Minute},
+		slow := client(t, httplimit.TransportOptions{Bound: bind(t, trypema.AtMost(1, time.Second)),
+			MaxWait: time.Minute},
 			func(r *http.Request) *http.Response {
 				if r.URL.Path == "/slow" {
 					time.Sleep(time.Second / 2)
@@ -579,7 +590,8 @@ func TestTransportObeys(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if err := ask(slow, to(t.Context(), "http://example.com/")); err != nil || time.Since(began) != 10500*time.Millisecond {
+		err := ask(slow, to(t.Context(), "http://example.com/"))
+		if err != nil || time.Since(began) != 10500*time.Millisecond {
 			t.Errorf("%v after %v, want 10.5s", err, time.Since(began))
 		}
 
@@ -592,7 +604,8 @@ func TestTransportObeys(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Second, cancel)
 		before := time.Now()
-		if err := ask(c, to(ctx, "http://example.com/")); !errors.Is(err, context.Canceled) || time.Since(before) != 10*time.Second {
+		err = ask(c, to(ctx, "http://example.com/"))
+		if !errors.Is(err, context.Canceled) || time.Since(before) != 10*time.Second {
 			t.Errorf("%v after %v", err, time.Since(before))
 		}
 	})

@@ -74,8 +74,8 @@ func (p *pauses) wait(ctx context.Context, key string, end time.Time) (time.Dura
 	}
 }
 
-// pauseOf returns for how long a response asks for no more requests: by Retry-After, if its status is 429 or
-// 503, and by what it says of a limit of which nothing is left.
+// pauseOf returns for how long a response asks the client to send nothing: the longest of Retry-After, if its
+// status is 429 or 503, and of the times after which its exhausted limits have room again.
 func pauseOf(r *http.Response) time.Duration {
 	now := time.Now() // by the server's clock, if it says it
 	if date, err := http.ParseTime(r.Header.Get("Date")); err == nil {
@@ -108,7 +108,7 @@ func pauseOf(r *http.Response) time.Duration {
 }
 
 const (
-	// epoch is what is no number of seconds to wait, but one since 1970.
+	// A number of seconds from epoch on is an instant, counted since 1970, and not a time to wait.
 	epoch = 5e8 * time.Second
 	// endless is the longest time that seconds returns.
 	endless = 9e9 * time.Second

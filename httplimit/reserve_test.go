@@ -42,12 +42,14 @@ func total(t testing.TB, b *trypema.Bound) uint64 {
 	return u[0].Total
 }
 
-// serve has a handler answer a request, and returns what it panicked with.
-func serve(h http.Handler, r *http.Request) (w *httptest.ResponseRecorder, panicked any) {
-	w = httptest.NewRecorder()
-	defer func() { panicked = recover() }()
-	h.ServeHTTP(w, r)
-	return w, nil
+// serve has a handler answer a request, also one that panics.
+func serve(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	func() {
+		defer func() { _ = recover() }()
+		h.ServeHTTP(w, r)
+	}()
+	return w
 }
 
 // An estimate counts while a request is handled, and then what it has cost, however it ends.
@@ -76,7 +78,8 @@ func TestReserver(t *testing.T) {
 			cancel()
 			<-r.Context().Done()
 		}, 5},
-		{"by the context of another request", func(v *httplimit.Reserver, _ *http.Request) { v.Spent(t.Context(), 5) }, 10},
+		{"by the context of another request",
+			func(v *httplimit.Reserver, _ *http.Request) { v.Spent(t.Context(), 5) }, 10},
 		{"more than there is", func(v *httplimit.Reserver, r *http.Request) {
 			v.Spent(r.Context(), math.MaxUint64)
 			v.Spent(r.Context(), math.MaxUint64)
@@ -92,7 +95,7 @@ func TestReserver(t *testing.T) {
 			meanwhile = total(t, b)
 			tt.handle(v, r)
 		}))
-		w, _ := serve(h, httptest.NewRequest(http.MethodGet, "/", http.NoBody).WithContext(ctx))
+		w := serve(h, httptest.NewRequest(http.MethodGet, "/", http.NoBody).WithContext(ctx))
 		got := total(t, b)
 		if got != tt.want || meanwhile != 10 || w.Header().Get("RateLimit") != `"default";r=90` {
 			t.Errorf("%s: %d, and %d meanwhile, want %d and 10; %v", tt.name, got, meanwhile, tt.want, w.Header())
@@ -118,7 +121,13 @@ func TestReserversInARow(t *testing.T) {
 			money: httplimit.Options{Bound: bind(t, trypema.AtMost(9, time.Hour))}, status: 429, used: "0 0",
 		},
 		"not judged by the second": {
-			money: httplimit.Options{Policies: policies(t, trypema.Policy{Name: "a", Limits: []trypema.Limit{trypema.AtMost(1, time.Hour)}}), PolicyOf: plan}, status: 503, used: "0 0",
+			money: httplimit.Options{
+				Policies: policies(t, trypema.Policy{
+					Name: "a", Limits: []trypema.Limit{trypema.AtMost(1, time.Hour)},
+				}),
+				PolicyOf: plan,
+			},
+			status: 503, used: "0 0",
 		},
 		"denied by another limit": {
 			inner: httplimit.Options{Bound: bind(t, trypema.AtMost(0, time.Hour))}, status: 429, used: "0 0",
@@ -130,7 +139,8 @@ func TestReserversInARow(t *testing.T) {
 			tokens: httplimit.Options{Skip: func(*http.Request) bool { return true }}, status: 200, used: "0 300",
 		},
 		"in shadow": {
-			tokens: httplimit.Options{Bound: bind(t, trypema.AtMost(9, time.Hour)), Shadow: true}, status: 200, used: "0 300",
+			tokens: httplimit.Options{Bound: bind(t, trypema.AtMost(9, time.Hour)), Shadow: true},
+			status: 200, used: "0 300",
 		},
 	} {
 		for _, o := range []*httplimit.Options{&tt.tokens, &tt.money, &tt.inner} {
@@ -148,7 +158,7 @@ func TestReserversInARow(t *testing.T) {
 			tokens.Spent(r.Context(), 3)
 			money.Spent(r.Context(), 300)
 		}))))
-		w, _ := serve(h, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+		w := serve(h, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
 		used := fmt.Sprint(total(t, tt.tokens.Bound), " ")
 		if tt.money.Bound != nil {
 			used += fmt.Sprint(total(t, tt.money.Bound))
@@ -198,9 +208,10 @@ func TestReserverTrouble(t *testing.T) {
 	}
 	o := httplimit.Options{Bound: b, Name: "tokens", Logger: slog.New(slog.NewTextHandler(&said, nil))}
 	v := reserver(t, o, 0)
-	w, _ := serve(v.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { _ = limits.Close() })),
+	w := serve(v.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { _ = limits.Close() })),
 		httptest.NewRequest(http.MethodGet, "/", http.NoBody))
-	if text := said.String(); w.Code != 200 || strings.Count(text, "\n") != 1 || !strings.Contains(text, "cannot be settled") ||
+	if text := said.String(); w.Code != 200 || strings.Count(text, "\n") != 1 ||
+		!strings.Contains(text, "cannot be settled") ||
 		!strings.Contains(text, "policy=tokens") {
 		t.Errorf("%d; the log says %q", w.Code, text)
 	}

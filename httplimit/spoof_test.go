@@ -20,9 +20,12 @@ import (
 // spoofs are what a client may write into the header that its proxy appends to.
 func spoofs(header string) []string {
 	all := []string{
-		"", ",", ", ,", "unknown", "_hidden", "for=192.0.2.1", "localhost", "1.2.3", "1.2.3.4.5", "01.02.03.04", "0x7f.1", "2130706433", "１２７.0.0.1",
-		"127.0.0.1", "127.0.0.1, 127.0.0.1", "::1", "[::1]:80", "::ffff:127.0.0.1", "[::ffff:127.0.0.1]:80", "::ffff:7f00:1",
-		"fe80::1%eth0", "fe80::1%" + strings.Repeat("z", 5000), "127.0.0.1%lo", "::ffff:127.0.0.1%lo", "[::1%25lo]", "[[::1]]", "[", "]",
+		"", ",", ", ,", "unknown", "_hidden", "for=192.0.2.1", "localhost", "1.2.3", "1.2.3.4.5",
+		"01.02.03.04", "0x7f.1", "2130706433", "１２７.0.0.1",
+		"127.0.0.1", "127.0.0.1, 127.0.0.1", "::1", "[::1]:80", "::ffff:127.0.0.1", "[::ffff:127.0.0.1]:80",
+		"::ffff:7f00:1",
+		"fe80::1%eth0", "fe80::1%" + strings.Repeat("z", 5000), "127.0.0.1%lo", "::ffff:127.0.0.1%lo",
+		"[::1%25lo]", "[[::1]]", "[", "]",
 		"198.51.100.1\tx", "\"198.51.100.1\"", "198.51.100.1;", "198.51.100.1:", "198.51.100.1:99999999",
 		"198.51.100.7,\r\n 198.51.100.8",                    // one field over two lines
 		"198.51.100.7\r\n\t,127.0.0.1,\r\n ::1",             // and over three
@@ -42,7 +45,8 @@ func spoofs(header string) []string {
 	}
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 30 {
-		all = append(all, netip.AddrFrom4([4]byte{byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())}).String())
+		all = append(all, netip.AddrFrom4([4]byte{byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32()),
+			byte(rng.Uint32())}).String())
 	}
 	return all
 }
@@ -76,8 +80,11 @@ func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 		key          string
 	}{
 		{"a proxy that appends", "127.0.0.1:5", func(s string) string { return s + ", 198.51.100.1" }, "198.51.100.1"},
-		{"a proxy that adds a line", "127.0.0.1:5", func(s string) string { return s + "\r\nX-Forwarded-For: 198.51.100.2" }, "198.51.100.2"},
-		{"two proxies", "[::1]:5", func(s string) string { return s + ", 198.51.100.3\r\nx-forwarded-for:127.0.0.9" }, "198.51.100.3"},
+		{"a proxy that adds a line", "127.0.0.1:5",
+			func(s string) string { return s + "\r\nX-Forwarded-For: 198.51.100.2" }, "198.51.100.2"},
+		{"two proxies", "[::1]:5",
+			func(s string) string { return s + ", 198.51.100.3\r\nx-forwarded-for:127.0.0.9" },
+			"198.51.100.3"},
 		{"no proxy", "198.51.100.4:5", func(s string) string { return s }, "198.51.100.4"},
 		{"Forwarded, a proxy that appends", "127.0.0.1:5", func(s string) string {
 			return s + ", for=198.51.100.5;proto=https"
@@ -119,7 +126,8 @@ func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 			if admitted != capacity || denied < 60 || refused > 5 {
 				t.Errorf("%d admitted, want %d; %d denied, %d refused", admitted, capacity, denied, refused)
 			}
-			if u, err := limits.Absolute().Usage(t.Context(), through.key, trypema.PerHour(capacity)); err != nil || u.Total != capacity {
+			u, err := limits.Absolute().Usage(t.Context(), through.key, trypema.PerHour(capacity))
+			if err != nil || u.Total != capacity {
 				t.Errorf("the key %s holds %+v, %v", through.key, u, err)
 			}
 		})
@@ -157,19 +165,30 @@ func TestSpellingsOfOneClient(t *testing.T) {
 	}
 	for want, spellings := range map[string][]string{
 		"198.51.100.1": {
-			"198.51.100.1", " 198.51.100.1\t", "198.51.100.1:80", "::ffff:198.51.100.1", "[::ffff:198.51.100.1]", "[::ffff:198.51.100.1]:80", "::ffff:c633:6401",
+			"198.51.100.1", " 198.51.100.1\t", "198.51.100.1:80", "::ffff:198.51.100.1",
+			"[::ffff:198.51.100.1]", "[::ffff:198.51.100.1]:80", "::ffff:c633:6401",
 			"0:0:0:0:0:FFFF:C633:6401", "::ffff:198.51.100.1%eth0", "[::ffff:198.51.100.1%eth0]:80",
 		},
 		"2001:db8::/64": {
-			"2001:db8::1", "2001:DB8::1", "2001:0db8:0000:0000:0000:0000:0000:0001", "[2001:db8::1]", "[2001:db8::1]:443", "2001:db8::1%eth0", "[2001:db8::1%25eth0]:443",
+			"2001:db8::1", "2001:DB8::1", "2001:0db8:0000:0000:0000:0000:0000:0001", "[2001:db8::1]",
+			"[2001:db8::1]:443", "2001:db8::1%eth0", "[2001:db8::1%25eth0]:443",
 			"2001:db8::ffff:ffff:ffff:ffff", "2001:db8::198.51.100.1",
 		},
 	} {
 		for _, spelling := range spellings {
 			for name, request := range map[string]func(*http.Request){
-				"by a proxy":         func(r *http.Request) { r.RemoteAddr = "10.0.0.1:1"; r.Header.Set("X-Forwarded-For", spelling) },
-				"by a proxy, mapped": func(r *http.Request) { r.RemoteAddr = "[::ffff:10.0.0.1]:1"; r.Header.Set("X-Forwarded-For", spelling) },
-				"by one with a zone": func(r *http.Request) { r.RemoteAddr = "[fe80::9%eth0]:1"; r.Header.Set("X-Forwarded-For", spelling) },
+				"by a proxy": func(r *http.Request) {
+					r.RemoteAddr = "10.0.0.1:1"
+					r.Header.Set("X-Forwarded-For", spelling)
+				},
+				"by a proxy, mapped": func(r *http.Request) {
+					r.RemoteAddr = "[::ffff:10.0.0.1]:1"
+					r.Header.Set("X-Forwarded-For", spelling)
+				},
+				"by one with a zone": func(r *http.Request) {
+					r.RemoteAddr = "[fe80::9%eth0]:1"
+					r.Header.Set("X-Forwarded-For", spelling)
+				},
 				"through another, too": func(r *http.Request) {
 					r.RemoteAddr = "10.0.0.1:1"
 					r.Header.Set("X-Forwarded-For", spelling+",::ffff:10.0.0.2")

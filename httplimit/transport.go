@@ -31,11 +31,11 @@ type TransportOptions struct {
 	// trypema.ErrUnknownPolicy: see Failed.
 	PolicyOf func(*http.Request) string
 
-	// Limiter decides, by Rate or RateOf. It may be shared with others. A request that waits may be
-	// overtaken: what others ask for meanwhile counts, too, and it waits again, MaxWait in all.
+	// Limiter decides, by Rate or RateOf. It may be shared with others. A request that waits may be overtaken
+	// by others, which count; then it waits again, for MaxWait in all.
 	Limiter trypema.Limiter
 
-	// Rate is that of every request.
+	// Rate is the rate of every request.
 	Rate trypema.Rate
 
 	// RateOf is the rate of a request. A rate that does not fit the window of the limiter fails the request:
@@ -54,8 +54,8 @@ type TransportOptions struct {
 	// they fail with trypema.ErrInvalidKey.
 	Keyless Keyless
 
-	// Cost is that of a request. Default 1, or what its policy says. A request of cost 0 is judged as if it
-	// had cost 1, and counted as nothing: it passes if there is any room.
+	// Cost is the cost of a request. Default 1, or what its policy says. A request of cost 0 is judged as if
+	// it had cost 1, and counted as nothing: it passes if there is any room.
 	Cost func(*http.Request) uint64
 
 	// Skip names requests that are not limited, and are made whatever their server has said. Default none.
@@ -71,7 +71,7 @@ type TransportOptions struct {
 	// server.
 	MaxRetryAfter time.Duration
 
-	// Shadow makes every request at once. Decisions are made, counted and seen by Seen.
+	// Shadow makes every request at once. Decisions are made, counted and given to Seen.
 	Shadow bool
 
 	// Denied returns how a request fails that was denied. Default, also where it returns nil: a *DeniedError.
@@ -81,12 +81,11 @@ type TransportOptions struct {
 	// trypema, or that of the request's context. Default, also where it returns nil: that error.
 	Failed func(*http.Request, error) error
 
-	// Logger is told why requests could not be judged, without Failed or with Shadow: the first error, and
-	// then at most one a minute. That the context of a request has ended is not logged. Default
-	// slog.Default().
+	// Logger gets the errors of requests that could not be judged, without Failed or with Shadow: the first,
+	// and then at most one a minute. The end of a request's context is not logged. Default slog.Default().
 	Logger *slog.Logger
 
-	// Seen is told of each decision. It must not block. Default nil.
+	// Seen is called with each decision. It must not block. Default nil.
 	Seen func(*http.Request, trypema.Decision, error)
 
 	// Base makes the requests. Default http.DefaultTransport.
@@ -140,7 +139,7 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 type DeniedError struct {
 	trypema.Decision
 	// ByServer reports that the server has asked for no more requests until RetryAfter has passed. The
-	// decision has nothing else then.
+	// decision then has no other field.
 	ByServer bool
 }
 

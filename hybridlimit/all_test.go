@@ -201,7 +201,7 @@ func TestAllOfTwoInstances(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = p.Close() }() // its last answer may get lost
+			t.Cleanup(func() { _ = p.Close() }) // its last answer may get lost
 			tenant := bind(t, p, trypema.StrategyAbsolute, trypema.AtMost(tenants, window))
 			user := bind(t, p, trypema.StrategyAbsolute, trypema.AtMost(users, window), trypema.AtMost(10*users, 10*window))
 			for caller := range 4 {

@@ -153,7 +153,8 @@ type multiSubject struct {
 func (m *multiSubject) limits(c, more uint64, times int) *trypema.Bound {
 	m.Helper()
 	l, err := m.p.Bind(m.s.kind(),
-		trypema.Limit{Name: "long", Rate: trypema.Per(float64(more), time.Duration(times)*m.s.Window), Window: time.Duration(times) * m.s.Window},
+		trypema.Limit{Name: "long", Rate: trypema.Per(float64(more), time.Duration(times)*m.s.Window),
+			Window: time.Duration(times) * m.s.Window},
 		trypema.Limit{Name: "short", Rate: m.s.rate(c), Window: m.s.Window})
 	if err != nil {
 		m.Fatal(err)
@@ -489,7 +490,8 @@ func (m *multiSubject) badInput() {
 		{m.s.kind(), nil, trypema.ErrInvalidOptions},
 		{m.s.kind(), make([]trypema.Limit, trypema.MaxLimits+1), trypema.ErrInvalidOptions},
 		{m.s.kind(), []trypema.Limit{good, good}, trypema.ErrInvalidOptions},
-		{m.s.kind(), []trypema.Limit{good, {Name: good.Label(), Rate: 1, Window: time.Hour}}, trypema.ErrInvalidOptions},
+		{m.s.kind(), []trypema.Limit{good, {Name: good.Label(), Rate: 1, Window: time.Hour}},
+			trypema.ErrInvalidOptions},
 		{m.s.kind(), []trypema.Limit{good, {Rate: 1, Window: -1}}, trypema.ErrInvalidOptions},
 		{m.s.kind(), []trypema.Limit{good, {Rate: 0, Window: long.Window}}, trypema.ErrInvalidRate},
 		{m.s.kind(), []trypema.Limit{good, {Rate: 1e-9, Window: long.Window}}, trypema.ErrInvalidRate},

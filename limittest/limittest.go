@@ -245,7 +245,8 @@ func (s *Subject) firstCall(t *trial) {
 	if got, want := l.usage("k", s.rate(10)), (trypema.Usage{Limit: 10, Remaining: 10}); got != want {
 		t.Errorf("usage of an unknown key: %+v, want %+v", got, want)
 	}
-	want := trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10, Remaining: 10, RemainingAfterWaiting: 10}
+	want := trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10, Remaining: 10,
+		RemainingAfterWaiting: 10}
 	if got := l.peek("k", s.rate(10), 3); got != want {
 		t.Errorf("peek: %+v, want %+v", got, want)
 	}
@@ -277,7 +278,8 @@ func (s *Subject) remainingCountsDown(t *trial) {
 // boundInAnyWindow offers what breaks others: nothing for a while, then a burst at the end of a window and
 // one right after it, at every phase, with random costs and pauses in between.
 func (s *Subject) boundInAnyWindow(t *trial) {
-	for _, o := range some(s, trypema.Options{}, trypema.Options{Bucket: s.Window}, trypema.Options{Bucket: s.Window / 3}, trypema.Options{HardLimitFactor: 1}) {
+	for _, o := range some(s, trypema.Options{}, trypema.Options{Bucket: s.Window},
+		trypema.Options{Bucket: s.Window / 3}, trypema.Options{HardLimitFactor: 1}) {
 		t.Logf("bucket %v", o.Bucket)
 		rng := rand.New(rand.NewPCG(explore.Seed(t), 0))
 		l := s.make(t, o)
@@ -765,7 +767,8 @@ func (s *Subject) setConditions(t *trial) {
 	}
 	for i, keep := range []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest} {
 		key := fmt.Sprint("new", i)
-		if got, want := l.set(key, trypema.Equal(0), 7, keep), (trypema.SetResult{Matched: true, Current: 7}); got != want {
+		got, want := l.set(key, trypema.Equal(0), 7, keep), (trypema.SetResult{Matched: true, Current: 7})
+		if got != want {
 			t.Errorf("%v on an unknown key: %+v, want %+v", keep, got, want)
 		}
 		if d := l.peek(key, s.rate(7), 1); d.Remaining != 0 {

@@ -49,7 +49,8 @@ var lives = []life{
 	{name: "committed below", expiry: "none", early: twice(30), counts: [3]uint64{30, 30, 30}},
 	{name: "committed below, with an expiry", expiry: "short", early: twice(30), counts: [3]uint64{30, 30, 30}},
 	{name: "committed as estimated", expiry: "none", early: twice(100), counts: [3]uint64{100, 100, 100}},
-	{name: "committed as estimated, with an expiry", expiry: "short", early: twice(100), counts: [3]uint64{100, 100, 100}},
+	{name: "committed as estimated, with an expiry", expiry: "short", early: twice(100),
+		counts: [3]uint64{100, 100, 100}},
 	{name: "committed above", expiry: "none", early: twice(150), counts: [3]uint64{150, 150, 150}},
 	{name: "committed above, with an expiry", expiry: "short", early: twice(150), counts: [3]uint64{150, 150, 150}},
 	{name: "committed below, with a long expiry", expiry: "long", early: twice(30), counts: [3]uint64{30, 30, 30}},
@@ -65,97 +66,118 @@ var lives = []life{
 	{name: "deleted, then forgotten", expiry: "none", early: deletes, deletes: true},
 	{name: "deleted, then expired", expiry: "short", early: deletes, deletes: true},
 	{name: "deleted, then refunded", expiry: "none", early: deletes, late: commits(0), deletes: true},
-	{name: "deleted, then committed", expiry: "none", early: deletes, late: commits(30), counts: [3]uint64{0, 0, 30}, deletes: true},
-	{name: "deleted, expired, then committed", expiry: "short", early: deletes, late: commits(30), counts: [3]uint64{0, 0, 30}, deletes: true},
-	{name: "committed, then deleted", expiry: "short", early: commits(30), late: deletes, counts: [3]uint64{30, 30, 0}, deletes: true},
+	{name: "deleted, then committed", expiry: "none", early: deletes, late: commits(30),
+		counts: [3]uint64{0, 0, 30}, deletes: true},
+	{name: "deleted, expired, then committed", expiry: "short", early: deletes, late: commits(30),
+		counts: [3]uint64{0, 0, 30}, deletes: true},
+	{name: "committed, then deleted", expiry: "short", early: commits(30), late: deletes,
+		counts: [3]uint64{30, 30, 0}, deletes: true},
 }
 
 // cycle is one of them, in the company of others.
 type cycle struct {
 	life
+	m              *multiSubject
+	limits         *trypema.Bound
 	key            string
 	before, behind uint64 // what others use before it, and after what happens early
 	others         uint64 // of that, what is there
 	*trypema.Reservation
 }
 
-// livesOfReservations has each reservation live on a key of its own, alone and beside others. Its true cost
-// counts from when it was admitted on, whatever became of the estimate; and until the expiry, the estimate
-// counts.
-func (m *multiSubject) livesOfReservations() {
-	l := m.limits(1000, 2000, 4)
-	w := m.s.Window
-	var all []*cycle
+// cycles are all lives, each alone and beside others.
+func (m *multiSubject) cycles(limits *trypema.Bound) (all []*cycle) {
 	for i, of := range lives {
-		company := []*cycle{{life: of}, {life: of, before: 7}, {life: of, behind: 5}, {life: of, before: 7, behind: 5}}
+		company := []*cycle{{}, {before: 7}, {behind: 5}, {before: 7, behind: 5}}
 		if m.s.Jitter > 0 { // time is real
 			company = company[i%len(company):][:1]
 		}
 		for _, c := range company {
+			c.life, c.m, c.limits = of, m, limits
 			c.key = fmt.Sprintf("%s, %d, %d", c.name, c.before, c.behind)
 			all = append(all, c)
 		}
 	}
-	use := func(c *cycle, n uint64) {
-		defer m.took(time.Now())
-		if n == 0 {
-			return
-		}
-		if d, err := l.AllowN(ctx, c.key, n); err != nil || !d.Allowed {
-			m.Fatalf("%s: %+v, %v", c.key, d, err)
-		}
-		c.others += n
+	return all
+}
+
+// reserve makes the reservation, after what others use before it.
+func (c *cycle) reserve() {
+	c.use(c.before)
+	defer c.m.took(time.Now())
+	w := c.m.s.Window
+	expiry := map[string]time.Duration{"none": 0, "short": w / 4, "long": 2 * w}[c.expiry]
+	r, err := c.limits.Reserve(ctx, c.key, 100, expiry)
+	if err != nil || !r.Allowed {
+		c.m.Fatalf("%s: %+v, %v", c.key, r, err)
 	}
-	happens := func(c *cycle, what func(*trypema.Reservation, func() error) error) {
-		defer m.took(time.Now())
-		if what == nil {
-			return
-		}
-		err := what(c.Reservation, func() error {
-			c.others = 0
-			return l.Delete(ctx, c.key)
-		})
-		if err != nil {
-			m.Fatalf("%s: %v", c.key, err)
-		}
+	c.Reservation = r
+}
+
+// use has others make a call of cost n.
+func (c *cycle) use(n uint64) {
+	defer c.m.took(time.Now())
+	if n == 0 {
+		return
 	}
-	check := func(c *cycle, when string, long, short uint64) {
-		defer m.took(time.Now())
-		u, err := l.Usage(ctx, c.key)
-		if err != nil || u[0].Total != long || u[1].Total != short {
-			m.Errorf("%s: %s the windows hold %+v, %v, want %d and %d", c.key, when, u, err, long, short)
-		}
+	if d, err := c.limits.AllowN(ctx, c.key, n); err != nil || !d.Allowed {
+		c.m.Fatalf("%s: %+v, %v", c.key, d, err)
 	}
+	c.others += n
+}
+
+// happens has something become of the reservation, unless it is nil.
+func (c *cycle) happens(what func(*trypema.Reservation, func() error) error) {
+	defer c.m.took(time.Now())
+	if what == nil {
+		return
+	}
+	err := what(c.Reservation, func() error {
+		c.others = 0
+		return c.limits.Delete(ctx, c.key)
+	})
+	if err != nil {
+		c.m.Fatalf("%s: %v", c.key, err)
+	}
+}
+
+// holds checks what the two windows hold.
+func (c *cycle) holds(when string, long, short uint64) {
+	defer c.m.took(time.Now())
+	u, err := c.limits.Usage(ctx, c.key)
+	if err != nil || u[0].Total != long || u[1].Total != short {
+		c.m.Errorf("%s: %s the windows hold %+v, %v, want %d and %d", c.key, when, u, err, long, short)
+	}
+}
+
+// livesOfReservations has each reservation live on a key of its own, alone and beside others. Its true cost
+// counts from when it was admitted on, whatever became of the estimate; and until the expiry, the estimate
+// counts.
+func (m *multiSubject) livesOfReservations() {
+	w := m.s.Window
+	all := m.cycles(m.limits(1000, 2000, 4))
 	for _, c := range all {
-		use(c, c.before)
-		began := time.Now()
-		expiry := map[string]time.Duration{"none": 0, "short": w / 4, "long": 2 * w}[c.expiry]
-		r, err := l.Reserve(ctx, c.key, 100, expiry)
-		if err != nil || !r.Allowed {
-			m.Fatalf("%s: %+v, %v", c.key, r, err)
-		}
-		c.Reservation = r
-		m.took(began)
-		check(c, "reserved,", 100+c.others, 100+c.others)
+		c.reserve()
+		c.holds("reserved,", 100+c.others, 100+c.others)
 	}
 	began := time.Now()
 	until := func(d time.Duration) { m.sleep(time.Until(began.Add(d))) }
 	late := w/10 + m.s.Lag // no reservation expires later than a bucket after its expiry
 	until(w / 8)
 	for _, c := range all {
-		happens(c, c.early)
-		use(c, c.behind)
-		check(c, "early", c.counts[0]+c.others, c.counts[0]+c.others)
+		c.happens(c.early)
+		c.use(c.behind)
+		c.holds("early", c.counts[0]+c.others, c.counts[0]+c.others)
 	}
 	until(w/4 + late)
 	for _, c := range all {
-		check(c, "once it has expired,", c.counts[1]+c.others, c.counts[1]+c.others)
-		happens(c, c.late)
-		check(c, "late", c.counts[2]+c.others, c.counts[2]+c.others)
+		c.holds("once it has expired,", c.counts[1]+c.others, c.counts[1]+c.others)
+		c.happens(c.late)
+		c.holds("late", c.counts[2]+c.others, c.counts[2]+c.others)
 	}
 	until(w + w/16) // whenever it was settled, it leaves when it was admitted a window ago
 	for _, c := range all {
-		check(c, "a window later", c.counts[2]+c.others, min(c.others, c.behind))
+		c.holds("a window later", c.counts[2]+c.others, min(c.others, c.behind))
 	}
 	if m.s.Jitter > 0 {
 		return
@@ -166,7 +188,7 @@ func (m *multiSubject) livesOfReservations() {
 		if c.name == "forgotten, with a long expiry" {
 			long = 0
 		}
-		check(c, "two windows later", long+c.others, 0)
+		c.holds("two windows later", long+c.others, 0)
 	}
 }
 

@@ -93,7 +93,7 @@ func (m *multiSubject) waitersOfAClosedProvider() {
 	for range 100 {
 		all.Go(func() {
 			d, err := b.Wait(ctx, "k")
-			if !errors.Is(err, trypema.ErrClosed) && !(d.Allowed && m.s.Suppressed) {
+			if !errors.Is(err, trypema.ErrClosed) && (!d.Allowed || !m.s.Suppressed) {
 				m.Errorf("%+v, %v, want ErrClosed", d, err)
 			}
 		})
@@ -131,7 +131,8 @@ func (m *multiSubject) allIsAllOrNothing() {
 	if d := ask(11, "cid"); d.Allowed || d.RetryAfter != trypema.Never {
 		m.Errorf("more than a user ever may: %+v", d)
 	}
-	for b, want := range map[*trypema.Bound]map[string]uint64{tenant: {"acme": 12}, user: {"ann": 6, "bob": 6, "cid": 0}} {
+	for b, want := range map[*trypema.Bound]map[string]uint64{tenant: {"acme": 12},
+		user: {"ann": 6, "bob": 6, "cid": 0}} {
 		for key, total := range want {
 			if u, err := b.Usage(ctx, key); err != nil || u[0].Total != total {
 				m.Errorf("%s: %+v, %v, want a total of %d", key, u, err, total)
@@ -140,8 +141,8 @@ func (m *multiSubject) allIsAllOrNothing() {
 	}
 }
 
-// manyAreAsEach: AllowMany decides as AllowN would for one call after the other, and what is wrong with one
-// of the calls is an error before any is decided.
+// manyAreAsEach: AllowMany decides as AllowN would for one call after the other. If one of the calls is
+// wrong, it returns an error and decides none.
 func (m *multiSubject) manyAreAsEach() {
 	for name, b := range map[string]*trypema.Bound{"one": m.atMost(10), "several": m.limits(10, 20, 4)} {
 		var calls []trypema.Call

@@ -32,79 +32,92 @@ type Observer struct {
 // New returns an Observer whose instruments are made by a meter, or an error: of the meter, or
 // trypema.ErrInvalidOptions without one. It can be given to any number of providers.
 //
-// OpenTelemetry has no histogram that is read. So latency is told by counters:
-// trypema.decision.duration.bucket counts the measured calls that took less than its attribute le, in
-// seconds, as Prometheus does; trypema.decision.duration.sum how long they took together.
+// OpenTelemetry has no asynchronous histogram. So latency is in counters: trypema.decision.duration.bucket
+// counts the measured calls that took less than its attribute le, in seconds, as Prometheus does;
+// trypema.decision.duration.sum adds up their durations.
 func New(meter metric.Meter) (*Observer, error) {
 	if invalid.Nil(meter) {
 		return nil, invalid.Errorf(trypema.ErrInvalidOptions,
 			"otellimit.New got no meter; it must be a metric.Meter")
 	}
-	o := new(Observer)
-	var wrong []error
-	var all []metric.Observable
-	counter := func(name, unit, help string) metric.Float64Observable {
-		c, err := meter.Float64ObservableCounter("trypema."+name, metric.WithUnit(unit),
-			metric.WithDescription(help))
-		wrong, all = append(wrong, err), append(all, c)
-		return c
-	}
-	of := make([]metric.Float64Observable, len(metrics.All))
-	for i := range metrics.All {
-		switch m := &metrics.All[i]; {
-		case i > 0 && m.Name == metrics.All[i-1].Name: // with another outcome
-			of[i] = of[i-1]
-		case m.Counter:
-			of[i] = counter(m.Name, m.Unit, m.Help)
-		default:
-			g, err := meter.Float64ObservableGauge("trypema."+m.Name, metric.WithUnit(m.Unit),
-				metric.WithDescription(m.Help))
-			wrong, all, of[i] = append(wrong, err), append(all, g), g
-		}
-	}
-	duration := metrics.Duration.Name
-	buckets := counter(duration+".bucket", "{call}",
-		metrics.Duration.Help+" Calls that took less than le seconds.")
-	sum := counter(duration+".sum", metrics.Duration.Unit, "Duration of the calls in the buckets together.")
-	if err := errors.Join(wrong...); err != nil {
+	in, err := newInstruments(meter)
+	if err != nil {
 		return nil, err
 	}
-	observe := func(to metric.Observer, m *trypema.Meter) {
-		s := m.Read()
-		names := []attribute.KeyValue{
-			attribute.String("policy", m.Policy), attribute.String("provider", m.Provider), attribute.String("strategy", m.Strategy),
-		}
-		tell := func(i metric.Float64Observable, value float64, more ...attribute.KeyValue) {
-			to.ObserveFloat64(i, value, metric.WithAttributes(append(names, more...)...))
-		}
-		for i, value := range metrics.Read(m, &s) {
-			if outcome := metrics.All[i].Outcome; outcome != "" {
-				tell(of[i], value, attribute.String("outcome", outcome))
-			} else {
-				tell(of[i], value)
-			}
-		}
-		measured := tally.Measured(&s.Latency)
-		if measured == 0 {
-			return
-		}
-		for bound, n := range tally.Below(&s.Latency) {
-			tell(buckets, float64(n), attribute.String("le", strconv.FormatFloat(bound, 'g', -1, 64)))
-		}
-		tell(buckets, float64(measured), attribute.String("le", "+Inf"))
-		tell(sum, s.LatencySum.Seconds())
-	}
-	var err error
+	o := new(Observer)
 	o.registration, err = meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
 		for _, m := range o.meters.All() {
-			observe(to, &m)
+			in.observe(to, &m)
 		}
 		return nil
-	}, all...)
+	}, in.all...)
 	if err != nil {
 		return nil, err
 	}
 	return o, nil
+}
+
+// instruments are those of an Observer.
+type instruments struct {
+	all          []metric.Observable
+	of           []metric.Float64Observable // metrics.All
+	buckets, sum metric.Float64Observable   // metrics.Duration
+}
+
+func newInstruments(meter metric.Meter) (*instruments, error) {
+	in := &instruments{of: make([]metric.Float64Observable, len(metrics.All))}
+	var wrong []error
+	counter := func(name, unit, help string) metric.Float64Observable {
+		c, err := meter.Float64ObservableCounter("trypema."+name, metric.WithUnit(unit),
+			metric.WithDescription(help))
+		wrong, in.all = append(wrong, err), append(in.all, c)
+		return c
+	}
+	for i := range metrics.All {
+		switch m := &metrics.All[i]; {
+		case i > 0 && m.Name == metrics.All[i-1].Name: // with another outcome
+			in.of[i] = in.of[i-1]
+		case m.Counter:
+			in.of[i] = counter(m.Name, m.Unit, m.Help)
+		default:
+			g, err := meter.Float64ObservableGauge("trypema."+m.Name, metric.WithUnit(m.Unit),
+				metric.WithDescription(m.Help))
+			wrong, in.all, in.of[i] = append(wrong, err), append(in.all, g), g
+		}
+	}
+	duration := metrics.Duration.Name
+	in.buckets = counter(duration+".bucket", "{call}",
+		metrics.Duration.Help+" Calls that took less than le seconds.")
+	in.sum = counter(duration+".sum", metrics.Duration.Unit, "Duration of the calls in the buckets together.")
+	return in, errors.Join(wrong...)
+}
+
+// observe reads a meter.
+func (in *instruments) observe(to metric.Observer, m *trypema.Meter) {
+	s := m.Read()
+	names := []attribute.KeyValue{
+		attribute.String("policy", m.Policy), attribute.String("provider", m.Provider),
+		attribute.String("strategy", m.Strategy),
+	}
+	tell := func(i metric.Float64Observable, value float64, more ...attribute.KeyValue) {
+		to.ObserveFloat64(i, value, metric.WithAttributes(append(names, more...)...))
+	}
+	for i, value := range metrics.Read(m, &s) {
+		if outcome := metrics.All[i].Outcome; outcome != "" {
+			tell(in.of[i], value, attribute.String("outcome", outcome))
+		} else {
+			tell(in.of[i], value)
+		}
+	}
+	measured := tally.Measured(&s.Latency)
+	if measured == 0 {
+		return
+	}
+	for bound, n := range tally.Below(&s.Latency) {
+		tell(in.buckets, float64(n), attribute.String("le", strconv.FormatFloat(bound, 'g', -1, 64)))
+	}
+	tell(in.buckets, float64(measured), attribute.String("le", "+Inf"))
+	tell(in.sum, s.LatencySum.Seconds())
 }
 
 // Observe implements trypema.Observer.

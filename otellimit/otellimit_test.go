@@ -84,7 +84,8 @@ func TestObserver(t *testing.T) {
 		}
 	}
 	local.Suppressed().Allow(t.Context(), "secret", -1)
-	plans, err := trypema.NewPolicies(redis, trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
+	plans, err := trypema.NewPolicies(redis,
+		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,16 @@ const right = `policies:
 // limit is a file with one limit, in line 4.
 func limit(fields string) string { return strings.Replace(right, "rate: 10/s", fields, 1) }
 
+// The rules that files break, as errors end with them.
+const (
+	aPolicy = "it must be a mapping with name, group, strategy, cost, limits, shadow"
+	aText   = "it must be a text, which is not empty"
+	aCost   = "it must be a whole number, at least 1"
+	aCount  = "it must be a whole number, at least 0"
+	aRate   = "it must be a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited"
+	aWindow = "it must be a duration from 1ms to 36500d, as in 500ms, 1h30m or 7d"
+)
+
 // wrongFiles are files, and all that is said of them.
 var wrongFiles = []struct{ name, file, want string }{
 	{"nothing", "", `p.yaml: the file is empty; it must be a mapping with policies`},
@@ -40,97 +50,142 @@ var wrongFiles = []struct{ name, file, want string }{
 	{"no policies", "{}", `p.yaml:1:1: policies is missing`},
 	{"policies that are null", "policies:", `p.yaml:1:10: policies is null; it must be a list`},
 	{"policies that are none", "policies: []", `p.yaml:1:11: policies is empty; there must be at least 1`},
-	{"policies by name", "policies:\n  api: {limits: [{rate: 10/s}]}\n", `p.yaml:2:3: policies is a mapping; it must be a list`},
+	{"policies by name", "policies:\n  api: {limits: [{rate: 10/s}]}\n",
+		`p.yaml:2:3: policies is a mapping; it must be a list`},
 	{"two documents", right + "---\n" + right, `p.yaml:5:1: another document begins; there must be one`},
 	{"too much", right + strings.Repeat("#", policyfile.MaxSize), `p.yaml: the file has more than 1048576 bytes`},
 
 	{"no YAML", "policies: [\n", `p.yaml:2:1: it cannot be read as YAML: did not find expected node content`},
-	{"a tab", "policies:\n\t- name: api\n", `p.yaml:2:1: it cannot be read as YAML: found character that cannot start any token`},
+	{"a tab", "policies:\n\t- name: api\n",
+		`p.yaml:2:1: it cannot be read as YAML: found character that cannot start any token`},
 	{"too deep", strings.Repeat("[", 1000), `p.yaml:1:17: it cannot be read as YAML: exceeded max depth of 16`},
 	{"a zero byte", "policies: []\n# \x00", `p.yaml:2:3: a control character, or what is not UTF-8, is in the file`},
 	{"no UTF-8", "policies: []\n#\xff", `p.yaml:2:2: a control character, or what is not UTF-8, is in the file`},
 	{"UTF-16", "\xff\xfep\x00", `p.yaml:1:1: the file is UTF-16; it must be UTF-8`},
-	{"JSON cut short", `{"policies": [{"name": "api"`, `p.yaml:2:1: it cannot be read as YAML: did not find expected ',' or '}'`},
+	{"JSON cut short", `{"policies": [{"name": "api"`,
+		`p.yaml:2:1: it cannot be read as YAML: did not find expected ',' or '}'`},
 
-	{"an unknown anchor", "policies: *all\n", `p.yaml:1:11: it cannot be read as YAML: unknown anchor 'all' referenced`},
+	{"an unknown anchor", "policies: *all\n",
+		`p.yaml:1:11: it cannot be read as YAML: unknown anchor 'all' referenced`},
 	{"an alias", "policies:\n  - &api\n    name: api\n    limits: [{rate: 10/s}]\n  - *api\n",
-		`p.yaml:5:5: policy 2 is an alias, which is not followed; it must be a mapping with name, group, strategy, cost, limits, shadow`},
+		`p.yaml:5:5: policy 2 is an alias, which is not followed; ` + aPolicy},
 	{"a merge", "policies:\n  - name: api\n    limits:\n      - &ten {rate: 10/s}\n      - {<<: *ten, window: 1m}\n",
 		"p.yaml:5:10: policy \"api\": limit 2 has a field <<; it may have name, rate, window, limit, unlimited\n" +
 			`p.yaml:5:9: policy "api": limit 2: rate is missing`},
 	{"an alias in itself", "policies: &all [*all]\n",
-		`p.yaml:1:17: policy 1 is an alias, which is not followed; it must be a mapping with name, group, strategy, cost, limits, shadow`},
+		`p.yaml:1:17: policy 1 is an alias, which is not followed; ` + aPolicy},
 
 	{"an unknown field", right + "version: 1\n", `p.yaml:5:1: the file has a field "version"; it may have policies`},
 	{"an unknown field of a policy", strings.Replace(right, "limits", "limit", 1),
 		"p.yaml:3:5: policy \"api\" has a field \"limit\"; it may have name, group, strategy, cost, limits, shadow\n" +
 			`p.yaml:2:5: policy "api": limits is missing`},
-	{"an unknown field of a limit", limit("rate: 10/s, burst: 5"), `p.yaml:4:22: policy "api": limit 1 has a field "burst"; it may have name, rate, window, limit, unlimited`},
+	{"an unknown field of a limit", limit("rate: 10/s, burst: 5"),
+		`p.yaml:4:22: policy "api": limit 1 has a field "burst"; ` +
+			`it may have name, rate, window, limit, unlimited`},
 	{"a field in capitals", limit("Rate: 10/s"),
-		"p.yaml:4:10: policy \"api\": limit 1 has a field \"Rate\"; it may have name, rate, window, limit, unlimited\n" +
+		`p.yaml:4:10: policy "api": limit 1 has a field "Rate"; ` +
+			"it may have name, rate, window, limit, unlimited\n" +
 			`p.yaml:4:9: policy "api": limit 1: rate is missing`},
-	{"a field with a list for a name", "? [policies]\n: []\n", "p.yaml:1:3: the file has a field a list; it may have policies\np.yaml:1:1: policies is missing"},
-	{"a field twice", limit("rate: 10/s,\n         rate: 1000/s"), `p.yaml:5:10: policy "api": limit 1 has the field rate twice; the first is in line 4`},
+	{"a field with a list for a name", "? [policies]\n: []\n",
+		"p.yaml:1:3: the file has a field a list; it may have policies\np.yaml:1:1: policies is missing"},
+	{"a field twice", limit("rate: 10/s,\n         rate: 1000/s"),
+		`p.yaml:5:10: policy "api": limit 1 has the field rate twice; the first is in line 4`},
 	{"a field twice in JSON", `{"policies": [{"name": "api", "cost": 1, "cost": 2, "limits": [{"rate": "10/s"}]}]}`,
 		`p.yaml:1:42: policy "api" has the field cost twice; the first is in line 1`},
 
-	{"a policy that is null", "policies:\n  -\n", `p.yaml:2:4: policy 1 is null; it must be a mapping with name, group, strategy, cost, limits, shadow`},
-	{"a policy that is a text", "policies: [api]\n", `p.yaml:1:12: policy 1 is "api"; it must be a mapping with name, group, strategy, cost, limits, shadow`},
+	{"a policy that is null", "policies:\n  -\n", `p.yaml:2:4: policy 1 is null; ` + aPolicy},
+	{"a policy that is a text", "policies: [api]\n", `p.yaml:1:12: policy 1 is "api"; ` + aPolicy},
 	{"no name", "policies:\n  - limits: [{rate: 10/s}]\n", `p.yaml:2:5: policy 1: name is missing`},
-	{"an empty name", strings.Replace(right, "api", "''", 1), `p.yaml:2:11: policy 1: name is ""; it must be a text, which is not empty`},
-	{"a name that is a number", strings.Replace(right, "api", "42", 1), `p.yaml:2:11: policy 1: name is 42; it must be a text, which is not empty`},
-	{"a name that is a list", strings.Replace(right, "api", "[api]", 1), `p.yaml:2:11: policy 1: name is a list; it must be a text, which is not empty`},
-	{"a colon in a name", strings.Replace(right, "api", "a:b", 1), `p.yaml:2:11: policy "a:b": the name is "a:b"; it must have no colon`},
-	{"a colon in a group", right + "    group: a:b\n", `p.yaml:5:12: policy "api": the group is "a:b"; it must have no colon`},
-	{"an empty group", right + "    group:\n", `p.yaml:5:11: policy "api": group is null; it must be a text, which is not empty`},
+	{"an empty name", strings.Replace(right, "api", "''", 1), `p.yaml:2:11: policy 1: name is ""; ` + aText},
+	{"a name that is a number", strings.Replace(right, "api", "42", 1), `p.yaml:2:11: policy 1: name is 42; ` + aText},
+	{"a name that is a list", strings.Replace(right, "api", "[api]", 1),
+		`p.yaml:2:11: policy 1: name is a list; ` + aText},
+	{"a colon in a name", strings.Replace(right, "api", "a:b", 1),
+		`p.yaml:2:11: policy "a:b": the name is "a:b"; it must have no colon`},
+	{"a colon in a group", right + "    group: a:b\n",
+		`p.yaml:5:12: policy "api": the group is "a:b"; it must have no colon`},
+	{"an empty group", right + "    group:\n", `p.yaml:5:11: policy "api": group is null; ` + aText},
 	{"a group, and no name", "policies:\n  - group: a:b\n    limits: [{rate: 10/s}]\n",
-		"p.yaml:2:5: policy 1: name is missing\n" + `p.yaml:2:12: policy "?": the group is "a:b"; it must have no colon`},
+		"p.yaml:2:5: policy 1: name is missing\n" +
+			`p.yaml:2:12: policy "?": the group is "a:b"; it must have no colon`},
 	{"a name that is too long", strings.Replace(right, "api", strings.Repeat("n", 65), 1),
 		`p.yaml:2:11: policy "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn": the name has 65 bytes; it must have from 1 to 64`},
-	{"a name twice", right + "  - name: api\n    limits: [{rate: 1/s}]\n", `p.yaml:5:5: policy "api" is there twice; the first is in line 2`},
+	{"a name twice", right + "  - name: api\n    limits: [{rate: 1/s}]\n",
+		`p.yaml:5:5: policy "api" is there twice; the first is in line 2`},
 
-	{"no such strategy", right + "    strategy: lax\n", `p.yaml:5:15: policy "api": strategy is "lax"; it must be absolute or suppressed`},
-	{"a strategy that is null", right + "    strategy:\n", `p.yaml:5:14: policy "api": strategy is null; it must be absolute or suppressed`},
+	{"no such strategy", right + "    strategy: lax\n",
+		`p.yaml:5:15: policy "api": strategy is "lax"; it must be absolute or suppressed`},
+	{"a strategy that is null", right + "    strategy:\n",
+		`p.yaml:5:14: policy "api": strategy is null; it must be absolute or suppressed`},
 
-	{"a cost of 0", right + "    cost: 0\n", `p.yaml:5:11: policy "api": cost is 0; it must be a whole number, at least 1`},
-	{"a negative cost", right + "    cost: -1\n", `p.yaml:5:11: policy "api": cost is -1; it must be a whole number, at least 1`},
-	{"a cost that is not whole", right + "    cost: 1.5\n", `p.yaml:5:11: policy "api": cost is 1.5; it must be a whole number, at least 1`},
-	{"a cost that is a text", right + "    cost: '5'\n", `p.yaml:5:11: policy "api": cost is "5"; it must be a whole number, at least 1`},
-	{"a cost in other digits", right + "    cost: 0x5\n", `p.yaml:5:11: policy "api": cost is 0x5; it must be a whole number, at least 1`},
-	{"a cost that may be octal", right + "    cost: 010\n", `p.yaml:5:11: policy "api": cost is 010; it must be a whole number, at least 1`},
-	{"a cost of NaN", right + "    cost: .nan\n", `p.yaml:5:11: policy "api": cost is .nan; it must be a whole number, at least 1`},
-	{"a cost beyond 64 bits", right + "    cost: 18446744073709551616\n", `p.yaml:5:11: policy "api": cost is 18446744073709551616; it must be a whole number, at least 1`},
-	{"a cost above the limit", right + "    cost: 11\n", `p.yaml:5:11: policy "api": cost is 11; it must be at most 10, which is all that limit "1s" can hold`},
+	{"a cost of 0", right + "    cost: 0\n", `p.yaml:5:11: policy "api": cost is 0; ` + aCost},
+	{"a negative cost", right + "    cost: -1\n", `p.yaml:5:11: policy "api": cost is -1; ` + aCost},
+	{"a cost that is not whole", right + "    cost: 1.5\n", `p.yaml:5:11: policy "api": cost is 1.5; ` + aCost},
+	{"a cost that is a text", right + "    cost: '5'\n", `p.yaml:5:11: policy "api": cost is "5"; ` + aCost},
+	{"a cost in other digits", right + "    cost: 0x5\n", `p.yaml:5:11: policy "api": cost is 0x5; ` + aCost},
+	{"a cost that may be octal", right + "    cost: 010\n", `p.yaml:5:11: policy "api": cost is 010; ` + aCost},
+	{"a cost of NaN", right + "    cost: .nan\n", `p.yaml:5:11: policy "api": cost is .nan; ` + aCost},
+	{"a cost beyond 64 bits", right + "    cost: 18446744073709551616\n",
+		`p.yaml:5:11: policy "api": cost is 18446744073709551616; ` + aCost},
+	{"a cost above the limit", right + "    cost: 11\n",
+		`p.yaml:5:11: policy "api": cost is 11; ` +
+			`it must be at most 10, which is all that limit "1s" can hold`},
 
 	{"no limits", "policies: [{name: api}]\n", `p.yaml:1:12: policy "api": limits is missing`},
-	{"limits that are none", "policies: [{name: api, limits: []}]\n", `p.yaml:1:32: policy "api": limits is empty; there must be at least 1`},
-	{"limits that are no list", "policies: [{name: api, limits: {rate: 10/s}}]\n", `p.yaml:1:32: policy "api": limits is a mapping; it must be a list`},
+	{"limits that are none", "policies: [{name: api, limits: []}]\n",
+		`p.yaml:1:32: policy "api": limits is empty; there must be at least 1`},
+	{"limits that are no list", "policies: [{name: api, limits: {rate: 10/s}}]\n",
+		`p.yaml:1:32: policy "api": limits is a mapping; it must be a list`},
 	{"too many limits", "policies: [{name: api, limits: [1, 2, 3, 4, 5, 6, 7, 8, 9]}]\n",
 		`p.yaml:1:32: policy "api": limits has 9 elements; there must be at most 8`},
-	{"a limit that is a number", "policies: [{name: api, limits: [10]}]\n", `p.yaml:1:33: policy "api": limit 1 is 10; it must be a mapping with name, rate, window, limit, unlimited, or a text such as 10/s`},
+	{"a limit that is a number", "policies: [{name: api, limits: [10]}]\n",
+		`p.yaml:1:33: policy "api": limit 1 is 10; ` +
+			`it must be a mapping with name, rate, window, limit, unlimited, or a text such as 10/s`},
 	{"a limit that is a text of no limit", "policies: [{name: api, limits: [10/fortnight]}]\n",
-		`p.yaml:1:33: policy "api": limit 1: limit is "10/fortnight"; it must be a number per time, as in 10/s, 1000/h, 20/d or 5/15m; or "none"; after a name and "=" if it has one`},
+		`p.yaml:1:33: policy "api": limit 1: limit is "10/fortnight"; it must be a number per time, ` +
+			`as in 10/s, 1000/h, 20/d or 5/15m; or "none"; after a name and "=" if it has one`},
 	{"a limit that is a text with a wrong name", "policies: [{name: api, limits: ['a\u200b=10/s']}]\n",
-		`p.yaml:1:33: policy "api": limit 1: limit "a\u200b": the name must be printable UTF-8 without a space at either end`},
+		`p.yaml:1:33: policy "api": limit 1: limit "a\u200b": ` +
+			`the name must be printable UTF-8 without a space at either end`},
 	{"a window twice in texts", "policies: [{name: api, limits: [10/m, 20/1m]}]\n",
-		`p.yaml:1:39: policy "api": limits "1m0s" and "1m0s" both have the name "1m0s" or the window 1m0s; each must have its own`},
-	{"a limit beside a rate", limit("rate: 10/s, limit: 10, window: 1s"), `p.yaml:4:29: policy "api": limit 1 has both rate and limit; it must have one of rate, limit and unlimited`},
-	{"no limit beside a limit", limit("limit: 10, unlimited: true"), `p.yaml:4:32: policy "api": limit 1 has both limit and unlimited; it must have one of rate, limit and unlimited`},
-	{"a limit without a window", limit("limit: 10"), `p.yaml:4:9: policy "api": limit 1: window is missing; it must be there unless the limit is 0`},
-	{"a limit that is negative", limit("limit: -1, window: 1s"), `p.yaml:4:17: policy "api": limit 1: limit is -1; it must be a whole number, at least 0`},
-	{"a limit that is not whole", limit("limit: 1.5, window: 1s"), `p.yaml:4:17: policy "api": limit 1: limit is 1.5; it must be a whole number, at least 0`},
-	{"a limit of nothing", limit("limit:"), `p.yaml:4:16: policy "api": limit 1: limit is null; it must be a whole number, at least 0`},
-	{"a limit that may be octal", limit("limit: 00"), `p.yaml:4:17: policy "api": limit 1: limit is 00; it must be a whole number, at least 0`},
-	{"no limit that is one", limit("unlimited: false"), `p.yaml:4:21: policy "api": limit 1: unlimited is false; it must be true, or left out`},
-	{"no limit that is a number", limit("unlimited: 1"), `p.yaml:4:21: policy "api": limit 1: unlimited is 1; it must be true, or left out`},
-	{"no limit with a window", limit("unlimited: true, window: 1s"), `p.yaml:4:35: policy "api": limit 1 has a window; it must be left out, as an unlimited limit has none`},
-	{"a shadow that is a text", right + "    shadow: 'true'\n", `p.yaml:5:13: policy "api": shadow is "true"; it must be true or false`},
-	{"a shadow of nothing", right + "    shadow:\n", `p.yaml:5:12: policy "api": shadow is null; it must be true or false`},
-	{"a cost above a block and a limit", "policies: [{name: api, cost: 11, limits: [0/s, 10/m]}]\n", `p.yaml:1:30: policy "api": cost is 11; it must be at most 10, which is all that limit "1m0s" can hold`},
-	{"an empty name of a limit", limit("name: '', rate: 10/s"), `p.yaml:4:16: policy "api": limit 1: name is ""; it must be a text, which is not empty`},
-	{"a window twice", right + "      - {rate: 20/s}\n", `p.yaml:5:9: policy "api": limits "1s" and "1s" both have the name "1s" or the window 1s; each must have its own`},
+		`p.yaml:1:39: policy "api": limits "1m0s" and "1m0s" both have the name "1m0s" or the window 1m0s; ` +
+			`each must have its own`},
+	{"a limit beside a rate", limit("rate: 10/s, limit: 10, window: 1s"),
+		`p.yaml:4:29: policy "api": limit 1 has both rate and limit; ` +
+			`it must have one of rate, limit and unlimited`},
+	{"no limit beside a limit", limit("limit: 10, unlimited: true"),
+		`p.yaml:4:32: policy "api": limit 1 has both limit and unlimited; ` +
+			`it must have one of rate, limit and unlimited`},
+	{"a limit without a window", limit("limit: 10"),
+		`p.yaml:4:9: policy "api": limit 1: window is missing; it must be there unless the limit is 0`},
+	{"a limit that is negative", limit("limit: -1, window: 1s"),
+		`p.yaml:4:17: policy "api": limit 1: limit is -1; ` + aCount},
+	{"a limit that is not whole", limit("limit: 1.5, window: 1s"),
+		`p.yaml:4:17: policy "api": limit 1: limit is 1.5; ` + aCount},
+	{"a limit of nothing", limit("limit:"), `p.yaml:4:16: policy "api": limit 1: limit is null; ` + aCount},
+	{"a limit that may be octal", limit("limit: 00"), `p.yaml:4:17: policy "api": limit 1: limit is 00; ` + aCount},
+	{"no limit that is one", limit("unlimited: false"),
+		`p.yaml:4:21: policy "api": limit 1: unlimited is false; it must be true, or left out`},
+	{"no limit that is a number", limit("unlimited: 1"),
+		`p.yaml:4:21: policy "api": limit 1: unlimited is 1; it must be true, or left out`},
+	{"no limit with a window", limit("unlimited: true, window: 1s"),
+		`p.yaml:4:35: policy "api": limit 1 has a window; ` +
+			`it must be left out, as an unlimited limit has none`},
+	{"a shadow that is a text", right + "    shadow: 'true'\n",
+		`p.yaml:5:13: policy "api": shadow is "true"; it must be true or false`},
+	{"a shadow of nothing", right + "    shadow:\n",
+		`p.yaml:5:12: policy "api": shadow is null; it must be true or false`},
+	{"a cost above a block and a limit", "policies: [{name: api, cost: 11, limits: [0/s, 10/m]}]\n",
+		`p.yaml:1:30: policy "api": cost is 11; ` +
+			`it must be at most 10, which is all that limit "1m0s" can hold`},
+	{"an empty name of a limit", limit("name: '', rate: 10/s"),
+		`p.yaml:4:16: policy "api": limit 1: name is ""; ` + aText},
+	{"a window twice", right + "      - {rate: 20/s}\n",
+		`p.yaml:5:9: policy "api": limits "1s" and "1s" both have the name "1s" or the window 1s; ` +
+			`each must have its own`},
 	{"a name of a limit twice", limit("name: a, rate: 10/s") + "      - {name: a, rate: 20/m}\n",
-		`p.yaml:5:9: policy "api": limits "a" and "a" both have the name "a" or the window 1m0s; each must have its own`},
+		`p.yaml:5:9: policy "api": limits "a" and "a" both have the name "a" or the window 1m0s; ` +
+			`each must have its own`},
 
 	{"no rate", limit("name: burst"), `p.yaml:4:9: policy "api": limit "burst": rate is missing`},
 	{"a rate that is null", limit("rate:"), rate(15, "null")},
@@ -142,23 +197,29 @@ var wrongFiles = []struct{ name, file, want string }{
 	{"a rate per seconds and minutes", limit("rate: 10/s/m"), rate(16, `"10/s/m"`)},
 	{"a rate without number", limit("rate: /s"), rate(16, `"/s"`)},
 	{"a rate of 0", limit("rate: 0/s"), rate(16, `"0/s"`)},
-	{"a rate that is too small for a number", limit("rate: 0." + strings.Repeat("0", 400) + "1/s"), rate(16, `"0.`+strings.Repeat("0", 38)+`"…`)},
+	{"a rate that is too small for a number", limit("rate: 0." + strings.Repeat("0", 400) + "1/s"),
+		rate(16, `"0.`+strings.Repeat("0", 38)+`"…`)},
 	{"a negative rate", limit("rate: -10/s"), rate(16, `"-10/s"`)},
 	{"a signed rate", limit("rate: +10/s"), rate(16, `"+10/s"`)},
 	{"a rate of NaN", limit("rate: nan/s"), rate(16, `"nan/s"`)},
 	{"the number NaN", limit("rate: .nan"), rate(16, `.nan`)},
 	{"an infinite rate", limit("rate: inf/s"), rate(16, `"inf/s"`)},
-	{"a rate that is too large for a number", limit("rate: 1" + strings.Repeat("0", 400) + "/s"), rate(16, `"1`+strings.Repeat("0", 39)+`"…`)},
-	{"a rate that is too large in a second", limit("rate: 1" + strings.Repeat("0", 308) + "/1ms"), rate(16, `"1`+strings.Repeat("0", 39)+`"…`)},
+	{"a rate that is too large for a number", limit("rate: 1" + strings.Repeat("0", 400) + "/s"),
+		rate(16, `"1`+strings.Repeat("0", 39)+`"…`)},
+	{"a rate that is too large in a second", limit("rate: 1" + strings.Repeat("0", 308) + "/1ms"),
+		rate(16, `"1`+strings.Repeat("0", 39)+`"…`)},
 	{"a rate with an exponent", limit("rate: 1e3/s"), rate(16, `"1e3/s"`)},
 	{"a rate with spaces", limit("rate: 10 / s"), rate(16, `"10 / s"`)},
 	{"a rate with half a fraction", limit("rate: 10./s"), rate(16, `"10./s"`)},
 	{"no limit in capitals", limit("rate: Unlimited, window: 1h"), rate(16, `"Unlimited"`)},
-	{"no window for no limit", limit("rate: unlimited"), `p.yaml:4:9: policy "api": limit 1: window is missing; it must be there if the rate is unlimited`},
+	{"no window for no limit", limit("rate: unlimited"),
+		`p.yaml:4:9: policy "api": limit 1: window is missing; it must be there if the rate is unlimited`},
 	{"a rate below one", limit("rate: 1/h, window: 1m"),
-		`p.yaml:4:16: policy "api": limit 1: rate is "1/h", less than one in a window of 1m0s; raise the rate or lengthen the window`},
+		`p.yaml:4:16: policy "api": limit 1: rate is "1/h", less than one in a window of 1m0s; ` +
+			`raise the rate or lengthen the window`},
 	{"a rate below one in its own time", limit("rate: 0.5/s"),
-		`p.yaml:4:16: policy "api": limit 1: rate is "0.5/s", less than one in a window of 1s; raise the rate or lengthen the window`},
+		`p.yaml:4:16: policy "api": limit 1: rate is "0.5/s", less than one in a window of 1s; ` +
+			`raise the rate or lengthen the window`},
 
 	{"a window that is null", limit("rate: 10/s, window:"), window(29, "null")},
 	{"a window without unit", limit("rate: 10/s, window: 60"), window(30, "60")},
@@ -171,7 +232,8 @@ var wrongFiles = []struct{ name, file, want string }{
 	{"a window that is too short", limit("rate: 9999999/s, window: 999us"), window(35, `"999us"`)},
 	{"a window that is too long", limit("rate: 10/s, window: 36500d1ns"), window(30, `"36500d1ns"`)},
 	{"a window beyond any duration", limit("rate: 10/s, window: 9999999999h"), window(30, `"9999999999h"`)},
-	{"days beyond any duration", limit("rate: 10/s, window: 99999999999999999999d"), window(30, `"99999999999999999999d"`)},
+	{"days beyond any duration", limit("rate: 10/s, window: 99999999999999999999d"),
+		window(30, `"99999999999999999999d"`)},
 	{"days that wrap around", limit("rate: 10/s, window: 213505d"), window(30, `"213505d"`)},
 	{"a signed window", limit("rate: 10/s, window: +1h"), window(30, `"+1h"`)},
 	{"a signed day", limit("rate: 10/s, window: +1d"), window(30, `"+1d"`)},
@@ -185,18 +247,18 @@ var wrongFiles = []struct{ name, file, want string }{
   - name: pro
     strategy: fast
     limits: [{rate: 100/s}]
-`, `p.yaml:4:30: policy "free": limit "second": rate is "10/fortnight"; it must be a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited
-p.yaml:5:44: policy "free": limit "hour": window is "hour"; it must be a duration from 1ms to 36500d, as in 500ms, 1h30m or 7d
+`, `p.yaml:4:30: policy "free": limit "second": rate is "10/fortnight"; ` + aRate + `
+p.yaml:5:44: policy "free": limit "hour": window is "hour"; ` + aWindow + `
 p.yaml:7:15: policy "pro": strategy is "fast"; it must be absolute or suppressed`},
 }
 
 // rate is what is said of a wrong one in line 4.
 func rate(column int, shown string) string {
-	return fmt.Sprintf(`p.yaml:4:%d: policy "api": limit 1: rate is %s; it must be a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited`, column, shown)
+	return fmt.Sprintf(`p.yaml:4:%d: policy "api": limit 1: rate is %s; `+aRate, column, shown)
 }
 
 func window(column int, shown string) string {
-	return fmt.Sprintf(`p.yaml:4:%d: policy "api": limit 1: window is %s; it must be a duration from 1ms to 36500d, as in 500ms, 1h30m or 7d`, column, shown)
+	return fmt.Sprintf(`p.yaml:4:%d: policy "api": limit 1: window is %s; `+aWindow, column, shown)
 }
 
 func TestWrongFiles(t *testing.T) {
@@ -242,7 +304,10 @@ func TestRightFile(t *testing.T) {
 			{Name: "week", Rate: trypema.Unlimited, Window: 7*24*time.Hour + 500*time.Millisecond},
 			{Rate: trypema.PerHour(30), Window: time.Hour},
 		}},
-		{Name: "null", Limits: []trypema.Limit{{Rate: trypema.PerSecond(1e6), Window: time.Millisecond}, {Rate: trypema.PerDay(1), Window: 36500 * 24 * time.Hour}}},
+		{Name: "null", Limits: []trypema.Limit{
+			{Rate: trypema.PerSecond(1e6), Window: time.Millisecond},
+			{Rate: trypema.PerDay(1), Window: 36500 * 24 * time.Hour},
+		}},
 	}
 	for name, file := range map[string]string{
 		"YAML": `# the plans
@@ -372,20 +437,23 @@ func FuzzParse(f *testing.F) {
 
 // Blocks, limits that keep nothing, policies in shadow, and the short form of a limit.
 func TestForms(t *testing.T) {
+	of := func(limits ...trypema.Limit) trypema.Policy { return trypema.Policy{Limits: limits} }
+	none, perMinute, perSecond := trypema.NoLimit, trypema.AtMost(100, time.Minute), trypema.AtMost(10, time.Second)
+	day, blocked := trypema.AtMost(1000, 24*time.Hour), trypema.AtMost(0, time.Millisecond)
 	for text, want := range map[string]trypema.Policy{
-		"limits: [100/m]":                            {Limits: []trypema.Limit{trypema.AtMost(100, time.Minute)}},
-		"limits: [100/m, burst=10/s, day=1000/1d]":   {Limits: []trypema.Limit{trypema.AtMost(100, time.Minute), trypema.AtMost(10, time.Second).Named("burst"), trypema.AtMost(1000, 24*time.Hour).Named("day")}},
-		"limits: [{limit: 100, window: 1m}]":         {Limits: []trypema.Limit{trypema.AtMost(100, time.Minute)}},
-		"limits: [{limit: 1, window: 7d, name: a}]":  {Limits: []trypema.Limit{trypema.AtMost(1, 7*24*time.Hour).Named("a")}},
-		"limits: [{limit: 0}]":                       {Limits: []trypema.Limit{trypema.AtMost(0, time.Millisecond).Named("blocked")}},
-		"limits: [{limit: 0, name: off}, 10/s]":      {Limits: []trypema.Limit{trypema.AtMost(0, time.Millisecond).Named("off"), trypema.AtMost(10, time.Second)}},
-		"limits: [{limit: 0, window: 1h}]":           {Limits: []trypema.Limit{trypema.AtMost(0, time.Hour)}},
-		"limits: [0/h]":                              {Limits: []trypema.Limit{trypema.AtMost(0, time.Hour)}},
-		"limits: [{unlimited: true}]":                {Limits: []trypema.Limit{trypema.NoLimit}},
-		"limits: [none, {unlimited: true, name: b}]": {Limits: []trypema.Limit{trypema.NoLimit, trypema.NoLimit.Named("b")}},
-		"limits: [unlimited/1h]":                     {Limits: []trypema.Limit{{Rate: trypema.Unlimited, Window: time.Hour}}},
-		"shadow: true, limits: [10/s]":               {Shadow: true, Limits: []trypema.Limit{trypema.AtMost(10, time.Second)}},
-		"shadow: false, limits: [10/s]":              {Limits: []trypema.Limit{trypema.AtMost(10, time.Second)}},
+		"limits: [100/m]":                            of(perMinute),
+		"limits: [100/m, burst=10/s, day=1000/1d]":   of(perMinute, perSecond.Named("burst"), day.Named("day")),
+		"limits: [{limit: 100, window: 1m}]":         of(perMinute),
+		"limits: [{limit: 1, window: 7d, name: a}]":  of(trypema.AtMost(1, 7*24*time.Hour).Named("a")),
+		"limits: [{limit: 0}]":                       of(blocked.Named("blocked")),
+		"limits: [{limit: 0, name: off}, 10/s]":      of(blocked.Named("off"), perSecond),
+		"limits: [{limit: 0, window: 1h}]":           of(trypema.AtMost(0, time.Hour)),
+		"limits: [0/h]":                              of(trypema.AtMost(0, time.Hour)),
+		"limits: [{unlimited: true}]":                of(none),
+		"limits: [none, {unlimited: true, name: b}]": of(none, none.Named("b")),
+		"limits: [unlimited/1h]":                     of(trypema.Limit{Rate: trypema.Unlimited, Window: time.Hour}),
+		"shadow: true, limits: [10/s]":               {Shadow: true, Limits: []trypema.Limit{perSecond}},
+		"shadow: false, limits: [10/s]":              of(perSecond),
 	} {
 		want.Name = "api"
 		list, err := policyfile.Parse("p.yaml", []byte("policies: [{name: api, "+text+"}]"))

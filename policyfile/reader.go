@@ -326,7 +326,7 @@ func (r *reader) whole(n *yaml.Node, what string, least uint64) uint64 {
 	return 0
 }
 
-// boolean returns true or false as a text, or "" for what is none, or is not what the rule says.
+// boolean returns "true" or "false", or "" for a value that is no boolean or breaks the rule.
 func (r *reader) boolean(n *yaml.Node, what, rule string) string {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!bool" {
 		if b := strings.ToLower(n.Value); strings.Contains(rule, b) {
@@ -355,21 +355,10 @@ func (r *reader) limits(n *yaml.Node, what string, s trypema.Strategy) (limits [
 
 // limit returns a limit: a mapping, or its short form, a text.
 func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
-	before := r.wrong
 	if n.Kind == yaml.ScalarNode {
-		s, ok := r.text(n, what, limitRule)
-		if !ok {
-			return l, false
-		}
-		l, err := trypema.ParseLimit(s)
-		if err == nil && !invalid.Name(l.Name) {
-			err = fmt.Errorf("the name is %q; it must be %s", l.Name, invalid.NameRule)
-		}
-		if err != nil {
-			r.errorf(n, "%s: %s", what, said(err))
-		}
-		return l, err == nil
+		return r.shortLimit(n, what)
 	}
+	before := r.wrong
 	fields := r.fields(n, what, "name", "rate", "window", "limit", "unlimited")
 	if fields == nil {
 		return l, false
@@ -379,13 +368,7 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 			what, kinds[0], kinds[1])
 		return l, false
 	}
-	name := ""
-	if n := fields["name"]; n != nil {
-		name, _ = r.text(n, what+": name", textRule)
-		if !invalid.Name(name) {
-			r.errorf(n, "%s: name is %q; it must be %s", what, name, invalid.NameRule)
-		}
-	}
+	name := r.limitName(fields["name"], what)
 	var window time.Duration
 	if n := fields["window"]; n != nil {
 		window = r.window(n, what)
@@ -428,6 +411,34 @@ func (r *reader) limit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
 	return l.Named(name), r.wrong == before
 }
 
+// limitName returns the name of a limit, which may have none.
+func (r *reader) limitName(n *yaml.Node, what string) (name string) {
+	if n == nil {
+		return ""
+	}
+	name, _ = r.text(n, what+": name", textRule)
+	if !invalid.Name(name) {
+		r.errorf(n, "%s: name is %q; it must be %s", what, name, invalid.NameRule)
+	}
+	return name
+}
+
+// shortLimit returns a limit that is a text.
+func (r *reader) shortLimit(n *yaml.Node, what string) (l trypema.Limit, ok bool) {
+	s, ok := r.text(n, what, limitRule)
+	if !ok {
+		return l, false
+	}
+	l, err := trypema.ParseLimit(s)
+	if err == nil && !invalid.Name(l.Name) {
+		err = fmt.Errorf("the name is %q; it must be %s", l.Name, invalid.NameRule)
+	}
+	if err != nil {
+		r.errorf(n, "%s: %s", what, said(err))
+	}
+	return l, err == nil
+}
+
 // kinds are the fields that say how much may pass.
 func (r *reader) kinds(fields map[string]*yaml.Node) (all []string) {
 	for _, name := range []string{"rate", "limit", "unlimited"} {
@@ -438,7 +449,7 @@ func (r *reader) kinds(fields map[string]*yaml.Node) (all []string) {
 	return all
 }
 
-// capacity says what is wrong with a limit through which nothing would ever pass, unless it blocks.
+// capacity reports a limit that admits no call, unless it is meant to block all.
 func (r *reader) capacity(n *yaml.Node, what, field string, l trypema.Limit) {
 	if _, err := l.Capacity(); err != nil {
 		r.errorf(n, "%s: %s is %s, less than one in a window of %v; raise the rate or lengthen the window",

@@ -13,19 +13,19 @@ import (
 )
 
 // Watch looks at a file every so often, 10 seconds if that is 0, and hands its policies to apply when they
-// have changed; and when it begins. It returns when the context ends, and starts nothing that would outlive
-// it. With apply the Swap of Policies, what is in the file is what is in use:
+// have changed; and when it begins. It returns when the context ends, and leaves no goroutine behind. With
+// Swap of Policies as apply, the policies in use are those in the file:
 //
 //	go policyfile.Watch(ctx, "policies.yaml", 0, plans.Swap, nil)
 //
 // A change is applied after two identical reads, so a file that is just being written is not. A file that is
 // wrong, cannot be read, or is refused by apply changes nothing. The file is read at each look, whatever its
 // time says: a change that keeps time and size is seen, and so is a link that points elsewhere. It must be a
-// regular file, or a link to one: to open a pipe could take for ever.
+// regular file, or a link to one: opening a pipe might never end.
 //
-// report is told what became of each change: nil once apply has taken it, and otherwise what is wrong, once
-// until that changes. If report is nil, both are logged to slog.Default(). If apply is nil, Watch reports
-// that and returns.
+// report gets the result of each change: nil once apply has taken it, and otherwise the error, once until
+// that changes. If report is nil, both are logged to slog.Default(). If apply is nil, Watch reports that and
+// returns.
 func Watch(
 	ctx context.Context, path string, every time.Duration, apply func(...trypema.Policy) error,
 	report func(error),

@@ -124,7 +124,7 @@ func TestWatchLooksIntoTheFile(t *testing.T) {
 }
 
 func TestWatchReportsOnce(t *testing.T) {
-	const zero = `p.yaml:4:16: policy "api": limit 1: rate is "0/s"; it must be a number above 0 per time, as in 10/s, 1000/h, 20/d or 5/15m; or unlimited`
+	const zero = `p.yaml:4:16: policy "api": limit 1: rate is "0/s"; ` + aRate
 	watch(t, file("10/s"), func(w *watched) {
 		w.want([]trypema.Rate{10})
 		w.write(file("0/s"))
@@ -272,7 +272,8 @@ func TestWatchUnderLoad(t *testing.T) {
 	}
 	for i := 0; swapped.Load() < 20; i++ {
 		write(t, path, file([]string{"2000/d", "1000/d"}[i%2]))
-		for deadline, before := time.Now().Add(50*time.Millisecond), swapped.Load(); swapped.Load() == before && time.Now().Before(deadline); {
+		for deadline, before := time.Now().Add(50*time.Millisecond),
+			swapped.Load(); swapped.Load() == before && time.Now().Before(deadline); {
 			time.Sleep(100 * time.Microsecond)
 		}
 	}

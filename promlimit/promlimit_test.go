@@ -35,7 +35,8 @@ func scrape(t *testing.T, c *promlimit.Collector) map[string]*dto.MetricFamily {
 	if err := registry.Register(c); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
+	server := httptest.NewServer(promhttp.HandlerFor(registry,
+		promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
 	defer server.Close()
 	answer, err := http.Get(server.URL)
 	if err != nil {
@@ -91,14 +92,16 @@ func all(t *testing.T) *promlimit.Collector {
 		hybrid.Close()
 	})
 	for range 25 {
-		for _, l := range []trypema.Limiter{local.Absolute(), local.Suppressed(), redis.Absolute(), redis.Suppressed(), hybrid.Absolute()} {
+		for _, l := range []trypema.Limiter{local.Absolute(), local.Suppressed(), redis.Absolute(),
+			redis.Suppressed(), hybrid.Absolute()} {
 			if _, err := l.Allow(t.Context(), "secret-key", 2); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	local.Absolute().Allow(t.Context(), "secret-key", -1)
-	plans, err := trypema.NewPolicies(local, trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
+	plans, err := trypema.NewPolicies(local,
+		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +166,8 @@ func TestScrape(t *testing.T) {
 	}
 	for _, m := range families["trypema_decision_duration_seconds"].GetMetric() {
 		h := m.GetHistogram()
-		if h.GetSampleCount() == 0 || (h.GetSampleSum() <= 0 || h.GetBucket()[len(h.GetBucket())-1].GetCumulativeCount() != h.GetSampleCount()) {
+		if h.GetSampleCount() == 0 || h.GetSampleSum() <= 0 ||
+			h.GetBucket()[len(h.GetBucket())-1].GetCumulativeCount() != h.GetSampleCount() {
 			t.Errorf("%v", h)
 		}
 	}
@@ -202,7 +206,10 @@ func TestTopLimitedOnDemand(t *testing.T) {
 			(err != nil || query == "?n=0" && len(list) > 0) {
 			t.Errorf("%q: %v, %v", query, list, err)
 		}
-		if want := (promlimit.Limited{Policy: "api", Provider: "local", Strategy: "absolute", Key: "secret-key", Denied: 5}); query == "" && !slices.Contains(list, want) {
+		want := promlimit.Limited{
+			Policy: "api", Provider: "local", Strategy: "absolute", Key: "secret-key", Denied: 5,
+		}
+		if query == "" && !slices.Contains(list, want) {
 			t.Errorf("%v is not among %v", want, list)
 		}
 	}
@@ -246,7 +253,8 @@ func TestDashboard(t *testing.T) {
 			}
 			for _, name := range names {
 				family := strings.TrimSuffix(name, "_bucket")
-				if exported[name] == nil && (exported[family] == nil || exported[family].GetType() != dto.MetricType_HISTOGRAM) {
+				if exported[name] == nil &&
+					(exported[family] == nil || exported[family].GetType() != dto.MetricType_HISTOGRAM) {
 					t.Errorf("panel %q asks for %s, which there is not", p.Title, name)
 				}
 				asked[family] = true

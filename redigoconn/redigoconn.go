@@ -226,7 +226,8 @@ func result(value any, err error) ([]any, error) {
 		case int64, string:
 			reply[i] = element
 		default:
-			return nil, fmt.Errorf("redigoconn: element %d of the reply is of type %T, neither int64 nor string", i, element)
+			return nil, fmt.Errorf("redigoconn: element %d of the reply is of type %T, "+
+				"neither int64 nor string", i, element)
 		}
 	}
 	return reply, nil

@@ -23,7 +23,7 @@ func absolute(span window.Span) *strategy {
 				for _, run := range batches[0].runs {
 					args = run.append(args)
 				}
-				// What is 1 can be left out at the end.
+				// The script takes a count, or cost and count, that are missing at the end for 1.
 				for n := 2; n > 0 && args[len(args)-1] == "1"; n-- {
 					args = args[:len(args)-1]
 				}

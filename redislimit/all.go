@@ -7,8 +7,9 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// AllowAll decides calls of several keepers by one script: see trypema.All. It can where Redis is one server,
-// the calls are of one strategy of this provider and have one cost, and no two of them share a window.
+// AllowAll decides calls of several keepers by one script: see trypema.All. It does so if Redis is one
+// server, the calls are of one strategy of this provider and have one cost, and no two of them share a
+// window.
 func (m *keeper) AllowAll(
 	ctx context.Context, asks []trypema.KeptAsk,
 ) (d trypema.Decision, ok bool, err error) {
@@ -73,7 +74,7 @@ func (m *keeper) judgeJoined(
 		}
 	}
 	d, _, err = shares[0].Keeper.(localKeeper).AllowAll(ctx, shares)
-	m.fallsBack() // and not only before: see decideLocally
+	m.fallsBack() // before and after the decision: see decideLocally
 	d.Fallback = true
 	return d, err
 }

@@ -68,7 +68,8 @@ func ExampleFailurePolicy() {
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("connection refused") }
 
-	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen, redislimit.FailClosed} {
+	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen,
+		redislimit.FailClosed} {
 		limits, err := redislimit.New(gone, redislimit.Options{OnFailure: policy})
 		if err != nil {
 			panic(err)

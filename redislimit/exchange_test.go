@@ -223,7 +223,8 @@ func TestOutage(t *testing.T) {
 		{redislimit.FailClosed, 0, 0},
 	} {
 		t.Run(fmt.Sprint(test.policy, test.n), func(t *testing.T) {
-			o := redislimit.Options{OnFailure: test.policy, Instances: test.n, Timeout: 50 * time.Millisecond, RetryInterval: time.Second}
+			o := redislimit.Options{OnFailure: test.policy, Instances: test.n, Timeout: 50 * time.Millisecond,
+				RetryInterval: time.Second}
 			outage(t, o, func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, health func() []bool) {
 				for range 20 {
 					if d, err := l.Allow(t.Context(), "k", perSecond10); err != nil || !d.Allowed || d.Fallback {
@@ -329,7 +330,8 @@ func TestFailLocalHoldsTheLimitAcrossAnOutage(t *testing.T) {
 
 // Memory and goroutines stay bounded while Redis is gone, whoever calls.
 func TestOutageIsBounded(t *testing.T) {
-	o := redislimit.Options{OnFailure: redislimit.FailLocal, Options: trypema.Options{MaxKeys: 1000}, Timeout: 10 * time.Millisecond}
+	o := redislimit.Options{OnFailure: redislimit.FailLocal, Options: trypema.Options{MaxKeys: 1000},
+		Timeout: 10 * time.Millisecond}
 	outage(t, o, func(t *testing.T, f *fakeredis.Server, l trypema.Limiter, _ func() []bool) {
 		f.TakeAway()
 		before := runtime.NumGoroutine()
@@ -376,7 +378,8 @@ func TestKeyFault(t *testing.T) {
 func TestWrongReplies(t *testing.T) {
 	for _, reply := range [][]any{
 		{}, {int64(1)}, {"1", "1"}, {int64(-1), int64(1)}, {int64(0), int64(2)}, {int64(0), int64(-1)},
-		{int64(0), int64(1), int64(0)}, {int64(0), int64(1), int64(0), int64(0), int64(0)}, {int64(0), nil}, {int64(0), 1.5},
+		{int64(0), int64(1), int64(0)}, {int64(0), int64(1), int64(0), int64(0), int64(0)}, {int64(0), nil},
+		{int64(0), 1.5},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := fakeredis.New()
@@ -423,7 +426,8 @@ func TestClose(t *testing.T) {
 			if _, err := l.Usage(t.Context(), "k", perSecond10); !errors.Is(err, trypema.ErrClosed) {
 				t.Errorf("Usage after Close: %v", err)
 			}
-			if _, err := l.Set(t.Context(), "k", trypema.Always(), 1, trypema.Replace); !errors.Is(err, trypema.ErrClosed) {
+			_, err := l.Set(t.Context(), "k", trypema.Always(), 1, trypema.Replace)
+			if !errors.Is(err, trypema.ErrClosed) {
 				t.Errorf("Set after Close: %v", err)
 			}
 		}
@@ -455,7 +459,8 @@ func TestOptions(t *testing.T) {
 
 // A failure policy is text in flags and files, and what is none is refused, with the rule.
 func TestFailurePolicyIsText(t *testing.T) {
-	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen, redislimit.FailClosed} {
+	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen,
+		redislimit.FailClosed} {
 		text, err := json.Marshal(policy)
 		read := redislimit.FailurePolicy(7)
 		if err := errors.Join(err, json.Unmarshal(text, &read)); err != nil || read != policy {

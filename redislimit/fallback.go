@@ -10,7 +10,7 @@ import (
 	"github.com/trypema/trypema/internal/redisproto"
 )
 
-// fallBack decides by the failure policy.
+// fallBack decides a call, with all that it asked for, by the failure policy.
 func (l *limiter) fallBack(
 	ctx context.Context, key string, rate trypema.Rate, capacity, n uint64, record bool,
 ) (d trypema.Decision, err error) {
@@ -26,7 +26,7 @@ func (l *limiter) fallBack(
 	return d, err
 }
 
-// local makes of a decision of Local, which counts further than Redis, one at a capacity of Redis.
+// local fits a decision of Local to a capacity of Redis: Local counts further.
 func local(d *trypema.Decision, capacity uint64) {
 	d.Limit = capacity
 	d.Remaining, d.RemainingAfterWaiting = min(d.Remaining, capacity), min(d.RemainingAfterWaiting, capacity)
@@ -38,7 +38,7 @@ func (l *limiter) decideLocally(
 	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool,
 ) (d trypema.Decision, err error) {
 	l.fallsBack()
-	defer l.fallsBack() // Local has a say for a window from the end of the decision, however long that took
+	defer l.fallsBack() // remember asks Local for a window from the end of the decision, however long that took
 	share := shareOf(rate, l.instances)
 	if record {
 		d, err = l.local.AllowN(ctx, key, share, n)
@@ -59,7 +59,7 @@ func (l *limiter) fellBackWithin(d time.Duration) bool {
 	return at != 0 && time.Since(l.started)-time.Duration(at) < d
 }
 
-// latest is the latest of the instants that were noted. Whoever notes one may be late with it.
+// latest is the latest of the instants that were noted, in any order.
 type latest struct{ atomic.Int64 }
 
 func (l *latest) note(at int64) {
@@ -79,9 +79,9 @@ func shareOf(rate trypema.Rate, instances float64) trypema.Rate {
 	return rate / trypema.Rate(instances)
 }
 
-// remember tells the local limiter of a call that Redis has admitted, so that it knows, should it have to
-// decide. For one window after it had to, it has a say: Redis may have counted less than this instance has
-// admitted.
+// remember records in the local limiter a call that Redis has admitted, so that the local limiter can decide
+// when Redis is unavailable. For one window after it has decided, it can also deny a call that Redis admits:
+// Redis has not counted what the instance admitted by itself.
 func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64) {
 	if !l.fellBackWithin(l.window) {
 		l.local.AllowN(ctx, key, trypema.Unlimited, n) //nolint:errcheck // it can only be closed
@@ -94,9 +94,9 @@ func (l *limiter) remember(ctx context.Context, d *trypema.Decision, key string,
 	}
 }
 
-// rememberDeclined tells the local limiter of a call that Redis has declined: it suppresses by what it has
-// observed, and should it have to decide, it must know the load at once. At a limit of one it declines all
-// but the first call of a window.
+// rememberDeclined records in the local limiter a call that Redis has declined. Suppressed declines by the
+// load that it has observed, so it must know the load when it begins to decide. At a limit of one call in a
+// window, all but the first count as declined.
 func (l *limiter) rememberDeclined(ctx context.Context, key string, n uint64) {
 	l.local.AllowN(ctx, key, trypema.Per(1, l.window), n) //nolint:errcheck // it can only be closed
 }

@@ -25,7 +25,8 @@ func TestFloodWithoutRedis(t *testing.T) {
 			const window, capacity = time.Second, 100
 			f := fakeredis.New()
 			p := open(t, f, redislimit.Options{
-				Options: trypema.Options{Window: window, MaxKeys: 1000, HardLimitFactor: 1}, Timeout: 10 * time.Millisecond, RetryInterval: time.Minute,
+				Options: trypema.Options{Window: window, MaxKeys: 1000, HardLimitFactor: 1},
+				Timeout: 10 * time.Millisecond, RetryInterval: time.Minute,
 			})
 			limiter := p.Absolute()
 			if suppressed {
@@ -48,7 +49,8 @@ func TestFloodWithoutRedis(t *testing.T) {
 					}
 				}
 				for range 2 {
-					if d, err := limiter.Allow(t.Context(), "victim", trypema.Per(capacity, window)); err == nil && d.Allowed {
+					d, err := limiter.Allow(t.Context(), "victim", trypema.Per(capacity, window))
+					if err == nil && d.Allowed {
 						log = append(log, anywindow.Admission{From: time.Now(), To: time.Now(), Cost: 1})
 					}
 				}

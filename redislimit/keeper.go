@@ -27,7 +27,7 @@ type keeper struct {
 	tight   uint64 // the least of the capacities
 	factor  string // the hard limit factor
 	both    operation
-	reserve operation // is both, for calls with a life
+	reserve operation // as both, for calls with a life
 	commit  operation
 	fail    failLocal
 	done    <-chan struct{} // is closed with the provider
@@ -42,7 +42,7 @@ type limit struct {
 	names    redisproto.Names
 	law      func(capacity uint64) *window.Law
 	set      operation
-	giveBack operation // is set, once
+	giveBack operation // as set, but never sent twice
 }
 
 // failLocal is what FailLocal knows, for several limits; all share what they count.
@@ -226,14 +226,28 @@ func (m *keeper) args(batches []*batch) []string {
 	return args
 }
 
-// read takes the answers of all limits to the calls, each as if it were alone, and tells the calls what that
-// means together.
+// read takes the answers of all limits to the calls, and tells the calls what they mean together.
 func (m *keeper) read(r *redisproto.Reader, runs []run, calls []*call) error {
+	alone, err := m.readEach(r, runs, calls)
+	if err != nil && !errors.Is(err, errAnswered) {
+		return err
+	}
+	for j, c := range calls {
+		if err := m.judgeTogether(c, alone, j); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// readEach takes the answers of each limit to the calls, as if it were alone. With errAnswered, there are all
+// of them.
+func (m *keeper) readEach(r *redisproto.Reader, runs []run, calls []*call) (alone [][]*call, _ error) {
 	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
 	for i := range answers {
 		pointers[i] = &answers[i]
 	}
-	alone := make([][]*call, len(m.limits))
+	alone = make([][]*call, len(m.limits))
 	var odd error // of a limit whose calls have an answer all the same
 	for i := range m.limits {
 		l := &m.limits[i]
@@ -261,41 +275,44 @@ func (m *keeper) read(r *redisproto.Reader, runs []run, calls []*call) error {
 		if errors.Is(err, errAnswered) {
 			odd = err
 		} else if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	for j, c := range calls {
-		var t window.Joint
-		passes := alone[0][j].verdict.Allowed // if it is recorded, by all or by none
-		for i := range m.limits {
-			l, one := &m.limits[i], alone[i][j]
-			if c.each != nil {
-				c.each[i].counts, c.each[i].factor = one.counts, one.verdict.Factor
-			}
-			v := one.verdict
-			if !v.Allowed && !m.refuses(c, &v) {
-				v.Allowed, v.Wait = true, 0
-			}
-			t.Add(i, l.capacity, &v)
-		}
-		if c.record && t.Allowed && !passes { // should Lua have rounded otherwise than Go
-			one := alone[t.Limit][j]
-			t.Verdict = one.verdict
-		}
-		c.capacity, c.verdict, c.refused = t.Capacity, t.Verdict, -1
-		if err := unexplained([]*call{c}); err != nil {
-			return err
-		}
-		c.verdict.Factor = t.Most
-		if !t.Allowed {
-			c.refused = t.Limit
-		}
-	}
-	return odd
+	return alone, odd
 }
 
-// refuses reports whether it is a limit itself that refuses a call, by the verdict that it gave in the
-// company of others.
+// judgeTogether tells a call, whose place is j, what the answers of the limits mean together.
+func (m *keeper) judgeTogether(c *call, alone [][]*call, j int) error {
+	var t window.Joint
+	passes := alone[0][j].verdict.Allowed // if it is recorded, by all or by none
+	for i := range m.limits {
+		l, one := &m.limits[i], alone[i][j]
+		if c.each != nil {
+			c.each[i].counts, c.each[i].factor = one.counts, one.verdict.Factor
+		}
+		v := one.verdict
+		if !v.Allowed && !m.refuses(c, &v) {
+			v.Allowed, v.Wait = true, 0
+		}
+		t.Add(i, l.capacity, &v)
+	}
+	if c.record && t.Allowed && !passes { // in case Lua rounds differently from Go
+		one := alone[t.Limit][j]
+		t.Verdict = one.verdict
+	}
+	c.capacity, c.verdict, c.refused = t.Capacity, t.Verdict, -1
+	if err := unexplained([]*call{c}); err != nil {
+		return err
+	}
+	c.verdict.Factor = t.Most
+	if !t.Allowed {
+		c.refused = t.Limit
+	}
+	return nil
+}
+
+// refuses reports whether a limit itself refuses a call. v is its verdict on the call, which another limit
+// may have refused.
 func (m *keeper) refuses(c *call, v *window.Verdict) bool {
 	if m.both.dice {
 		return c.thrown() < v.Factor
@@ -332,7 +349,8 @@ func (m *keeper) readCommit(r *redisproto.Reader, _ []run, _ []*call) error {
 // throw throws the dice for a call.
 func throw() uint32 { return rand.Uint32N(1 << 24) }
 
-// askAll asks Redis about one call, which may have a life.
+// askAll asks Redis about one call, by the arguments of the script: each is where the answers of single
+// limits go, or nil, and life is how long a reservation may be settled, or 0.
 func (m *keeper) askAll(
 	ctx context.Context, key string, n uint64, record bool, dice uint32, each []each, life int64,
 ) (*call, error) {
@@ -354,7 +372,7 @@ func (m *keeper) newCall(n uint64, record bool, dice uint32) *call {
 	return c
 }
 
-// told makes a decision of what a call was told, and takes the call back.
+// told returns the decision by the answer to a call, and frees the call.
 func (m *keeper) told(c *call) (d trypema.Decision) {
 	redisproto.Decide(&d, c.capacity, &c.verdict, time.Microsecond, m.denial)
 	if c.refused >= 0 {
@@ -411,7 +429,8 @@ func (m *keeper) judgeAll(
 	return m.judged(ctx, key, n, record, c, err)
 }
 
-// judged makes a decision of what Redis has answered to a call, or why it has not.
+// judged makes a decision of what Redis has answered to a call, or why it has not. It takes all that the call
+// asked for: without an answer, FailLocal decides it again.
 func (m *keeper) judged(
 	ctx context.Context, key string, n uint64, record bool, c *call, err error,
 ) (d trypema.Decision, _ error) {
@@ -437,12 +456,12 @@ func (m *keeper) judged(
 	default:
 		d, err = share.Peek(ctx, key, n)
 	}
-	m.fallsBack() // and not only before: see decideLocally
+	m.fallsBack() // before and after the decision: see decideLocally
 	d.Fallback = true
 	return d, err
 }
 
-// memory is what must be told of a call that Redis has admitted: see remember.
+// memory is the keeper in which calls that Redis has admitted are recorded: see remember.
 func (m *keeper) memory() trypema.Keeper {
 	if m.fellBackWithin(m.longest) {
 		return m.fail.whole
@@ -450,7 +469,7 @@ func (m *keeper) memory() trypema.Keeper {
 	return m.fail.all
 }
 
-// correct has the memory's say, if it denies.
+// correct replaces d by the decision of the memory, if that is a denial.
 func (m *keeper) correct(d, mine *trypema.Decision, err error) {
 	if err == nil && !mine.Allowed {
 		*d = *mine
@@ -458,7 +477,7 @@ func (m *keeper) correct(d, mine *trypema.Decision, err error) {
 	}
 }
 
-// sharing returns what decides without Redis by FailLocal; nil denies.
+// sharing returns the keeper that decides for FailLocal; nil if the share is less than one call.
 func (m *keeper) sharing() trypema.Keeper {
 	m.fallsBack()
 	return m.fail.share
@@ -475,8 +494,8 @@ func (m *keeper) withoutRedis(n uint64) (d trypema.Decision) {
 	return d
 }
 
-// Reserve implements trypema.Keeper. The expiry is kept by Redis. What the failure policy admitted is
-// settled where that has it.
+// Reserve implements trypema.Keeper. Redis keeps the expiry. A reservation that the failure policy admitted
+// is settled with that.
 func (m *keeper) Reserve(
 	ctx context.Context, key string, estimate uint64, expiry time.Duration,
 ) (r *trypema.Reservation, err error) {
@@ -496,7 +515,7 @@ func (m *keeper) reserved(
 		return nil, err
 	}
 	life := int64(0)
-	if expiry < m.longest { // or it has left all windows by then
+	if expiry < m.longest { // a longer expiry is after all windows
 		life = int64((expiry + time.Microsecond - 1) / time.Microsecond)
 	}
 	each := make([]each, len(m.limits))
@@ -517,7 +536,7 @@ func (m *keeper) reserved(
 		return r, err
 	}
 	d := m.told(c)
-	var mine *trypema.Reservation // as the memory has it
+	var mine *trypema.Reservation // in the memory
 	admitted := d.Allowed
 	if admitted && m.local != nil {
 		if mine, err = m.memory().Reserve(ctx, key, estimate, expiry); err == nil {
@@ -530,7 +549,7 @@ func (m *keeper) reserved(
 		}
 		return m.commitCost(ctx, key, each, life, was, is)
 	})
-	if admitted && !d.Allowed { // Redis has it, and it is not to be
+	if admitted && !d.Allowed { // Redis has recorded what the memory denies
 		return r, m.commitCost(ctx, key, each, life, estimate, 0)
 	}
 	return r, nil
@@ -551,10 +570,11 @@ func (m *keeper) Unsettled(err error, reserved trypema.Decision, cost uint64) (t
 	return reserved, true
 }
 
-// commitCost runs commit.lua.
+// commitCost runs commit.lua, whose arguments it takes: the cost of the call was, and is from now on.
 func (m *keeper) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()
-	c.set = []string{strconv.FormatUint(min(was, redisproto.Most), 10), strconv.FormatUint(min(is, redisproto.Most), 10)}
+	c.set = []string{strconv.FormatUint(min(was, redisproto.Most), 10),
+		strconv.FormatUint(min(is, redisproto.Most), 10)}
 	for i := range m.limits {
 		span, at := m.limits[i].span, each[i].at
 		from := max(0, span.Backdate(at, life))
@@ -563,7 +583,7 @@ func (m *keeper) commitCost(ctx context.Context, key string, each []each, life i
 	}
 	err := m.exchange.do(ctx, &m.commit, m.lane(key), c)
 	if redisproto.IsUnreadable(err) {
-		return nil // what the call counted in is no more
+		return nil // the windows in which the call counted are gone
 	}
 	if err != nil {
 		return err

@@ -122,7 +122,8 @@ func (l *limiter) judge(
 	return l.judged(ctx, key, rate, n, record, c, err)
 }
 
-// judged makes a decision of what Redis has answered to a call, or why it has not.
+// judged makes a decision of what Redis has answered to a call, or why it has not. It takes all that the call
+// asked for: without an answer, the failure policy decides it again.
 func (l *limiter) judged(
 	ctx context.Context, key string, rate trypema.Rate, n uint64, record bool, c *call, err error,
 ) (d trypema.Decision, _ error) {
@@ -200,13 +201,14 @@ func usageOf(capacity uint64, counts window.Counts, factor float64) trypema.Usag
 func (l *limiter) Set(
 	ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History,
 ) (trypema.SetResult, error) {
-	if err := cmp.Or(redisproto.CheckHistory(keep), redisproto.CheckTotal(total), redisproto.CheckKey(key)); err != nil {
+	err := cmp.Or(redisproto.CheckHistory(keep), redisproto.CheckTotal(total), redisproto.CheckKey(key))
+	if err != nil {
 		return trypema.SetResult{}, err
 	}
 	return l.runSet(ctx, &l.set, l.names.Of(groupkey.Plain(key)), when, total, keep)
 }
 
-// runSet runs set.lua on the Redis key of that name.
+// runSet runs set.lua, with the arguments of Set, on the Redis key of that name.
 func (l *limiter) runSet(
 	ctx context.Context, op *operation, name string,
 	when trypema.Condition, total uint64, keep trypema.History,

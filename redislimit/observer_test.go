@@ -16,7 +16,8 @@ import (
 // What was decided is counted, by each policy while Redis is away, and so is each outage. The Local of
 // FailLocal is not observed.
 func TestObserver(t *testing.T) {
-	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen, redislimit.FailClosed} {
+	for _, policy := range []redislimit.FailurePolicy{redislimit.FailLocal, redislimit.FailOpen,
+		redislimit.FailClosed} {
 		t.Run(policy.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()

@@ -30,16 +30,17 @@ type Options struct {
 
 	// Instances is how many instances share the limit, for FailLocal: each then enforces its share of the
 	// rate, so that what they admit without Redis is no more than one limit together. A window in which Redis
-	// goes or comes back may hold that and what Redis admitted. Default 1: each enforces the whole.
+	// becomes unavailable, or available again, may hold that and what Redis admitted. Default 1: each
+	// enforces the whole.
 	Instances int
 
 	// RetryInterval is how often Redis is asked again once it is unavailable, while no call waits for it.
 	// Default 500ms; at least 1ms.
 	RetryInterval time.Duration
 
-	// OnChange is told each time that Redis is unavailable, and that it is back; one change at a time, in
-	// order. Of several servers it is told that the first of them is gone, and that none is any more. It must
-	// not block: the next change waits for it. Default nil.
+	// OnChange is called when Redis becomes unavailable, and when it is available again; one change at a
+	// time, in order. With several servers these are the instants at which the first becomes unavailable, and
+	// at which all are available again. It must not block: the next change waits for it. Default nil.
 	OnChange func(Health)
 }
 
@@ -107,29 +108,35 @@ func (o Options) WithDefaults() (Options, error) {
 		o.Prefix = defaultPrefix
 	}
 	if strings.ContainsAny(o.Prefix, "{}") {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.Prefix is %q; it must not contain a brace, which Redis Cluster gives a meaning", o.Prefix)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.Prefix is %q; it must not contain a brace, which Redis Cluster gives "+
+				"a meaning", o.Prefix)
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
 	o.Timeout, o.RetryInterval = min(o.Timeout, forever), min(o.RetryInterval, forever)
 	if o.Timeout < time.Millisecond {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.Timeout is %v; it must be at least 1ms", o.Timeout)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.Timeout is %v; it must be at least 1ms", o.Timeout)
 	}
 	if o.OnFailure > FailClosed {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.OnFailure is %v; it must be FailLocal, FailOpen or FailClosed", o.OnFailure)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.OnFailure is %v; it must be FailLocal, FailOpen or FailClosed", o.OnFailure)
 	}
 	if o.Instances == 0 {
 		o.Instances = 1
 	}
 	if o.Instances < 1 || o.Instances > math.MaxInt32 {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.Instances is %d; it must be from 1 to %d", o.Instances, math.MaxInt32)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.Instances is %d; it must be from 1 to %d", o.Instances, math.MaxInt32)
 	}
 	if o.RetryInterval == 0 {
 		o.RetryInterval = defaultRetryInterval
 	}
 	if o.RetryInterval < time.Millisecond {
-		return o, invalid.Errorf(trypema.ErrInvalidOptions, "redislimit.Options.RetryInterval is %v; it must be at least 1ms", o.RetryInterval)
+		return o, invalid.Errorf(trypema.ErrInvalidOptions,
+			"redislimit.Options.RetryInterval is %v; it must be at least 1ms", o.RetryInterval)
 	}
 	return o, nil
 }

@@ -26,7 +26,8 @@ func FuzzReply(f *testing.F) {
 			liar := fakeredis.NewLiar(&model.Tape{Data: data[half:]})
 			liar.Delay = time.Millisecond
 			p, err := redislimit.New(liar, redislimit.Options{
-				OnFailure: model.Pick(&in, redislimit.FailClosed, redislimit.FailLocal), RetryInterval: time.Millisecond,
+				OnFailure:     model.Pick(&in, redislimit.FailClosed, redislimit.FailLocal),
+				RetryInterval: time.Millisecond,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -130,14 +131,24 @@ func TestRepliesThatCanNotBe(t *testing.T) {
 		{"admitted", false, []any{int64(0), int64(1)}, true, false},
 		{"denied for a while", false, []any{int64(10), int64(0), int64(7), int64(0)}, true, false},
 		{"denied for no time", false, []any{int64(10), int64(0), int64(0), int64(0)}, false, false},
-		{"denied for longer than a duration", false, []any{int64(10), int64(0), int64(math.MaxInt64), int64(0)}, false, false},
+		{"denied for longer than a duration", false,
+			[]any{int64(10), int64(0), int64(math.MaxInt64), int64(0)}, false, false},
 		{"denied for less than never", false, []any{int64(10), int64(0), int64(-2), int64(0)}, false, false},
 		{"more admitted than asked", false, []any{int64(0), int64(2)}, false, false},
-		{"groups in order", true, []any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0), int64(0), group(3, 5) + group(8, 15)}, true, false},
-		{"counts that run backwards", true, []any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0), int64(0), group(3, 15) + group(8, 5)}, false, true},
-		{"half a group", true, []any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0), int64(0), group(3, 5) + "half"}, false, true},
-		{"a group of the future", true, []any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0), int64(0), group(3, 5) + group(10, 15)}, false, true},
-		{"an instant before all", true, []any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(math.MinInt64), int64(0), int64(0), group(3, 15)}, false, false},
+		{"groups in order", true,
+			[]any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0), int64(0),
+				group(3, 5) + group(8, 15)}, true, false},
+		{"counts that run backwards", true,
+			[]any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0), int64(0),
+				group(3, 15) + group(8, 5)}, false, true},
+		{"half a group", true, []any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0),
+			int64(0), group(3, 5) + "half"}, false, true},
+		{"a group of the future", true,
+			[]any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(9), int64(0), int64(0),
+				group(3, 5) + group(10, 15)}, false, true},
+		{"an instant before all", true,
+			[]any{int64(15), int64(0), int64(15), int64(15), int64(0), int64(math.MinInt64), int64(0),
+				int64(0), group(3, 15)}, false, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := fakeredis.New()

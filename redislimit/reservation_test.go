@@ -119,7 +119,7 @@ func TestGiveBackWithoutRedis(t *testing.T) {
 	}{
 		{redislimit.FailLocal, false, 5}, {redislimit.FailOpen, false, 9}, {redislimit.FailClosed, true, 0},
 	} {
-		t.Run(fmt.Sprint(tt.policy), func(t *testing.T) {
+		t.Run(tt.policy.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
 				p := open(t, f, redislimit.Options{OnFailure: tt.policy})

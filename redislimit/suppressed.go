@@ -60,6 +60,8 @@ func diceOf(calls []*call) (dice []byte) {
 	return dice
 }
 
+// readSuppressed takes the answers to the calls, as suppressed.lua gives them. The law of a run depends on
+// its capacity, and only calls that are not recorded throw dice. calls is nil when their callers are gone.
 func readSuppressed(
 	r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, dice func() float64, runs []run,
 	calls []*call,
@@ -98,7 +100,7 @@ func readSuppressed(
 			} else {
 				n = min(n, redisproto.Most-min(redisproto.Most, counts.Observed()))
 				counts.Declined += n
-				v.Factor = max(v.Factor, 1e-9) // should Lua have rounded otherwise than Go
+				v.Factor = max(v.Factor, 1e-9) // in case Lua rounds differently from Go
 			}
 			joined += n
 			recent = joined
@@ -110,12 +112,12 @@ func readSuppressed(
 	return readWaits(r, span, law, runs, calls)
 }
 
-// errAnswered is the error of a key that holds groups which contradict each other. The calls have been
-// decided, and have an answer: to wait for a window is enough in any case.
+// errAnswered is the error of a key that holds groups which contradict each other. Its calls have been
+// decided all the same, and the denied ones are told to wait for a window, which is always enough.
 var errAnswered = errors.New("the calls have an answer")
 
-// readWaits gives those who were denied the time to wait, from the groups at the end of the reply. It is that
-// from the state after the whole batch: what came with a call has happened, too.
+// readWaits gives denied calls their time to wait, by the groups at the end of the reply. These are the
+// groups after the whole batch, because each call of the batch counts for the others.
 func readWaits(
 	r *redisproto.Reader, span window.Span, law func(uint64) *window.Law, runs []run, calls []*call,
 ) error {
@@ -129,7 +131,7 @@ func readWaits(
 		if len(log)%groupSize != 0 {
 			odd = fmt.Errorf("NOTAWINDOW the key holds groups of %d bytes in all: %w", len(log), errAnswered)
 		}
-		// The groups are as they are; none may join another.
+		// A bucket of 1 keeps the groups apart, as they are in Redis.
 		apart := window.Span{Window: span.Window, Bucket: 1}
 		for ; len(log) >= groupSize && calls != nil; log = log[groupSize:] {
 			last := int64(number(log))

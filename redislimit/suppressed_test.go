@@ -42,19 +42,27 @@ func TestSuppressedReplies(t *testing.T) {
 				int64(now), int64(7), int64(0), groups(now-5*second, 107, 0, now, 157, 1),
 			},
 			// In five seconds the first group goes, and with it the load.
-			trypema.Decision{Outcome: trypema.OutcomeSuppressed, SuppressionFactor: 1, RetryAfter: 5 * time.Second, RemainingAfterWaiting: 50},
+			trypema.Decision{Outcome: trypema.OutcomeSuppressed, SuppressionFactor: 1,
+				RetryAfter: 5 * time.Second, RemainingAfterWaiting: 50},
 		},
 		{
-			"more than the capacity", 101, false, []any{int64(0), int64(0), int64(0), int64(0), int64(0), int64(now), int64(0), int64(0), groups(now, 0, 101)},
-			trypema.Decision{Outcome: trypema.OutcomeSuppressed, Remaining: 100, SuppressionFactor: 1, RetryAfter: trypema.Never},
+			"more than the capacity", 101, false,
+			[]any{int64(0), int64(0), int64(0), int64(0), int64(0), int64(now), int64(0), int64(0),
+				groups(now, 0, 101)},
+			trypema.Decision{Outcome: trypema.OutcomeSuppressed, Remaining: 100, SuppressionFactor: 1,
+				RetryAfter: trypema.Never},
 		},
 		{
 			"a peek at an empty window", 1, true, []any{int64(0), int64(0), int64(0), int64(0), int64(0)},
-			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: 100, RemainingAfterWaiting: 100},
+			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: 100,
+				RemainingAfterWaiting: 100},
 		},
 		{
-			"a peek at a full one", 1, true, []any{int64(150), int64(0), int64(150), int64(150), int64(now), int64(0), int64(0), groups(now, 150, 0)},
-			trypema.Decision{Outcome: trypema.OutcomeSuppressed, SuppressionFactor: 1, RetryAfter: 10 * time.Second, RemainingAfterWaiting: 100},
+			"a peek at a full one", 1, true,
+			[]any{int64(150), int64(0), int64(150), int64(150), int64(now), int64(0), int64(0),
+				groups(now, 150, 0)},
+			trypema.Decision{Outcome: trypema.OutcomeSuppressed, SuppressionFactor: 1,
+				RetryAfter: 10 * time.Second, RemainingAfterWaiting: 100},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # binaries.sh FOLDER Builds the program trypema for each system from what is checked out, and writes to FOLDER
 # an archive and an SBOM (CycloneDX, as JSON) for each, and checksums.txt. From a tag, the program says the
-# version and the commit; two builds of one commit by one version of Go are the same.
+# version and the commit; two builds of it from one commit by one version of Go are the same.
 #
 # TARGETS limits the systems, such as TARGETS=linux/amd64. SBOM=0 leaves the SBOMs out.
 set -eu
@@ -31,7 +31,25 @@ for target in ${TARGETS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windo
 		$go build -trimpath -buildvcs=true -ldflags=-s -o "$tmp/$name/$program" ./cmd/trypema
 	cp LICENSE README.md "$tmp/$name"
 	tar -czf "$out/$name.tar.gz" -C "$tmp" "$name"
-	[ "${SBOM:-}" = 0 ] || "$tmp/cyclonedx-gomod" bin -json -output "$out/$name.cdx.json" "$tmp/$name/$program"
+	made=$($go version -m "$tmp/$name/$program")
+	if [ "${SBOM:-}" != 0 ]; then
+		"$tmp/cyclonedx-gomod" bin -json -output "$out/$name.cdx.json" "$tmp/$name/$program" 2>"$tmp/said" || {
+			cat "$tmp/said" >&2
+			exit 1
+		}
+		# Each module that the program was made of is in the SBOM.
+		for module in $(echo "$made" | awk '$1 == "dep" { print $2 }'); do
+			grep -q "\"name\": \"$module\"" "$out/$name.cdx.json" || {
+				echo "binaries: $name.cdx.json: has no component $module" >&2
+				exit 1
+			}
+		done
+	fi
+	# The go command leaves the commit out without an error in a worktree of git, and in a copy without .git.
+	case $made in
+	*vcs.revision=*) echo "built: $name.tar.gz, $(echo "$made" | awk '$1 == "mod" { print $3 }')" ;;
+	*) echo "built: $name.tar.gz, which does not say its version and commit: $PWD is not a clone" ;;
+	esac
 done
 cd "$out"
 if command -v sha256sum >/dev/null; then sha256sum -- *; else shasum -a 256 -- *; fi >"$tmp/checksums"

@@ -20,9 +20,9 @@ import (
 
 // Options configures a [Log]. The zero value works.
 type Options struct {
-	// Interval is how long there is at most one line of a kind for each policy, provider and strategy. What
-	// changes meanwhile is looked at each second, and counted. A policy has ceased to limit when nothing was
-	// denied for an Interval. Default 10s; less than 1s is taken for 1s.
+	// Interval is the time in which there is at most one line of a kind for each policy, provider and
+	// strategy. Changes in between are read once a second, and counted. A policy has ceased to limit when
+	// nothing was denied for an Interval. Default 10s; less than 1s is taken for 1s.
 	Interval time.Duration
 }
 
@@ -45,7 +45,8 @@ type Log struct {
 
 type name struct{ policy, provider, strategy string }
 
-// policy is what is known of one: whether it limits or, with no strategy in its name, whether Redis is gone.
+// policy is the state of a policy: whether it denies calls. Without a strategy in its name it is that of a
+// provider: whether Redis is unavailable.
 type policy struct {
 	state
 	count    uint64    // of denied calls, or of outages, when it was looked at last
@@ -71,7 +72,7 @@ type state struct {
 	changes int       // since the last line
 }
 
-// set takes what is so now, after a number of changes, and reports whether to say so.
+// set changes the state, to which a number of changes have led, and reports whether to log it now.
 func (s *state) set(is bool, changes int, now time.Time, interval time.Duration) bool {
 	s.is = is
 	s.changes += changes
@@ -174,10 +175,10 @@ func (l *Log) lookLocked() {
 	}
 }
 
-// ownOf takes the denials of a provider, and returns those that no policy has denied. A denial is counted by
-// both at two instants, between which the Log may look, so it is one of them if no policy has counted it by
-// the next look; or at once, if later is false. Of the denials by policies it takes off left what it finds in
-// those of the provider.
+// ownOf takes the number of denials of a provider, and returns how many of them are by no policy. Provider
+// and policy count a denial one after the other, and the Log may read between the two. So a denial counts as
+// the provider's own if no policy has counted it by the next reading; or at once, if later is false. It
+// subtracts from left the denials by policies that it finds among those of the provider.
 func (p *policy) ownOf(denied uint64, left map[string]uint64, strategy string, later bool) uint64 {
 	fresh := denied - p.seen
 	p.seen = denied
@@ -261,7 +262,8 @@ func (l *Log) unreadable(id name, count uint64, now time.Time) {
 	of.count, of.at = count, now
 }
 
-// say writes a line: what it is about, more, and how many changes before this one no line has told of.
+// say writes a line: what it is about, more, and how many changes before this one no line has told of. Its
+// arguments are those of slog, and what changed when.
 func (l *Log) say(level slog.Level, message string, id name, s *state, now time.Time, more ...slog.Attr) {
 	attrs := []slog.Attr{slog.String("policy", id.policy), slog.String("provider", id.provider)}
 	if id.strategy != "" {

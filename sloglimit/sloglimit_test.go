@@ -78,7 +78,8 @@ func TestLimiting(t *testing.T) {
 		}
 		expect("")
 		time.Sleep(20 * time.Second)
-		expect("at=42s level=INFO msg=\"trypema: denies no more calls\" policy=api provider=local strategy=absolute denied=60\n")
+		expect("at=42s level=INFO msg=\"trypema: denies no more calls\" policy=api provider=local " +
+			"strategy=absolute denied=60\n")
 		if err := changes.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +186,8 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		got := lines()
 		n := strings.Count(got, "\n")
-		if n < 5 || n > 10 || !strings.Contains(got, "level=WARN msg=\"trypema: Redis unavailable, failure policy active\" policy=api provider=redis fallbacks=") ||
+		const warns = `level=WARN msg="trypema: Redis unavailable, failure policy active" policy=api provider=redis `
+		if n < 5 || n > 10 || !strings.Contains(got, warns+"fallbacks=") ||
 			!strings.Contains(got, "no answer within 250ms") {
 			t.Errorf("%d lines in ten minutes, want one each minute:\n%s", n, got)
 		}

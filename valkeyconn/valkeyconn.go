@@ -209,7 +209,8 @@ func result(r valkey.ValkeyResult) ([]any, error) {
 		switch element.(type) {
 		case int64, string:
 		default:
-			return nil, fmt.Errorf("valkeyconn: element %d of the reply is of type %T, neither int64 nor string", n, element)
+			return nil, fmt.Errorf("valkeyconn: element %d of the reply is of type %T, "+
+				"neither int64 nor string", n, element)
 		}
 	}
 	return reply, nil

@@ -13,7 +13,8 @@ import (
 
 func TestVersionFlag(t *testing.T) {
 	code, stdout, stderr := clitest.Run(t.Context(), program(), "--version")
-	if code != cli.ExitOK || stderr != "" || !strings.HasPrefix(stdout, "trypema ") || strings.Count(stdout, "\n") != 1 {
+	if code != cli.ExitOK || stderr != "" || !strings.HasPrefix(stdout, "trypema ") ||
+		strings.Count(stdout, "\n") != 1 {
 		t.Errorf("exit status %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
@@ -61,7 +62,8 @@ _trypema`,
 			}
 			for _, tt := range asked {
 				c := exec.CommandContext(t.Context(), path, "-c", program)
-				c.Env = append(os.Environ(), "SCRIPT="+script, "LINE="+strings.TrimSuffix(tt.line, "|"), "HOME="+t.TempDir())
+				c.Env = append(os.Environ(), "SCRIPT="+script, "LINE="+strings.TrimSuffix(tt.line, "|"),
+					"HOME="+t.TempDir())
 				out, err := c.CombinedOutput()
 				words := " " + strings.Join(strings.Fields(string(out)), " ") + " "
 				if err != nil || !strings.Contains(words, " "+tt.want+" ") || strings.Contains(words, " "+tt.not+" ") {
@@ -76,7 +78,8 @@ _trypema`,
 func TestCompletionHasEverything(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		script := printed(t, shell)
-		for _, want := range []string{"demo", "replay", "sim", "completion", "version", "headless", "sync-interval", "vary", "suggest", "help"} {
+		for _, want := range []string{"demo", "replay", "sim", "completion", "version", "headless",
+			"sync-interval", "vary", "suggest", "help"} {
 			if !strings.Contains(script, want) {
 				t.Errorf("%s: nothing completes %s", shell, want)
 			}

@@ -14,11 +14,11 @@ import (
 )
 
 type commands struct {
-	Check  check.Command  `cmd:"" help:"Check files of limits, and print what is wrong or the rules as they were understood."`
-	Demo   demo.Command   `cmd:"" help:"Show all six limiters under the same HTTP traffic, on a page; or judge the guarantees of one provider, with --headless."`
+	Check  check.Command  `cmd:"" help:"Check files of limits, and print the rules, or what is wrong."`
+	Demo   demo.Command   `cmd:"" help:"Show all six limiters under the same HTTP traffic, on a page."`
 	Replay replay.Command `cmd:"" help:"Read access logs, and show whom a limit would have limited; or propose one."`
-	Serve  serve.Command  `cmd:"" help:"Serve rate limits to Envoy, to proxies that ask by HTTP, and to clients of Redis and HTTP."`
-	Sim    sim.Command    `cmd:"" help:"Simulate many instances of the Hybrid provider, and size the Redis that they need."`
+	Serve  serve.Command  `cmd:"" help:"Serve rate limits to Envoy, other proxies, and clients of Redis and HTTP."`
+	Sim    sim.Command    `cmd:"" help:"Simulate instances of Hybrid, and size the Redis that they need."`
 
 	Completion cli.Completion   `cmd:"" help:"Print what bash, zsh or fish needs to complete commands and flags."`
 	Version    kong.VersionFlag `help:"Print the version, the commit and the version of Go, and exit."`
@@ -27,5 +27,7 @@ type commands struct {
 func main() { program().Main() }
 
 func program() cli.Program {
-	return cli.Program{Name: "trypema", Description: "An exact sliding-window rate limiter at work.", Commands: new(commands)}
+	return cli.Program{
+		Name: "trypema", Description: "An exact sliding-window rate limiter at work.", Commands: new(commands),
+	}
 }

@@ -30,35 +30,46 @@ func TestWrongFlags(t *testing.T) {
 		{"demo --rate x", `--rate is "x"; it must be a number`},
 		{"demo --rate 0", "--rate is 0/s; it must be above 0"},
 		{"demo --rate NaN", "--rate is NaN; it must be a number of events per second above 0"},
-		{"demo --rate 0.1", "--rate is 6/m, less than one event in a window of 5s; raise the rate or lengthen --window"},
+		{"demo --rate 0.1", "--rate is 6/m, less than one event in a window of 5s; " +
+			"raise the rate or lengthen --window"},
 		{"demo --rate 1e6", "--rate is 1e+06; it must be at most 1000000 events per --window (5s)"},
 		{"demo --load 0", "--load is 0; it must be above 0"},
 		{"demo --load -1", "--load is -1; it must be above 0"},
 		{"demo --load NaN", "--load is NaN; it must be above 0"},
-		{"demo --load 1e9", "--load is 1e+09; it must be at most 1000000 requests per second, together with --rate (100)"},
+		{"demo --load 1e9", "--load is 1e+09; it must be at most 1000000 requests per second, " +
+			"together with --rate (100)"},
 		{"demo --duration 0s", "--duration is 0s; it must be above 0s"},
 		{"demo --clients 0", "--clients is 0; it must be from 1 to 4096"},
 		{"demo --clients 1.5", `--clients is "1.5"; it must be a whole number`},
 		{"demo --headless=maybe", `--headless is "maybe"; it must be true or false`},
 		{"demo --provider reds", `--provider is "reds"; it must be one of local, redis, hybrid`},
-		{"demo --redis redis://u:secret@h", "--redis is redis://***@h; it must be left out unless --provider is redis or hybrid"},
+		{"demo --redis redis://u:secret@h",
+			"--redis is redis://***@h; it must be left out unless --provider is redis or hybrid"},
 		{"demo --client rueidis", "--client is rueidis; it must be left out unless --provider is redis or hybrid"},
 		{"demo --provider redis --client jedis", `--client is "jedis"; it must be one of go-redis, rueidis`},
-		{"demo --provider redis --redis http://u:secret@h", "--redis is http://***@h; it must be a URL that begins with redis:// or rediss://"},
-		{"demo --provider redis --redis h:6379", "--redis is h:6379; it must be a URL such as redis://user:password@host:6379/0"},
-		{"demo --provider redis --redis=", "--redis has no value; it must be a URL such as redis://user:password@host:6379/0"},
+		{"demo --provider redis --redis http://u:secret@h",
+			"--redis is http://***@h; it must be a URL that begins with redis:// or rediss://"},
+		{"demo --provider redis --redis h:6379",
+			"--redis is h:6379; it must be a URL such as redis://user:password@host:6379/0"},
+		{"demo --provider redis --redis=",
+			"--redis has no value; it must be a URL such as redis://user:password@host:6379/0"},
 		{"demo --instances 2", "--instances is 2; it must be left out unless --provider is redis or hybrid"},
 		{"demo --provider redis --instances 65", "--instances is 65; it must be from 1 to 64"},
 		{"demo --provider hybrid --instances two", `--instances is "two"; it must be a whole number`},
-		{"demo --provider hybrid --instances 4 --clients 3", "--clients is 3; it must be at least one for each of --instances"},
-		{"demo --provider redis --sync-interval 5ms", "--sync-interval is 5ms; it must be left out unless --provider is hybrid"},
+		{"demo --provider hybrid --instances 4 --clients 3",
+			"--clients is 3; it must be at least one for each of --instances"},
+		{"demo --provider redis --sync-interval 5ms",
+			"--sync-interval is 5ms; it must be left out unless --provider is hybrid"},
 		{"demo --provider hybrid --sync-interval 6s", "--sync-interval is 6s; it must be from 1ms to --window (5s)"},
-		{"demo --provider hybrid --sync-interval 100us", "--sync-interval is 100µs; it must be from 1ms to --window (5s)"},
-		{"demo --provider hybrid --sync-interval 5", `--sync-interval is "5"; it must be a duration such as 500ms, 10s or 1m`},
+		{"demo --provider hybrid --sync-interval 100us",
+			"--sync-interval is 100µs; it must be from 1ms to --window (5s)"},
+		{"demo --provider hybrid --sync-interval 5",
+			`--sync-interval is "5"; it must be a duration such as 500ms, 10s or 1m`},
 		{"demo --widow 5s", `unknown flag --widow, did you mean "--window"?`},
 		{"demo more", "unexpected argument more"},
 		{"dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"--json", "unknown flag --json"},
+		{"help dmo", `unexpected argument dmo, did you mean "demo"?`},
 		{"sim --instances 0", "--instances is 0; it must be from 1 to 1000"},
 		{"check", `expected "<path> ..."`},
 		{"completion", `expected "<shell>"`},
@@ -72,6 +83,8 @@ func TestHelp(t *testing.T) {
 		{"", []string{"Usage: trypema <command>", "check", "demo", "serve", "sim"}},
 		{"check --help", []string{"file:line:column", "--json", "--merge-domains", "exit status"}},
 		{"--help", []string{"Usage: trypema <command>"}},
+		{"help", []string{"Usage: trypema <command>"}},
+		{"help replay", []string{"Usage: trypema replay", "--reorder=1m", "exit status"}},
 		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
 	})
@@ -179,7 +192,8 @@ func TestDemoTable(t *testing.T) {
 	if code != cli.ExitOK {
 		t.Fatalf("exit status %d\n%s", code, stderr)
 	}
-	for _, want := range []string{"/absolute", "/suppressed", "offered", "× limit", "✓ /absolute G1 bound", "longest pause", "p99.9"} {
+	for _, want := range []string{"/absolute", "/suppressed", "offered", "× limit", "✓ /absolute G1 bound",
+		"longest pause", "p99.9"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("table does not contain %q:\n%s", want, stdout)
 		}
@@ -196,7 +210,8 @@ func TestRedisEmbedded(t *testing.T) {
 	clitest.Prints(t, program, []clitest.Output{
 		{"demo --provider redis --duration 300ms --rate 50 --json", []string{`"server": "` + said + `"`}},
 		{"demo --provider redis --client rueidis --duration 300ms --rate 50", []string{"redis by rueidis: " + said}},
-		{"demo --provider hybrid --instances 2 --duration 300ms --rate 50 --headless", []string{"hybrid × 2 by go-redis: " + said}},
+		{"demo --provider hybrid --instances 2 --duration 300ms --rate 50 --headless",
+			[]string{"hybrid × 2 by go-redis: " + said}},
 	})
 }
 

@@ -77,7 +77,8 @@ func TestPlans(t *testing.T) {
 					t.Errorf("%s: RateLimit-Policy %s, want %s", test.key, got, test.policy)
 				}
 				name, _, _ := strings.Cut(test.policy, ";")
-				if got, want := w.Header().Get("RateLimit"), fmt.Sprintf("%s;r=%d", name, remaining); !strings.HasPrefix(got, want) {
+				got, want := w.Header().Get("RateLimit"), fmt.Sprintf("%s;r=%d", name, remaining)
+				if !strings.HasPrefix(got, want) {
 					t.Errorf("%s: call %d: RateLimit %s, want %s", test.key, i, got, want)
 				}
 				if got := w.Header().Get("Retry-After"); (got == "") != (status == http.StatusOK) {

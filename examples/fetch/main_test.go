@@ -34,7 +34,8 @@ func (h *hosts) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func ok() *http.Response {
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("hello"))}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{},
+		Body: io.NopCloser(strings.NewReader("hello"))}
 }
 
 // open returns a fetcher that gives each host 5 calls in a window of 10 s.
@@ -154,7 +155,9 @@ func TestBusyHosts(t *testing.T) {
 		took       time.Duration
 	}{
 		{"in seconds", 429, func() string { return "7" }, 1, 200, 2, 7 * time.Second},
-		{"as a date", 503, func() string { return time.Now().Add(9 * time.Second).UTC().Format(http.TimeFormat) }, 2, 200, 3, 18 * time.Second},
+		{"as a date", 503, func() string {
+			return time.Now().Add(9 * time.Second).UTC().Format(http.TimeFormat)
+		}, 2, 200, 3, 18 * time.Second},
 		{"too often", 429, func() string { return "1" }, 9, 429, 3, 2 * time.Second},
 		{"does not say when", 503, func() string { return "" }, 1, 503, 1, 0},
 		{"something else", 404, func() string { return "1" }, 1, 404, 1, 0},

@@ -39,7 +39,8 @@ func open(t *testing.T, requests, tokens, micros uint64, ask model) http.Handler
 }
 
 func get(ctx context.Context, h http.Handler, user, question string, most int) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodGet, fmt.Sprint("/answer?max=", most, "&question=", url.QueryEscape(question)), http.NoBody)
+	r := httptest.NewRequest(http.MethodGet,
+		fmt.Sprint("/answer?max=", most, "&question=", url.QueryEscape(question)), http.NoBody)
 	r.Header.Set("X-User", user)
 	w := httptest.NewRecorder()
 	func() {
@@ -69,10 +70,12 @@ func TestEstimates(t *testing.T) {
 			t.Errorf("%s: %q", got, first.Body)
 		}
 		// It has cost 5 + 5 tokens, and 10 + 50 micro-dollars; this one is cut after 3 + 2.
-		if got := left(get(t.Context(), h, "ada", "a b c", 2)); got != "200 requests;r=8, tokens;r=85, micro-dollars;r=914" {
+		got := left(get(t.Context(), h, "ada", "a b c", 2))
+		if got != "200 requests;r=8, tokens;r=85, micro-dollars;r=914" {
 			t.Error(got)
 		}
-		if got := left(get(t.Context(), h, "bob", fiveTokens, 50)); got != "200 requests;r=9, tokens;r=45, micro-dollars;r=490" {
+		got = left(get(t.Context(), h, "bob", fiveTokens, 50))
+		if got != "200 requests;r=9, tokens;r=45, micro-dollars;r=490" {
 			t.Errorf("another user: %s", got)
 		}
 		// 85 tokens are left of ada's, and 914 micro-dollars.
@@ -107,10 +110,12 @@ func TestLimits(t *testing.T) {
 		time.Sleep(time.Minute)
 		// The money of the day stays spent: 970 are left, and 10 + 10 × 97 are too much. The tokens of the
 		// request that is denied for that are free again.
-		if got := left(get(t.Context(), h, "ada", fiveTokens, 97)); !strings.HasPrefix(got, "429 requests;r=2, tokens;r=898, micro-dollars;r=970;t=") {
+		got := left(get(t.Context(), h, "ada", fiveTokens, 97))
+		if !strings.HasPrefix(got, "429 requests;r=2, tokens;r=898, micro-dollars;r=970;t=") {
 			t.Error(got)
 		}
-		if got := left(get(t.Context(), h, "ada", fiveTokens, 96)); got != "200 requests;r=1, tokens;r=899, micro-dollars;r=0" {
+		got = left(get(t.Context(), h, "ada", fiveTokens, 96))
+		if got != "200 requests;r=1, tokens;r=899, micro-dollars;r=0" {
 			t.Error(got)
 		}
 	})
@@ -151,7 +156,8 @@ func TestRun(t *testing.T) {
 	if _, err := fmt.Fscanf(out, "listening on %s\n", &address); err != nil {
 		t.Fatal(err)
 	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"/answer?max=2&question=hello+there", http.NoBody)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+		address+"/answer?max=2&question=hello+there", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

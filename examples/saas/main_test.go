@@ -86,7 +86,8 @@ func TestAddressBeforeAccount(t *testing.T) {
 				t.Fatalf("guess %d: %d, want %d", i, w.Code, want)
 			}
 		}
-		if w := s.call(t.Context(), "192.0.2.2", "key-ada", "GET", "/quote"); w.Code != http.StatusOK || w.Body.String() != "42 EUR" {
+		w := s.call(t.Context(), "192.0.2.2", "key-ada", "GET", "/quote")
+		if w.Code != http.StatusOK || w.Body.String() != "42 EUR" {
 			t.Errorf("another address: %d, %q", w.Code, w.Body)
 		}
 	})
@@ -164,7 +165,8 @@ func TestMails(t *testing.T) {
 			close(done)
 		}()
 		for i := range 12 {
-			if w := s.call(t.Context(), "192.0.2.1", "key-ada", "POST", fmt.Sprint("/mails?to=", i)); w.Code != http.StatusAccepted {
+			w := s.call(t.Context(), "192.0.2.1", "key-ada", "POST", fmt.Sprint("/mails?to=", i))
+			if w.Code != http.StatusAccepted {
 				t.Errorf("mail %d: %d", i, w.Code)
 			}
 		}
@@ -252,7 +254,8 @@ func launch(t *testing.T, args ...string) running {
 	var stderr bytes.Buffer
 	status := make(chan int, 1)
 	go func() {
-		status <- run(ctx, append(args, "--addr", "localhost:0", "--grpc", "localhost:0", "--admin", "localhost:0"), in, &stderr)
+		status <- run(ctx, append(args, "--addr", "localhost:0", "--grpc", "localhost:0", "--admin",
+			"localhost:0"), in, &stderr)
 		_ = in.Close()
 	}()
 	var r running
@@ -313,11 +316,13 @@ func serves(t *testing.T, instances ...running) bool {
 	slow := codesOf[http.StatusServiceUnavailable] > 0
 	for _, r := range instances {
 		code, text := get(t, client, "", r.metrics)
-		if code != http.StatusOK || !strings.Contains(text, `trypema_policy_decisions_total{outcome="allowed",policy="free/user"`) {
+		if code != http.StatusOK ||
+			!strings.Contains(text, `trypema_policy_decisions_total{outcome="allowed",policy="free/user"`) {
 			t.Errorf("metrics: %d\n%s", code, text)
 		}
 		for line := range strings.Lines(text) {
-			slow = slow || strings.HasPrefix(line, "trypema_fallback_decisions_total{") && !strings.HasSuffix(line, " 0\n")
+			slow = slow || strings.HasPrefix(line, "trypema_fallback_decisions_total{") &&
+				!strings.HasSuffix(line, " 0\n")
 		}
 	}
 	if slow {

@@ -135,17 +135,21 @@ func TestProgram(t *testing.T) {
 	var stderr bytes.Buffer
 	status := make(chan int, 1)
 	go func() {
-		environment := func(name string) string { return map[string]string{"REDIS_URL": "redis://" + server.Addr()}[name] }
+		environment := func(name string) string {
+			return map[string]string{"REDIS_URL": "redis://" + server.Addr()}[name]
+		}
 		status <- run(ctx, []string{"--workers", "2", "--rate", "50"}, environment, in, &stderr)
 		_ = in.Close()
 	}()
 
 	var workers, limit, jobs, all int
-	if _, err := fmt.Fscanf(out, "%d workers here, and at most %d jobs in any 1s by all\n", &workers, &limit); err != nil || workers != 2 || limit != 50 {
+	_, err := fmt.Fscanf(out, "%d workers here, and at most %d jobs in any 1s by all\n", &workers, &limit)
+	if err != nil || workers != 2 || limit != 50 {
 		t.Fatal(workers, limit, err)
 	}
 	for jobs == 0 { // while the machine is too busy, and Redis does not answer in time
-		if _, err := fmt.Fscanf(out, "%d jobs here in the last second; by all, %d of %d in the last 1s\n", &jobs, &all, &limit); err != nil || all > 50 {
+		if _, err := fmt.Fscanf(out, "%d jobs here in the last second; by all, %d of %d in the last 1s\n",
+			&jobs, &all, &limit); err != nil || all > 50 {
 			t.Fatal(jobs, all, limit, err)
 		}
 	}
@@ -171,7 +175,8 @@ func TestNoRedis(t *testing.T) {
 	addr := server.Addr()
 	server.Close()
 	var stdout, stderr bytes.Buffer
-	status := run(t.Context(), []string{"--redis", "redis://ada:secret@" + addr}, func(string) string { return "" }, &stdout, &stderr)
+	status := run(t.Context(), []string{"--redis", "redis://ada:secret@" + addr},
+		func(string) string { return "" }, &stdout, &stderr)
 	if want := "workers: no Redis at " + addr + ", name one with --redis or REDIS_URL: "; status != 1 ||
 		!strings.HasPrefix(stderr.String(), want) {
 		t.Errorf("exit status %d: %q, want 1 and %q", status, stderr.String(), want)
@@ -218,14 +223,19 @@ func TestFlags(t *testing.T) {
 		{"--window 1ms", 2, "workers: --window is 1ms; it must be at least 100ms"},
 		{"--job 0s", 2, "workers: --job is 0s; it must be above 0s"},
 		{"--duration -1s", 2, "workers: --duration is -1s; it must be at least 0s"},
-		{"--redis redis://ada:secret@host:port", 2, "workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: it is no URL"},
-		{"--redis http://ada:secret@host", 2, "workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: redis: invalid URL scheme: http"},
+		{"--redis redis://ada:secret@host:port", 2,
+			"workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: " +
+				"it is no URL"},
+		{"--redis http://ada:secret@host", 2,
+			"workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: redis: " +
+				"invalid URL scheme: http"},
 		{"--workers many", 2, `invalid value "many" for flag -workers`},
 		{"more", 2, `workers: unexpected argument "more"`},
 		{"--help", 0, "$REDIS_URL"},
 	} {
 		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(test.args), func(string) string { return "" }, &stdout, &stderr); got != test.status {
+		got := run(t.Context(), strings.Fields(test.args), func(string) string { return "" }, &stdout, &stderr)
+		if got != test.status {
 			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
 		}
 		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {

@@ -11,7 +11,7 @@ import (
 )
 
 type commands struct {
-	Measure measure.Command `cmd:"" default:"withargs" help:"Measure speed, latency, memory and accuracy, of this library and of others. The default."`
+	Measure measure.Command `cmd:"" default:"withargs" help:"Measure speed, latency, memory and accuracy. The default."`
 	Ratios  report.Ratios   `cmd:"" help:"Measure Local beside others, and print a table of ratios, in three minutes."`
 	Report  report.Command  `cmd:"" help:"Measure everything beside everybody, and write a page and a table of it."`
 	Serve   serving.Command `cmd:"" help:"Measure trypema serve beside other servers, by their protocols."`
@@ -23,6 +23,7 @@ func main() { program().Main() }
 
 func program() cli.Program {
 	return cli.Program{
-		Name: "bench", Description: "Rate limiters, measured.", Commands: new(commands), Options: []kong.Option{measure.Vars()},
+		Name: "bench", Description: "Rate limiters, measured.",
+		Commands: new(commands), Options: []kong.Option{measure.Vars()},
 	}
 }

@@ -32,9 +32,9 @@ type Breaker struct {
 	failed   time.Time // when the last exchange failed
 	answered time.Time // when the last exchange succeeded
 	reason   error     // of those failures
-	cause    error     // why Redis is taken for gone
+	cause    error     // why Redis counts as unavailable
 	again    time.Time // when to ask it again
-	asked    time.Time // when somebody wanted to ask it last, since it is gone
+	asked    time.Time // when a call last wanted to ask it, since it is unavailable
 	back     time.Time // when it came back last
 }
 

@@ -116,7 +116,8 @@ func TestPatience(t *testing.T) {
 	}{
 		{"impatient", false, 0, "s", "b"},
 		{"patient", true, 0, "ssssssssssssssss", "gggggggggggggggb"},
-		{"patient, with a failure in between", true, 63, "sssssssssssssssfssssssssssssssss", "gggggggggggggggggggggggggggggggb"},
+		{"patient, with a failure in between", true, 63, "sssssssssssssssfssssssssssssssss",
+			"gggggggggggggggggggggggggggggggb"},
 		{"patient, and it was well for long", true, 64, "s", "b"},
 		{"patient, without traffic", true, 0, "ssps", "gggb"},
 		{"patient, and it fails when it is asked again", true, 0, "spfsps", "gggggb"},

@@ -8,8 +8,7 @@ import (
 	"github.com/trypema/trypema/internal/guard"
 )
 
-// Set is the breakers of one provider: one for each server, as far as it is known which server has a key, and
-// one for the keys of which it is not.
+// Set is the breakers of one provider: one for each server, and one for the keys whose server is not known.
 type Set struct {
 	retry    time.Duration
 	patient  bool
@@ -37,7 +36,8 @@ const unused = time.Minute
 // They tell onChange, which may be nil, the cause when the first server is gone, and nil when none is any
 // more; one change at a time, in order.
 func NewSet(retry time.Duration, patient bool, node func(key string) string, onChange func(cause error)) *Set {
-	s := &Set{retry: retry, patient: patient, node: node, onChange: onChange, outages: new(atomic.Uint64), now: time.Now}
+	s := &Set{retry: retry, patient: patient, node: node, onChange: onChange, outages: new(atomic.Uint64),
+		now: time.Now}
 	s.one = s.breaker("")
 	return s
 }

@@ -17,7 +17,8 @@ func TestSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failure := errors.New("lost")
 		var told []string
-		s := breaker.NewSet(time.Second, false, func(key string) string { return strings.TrimRight(key, "0123456789") }, func(cause error) {
+		node := func(key string) string { return strings.TrimRight(key, "0123456789") }
+		s := breaker.NewSet(time.Second, false, node, func(cause error) {
 			if cause == nil {
 				told = append(told, "")
 				return

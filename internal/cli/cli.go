@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -60,8 +61,11 @@ func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Write
 		out.Complain(err)
 		return ExitBroken
 	}
-	if len(args) == 0 && parser.Model.DefaultCmd == nil {
+	switch {
+	case len(args) == 0 && parser.Model.DefaultCmd == nil:
 		args = []string{"--help"}
+	case len(args) > 0 && args[0] == "help": // help, and help COMMAND
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	parsed, err := parser.Parse(args)
 	if helped {

@@ -148,7 +148,8 @@ func fish(w io.Writer, name string, all []level) {
 	for _, l := range all {
 		when := "not __fish_seen_subcommand_from " + strings.Join(first, " ")
 		if l.command != "" {
-			when = "__fish_seen_subcommand_from " + strings.ReplaceAll(l.command, " ", "; and __fish_seen_subcommand_from ")
+			when = "__fish_seen_subcommand_from " +
+				strings.ReplaceAll(l.command, " ", "; and __fish_seen_subcommand_from ")
 		}
 		for _, a := range l.words {
 			option := "-f -a " + quote(a.text)

@@ -19,7 +19,8 @@ import (
 
 // wrongNames are names that break metrics or statuses, or that people cannot tell from another.
 var wrongNames = []any{
-	"caf\xe9", "a\nb", "free ", " free", "free\u200b", "free\u00a0plan", "free\u2028", "\ufffd", "a\x00", "a\x7f", "a\tb",
+	"caf\xe9", "a\nb", "free ", " free", "free\u200b", "free\u00a0plan", "free\u2028", "\ufffd", "a\x00",
+	"a\x7f", "a\tb",
 	"\u202eeerf",
 }
 

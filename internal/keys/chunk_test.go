@@ -11,6 +11,20 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
+// made waits until the next chunk of a table is made.
+func made(tab *Table) {
+	c := &tab.chunks
+	for {
+		c.Lock()
+		making := c.making
+		c.Unlock()
+		if !making {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // No two pages share memory, and none of their entries is in three cache lines.
 func TestPagesOfChunks(t *testing.T) {
 	tab := New(options(time.Minute, 0, false))
@@ -18,7 +32,7 @@ func TestPagesOfChunks(t *testing.T) {
 	tab.count.Store(int64(manyKeys)) // it is large
 	defer tab.count.Store(0)
 	places := make(map[*entry]bool)
-	for range 3 * mostLen / pageLen {
+	for range 3 * chunkLen / pageLen {
 		page := tab.page(pageLen)
 		for i := range page {
 			if e := &page[i]; places[e] || uintptr(unsafe.Pointer(e))%128 != 0 {
@@ -26,8 +40,9 @@ func TestPagesOfChunks(t *testing.T) {
 			}
 			places[&page[i]] = true
 		}
+		made(tab)
 	}
-	if len(tab.page(firstPage)) != firstPage || len(places) != 3*mostLen {
+	if len(tab.page(firstPage)) != firstPage || len(places) != 3*chunkLen {
 		t.Errorf("%d entries", len(places))
 	}
 }
@@ -36,7 +51,7 @@ func TestPagesOfChunks(t *testing.T) {
 func TestChunksAreCollected(t *testing.T) {
 	tab := New(options(time.Minute, 0, false))
 	defer tab.Close()
-	const n = 2 * manyKeys
+	const n = manyKeys + chunkLen
 	var last weak.Pointer[entry]
 	for i := range n {
 		hd := tab.acquire(fmt.Sprint("key ", i), 1)
@@ -66,7 +81,7 @@ func TestSmallTableHasNoChunk(t *testing.T) {
 		hd := tab.acquire(fmt.Sprint("key ", i), 1)
 		hd.Unlock()
 	}
-	if tab.chunks.rest != nil {
+	if made(tab); tab.chunks.rest != nil || tab.chunks.next != nil {
 		t.Error("it has one")
 	}
 }
@@ -78,7 +93,7 @@ func TestShardsCompactInOneRound(t *testing.T) {
 	o.Clock = func() int64 { return 0 }
 	tab := newTable(t, o)
 	tab.sweep.Close() // the test visits
-	const most, left = 4 * manyKeys, manyKeys
+	const most, left = 2 * manyKeys, manyKeys / 2
 	for i := range most {
 		hd := tab.acquire(fmt.Sprint("key ", i), 0)
 		hd.Record(0, window.Counts{Admitted: 1})

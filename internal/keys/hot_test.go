@@ -22,8 +22,9 @@ func (t *Table) hotAt(hash uint64, key string, now int64) *Hot {
 	return f
 }
 
-// heat makes a key the hot one.
-func (t *Table) heat(key string, capacity uint64, now int64) *Hot {
+// heat makes "hot" the hot key.
+func (t *Table) heat(capacity uint64, now int64) *Hot {
+	const key = "hot"
 	hd := t.acquire(key, now)
 	var v window.Verdict
 	hd.Absolute(&v, capacity, now, 1, true)
@@ -98,7 +99,7 @@ func TestHotKeyExpires(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2))
 		for range 200 {
 			began := now
-			table.heat("hot", 1000, now)
+			table.heat(1000, now)
 			now += rng.Int64N(o.Span.Bucket)
 			last := now
 			f := table.hotAt(table.Hash("hot"), "hot", now)
@@ -136,7 +137,7 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 			f.Take(1000, now, 1, true)
 		} else {
 			locked++
-			table.heat("hot", 1000, now)
+			table.heat(1000, now)
 		}
 		table.put(name(i), now, 1)
 	}
@@ -162,7 +163,7 @@ func TestHotKeyAges(t *testing.T) {
 	}
 	acquire("first", 0)
 	now = grain
-	table.heat("hot", 10, now)
+	table.heat(10, now)
 	table.hotAt(table.Hash("hot"), "hot", 2*grain).Take(10, 2*grain, 1, true)
 	acquire("second", 3)
 	acquire("first", 4)
@@ -181,7 +182,7 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 	o.Clock = func() int64 { return now }
 	table := newTable(t, o)
 	table.sweep.Close() // the clock is only read by the test
-	table.heat("hot", 10, 0)
+	table.heat(10, 0)
 	now = 9
 	if a, _, _, _ := table.hotAt(table.Hash("hot"), "hot", 9).Take(10, 9, 1, true); a != Admitted {
 		t.Fatal(a)
@@ -256,7 +257,7 @@ func TestHottestKeyIsHot(t *testing.T) {
 // Additions beyond what fits are no admissions, and are not counted.
 func TestHotKeyCountsWhatFits(t *testing.T) {
 	table := newTable(t, options(time.Hour, 0, false))
-	f := table.heat("hot", 10, 0)
+	f := table.heat(10, 0)
 	f.word.Add(8) // nine are admitted, and two callers have seen that one fits
 	for _, want := range []bool{true, false} {
 		if word, ok := f.add(); ok != want {

@@ -78,7 +78,7 @@ func FuzzLedger(f *testing.F) {
 			case out.Next >= 0 && (out.Far || out.Life != a.NearLife+min(out.Next, s.Window/4) || out.Next > 4*s.Window):
 				t.Fatalf("a turn in %d, and a life of %d of %d, to %+v", out.Next, out.Life, a.NearLife, a)
 			case out.Next >= 0:
-			case !(a.Keeps && out.Far) && out.Life != far && out.Life != a.NearLife || out.Life > max(far, a.NearLife):
+			case (!a.Keeps || !out.Far) && out.Life != far && out.Life != a.NearLife || out.Life > max(far, a.NearLife):
 				t.Fatalf("a life of %d, of %d or %d", out.Life, far, a.NearLife)
 			case live != out.Live || leased != out.Others+a.Hold+out.Grant:
 				t.Fatalf("%+v in the window and %d on lease, want %+v", live, leased, out)

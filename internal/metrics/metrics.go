@@ -69,7 +69,8 @@ var All = []Metric{
 		true, "", func(s *trypema.Stats) float64 { return float64(s.Errors) }, policies,
 	},
 	{
-		"fallback_decisions", "{call}", "Number of calls that the failure policy decided, because Redis was unavailable.",
+		"fallback_decisions", "{call}",
+		"Number of calls that the failure policy decided, because Redis was unavailable.",
 		true, "", func(s *trypema.Stats) float64 { return float64(s.Fallbacks) }, remote,
 	},
 	{
@@ -85,7 +86,8 @@ var All = []Metric{
 		true, "", func(s *trypema.Stats) float64 { return float64(s.Outages) }, remote,
 	},
 	{
-		"redis.unreadable_windows", "{window}", "Number of windows in Redis that could not be read and were started again.",
+		"redis.unreadable_windows", "{window}",
+		"Number of windows in Redis that could not be read and were started again.",
 		true, "", func(s *trypema.Stats) float64 { return float64(s.Unreadable) }, remote,
 	},
 	{

@@ -32,7 +32,8 @@ func TestRead(t *testing.T) {
 			n, stats := 0, trypema.Stats{Counters: trypema.Counters{Allowed: 7, Rejected: 3, Suppressed: 2}}
 			for i, value := range Read(&trypema.Meter{Provider: provider, Strategy: strategy}, &stats) {
 				n++
-				if counts := map[string]float64{"allowed": 7, "rejected": 3, "suppressed": 2}; value != counts[All[i].Outcome] && All[i].Outcome != "" {
+				counts := map[string]float64{"allowed": 7, "rejected": 3, "suppressed": 2}
+				if value != counts[All[i].Outcome] && All[i].Outcome != "" {
 					t.Errorf("%s %s: %v %s", provider, strategy, value, All[i].Outcome)
 				}
 				if All[i].Outcome == map[string]string{"absolute": "suppressed", "suppressed": "rejected"}[strategy] {

@@ -45,7 +45,8 @@ func TestCheckRate(t *testing.T) {
 	} {
 		small := ""
 		if name != "somebody else's" {
-			small = "o.Rate is 54/m, less than one event in the limiter's window of 1s; raise the rate or lengthen the window"
+			small = "o.Rate is 54/m, less than one event in the limiter's window of 1s; " +
+				"raise the rate or lengthen the window"
 		}
 		for _, tt := range []struct {
 			rate trypema.Rate
@@ -76,7 +77,8 @@ func TestCheckRate(t *testing.T) {
 // A limiter that is a nil pointer is none.
 func TestCheckLimiter(t *testing.T) {
 	for _, l := range []trypema.Limiter{nil, (*plain)(nil)} {
-		if err := (&middleware.Options[int]{Name: "o", Limiter: l, Rate: 1}).Check(); !errors.Is(err, trypema.ErrInvalidOptions) ||
+		o := middleware.Options[int]{Name: "o", Limiter: l, Rate: 1}
+		if err := o.Check(); !errors.Is(err, trypema.ErrInvalidOptions) ||
 			!strings.Contains(err.Error(), "o.Limiter is nil") {
 			t.Errorf("%T: %v", l, err)
 		}

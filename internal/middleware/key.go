@@ -22,7 +22,7 @@ func Hash(s string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// Join is n keys together; none if one of them is not to be had, or there are none.
+// Join makes one key of n. It returns false if a call does not have one of them, or if n is 0.
 func Join(n int, key func(i int) (string, bool)) (string, bool) {
 	var b strings.Builder
 	for i := range n {

@@ -36,9 +36,9 @@ func wait(
 	return d, err
 }
 
-// again asks until it is told that a call is allowed, and waits in between as long as it is told, and most in
-// all. If the call would have to wait longer, or beyond the deadline of the context, it returns the denial at
-// once. While it waits it may be overtaken.
+// again asks until the call is allowed. Between two attempts it waits for RetryAfter, and in all for most. If
+// the call would have to wait longer, or beyond the deadline of the context, again returns the denial at
+// once. Calls that come later may be allowed earlier.
 func again(
 	ctx context.Context, most time.Duration, ask func() (trypema.Decision, error),
 ) (trypema.Decision, error) {

@@ -23,13 +23,19 @@ func TestChecks(t *testing.T) {
 	}{
 		{"a key", redisproto.CheckKey("k"), nil, ""},
 		{"a key of 1 MiB", redisproto.CheckKey(strings.Repeat("k", 1<<20)), nil, ""},
-		{"a longer one", redisproto.CheckKey(strings.Repeat("k", 1<<20+1)), trypema.ErrInvalidKey, "trypema: key has 1048577 bytes; it must have at most 1048576"},
-		{"an empty one", redisproto.CheckKey(""), trypema.ErrInvalidKey, "trypema: key is empty; it must have at least one byte"},
+		{"a longer one", redisproto.CheckKey(strings.Repeat("k", 1<<20+1)), trypema.ErrInvalidKey,
+			"trypema: key has 1048577 bytes; it must have at most 1048576"},
+		{"an empty one", redisproto.CheckKey(""), trypema.ErrInvalidKey,
+			"trypema: key is empty; it must have at least one byte"},
 		{"the last history", redisproto.CheckHistory(trypema.KeepOldest), nil, ""},
-		{"one beyond it", redisproto.CheckHistory(trypema.KeepOldest + 1), trypema.ErrInvalidOptions, "trypema: history is History(3); it must be Replace, KeepNewest or KeepOldest"},
+		{"one beyond it", redisproto.CheckHistory(trypema.KeepOldest + 1), trypema.ErrInvalidOptions,
+			"trypema: history is History(3); it must be Replace, KeepNewest or KeepOldest"},
 		{"the largest total", redisproto.CheckTotal(1<<51 - 1), nil, ""},
-		{"a larger one", redisproto.CheckTotal(1 << 51), trypema.ErrInvalidCost, "trypema: total is 2251799813685248; it must be at most 2251799813685247, which is as far as Redis counts"},
-		{"no cost", redisproto.ErrZeroCost, trypema.ErrInvalidCost, "trypema: cost is 0; it must be at least 1 (Peek takes 0)"},
+		{"a larger one", redisproto.CheckTotal(1 << 51), trypema.ErrInvalidCost,
+			"trypema: total is 2251799813685248; it must be at most 2251799813685247, " +
+				"which is as far as Redis counts"},
+		{"no cost", redisproto.ErrZeroCost, trypema.ErrInvalidCost,
+			"trypema: cost is 0; it must be at least 1 (Peek takes 0)"},
 	} {
 		if test.kind == nil && test.err != nil ||
 			test.kind != nil && (!errors.Is(test.err, test.kind) || test.err.Error() != test.says) {
@@ -88,19 +94,23 @@ func TestDecide(t *testing.T) {
 			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Remaining: 90, RemainingAfterWaiting: 90},
 		},
 		{
-			"rejected, in microseconds", window.Verdict{Now: 100, Then: 60, Wait: 5}, time.Microsecond, trypema.OutcomeRejected,
+			"rejected, in microseconds", window.Verdict{Now: 100, Then: 60, Wait: 5}, time.Microsecond,
+			trypema.OutcomeRejected,
 			trypema.Decision{RetryAfter: 5 * time.Microsecond, RemainingAfterWaiting: 40},
 		},
 		{
-			"suppressed, in nanoseconds", window.Verdict{Now: 150, Then: 60, Wait: 5, Factor: 0.5}, time.Nanosecond, trypema.OutcomeSuppressed,
-			trypema.Decision{Outcome: trypema.OutcomeSuppressed, RetryAfter: 5, RemainingAfterWaiting: 40, SuppressionFactor: 0.5},
+			"suppressed, in nanoseconds", window.Verdict{Now: 150, Then: 60, Wait: 5, Factor: 0.5},
+			time.Nanosecond, trypema.OutcomeSuppressed,
+			trypema.Decision{Outcome: trypema.OutcomeSuppressed, RetryAfter: 5, RemainingAfterWaiting: 40,
+				SuppressionFactor: 0.5},
 		},
 		{
 			"for good", window.Verdict{Now: 20, Wait: window.Never}, time.Microsecond, trypema.OutcomeRejected,
 			trypema.Decision{Remaining: 80, RetryAfter: trypema.Never},
 		},
 		{
-			"for as long as a wait may be", window.Verdict{Now: 100, Wait: math.MaxInt64 / 1000}, time.Microsecond, trypema.OutcomeRejected,
+			"for as long as a wait may be", window.Verdict{Now: 100, Wait: math.MaxInt64 / 1000},
+			time.Microsecond, trypema.OutcomeRejected,
 			trypema.Decision{RetryAfter: math.MaxInt64 / 1000 * time.Microsecond, RemainingAfterWaiting: 100},
 		},
 	} {
@@ -120,11 +130,18 @@ func TestOpenAndClosed(t *testing.T) {
 		got  trypema.Decision
 		want trypema.Decision
 	}{
-		{"open", redisproto.Open(10, 3), trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10, Remaining: 7, RemainingAfterWaiting: 7}},
-		{"open for more than fits", redisproto.Open(10, 11), trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10}},
-		{"closed", redisproto.Closed(10, 10, retry, trypema.OutcomeRejected), trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 10, RetryAfter: retry}},
-		{"closed for more than fits", redisproto.Closed(10, 11, retry, trypema.OutcomeRejected), trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 10, RetryAfter: trypema.Never}},
-		{"closed under Suppressed", redisproto.Closed(10, 1, retry, trypema.OutcomeSuppressed), trypema.Decision{Outcome: trypema.OutcomeSuppressed, Limit: 10, RetryAfter: retry, SuppressionFactor: 1}},
+		{"open", redisproto.Open(10, 3),
+			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10, Remaining: 7,
+				RemainingAfterWaiting: 7}},
+		{"open for more than fits", redisproto.Open(10, 11),
+			trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 10}},
+		{"closed", redisproto.Closed(10, 10, retry, trypema.OutcomeRejected),
+			trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 10, RetryAfter: retry}},
+		{"closed for more than fits", redisproto.Closed(10, 11, retry, trypema.OutcomeRejected),
+			trypema.Decision{Outcome: trypema.OutcomeRejected, Limit: 10, RetryAfter: trypema.Never}},
+		{"closed under Suppressed", redisproto.Closed(10, 1, retry, trypema.OutcomeSuppressed),
+			trypema.Decision{Outcome: trypema.OutcomeSuppressed, Limit: 10, RetryAfter: retry,
+				SuppressionFactor: 1}},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, test.got, test.want)

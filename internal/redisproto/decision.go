@@ -30,7 +30,8 @@ func Decide(
 // Open returns the decision of a limiter that can not ask, and admits.
 func Open(capacity, n uint64) trypema.Decision {
 	room := window.Room(capacity, n)
-	return trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: capacity, Remaining: room, RemainingAfterWaiting: room}
+	return trypema.Decision{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: capacity, Remaining: room,
+		RemainingAfterWaiting: room}
 }
 
 // Closed returns the decision of a limiter that can not ask, and says no until it asks again, after retry.

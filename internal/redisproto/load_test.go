@@ -119,7 +119,8 @@ func TestScriptIsBroughtOnce(t *testing.T) {
 	}{
 		{"nodes with names", func(*forgetful) {}, 1, 3 * time.Millisecond},
 		{"nodes without names", func(c *forgetful) { c.unnamed = true }, 1, 7 * time.Millisecond},
-		{"a Conn that panics when it is asked for them", func(c *forgetful) { c.panics = true }, 1, 7 * time.Millisecond},
+		{"a Conn that panics when it is asked for them", func(c *forgetful) { c.panics = true }, 1,
+			7 * time.Millisecond},
 		{"nodes that forget scripts", func(c *forgetful) { c.forgets = true }, 1e9, 20 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -168,7 +169,8 @@ func TestScriptIsBroughtInOneTrip(t *testing.T) {
 		c := newForgetful()
 		s := NewServer(c)
 		began := time.Now()
-		if errs := asks(t.Context(), t, s, "a"); errs[0] != nil || time.Since(began) != 2*c.trip || c.executed["a"] != 1 {
+		errs := asks(t.Context(), t, s, "a")
+		if errs[0] != nil || time.Since(began) != 2*c.trip || c.executed["a"] != 1 {
 			t.Errorf("%v after %v, executed %d times", errs, time.Since(began), c.executed["a"])
 		}
 	})
@@ -277,7 +279,8 @@ func TestExchangePanics(t *testing.T) {
 			}
 		}()
 		keys := [][]string{{"a"}, {"b"}}
-		NewServer(newForgetful()).exchange(t.Context(), Script{Source: "source", SHA1: "sha"}, keys, make([][]string, 2),
+		NewServer(newForgetful()).exchange(t.Context(), Script{Source: "source", SHA1: "sha"}, keys,
+			make([][]string, 2),
 			func(int, []any, error) { panic("a bug") })
 	})
 }

@@ -21,7 +21,8 @@ func Message(m lease.Message) string {
 	b = binary.LittleEndian.AppendUint64(b, m.Holder)
 	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
 	for _, x := range []uint64{
-		m.Seq, m.Capacity, m.Hold, m.Kept, m.Near, m.Far, m.FarLeast, m.Need, uint64(m.NearLife), uint64(m.Brief), m.Waiting,
+		m.Seq, m.Capacity, m.Hold, m.Kept, m.Near, m.Far, m.FarLeast, m.Need, uint64(m.NearLife),
+		uint64(m.Brief), m.Waiting,
 		m.Base.Admitted, m.Base.Declined,
 	} {
 		b = append7(b, x)
@@ -67,9 +68,10 @@ func ParseMessage(s string) (m lease.Message) {
 	m.Whole, m.Keeps, m.Count, m.New = s[0]&whole != 0, s[0]&keeps != 0, s[0]&count != 0, s[0]&isNew != 0
 	s = s[1:]
 	for ; s != ""; s = s[28:] {
-		m.Groups = append(m.Groups, lease.Group{Age: int64(number7(s)), Span: int64(number7(s[7:])), Counts: window.Counts{
-			Admitted: number7(s[14:]), Declined: number7(s[21:]),
-		}})
+		m.Groups = append(m.Groups, lease.Group{
+			Age: int64(number7(s)), Span: int64(number7(s[7:])),
+			Counts: window.Counts{Admitted: number7(s[14:]), Declined: number7(s[21:])},
+		})
 	}
 	return m
 }

@@ -32,11 +32,13 @@ func TestReader(t *testing.T) {
 				t.Errorf("%d, %d, %d", a, b, c)
 			}
 		}, ""},
-		{"a time to wait that is no duration", []any{int64(9223372036854776)}, func(r *Reader) { r.Wait() }, "9223372036854776, not a time to wait"},
+		{"a time to wait that is no duration", []any{int64(9223372036854776)}, func(r *Reader) { r.Wait() },
+			"9223372036854776, not a time to wait"},
 		{"a negative time to wait", []any{int64(-2)}, func(r *Reader) { r.Wait() }, "-2, not a time to wait"},
 		{"no number", nil, func(r *Reader) { r.Number() }, "of 0 elements: element 0 is missing"},
 		{"no string", nil, func(r *Reader) { r.Text() }, "element 0 is missing"},
-		{"a string for a number", []any{int64(1), "1"}, func(r *Reader) { r.Number(); r.Number() }, "of 2 elements: element 1 is string, not a number"},
+		{"a string for a number", []any{int64(1), "1"}, func(r *Reader) { r.Number(); r.Number() },
+			"of 2 elements: element 1 is string, not a number"},
 		{"a number for a string", []any{int64(1)}, func(r *Reader) { r.Text() }, "element 0 is int64, not a string"},
 		{"more than expected", []any{int64(1)}, func(*Reader) {}, "element 0 is more than expected"},
 		{"a fault after an error", []any{int64(1), "x"}, func(r *Reader) {

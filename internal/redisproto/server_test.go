@@ -237,7 +237,8 @@ func TestRun(t *testing.T) {
 // Keys that move between nodes are asked for again, alone, until they have arrived or the context ends.
 // Others do not wait.
 func TestRunWhileKeysMove(t *testing.T) {
-	for _, code := range []string{"TRYAGAIN Multiple keys request during rehashing of slot", "ASK 1000 127.0.0.1:7001", "MOVED 1000 127.0.0.1:7001"} {
+	for _, code := range []string{"TRYAGAIN Multiple keys request during rehashing of slot",
+		"ASK 1000 127.0.0.1:7001", "MOVED 1000 127.0.0.1:7001"} {
 		for _, arrives := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()

@@ -13,7 +13,8 @@ import (
 // Tally counts the calls of one strategy of a provider.
 //
 // The counters are striped, and a call adds to one cell of one stripe: one atomic add to a cache line that
-// the processor mostly has. Some calls are sampled besides: how long they took, and which key was denied.
+// the processor mostly has. Of some calls it also samples how long they took, and
+// which key was denied.
 type Tally struct {
 	stripes [1 << stripeBits]stripe
 	latency [Buckets]atomic.Uint64
@@ -24,7 +25,7 @@ type Tally struct {
 // Cell is what is counted.
 type Cell uint8
 
-// The cells. Each call is Allowed, Denied or Failed; it may be in the others besides.
+// The cells. Each call is Allowed, Denied or Failed; it may also count in the other cells.
 const (
 	Allowed  Cell = iota
 	Denied        // by either strategy
@@ -120,7 +121,7 @@ func (t *Tally) TopDenied(n int) iter.Seq2[string, uint64] {
 	return Ranked(t.top.denied(time.Now()), n)
 }
 
-// Counters is a trypema.Counters, which this package can not import, field by field.
+// Counters is a trypema.Counters, which this package cannot import, field by field.
 type Counters struct {
 	Allowed    uint64
 	Rejected   uint64

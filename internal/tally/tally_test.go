@@ -28,7 +28,8 @@ func TestCountIsExact(t *testing.T) {
 	}
 	wg.Wait()
 	c := tally.Read(true)
-	if got := []uint64{c.Allowed, c.Suppressed, c.Errors, c.Fallbacks, c.Waited}; fmt.Sprint(got) != "[32000 32000 32000 32000 32000]" || c.Rejected != 0 {
+	got := []uint64{c.Allowed, c.Suppressed, c.Errors, c.Fallbacks, c.Waited}
+	if fmt.Sprint(got) != "[32000 32000 32000 32000 32000]" || c.Rejected != 0 {
 		t.Errorf("%+v", c)
 	}
 	if c = tally.Read(false); c.Rejected != 32000 || c.Suppressed != 0 {
@@ -54,7 +55,8 @@ func TestSamplesStandForAll(t *testing.T) {
 }
 
 func TestLatencyBuckets(t *testing.T) {
-	for took, bucket := range map[time.Duration]int{-1: 0, 0: 0, 1: 1, 2: 2, 3: 2, 4: 3, 1023: 10, 1024: 11, time.Hour: Buckets - 1} {
+	for took, bucket := range map[time.Duration]int{-1: 0, 0: 0, 1: 1, 2: 2, 3: 2, 4: 3, 1023: 10, 1024: 11,
+		time.Hour: Buckets - 1} {
 		tally := New()
 		tally.Took(took)
 		c := tally.Read(false)

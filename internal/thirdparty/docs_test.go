@@ -497,7 +497,7 @@ func TestDocumentedAnswer(t *testing.T) {
 		var w *httptest.ResponseRecorder
 		for range 101 {
 			w = httptest.NewRecorder()
-			handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/42", nil))
+			handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/42", http.NoBody))
 		}
 		var headers strings.Builder
 		if err := w.Header().Write(&headers); err != nil {

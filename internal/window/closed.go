@@ -26,8 +26,8 @@ type Groups struct{ slab.Slab[uint64] }
 // the window, the rest of the counts from what is gone. For that, these hold of every group in one word:
 //
 //   - it is less than two windows older than the last event, and
-//   - since what is gone, up to its end, less than 1<<short were admitted, and none declined. With a window of 10 s these
-//     are 29 bits, of a day 16, of 30 days 11.
+//   - since what is gone, up to its end, less than 1<<short were admitted, and none declined. With a window
+//     of 10 s these are 29 bits, of a day 16, of 30 days 11.
 //
 // Who would break that widens all groups first, to three words each. They stay so until there are none.
 type closed struct {

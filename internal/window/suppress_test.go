@@ -93,7 +93,8 @@ func TestSuppressionCurve(t *testing.T) {
 			continue
 		}
 		for seed := range seeds {
-			r := sim{rate: 100, load: load, window: 10, bucket: .1, factor: 1.5, bin: .1, windows: windows, seed: seed}.run()
+			r := sim{rate: 100, load: load, window: 10, bucket: .1, factor: 1.5, bin: .1, windows: windows,
+				seed: seed}.run()
 			fail := func(what string, got, want float64) {
 				t.Errorf("load %v, seed %d: %s is %.4f, want %v", load, seed, what, got, want)
 			}

@@ -48,7 +48,8 @@ func agree(t *testing.T, data []byte) {
 		case b < 128: // small steps
 			now += int64(b % 8)
 		case b < 176: // to an edge
-			now += model.Pick[int64](&in, s.Bucket-1, s.Bucket, s.Bucket+1, s.Window-1, s.Window, s.Window+1, s.Window-s.Bucket, s.Recent())
+			now += model.Pick[int64](&in, s.Bucket-1, s.Bucket, s.Bucket+1, s.Window-1, s.Window, s.Window+1,
+				s.Window-s.Bucket, s.Recent())
 		case b < 208: // to the very instant when the oldest group expires
 			if w.Advance(&g, s, now); w.Counts() != (window.Counts{}) {
 				_, at, _ := w.Open(&g, s)
@@ -85,7 +86,8 @@ func agree(t *testing.T, data []byte) {
 			}
 		case in.Next() < 80: // it is recorded so that it leaves early, or was so long ago
 			at := w.Advance(&g, s, now)
-			from := s.Backdate(at, model.Pick(&in, 0, 1, 2, s.Bucket, s.Window/8, s.Window/2, s.Window-s.Bucket, s.Window-1, s.Window)+int64(in.Next()%4))
+			from := s.Backdate(at, model.Pick(&in, 0, 1, 2, s.Bucket, s.Window/8, s.Window/2,
+				s.Window-s.Bucket, s.Window-1, s.Window)+int64(in.Next()%4))
 			c := window.Counts{Admitted: min(n%(1<<40), math.MaxInt64-min(w.Counts().Observed(), math.MaxInt64))}
 			if in.Next() < 32 {
 				c.Declined = 3

@@ -28,7 +28,8 @@ const (
 // Colours are told apart by those who see no red or no green, too. Ours is the first.
 var Colours = []color.Color{
 	RGB(0x00, 0x72, 0xb2), RGB(0xd5, 0x5e, 0x00), RGB(0x00, 0x9e, 0x73), RGB(0xcc, 0x79, 0xa7), RGB(0xe6, 0x9f, 0x00),
-	RGB(0x56, 0xb4, 0xe9), RGB(0x6a, 0x3d, 0x9a), RGB(0x7f, 0x7f, 0x7f), RGB(0x8c, 0x56, 0x4b), RGB(0x2f, 0x4f, 0x4f), RGB(0xbc, 0xbd, 0x22),
+	RGB(0x56, 0xb4, 0xe9), RGB(0x6a, 0x3d, 0x9a), RGB(0x7f, 0x7f, 0x7f), RGB(0x8c, 0x56, 0x4b),
+	RGB(0x2f, 0x4f, 0x4f), RGB(0xbc, 0xbd, 0x22),
 }
 
 // RGB is the colour.
@@ -118,7 +119,8 @@ func Blank(x, y string) *plot.Plot {
 	p := plot.New()
 	p.BackgroundColor = nil
 	p.X.Label.Text, p.Y.Label.Text = x, y
-	for _, f := range []*font.Font{&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font, &p.Title.TextStyle.Font} {
+	for _, f := range []*font.Font{&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font,
+		&p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font, &p.Title.TextStyle.Font} {
 		*f = sans
 	}
 	p.X.Color, p.Y.Color = Grey, Grey

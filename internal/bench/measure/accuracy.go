@@ -50,7 +50,8 @@ func trapFor(name string, remote bool) trap {
 
 func (t trap) String() string {
 	return fmt.Sprintf("measured apart, with C = %d in %v: a call as a window opens, one shortly\n"+
-		"   before it ends, 2 C at once %v before that, more for a window; worst of %d", trapCapacity, t.window, t.margin, traps)
+		"   before it ends, 2 C at once %v before that, more for a window; worst of %d", trapCapacity,
+		t.window, t.margin, traps)
 }
 
 // resized is the limit l with another capacity and window.
@@ -189,7 +190,8 @@ func (c *Command) FullestWindows(
 	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
 	var out []Fullest
 	for i, name := range names {
-		n, err := p.fullestWindow(ctx, name, times, func(part float64) { progress((float64(i)+part)/float64(len(names)), name) })
+		n, err := p.fullestWindow(ctx, name, times,
+			func(part float64) { progress((float64(i)+part)/float64(len(names)), name) })
 		if ctx.Err() != nil {
 			return nil, errInterrupted
 		}

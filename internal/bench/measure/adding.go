@@ -58,7 +58,8 @@ func (c *Command) Adding(
 			return nil, err
 		}
 		a, err := p.adding(ctx, name, l)
-		if err = errors.Join(err, l.Close()); ctx.Err() != nil {
+		err = errors.Join(err, l.Close())
+		if ctx.Err() != nil {
 			return nil, errInterrupted
 		}
 		if err != nil {

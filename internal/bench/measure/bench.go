@@ -24,29 +24,29 @@ import (
 // Command is the flags of bench measure.
 type Command struct {
 	Peer     string `default:"trypema" help:"Limiter to measure: ${peers}."`
-	Compare  string `placeholder:"A,B,…" help:"Measure these limiters in turn, in short rounds, and print each one's ratio to the first. Also trypema-local, trypema-redis and trypema-hybrid, which are trypema with another --provider."`
+	Compare  string `placeholder:"A,B,…" help:"Measure these in turn, with ratios to the first. Also trypema-PROVIDER."`
 	Rounds   int    `default:"10" help:"With --compare: rounds into which the duration of each limiter is cut."`
 	Strategy string `default:"absolute" help:"Strategy of trypema: absolute or suppressed."`
 
 	store.Flags
 
-	Keys        string  `default:"skewed" help:"Distribution of calls over keys: hot (one key), uniform, or skewed (a part to one key, the rest uniform)."`
-	KeySpace    int     `default:"100000" help:"Number of keys. With --keys hot the others are known to the limiter but not called."`
+	Keys        string  `default:"skewed" help:"Distribution of calls over keys: hot (one key), uniform, or skewed."`
+	KeySpace    int     `default:"100000" help:"Number of keys. With --keys hot the others are only stored."`
 	HotFraction float64 `default:"0.2" help:"With --keys skewed: part of the calls that goes to one key."`
-	Fresh       bool    `help:"Write the text of each key just before its call, as a server has it that has just read a request. Without it, the text comes from an array that is in no cache."`
-	Many        int     `default:"1" help:"Calls of trypema that are made at a time, by AllowMany; other limiters are called for one after the other."`
+	Fresh       bool    `help:"Write a key just before its call, as a server does. Default: it is in no cache."`
+	Many        int     `default:"1" help:"Calls of trypema that are made at a time, by AllowMany."`
 
 	Rate            float64        `default:"1000" help:"Limit of each key, in calls per second."`
 	Window          time.Duration  `default:"1s" help:"Length of the sliding window."`
-	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
-	HardLimitFactor float64        `default:"1.5" help:"Suppressed never passes this multiple of the capacity in any window."`
+	Bucket          *time.Duration `help:"Calls so close may share a counter. Default: window / 100, at least 1ms."`
+	HardLimitFactor float64        `default:"1.5" help:"Most that Suppressed admits in any window ÷ the limit."`
 
-	Mode     string         `default:"max" help:"max: as many calls as possible. target: --qps calls per second, with latency from the instant each was due."`
-	QPS      *float64       `name:"qps" help:"With --mode target: calls per second, all workers together. Default: 100000."`
+	Mode     string         `default:"max" help:"max: what is possible. target: --qps, with latency since a call was due."`
+	QPS      *float64       `name:"qps" help:"With --mode target: calls per second of all workers. Default: 100000."`
 	Burst    *int           `help:"With --mode target: calls that are due at the same instant. Default: 1."`
-	Workers  int            `help:"Goroutines that call. Default: one per processor, at least one per instance; 256 with --provider redis, where calls mostly wait."`
-	Procs    int            `help:"Processors that Go code may use at once, for limiters in this process; the default of --workers, too. Default: all."`
-	WarmUp   *time.Duration `help:"How long a limiter is called before that is timed. Default: 1.2 windows, at most 3s; then it holds what it will go on holding."`
+	Workers  int            `help:"Goroutines that call. Default: one per processor; 256 with --provider redis."`
+	Procs    int            `help:"Processors for Go code; also the default of --workers. Default: all."`
+	WarmUp   *time.Duration `help:"How long a limiter is called before it is timed. Default: 1.2 windows, at most 3s."`
 	Duration time.Duration  `default:"5s" help:"How long calls are timed, for each limiter."`
 
 	JSON bool `name:"json" help:"Print one JSON document."`
@@ -76,18 +76,24 @@ func Vars() kong.Option { return kong.Vars{"peers": strings.Join(peer.Names(), "
 
 // Help is the text of bench measure --help.
 func (Command) Help() string {
-	return `Without flags it runs the canonical workload: a fifth of the calls to one key that is far over its limit of 1000/s,
-the rest evenly over 100,000 keys that are under theirs, one worker per processor, as fast as they can, for 5s.
+	return `Without flags it runs the canonical workload: a fifth of the calls to one key that is far over its
+limit of 1000/s, the rest evenly over 100,000 keys that are under theirs, one worker per processor, as fast
+as they can, for 5s.
 
-With --provider redis the limiters are trypema, redis_rate and redis-cell; to --compare them with those that count in this
-process is allowed too. Keys get names that nobody else uses, and go by their time to live. With --instances each worker
-stays with one of them, in turn.
+--compare also takes trypema-local, trypema-redis and trypema-hybrid, which are trypema with another --provider.
 
-With --provider hybrid it is checked at the end that Redis has been told of every call. To see what not waiting costs:
+With --provider redis the limiters are trypema, redis_rate and redis-cell; to --compare them with those that
+count in this process is allowed too. Keys get names that nobody else uses, and go by their time to live.
+With --instances each worker stays with one of them, in turn.
+
+With --provider hybrid it is checked at the end that Redis has been told of every call. To see what not
+waiting costs:
   go run ./internal/bench --provider hybrid --redis URL --keys hot --compare trypema-local,trypema
-While another limiter has its turn, one that is hybrid goes on settling, until its keys have been idle for a while.
+While another limiter has its turn, one that is hybrid goes on settling, until its keys have been idle for a
+while.
 
-The exit status is 1 if the counts of a run do not add up or trypema admitted more than it promises, 2 for a wrong flag.`
+The exit status is 1 if the counts of a run do not add up or trypema admitted more than it promises, 2 for a
+wrong flag.`
 }
 
 // plan is what the flags amount to.
@@ -179,31 +185,39 @@ func (c *Command) check() (plan, []string, error) {
 		flags.Check(c.Rounds >= 1 && c.Rounds <= maxRounds, "rounds", c.Rounds, fmt.Sprintf("from 1 to %d", maxRounds)),
 		flags.OneOf("strategy", c.Strategy, "absolute", "suppressed"),
 		flags.OneOf("keys", c.Keys, "hot", "uniform", "skewed"),
-		flags.Check(c.KeySpace >= 1 && c.KeySpace <= maxKeySpace, "key-space", c.KeySpace, fmt.Sprintf("from 1 to %d", maxKeySpace)),
+		flags.Check(c.KeySpace >= 1 && c.KeySpace <= maxKeySpace, "key-space", c.KeySpace,
+			fmt.Sprintf("from 1 to %d", maxKeySpace)),
 		flags.Check(c.HotFraction >= 0 && c.HotFraction <= 1, "hot-fraction", c.HotFraction, "from 0 to 1"),
 		err,
 		c.CheckFor(options.Window),
-		flags.Check(capacity <= maxCapacity, "rate", c.Rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, c.Window)),
+		flags.Check(capacity <= maxCapacity, "rate", c.Rate,
+			fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, c.Window)),
 		c.checkFresh(names),
 		flags.Check(c.Many >= 1 && c.Many <= maxMany, "many", c.Many, fmt.Sprintf("from 1 to %d", maxMany)),
-		flags.Check(c.Many == 1 || !c.Remote() && !target, "many", c.Many, "left out with --provider redis or hybrid, and with --mode target"),
+		flags.Check(c.Many == 1 || !c.Remote() && !target, "many", c.Many,
+			"left out with --provider redis or hybrid, and with --mode target"),
 		flags.OneOf("mode", c.Mode, "max", "target"),
 		flags.Check(c.QPS == nil || target, "qps", deref(c.QPS), "left out unless --mode is target"),
 		flags.Check(c.QPS == nil || (*c.QPS > 0 && *c.QPS <= 1e9), "qps", deref(c.QPS), "above 0 and at most 1e9"),
 		flags.Check(c.Burst == nil || target, "burst", deref(c.Burst), "left out unless --mode is target"),
-		flags.Check(c.Burst == nil || (*c.Burst >= 1 && *c.Burst <= 1_000_000), "burst", deref(c.Burst), "from 1 to 1000000"),
+		flags.Check(c.Burst == nil || (*c.Burst >= 1 && *c.Burst <= 1_000_000), "burst", deref(c.Burst),
+			"from 1 to 1000000"),
 		flags.Check(c.Workers >= 0 && c.Workers <= 4096, "workers", c.Workers, "from 1 to 4096"),
-		flags.Check(c.Workers == 0 || c.Workers >= c.instances(), "workers", c.Workers, "at least one for each of --instances"),
+		flags.Check(c.Workers == 0 || c.Workers >= c.instances(), "workers", c.Workers,
+			"at least one for each of --instances"),
 		flags.Check(c.Procs >= 0 && c.Procs <= 4096, "procs", c.Procs, "from 1 to 4096"),
 		flags.Check(c.WarmUp == nil || *c.WarmUp >= 0, "warm-up", deref(c.WarmUp), "at least 0s"),
-		flags.Check(c.Duration >= shortestRound*time.Duration(rounds), "duration", c.Duration, fmt.Sprintf("at least %v for each round", shortestRound)),
+		flags.Check(c.Duration >= shortestRound*time.Duration(rounds), "duration", c.Duration,
+			fmt.Sprintf("at least %v for each round", shortestRound)),
 		flags.Check(!c.JSON || !c.CSV, "csv", c.CSV, "left out with --json"),
 	)
 	if err != nil {
 		return plan{}, nil, err
 	}
 	p := plan{
-		limit:    peer.Limit{Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options},
+		limit: peer.Limit{
+			Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options,
+		},
 		burst:    1,
 		procs:    c.Procs,
 		fresh:    c.Fresh,
@@ -256,8 +270,10 @@ func (c *Command) checkHomes(names []string) error {
 	if c.Compare == "" && c.Remote() {
 		there := peer.NamesIn(c.Provider)
 		return flags.First(
-			flags.Check(slices.Contains(there, c.Peer), "peer", c.Peer, "one of "+strings.Join(there, ", ")+" with --provider "+c.Provider),
-			flags.Check(c.Client == nil || c.Peer == peer.Ours, "client", deref(c.Client), "left out with --peer "+c.Peer+", which uses "+store.GoRedis),
+			flags.Check(slices.Contains(there, c.Peer), "peer", c.Peer,
+				"one of "+strings.Join(there, ", ")+" with --provider "+c.Provider),
+			flags.Check(c.Client == nil || c.Peer == peer.Ours, "client", deref(c.Client),
+				"left out with --peer "+c.Peer+", which uses "+store.GoRedis),
 		)
 	}
 	if c.Remote() {

@@ -31,7 +31,8 @@ func TestMain(m *testing.M) { leak.Main(m) }
 func small() Command {
 	return Command{
 		Flags: store.Flags{Provider: "local"},
-		Peer:  peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2, Many: 1, Workers: 2,
+		Peer:  peer.Ours, Rounds: 1, Strategy: "absolute", Keys: "skewed", KeySpace: 2000, HotFraction: 0.2,
+		Many: 1, Workers: 2,
 		Rate: perHour(5), Window: time.Hour, HardLimitFactor: 1.5, Mode: "max",
 		WarmUp: ptr(time.Duration(0)), Duration: shortestRound, JSON: true,
 		adjust: func(p *plan) { p.traps, p.counted, p.settles = 0, 1000, 2*shortestRound },
@@ -156,7 +157,8 @@ func remote(c Command, provider string) Command {
 }
 
 func TestEveryRedisPeer(t *testing.T) {
-	for _, tt := range []struct{ name, client string }{{peer.Ours, "go-redis"}, {peer.Ours, "rueidis"}, {"redis_rate", "go-redis"}} {
+	for _, tt := range []struct{ name, client string }{{peer.Ours, "go-redis"}, {peer.Ours, "rueidis"},
+		{"redis_rate", "go-redis"}} {
 		t.Run(tt.name+" by "+tt.client, func(t *testing.T) {
 			t.Parallel()
 			c := inRedis(small())
@@ -200,7 +202,8 @@ func TestHybrid(t *testing.T) {
 		change func(*Command)
 		check  func(result) bool
 	}{
-		{"one instance", func(*Command) {}, func(r result) bool { return r.Instances == 1 && r.SyncInterval == 100 && r.AdmittedToLimit <= 1 }},
+		{"one instance", func(*Command) {},
+			func(r result) bool { return r.Instances == 1 && r.SyncInterval == 100 && r.AdmittedToLimit <= 1 }},
 		{"two by rueidis, often", func(c *Command) {
 			c.Instances, c.Client, c.SyncInterval = ptr(2), ptr("rueidis"), ptr(5*time.Millisecond)
 		}, func(r result) bool {
@@ -245,7 +248,10 @@ func TestWorkersByDefault(t *testing.T) {
 	for _, tt := range []struct {
 		provider        string
 		instances, want int
-	}{{"local", 0, processors}, {"redis", 64, remoteWorkers}, {"hybrid", 0, processors}, {"hybrid", 64, max(64, processors)}} {
+	}{
+		{"local", 0, processors}, {"redis", 64, remoteWorkers},
+		{"hybrid", 0, processors}, {"hybrid", 64, max(64, processors)},
+	} {
 		c := small()
 		c.Provider = tt.provider
 		if tt.instances > 0 {
@@ -291,13 +297,15 @@ func TestSettlementThatFails(t *testing.T) {
 		says            string // empty if nothing is wrong
 	}{
 		{"all settled", nil, allowed, 0, false, time.Hour, ""},
-		{"one lost", nil, allowed - 1, 0, false, time.Hour, "3000 admitted and 0 declined, but Redis was told of 2999 and 0"},
+		{"one lost", nil, allowed - 1, 0, false, time.Hour,
+			"3000 admitted and 0 declined, but Redis was told of 2999 and 0"},
 		{"one twice", nil, allowed + 1, 0, false, time.Hour, "told of 3001 and 0"},
 		{"rejected ones are not told", nil, allowed, 1, false, time.Hour, "told of 3000 and 1"},
 		{"declined ones are", nil, allowed, denied, true, time.Hour, ""},
 		{"a declined one lost", nil, allowed, denied - 1, true, time.Hour, "told of 3000 and 999"},
 		{"not within a window", nil, 0, 0, false, time.Nanosecond, ""},
-		{"more than the limit", nil, 5001, 0, false, time.Nanosecond, "key user:00000000 holds 5001 admitted in Redis, and may hold 5000"},
+		{"more than the limit", nil, 5001, 0, false, time.Nanosecond,
+			"key user:00000000 holds 5001 admitted in Redis, and may hold 5000"},
 		{"more than the limit of Suppressed", nil, 7501, 0, true, time.Nanosecond, "and may hold 7500"},
 		{"Redis does not answer", errors.New("out of order"), allowed, 0, false, time.Hour, "out of order"},
 	}
@@ -336,7 +344,8 @@ func TestCompareProviders(t *testing.T) {
 			t.Parallel()
 			c := remote(small(), provider)
 			c.Instances = ptr(2)
-			c.Compare, c.Rounds, c.Duration = "trypema,trypema-local,trypema-redis,trypema-hybrid,redis_rate", 2, 2*shortestRound
+			c.Compare, c.Rounds, c.Duration = "trypema,trypema-local,trypema-redis,trypema-hybrid,redis_rate",
+				2, 2*shortestRound
 			var r Comparison
 			measured(t, c, &r)
 			var got []string
@@ -344,8 +353,10 @@ func TestCompareProviders(t *testing.T) {
 				got = append(got,
 					fmt.Sprintf("%s %s %d %s %v", x.Limiter, x.Provider, x.Instances, x.Client, x.SyncInterval))
 			}
-			ours := map[string]string{"redis": "trypema redis 2 go-redis 0", "hybrid": "trypema hybrid 2 go-redis 100"}[provider]
-			want := []string{ours, "trypema-local local 1  0", "trypema-redis redis 2 go-redis 0", "trypema-hybrid hybrid 2 go-redis 100", "redis_rate redis 2 go-redis 0"}
+			ours := map[string]string{"redis": "trypema redis 2 go-redis 0",
+				"hybrid": "trypema hybrid 2 go-redis 100"}[provider]
+			want := []string{ours, "trypema-local local 1  0", "trypema-redis redis 2 go-redis 0",
+				"trypema-hybrid hybrid 2 go-redis 100", "redis_rate redis 2 go-redis 0"}
 			if !slices.Equal(got, want) {
 				t.Errorf("limiters %q, want %q", got, want)
 			}
@@ -369,8 +380,10 @@ func TestCompareInRedis(t *testing.T) {
 	if err != nil || len(failed) > 0 {
 		t.Fatal(err, failed)
 	}
-	if want := "bench: left out: redis-cell: the server does not have this module, whose command is CL.THROTTLE\n"; stderr.String() != want {
-		t.Errorf("stderr is %q, want %q", &stderr, want)
+	leftOut := "bench: left out: redis-cell: the server does not have this module, " +
+		"whose command is CL.THROTTLE\n"
+	if stderr.String() != leftOut {
+		t.Errorf("stderr is %q, want %q", &stderr, leftOut)
 	}
 	var got []string
 	for _, x := range measured.(*Comparison).Limiters {
@@ -379,7 +392,8 @@ func TestCompareInRedis(t *testing.T) {
 			t.Errorf("%s: server %q", x.Limiter, x.Server)
 		}
 	}
-	if want := []string{"redis_rate redis go-redis", "trypema redis rueidis", "xtime-syncmap local "}; !slices.Equal(got, want) {
+	want := []string{"redis_rate redis go-redis", "trypema redis rueidis", "xtime-syncmap local "}
+	if !slices.Equal(got, want) {
 		t.Errorf("limiters %q, want %q", got, want)
 	}
 
@@ -387,7 +401,8 @@ func TestCompareInRedis(t *testing.T) {
 	if err := measured.table(&table); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"local xtime-syncmap", "redis: embedded", "trypema by rueidis; other limiters in Redis by go-redis"} {
+	for _, want := range []string{"local xtime-syncmap", "redis: embedded",
+		"trypema by rueidis; other limiters in Redis by go-redis"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, &table)
 		}
@@ -424,9 +439,11 @@ func TestEveryKindOfRun(t *testing.T) {
 		check  func(result) bool
 	}{
 		{"hot", func(c *Command) { c.Keys = "hot" }, func(r result) bool { return r.KeysTouched == 1 && r.Denied > 0 }},
-		{"uniform", func(c *Command) { c.Keys, c.KeySpace, c.Rate = "uniform", 10, perHour(1e8) }, func(r result) bool { return r.KeysTouched == 10 && r.Denied == 0 }},
+		{"uniform", func(c *Command) { c.Keys, c.KeySpace, c.Rate = "uniform", 10, perHour(1e8) },
+			func(r result) bool { return r.KeysTouched == 10 && r.Denied == 0 }},
 		{"one key", func(c *Command) { c.KeySpace = 1 }, func(r result) bool { return r.KeysTouched == 1 }},
-		{"suppressed", func(c *Command) { c.Strategy, c.Keys = "suppressed", "hot" }, func(r result) bool { return r.Denied > 0 && r.AdmittedToLimit <= 1.5 }},
+		{"suppressed", func(c *Command) { c.Strategy, c.Keys = "suppressed", "hot" },
+			func(r result) bool { return r.Denied > 0 && r.AdmittedToLimit <= 1.5 }},
 		{"workers", func(c *Command) { c.Workers = 5 }, func(r result) bool { return r.Workers == 5 }},
 		{"window shorter than the run", func(c *Command) {
 			c.Rate, c.Window, c.Duration = 1000, 10*time.Millisecond, 50*time.Millisecond
@@ -475,7 +492,8 @@ func TestCompare(t *testing.T) {
 		if x.Limiter != name || x.OpsPerSecond <= 0 || x.P50 <= 0 || x.AdmittedToLimit < 0.99 {
 			t.Errorf("unexpected row: %+v", x)
 		}
-		if !(x.RatioMin > 0 && x.RatioMin <= x.RatioP25 && x.RatioP25 <= x.Ratio && x.Ratio <= x.RatioP75 && x.RatioP75 <= x.RatioMax) {
+		if !(x.RatioMin > 0 && x.RatioMin <= x.RatioP25 && x.RatioP25 <= x.Ratio && x.Ratio <= x.RatioP75 &&
+			x.RatioP75 <= x.RatioMax) {
 			t.Errorf("the spread is in no order: %+v", x)
 		}
 	}
@@ -493,12 +511,27 @@ func TestTableAndCSV(t *testing.T) {
 		table   []string
 		csv     []string
 	}{
-		{"single", "", "local", 1, []string{"trypema absolute", "allowed + denied = calls", "p99.9", "admitted ÷ limit", "bytes per key", "one call in 61"}, []string{"ops_per_second", "latency_p999_ns", "allocations_per_op"}},
-		{"compare", "xtime-syncmap,trypema", "local", 2, []string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"}, []string{"median_ratio", "min_ratio"}},
-		{"single in Redis", "", "redis", 1, []string{"redis by go-redis: embedded miniredis, not Redis", "Redis, bytes per key", "not measured", "one call to Redis in 7 is timed"}, []string{"server", "redis_cpu_ns_per_op", "redis_memory_per_key_bytes"}},
-		{"single hybrid", "", "hybrid", 1, []string{"hybrid by go-redis: embedded miniredis, not Redis", "limit 1000/s in 10s, settled every 50ms;", "admitted = told to Redis ⁷"}, []string{"sync_interval_ms", "instances", "settled"}},
-		{"compare hybrid", "trypema-hybrid,trypema-local", "hybrid", 2, []string{"trypema-hybrid absolute", "trypema-local absolute", "p99.9"}, []string{"latency_p999_ns", "latency_max_ns"}},
-		{"compare in Redis", "trypema,redis_rate", "redis", 2, []string{"redis by go-redis: embedded miniredis, not Redis", "redis_rate"}, []string{"provider", "server", "redis_commands_ns_per_op"}},
+		{"single", "", "local", 1,
+			[]string{"trypema absolute", "allowed + denied = calls", "p99.9", "admitted ÷ limit",
+				"bytes per key", "one call in 61"},
+			[]string{"ops_per_second", "latency_p999_ns", "allocations_per_op"}},
+		{"compare", "xtime-syncmap,trypema", "local", 2,
+			[]string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"},
+			[]string{"median_ratio", "min_ratio"}},
+		{"single in Redis", "", "redis", 1,
+			[]string{"redis by go-redis: embedded miniredis, not Redis", "Redis, bytes per key",
+				"not measured", "one call to Redis in 7 is timed"},
+			[]string{"server", "redis_cpu_ns_per_op", "redis_memory_per_key_bytes"}},
+		{"single hybrid", "", "hybrid", 1,
+			[]string{"hybrid by go-redis: embedded miniredis, not Redis",
+				"limit 1000/s in 10s, settled every 50ms;", "admitted = told to Redis ⁷"},
+			[]string{"sync_interval_ms", "instances", "settled"}},
+		{"compare hybrid", "trypema-hybrid,trypema-local", "hybrid", 2,
+			[]string{"trypema-hybrid absolute", "trypema-local absolute", "p99.9"},
+			[]string{"latency_p999_ns", "latency_max_ns"}},
+		{"compare in Redis", "trypema,redis_rate", "redis", 2,
+			[]string{"redis by go-redis: embedded miniredis, not Redis", "redis_rate"},
+			[]string{"provider", "server", "redis_commands_ns_per_op"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -564,13 +597,18 @@ func TestPremisesThatFail(t *testing.T) {
 		limiter    peer.Limiter
 		says       string
 	}{
-		{"an error", "ulule", 10, false, peer.Limiter{Allow: func(string) (bool, error) { return false, errors.New("out of order") }}, "calls failed: out of order"},
+		{"an error", "ulule", 10, false,
+			peer.Limiter{Allow: func(string) (bool, error) { return false, errors.New("out of order") }},
+			"calls failed: out of order"},
 		{"never denies", "ulule", 10, false, peer.Limiter{Allow: always(true)}, "no call was denied"},
-		{"denies below the limit", "ulule", 1e12, false, peer.Limiter{Allow: always(false)}, "though no key came near its limit"},
-		{"forgets keys", "ulule", 1e12, false, peer.Limiter{Allow: always(true), Len: func() int { return 99 }}, "holds 99 keys"},
+		{"denies below the limit", "ulule", 1e12, false, peer.Limiter{Allow: always(false)},
+			"though no key came near its limit"},
+		{"forgets keys", "ulule", 1e12, false,
+			peer.Limiter{Allow: always(true), Len: func() int { return 99 }}, "holds 99 keys"},
 		{"ours admits too little", peer.Ours, 10, false, peer.Limiter{Allow: always(false)}, "which permits exactly"},
 		{"ours admits too much", peer.Ours, 10, false, peer.Limiter{Allow: everySecond()}, "windows permit"},
-		{"ours passes its hard limit", peer.Ours, 10, true, peer.Limiter{Allow: everySecond()}, "above the hard limit factor"},
+		{"ours passes its hard limit", peer.Ours, 10, true, peer.Limiter{Allow: everySecond()},
+			"above the hard limit factor"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -654,7 +692,8 @@ func TestAdding(t *testing.T) {
 		}
 	}
 	c.KeySpace = 5
-	if all, err := c.Adding(t.Context(), func(float64, string) {}); err != nil || !strings.Contains(all[0].Failed, "5 keys") {
+	all, err = c.Adding(t.Context(), func(float64, string) {})
+	if err != nil || !strings.Contains(all[0].Failed, "5 keys") {
 		t.Errorf("%+v, %v", all, err)
 	}
 }

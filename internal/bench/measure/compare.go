@@ -21,7 +21,7 @@ type Comparison struct {
 	conditions
 	Rounds   int        `json:"rounds"`
 	Limiters []Compared `json:"limiters"`
-	LeftOut  []string   `json:"left_out"` // limiters that can not be had here, each with the reason
+	LeftOut  []string   `json:"left_out"` // limiters that do not run here, each with the reason
 }
 
 // Compared is one limiter among others. The ratios are to the first limiter in the same round.
@@ -29,7 +29,7 @@ type Compared struct {
 	Case    string `json:"case"` // of several that were compared; empty for one
 	Limiter string `json:"limiter"`
 	store.Where
-	Failed          string  `json:"failed"` // what of its run is wrong; then no number is to be trusted, and those of latency and rate may be 0
+	Failed          string  `json:"failed"` // what of its run is wrong; then its numbers prove nothing
 	OpsPerSecond    float64 `json:"median_ops_per_second"`
 	Ratio           float64 `json:"median_ratio"`
 	RatioMin        float64 `json:"min_ratio"`
@@ -235,7 +235,8 @@ func (c *contender) row(ctx context.Context, first *contender) (Compared, error)
 		if r.ops == 0 {
 			continue // it has failed by then
 		}
-		round := Round{OpsPerSecond: r.opsPerSecond(), Processor: float64(r.processor) / float64(r.ops), Percentiles: r.latency.Percentiles()}
+		round := Round{OpsPerSecond: r.opsPerSecond(), Processor: float64(r.processor) / float64(r.ops),
+			Percentiles: r.latency.Percentiles()}
 		if to := first.runs[i]; to.ops > 0 {
 			round.Ratio = round.OpsPerSecond / to.opsPerSecond()
 		}

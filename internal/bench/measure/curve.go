@@ -188,14 +188,16 @@ func (p plan) accuracy(
 		Offered: make([]int, binsPerWindow*(windows+1)), Admitted: make([]int, binsPerWindow*(windows+1)),
 	}
 
-	late, err := play(ctx, l, all, names, func(key int, before, after time.Duration, ok bool) { keys[key].note(before, after, ok) })
+	late, err := play(ctx, l, all, names,
+		func(key int, before, after time.Duration, ok bool) { keys[key].note(before, after, ok) })
 	switch {
 	case ctx.Err() != nil:
 		return out, errInterrupted
 	case err != nil:
 		return out, fmt.Errorf("%s: %w", name, err)
 	case float64(late) > latest*float64(w):
-		return out, fmt.Errorf("%s: calls were made up to %v after they were due, in a window of %v: that is too late to tell anything",
+		return out, fmt.Errorf("%s: calls were made up to %v after they were due, in a window of %v: "+
+			"that is too late to tell anything",
 			name, screen.Duration(late), w)
 	}
 

@@ -233,13 +233,15 @@ func (r *result) table(w io.Writer) error {
 	}
 	rows := [][]string{
 		{"calls", ops},
-		{"allowed + denied = calls", fmt.Sprintf("%s + %s = %s", screen.Count(r.Allowed), screen.Count(r.Denied), screen.Count(r.Ops))},
+		{"allowed + denied = calls",
+			screen.Count(r.Allowed) + " + " + screen.Count(r.Denied) + " = " + screen.Count(r.Ops)},
 		{"latency p50 ¹", screen.Nanoseconds(r.P50)},
 		{"latency p95", screen.Nanoseconds(r.P95)},
 		{"latency p99", screen.Nanoseconds(r.P99)},
 		{"latency p99.9", screen.Nanoseconds(r.P999)},
 		{"latency max", screen.Nanoseconds(r.Max)},
-		{"different keys called, predicted", fmt.Sprintf("%s, %s", screen.Count(uint64(r.KeysTouched)), screen.Count(uint64(r.KeysExpected)))},
+		{"different keys called, predicted",
+			screen.Count(uint64(r.KeysTouched)) + ", " + screen.Count(uint64(r.KeysExpected))},
 		{"admitted ÷ limit ²", fmt.Sprintf("%.3f", r.AdmittedToLimit)},
 		{"most in any window ÷ C ³", number(r.FullestRatio, decimals(2))},
 		{"allocations per call ⁴", number(r.AllocsPerOp, decimals(2))},

@@ -583,7 +583,8 @@ func (s *session) verify(ctx context.Context) (a audit, err error) {
 		held := s.limiter.Len()
 		a.held = &held
 		if withinWindow && held != len(s.work.keys) {
-			return a, fmt.Errorf("the limiter holds %d keys, but %d were called within a window", held, len(s.work.keys))
+			return a, fmt.Errorf("the limiter holds %d keys, but %d were called within a window", held,
+				len(s.work.keys))
 		}
 	}
 
@@ -615,11 +616,13 @@ func (s *session) verify(ctx context.Context) (a audit, err error) {
 	case !peer.IsOurs(s.name):
 		return a, nil
 	case s.limit.Suppressed && float64(admitted) > float64(permitted)*s.limit.Options.HardLimitFactor:
-		return a, fmt.Errorf("%d admitted, above the hard limit factor %v times the %d that %d windows permit", admitted, s.limit.Options.HardLimitFactor, permitted, windows)
+		return a, fmt.Errorf("%d admitted, above the hard limit factor %v times the %d that %d "+
+			"windows permit", admitted, s.limit.Options.HardLimitFactor, permitted, windows)
 	case !s.limit.Suppressed && admitted > permitted:
 		return a, fmt.Errorf("%d admitted, but %d windows permit %d", admitted, windows, permitted)
 	case !s.limit.Suppressed && !hybrid && withinWindow && admitted != permitted:
-		return a, fmt.Errorf("%d admitted, but all calls lie within one window, which permits exactly %d", admitted, permitted)
+		return a, fmt.Errorf("%d admitted, but all calls lie within one window, which permits exactly %d",
+			admitted, permitted)
 	case hybrid:
 		offered := r.ops + s.fills*uint64(len(s.work.keys))
 		a.settled, err = s.reconcile(ctx, admitted, offered-admitted)

@@ -109,10 +109,12 @@ func (w *workload) verify(calls, counts []uint64) (touched, expected int, err er
 	}
 	expected = int(math.Round(want))
 	if math.Abs(float64(touched)-want) > byChance(spread, 1)+1 {
-		return touched, expected, fmt.Errorf("%d different keys were called, the distribution predicts %d", touched, expected)
+		return touched, expected, fmt.Errorf("%d different keys were called, the distribution predicts %d",
+			touched, expected)
 	}
 	if predicted := part * total; math.Abs(float64(counts[0])-predicted) > byChance(variance, rounds)+1 {
-		return touched, expected, fmt.Errorf("%d of the calls went to the first key, the distribution predicts %.0f", counts[0], predicted)
+		return touched, expected, fmt.Errorf("%d of the calls went to the first key, "+
+			"the distribution predicts %.0f", counts[0], predicted)
 	}
 	return touched, expected, nil
 }

@@ -402,9 +402,10 @@ func openHTTPRate(_ context.Context, l Limit) (Limiter, error) {
 // slidingwindow weighs the counts of two fixed windows, and has no keys.
 func openSlidingWindow(_ context.Context, l Limit) (Limiter, error) {
 	return perKey(func() *slidingwindow.Limiter {
-		s, _ := slidingwindow.NewLimiter(l.Options.Window, int64(l.Capacity), func() (slidingwindow.Window, slidingwindow.StopFunc) {
-			return slidingwindow.NewLocalWindow()
-		})
+		s, _ := slidingwindow.NewLimiter(l.Options.Window,
+			int64(l.Capacity), func() (slidingwindow.Window, slidingwindow.StopFunc) {
+				return slidingwindow.NewLocalWindow()
+			})
 		return s
 	}), nil
 }

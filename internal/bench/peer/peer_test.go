@@ -217,7 +217,8 @@ func TestRedisCellIsMissing(t *testing.T) {
 		}
 	}()
 	var missing *MissingError
-	if _, err := Open(t.Context(), "redis-cell", Limit{Capacity: 1, Rate: 1, Options: trypema.Options{Window: time.Second}, Server: s}); !errors.As(err, &missing) {
+	limit := Limit{Capacity: 1, Rate: 1, Options: trypema.Options{Window: time.Second}, Server: s}
+	if _, err := Open(t.Context(), "redis-cell", limit); !errors.As(err, &missing) {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -571,7 +571,8 @@ func stepPlot(a measure.Accuracy) *plot.Plot {
 	for i, n := range a.Step.Admitted {
 		y := min(float64(n)/perBin, stepTop)
 		bin := float64(i) * a.Step.Bin / a.Window
-		box, err := plotter.NewPolygon(plotter.XYs{{X: bin, Y: 0}, {X: bin, Y: y}, {X: bin + a.Step.Bin/a.Window, Y: y}, {X: bin + a.Step.Bin/a.Window, Y: 0}})
+		box, err := plotter.NewPolygon(plotter.XYs{{X: bin, Y: 0}, {X: bin, Y: y},
+			{X: bin + a.Step.Bin/a.Window, Y: y}, {X: bin + a.Step.Bin/a.Window, Y: 0}})
 		if err != nil || n == 0 {
 			continue
 		}
@@ -599,7 +600,8 @@ func (d *document) strategiesPlot() *plot.Plot {
 		if r == nil {
 			return nil
 		}
-		i := slices.IndexFunc(r.Accuracy, func(a measure.Accuracy) bool { return a.Limiter == "trypema" && a.Failed == "" })
+		i := slices.IndexFunc(r.Accuracy,
+			func(a measure.Accuracy) bool { return a.Limiter == "trypema" && a.Failed == "" })
 		if i < 0 {
 			return nil
 		}

@@ -25,8 +25,10 @@ type machine struct {
 
 // compared are the modules whose versions matter.
 var compared = []string{
-	"golang.org/x/time", "github.com/puzpuzpuz/xsync/v4", "github.com/sethvargo/go-limiter", "github.com/throttled/throttled/v2",
-	"github.com/ulule/limiter/v3", "github.com/go-chi/httprate", "github.com/RussellLuo/slidingwindow", "github.com/didip/tollbooth/v8",
+	"golang.org/x/time", "github.com/puzpuzpuz/xsync/v4", "github.com/sethvargo/go-limiter",
+	"github.com/throttled/throttled/v2",
+	"github.com/ulule/limiter/v3", "github.com/go-chi/httprate", "github.com/RussellLuo/slidingwindow",
+	"github.com/didip/tollbooth/v8",
 	"github.com/go-redis/redis_rate/v10", "github.com/redis/go-redis/v9",
 }
 

@@ -71,7 +71,8 @@ func (d *document) accuracySentence() string {
 		return fmt.Sprintf("In its fullest window Trypema admitted %s × the limit.", hundredths(most))
 	}
 	return fmt.Sprintf("In its fullest window Trypema admitted %s × the limit; "+
-		"of %d other limiters %d admitted more than the limit, up to %s ×.", hundredths(most), others, above, hundredths(worst))
+		"of %d other limiters %d admitted more than the limit, up to %s ×.", hundredths(most), others, above,
+		hundredths(worst))
 }
 
 // standings are the workloads on which Trypema is faster than all others, and those on which it is not, with

@@ -138,13 +138,15 @@ func (f picture) shown(section string) shown {
 	if f.wide {
 		span = 3
 	}
-	return shown{f.id, f.title, f.caption, f.file(), f.title != section, span, template.HTML(f.svg)} //nolint:gosec // it is made here, of numbers and names of ours
+	return shown{f.id, f.title, f.caption, f.file(), f.title != section, span,
+		template.HTML(f.svg)} //nolint:gosec // it is made here, of numbers and names of ours
 }
 
 // why says what makes the report partial.
 func (d *document) why() (all []string) {
 	if n := d.Expected - d.Done; n > 0 {
-		all = append(all, fmt.Sprintf("it was interrupted: %d of %d measurements are missing; the same command goes on", n, d.Expected))
+		all = append(all, fmt.Sprintf("it was interrupted: %d of %d measurements are missing; "+
+			"the same command goes on", n, d.Expected))
 	}
 	all = append(all, d.Missing...)
 	for _, r := range d.Steps {
@@ -273,7 +275,8 @@ func accuracySheet(all []measure.Accuracy) sheet {
 	for _, a := range all {
 		row := []string{title(a)}
 		for _, l := range a.Loads {
-			row = append(row, fmt.Sprintf("%s (%s – %s)", hundredths(l.AdmittedToLimit), hundredths(l.LeastToLimit), hundredths(l.MostToLimit)))
+			row = append(row, fmt.Sprintf("%s (%s – %s)", hundredths(l.AdmittedToLimit),
+				hundredths(l.LeastToLimit), hundredths(l.MostToLimit)))
 		}
 		if a.Failed != "" {
 			row = append(row, "failed")
@@ -288,7 +291,8 @@ func accuracySheet(all []measure.Accuracy) sheet {
 
 // pauseSheet is what else can be said of the admissions.
 func pauseSheet(all []measure.Accuracy) sheet {
-	s := sheet{Head: []string{"", "most in any window ÷ C", "÷ an exact log at 0.95 ×", "at 1.05 ×", "longest pause at 2 ×", "at 10 ×", "after the step to 10 ×"}}
+	s := sheet{Head: []string{"", "most in any window ÷ C", "÷ an exact log at 0.95 ×", "at 1.05 ×",
+		"longest pause at 2 ×", "at 10 ×", "after the step to 10 ×"}}
 	for _, a := range all {
 		if a.Failed != "" {
 			s.Rows = append(s.Rows, []string{title(a), "failed", "", "", "", "", ""})
@@ -316,7 +320,8 @@ func pauseSheet(all []measure.Accuracy) sheet {
 }
 
 func memorySheet(all []measure.Footprint) sheet {
-	s := sheet{Head: []string{"", "bytes for a key", "allocations for a call", "garbage collection, ms", "its pause, µs"}}
+	s := sheet{Head: []string{"", "bytes for a key", "allocations for a call", "garbage collection, ms",
+		"its pause, µs"}}
 	for _, f := range all {
 		if f.Failed != "" {
 			s.Rows = append(s.Rows, []string{f.Limiter, "failed", "", "", ""})
@@ -327,7 +332,8 @@ func memorySheet(all []measure.Footprint) sheet {
 			name = "harness alone"
 		}
 		s.Rows = append(s.Rows, []string{
-			name, spread(f.BytesPerKey, whole), spread(f.AllocsPerOp, hundredths), spread(f.Collection, tenths), spread(f.Pause, whole),
+			name, spread(f.BytesPerKey, whole), spread(f.AllocsPerOp, hundredths),
+			spread(f.Collection, tenths), spread(f.Pause, whole),
 		})
 	}
 	return s

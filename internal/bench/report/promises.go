@@ -93,14 +93,22 @@ func (d *document) promises() (all []promise) {
 	slower("growth", "time of a call, 1,000,000 keys ÷ 1,000 keys", "1000000", "1000", "≤ 3 ×", 3)
 	slower("buckets", "time of a call, 1,000 buckets ÷ 1 bucket", "1000", "1", "≤ 2 ×, whatever is finer", 2)
 
-	memory := promise{What: "bytes for a key that is seldom called, of 1,000,000", Asked: "≤ 160", atMost: 160, write: whole}
+	memory := promise{
+		What:  "bytes for a key that is seldom called, of 1,000,000",
+		Asked: "≤ 160", atMost: 160, write: whole,
+	}
 	allocations := promise{What: "allocations for a call to a known key", Asked: "0", atMost: 0.005, write: hundredths}
-	collection := promise{What: "what 1,000,000 keys add to a garbage collection ÷ what they add with x/time/rate", Asked: "nothing: ≤ 0.02 ×", atMost: 0.02, write: times}
+	collection := promise{
+		What:  "what 1,000,000 keys add to a garbage collection ÷ what they add with x/time/rate",
+		Asked: "nothing: ≤ 0.02 ×", atMost: 0.02, write: times,
+	}
 	if r := d.step("memory-1m"); r != nil {
 		memory.values = footprint(r, ours).BytesPerKey
-		alone, with, others := footprint(r, "").Collection, footprint(r, ours).Collection, footprint(r, syncmap).Collection
-		if len(alone) > 0 && len(with) > 0 && len(others) > 0 {
-			collection.values = []float64{max(0, measure.Median(with)-measure.Median(alone)) / (measure.Median(others) - measure.Median(alone))}
+		alone, others := footprint(r, "").Collection, footprint(r, syncmap).Collection
+		if with := footprint(r, ours).Collection; len(alone) > 0 && len(with) > 0 && len(others) > 0 {
+			base := measure.Median(alone)
+			adds := max(0, measure.Median(with)-base) / (measure.Median(others) - base)
+			collection.values = []float64{adds}
 		}
 	}
 	if r := d.step("memory-1k"); r != nil {
@@ -110,13 +118,18 @@ func (d *document) promises() (all []promise) {
 
 	faster("redis-hot", "Redis: hot key, 256 callers", ours, "redis-cell", 10)
 	faster("redis-10k", "Redis: 10,000 keys, 256 callers", ours, "redis_rate", 1.5)
-	cost := promise{What: "Redis: time of the server for a decision, a lone caller ÷ redis_rate", Asked: "≤ 1.1 ×", atMost: 1.1, write: times}
+	cost := promise{
+		What:  "Redis: time of the server for a decision, a lone caller ÷ redis_rate",
+		Asked: "≤ 1.1 ×", atMost: 1.1, write: times,
+	}
 	if a, b := d.row("redis-alone", "", ours), d.row("redis-alone", "", "redis_rate"); a != nil && b != nil &&
 		a.RedisCommands != nil && b.RedisCommands != nil {
 		cost.values = []float64{*a.RedisCommands / *b.RedisCommands}
 	}
 	all = append(all, cost)
-	for _, step := range []struct{ id, what string }{{"hybrid-hot", "Hybrid: hot key"}, {"hybrid-100k", "Hybrid: 100,000 keys"}} {
+	for _, step := range []struct{ id, what string }{
+		{"hybrid-hot", "Hybrid: hot key"}, {"hybrid-100k", "Hybrid: 100,000 keys"},
+	} {
 		faster(step.id, step.what, "trypema-hybrid", "trypema-local", 0.8)
 		tail := promise{What: step.what + ", 99.9th percentile", Asked: "≤ 10 µs", atMost: 10_000, write: nanoseconds}
 		most := promise{What: step.what + ", maximum", Asked: "≤ 5 ms", atMost: 5e6, write: nanoseconds}
@@ -128,7 +141,10 @@ func (d *document) promises() (all []promise) {
 		}
 		all = append(all, tail, most)
 	}
-	million := promise{What: "Hybrid, Suppressed: 10,000 keys at a limit of 1/s", Asked: "≥ 1,000,000/s", atLeast: 1e6, write: screen.PerSecond}
+	million := promise{
+		What:  "Hybrid, Suppressed: 10,000 keys at a limit of 1/s",
+		Asked: "≥ 1,000,000/s", atLeast: 1e6, write: screen.PerSecond,
+	}
 	if x := d.row("hybrid-suppressed-10k", "", "trypema-hybrid"); x != nil {
 		for _, round := range x.ByRound {
 			million.values = append(million.values, round.OpsPerSecond)

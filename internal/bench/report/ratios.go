@@ -7,10 +7,12 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 )
 
@@ -18,7 +20,7 @@ import (
 type Ratios struct {
 	Rounds int           `default:"7" help:"Rounds in which the limiters of a row take turns."`
 	Round  time.Duration `default:"120ms" help:"How long each limiter is called in a round."`
-	Only   []string      `placeholder:"ROW,…" help:"Measure these rows alone, by the beginning of their names, and not the memory."`
+	Only   []string      `placeholder:"ROW,…" help:"Measure the rows whose names begin so, and not the memory."`
 	JSON   bool          `name:"json" help:"Print one JSON document."`
 
 	keys int // instead of a million, for tests; 0 for that
@@ -26,9 +28,11 @@ type Ratios struct {
 
 // Help is the text of bench ratios --help.
 func (Ratios) Help() string {
-	return `A table of what a call on Local takes, and how many times as long one of other limiters takes, in three minutes. Limiters take
-turns in short rounds; what is shown is the median of the ratios of all rounds, and half the distance between their quartiles. On
-Linux it compares the time of processors that calls take, and other programs disturb less; elsewhere the calls in a second. bench report measures everything, with pictures.
+	return `A table of what a call on Local takes, and how many times as long one of other limiters takes, in
+three minutes. Limiters take turns in short rounds; what is shown is the median of the ratios of all rounds,
+and half the distance between their quartiles. On Linux it compares the time of processors that calls take,
+and other programs disturb less; elsewhere the calls in a second. bench report measures everything, with
+pictures.
 
 The exit status is 1 if a run of any limiter failed its premises: then its ratio is left out.`
 }
@@ -56,7 +60,8 @@ func (r *Ratios) rows() []ratioRow {
 		{"100 k keys, 16 at a time", uniform(100_000) + " --many 16", few},
 		{"1 M keys", uniform(million), few},
 		{"1 M keys, fresh", uniform(million) + " --fresh", few},
-		{"suppressed, hot key, over", "--strategy suppressed --keys hot --key-space 1000 --warm-up 200ms", "trypema,xtime-syncmap,rust-trypema"},
+		{"suppressed, hot key, over", "--strategy suppressed --keys hot --key-space 1000 --warm-up 200ms",
+			"trypema,xtime-syncmap,rust-trypema"},
 		{"suppressed, 100 k keys", "--strategy suppressed " + uniform(100_000), "trypema,xtime-syncmap"},
 	}
 }
@@ -103,11 +108,21 @@ type memoryOf struct {
 
 // Run measures and prints.
 func (r *Ratios) Run(ctx context.Context, out screen.Streams) error {
+	var names []string
+	for _, x := range r.rows() {
+		names = append(names, x.name)
+	}
+	for _, name := range r.Only {
+		if !slices.ContainsFunc(names, func(row string) bool { return strings.HasPrefix(row, name) }) {
+			return flags.Check(false, "only", strconv.Quote(name), "the beginning of one of "+strings.Join(names, "; "))
+		}
+	}
 	bar := screen.NewBar(out.Err)
 	defer bar.Clear()
 	all := ratios{Machine: thisMachine(""), Began: time.Now()}
 	rows := slices.DeleteFunc(r.rows(), func(x ratioRow) bool {
-		return len(r.Only) > 0 && !slices.ContainsFunc(r.Only, func(name string) bool { return strings.HasPrefix(x.name, name) })
+		return len(r.Only) > 0 &&
+			!slices.ContainsFunc(r.Only, func(name string) bool { return strings.HasPrefix(x.name, name) })
 	})
 	var failed []error
 	for i, x := range rows {
@@ -169,7 +184,8 @@ func (r *Ratios) measure(
 		if ours.Failed != "" || peer.Failed != "" {
 			continue
 		}
-		per := perRound(ours, peer, func(x, y measure.Round) float64 { return took(y, result.Workers) / took(x, result.Workers) })
+		per := perRound(ours, peer,
+			func(x, y measure.Round) float64 { return took(y, result.Workers) / took(x, result.Workers) })
 		row.Ratios[peer.Limiter] = ratioSpread{
 			Median: measure.Median(per), Spread: measure.HalfQuartiles(per), P999: peer.P999,
 		}
@@ -239,7 +255,8 @@ func (all *ratios) table(w io.Writer) error {
 		rows = append(rows, row)
 	}
 	err := screen.Table(w, head, rows)
-	fmt.Fprintln(w, " ns: for a call of trypema, of a processor (Linux) or a caller; then how many times as long a call of the others takes")
+	fmt.Fprintln(w, " ns: for a call of trypema, of a processor (Linux) or a caller; "+
+		"then how many times as long a call of the others takes")
 	if small, large := all.row("1 k keys, fresh"), all.row("1 M keys, fresh"); small != nil && large != nil {
 		fmt.Fprintf(w, " growth, 1 k keys to 1 M, fresh: %.1f ×\n", large.Ours/small.Ours)
 	}
@@ -247,15 +264,18 @@ func (all *ratios) table(w io.Writer) error {
 		fmt.Fprintln(w)
 		rows = nil
 		for i, m := range all.Memory {
-			row := []string{m.Limiter, fmt.Sprintf("%.0f", m.BytesPerKey), fmt.Sprintf("%.2f", m.Allocations), fmt.Sprintf("%.1f ms", m.Collection)}
+			row := []string{m.Limiter, fmt.Sprintf("%.0f", m.BytesPerKey), fmt.Sprintf("%.2f", m.Allocations),
+				fmt.Sprintf("%.1f ms", m.Collection)}
 			for _, a := range all.Adding {
 				if a.Limiter == all.Memory[i].Limiter && a.Failed == "" {
-					row = append(row, screen.Nanoseconds(a.Known.P999), screen.Nanoseconds(a.Known.Max), screen.Nanoseconds(a.New.Max))
+					row = append(row, screen.Nanoseconds(a.Known.P999), screen.Nanoseconds(a.Known.Max),
+						screen.Nanoseconds(a.New.Max))
 				}
 			}
 			rows = append(rows, row)
 		}
-		head := []string{screen.Count(uint64(all.Memory[0].Keys)) + " keys", "B per key", "allocs", "adds to a GC", "known, p99.9", "known, max", "new, max"}
+		head := []string{screen.Count(uint64(all.Memory[0].Keys)) + " keys", "B per key", "allocs",
+			"adds to a GC", "known, p99.9", "known, max", "new, max"}
 		err = errors.Join(err, screen.Table(w, head, rows))
 		fmt.Fprintln(w, " known and new: calls for such keys while one caller adds all of them")
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 )
 
@@ -23,7 +24,8 @@ func TestRatios(t *testing.T) {
 		t.Fatal(err, out.String())
 	}
 	row := all.Rows[0]
-	if x := row.Ratios["xtime-syncmap"]; row.Name != "hot key, under" || row.Ours <= 0 || x.Median <= 0 || x.Spread < 0 {
+	if x := row.Ratios["xtime-syncmap"]; row.Name != "hot key, under" || row.Ours <= 0 || x.Median <= 0 ||
+		x.Spread < 0 {
 		t.Errorf("%+v", row)
 	}
 	out.Reset()
@@ -37,13 +39,22 @@ func TestRatios(t *testing.T) {
 	}
 }
 
+func TestRatiosOnlyWrongRow(t *testing.T) {
+	r := Ratios{Only: []string{"canonical", "nosuch"}}
+	err := r.Run(t.Context(), screen.Streams{Out: io.Discard, Err: io.Discard})
+	if !flags.IsWrong(err) || !strings.HasPrefix(err.Error(), `--only is "nosuch"; it must be the beginning of one of hot key, over; `) {
+		t.Error(err)
+	}
+}
+
 func TestRatiosOfMemory(t *testing.T) {
 	r, all := Ratios{keys: 2000}, ratios{}
 	if err := r.memory(t.Context(), &all); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := all.table(&out); err != nil || len(all.Memory) != 5 || len(all.Adding) != 5 || all.Memory[0].BytesPerKey <= 0 {
+	err := all.table(&out)
+	if err != nil || len(all.Memory) != 5 || len(all.Adding) != 5 || all.Memory[0].BytesPerKey <= 0 {
 		t.Fatalf("%v, %+v", err, all)
 	}
 	if !strings.Contains(out.String(), "B per key") {

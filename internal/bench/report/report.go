@@ -28,10 +28,10 @@ import (
 
 // Command is the flags of bench report.
 type Command struct {
-	Out    string   `default:"trypema-report" placeholder:"DIR" help:"Folder to write to; it is made. If a report lies there that was interrupted, it goes on."`
+	Out    string   `default:"trypema-report" placeholder:"DIR" help:"Folder to write to. A report there goes on."`
 	Quick  bool     `help:"A shorter look, in a few minutes: fewer and shorter rounds, no grid of keys and rates."`
 	Full   bool     `help:"The long one, in forty minutes or so: more and longer rounds, ten million keys."`
-	Redis  *string  `name:"redis" placeholder:"URL" help:"Server for the limiters that need one. Default: a redis-server of its own, which must be on PATH, or named by $REDIS_SERVER."`
+	Redis  *string  `name:"redis" placeholder:"URL" help:"Default: redis-server of PATH or $REDIS_SERVER, started for this."`
 	Only   []string `placeholder:"STEP,…" help:"Measure these steps alone; --list names them."`
 	List   bool     `help:"List the steps with the commands that they stand for, and measure nothing."`
 	Redraw bool     `help:"Measure nothing; write page and table again from what was measured."`
@@ -42,16 +42,20 @@ type Command struct {
 
 // Help is the text of bench report --help.
 func (Command) Help() string {
-	return `It measures Trypema beside the limiters that its users would pick, in Go and in Rust, in this process and in Redis: throughput,
-latency, memory, and what they admit of what they are offered. Limiters take turns in short rounds, and every number comes with its
-spread. Without --quick and --full it takes about twenty minutes. Use the machine for nothing else meanwhile.
+	return `It measures Trypema beside the limiters that its users would pick, in Go and in Rust, in this
+process and in Redis: throughput, latency, memory, and what they admit of what they are offered. Limiters
+take turns in short rounds, and every number comes with its spread. Without --quick and --full it takes
+about twenty minutes. Use the machine for nothing else meanwhile.
 
-DIR/report.html needs nothing but a browser; DIR/report.md is the same in tables; DIR/measurements.json is every number.
+DIR/report.html needs nothing but a browser; DIR/report.md is the same in tables; DIR/measurements.json is
+every number.
 
-Peers in Rust are built by cargo from internal/bench/rust of the repository, and redis-cell with them; without cargo or that folder they are left
-out, as everything with Redis is where there is no server; then the report is marked partial.
+Peers in Rust are built by cargo from internal/bench/rust of the repository, and redis-cell with them;
+without cargo or that folder they are left out, as everything with Redis is where there is no server; then
+the report is marked partial.
 
-The exit status is 1 if the report is partial, if a run of Trypema failed, or if it was interrupted; 2 for a wrong flag.`
+The exit status is 1 if the report is partial, if a run of Trypema failed, or if it was interrupted; 2 for a
+wrong flag.`
 }
 
 func (c *Command) effort() effort {
@@ -319,9 +323,11 @@ func (r *runner) resume(m machine) (*document, error) {
 		err := fresh.save(r.Out) // which tells at once if nothing can be written
 		return fresh, err
 	case d.Effort != r.effort.Name:
-		return nil, fmt.Errorf("%s holds a %s report that was interrupted; go on with that, or name another folder", r.Out, d.Effort)
+		return nil, fmt.Errorf("%s holds a %s report that was interrupted; go on with that, "+
+			"or name another folder", r.Out, d.Effort)
 	case !reflect.DeepEqual(d.Machine, m):
-		return nil, fmt.Errorf("%s holds a report that was interrupted, of another machine or version (%v); go on there, or name another folder", r.Out, d.Machine)
+		return nil, fmt.Errorf("%s holds a report that was interrupted, of another machine or version "+
+			"(%v); go on there, or name another folder", r.Out, d.Machine)
 	}
 	d.Interrupt++
 	err = d.save(r.Out)
@@ -366,7 +372,8 @@ func (r *runner) measure(ctx context.Context, d *document) error {
 		}
 		known += s.took
 		left -= s.took
-		r.bar.Line(fmt.Sprintf("%2d of %d  %-28s %5.1fs   %s left", i+1, len(r.steps), s.ID, time.Since(began).Seconds(), r.remaining(known, left)))
+		r.bar.Line(fmt.Sprintf("%2d of %d  %-28s %5.1fs   %s left", i+1, len(r.steps), s.ID,
+			time.Since(began).Seconds(), r.remaining(known, left)))
 		runtime.GC()
 	}
 	return nil

@@ -83,8 +83,10 @@ func TestWrongFlags(t *testing.T) {
 // brief is a report of two small measurements.
 func brief() (effort, []step) {
 	return effort{Name: "quick", Rounds: 2, Each: 10 * time.Millisecond, Times: 1}, []step{
-		{ID: "memory-1k", Title: "Memory", kind: memory, pass: 1, lines: []line{{args: "--keys uniform --key-space 1000 --compare trypema,xtime-syncmap"}}},
-		{ID: "hot-over", Title: "One key", pass: 1, lines: []line{{args: "--keys hot --key-space 10 --warm-up 0s --compare trypema,ulule"}}},
+		{ID: "memory-1k", Title: "Memory", kind: memory, pass: 1,
+			lines: []line{{args: "--keys uniform --key-space 1000 --compare trypema,xtime-syncmap"}}},
+		{ID: "hot-over", Title: "One key", pass: 1,
+			lines: []line{{args: "--keys hot --key-space 10 --warm-up 0s --compare trypema,ulule"}}},
 	}
 }
 
@@ -209,7 +211,8 @@ func TestCommittedReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(committed)
-	if drawn, _ := os.ReadDir(dir); err != nil || len(files) < 40 || len(files) != len(drawn)-1 { // the page is not among them
+	if drawn, _ := os.ReadDir(dir); err != nil || len(files) < 40 ||
+		len(files) != len(drawn)-1 { // the page is not among them
 		t.Fatalf("%d files, %v", len(files), err)
 	}
 	for _, f := range files {
@@ -228,7 +231,8 @@ func TestCommittedReport(t *testing.T) {
 func rows(names []string, ops ...float64) *measure.Comparison {
 	c := &measure.Comparison{LeftOut: []string{"redis-cell: not here"}}
 	for i, name := range names {
-		x := measure.Compared{Limiter: name, OpsPerSecond: ops[i], Curve: []latency.Point{{Quantile: 0.5, Latency: 100}, {Quantile: 0.99, Latency: 900}}}
+		x := measure.Compared{Limiter: name, OpsPerSecond: ops[i],
+			Curve: []latency.Point{{Quantile: 0.5, Latency: 100}, {Quantile: 0.99, Latency: 900}}}
 		for _, part := range []float64{0.5, 1, 2} {
 			x.ByRound = append(x.ByRound, measure.Round{OpsPerSecond: part * ops[i], Ratio: ops[i] / ops[0]})
 		}
@@ -243,17 +247,24 @@ func known() *document {
 	slow.Limiters[2].Failed = "governor: 3 calls, but 1 allowed and 1 denied"
 	growth := rows([]string{"trypema", "trypema"}, 90, 30)
 	growth.Limiters[0].Case, growth.Limiters[1].Case, growth.Workers = "1000", "1000000", 2
-	exact := measure.Accuracy{Limiter: "trypema", Capacity: 100, Window: 1000, Step: measure.Timeline{Bin: 500, Admitted: []int{1, 60}, Offered: []int{1, 600}, Pause: 12}}
+	exact := measure.Accuracy{Limiter: "trypema", Capacity: 100, Window: 1000,
+		Step: measure.Timeline{Bin: 500, Admitted: []int{1, 60}, Offered: []int{1, 600}, Pause: 12}}
 	for _, load := range []float64{0.95, 1.05, 2, 10} {
-		exact.Loads = append(exact.Loads, measure.Load{Load: load, OfferedToLimit: load, AdmittedToLimit: min(1, load), Admitted: 99, Exact: 100, Fullest: 101})
+		exact.Loads = append(exact.Loads,
+			measure.Load{Load: load, OfferedToLimit: load, AdmittedToLimit: min(1, load), Admitted: 99,
+				Exact: 100, Fullest: 101})
 	}
 	return &document{
 		Effort: "quick", Done: 5, Expected: 7, Missing: []string{"everything with Redis: no server"},
 		Steps: []result{
-			{ID: "hot-over", Title: "One key", Commands: []string{"go run ./internal/bench --keys hot"}, Comparison: slow},
+			{ID: "hot-over", Title: "One key", Commands: []string{"go run ./internal/bench --keys hot"},
+				Comparison: slow},
 			{ID: "growth", Title: "Growth", Comparison: growth},
-			{ID: "accuracy", Title: "Accuracy", Accuracy: []measure.Accuracy{exact, {Limiter: "ulule", Failed: "too late"}}},
-			{ID: "memory-1k", Title: "Memory", Memory: []measure.Footprint{{Keys: 1000, Collection: []float64{1}}, {Limiter: "trypema", Keys: 1000, BytesPerKey: []float64{150}}}},
+			{ID: "accuracy", Title: "Accuracy",
+				Accuracy: []measure.Accuracy{exact, {Limiter: "ulule", Failed: "too late"}}},
+			{ID: "memory-1k", Title: "Memory",
+				Memory: []measure.Footprint{{Keys: 1000, Collection: []float64{1}},
+					{Limiter: "trypema", Keys: 1000, BytesPerKey: []float64{150}}}},
 			{ID: "skewed", Failed: "out of order"},
 			{ID: "odd", Title: "Of another version <one>"},
 		},
@@ -286,19 +297,27 @@ func TestOpening(t *testing.T) {
 	d.Began = time.Date(2026, 11, 25, 14, 0, 0, 0, time.UTC)
 	one, two, three := 1.0, 1.994, 0.9
 	d.Steps = append(d.Steps,
-		result{ID: "windows", Fullest: []measure.Fullest{{Limiter: "trypema", Ratio: &one}, {Limiter: "ulule", Ratio: &two}, {Limiter: "rust-trypema", Ratio: &three}, {Limiter: "throttled"}, {Limiter: "tollbooth", Ratio: &two, Failed: "late"}}},
-		result{ID: "windows-redis", Fullest: []measure.Fullest{{Limiter: "trypema-hybrid", Ratio: &three}, {Limiter: "redis-cell", Ratio: &two}}},
+		result{ID: "windows", Fullest: []measure.Fullest{{Limiter: "trypema", Ratio: &one},
+			{Limiter: "ulule", Ratio: &two}, {Limiter: "rust-trypema", Ratio: &three}, {Limiter: "throttled"},
+			{Limiter: "tollbooth", Ratio: &two, Failed: "late"}}},
+		result{ID: "windows-redis",
+			Fullest: []measure.Fullest{{Limiter: "trypema-hybrid", Ratio: &three},
+				{Limiter: "redis-cell", Ratio: &two}}},
 		result{ID: "uniform-100k", Comparison: rows([]string{"trypema", "xtime-syncmap", "governor"}, 100, 90, 250)},
 		result{ID: "uniform-1m", Comparison: rows([]string{"trypema", "xtime-syncmap"}, 300, 15)},
 		result{ID: "redis-alone", Comparison: rows([]string{"trypema", "redis_rate"}, 80, 100)},
-		result{ID: "hybrid-hot", Comparison: rows([]string{"trypema-local", "trypema-hybrid", "rust-trypema-hybrid"}, 80, 50, 20)},
+		result{ID: "hybrid-hot", Comparison: rows([]string{"trypema-local", "trypema-hybrid",
+			"rust-trypema-hybrid"}, 80, 50, 20)},
 		result{ID: "tail", Comparison: rows([]string{"trypema", "ulule"}, 80, 90)}, // where all do what is asked for
 	)
 	want := []string{
 		"Measured on 2 × Z80 with go1.25 on 2026-11-25: compare numbers within this report alone.",
-		"In its fullest window Trypema admitted 1.00 × the limit; of 3 other limiters 2 admitted more than the limit, up to 1.99 ×.",
-		"Trypema decides faster than all others on one key, far over its limit (2.0 × xtime-syncmap); a million keys (20 × xtime-syncmap); and Hybrid: one key (2.5 × rust-trypema-hybrid).",
-		"It is slower than the fastest other limiter on 100,000 keys (0.40 × governor); and Redis: a lone caller (0.80 × redis_rate).",
+		"In its fullest window Trypema admitted 1.00 × the limit; of 3 other limiters 2 admitted more than " +
+			"the limit, up to 1.99 ×.",
+		"Trypema decides faster than all others on one key, far over its limit (2.0 × xtime-syncmap); " +
+			"a million keys (20 × xtime-syncmap); and Hybrid: one key (2.5 × rust-trypema-hybrid).",
+		"It is slower than the fastest other limiter on 100,000 keys (0.40 × governor); and Redis: " +
+			"a lone caller (0.80 × redis_rate).",
 	}
 	got := d.opening()
 	if len(got) != 5 || !slices.Equal(got[:4], want) {
@@ -313,7 +332,9 @@ func TestOpening(t *testing.T) {
 			missed++
 		}
 	}
-	if marks := fmt.Sprintf("Of the %d marks that its design sets, it reaches %d and misses %d.", reached+missed, reached, missed); got[4] != marks || missed == 0 || reached == 0 {
+	marks := fmt.Sprintf("Of the %d marks that its design sets, it reaches %d and misses %d.",
+		reached+missed, reached, missed)
+	if got[4] != marks || missed == 0 || reached == 0 {
 		t.Errorf("%q, want %q", got[4], marks)
 	}
 	d.Steps = nil
@@ -381,8 +402,10 @@ func TestPartialReport(t *testing.T) {
 	}
 	for _, text := range []string{string(page), string(d.table(figures))} {
 		for _, want := range []string{
-			"This report is partial.", "2 of 7 measurements are missing", "everything with Redis: no server", "skewed failed: out of order",
-			"governor: 3 calls, but 1 allowed and 1 denied", "ulule: too late", "redis-cell: not here", "go run ./internal/bench --keys hot", "failed",
+			"This report is partial.", "2 of 7 measurements are missing", "everything with Redis: no server",
+			"skewed failed: out of order",
+			"governor: 3 calls, but 1 allowed and 1 denied", "ulule: too late", "redis-cell: not here",
+			"go run ./internal/bench --keys hot", "failed",
 		} {
 			if !strings.Contains(text, want) {
 				t.Errorf("it does not say %q", want)

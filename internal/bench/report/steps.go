@@ -15,7 +15,7 @@ type effort struct {
 	Rounds int           `json:"rounds"`
 	Each   time.Duration `json:"round_ns"`
 	Times  int           `json:"repeated_measurements"` // of memory, and of what is not measured in rounds
-	Passes int           `json:"passes"`                // over what the design sets marks for, with everything else between them
+	Passes int           `json:"passes"`                // over what the design sets marks for
 
 	hybrid   int  // rounds of Hybrid, which take a window each, as what it does depends on where in a window it is
 	matrix   bool // all key spaces and rates on Redis, and what is only for comparison
@@ -30,9 +30,15 @@ type effort struct {
 func efforts() (quick, standard, full effort) {
 	quick = effort{Name: "quick", Rounds: 6, Each: 50 * time.Millisecond, Times: 1, Passes: 2, hybrid: 3}
 	quick.accuracy.window, quick.accuracy.windows, quick.accuracy.remote = time.Second, 3, 10
-	standard = effort{Name: "standard", Rounds: 10, Each: 200 * time.Millisecond, Times: 3, Passes: 2, hybrid: 5, matrix: true}
+	standard = effort{
+		Name: "standard", Rounds: 10, Each: 200 * time.Millisecond, Times: 3, Passes: 2,
+		hybrid: 5, matrix: true,
+	}
 	standard.accuracy.window, standard.accuracy.windows, standard.accuracy.remote = 2*time.Second, 5, 100
-	full = effort{Name: "full", Rounds: 15, Each: 300 * time.Millisecond, Times: 5, Passes: 2, hybrid: 8, matrix: true, huge: true}
+	full = effort{
+		Name: "full", Rounds: 15, Each: 300 * time.Millisecond, Times: 5, Passes: 2,
+		hybrid: 8, matrix: true, huge: true,
+	}
 	full.accuracy.window, full.accuracy.windows, full.accuracy.remote = 10*time.Second, 5, 100
 	return quick, standard, full
 }
@@ -70,11 +76,12 @@ const (
 
 // The limiters of each kind of measurement, in the order in which they are shown.
 const (
-	inProcess = "trypema,xtime-syncmap,xtime-xsync,go-limiter,throttled,ulule,httprate,slidingwindow,tollbooth,governor,rust-trypema"
-	fewer     = "trypema,xtime-syncmap,go-limiter,governor,rust-trypema"
-	scaling   = "trypema,xtime-syncmap,governor"
-	onServer  = "trypema,redis_rate,redis-cell,rust-trypema-redis"
-	leasing   = "trypema-local,trypema-hybrid,rust-trypema-hybrid"
+	inProcess = "trypema,xtime-syncmap,xtime-xsync,go-limiter,throttled,ulule,httprate,slidingwindow," +
+		"tollbooth,governor,rust-trypema"
+	fewer    = "trypema,xtime-syncmap,go-limiter,governor,rust-trypema"
+	scaling  = "trypema,xtime-syncmap,governor"
+	onServer = "trypema,redis_rate,redis-cell,rust-trypema-redis"
+	leasing  = "trypema-local,trypema-hybrid,rust-trypema-hybrid"
 
 	onlyGo      = "trypema,xtime-syncmap"
 	besideLocal = "trypema-local,trypema-hybrid"
@@ -99,7 +106,8 @@ func (e effort) steps() []step {
 			About: "All calls are admitted, by all processors at once, on one counter.",
 			lines: []line{{args: "--keys hot --key-space 1000 --rate 1e8 --warm-up 200ms --compare " + inProcess}}},
 		{ID: "uniform-100k", Title: "100,000 keys",
-			About: "Nothing of a key is in a cache when it is called; with Trypema every call also closes one group and forgets another.",
+			About: "Nothing of a key is in a cache when it is called; with Trypema every call also closes " +
+				"one group and forgets another.",
 			lines: []line{{args: "--keys uniform --key-space 100000 --compare " + some(inProcess, fewer)}}},
 		{ID: "uniform-1m", Title: "A million keys",
 			About: "More than fits into any cache.",
@@ -109,18 +117,25 @@ func (e effort) steps() []step {
 			lines: []line{{args: "--compare " + some(inProcess, fewer)}}},
 		{ID: "suppressed-hot", Title: "Suppressed: one key, far over its limit",
 			About: "The strategy that declines a fraction, of both libraries that have it.",
-			lines: []line{{args: "--strategy suppressed --keys hot --key-space 1000 --warm-up 200ms --compare trypema,rust-trypema"}}},
+			lines: []line{{args: "--strategy suppressed --keys hot --key-space 1000 --warm-up 200ms " +
+				"--compare trypema,rust-trypema"}}},
 		{ID: "tail", Title: "Latency at a given load, in bursts",
-			About: "100,000 calls a second in bursts of 50, of which each counts from the instant when it was due: being late because others were slow counts.",
+			About: "100,000 calls a second in bursts of 50, of which each counts from the instant when it " +
+				"was due: being late because others were slow counts.",
 			lines: []line{{args: "--mode target --qps 100000 --burst 50 --compare " + some(inProcess, fewer)}}},
 		e.growth(),
 		e.buckets(),
 		e.processors(),
-		{ID: "memory-1k", Title: "Memory, 1,000 keys", kind: memory, lines: []line{{args: "--keys uniform --key-space 1000 --compare " + inProcess}}},
-		{ID: "memory-100k", Title: "Memory, 100,000 keys", kind: memory, lines: []line{{args: "--keys uniform --key-space 100000 --compare " + inProcess}}},
-		{ID: "memory-1m", Title: "Memory, a million keys", kind: memory, lines: []line{{args: "--keys uniform --key-space 1000000 --compare " + some(inProcess, scaling)}}},
+		{ID: "memory-1k", Title: "Memory, 1,000 keys", kind: memory,
+			lines: []line{{args: "--keys uniform --key-space 1000 --compare " + inProcess}}},
+		{ID: "memory-100k", Title: "Memory, 100,000 keys", kind: memory,
+			lines: []line{{args: "--keys uniform --key-space 100000 --compare " + inProcess}}},
+		{ID: "memory-1m", Title: "Memory, a million keys", kind: memory,
+			lines: []line{{args: "--keys uniform --key-space 1000000 --compare " +
+				some(inProcess, scaling)}}},
 		{ID: "windows", Title: "The fullest window", kind: fullest,
-			About: "A call as a window opens, one shortly before it ends, then twice the capacity at once: what came through in the fullest window, wherever it starts.",
+			About: "A call as a window opens, one shortly before it ends, then twice the capacity at once: " +
+				"what came through in the fullest window, wherever it starts.",
 			lines: []line{{args: "--keys hot --compare " + inProcess}}},
 		{ID: "accuracy", Title: "Offered and admitted", kind: accuracy,
 			lines: []line{{args: e.accuracyArgs("absolute") + " --compare " + inProcess}}},
@@ -133,7 +148,8 @@ func (e effort) steps() []step {
 				About: "The same for keys that are called less than once in a bucket; other limiters have no buckets.",
 				lines: []line{{args: "--keys uniform --key-space 100000 --bucket 1s --compare " + fewer}}},
 			step{ID: "suppressed-100k", Title: "Suppressed: 100,000 keys",
-				lines: []line{{args: "--strategy suppressed --keys uniform --key-space 100000 --compare trypema,rust-trypema"}}})
+				lines: []line{{args: "--strategy suppressed --keys uniform --key-space 100000 --compare " +
+					"trypema,rust-trypema"}}})
 	}
 	if e.huge {
 		s = append(s,
@@ -150,24 +166,32 @@ func (e effort) steps() []step {
 			lines: []line{{args: "--provider redis --keys uniform --key-space 10000 --compare " + onServer}}},
 		step{ID: "redis-alone", Title: "Redis: a lone caller", needs: store.Redis,
 			About: "What a decision costs the server when nothing is shared, and what a caller waits.",
-			lines: []line{{args: "--provider redis --keys hot --key-space 1 --rate 1e6 --workers 1 --compare " + onServer}}},
+			lines: []line{{args: "--provider redis --keys hot --key-space 1 --rate 1e6 --workers 1 " +
+				"--compare " + onServer}}},
 		step{ID: "hybrid-hot", Title: "Hybrid: one key", needs: store.Hybrid,
 			About: "Beside Local, which needs no server.",
-			lines: []line{{args: "--provider hybrid --keys hot --key-space 1 --compare " + some(leasing, besideLocal)}}},
+			lines: []line{{args: "--provider hybrid --keys hot --key-space 1 --compare " +
+				some(leasing, besideLocal)}}},
 		step{ID: "hybrid-100k", Title: "Hybrid: 100,000 keys", needs: store.Hybrid,
 			About: "Beside Local, which needs no server.",
-			lines: []line{{args: "--provider hybrid --keys uniform --key-space 100000 --compare " + some(leasing, besideLocal)}}},
+			lines: []line{{args: "--provider hybrid --keys uniform --key-space 100000 --compare " +
+				some(leasing, besideLocal)}}},
 		step{ID: "hybrid-suppressed-10k", Title: "Hybrid, Suppressed: 10,000 keys", needs: store.Hybrid,
 			About: "Each key has a limit of 1/s.",
-			lines: []line{{args: "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 --rate 1 --compare trypema-hybrid,rust-trypema-hybrid"}}},
+			lines: []line{{args: "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 " +
+				"--rate 1 --compare trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "windows-redis", Title: "The fullest window, Redis", kind: fullest, needs: store.Redis,
-			lines: []line{{args: "--provider redis --keys hot --compare " + onServer + ",trypema-hybrid,rust-trypema-hybrid"}}},
+			lines: []line{{args: "--provider redis --keys hot --compare " + onServer +
+				",trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "accuracy-redis", Title: "Offered and admitted, Redis", kind: accuracy, needs: store.Redis,
 			lines: []line{{args: "--provider redis " + e.accuracyArgs("absolute") + " --compare " + onServer}}},
 		step{ID: "accuracy-hybrid", Title: "Offered and admitted, Hybrid", kind: accuracy, needs: store.Hybrid,
-			lines: []line{{args: "--provider hybrid " + e.accuracyArgs("absolute") + " --compare trypema-hybrid,rust-trypema-hybrid"}}},
-		step{ID: "accuracy-hybrid-suppressed", Title: "Offered and admitted, Hybrid under Suppressed", kind: accuracy, needs: store.Hybrid,
-			lines: []line{{args: "--provider hybrid " + e.accuracyArgs("suppressed") + " --compare trypema-hybrid,rust-trypema-hybrid"}}},
+			lines: []line{{args: "--provider hybrid " + e.accuracyArgs("absolute") +
+				" --compare trypema-hybrid,rust-trypema-hybrid"}}},
+		step{ID: "accuracy-hybrid-suppressed", Title: "Offered and admitted, Hybrid under Suppressed",
+			kind: accuracy, needs: store.Hybrid,
+			lines: []line{{args: "--provider hybrid " + e.accuracyArgs("suppressed") +
+				" --compare trypema-hybrid,rust-trypema-hybrid"}}},
 	)
 	if e.matrix {
 		s = append(s, e.grid(store.Redis, onServer), e.grid(store.Hybrid, "trypema-hybrid,rust-trypema-hybrid"))
@@ -227,26 +251,39 @@ func (e effort) growth() step {
 		if !e.matrix && keys == 10_000 {
 			continue
 		}
-		s.lines = append(s.lines, line{label: fmt.Sprint(keys), args: fmt.Sprintf("--keys uniform --key-space %d --rate 1e5 --compare %s", keys, limiters)})
+		s.lines = append(s.lines, line{
+			label: fmt.Sprint(keys),
+			args:  fmt.Sprintf("--keys uniform --key-space %d --rate 1e5 --compare %s", keys, limiters),
+		})
 	}
 	return s
 }
 
 func (e effort) buckets() step {
-	s := step{ID: "buckets", Title: "Buckets in a window", About: "Nanoseconds for a call to one of 1,000 keys, with finer and finer buckets."}
-	for _, bucket := range []time.Duration{time.Second, 100 * time.Millisecond, 10 * time.Millisecond, time.Millisecond} {
+	s := step{ID: "buckets", Title: "Buckets in a window",
+		About: "Nanoseconds for a call to one of 1,000 keys, with finer and finer buckets."}
+	for _, bucket := range []time.Duration{
+		time.Second, 100 * time.Millisecond, 10 * time.Millisecond, time.Millisecond,
+	} {
 		if !e.matrix && bucket == 100*time.Millisecond {
 			continue
 		}
-		s.lines = append(s.lines, line{label: fmt.Sprint(int(time.Second / bucket)), args: fmt.Sprintf("--keys uniform --key-space 1000 --rate 1e5 --bucket %v --compare %s", bucket, onlyGo)})
+		s.lines = append(s.lines, line{
+			label: fmt.Sprint(int(time.Second / bucket)),
+			args:  fmt.Sprintf("--keys uniform --key-space 1000 --rate 1e5 --bucket %v --compare %s", bucket, onlyGo),
+		})
 	}
 	return s
 }
 
 func (e effort) processors() step {
-	s := step{ID: "processors", Title: "Processors", About: "Calls per second of all callers together, to one key over its limit, with more and more processors."}
+	s := step{ID: "processors", Title: "Processors",
+		About: "Calls per second of all callers together, to one key over its limit, with more and more processors."}
 	for _, n := range processors() {
-		s.lines = append(s.lines, line{label: fmt.Sprint(n), args: fmt.Sprintf("--keys hot --key-space 1000 --warm-up 200ms --procs %d --compare %s", n, scaling)})
+		s.lines = append(s.lines, line{
+			label: fmt.Sprint(n),
+			args:  fmt.Sprintf("--keys hot --key-space 1000 --warm-up 200ms --procs %d --compare %s", n, scaling),
+		})
 	}
 	return s
 }
@@ -257,8 +294,11 @@ func (e effort) grid(provider, limiters string) step {
 		About: "Calls per second for key spaces of 10 to 10,000 and limits of 1/s to 100,000/s."}
 	for _, keys := range []int{10, 1000, 10_000} {
 		for _, rate := range []int{1, 10, 100, 1000, 10_000, 100_000} {
-			s.lines = append(s.lines, line{few: true, label: fmt.Sprintf("%d keys, %d/s", keys, rate),
-				args: fmt.Sprintf("--provider %s --keys uniform --key-space %d --rate %d --compare %s", provider, keys, rate, limiters)})
+			s.lines = append(s.lines, line{
+				few: true, label: fmt.Sprintf("%d keys, %d/s", keys, rate),
+				args: fmt.Sprintf("--provider %s --keys uniform --key-space %d --rate %d --compare %s",
+					provider, keys, rate, limiters),
+			})
 		}
 	}
 	return s

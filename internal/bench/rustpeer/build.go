@@ -102,7 +102,8 @@ func find() (string, error) {
 		case !errors.Is(err, os.ErrNotExist):
 			return "", err
 		case at == filepath.Dir(at):
-			return "", &MissingError{"the limiters in Rust are built from " + source + " of the repository, and this is not run in it"}
+			return "", &MissingError{"the limiters in Rust are built from " + source +
+				" of the repository, and this is not run in it"}
 		}
 		at = filepath.Dir(at)
 	}

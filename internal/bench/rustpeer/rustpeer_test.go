@@ -24,7 +24,8 @@ func open(t *testing.T, s Settings) (*Process, error) {
 }
 
 func settings(limiter string) Settings {
-	return Settings{Limiter: limiter, Provider: "local", Capacity: 3, Rate: 3 / 600., Window: 10 * time.Minute, Bucket: 6 * time.Second, HardLimitFactor: 1.5}
+	return Settings{Limiter: limiter, Provider: "local", Capacity: 3, Rate: 3 / 600.,
+		Window: 10 * time.Minute, Bucket: 6 * time.Second, HardLimitFactor: 1.5}
 }
 
 func TestProcess(t *testing.T) {
@@ -34,7 +35,8 @@ func TestProcess(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := p.Allow(t.Context(), "a", "a", "b", "a", "a"); !slices.Equal(got, []bool{true, true, true, true, false}) || err != nil {
+			got, err := p.Allow(t.Context(), "a", "a", "b", "a", "a")
+			if !slices.Equal(got, []bool{true, true, true, true, false}) || err != nil {
 				t.Errorf("allowed %v, %v", got, err)
 			}
 			if err := p.Workload(t.Context(), 2, [][]uint32{{0, 1}, {1, 0}}); err != nil {
@@ -78,7 +80,8 @@ func TestWhatIsWrong(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := p.Drive(ctx, Pass{Duration: time.Hour, SampleEvery: 7, Burst: 1}); !errors.Is(err, context.DeadlineExceeded) {
+	_, err = p.Drive(ctx, Pass{Duration: time.Hour, SampleEvery: 7, Burst: 1})
+	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error is %v", err)
 	}
 	if _, err := p.Allow(t.Context(), "a"); err == nil {

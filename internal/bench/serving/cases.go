@@ -62,7 +62,8 @@ func cases() []measured {
 		}
 	}
 	return []measured{
-		resp("resp-pipelined", "Redis protocol, pipelines of 16", "≥ 1.0 × redis-cell, ≥ 1.2 × throttlecrab-server", 16),
+		resp("resp-pipelined", "Redis protocol, pipelines of 16",
+			"≥ 1.0 × redis-cell, ≥ 1.2 × throttlecrab-server", 16),
 		resp("resp", "Redis protocol, no pipeline", "≥ 0.9 × both", 1),
 		{
 			name: "resp-hybrid", title: "Redis protocol, one hot key, Hybrid with four servers beside Local",

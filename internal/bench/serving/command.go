@@ -22,20 +22,21 @@ type Command struct {
 	Duration *time.Duration `help:"How long a turn takes. Default: 3s, or 1s with --quick."`
 	Only     []string       `placeholder:"CASE" help:"Measure these cases alone; --list shows their names."`
 	List     bool           `help:"Print the names of the cases, and what each needs, and measure nothing."`
-	Install  bool           `help:"Install what is missing and can be: ghz and envoyproxy/ratelimit by go install, throttlecrab-server by cargo."`
+	Install  bool           `help:"Install ghz, envoyproxy/ratelimit and throttlecrab-server where they are missing."`
 	JSON     bool           `name:"json" help:"Print one JSON document instead of a table in Markdown."`
 
-	Cell         string `placeholder:"FILE" help:"redis-cell as a module of Redis. Default: the one that is built in internal/bench/rust, if cargo is there."`
-	Throttlecrab string `placeholder:"FILE" help:"throttlecrab-server. Default: the one on PATH, or that --install has installed."`
-	Ratelimit    string `placeholder:"FILE" help:"envoyproxy/ratelimit. Default: the one that --install has installed, which tests use, too."`
-	GHZ          string `name:"ghz" placeholder:"FILE" help:"ghz. Default: the one on PATH, or that --install has installed."`
+	Cell         string `placeholder:"FILE" help:"Module redis-cell of Redis. Default: built in internal/bench/rust."`
+	Throttlecrab string `placeholder:"FILE" help:"throttlecrab-server. Default: on PATH, or by --install."`
+	Ratelimit    string `placeholder:"FILE" help:"envoyproxy/ratelimit. Default: by --install, as in tests."`
+	GHZ          string `name:"ghz" placeholder:"FILE" help:"ghz. Default: on PATH, or by --install."`
 }
 
 // Help is the text of bench serve --help.
 func (Command) Help() string {
-	return `Compares trypema serve with other servers on this machine, in one run and by the same clients. In each round every server of a
-case has one turn; a ratio is that of two turns of the same round. All servers of a case run at the same time, and those that are not
-asked are idle. A server or client that is not installed is named, and its rows are left out.
+	return `Compares trypema serve with other servers on this machine, in one run and by the same clients. In
+each round every server of a case has one turn; a ratio is that of two turns of the same round. All servers
+of a case run at the same time, and those that are not asked are idle. A server or client that is not
+installed is named, and its rows are left out.
 
 The exit status is 1 if a server answers with errors or does not start, 2 for a wrong flag.`
 }

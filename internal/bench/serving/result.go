@@ -90,8 +90,10 @@ func ratioOf(name string, ours, theirs []turn) ratio {
 // markdown writes a section for each case.
 func (d *document) markdown(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s. %d rounds, %gs a turn. Throughput is the median of the rounds, with the least and the most; a ratio is "+
-		"the throughput of trypema serve ÷ that of the server of the row, in the same round.\n", d.Machine, d.Rounds, d.Seconds)
+	fmt.Fprintf(&b, "%s. %d rounds, %gs a turn. Throughput is the median of the rounds, "+
+		"with the least and the most; a ratio is "+
+		"the throughput of trypema serve ÷ that of the server of the row, in the same round.\n", d.Machine,
+		d.Rounds, d.Seconds)
 	for _, c := range d.Cases {
 		fmt.Fprintf(&b, "\n### %s\n\n", c.Title)
 		if c.LeftOut != "" {
@@ -102,7 +104,8 @@ func (d *document) markdown(w io.Writer) error {
 			fmt.Fprintf(&b, "%s. Asked: %s.\n", c.Found, c.Asked)
 			continue
 		}
-		fmt.Fprintf(&b, "By %s. Asked: %s.\n\n| server | requests/s | ratio | p99 |\n|---|---|---|---|\n", c.Client, c.Asked)
+		fmt.Fprintf(&b, "By %s. Asked: %s.\n\n| server | requests/s | ratio | p99 |\n|---|---|---|---|\n",
+			c.Client, c.Asked)
 		for _, r := range c.Rows {
 			var ratios []string
 			for _, of := range r.Ratios {
@@ -120,7 +123,8 @@ func (d *document) markdown(w io.Writer) error {
 			if r.P99 > 0 {
 				p99 = screen.Duration(r.P99)
 			}
-			fmt.Fprintf(&b, "| %s | %s (%s…%s) | %s | %s |\n", r.Server, number(r.PerSecond), number(r.Least), number(r.Most),
+			fmt.Fprintf(&b, "| %s | %s (%s…%s) | %s | %s |\n", r.Server, number(r.PerSecond), number(r.Least),
+				number(r.Most),
 				ratio, p99)
 		}
 	}
@@ -138,5 +142,6 @@ func number(x float64) string { return screen.Count(uint64(x + .5)) }
 
 // machine describes what the numbers are of.
 func machine() string {
-	return fmt.Sprintf("%s, %d processors, %s, %s", report.Processor(), runtime.NumCPU(), runtime.GOOS, runtime.Version())
+	return fmt.Sprintf("%s, %d processors, %s, %s", report.Processor(), runtime.NumCPU(), runtime.GOOS,
+		runtime.Version())
 }

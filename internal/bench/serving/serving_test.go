@@ -25,7 +25,8 @@ import (
 func TestMain(m *testing.M) { leak.Main(m) }
 
 func TestReadClients(t *testing.T) {
-	const heads = `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"` + "\n"
+	const heads = `"test","rps","avg_latency_ms","min_latency_ms",` +
+		`"p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"` + "\n"
 	const ok = "Requests/sec:\t2783.53\n  95 % in 38.87 ms\n  99 % in 55.39 ms\n  [OK]   2824 responses\n"
 	tests := []struct {
 		name string
@@ -34,11 +35,16 @@ func TestReadClients(t *testing.T) {
 		want turn
 		err  string
 	}{
-		{"redis-benchmark", readRedisBenchmark, heads + `"CL.THROTTLE k 1","274348.44","2.685","0.024","1.535","9.263","31.5","56.959"`, turn{274348.44, 31500 * time.Microsecond}, ""},
-		{"after a warning", readRedisBenchmark, "WARNING: no CONFIG\n" + heads + `"x","10","1","1","1","1","2","3"`, turn{10, 2 * time.Millisecond}, ""},
+		{"redis-benchmark", readRedisBenchmark,
+			heads + `"CL.THROTTLE k 1","274348.44","2.685","0.024","1.535","9.263","31.5","56.959"`,
+			turn{274348.44, 31500 * time.Microsecond}, ""},
+		{"after a warning", readRedisBenchmark,
+			"WARNING: no CONFIG\n" + heads + `"x","10","1","1","1","1","2","3"`,
+			turn{10, 2 * time.Millisecond}, ""},
 		{"an error", readRedisBenchmark, "Error from server: ERR unknown command", turn{}, "ERR unknown command"},
 		{"ghz", readGHZ, "Summary:\n  " + ok, turn{2783.53, 55390 * time.Microsecond}, ""},
-		{"ghz, microseconds", readGHZ, strings.Replace(ok, "99 % in 55.39 ms", "99 % in 812.25 µs", 1), turn{2783.53, 812250 * time.Nanosecond}, ""},
+		{"ghz, microseconds", readGHZ, strings.Replace(ok, "99 % in 55.39 ms", "99 % in 812.25 µs", 1),
+			turn{2783.53, 812250 * time.Nanosecond}, ""},
 		{"ghz, some failed", readGHZ, ok + "  [Unavailable]   3 responses\n", turn{}, "3 answers are Unavailable"},
 		{"ghz, nothing", readGHZ, "", turn{}, "ghz prints"},
 	}
@@ -61,13 +67,15 @@ func TestTurns(t *testing.T) {
 	var order []string
 	server := func(name string, peer bool) launcher {
 		return func(context.Context, *stage) (*contender, error) {
-			return &contender{name: name, peer: peer, ends: []func(){func() { order = append(order, "stop "+name) }}}, nil
+			return &contender{name: name, peer: peer,
+				ends: []func(){func() { order = append(order, "stop "+name) }}}, nil
 		}
 	}
 	missing := func(context.Context, *stage) (*contender, error) {
 		return nil, &missingError{"other", "it is not on PATH"}
 	}
-	speed := map[string][]float64{"hybrid": {0, 300, 200, 600}, "strict": {0, 150, 100, 150}, "peer": {0, 100, 100, 100}}
+	speed := map[string][]float64{"hybrid": {0, 300, 200, 600}, "strict": {0, 150, 100, 150},
+		"peer": {0, 100, 100, 100}}
 	c := measured{
 		name: "case", title: "A case", client: "a client", asked: "≥ 1",
 		servers: []launcher{server("hybrid", false), server("strict", false), missing, server("peer", true)},
@@ -91,7 +99,8 @@ func TestTurns(t *testing.T) {
 	if !slices.Equal(order, want) {
 		t.Errorf("turns %q, want %q", order, want)
 	}
-	if len(r.Rows) != 3 || r.Rows[0].Ratios != nil || r.Rows[0].PerSecond != 300 || r.Rows[0].Least != 200 || r.Rows[0].Most != 600 {
+	if len(r.Rows) != 3 || r.Rows[0].Ratios != nil || r.Rows[0].PerSecond != 300 || r.Rows[0].Least != 200 ||
+		r.Rows[0].Most != 600 {
 		t.Fatalf("%+v", r.Rows)
 	}
 	if got := r.Rows[2].Ratios; !slices.Equal(got, []ratio{{"hybrid", 3, 2, 6}, {"strict", 1.5, 1, 1.5}}) {
@@ -105,7 +114,9 @@ func TestTurns(t *testing.T) {
 	if err != nil || none.LeftOut == "" {
 		t.Errorf("without the first server: %+v, %v", none, err)
 	}
-	d := document{Machine: "m", Rounds: 3, Seconds: 1, Cases: []result{*r, *none, {Title: "B", Found: "1 KiB", Asked: "≤ 2"}}, LeftOut: []string{"other: it is not on PATH"}}
+	d := document{Machine: "m", Rounds: 3, Seconds: 1,
+		Cases:   []result{*r, *none, {Title: "B", Found: "1 KiB", Asked: "≤ 2"}},
+		LeftOut: []string{"other: it is not on PATH"}}
 	var b bytes.Buffer
 	if err := d.markdown(&b); err != nil {
 		t.Fatal(err)
@@ -126,7 +137,8 @@ func TestWebClient(t *testing.T) {
 	var asked, wrong atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		if n := asked.Add(1); r.URL.Path != "/p" || !strings.HasPrefix(string(body), "key ") || wrong.Load() > 0 && n > 100 {
+		n := asked.Add(1)
+		if r.URL.Path != "/p" || !strings.HasPrefix(string(body), "key ") || wrong.Load() > 0 && n > 100 {
 			w.WriteHeader(http.StatusTeapot)
 		}
 		fmt.Fprint(w, "answer")
@@ -148,7 +160,8 @@ func TestWebClient(t *testing.T) {
 // would not.
 func TestAnswers(t *testing.T) {
 	for answer, ok := range map[string]bool{
-		"*5\r\n:0\r\n:100\r\n:99\r\n:-1\r\n:60\r\n": true, "-ERR unknown command\r\n": false, "*5\r\n-ERR\r\n:1\r\n:1\r\n:1\r\n:1\r\n": false, "*2\r\n:0\r\n:1\r\n": false,
+		"*5\r\n:0\r\n:100\r\n:99\r\n:-1\r\n:60\r\n": true, "-ERR unknown command\r\n": false,
+		"*5\r\n-ERR\r\n:1\r\n:1\r\n:1\r\n:1\r\n": false, "*2\r\n:0\r\n:1\r\n": false,
 	} {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {

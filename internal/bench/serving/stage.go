@@ -204,7 +204,8 @@ func start(ctx context.Context, c *exec.Cmd, address string) (stop func(), err e
 		}
 		if ctx.Err() != nil || time.Now().After(end) {
 			stop()
-			return nil, fmt.Errorf("%s does not listen at %s: %w: %s", filepath.Base(c.Path), address, err, trimmed(said.Bytes()))
+			return nil, fmt.Errorf("%s does not listen at %s: %w: %s", filepath.Base(c.Path), address, err,
+				trimmed(said.Bytes()))
 		}
 	}
 }

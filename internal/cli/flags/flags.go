@@ -65,7 +65,8 @@ func Mappers() []kong.Option {
 			return strconv.ParseFloat(s, 64)
 		})),
 		kong.KindMapper(reflect.Int, mapper("a whole number", strconv.Atoi)),
-		kong.TypeMapper(reflect.TypeFor[time.Duration](), mapper("a duration such as 500ms, 10s or 1m", time.ParseDuration)),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](),
+			mapper("a duration such as 500ms, 10s or 1m", time.ParseDuration)),
 		kong.KindMapper(reflect.Bool, boolMapper{mapper("true or false", strconv.ParseBool)}),
 		kong.KindMapper(reflect.String, mapper("a word", func(s string) (string, error) { return s, nil })),
 	}

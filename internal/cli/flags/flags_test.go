@@ -23,9 +23,11 @@ func FuzzLimit(f *testing.F) {
 		}
 		o, capacity, err := l.Resolve()
 		switch {
-		case err != nil && (!IsWrong(err) || !strings.HasPrefix(err.Error(), "--") || strings.Contains(err.Error(), "Options")):
+		case err != nil && (!IsWrong(err) || !strings.HasPrefix(err.Error(), "--") ||
+			strings.Contains(err.Error(), "Options")):
 			t.Fatalf("%+v: %v", l, err)
-		case err == nil && (capacity == 0 || o.Window != l.Window || o.Bucket < time.Millisecond || o.Bucket > o.Window):
+		case err == nil && (capacity == 0 || o.Window != l.Window || o.Bucket < time.Millisecond ||
+			o.Bucket > o.Window):
 			t.Fatalf("%+v: %+v, %d", l, o, capacity)
 		case err == nil && HardCapacity(capacity, o) < capacity && capacity < 1<<53:
 			t.Fatalf("%+v: a hard capacity of %d, below %d", l, HardCapacity(capacity, o), capacity)

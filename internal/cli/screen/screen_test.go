@@ -98,7 +98,8 @@ func TestBarNeverRunsBackwards(t *testing.T) {
 	} {
 		b.Reset()
 		bar.Set(tt.part, "work")
-		if !strings.Contains(b.String(), " "+tt.want+"  work") || strings.Count(b.String(), "█")+strings.Count(b.String(), "░") != barWidth {
+		if !strings.Contains(b.String(), " "+tt.want+"  work") ||
+			strings.Count(b.String(), "█")+strings.Count(b.String(), "░") != barWidth {
 			t.Errorf("at %v it drew %q, want %s", tt.part, &b, tt.want)
 		}
 	}

@@ -17,14 +17,14 @@ import (
 
 // Flags say where the limits of a command keep their counts. Commands embed it.
 type Flags struct {
-	Provider string  `default:"local" help:"Where counts are kept: local (in this process), redis, or hybrid (a part of them on lease in this process, settled with Redis)."`
-	Redis    *string `name:"redis" placeholder:"URL" help:"With --provider redis or hybrid: redis://user:password@host:6379/0, or rediss:// for TLS; several with commas between them are nodes of one Cluster. Default: an embedded miniredis, which is not a Redis server, and whose speed means nothing."`
-	Client   *string `help:"With --provider redis or hybrid: the client library, go-redis or rueidis. Default: go-redis."`
+	Provider string  `default:"local" help:"Where counts are kept: local, redis, or hybrid (leased from Redis)."`
+	Redis    *string `name:"redis" placeholder:"URL" help:"redis://user:password@host:6379/0; with commas a Cluster. Default: miniredis."`
+	Client   *string `help:"Library that asks Redis, go-redis or rueidis. Default: go-redis."`
 
-	Instances    *int           `help:"With --provider redis or hybrid: instances of the provider that share the limits, each with a client of its own. Default: 1."`
-	SyncInterval *time.Duration `help:"With --provider hybrid: how often keys near their limit settle. Default: a 200th of the window, from 5ms to 100ms."`
+	Instances    *int           `help:"With redis or hybrid: instances that share the limits. Default: 1."`
+	SyncInterval *time.Duration `help:"With hybrid: how often keys settle. Default: window / 200, from 5ms to 100ms."`
 
-	Patience time.Duration `kong:"-"` // how long to wait for an answer of the server; 0, but in tests, for what is usual
+	Patience time.Duration `kong:"-"` // how long tests wait for an answer of the server; 0 for what is usual
 }
 
 // The providers, as in Flags and Where.
@@ -55,8 +55,10 @@ func (f Flags) Check() error {
 		flags.OneOf("client", f.client(), GoRedis, Rueidis),
 		wrong,
 		flags.Check(f.Instances == nil || f.Remote(), "instances", f.instances(), onlyRemote),
-		flags.Check(f.instances() >= 1 && f.instances() <= maxInstances, "instances", f.instances(), fmt.Sprintf("from 1 to %d", maxInstances)),
-		flags.Check(f.SyncInterval == nil || f.Provider == Hybrid, "sync-interval", f.syncInterval(), "left out unless --provider is hybrid"),
+		flags.Check(f.instances() >= 1 && f.instances() <= maxInstances, "instances", f.instances(),
+			fmt.Sprintf("from 1 to %d", maxInstances)),
+		flags.Check(f.SyncInterval == nil || f.Provider == Hybrid, "sync-interval", f.syncInterval(),
+			"left out unless --provider is hybrid"),
 	)
 }
 
@@ -156,7 +158,8 @@ func parse(text string) (address, error) {
 // brackets anywhere.
 func isHost(u *url.URL) bool {
 	name := u.Hostname()
-	return name != "" && !strings.ContainsAny(name, "[]") && (!strings.Contains(name, ":") || strings.HasPrefix(u.Host, "["))
+	return name != "" && !strings.ContainsAny(name, "[]") &&
+		(!strings.Contains(name, ":") || strings.HasPrefix(u.Host, "["))
 }
 
 // A password may stand before an @, after a question mark, or where a port belongs.

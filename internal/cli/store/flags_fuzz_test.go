@@ -15,8 +15,10 @@ import (
 // flag; and a password is not shown in either.
 func FuzzFlags(f *testing.F) {
 	for _, text := range []string{
-		"redis://h", "rediss://u:p@h:1/15", "redis://[::1]:6379", "redis://a,b:7000,c", "h", "", ",", "redis://", "redis://h:99999",
-		"redis://h/x", "redis://h?x#y", "redis://u@h,v@h", "redis://h%zz", "redis://h/-1", "redis://\x00", "unix:///tmp/s",
+		"redis://h", "rediss://u:p@h:1/15", "redis://[::1]:6379", "redis://a,b:7000,c", "h", "", ",",
+		"redis://", "redis://h:99999",
+		"redis://h/x", "redis://h?x#y", "redis://u@h,v@h", "redis://h%zz", "redis://h/-1", "redis://\x00",
+		"unix:///tmp/s",
 	} {
 		f.Add(text, "secret", 1, int64(time.Second))
 	}
@@ -48,7 +50,8 @@ func FuzzFlags(f *testing.F) {
 			}
 		}
 		// A password that can stand in no other part of an address.
-		if len(password) < 6 || strings.ContainsFunc(password, func(r rune) bool { return r > 0x7e || r <= ' ' }) || strings.ContainsAny(password, "/?#@%,:[]") {
+		if len(password) < 6 || strings.ContainsAny(password, "/?#@%,:[]") ||
+			strings.ContainsFunc(password, func(r rune) bool { return r > 0x7e || r <= ' ' }) {
 			return
 		}
 		with := "redis://user:" + password + "@" + strings.TrimPrefix(text, "redis://")

@@ -25,7 +25,8 @@ func TestParse(t *testing.T) {
 		{"redis://:secret@h", address{"redis", "", "secret", []string{"h:6379"}, 0}, "redis://h:6379"},
 		{"redis://u:s%2Cec%40r%2Fet@h", address{"redis", "u", "s,ec@r/et", []string{"h:6379"}, 0}, "redis://h:6379"},
 		{"redis://a:1,redis://b:2", address{"redis", "", "", []string{"a:1", "b:2"}, 0}, "redis://a:1,b:2"},
-		{"rediss://u:secret@a:1,b,u:secret@c:3", address{"rediss", "u", "secret", []string{"a:1", "b:6379", "c:3"}, 0}, "rediss://a:1,b:6379,c:3"},
+		{"rediss://u:secret@a:1,b,u:secret@c:3",
+			address{"rediss", "u", "secret", []string{"a:1", "b:6379", "c:3"}, 0}, "rediss://a:1,b:6379,c:3"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.text, func(t *testing.T) {
@@ -89,16 +90,20 @@ func TestCheck(t *testing.T) {
 	}{
 		{Flags{Provider: Local}, ""},
 		{Flags{Provider: "remote"}, `--provider is "remote"; it must be one of local, redis, hybrid`},
-		{Flags{Provider: Local, Instances: ptr(1)}, "--instances is 1; it must be left out unless --provider is redis or hybrid"},
+		{Flags{Provider: Local, Instances: ptr(1)},
+			"--instances is 1; it must be left out unless --provider is redis or hybrid"},
 		{Flags{Provider: Redis, Instances: ptr(0)}, "--instances is 0; it must be from 1 to 64"},
 		{Flags{Provider: Redis, Instances: ptr(1)}, ""},
 		{Flags{Provider: Hybrid, Instances: ptr(64)}, ""},
 		{Flags{Provider: Hybrid, Instances: ptr(65)}, "--instances is 65; it must be from 1 to 64"},
-		{Flags{Provider: Redis, SyncInterval: ptr(time.Second)}, "--sync-interval is 1s; it must be left out unless --provider is hybrid"},
-		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Duration(0))}, "--sync-interval is 0s; it must be from 1ms to --window (1s)"},
+		{Flags{Provider: Redis, SyncInterval: ptr(time.Second)},
+			"--sync-interval is 1s; it must be left out unless --provider is hybrid"},
+		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Duration(0))},
+			"--sync-interval is 0s; it must be from 1ms to --window (1s)"},
 		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Millisecond)}, ""},
 		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Second)}, ""},
-		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Second + 1)}, "--sync-interval is 1.000000001s; it must be from 1ms to --window (1s)"},
+		{Flags{Provider: Hybrid, SyncInterval: ptr(time.Second + 1)},
+			"--sync-interval is 1.000000001s; it must be from 1ms to --window (1s)"},
 		{Flags{Provider: Hybrid, Redis: ptr("redis://h"), Client: ptr(Rueidis)}, ""},
 		{Flags{Provider: Hybrid, Client: ptr("jedis")}, `--client is "jedis"; it must be one of go-redis, rueidis`},
 	}
@@ -118,9 +123,11 @@ func TestWhere(t *testing.T) {
 		want  string
 	}{
 		{Here, "local, in this process"},
-		{Where{Provider: Redis, Client: GoRedis, Server: "redis://h:6379", Instances: 1}, "redis by go-redis: redis://h:6379"},
+		{Where{Provider: Redis, Client: GoRedis, Server: "redis://h:6379", Instances: 1},
+			"redis by go-redis: redis://h:6379"},
 		{Where{Provider: Redis, Server: "redis://h:6379", Instances: 1}, "redis: redis://h:6379"},
-		{Where{Provider: Hybrid, Client: Rueidis, Server: "redis://h:6379", Instances: 8, SyncInterval: 5}, "hybrid × 8 by rueidis: redis://h:6379"},
+		{Where{Provider: Hybrid, Client: Rueidis, Server: "redis://h:6379", Instances: 8, SyncInterval: 5},
+			"hybrid × 8 by rueidis: redis://h:6379"},
 	}
 	for _, tt := range tests {
 		if got := tt.where.String(); got != tt.want {

@@ -62,7 +62,8 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 	if err := f.Check(); err != nil || !f.Remote() {
 		return nil, err
 	}
-	s := &Server{provider: f.Provider, client: f.client(), instances: f.instances(), interval: f.syncInterval(), patience: cmp.Or(f.Patience, patience)}
+	s := &Server{provider: f.Provider, client: f.client(), instances: f.instances(),
+		interval: f.syncInterval(), patience: cmp.Or(f.Patience, patience)}
 	if f.Redis != nil {
 		s.address, err = parse(*f.Redis)
 		s.name = s.address.String()

@@ -99,7 +99,8 @@ func TestInstances(t *testing.T) {
 	const c = 60
 	for _, provider := range []string{Redis, Hybrid} {
 		t.Run(provider, func(t *testing.T) {
-			s, err := Flags{Provider: provider, Instances: ptr(3), SyncInterval: ptr(20 * time.Millisecond)}.Open(t.Context(), time.Hour)
+			s, err := Flags{Provider: provider, Instances: ptr(3),
+				SyncInterval: ptr(20 * time.Millisecond)}.Open(t.Context(), time.Hour)
 			if provider == Redis {
 				if err == nil || !strings.Contains(err.Error(), "--sync-interval") {
 					t.Errorf("error is %v", err)
@@ -230,7 +231,8 @@ func certificate(t *testing.T) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,8 @@ func TestParseWork(t *testing.T) {
 			Work{Commands: 78 * time.Microsecond, CPU: 3750 * time.Millisecond, Memory: 1000}, true,
 		},
 		{"not allowed to ask", "", Work{}, false},
-		{"something else", "used_memory:lots\r\nused_cpu_sys:1\r\nused_cpu_user:1\r\n", Work{CPU: 2 * time.Second}, false},
+		{"something else", "used_memory:lots\r\nused_cpu_sys:1\r\nused_cpu_user:1\r\n",
+			Work{CPU: 2 * time.Second}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

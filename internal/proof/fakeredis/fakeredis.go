@@ -499,7 +499,8 @@ func holds(when string, have uint64) bool {
 	if op != "Always" {
 		n = number(strings.TrimSuffix(rest, ")"))
 	}
-	return map[string]bool{"Always": true, "Equal": have == n, "NotEqual": have != n, "Less": have < n, "Greater": have > n}[op]
+	return map[string]bool{"Always": true, "Equal": have == n, "NotEqual": have != n, "Less": have < n,
+		"Greater": have > n}[op]
 }
 
 func (f *Server) settle(key string, s window.Span, farLife int64, message string) []any {
@@ -513,8 +514,10 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 	if a.Far {
 		kind = 1
 	}
-	reply := []any{int64(a.Grant), a.Life, kind, int64(a.Slot), int64(a.Live.Admitted), int64(a.Live.Declined), int64(a.Others), int64(a.Kept),
-		running(a.Before.Admitted), running(a.Before.Declined), running(a.After.Admitted), running(a.After.Declined), a.Now, a.Next}
+	reply := []any{int64(a.Grant), a.Life, kind, int64(a.Slot), int64(a.Live.Admitted),
+		int64(a.Live.Declined), int64(a.Others), int64(a.Kept),
+		running(a.Before.Admitted), running(a.Before.Declined), running(a.After.Admitted),
+		running(a.After.Declined), a.Now, a.Next}
 	if !ask.Whole {
 		return reply
 	}

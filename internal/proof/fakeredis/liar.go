@@ -91,7 +91,8 @@ func (l *Liar) bend(reply []any) ([]any, error) {
 				reply = append(reply, l.value(nil))
 			}
 		case op < 15:
-			return nil, errors.New(model.Pick(in, "", "ERR x", "NOTAWINDOW x", "WRONGTYPE x", "MOVED 1 :2", "CROSSSLOT x", "ERR variable 'struct'"))
+			return nil, errors.New(model.Pick(in, "", "ERR x", "NOTAWINDOW x", "WRONGTYPE x", "MOVED 1 :2",
+				"CROSSSLOT x", "ERR variable 'struct'"))
 		}
 	}
 	return reply, nil
@@ -107,6 +108,8 @@ func (l *Liar) value(was any) any {
 		return string(b[:len(b)-int(in.Next()%2)*at])
 	}
 	return model.Pick[any](in,
-		int64(0), int64(1), int64(-1), int64(in.Next()), int64(1<<51-1), int64(1<<51), int64(1<<53), int64(math.MaxInt64), int64(math.MinInt64),
-		in.Text(int(in.Next()%64)), "", "NOTAWINDOW x", string(make([]byte, 21)), nil, 1.5, true, []any{int64(1)}, []byte("1"), errors.New("x"))
+		int64(0), int64(1), int64(-1), int64(in.Next()), int64(1<<51-1), int64(1<<51), int64(1<<53),
+		int64(math.MaxInt64), int64(math.MinInt64),
+		in.Text(int(in.Next()%64)), "", "NOTAWINDOW x", string(make([]byte, 21)), nil, 1.5, true,
+		[]any{int64(1)}, []byte("1"), errors.New("x"))
 }

@@ -3,9 +3,11 @@ package house
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -13,8 +15,11 @@ import (
 
 const root = "../../.."
 
-// width is how long a line of a comment or a document may be, with tabs of four columns.
-const width = 110
+const (
+	width    = 110 // columns of a line of a comment or a document, with tabs of four columns
+	wide     = 120 // columns of a line of code that a reader does not scroll for
+	mostWide = 8   // lines of code in 1,000 that may be longer: texts that are one word, and struct tags
+)
 
 // files yields the path and the text of each file of the repository with one of the endings.
 func files(t *testing.T, endings ...string) map[string]string {
@@ -86,6 +91,29 @@ func TestWidth(t *testing.T) {
 	}
 	if n < 9_000 {
 		t.Errorf("%d lines were looked at, want more", n)
+	}
+}
+
+// TestCodeIsNarrow: a reader sees two files beside each other.
+func TestCodeIsNarrow(t *testing.T) {
+	lines, long := 0, 0
+	worst := make(map[string]int)
+	for path, text := range files(t, ".go") {
+		for line := range strings.Lines(text) {
+			lines++
+			if columns(strings.TrimSuffix(line, "\n")) > wide {
+				long++
+				worst[path]++
+			}
+		}
+	}
+	if 1000*long > mostWide*lines {
+		first := slices.SortedFunc(maps.Keys(worst), func(a, b string) int { return worst[b] - worst[a] })
+		t.Errorf("%d of %d lines have more than %d columns, more than %d in 1,000; the most are in %v",
+			long, lines, wide, mostWide, first[:min(10, len(first))])
+	}
+	if lines < 90_000 {
+		t.Errorf("%d lines were looked at, want more", lines)
 	}
 }
 

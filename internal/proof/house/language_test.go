@@ -117,7 +117,8 @@ func TestPagesAreFewAndShort(t *testing.T) {
 
 // TestLanguageIsRead shows what the rules see of a page.
 func TestLanguageIsRead(t *testing.T) {
-	page := "# A heading\n\nIt is `one word`, see [the link](https://example.com/a.b). It\ngoes on! Version 1.2, e.g. this, is `x`. `Y` begins. redigo too.\n\n" +
+	page := "# A heading\n\nIt is `one word`, see [the link](https://example.com/a.b). It\n" +
+		"goes on! Version 1.2, e.g. this, is `x`. `Y` begins. redigo too.\n\n" +
 		"- a point\n  of two lines\n- another one: no end\n\n| a | table is |\n|---|---|\n| no | sentence. |\n\n" +
 		"```go\ncode. Here\n```\n\n    more code\n\n<!-- hidden. Comment\n-->\n![picture](a.svg)\nThe end"
 	var got []string
@@ -164,8 +165,9 @@ func allowance(sentence string) string {
 }
 
 var (
-	notProse    = regexp.MustCompile("(?ms)^```.*?^```$|<!--.*?-->|^(?:    |\\t|#|<|\\||!\\[|\\[!|\\[[^\\]]+\\]:)[^\n]*$")
-	fenced      = regexp.MustCompile("(?ms)^```.*?^```$")
+	notProse = regexp.MustCompile("(?ms)^```.*?\n```$|<!--.*?-->|" +
+		"^(?:    |\\t|#|<|\\||!\\[|\\[!|\\[[^\\]]+\\]:)[^\n]*$")
+	fenced      = regexp.MustCompile("(?ms)^```.*?\n```$")
 	point       = regexp.MustCompile(`^(?:[-*]|\d+\.) `)
 	linked      = regexp.MustCompile(`!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])`)
 	code        = regexp.MustCompile("`[^`]*`")

@@ -28,10 +28,10 @@ import (
 type mutant struct {
 	what     string
 	file     string
-	old      string // must be in the file once
-	new      string
 	packages string // whose tests ought to fail
 	run      string // which of them, if not all
+	old      string // must be in the file once
+	new      string
 }
 
 func main() {
@@ -108,7 +108,8 @@ func (m *mutant) meet(ctx context.Context, dir string, timeout time.Duration) (h
 		return "", err
 	}
 	list := filepath.Join(dir, "overlay.json")
-	for name, data := range map[string][]byte{other: []byte(strings.Replace(string(text), m.old, m.new, 1)), list: overlay} {
+	mutated := strings.Replace(string(text), m.old, m.new, 1)
+	for name, data := range map[string][]byte{other: []byte(mutated), list: overlay} {
 		if err := os.WriteFile(name, data, 0o600); err != nil {
 			return "", err
 		}

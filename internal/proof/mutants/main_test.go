@@ -36,11 +36,14 @@ func TestMutantsHaveAPlace(t *testing.T) {
 func TestRun(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for name, text := range map[string]string{
-		"go.mod":         "module m\n\ngo 1.25\n",
-		"m.go":           "package m\n\nvar list = []int{1, 2}\n\nfunc first() int { return list[0] }\n\nfunc spare() int { return list[1] }\n",
-		"m_test.go":      "package m\n\nimport \"testing\"\n\nfunc TestFirst(t *testing.T) {\n\tif first() != 1 {\n\t\tt.Fatal()\n\t}\n}\n",
-		"exit/e.go":      "package exit\n\nvar Status = 0\n",
-		"exit/e_test.go": "package exit\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestMain(m *testing.M) { os.Exit(m.Run() + Status) }\n",
+		"go.mod": "module m\n\ngo 1.25\n",
+		"m.go": "package m\n\nvar list = []int{1, 2}\n\nfunc first() int { return list[0] }\n\n" +
+			"func spare() int { return list[1] }\n",
+		"m_test.go": "package m\n\nimport \"testing\"\n\nfunc TestFirst(t *testing.T) {\n" +
+			"\tif first() != 1 {\n\t\tt.Fatal()\n\t}\n}\n",
+		"exit/e.go": "package exit\n\nvar Status = 0\n",
+		"exit/e_test.go": "package exit\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\n" +
+			"func TestMain(m *testing.M) { os.Exit(m.Run() + Status) }\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			t.Fatal(err)
@@ -51,6 +54,11 @@ func TestRun(t *testing.T) {
 	}
 	caught := mutant{what: "the first is another", file: "m.go", old: "list[0]", new: "list[1]", packages: "."}
 	crashes := mutant{what: "there is no such", file: "m.go", old: "list[0]", new: "list[len(list)]", packages: "."}
+	spare := mutant{what: "the spare", file: "m.go", old: "list[1]", new: "list[0]", packages: "."}
+	other := mutant{what: "x", file: "m.go", old: "list[0]", new: "list[1]", packages: ".", run: "TestOther"}
+	broken := mutant{what: "x", file: "m.go", old: "list[0]", new: "list[", packages: "."}
+	nowhere := mutant{what: "x", file: "m.go", old: "nowhere", packages: "."}
+	exits := mutant{what: "x", file: "exit/e.go", old: "0", new: "1", packages: "./exit"}
 	for _, test := range []struct {
 		what string
 		all  []mutant
@@ -61,12 +69,12 @@ func TestRun(t *testing.T) {
 		{"caught", []mutant{caught}, "", "", "all 1 mutants were caught"},
 		{"by whom", []mutant{caught}, "", "", "m.go: the first is another (TestFirst)"},
 		{"by a panic", []mutant{crashes}, "", "", "TestFirst"},
-		{"alive", []mutant{caught, {what: "the spare", file: "m.go", old: "list[1]", new: "list[0]", packages: "."}}, "", "1 of 2 mutants were not caught", "(the tests pass)"},
-		{"not chosen by its test", []mutant{{what: "x", file: "m.go", old: "list[0]", new: "list[1]", packages: ".", run: "TestOther"}}, "", "1 of 1 mutants were not caught", "(the tests pass)"},
-		{"does not compile", []mutant{{what: "x", file: "m.go", old: "list[0]", new: "list[", packages: "."}}, "", "not caught", "it does not compile"},
-		{"no place", []mutant{{what: "x", file: "m.go", old: "nowhere", packages: "."}}, "", "not caught", `0 places like "nowhere"`},
+		{"alive", []mutant{caught, spare}, "", "1 of 2 mutants were not caught", "(the tests pass)"},
+		{"not chosen by its test", []mutant{other}, "", "1 of 1 mutants were not caught", "(the tests pass)"},
+		{"does not compile", []mutant{broken}, "", "not caught", "it does not compile"},
+		{"no place", []mutant{nowhere}, "", "not caught", `0 places like "nowhere"`},
 		{"no file", []mutant{{what: "x", file: "n.go", packages: "."}}, "", "not caught", "no such file"},
-		{"no test", []mutant{{what: "x", file: "exit/e.go", old: "0", new: "1", packages: "./exit"}}, "", "not caught", "no test failed"},
+		{"no test", []mutant{exits}, "", "not caught", "no test failed"},
 		{"chosen", []mutant{caught, {what: "other"}}, "first", "", "all 1 mutants"},
 		{"none chosen", []mutant{caught}, "lua", `no mutant has "lua"`, ""},
 	} {

@@ -44,7 +44,8 @@ type Server struct {
 // also ends when this process does, however that happens.
 func Start(ctx context.Context, args ...string) (*Server, error) {
 	return StartWith(ctx, func(port int, dir string) ([]string, error) {
-		return append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, args...), nil
+		return append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save",
+			"", "--appendonly", "no"}, args...), nil
 	})
 }
 
@@ -89,7 +90,8 @@ func start(
 type MissingError struct{ programs []string }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("%s is not on PATH; install it (apt-get install redis-server, brew install redis) or name it (REDIS_SERVER=/path/to/redis-server)",
+	return fmt.Sprintf("%s is not on PATH; install it (apt-get install redis-server, "+
+		"brew install redis) or name it (REDIS_SERVER=/path/to/redis-server)",
 		strings.Join(e.programs, " or "))
 }
 

@@ -150,7 +150,7 @@ func (f *Fleet) checkTwins(verb string, c call, windows []time.Duration, d trype
 	switch {
 	case d.Allowed && !all:
 		f.fault("%s of %q, cost %d: %+v, and the twin denies", verb, c.key, c.cost, d)
-	case !d.Allowed && all && most == 0 && !excused && !(f.suppressed() && edge): // what has just expired may count
+	case !d.Allowed && all && most == 0 && !excused && (!edge || !f.suppressed()): // what has just expired may count
 		f.fault("%s of %q, cost %d: %+v, and the twin has admitted it for %v", verb, c.key, c.cost, d,
 			f.lag(windows[0]))
 	case !slices.Contains(remaining, d.Remaining) && (!edge || d.Remaining < least || d.Remaining > slices.Max(remaining)):

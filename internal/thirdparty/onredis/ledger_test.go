@@ -233,7 +233,7 @@ func ledgersAgree(t *testing.T, client *redis.Client, seed uint64, steps int, mi
 			}
 			if !got.Stale {
 				running[keys[i]] = got.After
-			} else if m.mix != nil && m.mix[m.turn].prompt {
+			} else if len(m.mix) > 0 && m.mix[m.turn].prompt {
 				m.asks[keys[i]][ask.Holder].Groups = nil // the next message would settle them late
 			}
 			got.Slot, got.After, want.After = 0, since(got), since(want)

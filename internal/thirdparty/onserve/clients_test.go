@@ -110,7 +110,7 @@ func TestPipelines(t *testing.T) {
 	var admitted atomic.Int64
 	for range 4 {
 		c := redis.NewClient(&redis.Options{Addr: s.resp})
-		defer c.Close() //nolint:errcheck // it was asked
+		t.Cleanup(func() { _ = c.Close() })
 		group.Go(func() {
 			for range 10 {
 				commands, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {

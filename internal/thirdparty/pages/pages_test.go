@@ -29,7 +29,7 @@ func TestPages(t *testing.T) {
 	install(t, npm)
 	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t, "./cmd/trypema"),
 		"BENCH="+build(t, "./internal/bench"))
-	for _, file := range []string{"demo.test.js", "report.test.js"} {
+	for _, file := range []string{"demo.test.js", "replay.test.js", "report.test.js"} {
 		t.Run(strings.TrimSuffix(file, ".test.js"), func(t *testing.T) { look(t, node, file, env) })
 	}
 }

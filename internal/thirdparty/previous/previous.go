@@ -77,7 +77,7 @@ func (c Conn) Run(
 	case "commit.lua":
 		args, answer = settling(keys, args, answer)
 	case "settle.lua":
-		args, answer = leasing(keys, args, answer)
+		args, answer = leasing(args, answer)
 	}
 	if known && args != nil {
 		if sha1 != "" {
@@ -144,7 +144,7 @@ func settling(
 // leasing returns the arguments of settle.lua, of which messages were shorter; and what makes its reply,
 // which did not say whether a lease is far from the limit, that of today.
 func leasing(
-	keys, args [][]string, answer func(int, []any, error),
+	args [][]string, answer func(int, []any, error),
 ) (out [][]string, translated func(int, []any, error)) {
 	const head, keptAt, leastAt, briefAt, flagsAt = 3, 31, 52, 73, 101
 	for _, a := range args {

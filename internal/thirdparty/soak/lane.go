@@ -180,15 +180,14 @@ func (l *lane) call(rng *rand.Rand, w *watch, key string, capacity float64, n ui
 
 const hotCapacity = 400
 
-// run makes calls of all kinds until the context ends, and returns when they have.
-func (l *lane) run(ctx context.Context) {
-	var all sync.WaitGroup
+// start starts callers of all kinds, which end with the context. It returns when all keys to watch are known.
+func (l *lane) start(ctx context.Context, all *sync.WaitGroup) {
 	caller := func(seed uint64, f func(*rand.Rand)) {
 		all.Go(func() { f(rand.New(rand.NewPCG(seed, 0))) })
 	}
 	l.hot = l.watch("hot", hotCapacity)
-	steady, ends, onOff, first := l.watch("poisson", 200), l.watch("bursts", 100), l.watch("on-off",
-		100), l.watch("zipf:0", 40)
+	steady, ends := l.watch("poisson", 200), l.watch("bursts", 100)
+	onOff, first := l.watch("on-off", 100), l.watch("zipf:0", 40)
 	for i := range uint64(2) { // always twice its limit
 		caller(i, func(rng *rand.Rand) {
 			pace(ctx, func(time.Time) float64 { return hotCapacity }, nil, func() { l.call(rng, l.hot, "hot", hotCapacity, 1) })
@@ -233,7 +232,6 @@ func (l *lane) run(ctx context.Context) {
 			})
 		})
 	}
-	all.Wait()
 }
 
 // pace calls f so often per second, evenly, or by chance if there is a rng. Calls that come late are made up

@@ -121,7 +121,7 @@ func (c *command) soak(ctx context.Context, p *progress) (out *result, err error
 	var all sync.WaitGroup
 	s := &sampler{fleet: f, server: client, began: time.Now(), last: time.Now()}
 	for _, l := range f.lanes {
-		all.Go(func() { l.run(callers) })
+		l.start(callers, &all)
 	}
 	r := &run{command: c, sampler: s, faulty: faulty{server: server, client: client, proxy: px, every: c.Faults}, progress: p}
 	r.run(callers)

@@ -16,15 +16,16 @@ import (
 
 // Command is the flags of trypema check.
 type Command struct {
-	Paths        []string `arg:"" name:"path" help:"Files, or folders of files whose names end in .yaml, .yml or .json."`
+	Paths        []string `arg:"" name:"path" help:"Files, or folders with files *.yaml, *.yml and *.json."`
 	MergeDomains bool     `help:"Several files may add to one domain of the Envoy rate limit service."`
 	JSON         bool     `name:"json" help:"Print one JSON document."`
 }
 
 // Help is the text of trypema check --help.
 func (Command) Help() string {
-	return `Checks files of policies, and the configuration of the Envoy rate limit service, as trypema serve reads them. Prints the rules
-as they were understood, or everything that is wrong, each as file:line:column: problem.
+	return `Checks files of policies, and the configuration of the Envoy rate limit service, as trypema serve
+reads them. Prints the rules as they were understood, or everything that is wrong, each as file:line:column:
+problem.
 
 The exit status is 0 if nothing is wrong, 1 if something is, 2 for a wrong flag.`
 }

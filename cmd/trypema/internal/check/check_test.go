@@ -36,13 +36,14 @@ func folder(t *testing.T, files map[string]string) {
 }
 
 var files = map[string]string{
-	"rls.yaml":      "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n",
-	"free.yaml":     "domain: f\ndescriptors:\n  - {key: a, value: b, rate_limit: {unlimited: true}}\n",
-	"policies.yaml": "policies:\n  - {name: example, strategy: suppressed, cost: 2, shadow: true, group: g, limits: [burst=10/s, 100/m]}\n",
-	"bad.yaml":      "domain: e\ndescriptors:\n  - {key: a, rate_limit: {unit: minut}}\n  - {value: b}\n",
-	"worse.yaml":    "policies:\n  - {name: example, limits: [x]}\n  - {name: other, limit: 5}\n",
-	"more.yaml":     "domain: d\ndescriptors: []\n",
-	"all/rls.yaml":  "domain: d\ndescriptors: []\n",
+	"rls.yaml":  "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n",
+	"free.yaml": "domain: f\ndescriptors:\n  - {key: a, value: b, rate_limit: {unlimited: true}}\n",
+	"policies.yaml": "policies:\n  - {name: example, strategy: suppressed, cost: 2, shadow: true, " +
+		"group: g, limits: [burst=10/s, 100/m]}\n",
+	"bad.yaml":     "domain: e\ndescriptors:\n  - {key: a, rate_limit: {unit: minut}}\n  - {value: b}\n",
+	"worse.yaml":   "policies:\n  - {name: example, limits: [x]}\n  - {name: other, limit: 5}\n",
+	"more.yaml":    "domain: d\ndescriptors: []\n",
+	"all/rls.yaml": "domain: d\ndescriptors: []\n",
 }
 
 func TestCheck(t *testing.T) {
@@ -62,7 +63,8 @@ func TestCheck(t *testing.T) {
 		{"all", 0, "1 file, 0 rules, 0 policies: no errors\n"},
 		{
 			"bad.yaml", 1,
-			"bad.yaml:3:33: e.a: rate_limit: unit is \"minut\"; it must be second, minute, hour, day, week, month or year\n" +
+			"bad.yaml:3:33: e.a: rate_limit: unit is \"minut\"; it must be second, minute, hour, day, " +
+				"week, month or year\n" +
 				"bad.yaml:4:5: descriptor 2 of e: key is missing or empty\n",
 		},
 		{"worse.yaml", 1, "worse.yaml:2:30: policy \"example\": limit 1: "},
@@ -75,7 +77,8 @@ func TestCheck(t *testing.T) {
 			args := append([]string{"check"}, strings.Fields(tt.args)...)
 			code, stdout, stderr := clitest.Run(t.Context(), program(), args...)
 			if code != tt.code || stderr != "" || !strings.HasPrefix(stdout, tt.out) {
-				t.Errorf("exit status %d, want %d; stderr %q; stdout:\n%s\nwant\n%s", code, tt.code, stderr, stdout, tt.out)
+				t.Errorf("exit status %d, want %d; stderr %q; stdout:\n%s\nwant\n%s", code, tt.code, stderr,
+					stdout, tt.out)
 			}
 		})
 	}
@@ -84,18 +87,27 @@ func TestCheck(t *testing.T) {
 func TestJSON(t *testing.T) {
 	folder(t, files)
 	tests := []struct{ name, args, want string }{
-		{"good", "rls.yaml free.yaml policies.yaml", `{"ok": true, "files": ["rls.yaml", "free.yaml", "policies.yaml"], "errors": [],
+		{"good", "rls.yaml free.yaml policies.yaml", `{
+			"ok": true, "files": ["rls.yaml", "free.yaml", "policies.yaml"], "errors": [],
 			"rules": [
-				{"path": "d.a", "place": "rls.yaml:3", "limit": "1 per minute", "requests_per_unit": 1, "unit": "minute"},
-				{"path": "f.a_b", "place": "free.yaml:3", "limit": "unlimited", "unlimited": true, "requests_per_unit": 0}],
-			"policies": [{"name": "example", "limits": ["burst=10/s", "100/m"], "strategy": "suppressed", "cost": 2, "group": "g", "shadow": true}]}`},
-		{"bad", "bad.yaml rls.yaml", `{"ok": false, "files": ["bad.yaml", "rls.yaml"], "rules": [], "policies": [], "errors": [
-			{"file": "bad.yaml", "line": 3, "column": 33, "problem": "e.a: rate_limit: unit is \"minut\"; it must be second, minute, hour, day, week, month or year"},
-			{"file": "bad.yaml", "line": 4, "column": 5, "problem": "descriptor 2 of e: key is missing or empty"}]}`},
+				{"path": "d.a", "place": "rls.yaml:3", "limit": "1 per minute",
+					"requests_per_unit": 1, "unit": "minute"},
+				{"path": "f.a_b", "place": "free.yaml:3", "limit": "unlimited",
+					"unlimited": true, "requests_per_unit": 0}],
+			"policies": [{"name": "example", "limits": ["burst=10/s", "100/m"], "strategy": "suppressed",
+				"cost": 2, "group": "g", "shadow": true}]}`},
+		{"bad", "bad.yaml rls.yaml", `{
+			"ok": false, "files": ["bad.yaml", "rls.yaml"], "rules": [], "policies": [],
+			"errors": [
+				{"file": "bad.yaml", "line": 3, "column": 33, "problem": "e.a: rate_limit: unit is \"minut\"; ` +
+			`it must be second, minute, hour, day, week, month or year"},
+				{"file": "bad.yaml", "line": 4, "column": 5,
+					"problem": "descriptor 2 of e: key is missing or empty"}]}`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			code, stdout, stderr := clitest.Run(t.Context(), program(), append([]string{"check", "--json"}, strings.Fields(tt.args)...)...)
+			code, stdout, stderr := clitest.Run(t.Context(), program(),
+				append([]string{"check", "--json"}, strings.Fields(tt.args)...)...)
 			if (code == cli.ExitOK) != (tt.name == "good") || stderr != "" {
 				t.Errorf("exit status %d, stderr %q", code, stderr)
 			}

@@ -22,16 +22,16 @@ import (
 type Command struct {
 	store.Flags
 
-	Rate            *float64       `help:"Limit of each route, in requests per second. Default: 100; 50 for the page, on which one machine is all clients, servers and Redis."`
+	Rate            *float64       `help:"Limit of each route, in requests per second. Default: 100; 50 for the page."`
 	Load            float64        `default:"3" help:"Load offered to each route, as a multiple of the limit."`
-	Window          *time.Duration `help:"Length of the sliding window. Default: a quarter of the duration, at most 5s."`
-	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
-	HardLimitFactor float64        `default:"1.5" help:"Suppressed never passes this multiple of the capacity in any window."`
+	Window          *time.Duration `help:"Length of the sliding window. Default: duration / 4, at most 5s."`
+	Bucket          *time.Duration `help:"Calls so close may share a counter. Default: window / 100, at least 1ms."`
+	HardLimitFactor float64        `default:"1.5" help:"Most that Suppressed admits in any window ÷ the limit."`
 	Duration        time.Duration  `default:"20s" help:"How long load is offered."`
-	Clients         int            `default:"32" help:"HTTP clients per route, each with at most one request in flight."`
-	Headless        bool           `help:"No page: progress on standard error, one final table on standard output. Also when standard output is no terminal and --addr is not given."`
+	Clients         int            `default:"32" help:"HTTP clients per route, each with one request at a time."`
+	Headless        bool           `help:"No page, but a table. Also without a terminal, unless --addr is given."`
 	JSON            bool           `name:"json" help:"Like --headless, with one JSON document instead of the table."`
-	Addr            *string        `placeholder:"HOST:PORT" help:"Where to serve the page. Default: 127.0.0.1:8080, or another port where that is taken."`
+	Addr            *string        `placeholder:"HOST:PORT" help:"Where to serve the page. Default: 127.0.0.1:8080."`
 	Open            bool           `default:"true" negatable:"" help:"Open the page in a browser, when there is one."`
 
 	// For tests.
@@ -43,24 +43,26 @@ type Command struct {
 
 // Help is the text of trypema demo --help.
 func (Command) Help() string {
-	return `Serves a page on which all six limiters stand side by side, under the same HTTP traffic, until Ctrl-C: three scenes that play on a
-click, live charts of what is admitted and declined with a verdict in words, sliders for the load and the limits, and buttons that
-kill Redis or pause an instance. --rate, --load, --window, --bucket,
---hard-limit-factor and --instances are what the sliders begin with; --provider, --duration and --clients are for --headless. Without
---redis there is an embedded miniredis.
+	return `Serves a page on which all six limiters stand side by side, under the same HTTP traffic, until
+Ctrl-C: three scenes that play on a click, live charts of what is admitted and declined with a verdict in
+words, sliders for the load and the limits, and buttons that kill Redis or pause an instance. --rate,
+--load, --window, --bucket, --hard-limit-factor and --instances are what the sliders begin with; --provider,
+--duration and --clients are for --headless. Without --redis there is an embedded miniredis.
 
-With --headless it starts an HTTP server on a free loopback port. One route is guarded by Absolute, one by Suppressed, with the same
-limit. Clients offer Poisson load to both, independently of the answers as far as they can keep up.
+With --headless it starts an HTTP server on a free loopback port. One route is guarded by Absolute, one by
+Suppressed, with the same limit. Clients offer Poisson load to both, independently of the answers as far as
+they can keep up.
 
-With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their time to
-live. With --provider hybrid decisions are made in this process, from what Redis has leased to it. What was decided without
-Redis, because it did not answer within 250ms, is counted as fallback; the embedded server has longer, as it shares the processors.
+With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their
+time to live. With --provider hybrid decisions are made in this process, from what Redis has leased to it.
+What was decided without Redis, because it did not answer within 250ms, is counted as fallback; the embedded
+server has longer, as it shares the processors.
 
-With --instances there are as many servers, each with an instance of the provider and with its share of the clients. They
-are judged together.
+With --instances there are as many servers, each with an instance of the provider and with its share of the
+clients. They are judged together.
 
-At the end, or after Ctrl-C, the guarantees are judged by what was measured. The exit status is 1 if one was broken,
-2 for a wrong flag.`
+At the end, or after Ctrl-C, the guarantees are judged by what was measured. The exit status is 1 if one was
+broken, 2 for a wrong flag.`
 }
 
 // instance is where the limiters of a server come from, and what has to be closed after use.
@@ -107,11 +109,14 @@ func (c *Command) resolve() (setup, error) {
 		flags.Check(c.Duration > 0, "duration", c.Duration, "above 0s"),
 		err,
 		c.CheckFor(window),
-		flags.Check(capacity <= maxCapacity, "rate", rate, fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
+		flags.Check(capacity <= maxCapacity, "rate", rate,
+			fmt.Sprintf("at most %d events per --window (%v)", maxCapacity, window)),
 		flags.Check(c.Load > 0, "load", c.Load, "above 0"),
-		flags.Check(c.Load*rate <= maxOffered, "load", c.Load, fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, rate)),
+		flags.Check(c.Load*rate <= maxOffered, "load", c.Load,
+			fmt.Sprintf("at most %d requests per second, together with --rate (%v)", maxOffered, rate)),
 		flags.Check(c.Clients >= 1 && c.Clients <= 4096, "clients", c.Clients, "from 1 to 4096"),
-		flags.Check(c.Instances == nil || c.Clients >= *c.Instances, "clients", c.Clients, "at least one for each of --instances"),
+		flags.Check(c.Instances == nil || c.Clients >= *c.Instances, "clients", c.Clients,
+			"at least one for each of --instances"),
 	)
 	return setup{
 		rate:     trypema.Rate(rate),
@@ -222,7 +227,8 @@ type traffic struct {
 // start opens a server for each instance and lets the clients loose, until the duration is over or ctx ends.
 func start(ctx context.Context, w web, s setup, instances []instance) (*traffic, error) {
 	guarded := func(strategy string, bound uint64) *route {
-		return &route{path: "/" + strategy, strategy: strategy, bound: bound, meter: newMeter(s.options.Window, s.offered())}
+		return &route{path: "/" + strategy, strategy: strategy, bound: bound,
+			meter: newMeter(s.options.Window, s.offered())}
 	}
 	absolute, suppressed := guarded("absolute", s.capacity), guarded("suppressed", s.hard)
 	t := &traffic{setup: s, routes: []*route{absolute, suppressed}, done: make(chan struct{})}

@@ -76,7 +76,8 @@ func TestDemoOfLimiterThatAdmitsEverything(t *testing.T) {
 	if err == nil || flags.IsWrong(err) {
 		t.Fatalf("error is %v, want broken guarantees", err)
 	}
-	for _, want := range []string{"/absolute G1 bound broken", "at most 25", "/suppressed G1 bound broken", "at most 37", "/suppressed G6(b) settled rate broken"} {
+	for _, want := range []string{"/absolute G1 bound broken", "at most 25", "/suppressed G1 bound broken",
+		"at most 37", "/suppressed G6(b) settled rate broken"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error does not say %q: %v", want, err)
 		}
@@ -141,14 +142,17 @@ func TestDemo(t *testing.T) {
 		window time.Duration
 	}{
 		{store.Here, 4 * time.Second},
-		{store.Where{Provider: store.Redis, Client: "go-redis", Server: "virtual", Instances: 2}, 1500 * time.Millisecond},
-		{store.Where{Provider: store.Hybrid, Client: "go-redis", Server: "virtual", Instances: 2, SyncInterval: 10}, 1500 * time.Millisecond},
+		{store.Where{Provider: store.Redis, Client: "go-redis", Server: "virtual", Instances: 2},
+			1500 * time.Millisecond},
+		{store.Where{Provider: store.Hybrid, Client: "go-redis", Server: "virtual", Instances: 2,
+			SyncInterval: 10}, 1500 * time.Millisecond},
 	} {
 		t.Run(tt.where.Provider, func(t *testing.T) {
 			virtually(t, func(t *testing.T, w *web) {
 				c := Command{
 					Flags: store.Flags{Provider: "local"},
-					Rate:  ptr(50.0), Load: 2.2, HardLimitFactor: 1.5, Window: &tt.window, Duration: 4 * tt.window, Clients: 32, JSON: true,
+					Rate:  ptr(50.0), Load: 2.2, HardLimitFactor: 1.5, Window: &tt.window,
+					Duration: 4 * tt.window, Clients: 32, JSON: true,
 					web: w,
 					open: func(o trypema.Options) (all []instance, _ store.Where, err error) {
 						server := fakeredis.New()
@@ -193,7 +197,8 @@ func TestDemo(t *testing.T) {
 				// In half of a window Absolute admits all of it. By chance alone Suppressed pauses for a
 				// second once in a million runs.
 				if a, s := r.Routes[0].LongestPause, r.Routes[1].LongestPause; tt.window == 4*time.Second && a < 2*s {
-					t.Errorf("Absolute paused %vms, Suppressed %vms: the difference that the demo is to show is missing", a, s)
+					t.Errorf("Absolute paused %vms, Suppressed %vms: the difference that the demo is to "+
+						"show is missing", a, s)
 				}
 				if lines := strings.Count(progress.String(), "\n"); lines < 6 {
 					t.Errorf("%d lines of progress, want one a second:\n%s", lines, &progress)
@@ -224,7 +229,8 @@ func TestBusyMachine(t *testing.T) {
 			t.Errorf("%s is judged: %+v", guarantee, r.Guarantees)
 		}
 	}
-	if !strings.Contains(strings.Join(r.Warnings, "\n"), "of the calls came more than 50ms late, or never: the machine is too busy") {
+	if !strings.Contains(strings.Join(r.Warnings, "\n"),
+		"of the calls came more than 50ms late, or never: the machine is too busy") {
 		t.Errorf("nothing warns of it: %q", r.Warnings)
 	}
 }
@@ -240,7 +246,8 @@ func TestDemoInRedis(t *testing.T) {
 		{store.Flags{Provider: "redis"}, []string{"redis by go-redis: "}},
 		{store.Flags{Provider: "redis", Client: ptr("rueidis"), Instances: &two}, []string{"redis × 2 by rueidis: "}},
 		{store.Flags{Provider: "hybrid", Instances: &two}, []string{"hybrid × 2 by go-redis: ", "settled every 5ms\n"}},
-		{store.Flags{Provider: "hybrid", Client: ptr("rueidis"), SyncInterval: &often}, []string{"hybrid by rueidis: ", "settled every 10ms\n"}},
+		{store.Flags{Provider: "hybrid", Client: ptr("rueidis"), SyncInterval: &often},
+			[]string{"hybrid by rueidis: ", "settled every 10ms\n"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says[0], func(t *testing.T) {
@@ -254,7 +261,8 @@ func TestDemoInRedis(t *testing.T) {
 				t.Fatalf("%v\n%s", err, &table)
 			}
 			tt.says[0] += "embedded miniredis, not Redis: its speed means nothing\n"
-			for _, want := range append(tt.says, "fallback, errors", "✓ /absolute G1 bound", "✓ /suppressed G1 bound", "✓ /suppressed sums") {
+			for _, want := range append(tt.says, "fallback, errors", "✓ /absolute G1 bound",
+				"✓ /suppressed G1 bound", "✓ /suppressed sums") {
 				if !strings.Contains(table.String(), want) {
 					t.Errorf("nothing says %q:\n%s", want, &table)
 				}

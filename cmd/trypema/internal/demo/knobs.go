@@ -41,13 +41,20 @@ type slider struct {
 func (s slider) Value(k knobs) float64 { return s.value(&k) }
 
 var sliders = []slider{
-	{"limit", "Limit", "/s", "What may pass in a second, on average over a window.", 1, 200, 1, func(k *knobs) float64 { return k.Limit }},
-	{"load", "Load", "× limit", "What is asked for.", 0, 10, 0.1, func(k *knobs) float64 { return k.Load }},
-	{"window", "Window", "s", "In no interval so long more passes than limit × window.", 1, 10, 1, func(k *knobs) float64 { return k.Window }},
-	{"bucket", "Bucket", "ms", "Calls closer together may share a counter, which expires with the last of them.", 10, 1000, 10, func(k *knobs) float64 { return k.Bucket }},
-	{"hard_limit_factor", "Hard limit", "× limit", "Suppressed never passes it in any window.", 1, 3, 0.1, func(k *knobs) float64 { return k.HardLimitFactor }},
-	{"instances", "Instances", "", "Processes that share the limit by Redis. Local is one.", 1, 8, 1, func(k *knobs) float64 { return float64(k.Instances) }},
-	{"delay", "Network delay", "ms", "Until Redis has what is sent to it.", 0, 200, 1, func(k *knobs) float64 { return k.Delay }},
+	{"limit", "Limit", "/s", "What may pass in a second, on average over a window.",
+		1, 200, 1, func(k *knobs) float64 { return k.Limit }},
+	{"load", "Load", "× limit", "What is asked for.",
+		0, 10, 0.1, func(k *knobs) float64 { return k.Load }},
+	{"window", "Window", "s", "In no interval so long more passes than limit × window.",
+		1, 10, 1, func(k *knobs) float64 { return k.Window }},
+	{"bucket", "Bucket", "ms", "Calls closer together may share a counter, which expires with the last of them.",
+		10, 1000, 10, func(k *knobs) float64 { return k.Bucket }},
+	{"hard_limit_factor", "Hard limit", "× limit", "Suppressed never passes it in any window.",
+		1, 3, 0.1, func(k *knobs) float64 { return k.HardLimitFactor }},
+	{"instances", "Instances", "", "Processes that share the limit by Redis. Local is one.",
+		1, 8, 1, func(k *knobs) float64 { return float64(k.Instances) }},
+	{"delay", "Network delay", "ms", "Until Redis has what is sent to it.",
+		0, 200, 1, func(k *knobs) float64 { return k.Delay }},
 }
 
 // mostCalls is what is asked of each limiter in a second at most: six times as much passes through the
@@ -100,7 +107,8 @@ func (k knobs) change(body []byte) (knobs, *knobError) {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &kind):
-		return was, &knobError{kind.Field, fmt.Sprintf("%s is a %s; it must be a %v", kind.Field, kind.Value, kind.Type)}
+		says := fmt.Sprintf("%s is a %s; it must be a %v", kind.Field, kind.Value, kind.Type)
+		return was, &knobError{kind.Field, says}
 	case err != nil:
 		return was, &knobError{"", "that is no JSON object of knobs: " + err.Error()}
 	}

@@ -50,11 +50,13 @@ type lane struct {
 type counted struct{ admitted, declined, fallback, failed, skipped uint64 }
 
 func (c counted) minus(o counted) counted {
-	return counted{c.admitted - o.admitted, c.declined - o.declined, c.fallback - o.fallback, c.failed - o.failed, c.skipped - o.skipped}
+	return counted{c.admitted - o.admitted, c.declined - o.declined, c.fallback - o.fallback,
+		c.failed - o.failed, c.skipped - o.skipped}
 }
 
 func (c counted) plus(o counted) counted {
-	return counted{c.admitted + o.admitted, c.declined + o.declined, c.fallback + o.fallback, c.failed + o.failed, c.skipped + o.skipped}
+	return counted{c.admitted + o.admitted, c.declined + o.declined, c.fallback + o.fallback,
+		c.failed + o.failed, c.skipped + o.skipped}
 }
 
 // asked is how much a client has asked for, and got.
@@ -74,7 +76,8 @@ type answer struct {
 }
 
 func newLane(provider, strategy string, rate *atomic.Uint64) *lane {
-	l := &lane{provider: provider, strategy: strategy, rate: rate, due: make(chan int, laneQueue), recent: latency.NewHistogram()}
+	l := &lane{provider: provider, strategy: strategy, rate: rate, due: make(chan int, laneQueue),
+		recent: latency.NewHistogram()}
 	l.forget()
 	return l
 }
@@ -210,7 +213,8 @@ func (l *lane) call(s *stage, client *http.Client, who int) {
 		l.sent.failed++
 	}
 	a.Asked++
-	shown := answer{At: time.Now().Format("15:04:05.000"), Client: a.Client, Instance: instance, Status: http.StatusText(status)}
+	shown := answer{At: time.Now().Format("15:04:05.000"), Client: a.Client, Instance: instance,
+		Status: http.StatusText(status)}
 	if err != nil {
 		shown.Status = err.Error()
 	} else {

@@ -30,11 +30,13 @@ func TestMeterPause(t *testing.T) {
 		want time.Duration
 	}{
 		{"nothing declined", script{{10 * ms, 100, true}}, 0},
-		{"declined between two admissions", script{{10 * ms, 50, true}, {10 * ms, 49, false}, {10 * ms, 1, true}}, 500 * ms},
+		{"declined between two admissions",
+			script{{10 * ms, 50, true}, {10 * ms, 49, false}, {10 * ms, 1, true}}, 500 * ms},
 		{"at the beginning", script{{10 * ms, 30, false}, {10 * ms, 1, true}}, 310 * ms},
 		{"at the end, until the last decision", script{{10 * ms, 50, true}, {10 * ms, 70, false}}, 700 * ms},
 		{"nobody called for most of it", script{{10 * ms, 200, true}, {10 * ms, 3, false}, {900 * ms, 1, true}}, 0},
-		{"the longest of two", script{{10 * ms, 50, true}, {10 * ms, 40, false}, {10 * ms, 50, true}, {10 * ms, 20, false}, {10 * ms, 1, true}}, 410 * ms},
+		{"the longest of two", script{{10 * ms, 50, true}, {10 * ms, 40, false}, {10 * ms, 50, true},
+			{10 * ms, 20, false}, {10 * ms, 1, true}}, 410 * ms},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -53,7 +55,8 @@ func TestMeterPause(t *testing.T) {
 func TestMeterReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMeter(time.Second, 100)
-		script{{10 * time.Millisecond, 150, true}, {10 * time.Millisecond, 100, false}, {500 * time.Millisecond, 1, false}}.play(m)
+		script{{10 * time.Millisecond, 150, true}, {10 * time.Millisecond, 100, false},
+			{500 * time.Millisecond, 1, false}}.play(m)
 		r := m.read()
 		if r.elapsed != 3*time.Second || r.total != (tally{150, 101}) {
 			t.Errorf("after %v: %+v", r.elapsed, r.total)

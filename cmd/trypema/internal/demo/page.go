@@ -43,7 +43,8 @@ var (
 func (c *Command) show(ctx context.Context, out screen.Streams) (err error) {
 	k, err := c.knobs()
 	err = flags.First(
-		flags.Check(c.Provider == store.Local, "provider", c.Provider, "left out without --headless: the page shows all of them"),
+		flags.Check(c.Provider == store.Local, "provider", c.Provider,
+			"left out without --headless: the page shows all of them"),
 		err,
 	)
 	if err != nil {
@@ -97,7 +98,8 @@ func (c *Command) backend(ctx context.Context) (_ backend, about string, end fun
 	f.Provider, f.Instances = store.Hybrid, nil
 	redis, err := f.Open(ctx, time.Second)
 	if err == nil && redis.IsCluster() {
-		err = errors.Join(flags.Check(false, "redis", "a Cluster", "one server, for the page: it puts a proxy before it"), redis.Close())
+		err = errors.Join(flags.Check(false, "redis", "a Cluster",
+			"one server, for the page: it puts a proxy before it"), redis.Close())
 	}
 	if err != nil {
 		return nil, "", nil, err
@@ -107,7 +109,8 @@ func (c *Command) backend(ctx context.Context) (_ backend, about string, end fun
 
 // hasBrowser reports whether there is a screen on which one could open.
 func hasBrowser() bool {
-	return runtime.GOOS == "windows" || runtime.GOOS == "darwin" || os.Getenv("DISPLAY") != "" || os.Getenv("WAYLAND_DISPLAY") != ""
+	return runtime.GOOS == "windows" || runtime.GOOS == "darwin" || os.Getenv("DISPLAY") != "" ||
+		os.Getenv("WAYLAND_DISPLAY") != ""
 }
 
 // listen returns where the page is served: at the address that the flags name, or else at the default one,
@@ -120,7 +123,8 @@ func (c *Command) listen(out screen.Streams) (net.Listener, error) {
 		return l, nil
 	}
 	if c.Addr != nil {
-		return nil, &flags.Error{Name: "addr", Value: addr, Rule: fmt.Sprintf("an address to listen on that is free (%v)", err)}
+		return nil, &flags.Error{Name: "addr", Value: addr,
+			Rule: fmt.Sprintf("an address to listen on that is free (%v)", err)}
 	}
 	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EACCES) {
 		fmt.Fprintf(out.Err, "%s is taken; another port it is\n", addr)
@@ -142,7 +146,8 @@ func (s *stage) handler(ctx context.Context, server string) http.Handler {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_ = pageTemplate.Execute(w, map[string]any{
-			"Scenes": scenes, "Sliders": sliders, "Shapes": shapes, "Knobs": s.now(), "Lanes": s.about(), "Server": server,
+			"Scenes": scenes, "Sliders": sliders, "Shapes": shapes, "Knobs": s.now(), "Lanes": s.about(),
+			"Server": server,
 		})
 	})
 	for path, asset := range map[string]struct {
@@ -251,11 +256,15 @@ func (s *stage) table(w io.Writer) error {
 			continue
 		}
 		rows = append(rows, []string{
-			l.provider + " " + l.strategy, screen.Count(all.admitted), screen.Count(all.declined), screen.Count(all.fallback), screen.Count(all.failed),
-			fmt.Sprintf("%d of %d", m.fullest, bound), screen.Duration(m.longestPause.Round(time.Millisecond)), screen.Nanoseconds(m.latency.P99),
+			l.provider + " " + l.strategy,
+			screen.Count(all.admitted), screen.Count(all.declined),
+			screen.Count(all.fallback), screen.Count(all.failed),
+			fmt.Sprintf("%d of %d", m.fullest, bound),
+			screen.Duration(m.longestPause.Round(time.Millisecond)), screen.Nanoseconds(m.latency.P99),
 		})
 	}
-	defer fmt.Fprintln(w, " ¹ since the limit or the load was changed last; of what was decided with Redis, where it is needed")
+	defer fmt.Fprintln(w, " ¹ since the limit or the load was changed last; "+
+		"of what was decided with Redis, where it is needed")
 	return screen.Table(w,
 		[]string{"", "admitted", "declined", "fallback", "errors", "most in any window ¹", "longest pause ¹", "p99"},
 		rows)

@@ -68,7 +68,8 @@ var scenes = []scene{
 				"A client waits, then sends 5 × the limit across the edge of a window.",
 		}},
 		conclude: func(lanes map[string]outcome, k knobs) string {
-			return fmt.Sprintf("In its fullest %g s the fixed window admitted %d calls, the token bucket %d, Trypema %d. "+
+			return fmt.Sprintf("In its fullest %g s the fixed window admitted %d calls, "+
+				"the token bucket %d, Trypema %d. "+
 				"The limit is %d.", k.Window, lanes[fixedWindow].fullest, lanes[tokenBucket].fullest,
 				lanes[localAbsolute].fullest, k.bound(absolute))
 		},

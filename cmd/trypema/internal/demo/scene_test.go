@@ -52,12 +52,15 @@ func TestScenes(t *testing.T) {
 			t.Errorf("%+v, %+v", v.Knobs, v.Scene)
 		}
 		var window, windowMost, bucketMost, ourMost, limit int
-		if _, err := fmt.Sscanf(v.Scene.Says, "In its fullest %d s the fixed window admitted %d calls, the token bucket %d, Trypema %d. The limit is %d.",
+		if _, err := fmt.Sscanf(v.Scene.Says,
+			"In its fullest %d s the fixed window admitted %d calls, the token bucket %d, Trypema %d. "+
+				"The limit is %d.",
 			&window, &windowMost, &bucketMost, &ourMost, &limit); err != nil {
 			t.Errorf("%q: %v", v.Scene.Says, err)
 		}
 		// 75 calls are due before the edge on average, and 8.7 is their standard deviation.
-		if window != 2 || limit != 60 || ourMost != 60 || windowMost < 100 || windowMost > 120 || bucketMost < 110 || bucketMost > 120 {
+		if window != 2 || limit != 60 || ourMost != 60 || windowMost < 100 || windowMost > 120 ||
+			bucketMost < 110 || bucketMost > 120 {
 			t.Errorf("unexpected: %s", v.Scene.Says)
 		}
 		for _, id := range []string{fixedWindow, tokenBucket} {
@@ -73,7 +76,8 @@ func TestScenes(t *testing.T) {
 		}
 
 		p.choose("outage")
-		v = p.until("Redis is unavailable", func(v stageView) bool { return v.Scene.Says == unavailable && !v.Knobs.Redis })
+		v = p.until("Redis is unavailable",
+			func(v stageView) bool { return v.Scene.Says == unavailable && !v.Knobs.Redis })
 		for _, id := range v.Scene.Lanes {
 			if l := v.lane(id); l.Verdict+"." != unavailable || l.Tone != neutral {
 				t.Errorf("%s: %s", id, l.Verdict)
@@ -85,14 +89,18 @@ func TestScenes(t *testing.T) {
 				t.Errorf("Redis %v, outage %v", v.Knobs.Redis, v.Outage)
 			}
 			var decided, failed int
-			if _, err := fmt.Sscanf(v.Scene.Says, "While Redis was unavailable, the instances decided %d calls by themselves. %d calls failed.", &decided, &failed); err != nil ||
+			if _, err := fmt.Sscanf(v.Scene.Says,
+				"While Redis was unavailable, the instances decided %d calls by themselves. %d calls failed.",
+				&decided, &failed); err != nil ||
 				decided < 500 || failed > 0 {
 				t.Errorf("%q: %v", v.Scene.Says, err)
 			}
 			p.choose("overload")
 			p.until("the load rises", func(v stageView) bool { return v.Knobs.Load == 5 })
 			v = p.untilOver()
-			said := regexp.MustCompile(`Local Absolute admitted (\S+) × the limit with pauses of up to (\S+)\x{a0}s, Local Suppressed (\S+) × with pauses of up to (\S+)\x{a0}s\.`).FindStringSubmatch(v.Scene.Says)
+			said := regexp.MustCompile(`Local Absolute admitted (\S+) × the limit with pauses of up to ` +
+				`(\S+)\x{a0}s, Local Suppressed (\S+) × with pauses of up to ` +
+				`(\S+)\x{a0}s\.`).FindStringSubmatch(v.Scene.Says)
 			if said == nil {
 				t.Fatalf("%q", v.Scene.Says)
 			}
@@ -102,7 +110,8 @@ func TestScenes(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if numbers[0] < 0.9 || numbers[0] > 1.01 || numbers[2] < 0.85 || numbers[2] > 1.2 || numbers[1] < 2*numbers[3] {
+			if numbers[0] < 0.9 || numbers[0] > 1.01 || numbers[2] < 0.85 || numbers[2] > 1.2 ||
+				numbers[1] < 2*numbers[3] {
 				t.Errorf("unexpected: %s", v.Scene.Says)
 			}
 			if !slices.Equal(v.Scene.Lanes, ours) {
@@ -169,7 +178,8 @@ func TestPeers(t *testing.T) {
 	t.Run(tokenBucket, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := newPeer(tokenBucket, window)
-			if n, d := ask(t, l, 50); n != 20 || d.RetryAfter != 100*time.Millisecond || d.Limit != 20 || d.Remaining != 0 {
+			n, d := ask(t, l, 50)
+			if n != 20 || d.RetryAfter != 100*time.Millisecond || d.Limit != 20 || d.Remaining != 0 {
 				t.Errorf("a full one admits %d, and then says %+v", n, d)
 			}
 			time.Sleep(time.Second)
@@ -193,7 +203,7 @@ func TestPeers(t *testing.T) {
 			if n, _ := ask(t, l, 50); n != 0 {
 				t.Errorf("%d at the end of the window", n)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			if n, _ := ask(t, l, 50); n != 20 {
 				t.Errorf("%d at the beginning of the next", n)
 			}

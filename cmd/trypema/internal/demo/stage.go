@@ -58,7 +58,8 @@ type stage struct {
 
 func newStage(w web, redis backend, k knobs, say func(string)) (*stage, error) {
 	s := &stage{
-		web: w, redis: redis, knobs: k, say: say, calling: newGate(), over: make(chan struct{}), turned: time.Now(), lonely: time.Now(),
+		web: w, redis: redis, knobs: k, say: say, calling: newGate(), over: make(chan struct{}),
+		turned: time.Now(), lonely: time.Now(),
 		broken: make(map[string]string), watchers: make(map[chan []byte]bool),
 	}
 	for _, strategy := range []string{absolute, suppressed} {
@@ -321,7 +322,8 @@ type stageView struct {
 }
 
 // tooBusy does not change while it is shown.
-const tooBusy = "This machine is too busy: calls are made late, and the limiters seem slower and less smooth than they are."
+const tooBusy = "This machine is too busy: calls are made late, " +
+	"and the limiters seem slower and less smooth than they are."
 
 type laneView struct {
 	ID         string   `json:"id"`
@@ -401,7 +403,8 @@ func (l *lane) view(k knobs, series []sample, moments []moment) laneView {
 	}
 	if len(series) > 0 {
 		now := mean(series)
-		x.Offered, x.Admitted, x.Declined = now.perSecond(now.admitted+now.declined), now.perSecond(now.admitted), now.perSecond(now.declined)
+		x.Offered, x.Admitted, x.Declined = now.perSecond(now.admitted+now.declined),
+			now.perSecond(now.admitted), now.perSecond(now.declined)
 		x.Factor, x.Room = now.factor, now.room
 		x.P50, x.P99 = screen.Nanoseconds(int64(now.p50)), screen.Nanoseconds(int64(now.p99))
 	}

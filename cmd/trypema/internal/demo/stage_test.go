@@ -20,7 +20,8 @@ import (
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
-var plain = knobs{Limit: 100, Window: 2, Bucket: 20, HardLimitFactor: 1.5, Load: 3, Instances: 2, Shape: steady, Redis: true}
+var plain = knobs{Limit: 100, Window: 2, Bucket: 20, HardLimitFactor: 1.5, Load: 3, Instances: 2,
+	Shape: steady, Redis: true}
 
 func TestKnobs(t *testing.T) {
 	for _, tt := range []struct {
@@ -37,7 +38,8 @@ func TestKnobs(t *testing.T) {
 		{`{"hard_limit_factor": 0.5}`, "hard_limit_factor", "hard_limit_factor is 0.5; it must be from 1 to 3"},
 		{`{"instances": 9}`, "instances", "instances is 9; it must be from 1 to 8"},
 		{`{"instances": 1.5}`, "instances", "instances is a number 1.5; it must be a int"},
-		{`{"shape": "odd"}`, "shape", `shape is "odd"; it must be one of steady, step, spike, sine, on-off, greedy, edge`},
+		{`{"shape": "odd"}`, "shape",
+			`shape is "odd"; it must be one of steady, step, spike, sine, on-off, greedy, edge`},
 		{`{"paused": 3}`, "paused", "paused is 3; it must be the number of one of the 2 instances, or 0"},
 		{`{"instances": 1, "paused": 1}`, "paused", "paused is 1; it must be 0 where there is only one instance"},
 		{`{"nothing": 1}`, "", `that is no JSON object of knobs: json: unknown field "nothing"`},
@@ -233,10 +235,12 @@ func TestPage(t *testing.T) {
 			}
 			if last := l.Chart[len(l.Chart)-1]; len(l.Chart) != len(v.Limits) || len(v.Limits) != len(v.Outage) ||
 				last[0]+last[1] < 30 || v.Limits[len(v.Limits)-1] != 30 {
-				t.Errorf("%s: the chart is %v, with %d limits and %d outages", l.ID, l.Chart, len(v.Limits), len(v.Outage))
+				t.Errorf("%s: the chart is %v, with %d limits and %d outages", l.ID, l.Chart, len(v.Limits),
+					len(v.Outage))
 			}
 			if len(l.Clients) != 5 || len(l.Answers) == 0 ||
-				!strings.Contains(l.Answers[0].Headers, `RateLimit-Policy: "default";q=60;w=2  RateLimit: "default";r=`) {
+				!strings.Contains(l.Answers[0].Headers,
+					`RateLimit-Policy: "default";q=60;w=2  RateLimit: "default";r=`) {
 				t.Errorf("%s: %+v, %+v", l.ID, l.Clients, l.Answers)
 			}
 			if l.Fallback+l.Failed+l.Skipped > 0 {
@@ -256,7 +260,8 @@ func TestPage(t *testing.T) {
 		// Redis goes, and comes back.
 		p.turn(`{"redis": false}`)
 		v = p.until("fallbacks", func(v stageView) bool {
-			return v.lane("redis-absolute").Fallback > 0 && v.lane("redis-suppressed").Fallback > 0 && v.lane("hybrid-absolute").Fallback > 0
+			return v.lane("redis-absolute").Fallback > 0 && v.lane("redis-suppressed").Fallback > 0 &&
+				v.lane("hybrid-absolute").Fallback > 0
 		})
 		if n := v.lane("local-absolute").Fallback; n > 0 {
 			t.Errorf("Local had %d fallbacks", n)
@@ -284,13 +289,15 @@ func TestPage(t *testing.T) {
 			said["paused"] != 0.0 {
 			t.Errorf("%d: %v", status, said)
 		}
-		p.until("all at the limit, with new providers", func(v stageView) bool { return near(12)(v) && v.Lanes[0].Capacity == 36 })
+		p.until("all at the limit, with new providers",
+			func(v stageView) bool { return near(12)(v) && v.Lanes[0].Capacity == 36 })
 
 		if status, said := p.turn(`{"limit": 1e9}`); status != http.StatusBadRequest ||
 			said["error"] != "limit is 1e+09; it must be from 1 to 200" {
 			t.Errorf("%d: %v", status, said)
 		}
-		if status, _ := p.turn(`{"shape": "` + strings.Repeat("x", maxBody) + `"}`); status != http.StatusRequestEntityTooLarge {
+		status, _ := p.turn(`{"shape": "` + strings.Repeat("x", maxBody) + `"}`)
+		if status != http.StatusRequestEntityTooLarge {
 			t.Errorf("a long body: %d", status)
 		}
 		foreign, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/knobs",
@@ -327,9 +334,7 @@ func admitting(v stageView) bool {
 // machine.
 func TestPageOnSockets(t *testing.T) {
 	p := open(t, Command{Rate: ptr(10.0)})
-	p.until("all six limiters admit", func(v stageView) bool {
-		return admitting(v)
-	})
+	p.until("all six limiters admit", admitting)
 	p.turn(`{"redis": false}`)
 	v := p.until("fallbacks", func(v stageView) bool {
 		return v.lane("redis-absolute").Fallback > 0 && v.lane("redis-suppressed").Fallback > 0
@@ -406,13 +411,15 @@ func TestPageFlags(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	addr := taken.Addr().String()
 	url, cluster := "redis://127.0.0.1:1", "redis://127.0.0.1:1,redis://127.0.0.1:2"
-	good := Command{Flags: store.Flags{Provider: store.Local}, Rate: ptr(100.0), Load: 3, HardLimitFactor: 1.5, Addr: &addr}
+	good := Command{Flags: store.Flags{Provider: store.Local}, Rate: ptr(100.0), Load: 3,
+		HardLimitFactor: 1.5, Addr: &addr}
 	for _, tt := range []struct {
 		with func(c *Command)
 		says string
 	}{
 		{func(*Command) {}, "--addr is " + addr + "; it must be an address to listen on that is free"},
-		{func(c *Command) { c.Rate = ptr(1000.0) }, "--rate is 1000; it must be from 1 to 200, for the page (--headless takes more)"},
+		{func(c *Command) { c.Rate = ptr(1000.0) },
+			"--rate is 1000; it must be from 1 to 200, for the page (--headless takes more)"},
 		{func(c *Command) { c.HardLimitFactor = 9 }, "--hard-limit-factor is 9; it must be from 1 to 3, for the page"},
 		{func(c *Command) { c.Provider = store.Redis }, "--provider is redis; it must be left out without --headless"},
 		{func(c *Command) { c.Redis = &url }, "--redis is redis://127.0.0.1:1, which can not be used"},

@@ -226,5 +226,6 @@ func (s setup) notSmooth(r *route, m reading, windows time.Duration) string {
 
 // excuse says that the load was not the one that was asked for.
 func (s sent) excuse() string {
-	return fmt.Sprintf("%.0f%% of the calls came more than %v late, or never: the machine is too busy, or --clients are too few", 100*s.untimely(), tooLate)
+	return fmt.Sprintf("%.0f%% of the calls came more than %v late, or never: the machine is too busy, "+
+		"or --clients are too few", 100*s.untimely(), tooLate)
 }

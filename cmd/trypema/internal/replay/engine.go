@@ -2,6 +2,7 @@ package replay
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -19,6 +20,7 @@ type engine struct {
 	keys    map[string]*key
 	groups  window.Groups
 	longest int64 // of all windows
+	limits  int   // of all rules
 
 	first, last int64 // instants
 	calls       uint64
@@ -28,8 +30,8 @@ type engine struct {
 
 	results []result // by rule
 	series  series
-	maxima  [len(suggested)][]uint64 // of keys that are forgotten
-	worst   []Key                    // of these, under the first rule
+	maxima  [len(suggested)]map[uint64]int // of keys that are forgotten: how many had which
+	worst   []Key                          // of these, under the first rule
 }
 
 // key is one of the keys of a log.
@@ -55,6 +57,7 @@ func newEngine(rules []*rule, suggests bool, maxKeys int, seed uint64) *engine {
 		keys: make(map[string]*key), results: make([]result, len(rules)), first: math.MaxInt64,
 	}
 	for _, r := range rules {
+		e.limits += len(r.limits)
 		for _, l := range r.limits {
 			e.longest = max(e.longest, l.span.Window)
 		}
@@ -62,7 +65,10 @@ func newEngine(rules []*rule, suggests bool, maxKeys int, seed uint64) *engine {
 	if suggests {
 		e.longest = max(e.longest, int64(suggested[len(suggested)-1]))
 	}
-	e.series.init(len(rules))
+	for i := range e.maxima {
+		e.maxima[i] = make(map[uint64]int)
+	}
+	e.series.admitted = make([][]uint64, len(rules))
 	return e
 }
 
@@ -116,8 +122,10 @@ func (e *engine) see(l *line) {
 
 func (e *engine) newKey() *key {
 	k := &key{judges: make([]judge, len(e.rules))}
+	all := make([]judged, e.limits) // of all rules beside each other, as they are used
 	for i, r := range e.rules {
-		k.judges[i].limits = make([]judged, len(r.limits))
+		n := len(r.limits)
+		k.judges[i].limits, all = all[:n:n], all[n:]
 	}
 	if e.suggests {
 		k.busiest = new(busiest)
@@ -166,7 +174,7 @@ func (e *engine) fold(name string, k *key) {
 	}
 	if k.busiest != nil {
 		for i, n := range k.busiest.most {
-			e.maxima[i] = append(e.maxima[i], n)
+			e.maxima[i][n]++
 		}
 	}
 	if len(k.judges) > 0 && k.judges[0].denied > 0 {
@@ -197,7 +205,8 @@ func (e *engine) report(suggest float64) *Report {
 	}
 	for i, of := range e.results {
 		x := Rule{
-			Limit: e.rules[i].text, Strategy: e.rules[i].strategy(), Denied: of.denied, DeniedShare: share(of.denied, e.calls),
+			Limit: e.rules[i].text, Strategy: e.rules[i].strategy(),
+			Denied: of.denied, DeniedShare: share(of.denied, e.calls),
 			MostInAWindow: of.most, KeysLimited: of.limited,
 			FullnessP50: quantile(of.fullness[:], .5), FullnessP99: quantile(of.fullness[:], .99),
 		}
@@ -220,40 +229,69 @@ func (e *engine) report(suggest float64) *Report {
 	}
 	r.series = e.series
 	if e.suggests {
-		r.busiest = e.busiest()
-		r.Suggestions = e.suggest(suggest, r.busiest)
+		r.suggest, r.busiest = suggest, e.busiest()
+		r.Suggestions = e.suggestions(suggest, r.busiest)
 	}
 	return r
 }
 
-// busiest returns the most calls of each key in a window of each length, in order.
-func (e *engine) busiest() (all [len(suggested)][]uint64) {
+// busiest returns the most calls of each key in a window of each length.
+func (e *engine) busiest() (all [len(suggested)]spread) {
 	for i := range suggested {
-		all[i] = slices.Clone(e.maxima[i])
+		counts := maps.Clone(e.maxima[i])
 		for _, k := range e.keys {
-			all[i] = append(all[i], k.busiest.most[i])
+			counts[k.busiest.most[i]]++
 		}
-		slices.Sort(all[i])
+		for _, value := range slices.Sorted(maps.Keys(counts)) {
+			all[i].values = append(all[i].values, value)
+			all[i].upTo = append(all[i].upTo, all[i].len()+counts[value])
+		}
 	}
 	return all
 }
 
-// suggest proposes for each window the least round limit that leaves so many percent of the keys alone.
-func (e *engine) suggest(percent float64, busiest [len(suggested)][]uint64) (all []Suggestion) {
+// spread is some numbers in order: each of the values, and how many numbers are up to it.
+type spread struct {
+	values []uint64
+	upTo   []int
+}
+
+func (s spread) len() int {
+	if len(s.upTo) == 0 {
+		return 0
+	}
+	return s.upTo[len(s.upTo)-1]
+}
+
+// at returns the number that i others are before.
+func (s spread) at(i int) uint64 {
+	at, _ := slices.BinarySearch(s.upTo, i+1)
+	return s.values[at]
+}
+
+func (s spread) most() uint64 { return s.at(s.len() - 1) }
+
+// over returns how many numbers are above n.
+func (s spread) over(n uint64) int {
+	if at, _ := slices.BinarySearch(s.values, n+1); at > 0 {
+		return s.len() - s.upTo[at-1]
+	}
+	return s.len()
+}
+
+// suggestions proposes for each window that the log fills the least round limit that leaves so many percent
+// of the keys alone.
+func (e *engine) suggestions(percent float64, busiest [len(suggested)]spread) (all []Suggestion) {
 	for i, w := range suggested {
 		most := busiest[i]
-		if len(most) == 0 {
-			continue
+		if most.len() == 0 || i > 0 && time.Duration(e.last-e.first) < w {
+			break
 		}
-		at := int(math.Ceil(percent/100*float64(len(most)))) - 1
-		n := round(most[min(max(at, 0), len(most)-1)])
-		over, _ := slices.BinarySearch(most, n+1)
+		at := int(math.Ceil(percent/100*float64(most.len()))) - 1
+		n := round(most.at(min(max(at, 0), most.len()-1)))
 		all = append(all, Suggestion{
-			Limit: limitText(n, w), KeysOver: uint64(len(most) - over), Busiest: most[len(most)-1],
+			Limit: limitText(n, w), KeysOver: uint64(most.over(n)), Busiest: most.most(),
 		})
-		if time.Duration(e.last-e.first) < w {
-			break // longer windows have seen no more
-		}
 	}
 	return all
 }
@@ -277,39 +315,45 @@ func share(part, of uint64) float64 { return float64(part) / float64(max(of, 1))
 
 // series is calls by time: at most maxSlots slots of equal length, which grow with the log.
 type series struct {
-	start, slot int64
-	offered     []uint64
-	admitted    [][]uint64 // by rule
+	length   int   // of a slot, as an index of slots
+	start    int64 // of the first slot
+	offered  []uint64
+	admitted [][]uint64 // by rule
 }
 
-const maxSlots = 240
+const maxSlots = 120
 
-func (s *series) init(rules int) {
-	s.slot, s.admitted = int64(time.Second), make([][]uint64, rules)
+// slots are the lengths that slots may have. Each is a multiple of the one before.
+var slots = [...]time.Duration{
+	time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute,
+	30 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 240 * time.Hour, 2400 * time.Hour, 24000 * time.Hour,
 }
+
+func (s *series) slot() time.Duration { return slots[s.length] }
 
 func (s *series) at(now int64) int {
 	if s.offered == nil {
-		s.start = now - now%s.slot
+		s.start = now - now%int64(s.slot())
 	}
-	for (now-s.start)/s.slot >= maxSlots {
-		s.slot *= 2
-		s.offered = halve(s.offered)
+	for (now-s.start)/int64(s.slot()) >= maxSlots {
+		from, start := int64(s.slot()), s.start
+		s.length++
+		s.start -= s.start % int64(s.slot())
+		merge := func(a []uint64) []uint64 {
+			n := 0
+			for i, count := range a {
+				a[i] = 0
+				n = int((start + int64(i)*from - s.start) / int64(s.slot()))
+				a[n] += count
+			}
+			return a[:min(n+1, len(a))]
+		}
+		s.offered = merge(s.offered)
 		for i := range s.admitted {
-			s.admitted[i] = halve(s.admitted[i])
+			s.admitted[i] = merge(s.admitted[i])
 		}
 	}
-	return int((now - s.start) / s.slot)
-}
-
-// halve adds up pairs.
-func halve(a []uint64) []uint64 {
-	for i := range a {
-		n := a[i]
-		a[i] = 0
-		a[i/2] += n
-	}
-	return a[:(len(a)+1)/2]
+	return int((now - s.start) / int64(s.slot()))
 }
 
 func (s *series) offer(now int64)           { s.offered = count(s.offered, s.at(now)) }
@@ -321,4 +365,13 @@ func count(a []uint64, i int) []uint64 {
 	}
 	a[i]++
 	return a
+}
+
+// values are some counts of the series as numbers, one for each slot.
+func (s *series) values(counts []uint64) []float64 {
+	all := make([]float64, len(s.offered))
+	for i, n := range counts {
+		all[i] = float64(n)
+	}
+	return all
 }

@@ -24,6 +24,20 @@ type limit struct {
 	law      *window.Law // of Suppressed
 }
 
+// defaults are the options of a provider that has none.
+var defaults = func() trypema.Options {
+	o, err := trypema.Options{}.WithDefaults()
+	if err != nil {
+		panic(err)
+	}
+	return o
+}()
+
+// spanOf is a window as the library keeps it.
+func spanOf(w time.Duration) window.Span {
+	return window.Span{Window: int64(w), Bucket: int64(defaults.BucketOf(w))}
+}
+
 // parseRule reads limits as in 10/s,1000/h.
 func parseRule(text string, s trypema.Strategy) (*rule, error) {
 	r := &rule{text: text, suppressed: s == trypema.StrategySuppressed}
@@ -38,18 +52,14 @@ func parseRule(text string, s trypema.Strategy) (*rule, error) {
 	if err := trypema.CheckLimits(s, limits); err != nil {
 		return nil, err
 	}
-	o, err := trypema.Options{}.WithDefaults()
-	if err != nil {
-		return nil, err
-	}
 	for _, l := range limits {
 		if l.IsNoLimit() {
 			continue
 		}
 		c, _ := l.Capacity() // it was checked
-		one := limit{capacity: c, span: window.Span{Window: int64(l.Window), Bucket: int64(o.BucketOf(l.Window))}}
+		one := limit{capacity: c, span: spanOf(l.Window)}
 		if r.suppressed {
-			one.law = window.NewLaw(one.span, max(c, 1), o.HardLimitFactor)
+			one.law = window.NewLaw(one.span, max(c, 1), defaults.HardLimitFactor)
 		}
 		r.limits = append(r.limits, one)
 	}
@@ -182,7 +192,7 @@ var suggested = [...]time.Duration{time.Second, 10 * time.Second, time.Minute, t
 
 func (b *busiest) see(g *window.Groups, now int64) {
 	for i, w := range suggested {
-		span := window.Span{Window: int64(w), Bucket: int64(w) / 100}
+		span := spanOf(w)
 		at := b.windows[i].Advance(g, span, now)
 		b.windows[i].Record(g, span, at, window.Counts{Admitted: 1})
 		b.most[i] = max(b.most[i], b.windows[i].Counts().Admitted)

@@ -153,7 +153,7 @@ func (p *parser) envoy(text []byte, l *line) error {
 
 // alb reads the format of an Application Load Balancer:
 //
-//	https 2018-07-02T22:23:00.186641Z app/lb/50dc6c495c0c9188 203.0.113.9:2817 10.0.0.1:80 … "GET https://a/b HTTP/1.1" …
+//	https 2018-07-02T22:23:00.186641Z app/lb/50dc 203.0.113.9:2817 10.0.0.1:80 … "GET https://a/b HTTP/1.1" …
 func (p *parser) alb(text []byte, l *line) error {
 	_, rest, _ := bytes.Cut(text, space)
 	stamp, rest, _ := bytes.Cut(rest, space)
@@ -177,8 +177,9 @@ func (p *parser) alb(text []byte, l *line) error {
 
 // Fields of JSON, in the order in which they are looked for.
 var (
-	timeFields = []string{"ts", "time", "timestamp", `@timestamp`, "start_time", "time_iso8601", "time_local", "msec", "date"}
-	ipFields   = []string{
+	timeFields = []string{"ts", "time", "timestamp", `@timestamp`, "start_time", "time_iso8601", "time_local",
+		"msec", "date"}
+	ipFields = []string{
 		"remote_addr", "client_ip", "remote_ip", "request.client_ip", "request.remote_ip", "downstream_remote_address",
 		"clientip", "ip", "remote_host", "host", "client",
 	}
@@ -237,7 +238,7 @@ func (p *parser) jsonTime(v gjson.Result) (int64, bool) {
 		if n > 1e11 {
 			n /= 1000
 		}
-		return int64(n * 1e9), n > 0 && n < 9e9
+		return int64(n * 1e9), n > 0 && n < end
 	}
 	text := []byte(v.String())
 	if at, ok := rfc3339(text); ok {
@@ -312,7 +313,11 @@ func (m *minute) common(text []byte) (int64, bool) {
 		if err != nil {
 			return 0, false
 		}
-		m.text, m.start = whole, at.UnixNano()
+		start, ok := nanoseconds(at)
+		if !ok {
+			return 0, false
+		}
+		m.text, m.start = whole, start
 	}
 	return m.start + int64(tens*10+ones)*int64(time.Second), true
 }
@@ -323,5 +328,18 @@ func rfc3339(text []byte) (int64, bool) {
 		return 0, false
 	}
 	at, err := time.Parse(time.RFC3339Nano, string(text))
-	return at.UnixNano(), err == nil
+	if err != nil {
+		return 0, false
+	}
+	return nanoseconds(at)
+}
+
+// end is the first second that no log may have, in 2255. An int64 holds some more of ns.
+const end = 9_000_000_000
+
+// nanoseconds returns a time in ns since 1970, if it is neither before nor after all times that a log may
+// have.
+func nanoseconds(t time.Time) (int64, bool) {
+	s := t.Unix()
+	return t.UnixNano(), s >= 0 && s < end
 }

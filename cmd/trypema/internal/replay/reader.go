@@ -16,15 +16,17 @@ import (
 
 // reader reads logs and hands their calls on.
 type reader struct {
-	key   string
-	total int64 // bytes of the files; 0 if that is not known
-	bar   *screen.Bar
+	key     string
+	reorder time.Duration
+	total   int64 // bytes of the files; 0 if that is not known
+	bar     *screen.Bar
 
-	read  atomic.Int64 // bytes of the files
-	names []string
-	lines uint64
-	wrong uint64
-	first []WrongLine
+	read   atomic.Int64 // bytes of the files
+	names  []string
+	lines  uint64
+	wrong  uint64
+	first  []WrongLine
+	sorted uint64 // lines that were put in order
 }
 
 const (
@@ -46,6 +48,17 @@ func (b *batch) add(l *line) {
 	b.ends = append(b.ends, len(b.text))
 }
 
+// key returns the key of a call.
+func (b *batch) key(i int) []byte {
+	start := 0
+	if i > 0 {
+		start = b.ends[i-1]
+	}
+	return b.text[start:b.ends[i]]
+}
+
+func (b *batch) clear() { b.at, b.ends, b.text = b.at[:0], b.ends[:0], b.text[:0] }
+
 // run reads all sources to their ends, or until ctx ends, and lets the engine see each call. It closes the
 // sources. One goroutine reads, another one judges.
 func (r *reader) run(ctx context.Context, sources []source, e *engine) error {
@@ -56,14 +69,15 @@ func (r *reader) run(ctx context.Context, sources []source, e *engine) error {
 	judged := make(chan struct{})
 	go func() {
 		defer close(judged)
+		o := newOrder(r.reorder, e.see)
 		for b := range full {
-			start := 0
-			for i, end := range b.ends {
-				e.see(&line{at: b.at[i], key: b.text[start:end]})
-				start = end
+			for i, at := range b.at {
+				o.add(&line{at: at, key: b.key(i)})
 			}
 			empty <- b
 		}
+		o.flush()
+		r.sorted = o.sorted
 	}()
 	shown := make(chan struct{})
 	stop := make(chan struct{})
@@ -137,7 +151,7 @@ func (r *reader) source(ctx context.Context, s *source, full chan<- *batch, empt
 	}
 	var p *parser
 	b := <-empty
-	b.at, b.ends, b.text = b.at[:0], b.ends[:0], b.text[:0]
+	b.clear()
 	defer func() { full <- b }()
 	var long []byte
 	for number := uint64(1); ; number++ {
@@ -158,7 +172,7 @@ func (r *reader) source(ctx context.Context, s *source, full chan<- *batch, empt
 			}
 			full <- b
 			b = <-empty
-			b.at, b.ends, b.text = b.at[:0], b.ends[:0], b.text[:0]
+			b.clear()
 		}
 	}
 }

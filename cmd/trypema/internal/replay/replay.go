@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/cli/flags"
@@ -16,59 +18,37 @@ import (
 
 // Command is the flags of trypema replay.
 type Command struct {
-	Files []string `arg:"" optional:"" placeholder:"FILE" help:"Access logs, plain or gzip, in the order of their time; - or none is the standard input."`
+	Files []string `arg:"" optional:"" placeholder:"FILE" help:"Access logs, also gzip, the oldest first. Default: standard input."`
 
-	Key      string   `default:"ip" help:"Who shares a limit: ip, user, path, a field of JSON, or several as in ip+path."`
-	Limit    []string `sep:"none" placeholder:"LIMIT" help:"Limits to try, as in 100/1m, or several that are kept together, as in 10/s,1000/h. May be given more than once."`
-	Strategy string   `default:"absolute" help:"absolute, suppressed or both."`
-	Suggest  *float64 `placeholder:"PERCENT" help:"Propose limits that leave so many percent of the keys alone, as in 99.9."`
-	MaxKeys  int      `default:"1000000" help:"Keys that are held at once; beyond, the longest idle are forgotten."`
-	HTML     string   `name:"html" placeholder:"FILE" help:"Write a page with plots."`
-	JSON     bool     `name:"json" help:"Print one JSON document."`
-	Seed     int      `default:"1" help:"Of what Suppressed leaves to chance."`
+	Key      string        `default:"ip" help:"Who shares a limit: ip, user, path, a field of JSON, or several as in ip+path."`
+	Limit    []string      `sep:"none" placeholder:"LIMIT" help:"Limits to try, as in 100/1m, or several that are kept together, as in 10/s,1000/h. May be given more than once."`
+	Strategy string        `default:"absolute" help:"absolute, suppressed or both."`
+	Suggest  *float64      `placeholder:"PERCENT" help:"Propose limits that never deny a call of so many percent of the keys, as in 99.9."`
+	Reorder  time.Duration `default:"1m" help:"Put lines in order that are late by up to this."`
+	MaxKeys  int           `default:"1000000" help:"Most keys that are held at once; with more, those that are idle for longest are forgotten."`
+	HTML     string        `name:"html" placeholder:"FILE" help:"Write a page with plots."`
+	JSON     bool          `name:"json" help:"Print one JSON document."`
+	Seed     int           `default:"1" help:"Seed of the random numbers by which Suppressed denies."`
 }
 
 // Help is the text of trypema replay --help.
 func (Command) Help() string {
-	return `Reads access logs and shows whom limits would have limited: how many calls, how many keys, and which. Formats
-are found by themselves: common and combined (Apache, nginx), JSON lines (nginx, Caddy, Envoy), Envoy's default, and ALB.
+	return `Reads access logs and shows whom limits would have limited: how many calls, how many keys, and
+which. Formats are found by themselves: common and combined (Apache, nginx), JSON lines (nginx, Caddy,
+Envoy), Envoy's default, and ALB.
 
   trypema replay access.log --limit 100/1m
   zcat logs/*.gz | trypema replay --key user --limit 10/s,1000/h --strategy both
   trypema replay access.log --suggest 99.9
 
-The exit status is 1 if no line can be read, 2 for a wrong flag. Ctrl-C prints what there is so far.`
+The exit status is 1 if no line can be read or a log breaks off, 2 for a wrong flag. Ctrl-C prints what there is so far.`
 }
 
 // Run replays the logs.
 func (c *Command) Run(ctx context.Context, out screen.Streams) error {
-	rules, err := c.rules()
-	if err != nil {
-		return err
-	}
-	sources, total, err := c.open()
-	if err != nil {
-		return err
-	}
-	suggest := 0.0
-	if c.Suggest != nil {
-		suggest = *c.Suggest
-	}
-	e := newEngine(rules, c.Suggest != nil, c.MaxKeys, uint64(c.Seed))
-	r := &reader{key: c.Key, total: total, bar: screen.NewBar(out.Err)}
-	broken := r.run(ctx, sources, e)
-	report := e.report(suggest)
-	report.Files, report.Lines, report.Wrong, report.WrongLines = r.names, r.lines, r.wrong, r.first
-	report.Complete = ctx.Err() == nil && broken == nil
-	if broken != nil {
+	report, broken := c.replay(ctx, out)
+	if report == nil {
 		return broken
-	}
-	switch {
-	case r.lines == 0 && ctx.Err() == nil:
-		return errors.New("there is no line to read")
-	case r.lines > 0 && r.wrong == r.lines:
-		l := r.first[0]
-		return fmt.Errorf("no line can be read; %s:%d: %s", l.File, l.Line, l.Why)
 	}
 	if c.HTML != "" {
 		if err := report.writePage(c.HTML); err != nil {
@@ -76,12 +56,41 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 		}
 	}
 	if c.JSON {
-		return screen.JSON(out.Out, report)
+		return errors.Join(screen.JSON(out.Out, report), broken)
 	}
 	if !report.Complete {
 		fmt.Fprintln(out.Out, "Stopped before the end: this is what there is so far.")
 	}
-	return report.write(out.Out)
+	return errors.Join(report.write(out.Out), broken)
+}
+
+// replay reads the logs, and reports what the limits would have done. If a log breaks off, it reports what
+// there is up to there, and why.
+func (c *Command) replay(ctx context.Context, out screen.Streams) (*Report, error) {
+	rules, err := c.rules()
+	if err != nil {
+		return nil, err
+	}
+	sources, total, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	e := newEngine(rules, c.Suggest != nil, c.MaxKeys, uint64(c.Seed))
+	r := &reader{key: c.Key, reorder: c.Reorder, total: total, bar: screen.NewBar(out.Err)}
+	broken := r.run(ctx, sources, e)
+	switch {
+	case r.lines == 0 && broken != nil:
+		return nil, broken
+	case r.lines == 0 && ctx.Err() == nil:
+		return nil, errors.New("there is no line to read")
+	case r.lines > 0 && r.wrong == r.lines:
+		l := r.first[0]
+		return nil, fmt.Errorf("no line can be read; %s:%d: %s", l.File, l.Line, l.Why)
+	}
+	report := e.report(deref(c.Suggest))
+	report.Sorted, report.Complete = r.sorted, ctx.Err() == nil && broken == nil
+	report.Files, report.Lines, report.Wrong, report.WrongLines = r.names, r.lines, r.wrong, r.first
+	return report, broken
 }
 
 // rules are the limits to try, by each strategy.
@@ -89,9 +98,12 @@ func (c *Command) rules() (rules []*rule, err error) {
 	if err := flags.First(
 		flags.OneOf("strategy", c.Strategy, "absolute", "suppressed", "both"),
 		flags.Check(c.Key != "", "key", `""`, "ip, user, path, or a field of JSON"),
+		flags.Check(c.Reorder >= 0 && c.Reorder <= 24*time.Hour, "reorder", c.Reorder, "at least 0s and at most 24h"),
 		flags.Check(c.MaxKeys >= 100, "max-keys", c.MaxKeys, "at least 100"),
-		flags.Check(c.Suggest == nil || *c.Suggest > 0 && *c.Suggest <= 100, "suggest", deref(c.Suggest), "above 0 and at most 100"),
-		flags.Check(len(c.Limit) > 0 || c.Suggest != nil, "limit", `""`, "a limit to try, as in 100/1m, unless --suggest is given"),
+		flags.Check(c.Suggest == nil || *c.Suggest > 0 && *c.Suggest <= 100, "suggest", deref(c.Suggest),
+			"above 0 and at most 100"),
+		flags.Check(len(c.Limit) > 0 || c.Suggest != nil, "limit", `""`,
+			"a limit to try, as in 100/1m, unless --suggest is given"),
 	); err != nil {
 		return nil, err
 	}
@@ -102,7 +114,11 @@ func (c *Command) rules() (rules []*rule, err error) {
 			}
 			r, err := parseRule(text, s)
 			if err != nil {
-				return nil, &flags.Error{Name: "limit", Value: text, Rule: "limits that can be kept: " + err.Error()}
+				what, rule, ok := strings.Cut(err.Error(), "; it must be ")
+				if !ok || !strings.Contains(what, "limit is ") { // what is wrong is not the text
+					rule = "limits that can be kept: " + err.Error()
+				}
+				return nil, &flags.Error{Name: "limit", Value: text, Rule: rule}
 			}
 			rules = append(rules, r)
 		}

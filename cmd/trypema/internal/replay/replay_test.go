@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,17 +73,33 @@ func TestFormats(t *testing.T) {
 	for _, x := range []struct {
 		name, text, format, ip, user, path string
 	}{
-		{"common", `203.0.113.9 - ann [02/Jul/2018:22:23:00 +0000] "GET /a/b?c=d HTTP/1.0" 200 2326`, "common or combined", ip, "ann", "/a/b"},
-		{"combined", `203.0.113.9 - - [03/Jul/2018:00:23:00 +0200] "GET /a/b HTTP/1.0" 200 2326 "http://x/y" "Mozilla \"quoted\""`, "common or combined", ip, "", "/a/b"},
-		{"IPv6", `2001:db8::1 - - [02/Jul/2018:22:23:00 +0000] "GET /a/b HTTP/1.0" 200 2326`, "common or combined", "2001:db8::1", "", "/a/b"},
+		{"common", `203.0.113.9 - ann [02/Jul/2018:22:23:00 +0000] "GET /a/b?c=d HTTP/1.0" 200 2326`,
+			"common or combined", ip, "ann", "/a/b"},
+		{"combined", `203.0.113.9 - - [03/Jul/2018:00:23:00 +0200] "GET /a/b HTTP/1.0" 200 2326 ` +
+			`"http://x/y" "Mozilla \"quoted\""`,
+			"common or combined", ip, "", "/a/b"},
+		{"IPv6", `2001:db8::1 - - [02/Jul/2018:22:23:00 +0000] "GET /a/b HTTP/1.0" 200 2326`,
+			"common or combined", "2001:db8::1", "", "/a/b"},
 		{"no request", `203.0.113.9 - - [02/Jul/2018:22:23:00 +0000] "-" 408 0`, "common or combined", ip, "", ""},
-		{"Envoy", `[2018-07-02T22:23:00.000Z] "POST /a/b HTTP/2" 204 - 154 0 226 100 "198.51.100.7, 203.0.113.9" "agent" "id" "host" "10.0.2.1:80"`, "Envoy", ip, "", "/a/b"},
-		{"ALB", `https 2018-07-02T22:23:00.000000Z app/lb/50dc 203.0.113.9:2817 10.0.0.1:80 0.086 0.048 0.037 200 200 0 57 "GET https://x.example:443/a/b?c HTTP/1.1" "curl" - -`, "ALB", ip, "", "/a/b"},
-		{"nginx JSON", `{"time_iso8601":"2018-07-02T22:23:00+00:00","remote_addr":"203.0.113.9","remote_user":"ann","request":"GET /a/b?c HTTP/1.1"}`, "JSON lines", ip, "ann", "/a/b"},
-		{"nginx JSON, msec", `{"msec":1530570180.000,"remote_addr":"203.0.113.9","request_uri":"/a/b?c"}`, "JSON lines", ip, "", "/a/b"},
-		{"Caddy", `{"level":"info","ts":1530570180.0,"request":{"remote_ip":"203.0.113.9","client_ip":"203.0.113.9","uri":"/a/b?c=d"},"status":200}`, "JSON lines", ip, "", "/a/b"},
-		{"Envoy JSON", `{"start_time":"2018-07-02T22:23:00.000Z","downstream_remote_address":"203.0.113.9:4711","path":"/a/b"}`, "JSON lines", ip, "", "/a/b"},
-		{"JSON, milliseconds", `{"timestamp":1530570180000,"ip":"203.0.113.9","user":"ann","url":"/a/b"}`, "JSON lines", ip, "ann", "/a/b"},
+		{"Envoy", `[2018-07-02T22:23:00.000Z] "POST /a/b HTTP/2" 204 - 154 0 226 100 ` +
+			`"198.51.100.7, 203.0.113.9" "agent" "id" "host" "10.0.2.1:80"`,
+			"Envoy", ip, "", "/a/b"},
+		{"ALB", `https 2018-07-02T22:23:00.000000Z app/lb/50dc 203.0.113.9:2817 10.0.0.1:80 ` +
+			`0.086 0.048 0.037 200 200 0 57 "GET https://x.example:443/a/b?c HTTP/1.1" "curl" - -`,
+			"ALB", ip, "", "/a/b"},
+		{"nginx JSON", `{"time_iso8601":"2018-07-02T22:23:00+00:00","remote_addr":"203.0.113.9",` +
+			`"remote_user":"ann","request":"GET /a/b?c HTTP/1.1"}`,
+			"JSON lines", ip, "ann", "/a/b"},
+		{"nginx JSON, msec", `{"msec":1530570180.000,"remote_addr":"203.0.113.9","request_uri":"/a/b?c"}`,
+			"JSON lines", ip, "", "/a/b"},
+		{"Caddy", `{"level":"info","ts":1530570180.0,"request":{"remote_ip":"203.0.113.9",` +
+			`"client_ip":"203.0.113.9","uri":"/a/b?c=d"},"status":200}`,
+			"JSON lines", ip, "", "/a/b"},
+		{"Envoy JSON", `{"start_time":"2018-07-02T22:23:00.000Z",` +
+			`"downstream_remote_address":"203.0.113.9:4711","path":"/a/b"}`,
+			"JSON lines", ip, "", "/a/b"},
+		{"JSON, milliseconds", `{"timestamp":1530570180000,"ip":"203.0.113.9","user":"ann","url":"/a/b"}`,
+			"JSON lines", ip, "ann", "/a/b"},
 	} {
 		for key, want := range map[string]string{keyIP: x.ip, keyUser: x.user, keyPath: x.path} {
 			p := newParser([]byte(x.text), key)
@@ -110,15 +127,29 @@ func TestFormats(t *testing.T) {
 // TestWrongLines are counted and shown, and the others are read.
 func TestWrongLines(t *testing.T) {
 	text := "nonsense\n\n" + call(began, "a") + "a - - [31/Feb/2026:03:04:05 +0000] \"GET / HTTP/1.1\" 200 1\n" +
-		strings.Repeat("x", 3<<20) + "\n" + call(began.Add(time.Second), "a") + "a - - [02/Jan/2026:03:04:99 +0000] \"\"\n" + call(began, "b")
+		strings.Repeat("x", 3<<20) + "\n" + call(began.Add(time.Second), "a") +
+		"a - - [02/Jan/2026:03:04:99 +0000] \"\"\n" + call(began, "b")
 	r := run(t, Command{Files: []string{file(t, text)}, Limit: []string{"1/h"}})
+	if notes := r.notes(); len(notes) != 6 || notes[0] != "4 of 7 lines cannot be read, such as" ||
+		notes[5] != "1 lines were too late to be put in order (--reorder): they count up to 1s after their time." {
+		t.Errorf("%q", notes)
+	}
 	if r.Lines != 7 || r.Wrong != 4 || r.Calls != 3 || r.Keys != 2 || r.Rules[0].Denied != 1 || len(r.WrongLines) != 4 ||
 		r.WrongLines[1].Line != 4 || r.TimesBack != 1 || r.FarthestBackSeconds != 1 || !r.Complete {
 		t.Errorf("%+v", r)
 	}
+	for _, year := range []string{"1969", "2256", "9999"} { // what no log has, and no int64 of ns may hold
+		for _, text := range []string{"a - - [02/Jan/" + year + ":03:04:05 +0000]", `{"ip":"a","ts":"` + year + `-01-02T03:04:05Z"}`} {
+			p := newParser([]byte(text), keyIP)
+			if err := p.parse(p, []byte(text), new(line)); err == nil {
+				t.Errorf("%s is read", text)
+			}
+		}
+	}
 	c := Command{Files: []string{file(t, "nonsense\n")}, Limit: []string{"1/h"}, Key: keyIP, Strategy: "absolute", MaxKeys: 1000}
 	var out bytes.Buffer
-	if err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out}); err == nil || !strings.Contains(err.Error(), ":1: there is no time in it") {
+	err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out})
+	if err == nil || !strings.Contains(err.Error(), ":1: there is no time in it") {
 		t.Error(err)
 	}
 	c.Files = []string{file(t, "")}
@@ -135,9 +166,28 @@ func TestGzip(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r := run(t, Command{Files: []string{file(t, packed.String()), file(t, call(began.Add(time.Minute), "a"))}, Limit: []string{"1/m"}})
+	r := run(t, Command{Files: []string{file(t, packed.String()), file(t, call(began.Add(time.Minute), "a"))},
+		Limit: []string{"1/m"}})
 	if r.Calls != 3 || r.Rules[0].Denied != 1 || len(r.Files) != 2 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestBrokenOff: of a log that breaks off, what there is up to there is reported, and the error is returned.
+func TestBrokenOff(t *testing.T) {
+	packed, err := os.ReadFile("testdata/nasa.log.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := file(t, string(packed[:len(packed)/2]))
+	c := Command{Files: []string{name}, Limit: []string{"10/m"}, Key: keyIP, Strategy: "absolute", MaxKeys: 1000}
+	var out bytes.Buffer
+	err = c.Run(t.Context(), screen.Streams{Out: &out, Err: &out})
+	if err == nil || !strings.Contains(err.Error(), name+":") || !strings.Contains(err.Error(), "unexpected EOF") {
+		t.Error(err)
+	}
+	if said := out.String(); !strings.HasPrefix(said, "Stopped before the end: this is what there is so far.\n") || !strings.Contains(said, "│ 10/m, absolute") {
+		t.Error(said)
 	}
 }
 
@@ -201,7 +251,8 @@ func TestAsTheLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer local.Close()
-		b, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second), trypema.AtMost(30, time.Minute))
+		b, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second),
+			trypema.AtMost(30, time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +300,11 @@ func TestMaxKeys(t *testing.T) {
 		at := began.Add(time.Duration(i) * time.Second)
 		text.WriteString(call(at, fmt.Sprint("k", i)) + call(at, fmt.Sprint("k", i)))
 	}
-	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100})
+	percent := 90.0
+	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100, Suggest: &percent})
+	if s := r.Suggestions; len(s) < 2 || s[0] != (Suggestion{"2/s", 0, 2}) {
+		t.Errorf("%+v", s)
+	}
 	if r.Keys != 1000 || r.KeysForgotten < 850 || r.Rules[0].Denied != 1000 || r.Rules[0].KeysLimited != 1000 || len(r.Rules[0].Worst) != worstKeys {
 		t.Errorf("%+v", r)
 	}
@@ -263,7 +318,7 @@ func TestWrongFlags(t *testing.T) {
 		want   string
 	}{
 		{func(c *Command) { c.Limit = nil }, "--limit"},
-		{func(c *Command) { c.Limit = []string{"often"} }, `--limit is often; it must be limits that can be kept`},
+		{func(c *Command) { c.Limit = []string{"often"} }, `--limit is often; it must be a number per time, as in 10/s`},
 		{func(c *Command) { c.Limit = []string{"1/s,2/s"} }, "--limit is 1/s,2/s"},
 		{func(c *Command) { c.Strategy = "strict" }, "--strategy"},
 		{func(c *Command) { c.Key = "" }, "--key"},
@@ -279,8 +334,80 @@ func TestWrongFlags(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := right.Run(t.Context(), screen.Streams{Out: &out, Err: &out}); err == nil || !strings.Contains(err.Error(), "missing") {
+	err := right.Run(t.Context(), screen.Streams{Out: &out, Err: &out})
+	if err == nil || !strings.Contains(err.Error(), "missing") {
 		t.Error(err)
+	}
+}
+
+// TestSeries: the slots of a picture grow with the log, and none of the calls is lost.
+func TestSeries(t *testing.T) {
+	s := series{admitted: make([][]uint64, 1)}
+	at := began.UnixNano()
+	n := uint64(0)
+	for step := time.Second; step < 50*365*24*time.Hour; step *= 2 {
+		at += int64(step)
+		n++
+		s.offer(at)
+		s.admit(0, at)
+		sum, sumAdmitted := uint64(0), uint64(0)
+		for i := range s.offered {
+			sum += s.offered[i]
+		}
+		for _, count := range s.admitted[0] {
+			sumAdmitted += count
+		}
+		newest := len(s.offered) - 1
+		if sum != n || sumAdmitted != n || newest >= maxSlots || s.offered[newest] == 0 || s.offered[0] == 0 ||
+			s.start%int64(s.slot()) != 0 || at-s.start-int64(newest)*int64(s.slot()) >= int64(s.slot()) {
+			t.Fatalf("after %d calls, slots of %v from %v: %v, %v", n, s.slot(), time.Unix(0, s.start), s.offered, s.admitted)
+		}
+	}
+	for i := range len(slots) - 1 {
+		if slots[i+1]%slots[i] != 0 {
+			t.Errorf("%v is no multiple of %v", slots[i+1], slots[i])
+		}
+	}
+}
+
+// TestSpread: a spread is a list of numbers in order.
+func TestSpread(t *testing.T) {
+	e := newEngine(nil, true, 100, 1)
+	var list []uint64
+	for i, n := range []uint64{7, 3, 3, 9, 1, 3} {
+		list = append(list, n)
+		if i%2 == 0 {
+			e.maxima[0][n]++
+		} else {
+			e.keys[fmt.Sprint(i)] = &key{busiest: &busiest{most: [len(suggested)]uint64{n}}}
+		}
+	}
+	slices.Sort(list)
+	s := e.busiest()[0]
+	for i, n := range list {
+		if s.at(i) != n {
+			t.Errorf("number %d is %d, want %d", i, s.at(i), n)
+		}
+	}
+	for n, want := range map[uint64]int{0: 6, 1: 5, 3: 2, 5: 2, 8: 1, 9: 0, 10: 0} {
+		if got := s.over(n); got != want {
+			t.Errorf("%d are over %d, want %d", got, n, want)
+		}
+	}
+	if s.len() != 6 || s.most() != 9 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestSpanText: a length of time as people say it.
+func TestSpanText(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"second": time.Second, "61 seconds": 61 * time.Second, "minute": time.Minute, "1.5 minutes": 90 * time.Second,
+		"5 minutes": 5 * time.Minute, "hour": time.Hour, "3.5 days": 84 * time.Hour, "30 hours": 30 * time.Hour, "0s": 0,
+	} {
+		if got := spanText(d); got != want {
+			t.Errorf("%v is %s, want %s", d, got, want)
+		}
 	}
 }
 
@@ -292,14 +419,17 @@ func TestStopped(t *testing.T) {
 	for i := range 3 * batchLen {
 		text.WriteString(call(began.Add(time.Duration(i)*time.Second), "a"))
 	}
-	c := Command{Files: []string{file(t, text.String())}, Limit: []string{"1/m"}, Key: keyIP, Strategy: "absolute", MaxKeys: 100}
+	c := Command{Files: []string{file(t, text.String())}, Limit: []string{"1/m"}, Key: keyIP,
+		Strategy: "absolute", MaxKeys: 100}
 	var out bytes.Buffer
-	if err := c.Run(ctx, screen.Streams{Out: &out, Err: &out}); err != nil || !strings.Contains(out.String(), "Stopped before the end") {
+	err := c.Run(ctx, screen.Streams{Out: &out, Err: &out})
+	if err != nil || !strings.Contains(out.String(), "Stopped before the end") {
 		t.Errorf("%v: %s", err, &out)
 	}
 }
 
-// TestPage: the page has the numbers, both plots, and nothing of a key that is not escaped.
+// TestPage: the page has the numbers, a plot of the keys and one for each rule, and nothing of a key that is
+// not escaped.
 func TestPage(t *testing.T) {
 	text := strings.Repeat(call(began, "<b>"), 3) + call(began.Add(time.Hour), "b")
 	name := filepath.Join(t.TempDir(), "page.html")
@@ -309,12 +439,12 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket", "A limit of 1/m would have denied 2 of 4 calls"} {
+	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket", "1/m, absolute: 2 of 4 calls are denied (50.00 %), of 1 of 2 keys."} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page has no %q", want)
 		}
 	}
-	if strings.Contains(string(page), "<b>") || strings.Count(string(page), "<svg") != 2 {
+	if strings.Contains(string(page), "<b>") || strings.Count(string(page), "<svg") != 3 {
 		t.Errorf("%s", page)
 	}
 }

@@ -3,6 +3,7 @@ package replay
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -23,16 +24,20 @@ type Report struct {
 	Keys  uint64    `json:"keys"`
 	// KeysForgotten are keys that went because there were more than --max-keys. One that came again counts
 	// twice.
-	KeysForgotten       uint64  `json:"keys_forgotten"`
-	TimesBack           uint64  `json:"times_back"` // lines with a time before that of an earlier line
+	KeysForgotten uint64 `json:"keys_forgotten"`
+	// Sorted are lines that were late by up to --reorder. TimesBack are those that were later: they count at
+	// the time of the line before, by up to FarthestBackSeconds after their own.
+	Sorted              uint64  `json:"lines_sorted"`
+	TimesBack           uint64  `json:"times_back"`
 	FarthestBackSeconds float64 `json:"farthest_back_s"`
 
 	Rules       []Rule       `json:"rules"`
 	Suggestions []Suggestion `json:"suggestions,omitempty"`
 	Complete    bool         `json:"complete"`
 
+	suggest float64 // percent of the keys
 	series  series
-	busiest [len(suggested)][]uint64 // by window: the most calls of each key, in order
+	busiest [len(suggested)]spread // by window: the most calls of each key
 }
 
 // WrongLine is a line that cannot be read.
@@ -89,32 +94,69 @@ func limitText(n uint64, w time.Duration) string {
 
 func percent(x float64) string { return fmt.Sprintf("%.2f %%", 100*x) }
 
-// write prints the report for people.
-func (r *Report) write(w io.Writer) error {
-	fmt.Fprintf(w, "%s calls of %s keys, from %s to %s (%s).\n", screen.Count(r.Calls), screen.Count(r.Keys),
-		r.From.Format(time.DateTime), r.To.Format(time.DateTime), r.To.Sub(r.From).Round(time.Second))
+// times is from when to when the calls are.
+func (r *Report) times() string {
+	return fmt.Sprintf("%s to %s UTC (%s)", r.From.Format(time.DateTime), r.To.Format(time.DateTime),
+		spanText(r.To.Sub(r.From)))
+}
+
+// notes say what was not as it should be in the logs.
+func (r *Report) notes() (all []string) {
 	if r.Wrong > 0 {
-		fmt.Fprintf(w, "%s of %s lines cannot be read.\n", screen.Count(r.Wrong), screen.Count(r.Lines))
+		all = append(all, fmt.Sprintf("%s of %s lines cannot be read, such as", screen.Count(r.Wrong), screen.Count(r.Lines)))
 		for _, l := range r.WrongLines {
-			fmt.Fprintf(w, "  %s:%d: %s\n", l.File, l.Line, l.Why)
+			all = append(all, fmt.Sprintf("  %s:%d: %s", l.File, l.Line, l.Why))
 		}
 	}
+	if r.Sorted > 0 {
+		all = append(all, fmt.Sprintf("%s lines were late, and were put in order.", screen.Count(r.Sorted)))
+	}
 	if r.TimesBack > 0 {
-		fmt.Fprintf(w, "%s lines have a time before that of an earlier line, by up to %s: they count at the later time.\n",
-			screen.Count(r.TimesBack), screen.Duration(time.Duration(r.FarthestBackSeconds*float64(time.Second))))
+		all = append(all, fmt.Sprintf("%s lines were too late to be put in order (--reorder): they count up to %s after their time.",
+			screen.Count(r.TimesBack), screen.Duration(time.Duration(r.FarthestBackSeconds*float64(time.Second)))))
 	}
 	if r.KeysForgotten > 0 {
-		fmt.Fprintf(w, "%s keys were forgotten, because there were more than --max-keys.\n", screen.Count(r.KeysForgotten))
+		all = append(all, fmt.Sprintf("%s keys were forgotten, because there were more than --max-keys.", screen.Count(r.KeysForgotten)))
+	}
+	return all
+}
+
+// sentence says what a rule would have done.
+func (r *Report) sentence(x Rule) string {
+	text := fmt.Sprintf("%s, %s: %s of %s calls are denied (%s), of %s of %s keys.", x.Limit, x.Strategy,
+		screen.Count(x.Denied), screen.Count(r.Calls), percent(x.DeniedShare), screen.Count(x.KeysLimited), screen.Count(r.Keys))
+	for _, of := range []struct {
+		name string
+		*Peer
+	}{{"token bucket", x.TokenBucket}, {"fixed window", x.FixedWindow}} {
+		if of.Peer != nil && of.MostInAWindow > 1 {
+			text += fmt.Sprintf(" A %s would have let %s times the limit into one window.", of.name, two(of.MostInAWindow))
+		}
+	}
+	return text
+}
+
+// What the table of the rules has, and what it means.
+var (
+	ruleHeads = []string{"limit", "denied", "of all calls", "keys limited", "used, p50", "p99", "most"}
+	ruleNote  = []string{
+		"Used is what a key has used of its limit after a call: the median, the 99th percentile, and the most of all calls.",
+		"More than 1.00 is more than the limit, as a token bucket and a fixed window let it happen.",
+	}
+)
+
+// write prints the report for people.
+func (r *Report) write(w io.Writer) error {
+	fmt.Fprintf(w, "%s calls of %s keys, %s.\n", screen.Count(r.Calls), screen.Count(r.Keys), r.times())
+	for _, note := range r.notes() {
+		fmt.Fprintln(w, note)
 	}
 	if len(r.Rules) > 0 {
 		fmt.Fprintln(w)
-		if err := screen.Table(w,
-			[]string{"limit", "strategy", "denied", "of calls", "keys limited", "window p50", "p99", "most in a window"},
-			r.rows()); err != nil {
+		if err := screen.Table(w, ruleHeads, r.rows()); err != nil {
 			return err
 		}
-		fmt.Fprintln(w, "A window is the share of the limit that it held after a call. A fixed window and a token bucket are what\n"+
-			"the same limit admits by these algorithms: more than 1.00 in a window is more than the limit says.")
+		fmt.Fprintln(w, strings.Join(ruleNote, "\n"))
 	}
 	for _, rule := range r.Rules {
 		if len(rule.Worst) == 0 {
@@ -123,14 +165,15 @@ func (r *Report) write(w io.Writer) error {
 		fmt.Fprintf(w, "\nDenied most by %s, %s:\n", rule.Limit, rule.Strategy)
 		var rows [][]string
 		for _, k := range rule.Worst {
-			rows = append(rows, []string{k.Key, screen.Count(k.Calls), screen.Count(k.Denied), percent(share(k.Denied, k.Calls))})
+			rows = append(rows, []string{k.Key, screen.Count(k.Calls), screen.Count(k.Denied),
+				percent(share(k.Denied, k.Calls))})
 		}
 		if err := screen.Table(w, []string{"key", "calls", "denied", "of its calls"}, rows); err != nil {
 			return err
 		}
 	}
 	if len(r.Suggestions) > 0 {
-		fmt.Fprintln(w, "\nLimits that leave as many keys alone as you asked for:")
+		fmt.Fprintf(w, "\nLimits that never deny a call of %s of the keys:\n", shareText(r.suggest/100))
 		var rows [][]string
 		for _, s := range r.Suggestions {
 			rows = append(rows, []string{s.Limit, screen.Count(s.KeysOver), screen.Count(s.Busiest)})
@@ -144,19 +187,21 @@ func (r *Report) write(w io.Writer) error {
 func (r *Report) rows() (rows [][]string) {
 	for _, x := range r.Rules {
 		rows = append(rows, []string{
-			x.Limit, x.Strategy, screen.Count(x.Denied), percent(x.DeniedShare), screen.Count(x.KeysLimited),
-			fmt.Sprintf("%.2f", x.FullnessP50), fmt.Sprintf("%.2f", x.FullnessP99), fmt.Sprintf("%.2f", x.MostInAWindow),
+			x.Limit + ", " + x.Strategy, screen.Count(x.Denied), percent(x.DeniedShare), screen.Count(x.KeysLimited),
+			two(x.FullnessP50), two(x.FullnessP99), two(x.MostInAWindow),
 		})
 		for _, of := range []struct {
 			name string
 			*Peer
-		}{{"token bucket", x.TokenBucket}, {"fixed window", x.FixedWindow}} {
+		}{{"  as a token bucket", x.TokenBucket}, {"  as a fixed window", x.FixedWindow}} {
 			if of.Peer != nil {
 				rows = append(rows, []string{
-					"", of.name, screen.Count(of.Denied), percent(of.DeniedShare), "", "", "", fmt.Sprintf("%.2f", of.MostInAWindow),
+					of.name, screen.Count(of.Denied), percent(of.DeniedShare), "", "", "", two(of.MostInAWindow),
 				})
 			}
 		}
 	}
 	return rows
 }
+
+func two(x float64) string { return fmt.Sprintf("%.2f", x) }

@@ -188,8 +188,12 @@ func (h *history) live(t *testing.T) (all []sent) {
 		slices.SortFunc(first, func(a, b int) int { return cmp.Compare(h.began[a], h.began[b]) })
 		for _, i := range first {
 			time.Sleep(time.Until(origin.Add(time.Duration(h.began[i] + 1))))
-			p, err := hybridlimit.New(&wire{Server: server, history: h, mu: &mu, all: &all, origin: origin, instance: i}, hybridlimit.Options{
-				Options:      redislimit.Options{Options: h.options, Timeout: h.timeout, RetryInterval: h.retry, OnFailure: redislimit.FailClosed},
+			conn := &wire{Server: server, history: h, mu: &mu, all: &all, origin: origin, instance: i}
+			p, err := hybridlimit.New(conn, hybridlimit.Options{
+				Options: redislimit.Options{
+					Options: h.options, Timeout: h.timeout, RetryInterval: h.retry,
+					OnFailure: redislimit.FailClosed,
+				},
 				SyncInterval: h.interval,
 			})
 			if err != nil {
@@ -201,7 +205,8 @@ func (h *history) live(t *testing.T) (all []sent) {
 		for _, c := range h.calls {
 			time.Sleep(time.Until(origin.Add(time.Duration(c.at))))
 			callers.Go(func() {
-				if _, err := h.limiter(providers[c.instance]).Allow(t.Context(), fmt.Sprint("k", c.key), h.rate); err != nil {
+				_, err := h.limiter(providers[c.instance]).Allow(t.Context(), fmt.Sprint("k", c.key), h.rate)
+				if err != nil {
 					t.Error(err)
 				}
 			})

@@ -246,12 +246,14 @@ func (s settings) String() string {
 			alike = fmt.Sprintf("%.4g%% of the calls to one, another every %gs", 100**s.Skew, s.SkewMoves/1000)
 		}
 	}
-	text := fmt.Sprintf("%s: %s, %s\nkeys: %s, each %.6g/s in %gs; load %g× %s", s.Strategy, plural(float64(s.Instances), "instance"), alike,
+	text := fmt.Sprintf("%s: %s, %s\nkeys: %s, each %.6g/s in %gs; load %g× %s", s.Strategy,
+		plural(float64(s.Instances), "instance"), alike,
 		screen.Count(uint64(s.Keys)), s.Rate, s.Window/1000, s.Load, s.Shape)
 	if s.HotKeys > 0 {
 		text += fmt.Sprintf(", %g× for %s", s.HotLoad, plural(float64(s.HotKeys), "hot key"))
 	}
-	text += fmt.Sprintf("\nsettling every %gms; to Redis: %gms, and %gms by chance; seed %d", s.SyncInterval, s.Delay, s.Jitter, s.Seed)
+	text += fmt.Sprintf("\nsettling every %gms; to Redis: %gms, and %gms by chance; seed %d", s.SyncInterval,
+		s.Delay, s.Jitter, s.Seed)
 	var trouble []string
 	if s.Loss > 0 {
 		trouble = append(trouble, fmt.Sprintf("%.4g%% of messages lost", 100*s.Loss))
@@ -333,7 +335,8 @@ func (r report) table(w io.Writer) error {
 		{"offered ÷ limit ¹", number(r.Load, "%.3f", 1)},
 		{"admitted ÷ limit (use) ¹", number(r.Use, "%.3f", 1)},
 		{"admitted ÷ that of " + r.Reference + " ²", number(r.AdmittedToReference, "%.3f", 1)},
-		{"most in any window ÷ C ³", fmt.Sprintf("%.4f of %.4g %s", r.FullestRatio, float64(r.Bound)/float64(r.Capacity), mark)},
+		{"most in any window ÷ C ³",
+			fmt.Sprintf("%.4f of %.4g %s", r.FullestRatio, float64(r.Bound)/float64(r.Capacity), mark)},
 		{"calls that waited for Redis", fmt.Sprintf("%.3f%%", 100*r.Waited)},
 		{"the same, settled ¹", number(r.WaitedSettled, "%.3f%%", 100)},
 		{"wait of these p99, longest", screen.Nanoseconds(r.WaitP99) + ", " + screen.Nanoseconds(r.WaitMax)},
@@ -351,13 +354,16 @@ func (r report) table(w io.Writer) error {
 	switch {
 	case r.Settings.Instances == 1:
 	case r.Settings.Skew == nil:
-		rows = append(rows, []string{"admitted by an instance ÷ even share ¹", number(r.LeastShare, "%.3f", 1) + " … " + number(r.MostShare, "%.3f", 1)})
+		rows = append(rows, []string{"admitted by an instance ÷ even share ¹",
+			number(r.LeastShare, "%.3f", 1) + " … " + number(r.MostShare, "%.3f", 1)})
 	default:
-		rows = append(rows, []string{"first instance: of calls, of admissions ¹", number(r.FirstCalls, "%.1f%%", 100) + ", " + number(r.FirstShare, "%.1f%%", 100)})
+		rows = append(rows, []string{"first instance: of calls, of admissions ¹",
+			number(r.FirstCalls, "%.1f%%", 100) + ", " + number(r.FirstShare, "%.1f%%", 100)})
 	}
 	if r.Pause != nil {
 		rows = append(rows,
-			[]string{"variation per 100ms, by chance alone ¹", number(r.Variation, "%.3f", 1) + ", " + number(r.VariationChance, "%.3f", 1)},
+			[]string{"variation per 100ms, by chance alone ¹",
+				number(r.Variation, "%.3f", 1) + ", " + number(r.VariationChance, "%.3f", 1)},
 			[]string{"longest pause, settled ¹", milliseconds(r.Pause) + ", " + milliseconds(r.PauseSettled)},
 		)
 	}

@@ -26,15 +26,15 @@ type Command struct {
 	Strategy        string         `default:"absolute" help:"absolute or suppressed."`
 	Rate            float64        `default:"100" help:"Limit of each key, in calls per second."`
 	Window          time.Duration  `default:"10s" help:"Length of the sliding window."`
-	Bucket          *time.Duration `help:"Calls closer together than this may share a counter. Default: a hundredth of the window, at least 1ms."`
-	HardLimitFactor float64        `default:"1.5" help:"Suppressed never passes this multiple of the capacity in any window."`
-	SyncInterval    *time.Duration `help:"How often keys near their limit settle. Default: a two-hundredth of the window, from 5ms to 100ms."`
+	Bucket          *time.Duration `help:"Calls so close may share a counter. Default: window / 100, at least 1ms."`
+	HardLimitFactor float64        `default:"1.5" help:"Most that Suppressed admits in any window ÷ the limit."`
+	SyncInterval    *time.Duration `help:"How often keys settle. Default: window / 200, from 5ms to 100ms."`
 
-	Load    float64  `default:"2" help:"Calls for a key, of all instances together, as a multiple of its limit; a Poisson process."`
+	Load    float64  `default:"2" help:"Calls for a key by all instances ÷ its limit; a Poisson process."`
 	HotKeys float64  `default:"0" help:"Part of the keys that get --hot-load instead."`
 	HotLoad float64  `default:"10" help:"With --hot-keys: the load of these."`
-	Shape   string   `default:"steady" help:"steady; step: half the limit, and the load after a third of the duration; spike: half the limit, and the load for half a window in the middle; on-off: the load and nothing, a window each."`
-	Skew    *float64 `help:"Part of the calls that goes to the first instance; the others share the rest. Default: equal shares."`
+	Shape   string   `default:"steady" help:"How the load changes: steady, step, spike or on-off."`
+	Skew    *float64 `help:"Part of the calls that goes to the first instance. Default: an equal share."`
 
 	SkewMoves time.Duration `default:"0s" help:"With --skew: how often that part goes to the next instance; 0s: not at all."`
 
@@ -45,15 +45,15 @@ type Command struct {
 
 	OutageAt  time.Duration `default:"0s" help:"When Redis stops answering."`
 	OutageFor time.Duration `default:"0s" help:"For how long."`
-	Policy    string        `default:"closed" help:"Without Redis: closed denies, local decides by what this instance knows, as one of --instances."`
-	DieAt     time.Duration `default:"0s" help:"When the first instance is killed, and another takes its place; 0s: not at all."`
+	Policy    string        `default:"closed" help:"Without Redis: closed denies, local enforces a share of the limit."`
+	DieAt     time.Duration `default:"0s" help:"When the first instance is killed and replaced; 0s: not at all."`
 	PauseAt   time.Duration `default:"0s" help:"When the first instance stands still."`
 	PauseFor  time.Duration `default:"0s" help:"For how long."`
 
 	SettleCost time.Duration `default:"8us" help:"Time of a Redis node to settle one key, for the number of nodes."`
-	ScaleKeys  float64       `default:"0" placeholder:"KEYS" help:"Multiply the traffic to so many keys; 0: the keys that are simulated."`
+	ScaleKeys  float64       `default:"0" placeholder:"KEYS" help:"Multiply the traffic to so many keys; 0: do not."`
 
-	Vary string `placeholder:"FLAG=A,B,…" help:"Run once for each of these values of a flag, and print a line for each."`
+	Vary string `placeholder:"FLAG=A,B,…" help:"Run once for each of these values, a line each."`
 
 	Duration *time.Duration `help:"Virtual time. Default: six windows."`
 	Seed     int            `default:"1" help:"Of all that is random."`
@@ -65,6 +65,9 @@ func (Command) Help() string {
 	return `Simulates instances that share limits by leases from one Redis, in virtual time. The lease code is that of
 hybridlimit; calls, clocks and network follow from --seed. Redis itself takes no time: how much of it the traffic needs
 is in the result.
+
+Shapes of the load: step is half the limit, and --load after a third of the duration; spike is half the limit,
+and --load for half a window in the middle; on-off is --load and nothing, a window each.
 
 The exit status is 1 if any window of any key admitted more than it may, 2 for a wrong flag. Ctrl-C prints what there is
 so far.`
@@ -135,7 +138,9 @@ func (c *Command) resolve() (setup, error) {
 		skew = *c.Skew
 	}
 	part := func(name string, x float64) error { return flags.Check(x >= 0 && x <= 1, name, x, "from 0 to 1") }
-	positive := func(name string, x float64) error { return flags.Check(x > 0 && !math.IsInf(x, 1), name, x, "above 0") }
+	positive := func(name string, x float64) error {
+		return flags.Check(x > 0 && !math.IsInf(x, 1), name, x, "above 0")
+	}
 	span := func(name string, least, d time.Duration) error {
 		return flags.Check(d >= least && d <= longest, name, d, fmt.Sprintf("from %v to %v", least, longest))
 	}
@@ -144,14 +149,18 @@ func (c *Command) resolve() (setup, error) {
 	peak := float64(c.Keys-hot)*max(c.Load, form.base) + float64(hot)*max(c.HotLoad, form.base)
 	calls := c.Rate * duration.Seconds() * peak
 	err = flags.First(
-		flags.Check(c.Instances >= 1 && c.Instances <= maxInstances, "instances", c.Instances, fmt.Sprintf("from 1 to %d", maxInstances)),
+		flags.Check(c.Instances >= 1 && c.Instances <= maxInstances, "instances", c.Instances,
+			fmt.Sprintf("from 1 to %d", maxInstances)),
 		flags.Check(c.Keys >= 1 && c.Keys <= maxKeys, "keys", c.Keys, fmt.Sprintf("from 1 to %d", maxKeys)),
-		flags.Check(c.Instances*c.Keys <= maxAccounts, "keys", c.Keys, fmt.Sprintf("at most %d with that many --instances (%d)", maxAccounts/max(1, c.Instances), c.Instances)),
+		flags.Check(c.Instances*c.Keys <= maxAccounts, "keys", c.Keys,
+			fmt.Sprintf("at most %d with that many --instances (%d)", maxAccounts/max(1, c.Instances), c.Instances)),
 		flags.OneOf("strategy", c.Strategy, absolute, suppressed),
 		err,
 		flags.Check(c.Window <= longest, "window", c.Window, fmt.Sprintf("at most %v", longest)),
-		flags.Check(capacity <= maxEvents/uint64(max(1, c.Keys)), "rate", c.Rate, fmt.Sprintf("at most %d events in the --window (%v) of all --keys (%d)", maxEvents, c.Window, c.Keys)),
-		flags.Check(interval >= time.Millisecond && interval <= c.Window, "sync-interval", interval, fmt.Sprintf("from 1ms to --window (%v)", c.Window)),
+		flags.Check(capacity <= maxEvents/uint64(max(1, c.Keys)), "rate", c.Rate,
+			fmt.Sprintf("at most %d events in the --window (%v) of all --keys (%d)", maxEvents, c.Window, c.Keys)),
+		flags.Check(interval >= time.Millisecond && interval <= c.Window, "sync-interval", interval,
+			fmt.Sprintf("from 1ms to --window (%v)", c.Window)),
 		positive("load", c.Load),
 		part("hot-keys", c.HotKeys),
 		positive("hot-load", c.HotLoad),
@@ -169,10 +178,14 @@ func (c *Command) resolve() (setup, error) {
 		span("die-at", 0, c.DieAt),
 		span("pause-at", 0, c.PauseAt),
 		span("pause-for", 0, c.PauseFor),
-		flags.Check(c.SettleCost > 0 && c.SettleCost <= time.Second, "settle-cost", c.SettleCost, "above 0s and at most 1s"),
-		flags.Check(c.ScaleKeys == 0 || c.ScaleKeys >= float64(c.Keys) && c.ScaleKeys <= 1e12, "scale-keys", c.ScaleKeys, fmt.Sprintf("from --keys (%d) to 1e12", c.Keys)),
-		flags.Check(duration >= minWindows*c.Window && duration <= longest, "duration", duration, fmt.Sprintf("from %d windows (%v) to %v", minWindows, minWindows*c.Window, longest)),
-		flags.Check(calls <= maxCalls, "duration", duration, fmt.Sprintf("short enough for at most %.0g calls; these would be %.2g", float64(maxCalls), calls)),
+		flags.Check(c.SettleCost > 0 && c.SettleCost <= time.Second, "settle-cost", c.SettleCost,
+			"above 0s and at most 1s"),
+		flags.Check(c.ScaleKeys == 0 || c.ScaleKeys >= float64(c.Keys) && c.ScaleKeys <= 1e12,
+			"scale-keys", c.ScaleKeys, fmt.Sprintf("from --keys (%d) to 1e12", c.Keys)),
+		flags.Check(duration >= minWindows*c.Window && duration <= longest, "duration", duration,
+			fmt.Sprintf("from %d windows (%v) to %v", minWindows, minWindows*c.Window, longest)),
+		flags.Check(calls <= maxCalls, "duration", duration,
+			fmt.Sprintf("short enough for at most %.0g calls; these would be %.2g", float64(maxCalls), calls)),
 		flags.Check(c.Seed >= 0, "seed", c.Seed, "at least 0"),
 	)
 	s := setup{

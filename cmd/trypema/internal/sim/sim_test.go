@@ -114,7 +114,8 @@ func TestPromises(t *testing.T) {
 		{"--load 10 --pause-at 500ms --pause-for 15s", .9, .9, 1.05, none},
 		{"--load 10 --outage-at 20s --outage-for 3s", none, none, none, none},
 		{"--load 1.05 --outage-at 20s --outage-for 15s", none, none, none, none},
-		{"--load 10 --loss 0.05 --die-at 25s --pause-at 12s --pause-for 1s --outage-at 30s --outage-for 5s", none, none, none, none},
+		{"--load 10 --loss 0.05 --die-at 25s --pause-at 12s --pause-for 1s --outage-at 30s --outage-for 5s",
+			none, none, none, none},
 
 		{"--load 10 --instances 32 --rate 200", .95, .95, 1.05, .01},
 		{"--load 2 --keys 5 --hot-keys 0.4 --hot-load 0.5 --skew 0.5", none, .95, 1.05, none},
@@ -198,7 +199,8 @@ func TestSettlementsNearTheLimit(t *testing.T) {
 // An instance that is seldom asked for a key does not settle it all the time: once to get a lease, and once
 // to give it back.
 func TestSeldomAsked(t *testing.T) {
-	for _, args := range []string{"--load 0.5 --rate 0.5", "--load 0.5 --rate 5", "--load 2 --rate 0.5", "--load 2 --rate 5"} {
+	for _, args := range []string{"--load 0.5 --rate 0.5", "--load 0.5 --rate 5", "--load 2 --rate 0.5",
+		"--load 2 --rate 5"} {
 		r := simulate(t, seeded(t, args))
 		if n := *r.SettlementsPerCall; n > 2.5 {
 			t.Errorf("%s: %.1f settlements for a call", args, n)
@@ -352,16 +354,22 @@ func TestJSON(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	const everything = "--rate 20 --loss 0.02 --outage-at 20s --outage-for 1s --die-at 22s --pause-at 1s --pause-for 2s --keys 4 --hot-keys 0.5 --skew 0.5 --duration 40s --seed 123456789"
+	const everything = "--rate 20 --loss 0.02 --outage-at 20s --outage-for 1s --die-at 22s --pause-at 1s " +
+		"--pause-for 2s --keys 4 --hot-keys 0.5 --skew 0.5 --duration 40s --seed 123456789"
 	tests := []struct {
 		args string
 		want []string
 	}{
-		{"--load 2 --rate 20", []string{"8 instances, alike", "load 2× steady", "✓", "an exact log", "even share", "an assumption"}},
-		{everything, []string{"50% of the calls to the first", "10× for 2 hot keys", "2% of messages lost", "no Redis from 20s for 1s", "decided without Redis", "killed at 22s", "first instance: of calls"}},
+		{"--load 2 --rate 20", []string{"8 instances, alike", "load 2× steady", "✓", "an exact log",
+			"even share", "an assumption"}},
+		{everything, []string{"50% of the calls to the first", "10× for 2 hot keys", "2% of messages lost",
+			"no Redis from 20s for 1s", "decided without Redis", "killed at 22s",
+			"first instance: of calls"}},
 		{everything + " --policy local", []string{"not judged", "policy local"}},
-		{"--strategy suppressed --rate 20 --duration 30s", []string{"one window under the same law", "longest pause", "variation"}},
-		{"--rate 20 --vary sync-interval=10ms,100ms", []string{"sync-interval", "│ 10ms", "│ 100ms", "8µs for a settlement is assumed"}},
+		{"--strategy suppressed --rate 20 --duration 30s",
+			[]string{"one window under the same law", "longest pause", "variation"}},
+		{"--rate 20 --vary sync-interval=10ms,100ms",
+			[]string{"sync-interval", "│ 10ms", "│ 100ms", "8µs for a settlement is assumed"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -456,10 +464,15 @@ func TestWrongFlags(t *testing.T) {
 		{"--settle-cost 0s", "--settle-cost is 0s; it must be above 0s and at most 1s"},
 		{"--keys 10 --scale-keys 5", "--scale-keys is 5; it must be from --keys (10) to 1e12"},
 		{"--duration 15s", "--duration is 15s; it must be from 2 windows (20s) to 1000h0m0s"},
-		{"--keys 10000 --duration 10h", "--duration is 10h0m0s; it must be short enough for at most 1e+09 calls; these would be 7.2e+10"},
+		{"--keys 10000 --duration 10h",
+			"--duration is 10h0m0s; it must be short enough for at most 1e+09 calls; these would be 7.2e+10"},
 		{"--seed -1", "--seed is -1; it must be at least 0"},
-		{"--vary load", "--vary is load; it must be a flag, = and values with a comma between them; the flag one of delay, die-at, hot-keys, instances, keys, load, loss, outage-for, rate, seed, shape, skew, sync-interval"},
-		{"--vary json=1", "--vary is json=1; it must be a flag, = and values with a comma between them; the flag one of delay, die-at, hot-keys, instances, keys, load, loss, outage-for, rate, seed, shape, skew, sync-interval"},
+		{"--vary load", "--vary is load; it must be a flag, = and values with a comma between them; " +
+			"the flag one of delay, die-at, hot-keys, instances, keys, load, loss, outage-for, rate, seed, " +
+			"shape, skew, sync-interval"},
+		{"--vary json=1", "--vary is json=1; it must be a flag, = and values with a comma between them; " +
+			"the flag one of delay, die-at, hot-keys, instances, keys, load, loss, outage-for, rate, seed, " +
+			"shape, skew, sync-interval"},
 		{"--vary load=x", `--vary is "x"; it must be a number`},
 		{"--vary load=1,0", "--load is 0; it must be above 0"},
 	}

@@ -15,20 +15,25 @@ import (
 
 // varying are the flags that --vary can set.
 var varying = map[string]func(c *Command, text string) error{
-	"instances":     setter("a whole number", strconv.Atoi, func(c *Command) *int { return &c.Instances }),
-	"keys":          setter("a whole number", strconv.Atoi, func(c *Command) *int { return &c.Keys }),
-	"seed":          setter("a whole number", strconv.Atoi, func(c *Command) *int { return &c.Seed }),
-	"rate":          setter("a number", number64, func(c *Command) *float64 { return &c.Rate }),
-	"load":          setter("a number", number64, func(c *Command) *float64 { return &c.Load }),
-	"loss":          setter("a number", number64, func(c *Command) *float64 { return &c.Loss }),
-	"hot-keys":      setter("a number", number64, func(c *Command) *float64 { return &c.HotKeys }),
-	"skew":          setter("a number", number64, func(c *Command) *float64 { c.Skew = new(float64); return c.Skew }),
-	"delay":         setter("a duration", time.ParseDuration, func(c *Command) *time.Duration { return &c.Delay }),
-	"die-at":        setter("a duration", time.ParseDuration, func(c *Command) *time.Duration { return &c.DieAt }),
-	"outage-for":    setter("a duration", time.ParseDuration, func(c *Command) *time.Duration { return &c.OutageFor }),
-	"sync-interval": setter("a duration", time.ParseDuration, func(c *Command) *time.Duration { c.SyncInterval = new(time.Duration); return c.SyncInterval }),
-	"shape":         setter("a word", func(s string) (string, error) { return s, nil }, func(c *Command) *string { return &c.Shape }),
+	"instances":  setter("a whole number", strconv.Atoi, func(c *Command) *int { return &c.Instances }),
+	"keys":       setter("a whole number", strconv.Atoi, func(c *Command) *int { return &c.Keys }),
+	"seed":       setter("a whole number", strconv.Atoi, func(c *Command) *int { return &c.Seed }),
+	"rate":       setter("a number", number64, func(c *Command) *float64 { return &c.Rate }),
+	"load":       setter("a number", number64, func(c *Command) *float64 { return &c.Load }),
+	"loss":       setter("a number", number64, func(c *Command) *float64 { return &c.Loss }),
+	"hot-keys":   setter("a number", number64, func(c *Command) *float64 { return &c.HotKeys }),
+	"skew":       setter("a number", number64, func(c *Command) *float64 { c.Skew = new(float64); return c.Skew }),
+	"delay":      setter("a duration", time.ParseDuration, func(c *Command) *time.Duration { return &c.Delay }),
+	"die-at":     setter("a duration", time.ParseDuration, func(c *Command) *time.Duration { return &c.DieAt }),
+	"outage-for": setter("a duration", time.ParseDuration, func(c *Command) *time.Duration { return &c.OutageFor }),
+	"shape":      setter("a word", word, func(c *Command) *string { return &c.Shape }),
+	"sync-interval": setter("a duration", time.ParseDuration, func(c *Command) *time.Duration {
+		c.SyncInterval = new(time.Duration)
+		return c.SyncInterval
+	}),
 }
+
+func word(s string) (string, error) { return s, nil }
 
 func number64(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
 
@@ -54,7 +59,8 @@ func (c Command) variants() (name string, values []string, all []Command, err er
 	set := varying[name]
 	if set == nil || list == "" {
 		names := slices.Sorted(maps.Keys(varying))
-		return "", nil, nil, flags.Check(false, "vary", c.Vary, "a flag, = and values with a comma between them; the flag one of "+strings.Join(names, ", "))
+		return "", nil, nil, flags.Check(false, "vary", c.Vary,
+			"a flag, = and values with a comma between them; the flag one of "+strings.Join(names, ", "))
 	}
 	for _, value := range strings.Split(list, ",") {
 		v := c
@@ -91,8 +97,10 @@ func (c comparison) table(w io.Writer) error {
 			perMillion = some(r.Nodes.PerMillion)
 		}
 		rows = append(rows, []string{
-			value, number(r.Use, "%.3f", 1), number(r.AdmittedToReference, "%.3f", 1), fmt.Sprintf("%.3f", r.FullestRatio),
-			number(r.WaitedSettled, "%.2f%%", 100), number(r.Settlements, "%.0f", 1), number(r.SettlementsPerCall, "%.3f", 1), perMillion,
+			value,
+			number(r.Use, "%.3f", 1), number(r.AdmittedToReference, "%.3f", 1),
+			fmt.Sprintf("%.3f", r.FullestRatio), number(r.WaitedSettled, "%.2f%%", 100),
+			number(r.Settlements, "%.0f", 1), number(r.SettlementsPerCall, "%.3f", 1), perMillion,
 		})
 	}
 	first := c.Runs[0]
@@ -104,7 +112,8 @@ func (c comparison) table(w io.Writer) error {
 	fmt.Fprintln(w, " ² most in any window of any key, over all instances ÷ C")
 	fmt.Fprintln(w, " ³ calls that waited for Redis")
 	fmt.Fprintln(w, " ⁴ keys settled by Redis, per second and per call")
-	fmt.Fprintf(w, " ⁵ of Redis, for a million decisions a second: %v for a settlement is assumed,\n   and nodes that are used to %.0f%%\n",
+	fmt.Fprintf(w, " ⁵ of Redis, for a million decisions a second: %v for a settlement is assumed,\n   and "+
+		"nodes that are used to %.0f%%\n",
 		first.settleCost, 100*nodeUse)
 	if slices.ContainsFunc(c.Runs, func(r report) bool { return r.Interrupted }) {
 		fmt.Fprintln(w, " ✂ INTERRUPTED: a part of that run")
