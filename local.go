@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema/internal/invalid"
 	"github.com/trypema/trypema/internal/tally"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Local is the provider whose state lives in this process. It is exact here, and knows nothing of other
@@ -52,6 +53,7 @@ func NewLocal(o Options) (*Local, error) {
 	l.absolute.init(l, StrategyAbsolute, o)
 	l.suppressed.init(l, StrategySuppressed, o)
 	l.suppressed.hardFactor, l.suppressed.dice = o.HardLimitFactor, rand.Float64
+	l.suppressed.anyLaw = *window.NewLaw(l.suppressed.lawSpan, 1, o.HardLimitFactor)
 	l.absolute.tally = l.observe(StrategyAbsolute)
 	l.suppressed.tally = l.observe(StrategySuppressed)
 	return l, nil

@@ -42,6 +42,9 @@ func (k *localKeys) absolute(d *Decision, key string, c, n uint64) {
 		}
 		return
 	}
+	if k.table.Fulls(at.hash) && k.absoluteFull(d, at.hash, key, c, n) {
+		return
+	}
 	at.look(k)
 	k.absoluteLocked(d, &at, key, k.now(), c, n) // the clock is read while the memory of the key is on its way
 }
@@ -49,9 +52,13 @@ func (k *localKeys) absolute(d *Decision, key string, c, n uint64) {
 // absoluteAt is absolute for a call that was looked at together with others. It and those below take the
 // parts of a call one by one, as they are in registers.
 func (k *localKeys) absoluteAt(d *Decision, at *looked, key string, now int64, c, n uint64) {
-	if f := k.table.Hot(at.hash, key); f == nil || !k.absoluteHot(d, f, key, now, c, n) {
-		k.absoluteLocked(d, at, key, now, c, n)
+	if f := k.table.Hot(at.hash, key); f != nil && k.absoluteHot(d, f, key, now, c, n) {
+		return
 	}
+	if f := k.table.Full(at.hash, key); f != nil && k.denyFull(d, f, key, now, c, n) {
+		return
+	}
+	k.absoluteLocked(d, at, key, now, c, n)
 }
 
 // looked is a call whose memory was requested. It does not hold the key, which could not be on a stack then.
@@ -89,16 +96,45 @@ func (k *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64,
 		d.RemainingAfterWaiting = c - have
 		return true
 	case keys.Denied:
-		if stands := k.tally.Count(tally.Denied); stands > 0 {
-			k.sample(tally.Denied, stands, key, now)
-		}
-		d.Limit = c
-		d.Remaining = window.Room(c, have)
-		d.RetryAfter = time.Duration(fits - now)
-		d.RemainingAfterWaiting = c - then
+		k.deny(d, key, now, c, have, fits, then)
 		return true
 	}
 	return false
+}
+
+// absoluteFull denies a call for a key that has no room, or reports that this is not known.
+//
+//go:noinline
+func (k *localKeys) absoluteFull(d *Decision, hash uint64, key string, c, n uint64) bool {
+	f := k.table.Full(hash, key)
+	if f == nil {
+		return false
+	}
+	now := k.now()
+	return f.Stands() && k.denyFull(d, f, key, now, c, n)
+}
+
+// denyFull denies a call by what is known of its key, or reports that it could not.
+func (k *localKeys) denyFull(d *Decision, f *keys.Full, key string, now int64, c, n uint64) bool {
+	k.table.CalledFull(f, now)
+	a, have, fits, then := f.Deny(c, now, n)
+	if a != keys.Denied {
+		return false
+	}
+	k.deny(d, key, now, c, have, fits, then)
+	return true
+}
+
+// deny makes d a denial, and counts it. The window holds have, and then at the instant at which the call
+// fits.
+func (k *localKeys) deny(d *Decision, key string, now int64, c, have uint64, fits int64, then uint64) {
+	if stands := k.tally.Count(tally.Denied); stands > 0 {
+		k.sample(tally.Denied, stands, key, now)
+	}
+	d.Limit = c
+	d.Remaining = window.Room(c, have)
+	d.RetryAfter = time.Duration(fits - now)
+	d.RemainingAfterWaiting = c - then
 }
 
 // absoluteLocked decides a call under the lock of the key.
@@ -113,6 +149,9 @@ func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int6
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)
 	at.Asked(newest, c, nil, now)
+	if !v.Allowed {
+		at.Denied(c, now)
+	}
 	at.Unlock()
 	d.set(c, &v, OutcomeRejected)
 	k.count(v.Allowed, key, now)

@@ -180,7 +180,8 @@ func (b *batch) look(k *localKeys, calls []Call, group string) (n int) {
 		at := &b.looked[n]
 		b.keys[n] = form(group, calls[n].Key)
 		at.hash = k.table.Hash(b.keys[n])
-		if at.requested = false; k.table.Hot(at.hash, b.keys[n]) == nil {
+		at.requested = false
+		if k.table.Hot(at.hash, b.keys[n]) == nil && k.table.Full(at.hash, b.keys[n]) == nil {
 			at.look(k)
 		}
 		n++

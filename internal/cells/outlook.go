@@ -44,13 +44,15 @@ func (w *Window) Outlook(now int64) *Outlook {
 }
 
 // Calms is that of Window, after events were added to the newest cell, the last of them at an instant. hint
-// is what it has returned the last time, or any other number, and is what to pass the next time.
+// is what it has returned the last time, or any other number, and is what to pass the next time. It is a
+// floor if it was returned for no more events and no higher cost: the answer is not before it then, as
+// nothing becomes calm by more events.
 //
 // Whether the call is certain to pass changes at the edges, and once between two of them, when the newest
 // cell leaves the recent part. It does not change back, so the answer is found by looking at the hint and the
 // instant before it, or by a search.
 func (o *Outlook) Calms(
-	l *window.Law, more window.Counts, last int64, n uint64, hint int,
+	l *window.Law, more window.Counts, last int64, n uint64, hint int, floor bool,
 ) (at int64, admitted uint64, next int) {
 	all, recent := o.Counts.Plus(more), o.Recent+more.Observed()
 	end, quiet := last+o.window, last+o.recent
@@ -80,7 +82,7 @@ func (o *Outlook) Calms(
 		at, c, of := state(k)
 		return at >= end || l.Calm(c, of, n)
 	}
-	if hint < 0 || hint > instants || !calm(hint) || hint > 0 && calm(hint-1) {
+	if hint < 0 || hint > instants || !calm(hint) || hint > 0 && !floor && calm(hint-1) {
 		hint = sort.Search(instants, calm)
 	}
 	if hint < instants {

@@ -30,10 +30,10 @@ func TestOutlook(t *testing.T) {
 		}
 		now = w.Advance(now)
 		w.Record(now, window.Counts{Admitted: 1})
-		open, more, hint := w.Outlook(now), window.Counts{}, 0
+		open, more, hint, floor := w.Outlook(now), window.Counts{}, 0, 0
 		closes, _, _ := w.Open()
 		for now < closes {
-			n := 1 + rng.Uint64N(capacity)
+			n := 1 + rng.Uint64N(capacity)*rng.Uint64N(2)
 			add := window.Counts{Admitted: uint64(rng.IntN(5)), Declined: uint64(rng.IntN(9))}
 			w.Record(w.Advance(now), add)
 			more = more.Plus(add)
@@ -41,12 +41,21 @@ func TestOutlook(t *testing.T) {
 			if want := w.Factor(law, w.Last(), n); got != want {
 				t.Fatalf("the factor is %v, want %v", got, want)
 			} else if want > 0 {
-				at, admitted, next := open.Calms(law, more, w.Last(), n, hint)
+				at, admitted, next := open.Calms(law, more, w.Last(), n, hint, false)
 				if wantAt, wantAdmitted := w.Calms(law, w.Last(), n); at != wantAt || admitted != wantAdmitted {
 					t.Fatalf("%+v, capacity %d, cost %d at %d: calm at %d with %d, want %d with %d", grid, capacity, n,
 						now, at, admitted, wantAt, wantAdmitted)
 				}
 				hint = next
+				wantAt, wantAdmitted, want := open.Calms(law, more, closes-1, n, -1, false)
+				if at, admitted, next = open.Calms(law, more, closes-1, n, floor, true); at != wantAt ||
+					admitted != wantAdmitted || next != want {
+					t.Fatalf("%+v, capacity %d, cost %d at %d: calm at %d with %d, want %d with %d", grid, capacity, n,
+						now, at, admitted, wantAt, wantAdmitted)
+				}
+				if n == 1 {
+					floor = next
+				}
 			}
 			now += 1 + rng.Int64N(grid.Bucket()/3)
 		}

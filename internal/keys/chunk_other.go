@@ -3,4 +3,4 @@
 package keys
 
 // adviseHuge does nothing where the system decides by itself.
-func adviseHuge(uintptr) {}
+func adviseHuge(uintptr, uintptr) {}

@@ -225,18 +225,20 @@ func (hd *Held) Resize(total uint64, keep window.Keep) {
 	w.Resize(total, keep)
 }
 
-// open describes the window to a Hot.
-func (hd *Held) open(f *Hot) {
+// know describes the window, and returns until when events may be added to its newest cell.
+func (hd *Held) know(k *known) (closes int64) {
+	k.window, k.hash, k.e = hd.t.span.Window, hd.hash, hd.e
 	if hd.t.fine {
 		w, g := hd.groups()
 		defer g.Unlock()
-		f.Closes, f.Expires, f.Oldest = w.Open(&g.Groups, hd.t.span)
-		f.Last, f.Admitted = w.Last(), w.Counts().Admitted
-		return
+		closes, k.Expires, k.Oldest = w.Open(&g.Groups, hd.t.span)
+		k.Last, k.Admitted = w.Last(), w.Counts().Admitted
+		return closes
 	}
 	w := hd.window()
-	f.Closes, f.Expires, f.Oldest = w.Open()
-	f.Last, f.Admitted = w.Last(), w.Counts().Admitted
+	closes, k.Expires, k.Oldest = w.Open()
+	k.Last, k.Admitted = w.Last(), w.Counts().Admitted
+	return closes
 }
 
 // join enters events that a Hot has counted.

@@ -23,29 +23,19 @@ import (
 // added as having happened then, or at the end of the cell if that was before: no earlier than it did, and
 // less than a cell later.
 type Hot struct {
-	// What the window held when the word was opened. Nothing else is in it but what the word counts.
-	Closes   int64  // no event may be added from then on: the newest cell takes no more, or the oldest expires
-	Last     int64  // the last event
-	Admitted uint64 // the admitted events
-	Expires  int64  // when the oldest of them expire; 0 if all expire a window after the last event
-	Oldest   uint64 // the admitted events that expire then
+	known        // what the window held when the word was opened: the word counts the rest
+	Closes int64 // no event may be added from then on: the newest cell takes no more, or the oldest expires
 
 	law     window.Law
 	outlook *cells.Outlook // under Suppressed; nil otherwise
-	hint    atomic.Int32   // for the outlook
+	hint    atomic.Uint64  // for the outlook
 
-	window   int64  // how long an event counts
 	capacity uint64 // of the calls that may add
 	room     uint64 // what they may add
-	hash     uint64
-	key      string
-	e        *entry
 	ix       *index
 	h        Handle
-	// 1 + when it was called, to grain; or 0. Kept only with a bound on the number of keys.
-	asked atomic.Int64
-	since atomic.Int64  // when others asked last whether they are called more
-	base  atomic.Uint64 // how many events were added by then
+	since    atomic.Int64  // when others asked last whether they are called more
+	base     atomic.Uint64 // how many events were added by then
 
 	_    [64]byte      // who reads the above is not disturbed by who adds
 	word atomic.Uint64 // the taken flag, and the number of added events
@@ -173,14 +163,36 @@ func (f *Hot) decline(v *window.Verdict, judged uint64, now int64, n uint64) boo
 		v.Wait = window.Never
 		return true
 	}
-	hint := int(f.hint.Load())
+	hint, of := unpackHint(f.hint.Load())
+	floor := of.Admitted <= added.Admitted && of.Declined <= added.Declined
 	// Whoever looks when the cell has ended takes the last event for one at its end.
-	at, then, next := f.outlook.Calms(&f.law, added, f.Closes-1, n, hint)
-	if next != hint {
-		f.hint.Store(int32(next))
+	at, then, next := f.outlook.Calms(&f.law, added, f.Closes-1, n, hint, floor)
+	if next != hint && n == 1 {
+		f.hint.Store(packHint(next, added))
 	}
 	v.Wait, v.Then = at-max(now, f.Last), then
 	return true
+}
+
+// A hint is packed with the events that were added when a call of cost 1 found it: so it is a floor for calls
+// that find more.
+const (
+	hintBits  = 8
+	partOfInt = (64 - hintBits) / 2
+)
+
+func packHint(hint int, of window.Counts) uint64 {
+	if max(of.Admitted, of.Declined) >= 1<<partOfInt {
+		return 0 // which is the first instant, and that is not too late
+	}
+	return of.Declined<<(partOfInt+hintBits) | of.Admitted<<hintBits | uint64(hint)
+}
+
+func unpackHint(packed uint64) (hint int, of window.Counts) {
+	const part = 1<<partOfInt - 1
+	return int(packed & (1<<hintBits - 1)), window.Counts{
+		Admitted: packed >> hintBits & part, Declined: packed >> (partOfInt + hintBits),
+	}
 }
 
 // Added returns how many events were added.
@@ -190,23 +202,6 @@ func (f *Hot) Added() uint64 {
 		return f.parts(word).Observed()
 	}
 	return min(word, f.room)
-}
-
-// deny is a denial, if it is known when the call would fit.
-func (f *Hot) deny(capacity uint64, now int64, n, added uint64) (a Answer, have uint64, at int64, then uint64) {
-	have = f.Admitted + added
-	switch {
-	case f.Expires > 0:
-		at, then = f.Expires, have-f.Oldest
-	case added > 0: // the last event is not known
-		return Unknown, 0, 0, 0
-	default:
-		at = f.Last + f.window
-	}
-	if now >= at || then > capacity || n > capacity-then {
-		return Unknown, 0, 0, 0
-	}
-	return Denied, have, at, then
 }
 
 // Hot returns the hot key of a shard, if it is this one, or nil.
@@ -219,13 +214,7 @@ func (t *Table) Hot(hash uint64, key string) *Hot {
 }
 
 // Called notes that a hot key is called at now.
-func (t *Table) Called(f *Hot, now int64) {
-	if t.bound > 0 {
-		if at := f.asked.Load(); at == 0 || now-(at-1) >= grain {
-			f.asked.Store(now + 1)
-		}
-	}
-}
+func (t *Table) Called(f *Hot, now int64) { t.called(&f.known, now) }
 
 // Asked notes that a key was called under its lock, at a capacity, and under Suppressed by a law. If that is
 // frequent, the key becomes the hot one of its shard, unless that one is called more. newest is that of the
@@ -263,10 +252,10 @@ func (hd *Held) openFor(capacity uint64, law *window.Law, now, calls, took int64
 		other.settle()
 		other.Unlock()
 	}
-	f := &Hot{window: t.span.Window, capacity: capacity, hash: hd.hash, e: hd.e, ix: hd.ix, h: hd.h}
+	f := &Hot{capacity: capacity, ix: hd.ix, h: hd.h}
 	f.since.Store(now)
 	f.key = string(t.textOf(hd.ix.memory, hd.e))
-	hd.open(f)
+	f.Closes = hd.know(&f.known)
 	f.room = capacity - min(capacity, f.Admitted)
 	if law != nil {
 		w := hd.window()
@@ -292,11 +281,18 @@ func (f *Hot) colder(now, calls, took int64) bool {
 	return false
 }
 
-// settle takes the key back, if it is hot.
+// settle takes back what callers without a lock know of the key: before that, nothing of it may change.
 func (hd *Held) settle() {
-	if hd.word&opened == 0 {
-		return
+	if hd.word&full != 0 {
+		hd.forget()
 	}
+	if hd.word&opened != 0 {
+		hd.close()
+	}
+}
+
+// close takes the hot key back.
+func (hd *Held) close() {
 	f := hd.sh.open.Load()
 	word := f.word.Swap(taken)
 	now := hd.t.clock() // after all that was added
@@ -307,13 +303,7 @@ func (hd *Held) settle() {
 	if c != (window.Counts{}) {
 		hd.join(max(f.Last, min(now, f.Closes-1)), c)
 	}
-	if at := f.asked.Load() - 1; at >= 0 {
-		if now-at < grain {
-			at = now // there may have been more calls
-		}
-		used := hd.ix.used(hd.h)
-		*used = max(*used, at)
-	}
+	hd.usedAs(&f.known, now)
 	hd.sh.open.Store(nil)
 	hd.word &^= opened
 }

@@ -358,3 +358,34 @@ func TestHotKeySuppressedAtItsBound(t *testing.T) {
 		hd.Unlock()
 	}
 }
+
+// TestHintOfMoreEvents: what a call has found that saw more events is not taken for the earliest answer.
+func TestHintOfMoreEvents(t *testing.T) {
+	o := options(time.Hour, 0, false)
+	o.Suppressed = true
+	o.Clock = func() int64 { return o.Span.Window / 2 }
+	table := newTable(t, o)
+	table.sweep.Close() // the clock stands still
+	law := window.NewLaw(table.Span(), 10, 1.5)
+	now := o.Clock()
+	hd := table.acquire("hot", now)
+	hd.Record(1, window.Counts{Admitted: 9})
+	hd.Record(hd.Advance(now), window.Counts{Admitted: 4})
+	hd.openFor(10, law, now, 1<<40, 1)
+	hd.Unlock()
+	f := table.hotAt(table.Hash("hot"), "hot", now)
+	for of := range uint64(3) {
+		var v window.Verdict
+		f.hint.Store(packHint(int(o.Span.Window/o.Span.Bucket), window.Counts{Declined: 100 * of, Admitted: of}))
+		if !f.Suppress(&v, 10, now, 1, 0) || v.Allowed {
+			t.Fatalf("it is not declined: %+v", v)
+		}
+		at, _, hint := f.outlook.Calms(&f.law, f.parts(f.word.Load()), f.Closes-1, 1, -1, false)
+		if early := of == 0; (v.Wait == at-now) == early {
+			t.Errorf("a hint of %d events: the wait is %d, want %d", 100*of, v.Wait, at-now)
+		}
+		if got, _ := unpackHint(packHint(hint, window.Counts{Declined: 1 << 30})); got != 0 {
+			t.Errorf("a hint of too many events is %d", got)
+		}
+	}
+}

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// The word in front of an entry is its lock, and says two things of the key that change only under the lock.
+// The word in front of an entry is its lock, and says some things of the key that change only under the lock.
 const (
 	locked  = 1 << 31
 	waiting = 1 << 30               // the first in the queue sleeps until the entry is unlocked
 	opened  = 1 << 29               // the key is the hot one of its shard
-	asked   = 1<<16 - 1             // calls under the lock in the newest cell, modulo 2¹⁶
+	full    = 1 << 15               // there may be a Full of the key
+	asked   = 1<<15 - 1             // calls under the lock in the newest cell, modulo 2¹⁵
 	stamped = 1<<29 - 1<<stampShift // when they were worth it last, in milliseconds, modulo 2¹³
 
 	stampShift = 16

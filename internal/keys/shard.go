@@ -17,8 +17,9 @@ const None Handle = -1
 type shard struct {
 	// Read by each call, written when keys are added.
 	index atomic.Pointer[index]
-	open  atomic.Pointer[Hot] // the hot key
-	_     [64 - 2*bits.UintSize/8]byte
+	open  atomic.Pointer[Hot]   // the hot key
+	fulls atomic.Pointer[fulls] // nil until a key is full
+	_     [64 - 3*bits.UintSize/8]byte
 
 	queue queue
 	_     [64 - 8 - bits.UintSize/8]byte
@@ -251,6 +252,7 @@ func (t *Table) remove(hd *Held) {
 // reset gives all memory back. There must be no keys.
 func (sh *shard) reset() {
 	sh.index.Store(empty())
+	sh.fulls.Store(nil)
 	sh.end, sh.free, sh.hand = 0, None, 0
 	sh.order = order{}
 	sh.publishOldest()

@@ -165,7 +165,7 @@ func (hd *Held) lockKnown(key string) bool {
 		hd.sh.queue.unlock(hd.e, hd.word)
 		return false
 	}
-	if hd.word&opened != 0 {
+	if hd.word&(opened|full) != 0 {
 		hd.settle()
 	}
 	return true

@@ -38,15 +38,20 @@ func (s Span) Recent() int64 { return max(s.Window/recentShare, 1) }
 
 // NewLaw returns the law for windows of a capacity, and a factor of at least 1.
 func NewLaw(s Span, capacity uint64, factor float64) *Law {
-	l := &Law{
-		Capacity:   capacity,
-		Hard:       math.MaxInt64,
+	l := Law{
 		hardFactor: factor,
 		slope:      1 / (factor - 1),
 		// The groups that reach into the recent part may have begun one bucket before it.
 		scale: float64(s.Window) / float64(s.Recent()+s.Bucket),
 	}
-	if hard := float64(capacity) * factor; hard < math.MaxInt64 {
+	l = l.At(capacity)
+	return &l
+}
+
+// At returns the law for windows of another capacity. It divides nothing.
+func (l Law) At(capacity uint64) Law {
+	l.Capacity, l.Hard = capacity, math.MaxInt64
+	if hard := float64(capacity) * l.hardFactor; hard < math.MaxInt64 {
 		l.Hard = max(capacity, uint64(hard))
 	}
 	return l

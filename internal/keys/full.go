@@ -1,0 +1,167 @@
+package keys
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// Full is a key without room, known to callers without a lock. While nothing is admitted, a window changes
+// only when events expire. So until the next instant at which some do, a call that does not fit is denied by
+// loads alone, and cores that call for the same keys do not take cache lines from each other.
+//
+// A Full does not change. Whoever locks the entry takes it back first. So while a caller finds the Full of
+// its key after it has read the clock, the window holds what the Full says.
+type Full struct {
+	known
+	at   *atomic.Pointer[Full] // where it is until it is taken back
+	text [inText]byte          // the key, if it fits
+}
+
+// known is what a window held at an instant.
+type known struct {
+	Last     int64  // the last event
+	Admitted uint64 // the admitted events
+	Expires  int64  // when the oldest of them expire; 0 if all expire a window after the last event
+	Oldest   uint64 // the admitted events that expire then
+
+	window int64 // how long an event counts
+	hash   uint64
+	key    string
+	e      *entry
+	// 1 + when it was called, to grain; or 0. Kept only with a bound on the number of keys.
+	asked atomic.Int64
+}
+
+// fulls are those of a shard, by some bits of the hash that tell no shard.
+type fulls [1 << fullBits]atomic.Pointer[Full]
+
+const (
+	fullBits  = 6
+	worthFull = 4 // one in so many denials under the lock makes a Full, so that what it takes is made up for
+)
+
+func (f *fulls) of(hash uint64) *atomic.Pointer[Full] { return &f[hash%uint64(len(f))] }
+
+// Full returns what is known of a key without room, or nil. If the clock is read after that, Stands tells
+// whether it still holds.
+func (t *Table) Full(hash uint64, key string) *Full {
+	all := t.shard(hash).fulls.Load()
+	if all == nil {
+		return nil
+	}
+	if f := all.of(hash).Load(); f != nil && f.hash == hash && f.key == key {
+		return f
+	}
+	return nil
+}
+
+// Fulls reports whether Full may find something: calls are spared the rest where no key is full.
+func (t *Table) Fulls(hash uint64) bool { return t.shard(hash).fulls.Load() != nil }
+
+// Stands reports whether nobody has taken the Full back.
+func (f *Full) Stands() bool { return f.at.Load() == f }
+
+// Deny judges a call of cost n at now. It returns what Hot.Take does, and Unknown for what it would not deny.
+func (f *Full) Deny(capacity uint64, now int64, n uint64) (a Answer, have uint64, at int64, then uint64) {
+	if f.Admitted <= capacity && n <= capacity-f.Admitted {
+		return Unknown, 0, 0, 0
+	}
+	return f.deny(capacity, now, n, 0)
+}
+
+// deny is a denial after events were added, if it is known when the call would fit.
+func (f *known) deny(capacity uint64, now int64, n, added uint64) (a Answer, have uint64, at int64, then uint64) {
+	have = f.Admitted + added
+	if f.Expires > 0 {
+		then = have - f.Oldest
+	} else if added > 0 { // the last event is not known
+		return Unknown, 0, 0, 0
+	}
+	at = f.until()
+	if now >= at || then > capacity || n > capacity-then {
+		return Unknown, 0, 0, 0
+	}
+	return Denied, have, at, then
+}
+
+// until is when the first events expire.
+func (f *known) until() int64 {
+	if f.Expires > 0 {
+		return f.Expires
+	}
+	return f.Last + f.window
+}
+
+// CalledFull notes that a key without room is called at now.
+func (t *Table) CalledFull(f *Full, now int64) { t.called(&f.known, now) }
+
+func (t *Table) called(f *known, now int64) {
+	if t.bound > 0 {
+		if at := f.asked.Load(); at == 0 || now-(at-1) >= grain {
+			f.asked.Store(now + 1)
+		}
+	}
+}
+
+// usedAs notes when callers without a lock have used the key.
+func (hd *Held) usedAs(f *known, now int64) {
+	if at := f.asked.Load() - 1; at >= 0 {
+		if now-at < grain {
+			at = now // there may have been more calls
+		}
+		used := hd.ix.used(hd.h)
+		*used = max(*used, at)
+	}
+}
+
+// Denied notes that a call at a capacity was denied at now under the lock, after Asked. If that is frequent,
+// callers without a lock are told: the key becomes the hot one if there is none, which is the shortest way
+// for a call, else it is full. The window must not change until the key is unlocked.
+func (hd *Held) Denied(capacity uint64, now int64) {
+	switch {
+	case hd.word&opened != 0 || hd.word&asked%worthFull != 0:
+	case hd.sh.open.Load() == nil:
+		hd.openFor(capacity, nil, now, worthFull, grain)
+	default:
+		hd.tell(now)
+	}
+}
+
+func (hd *Held) tell(now int64) {
+	all := hd.sh.fulls.Load()
+	if all == nil {
+		all = new(fulls)
+		if !hd.sh.fulls.CompareAndSwap(nil, all) {
+			all = hd.sh.fulls.Load()
+		}
+	}
+	at := all.of(hd.hash)
+	old := at.Load()
+	if old != nil && now < old.until() {
+		return // it serves another key
+	}
+	f := &Full{at: at}
+	f.key = f.keep(hd.t.textOf(hd.ix.memory, hd.e))
+	hd.know(&f.known)
+	if at.CompareAndSwap(old, f) { // or a caller for another key was faster
+		hd.word |= full
+	}
+}
+
+// keep returns a text as a string, which needs no memory of its own if it is short.
+func (f *Full) keep(text []byte) string {
+	if len(text) > len(f.text) {
+		return string(text)
+	}
+	return unsafe.String(&f.text[0], copy(f.text[:], text))
+}
+
+// forget takes back the Full of the key.
+func (hd *Held) forget() {
+	hd.word &^= full
+	at := hd.sh.fulls.Load().of(*hd.ix.hash(hd.h))
+	f := at.Load()
+	if f != nil && f.e == hd.e && at.CompareAndSwap(f, nil) && hd.t.bound > 0 {
+		hd.usedAs(&f.known, hd.t.clock())
+	}
+}
