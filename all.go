@@ -63,7 +63,8 @@ const reservedFor = 10 * time.Second
 // Calls on Local are decided in one step. So are those of one strategy on one Hybrid provider, from leases: a
 // call that needs several waits for them at once. So are those on one Redis provider, unless it is a Cluster.
 // Otherwise each call is reserved, and given back if another is refused; until then it counts. No limit is
-// passed by that. If the process dies in between, its reservations expire after ten seconds.
+// passed by that. If the process dies in between, its reservations expire after ten seconds. If Redis becomes
+// unavailable in between, its failure policy decides.
 func All(ctx context.Context, asks ...Ask) (Decision, error) {
 	if len(asks) == 0 || len(asks) > MaxAsks {
 		return Decision{}, invalid.Errorf(ErrInvalidOptions,
@@ -170,32 +171,37 @@ func decideAll(ctx context.Context, parts []part) (Decision, error) {
 	return allReserved(ctx, kept)
 }
 
-// allReserved reserves each call, and then commits all or gives all back.
+// allReserved reserves each call, and then commits all or gives all back. If a store becomes unavailable in
+// between, the failure policy decides the calls that it cannot commit. What it cannot give back counts until
+// the reservation expires.
 func allReserved(ctx context.Context, asks []KeptAsk) (d Decision, err error) {
 	reserved := make([]*Reservation, 0, len(asks))
-	giveBack := func(err error) error {
-		for _, r := range reserved {
-			err = errors.Join(err, r.Refund(context.WithoutCancel(ctx)))
+	giveBack := func(from int, err error) error {
+		for i, r := range reserved[from:] {
+			lost := r.Refund(context.WithoutCancel(ctx))
+			if _, ok := unsettled(&asks[from+i], r, lost); lost != nil && !ok {
+				err = errors.Join(err, lost)
+			}
 		}
 		return err
 	}
 	for i, a := range asks {
 		r, err := a.Keeper.Reserve(ctx, a.Key, a.Cost, reservedFor)
 		if err != nil {
-			return Decision{}, giveBack(err)
+			return Decision{}, giveBack(0, err)
 		}
 		if !r.Allowed {
 			d = r.Decision
 			for _, a := range asks[i+1:] { // who else refuses, perhaps for longer
 				other, err := a.Keeper.Peek(ctx, a.Key, a.Cost)
 				if err != nil {
-					return Decision{}, giveBack(err)
+					return Decision{}, giveBack(0, err)
 				}
 				if !other.Allowed && other.RetryAfter > d.RetryAfter {
 					d = other
 				}
 			}
-			return d, giveBack(nil)
+			return d, giveBack(0, nil)
 		}
 		if i == 0 || r.Remaining < d.Remaining {
 			fallback := d.Fallback
@@ -205,10 +211,37 @@ func allReserved(ctx context.Context, asks []KeptAsk) (d Decision, err error) {
 		reserved = append(reserved, r)
 	}
 	for i, r := range reserved {
-		if err := r.Commit(ctx, asks[i].Cost); err != nil {
-			reserved = reserved[i+1:]
-			return Decision{}, giveBack(err)
+		err := r.Commit(ctx, asks[i].Cost)
+		if err == nil {
+			continue
 		}
+		answer, ok := unsettled(&asks[i], r, err)
+		if !ok {
+			return Decision{}, giveBack(i+1, err)
+		}
+		if !answer.Allowed {
+			for _, a := range asks[:i] { // they are committed
+				if k, ok := a.Keeper.(interface {
+					GiveBack(ctx context.Context, key string, n uint64) error
+				}); ok {
+					_ = k.GiveBack(context.WithoutCancel(ctx), a.Key, a.Cost) // or it counts
+				}
+			}
+			return answer, giveBack(i+1, nil)
+		}
+		d.Fallback = d.Fallback || answer.Fallback
 	}
 	return d, nil
+}
+
+// unsettled returns what the failure policy says of a call that was reserved and cannot be settled because of
+// err; false if the policy has no say.
+func unsettled(a *KeptAsk, r *Reservation, err error) (Decision, bool) {
+	k, ok := a.Keeper.(interface {
+		Unsettled(err error, reserved Decision, cost uint64) (Decision, bool)
+	})
+	if !ok || err == nil {
+		return Decision{}, false
+	}
+	return k.Unsettled(err, r.Decision, a.Cost)
 }

@@ -69,6 +69,11 @@ type Bound struct {
 // first, so each that stays counts as long as before. After an error the windows may have changed or not; the
 // call must not be repeated.
 //
+//	Unsettled(err error, reserved Decision, cost uint64) (d Decision, ok bool)
+//
+// is for a call of All that was reserved and whose Commit or Refund has failed with err. With ok it is
+// decided as d says, by the failure policy. Otherwise All returns the error.
+//
 //	Done() <-chan struct{}
 //
 // returns a channel that is closed when the provider is, so that what waits ends at once.

@@ -62,16 +62,17 @@ func (l *limiter) lock(k *account) *shard {
 }
 
 // remove is told that a key leaves the table. What it has not settled goes to Redis soon, and its lease goes
-// back.
+// back. Calls that wait for it are decided first, by the answer to the next message.
 func (l *limiter) remove(g *window.Groups, k *account) {
-	k.Clear(g)
 	k.removed = true
+	k.release(g)
 	if k.Unsettled() || k.Lent(l.now()) {
 		l.schedule(k, 0)
 	}
 }
 
-// groups returns the memory of the account's windows. An account that was removed has none in its shard.
+// groups returns the memory of the account's windows, for one use of them: release must follow. An account
+// that was removed has none in its shard. The shard must be locked.
 func (k *account) groups(sh *shard) *window.Groups {
 	if k.removed {
 		return new(window.Groups)
@@ -79,13 +80,24 @@ func (k *account) groups(sh *shard) *window.Groups {
 	return &sh.Memory
 }
 
-// use says who needs the account.
+// release ends what groups began. An account that was removed has nothing in its windows from then on, and
+// learns them again with the next answer if calls wait for that. The shard must be locked.
+func (k *account) release(g *window.Groups) {
+	if k.removed {
+		k.Clear(g)
+		if len(k.waiting) > 0 {
+			k.WantWindow()
+		}
+	}
+}
+
+// use says who needs the account. Calls may wait for one that was removed.
 func (k *account) use() lease.Use {
 	switch {
-	case k.removed:
-		return lease.Removed
 	case len(k.waiting) > 0:
 		return lease.Wanted
+	case k.removed:
+		return lease.Removed
 	}
 	return lease.Known
 }

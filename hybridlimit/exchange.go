@@ -253,18 +253,17 @@ func (l *limiter) hear(m *message, a lease.Answer) {
 		sh.Unlock()
 		return
 	}
-	at := l.moment(k.groups(sh), now)
+	groups := k.groups(sh)
+	at := l.moment(groups, now)
 	k.Hear(at, a)
 	endedBefore := a.Grant > 0 && !k.Fresh(now)
 	l.countLease(k, int64(k.Leased()))
 	k.fault = nil
-	more, due := false, now
-	if k.removed {
-		k.fail(nil) // the calls find another account
-	} else {
-		more = l.serve(k, at)
+	more, due := l.serve(k, at), now
+	if !k.removed {
 		due = k.Due(at)
 	}
+	k.release(groups)
 	k.wake()
 	took := now - k.SentAt()
 	sh.Unlock()

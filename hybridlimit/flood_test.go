@@ -116,6 +116,64 @@ func TestCrowdOnOneKey(t *testing.T) {
 	}
 }
 
+// A call that waits for Redis while its key makes room for another is answered all the same, by the first
+// answers, and not at the end of the timeout without Redis.
+func TestRemovedWhileCallsWait(t *testing.T) {
+	for _, maxKeys := range []int{1, 4} {
+		for _, suppressed := range []bool{false, true} {
+			for _, bound := range []bool{false, true} {
+				t.Run(fmt.Sprintf("MaxKeys %d, %s, Bound %v", maxKeys, name(suppressed), bound), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { removedWhileCallsWait(t, maxKeys, suppressed, bound) })
+				})
+			}
+		}
+	}
+}
+
+func removedWhileCallsWait(t *testing.T, maxKeys int, suppressed, bound bool) {
+	const callers, delay = 40, 10 * time.Millisecond
+	f := fakeredis.New()
+	f.Delay = delay
+	p := open(t, f, hybridlimit.Options{Options: redislimit.Options{
+		Options: trypema.Options{MaxKeys: maxKeys}, OnFailure: redislimit.FailClosed,
+	}})
+	b, err := p.Bind(map[bool]trypema.Strategy{true: trypema.StrategySuppressed}[suppressed], trypema.AtMost(100, time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			time.Sleep(time.Duration(i) * delay / 20) // most of them find all flights under way
+			key, began := fmt.Sprint(i), time.Now()
+			var d trypema.Decision
+			var err error
+			if bound {
+				d, err = b.Allow(ctx, key)
+			} else {
+				d, err = strategy(p, suppressed).Allow(ctx, key, 10)
+			}
+			if took := time.Since(began); err != nil || d.Fallback || !d.Allowed || took > 10*delay {
+				t.Errorf("key %d: %+v, %v, after %v", i, d, err, took)
+			}
+		})
+	}
+	all.Wait()
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	for i := range callers {
+		for _, kind := range []string{"ha", "hs"} {
+			for _, w := range []time.Duration{time.Second, 10 * time.Second} {
+				live, leased := f.Live(fmt.Sprintf("{trypema:%d}:%s:%v", i, kind, w), w, w/100)
+				if leased != 0 || live.Admitted > 1 {
+					t.Errorf("key %d, %s, %v: %+v and %d on lease after Close", i, kind, w, live, leased)
+				}
+			}
+		}
+	}
+}
+
 // The longest key is a megabyte; one byte more is an error that says so.
 func TestHugeKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -192,6 +192,7 @@ type party struct {
 	sh       *shard
 	shares   bool // the party before it has locked the shard
 	k        *account
+	groups   *window.Groups // the memory of its windows
 	decision lease.Decision
 	asks     int     // how often the ledger has been asked
 	waiter   *waiter // nil if it does not ask the ledger
@@ -276,12 +277,17 @@ func (j *joint) some(f func(p *party) bool) bool {
 	return false
 }
 
-// lock locks the shards of all parties, and finds their accounts or adds them.
+// lock locks the shards of all parties, and finds their accounts or adds them. A call that has waited for an
+// account goes on with that: if the key was removed meanwhile, what it waited for is nowhere else.
 func (j *joint) lock() {
 	for i := range j.parties {
 		p := &j.parties[i]
 		if p.shares = i > 0 && p.sh == j.parties[i-1].sh; !p.shares {
 			p.sh.Lock()
+		}
+		if p.waiter != nil && p.waiter.ended && !p.waiter.failed && p.k.removed {
+			p.groups = p.k.groups(p.sh)
+			continue
 		}
 		h := p.sh.Find(p.hash, p.key)
 		if h != table.None {
@@ -293,10 +299,17 @@ func (j *joint) lock() {
 			h = p.sh.Enter(p.hash, p.key, j.now)
 		}
 		p.k = p.accountAt(p.sh, h, p.hash, p.key)
+		p.groups = p.k.groups(p.sh)
 	}
 }
 
 func (j *joint) unlock() {
+	for i := range j.parties {
+		if p := &j.parties[i]; p.k.removed {
+			p.k.release(p.groups)
+			p.schedule(p.k, j.now)
+		}
+	}
 	for i := range j.parties {
 		if p := &j.parties[i]; !p.shares {
 			p.sh.Unlock()
@@ -313,7 +326,7 @@ func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
 }
 
 // at returns the moment at which one account acts.
-func (j *joint) at(p *party) *lease.Moment { return p.moment(&p.sh.Memory, j.now) }
+func (j *joint) at(p *party) *lease.Moment { return p.moment(p.groups, j.now) }
 
 // try has each account decide without recording anything. It reports whether the ledger must be asked: it
 // must not if one account denies whatever the ledger says.
@@ -559,6 +572,13 @@ func (l *limiter) commit(ctx context.Context, k *account, r *lease.Reserved, was
 	return nil
 }
 
+// Unsettled returns what becomes of a call of trypema.All that was reserved and cannot be settled because of
+// err. Without Redis it stays as it was decided: the lease covers it. It reports false if Redis is not the
+// reason.
+func (m *keeper) Unsettled(err error, reserved trypema.Decision, _ uint64) (trypema.Decision, bool) {
+	return reserved, errors.Is(err, redislimit.ErrUnavailable)
+}
+
 // committed is two instants of a call, by the clock of Redis in µs: when it is recorded, or 0 if it is not,
 // and when it was admitted.
 type committed struct{ recorded, admitted int64 }
@@ -572,7 +592,9 @@ func (l *limiter) commitLater(k *account, r *lease.Reserved, is uint64) error {
 		sh.Unlock()
 		return trypema.ErrClosed
 	}
-	k.CommitLater(l.moment(k.groups(sh), now), r, is)
+	groups := k.groups(sh)
+	k.CommitLater(l.moment(groups, now), r, is)
+	k.release(groups)
 	sh.Unlock()
 	l.schedule(k, now)
 	return nil

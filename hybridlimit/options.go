@@ -19,7 +19,8 @@ type Options struct {
 	redislimit.Options
 
 	// SyncInterval is how often keys near their limit settle with Redis, at most. A shorter one gives room
-	// back sooner, and costs Redis more. Default Window/200, within 5ms and 100ms; from 1ms to Window.
+	// back sooner, and costs Redis more. Default Window/200, within 5ms and 100ms; from 1ms to Window. With
+	// more than a twentieth of Window, a part of the limit is not used.
 	SyncInterval time.Duration
 
 	// OnEmpty says what becomes of a call for which this instance has nothing on lease, while it is not known

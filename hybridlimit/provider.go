@@ -14,6 +14,10 @@
 // a lease: seconds far from the limit; near it, from five times SyncInterval, where instances compete for the
 // rest, to sixty times. [EmptyReject] denies such calls instead.
 //
+// Windows should last for twenty times SyncInterval or more: 100 ms, by default. An instance hears of room up
+// to an interval and a round trip late, so it uses less of a limit with a shorter window: 0.6 to 0.9 with
+// 20 ms.
+//
 //	limits, err := hybridlimit.New(goredisconn.New(client), hybridlimit.Options{})
 //	if err != nil { … }
 //	defer limits.Close()

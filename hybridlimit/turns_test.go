@@ -320,3 +320,27 @@ func TestTurnsNoticeRoom(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// Instances whose callers wait use most of the limit in a short window, too, in which they settle only a few
+// times. From twenty intervals on they use nine tenths.
+func TestShortWindows(t *testing.T) {
+	for _, test := range []struct {
+		window time.Duration
+		least  float64
+	}{{20 * time.Millisecond, .55}, {50 * time.Millisecond, .75}, {100 * time.Millisecond, .85}} {
+		for _, capacity := range []float64{10, 100} {
+			synctest.Test(t, func(t *testing.T) {
+				const windows = 30
+				c := &crowd{
+					instances: 2, callers: func(int) int { return 16 },
+					rate: capacity / test.window.Seconds(), window: test.window, seed: explore.Seed(t),
+				}
+				c.run(t, windows)
+				use := float64(len(c.all)) / capacity / windows
+				if most := anywindow.Most(c.all, test.window); use < test.least || most > uint64(capacity) {
+					t.Errorf("%v: use %.3f, want %v; %d of %v in a window", c, use, test.least, most, capacity)
+				}
+			})
+		}
+	}
+}

@@ -555,6 +555,21 @@ func (m *keeper) reserved(
 	return r, nil
 }
 
+// Unsettled returns what becomes of a call of trypema.All that was reserved and cannot be settled because of
+// err. Without Redis the failure policy says so: FailLocal has counted the call already. It reports false if
+// Redis is not the reason.
+func (m *keeper) Unsettled(err error, reserved trypema.Decision, cost uint64) (trypema.Decision, bool) {
+	switch {
+	case !isTrouble(err):
+		return trypema.Decision{}, false
+	case m.policy != FailLocal:
+		return m.withoutRedis(cost), true
+	}
+	m.fallsBack()
+	reserved.Fallback = true
+	return reserved, true
+}
+
 // commitCost runs commit.lua, whose arguments it takes: the cost of the call was, and is from now on.
 func (m *keeper) commitCost(ctx context.Context, key string, each []each, life int64, was, is uint64) error {
 	c := m.exchange.newCall()

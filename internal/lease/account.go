@@ -99,7 +99,7 @@ func (a *Account) Idle(t *Terms, now int64) bool {
 // not be used, and the view must be replaced, since they have missed that time, too.
 func (a *Account) EndLease(now int64) {
 	a.budget, a.leaseEnd = 0, min(a.leaseEnd, now)
-	a.knowledge.exhaustedUntil = 0
+	a.knowledge.hopeForRoom()
 	a.exchange.void = a.exchange.underWay
 	a.knowledge.wantsWindow = true
 }

@@ -80,7 +80,7 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 			d.Now = min(d.Now+n, capacity)
 			d.Then = d.Now
 		}
-		a.settleIfLow(d, m)
+		a.settleEarly(d, m)
 	case fresh && c.Mode == Peek && n <= a.budget+k.free && capacity >= a.ceiling:
 		d.Allowed = true
 	case a.hasTurn(now, capacity):
@@ -143,7 +143,7 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 			d.Now += n
 			d.Then = d.Now
 		}
-		a.settleIfLow(d, m)
+		a.settleEarly(d, m)
 		return
 	case c.Mode == Peek && n <= a.budget+k.free && l.Hard >= a.ceiling:
 		return
@@ -237,8 +237,9 @@ func (a *Account) exhausted(now int64, capacity uint64) bool {
 	return now < a.knowledge.exhaustedUntil && capacity <= a.ceiling && a.Fresh(now)
 }
 
-// settleIfLow has the account settle before the budget is used up.
-func (a *Account) settleIfLow(d *Decision, m *Moment) {
+// settleEarly has the account settle before the budget is used up. It also does so if much of a tight lease
+// is not used any more, since the load has moved to others: they need that before the lease ends.
+func (a *Account) settleEarly(d *Decision, m *Moment) {
 	now := m.Now
 	if a.rests {
 		a.rests, d.SettleAt = false, now
@@ -249,6 +250,8 @@ func (a *Account) settleIfLow(d *Decision, m *Moment) {
 		d.SettleAt = min(turnAt, now+m.Window/settlePart)
 	case a.budget < a.lowBudget(now):
 		d.SettleAt = now
+	case a.kind == far && a.demand.surplus > 0 && a.budget > a.demand.surplus:
+		d.SettleAt = max(now, a.exchange.sentAt+surplusIntervals*m.Interval)
 	}
 }
 

@@ -10,6 +10,7 @@ type demand struct {
 	keptSince   int64   // since then nothing was settled
 	nearUntil   int64   // until then the account wants no lease far from the limit: there was none
 	growAt      int64   // a lease far from the limit may grow again then
+	surplus     uint64  // a tight lease goes back in part if more than that of it is unused; or 0
 	exhaustedAt int64   // when the budget first did not suffice since then, or 0
 	halfFull    bool    // Suppressed: more than half of the capacity was observed, so others matter
 
@@ -43,6 +44,9 @@ const (
 
 	// fewCalls is the least lease far from the limit that the account renews before it is used up.
 	fewCalls = 4
+
+	// surplusIntervals is for how many intervals after a message no surplus goes back.
+	surplusIntervals = 2
 
 	// growIntervals is for how many intervals a holder far from the limit does not ask for more after it got
 	// nothing.
@@ -147,15 +151,17 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 		want = min(a.capacity, max(want, 2*kept+need))
 	}
 	least := min(target, kept+a.above(soon/16, 2))
+	d.surplus = 0
 	if a.tight() {
 		slack := uint64(math.Ceil(3*math.Sqrt(2*d.rate*window/driftPart))) + 1
 		slack = min(slack, max(a.interval, a.knowledge.free/slackPart))
 		target = min(a.capacity, kept+slack)
+		d.surplus = max(2*slack, a.capacity/smallPart) + 1
 		want = max(target, min(want, kept+need))
 		least = min(target, kept+max(a.interval, (target-min(target, kept))/2))
 	}
 	a.exchange.farTarget = want - min(want, kept)
-	if out.FarLeast = least + need; m.Now < d.nearUntil {
+	if out.FarLeast = least + need; m.Now < d.nearUntil || a.leavesRoom() {
 		out.FarLeast = maxCount
 	}
 	if a.kind == far && a.knowledge.answered {
@@ -166,6 +172,12 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 // tight reports whether a lease far from the limit must be what the holder's window holds and little more:
 // others need the rest.
 func (a *Account) tight() bool { return a.others > 0 && a.knowledge.free < a.capacity/tightPart }
+
+// leavesRoom reports whether the account needs so little that it does not settle often near the limit either.
+// There may be many such holders. What each has beyond its window is missing where hardly anything is left.
+func (a *Account) leavesRoom() bool {
+	return a.exchange.slow && a.others > 0 && a.knowledge.free < a.capacity/startPart/goOnPart
+}
 
 // above returns what a demand of so much on average exceeds by so many standard deviations.
 func (a *Account) above(mean, sigmas float64) uint64 {

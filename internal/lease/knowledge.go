@@ -60,6 +60,10 @@ func (k *knowledge) exhaust(until, now int64) {
 	}
 }
 
+// hopeForRoom forgets that the ledger has nothing to give, and when the next turn of the account comes: there
+// may be room that the last answer does not tell of.
+func (k *knowledge) hopeForRoom() { k.exhaustedUntil, k.turnAt = 0, 0 }
+
 // dated reports whether the last answer was so long ago that it matters when others did what the next one
 // tells.
 func (a *Account) dated(m *Moment) bool {
@@ -96,8 +100,9 @@ func (a *Account) Factor(m *Moment, l *window.Law) float64 {
 // Forget forgets what the window held, after it was set to something else.
 func (a *Account) Forget(g *window.Groups, t *Terms) {
 	a.knowledge.wantsWindow = true
+	a.knowledge.hopeForRoom()
 	if a.budget == 0 {
-		a.knowledge.answered, a.leaseEnd, a.knowledge.exhaustedUntil = false, 0, 0
+		a.knowledge.answered, a.leaseEnd = false, 0
 	}
 	a.clearView(g)
 	a.placeUnsettled(&Moment{Terms: t, Groups: g, Now: a.view.Now()})

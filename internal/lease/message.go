@@ -166,6 +166,9 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 // what others keep.
 func (a *Account) MustTell() { a.exchange.mustTell = true }
 
+// WantWindow has the next answer contain all groups: they will replace the view.
+func (a *Account) WantWindow() { a.knowledge.wantsWindow = true }
+
 // keepsWindow reports whether the account need not settle what it has admitted: it has a window lease, which
 // is charged for all of it.
 func (a *Account) keepsWindow(m *Moment) bool {
@@ -181,7 +184,8 @@ func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64)
 	d.estimate(m.Terms, m.Now, a.admitted)
 	a.interval = a.enough(d.rate * float64(m.Pace.Interval+m.Pace.Trip))
 	life, x.nearTarget = m.Pace.Near, a.interval
-	if x.slow = !d.halfFull && d.rate*float64(m.Pace.Interval) < slowDemand; x.slow {
+	x.slow = !d.halfFull && d.rate*float64(m.Pace.Interval) < slowDemand
+	if x.slow = x.slow && a.waits.cost == 0; x.slow { // what calls wait for is used at once
 		life = max(life, a.slowLife(m.Terms))
 		x.nearTarget = max(a.interval, min(a.enough(d.rate*float64(life)), a.knowledge.free/slowPart))
 	}

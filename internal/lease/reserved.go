@@ -59,7 +59,8 @@ func (a *Account) Commit(m *Moment, r *Reserved, c Change) {
 	a.inSpell(r, func(w *window.Window) {
 		w.Commit(m.Groups, m.Span, w.Advance(m.Groups, m.Span, now), r.recordedAt, r.admittedAt, c.Was, c.Is)
 	})
-	k.exhaustedUntil, k.promisedRetryAt = 0, 0
+	k.hopeForRoom()
+	k.promisedRetryAt = 0
 	if c.Added > c.Removed { // what the call takes from others, it takes from this lease first
 		taken := min(a.view.Counts().Admitted+a.others, a.ceiling)
 		a.budget = min(a.budget, a.ceiling-taken)

@@ -19,8 +19,8 @@ import (
 //     one call at a time, to the holder with the lowest count. Each holder but the asker gets that once.
 //   - A holder that begins to want something begins with the lowest count of those that do. A count is behind
 //     the highest by two fair shares at most.
-//   - All holders together get at most five quarters of the limit, and a sixteenth of the capacity at once; less
-//     if a few calls of each, and what is due until the asker comes again, are less.
+//   - All holders together get at most five quarters of the limit. At once they get a sixteenth of the capacity,
+//     or a few calls of each if that is less; or what is due until the asker comes again, if that is more.
 //     Without this rule, what one burst has used is free at one instant a window later, the first asker takes
 //     it, and so on in every window.
 //
@@ -111,7 +111,8 @@ func (l *Ledger) hand(s window.Span, now int64, a *Message, t *turn, free uint64
 	}
 	per := float64(s.Window) / float64(float64(max(a.Capacity, 1))*turnPace)
 	soon := math.Floor(float64(a.NearLife/2) / per) // what is due until the asker asks again
-	burst := max(float64(most), min(float64(a.Capacity/burstPart), max(float64(2*n)*float64(least), soon)))
+	burst := min(float64(a.Capacity/burstPart), float64(2*n)*float64(least))
+	burst = max(float64(most), burst, min(soon, float64(a.Capacity)))
 	paced := float64(max(l.pacedUntil, now) - now)
 	if paced > float64(s.Window) { // the clock has stepped back
 		paced = 0

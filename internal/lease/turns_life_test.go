@@ -76,3 +76,46 @@ func TestSmallLeaseCountsForLong(t *testing.T) {
 		t.Errorf("%d on lease to the other for ever", one.othersLease(m, 2))
 	}
 }
+
+// What an account knows of its next turn is void once the window was set, a call was committed below its
+// estimate, or the clock has missed some time. No call is denied because of it, not even while the ledger is
+// asked.
+func TestNoTurnAfterTheWindowChanged(t *testing.T) {
+	const second = 1_000_000
+	terms := &Terms{Span: window.Span{Window: 10 * second, Bucket: second / 10}, Micro: 1, Interval: 50_000}
+	for name, change := range map[string]func(*Account, *Moment){
+		"Forget":   func(a *Account, m *Moment) { a.Forget(m.Groups, terms) },
+		"EndLease": func(a *Account, m *Moment) { a.EndLease(m.Now) },
+		"Commit": func(a *Account, m *Moment) {
+			r := &Reserved{admittedAt: m.Now - second, recordedAt: m.Now - second, ledgerAt: 1}
+			a.Commit(m, r, Change{Was: 2, Is: 1, Removed: 1})
+		},
+	} {
+		var groups window.Groups
+		m := &Moment{Terms: terms, Groups: &groups, Pace: NewPace(terms, 1000, terms.Interval, 1), Now: 20 * second}
+		a := &Account{Holder: 1, capacity: 10}
+		a.waits.cost, a.waits.until = 1, m.Now+terms.Window
+		a.Message(m, 1, More)
+		m.Now += 1000
+		a.Hear(m, Answer{
+			Life: 200_000, Next: 4 * second, Others: 1, Whole: true, Live: window.Counts{Admitted: 9},
+			Groups: []Group{{Age: second, Counts: window.Counts{Admitted: 9}}},
+		})
+		call := &Call{Cost: 1, Capacity: 10, Mode: Record, Again: true}
+		var d Decision
+		if a.Decide(&d, m, call); d.AskLedger || d.Wait < 3*second {
+			t.Fatalf("%s: before its turn: %+v", name, d)
+		}
+		change(a, m)
+		for _, when := range []string{"", ", while it is asked"} {
+			d = Decision{}
+			if a.Decide(&d, m, call); !d.AskLedger {
+				t.Errorf("%s%s: %+v, want the ledger to be asked", name, when, d)
+			}
+			if when == "" {
+				a.Message(m, 1, More)
+				m.Now += 1000
+			}
+		}
+	}
+}

@@ -125,7 +125,7 @@ func TestTurnsForgetWhatIsLongAgo(t *testing.T) {
 // What a holder gives back does not count as granted to it.
 func TestTurnsGivenBack(t *testing.T) {
 	var l lease.Ledger
-	a, b := &asker{id: 1, life: 10 * turnsWindow}, &asker{id: 2, life: 10 * turnsWindow}
+	a, b := &asker{id: 1, life: 10_000}, &asker{id: 2, life: 10_000}
 	now := int64(1e15)
 	a.ask(&l, now, 1)
 	var by [2]uint64

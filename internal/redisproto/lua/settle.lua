@@ -163,14 +163,15 @@ for k = 1, #KEYS do
       if next_turn >= 0 then
         life = near_life + math.min(next_turn, math.floor(window / 4))
       elseif keeps or alone then -- the holder keeps a window
-        local calm = math.max(0, (math.floor(flags / 8) % 2 == 1 and math.floor(capacity / 4) or capacity - math.floor(capacity / 20)) - taken)
+        local reserve = math.max(math.floor(capacity / 125), math.min(math.floor(capacity / 20), 50))
+        local calm = math.max(0, (math.floor(flags / 8) % 2 == 1 and math.floor(capacity / 4) or capacity - reserve) - taken)
         local share = math.floor((calm + 1) / 2)
         if alone then calm, share = free, hold == 0 and free - math.floor(free / 4) or free end
         grant = math.min(far, share)
         if grant < need and need <= calm then grant = need end
         local all = hold + grant
         is_far = all > 0 and (alone or
-          taken <= capacity - math.floor(capacity / 60) and grant >= need and all >= far_least)
+          taken <= capacity - math.floor(reserve / 3) and grant >= need and all >= far_least)
         if is_far and all <= math.floor(capacity / 64) then
           life = far_life
         elseif is_far then

@@ -41,7 +41,7 @@ if count > 1 then
   for i = 1, count - 1 do least, most = math.min(least, rivals[i].want), math.max(most, rivals[i].want) end
   local per = window / (math.max(capacity, 1) * 1.25)
   local soon = math.floor(math.floor(near_life / 2) / per) -- what is due until the asker asks again
-  local burst = math.max(most, math.min(math.floor(capacity / 16), math.max(2 * count * least, soon)))
+  local burst = math.max(most, math.min(math.floor(capacity / 16), 2 * count * least), math.min(soon, capacity))
   local ahead = math.max(paced, now) - now
   if ahead > window then ahead = 0 end
   local pool, left, i = math.min(free, math.max(0, math.floor(burst - ahead / per))), amount, 1

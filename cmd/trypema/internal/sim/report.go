@@ -78,6 +78,7 @@ type settings struct {
 	HotLoad      float64  `json:"hot_load_ratio"`
 	Shape        string   `json:"shape"`
 	Skew         *float64 `json:"skew"`
+	SkewMoves    float64  `json:"skew_moves_ms"`
 	Delay        float64  `json:"delay_ms"`
 	Jitter       float64  `json:"jitter_ms"`
 	Timeout      float64  `json:"timeout_ms"`
@@ -212,6 +213,7 @@ func (s setup) settings() settings {
 		Load:         s.load,
 		HotKeys:      s.hotKeys,
 		HotLoad:      s.hotLoad,
+		SkewMoves:    screen.Milliseconds(s.skewMoves),
 		Shape:        s.shape.name,
 		Delay:        screen.Milliseconds(s.delay),
 		Jitter:       screen.Milliseconds(s.jitter),
@@ -240,6 +242,9 @@ func (s settings) String() string {
 	alike := "alike"
 	if s.Skew != nil {
 		alike = fmt.Sprintf("%.4g%% of the calls to the first", 100**s.Skew)
+		if s.SkewMoves > 0 {
+			alike = fmt.Sprintf("%.4g%% of the calls to one, another every %gs", 100**s.Skew, s.SkewMoves/1000)
+		}
 	}
 	text := fmt.Sprintf("%s: %s, %s\nkeys: %s, each %.6g/s in %gs; load %g× %s", s.Strategy,
 		plural(float64(s.Instances), "instance"), alike,

@@ -36,6 +36,8 @@ type Command struct {
 	Shape   string   `default:"steady" help:"How the load changes: steady, step, spike or on-off."`
 	Skew    *float64 `help:"Part of the calls that goes to the first instance. Default: an equal share."`
 
+	SkewMoves time.Duration `default:"0s" help:"With --skew: how often that part goes to the next instance; 0s: not at all."`
+
 	Delay   time.Duration `default:"500us" help:"From an instance to Redis, and back again."`
 	Jitter  time.Duration `default:"100us" help:"Mean of what chance adds to the delay."`
 	Timeout time.Duration `default:"250ms" help:"How long to wait for Redis."`
@@ -104,6 +106,7 @@ type setup struct {
 	hotKeys       int
 	shape         shape
 	skew          float64 // of the first instance; negative: none
+	skewMoves     time.Duration
 
 	delay, jitter, timeout time.Duration
 	retry                  time.Duration
@@ -164,6 +167,7 @@ func (c *Command) resolve() (setup, error) {
 		flags.OneOf("shape", c.Shape, shapes...),
 		part("skew", max(skew, 0)),
 		flags.Check(c.Skew == nil || skew >= 0, "skew", skew, "from 0 to 1"),
+		span("skew-moves", 0, c.SkewMoves),
 		span("delay", 0, c.Delay),
 		span("jitter", 0, c.Jitter),
 		span("timeout", time.Millisecond, c.Timeout),
@@ -198,6 +202,7 @@ func (c *Command) resolve() (setup, error) {
 		hotKeys:    hot,
 		shape:      form,
 		skew:       skew,
+		skewMoves:  c.SkewMoves,
 		delay:      c.Delay,
 		jitter:     c.Jitter,
 		timeout:    c.Timeout,

@@ -99,6 +99,7 @@ func TestPromises(t *testing.T) {
 		{"--load 1.05", none, .95, 1.05, .05},
 		{"--load 2", .95, .95, 1.05, .02},
 		{"--load 0.95 --rate 1000", none, .98, 1.02, .001},
+		{"--load 0.9 --rate 1000 --skew 0.9 --skew-moves 5s", none, .985, 1.02, .01},
 		{"--load 10 --shape step", none, .95, 1.05, .05},
 		{"--load 10 --shape spike", none, .95, 1.05, .05},
 		{"--load 10 --shape on-off", none, .95, 1.05, .01},
@@ -173,6 +174,25 @@ func TestPromises(t *testing.T) {
 					*r.PauseSettled)
 			}
 		})
+	}
+}
+
+// Eight instances with a large limit settle seldom until it is nearly used up. A small one, of which each has
+// little to spare, they settle in every interval before that.
+func TestSettlementsNearTheLimit(t *testing.T) {
+	for _, tt := range []struct {
+		args        string
+		least, most float64
+	}{
+		{"--load 0.8 --rate 1000", 0, 4},
+		{"--load 0.9 --rate 1000", 0, 10},
+		{"--load 0.95 --rate 1000", 0, 90},
+		{"--load 0.95 --rate 1000 --skew 0.9", 0, 40},
+		{"--load 0.95 --rate 100", 110, 160},
+	} {
+		if n := *simulate(t, seeded(t, tt.args)).Settlements; n < tt.least || n > tt.most {
+			t.Errorf("%s: %.0f settlements a second, want %v to %v", tt.args, n, tt.least, tt.most)
+		}
 	}
 }
 
@@ -436,6 +456,7 @@ func TestWrongFlags(t *testing.T) {
 		{"--skew 1.1", "--skew is 1.1; it must be from 0 to 1"},
 		{"--skew -0.5", "--skew is -0.5; it must be from 0 to 1"},
 		{"--skew NaN", "--skew is NaN; it must be from 0 to 1"},
+		{"--skew-moves -1s", "--skew-moves is -1s; it must be from 0s to 1000h0m0s"},
 		{"--delay -1ms", "--delay is -1ms; it must be from 0s to 1000h0m0s"},
 		{"--timeout 0s", "--timeout is 0s; it must be from 1ms to 1000h0m0s"},
 		{"--loss 2", "--loss is 2; it must be from 0 to 1"},

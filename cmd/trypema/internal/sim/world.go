@@ -149,14 +149,17 @@ func (w *world) arrive(n int32) {
 // pick draws the instance that is called.
 func (w *world) pick() *instance {
 	n := len(w.instances)
-	switch {
-	case w.skew < 0 || n == 1:
+	if w.skew < 0 || n == 1 {
 		return w.instances[w.calls.IntN(n)]
-	case w.calls.Float64() < w.skew:
-		return w.instances[0]
-	default:
-		return w.instances[1+w.calls.IntN(n-1)]
 	}
+	first := 0
+	if w.skewMoves > 0 {
+		first = int(w.now / int64(w.skewMoves) % int64(n))
+	}
+	if w.calls.Float64() < w.skew {
+		return w.instances[first]
+	}
+	return w.instances[(first+1+w.calls.IntN(n-1))%n]
 }
 
 // call is made to an instance, which hears of it when it does not pause.
