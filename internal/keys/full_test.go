@@ -38,8 +38,9 @@ func (t *Table) judged(key string, capacity uint64, now int64, n uint64) (v wind
 }
 
 // fill denies calls for a key, which must have no room, until callers without a lock know that.
-func (t *Table) fill(tb testing.TB, key string, capacity uint64, now int64) *Full {
+func (t *Table) fill(tb testing.TB, key string, now int64) *Full {
 	tb.Helper()
+	const capacity = 10
 	for range worthFull {
 		if v := t.judged(key, capacity, now, 1); v.Allowed {
 			tb.Fatalf("%q has room: %+v", key, v)
@@ -183,7 +184,7 @@ func TestFullsShareAPlace(t *testing.T) {
 	for _, key := range shared {
 		table.put(key, now, 10)
 	}
-	f := table.fill(t, shared[0], 10, now)
+	f := table.fill(t, shared[0], now)
 	for range worthFull {
 		table.judged(shared[1], 10, now, 1)
 	}
@@ -196,9 +197,9 @@ func TestFullsShareAPlace(t *testing.T) {
 	now = o.Span.Window - 1
 	table.put(shared[1], now, 10)
 	now++
-	table.fill(t, shared[1], 10, now)
+	table.fill(t, shared[1], now)
 	table.put(shared[0], now, 5) // which takes back what is not there
-	table.fill(t, shared[1], 10, now)
+	table.fill(t, shared[1], now)
 }
 
 // A key that is only denied without the lock is not the one that was used the longest ago.
@@ -209,7 +210,7 @@ func TestFullKeyIsNotEvicted(t *testing.T) {
 	table := withoutHotKeys(newTable(t, o))
 	table.sweep.Close() // the clock is only read by the test
 	table.put("full", now, 10)
-	table.fill(t, "full", 10, now)
+	table.fill(t, "full", now)
 	locked := 0
 	for i := range 100 {
 		now += grain
@@ -229,7 +230,7 @@ func TestFullKeyIsNotEvicted(t *testing.T) {
 func TestFullsAreGivenBack(t *testing.T) {
 	table := withoutHotKeys(newTable(t, options(time.Hour, 0, false)))
 	table.put("key", 0, 10)
-	table.fill(t, "key", 10, 0)
+	table.fill(t, "key", 0)
 	table.Remove(table.Hash("key"), "key")
 	if table.Full(table.Hash("key"), "key") != nil || table.shard(table.Hash("key")).fulls.Load() != nil {
 		t.Error("they are still there")
