@@ -211,6 +211,10 @@ func (x *exchange) conclude(caller context.Context) error {
 		s.mu.Unlock()
 		x.failing.Store(0)
 	case timely:
+		s := &x.settler
+		s.mu.Lock()
+		s.schedule.Lost(len(x.messages))
+		s.mu.Unlock()
 		x.failing.CompareAndSwap(0, x.began)
 	}
 	return x.wrong

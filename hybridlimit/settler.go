@@ -211,6 +211,8 @@ func (l *limiter) settle(batch []*account) error {
 		case lease.Rest:
 			l.countLease(k, 0)
 			resting = append(resting, k)
+		case lease.Leave:
+			l.schedule(k, k.Later())
 		default:
 			messages = append(messages, l.message(k, now, step == lease.GiveBack))
 		}

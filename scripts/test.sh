@@ -20,6 +20,10 @@ if [ -z "$packages" ]; then
 	set -- "$@" $packages
 fi
 
+# What takes long to compile is compiled only when tests explore.
+tags=
+[ "${TRYPEMA_EXPLORE:-}" = 1 ] && tags="-tags explore"
+
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM
@@ -27,7 +31,7 @@ trap 'exit 130' INT TERM
 echo "Looking up what the tests are compiled from; what is not there yet is downloaded."
 # Each package once, without its variants that are made for a test: its path, and "builds" if it has more than
 # tests.
-$GO list -deps -test -f '{{if not .ForTest}}{{.ImportPath}}{{if and .GoFiles (ne .Name "main")}} builds{{end}}{{end}}' $packages |
+$GO list $tags -deps -test -f '{{if not .ForTest}}{{.ImportPath}}{{if and .GoFiles (ne .Name "main")}} builds{{end}}{{end}}' $packages |
 	sort -u >"$tmp/packages"
 
 # need USE PACKAGE PROGRAM…: the tests of USE run one of the programs, which are in a package of Debian.
@@ -80,7 +84,7 @@ fi
 # What was compiled before is not compiled again, so only the first time this counts to the end.
 awk '$2 { print $1 }' "$tmp/packages" >"$tmp/builds"
 all=$(wc -l <"$tmp/builds")
-xargs $GO build $race -v <"$tmp/builds" 2>&1 | awk -v all="$all" '
+xargs $GO build $tags $race -v <"$tmp/builds" 2>&1 | awk -v all="$all" '
 	/^[^ #]+$/ { if (++n % 50 == 0) { print "compiled " n " of at most " all " packages"; fflush() }; next }
 	{ print }'
 if [ -n "$installing" ]; then
@@ -103,5 +107,5 @@ export GORACE="${GORACE:-atexit_sleep_ms=0}"
 processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 status=0
 $GO run $race $GOTESTSUM --format pkgname --format-hide-empty-pkg -- \
-	$race -vet=off -p $((2 * processors)) -timeout 60m "$@" || status=$?
+	$race $tags -vet=off -p $((2 * processors)) -timeout 60m "$@" || status=$?
 exit $status

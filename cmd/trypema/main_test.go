@@ -85,7 +85,12 @@ func TestHelp(t *testing.T) {
 		{"--help", []string{"Usage: trypema <command>"}},
 		{"help", []string{"Usage: trypema <command>"}},
 		{"help replay", []string{"Usage: trypema replay", "--reorder=1m", "exit status"}},
-		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"", "--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
+		{"demo --help", []string{"--rate", "--load=3", "--headless", "exit status", "--provider=\"local\"",
+			"--redis=URL", "miniredis", "hybrid", "--instances", "--sync-interval"}},
+		{"serve --help", []string{
+			"Configuration\n", "Store\n", "Listeners\n", "Envoy\n", "Forward auth\n", "Security\n", "Operation\n",
+			"--resp-client-ca=FILE", "$TRYPEMA_RESP_CLIENT_CA",
+		}},
 		{"sim --help", []string{"--instances=8", "virtual time", "exit status", "--vary"}},
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // The word in front of an entry is its lock, and says some things of the key that change only under the lock.
@@ -65,19 +64,14 @@ func (q *queue) lockSlowly(e *entry) uint32 {
 }
 
 // poll locks an entry for a caller that holds another one of the table. It must not stand in the queue: the
-// first in there may wait for what it holds.
+// first in there may wait for what it holds. Nor may it sleep: others may wait for that by a mutex, and then
+// the time of a bubble of testing/synctest does not pass, so the sleep would not end.
 func poll(e *entry) uint32 {
-	const least, most = 20 * time.Microsecond, time.Millisecond
-	for i, nap := 0, least; ; i++ {
+	for {
 		if w, ok := tryLock(e); ok {
 			return w
 		}
-		if i < yields*looks {
-			runtime.Gosched()
-			continue
-		}
-		time.Sleep(nap)
-		nap = min(2*nap, most)
+		runtime.Gosched()
 	}
 }
 

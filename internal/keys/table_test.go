@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -331,16 +332,16 @@ func pairs(t *testing.T, table *Table, n int) [][2]string {
 	t.Helper()
 	type place struct{ shard, tag uint32 }
 	// An index of few keys uses 12 bits of the hash in a slot, and the bits from 16 on for the place.
-	first := map[place]string{}
+	first := map[place]int{}
 	var found [][2]string
 	for i := 0; len(found) < n && i < 4_000_000; i++ {
-		key := fmt.Sprint(i)
+		key := strconv.Itoa(i)
 		hash := table.Hash(key)
 		at := place{uint32(hash >> table.shift), uint32(hash)&0xfff | uint32(hash>>16)<<12}
 		if other, ok := first[at]; ok {
-			found = append(found, [2]string{other, key})
+			found = append(found, [2]string{strconv.Itoa(other), key})
 		} else {
-			first[at] = key
+			first[at] = i
 		}
 	}
 	if len(found) < n {
@@ -403,6 +404,39 @@ func TestWaitersAreWoken(t *testing.T) {
 	if n := counted[0] + counted[1] + counted[2]; n != callers*200 {
 		t.Errorf("%d calls were alone, of %d", n, callers*200)
 	}
+}
+
+// A caller that holds a key takes a second one as soon as it is unlocked, also in a bubble. While two callers
+// wait for the first key no time passes there, as one of them waits by a mutex.
+func TestHolderOfAKeyTakesASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t, options(time.Hour, 0, false))
+		table.put("first", 1, 1)
+		table.put("second", 1, 1)
+		second := table.acquire("second", 1)
+		first := table.acquire("first", 1)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			var hd Held
+			table.Look(&hd, table.Hash("second"))
+			if found, sure := hd.TryFind("second"); !found || !sure {
+				t.Errorf("found %v, sure %v", found, sure)
+			}
+			hd.Unlock()
+			first.Unlock()
+		})
+		for range 3 {
+			wg.Go(func() {
+				hd := table.acquire("first", 1)
+				hd.Unlock()
+			})
+		}
+		for range 10_000 { // until all wait
+			runtime.Gosched()
+		}
+		second.Unlock()
+		wg.Wait()
+	})
 }
 
 // Sixteen callers add, call, delete, evict, compact and grow at once. What a key holds is what was admitted

@@ -40,7 +40,8 @@ type lease struct {
 	admitted uint64 // cost since the last answer
 	others   uint64 // on lease to others by the last answer
 	kind     kind
-	keeps    bool // far from the limit, it is a window lease: see reclaim
+	keeps    bool // it is a window lease: see reclaim
+	rests    bool // it is renewed when the next call comes
 
 	chargedUntil int64 // until then the ledger may charge something to the account
 }
@@ -81,7 +82,7 @@ func (a *Account) Lent(now int64) bool { return now < a.chargedUntil }
 // Unsettled reports whether there is anything that the ledger does not know.
 func (a *Account) Unsettled() bool { return len(a.unsettled.groups) > 0 }
 
-// Idle reports whether the key has not been asked for in so long that its lease should go back.
+// Idle reports whether the key has not been asked for in so long that its lease should go back, or rest.
 func (a *Account) Idle(t *Terms, now int64) bool {
 	if a.kind == near {
 		return now-a.calledAt > slowIntervals*t.Interval

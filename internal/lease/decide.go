@@ -42,7 +42,7 @@ func (a *Account) advance(m *Moment) {
 // charged for it, so as much may be admitted again.
 func (a *Account) reclaim(m *Moment) {
 	u := &a.unsettled
-	if u.charged == 0 || m.Now-u.groups[0].last < m.ownWindow() || u.sent > 0 || !a.Fresh(m.Now) {
+	if len(u.groups) == 0 || !a.keeps || m.Now-u.groups[0].last < m.ownWindow() || u.sent > 0 || !a.Fresh(m.Now) {
 		return
 	}
 	n := 0
@@ -121,14 +121,17 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 	now, n, l, k := m.Now, c.Cost, &c.Law, &a.knowledge
 	a.calledAt, a.capacity = max(a.calledAt, now), l.Hard
-	if !a.Fresh(now) {
-		a.demand.exhaust(now)
-		d.AskLedger = true
-		return
-	}
+	fresh := a.Fresh(now)
 	a.demand.halfFull = a.view.Counts().Observed() > l.Capacity/2
-	a.view.Suppressed(&d.Verdict, m.Groups, m.Span, l, now, n, c.Dice, false)
+	if fresh || k.answered && !k.wantsWindow {
+		a.view.Suppressed(&d.Verdict, m.Groups, m.Span, l, now, n, c.Dice, false)
+	}
 	switch {
+	case !fresh && (d.Allowed || !k.answered || k.wantsWindow):
+		// What is known suffices to decline a call, but not to admit it.
+		a.demand.exhaust(now)
+		d.Verdict, d.AskLedger = window.Verdict{}, true
+		return
 	case !d.Allowed:
 		if d.Wait != window.Never {
 			d.Wait += a.lag(m) + m.Pace.Slack
@@ -144,6 +147,10 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 		return
 	case c.Mode == Peek && n <= a.budget+k.free && l.Hard >= a.ceiling:
 		return
+	case a.holdsAll(l.Hard):
+		a.demand.exhaust(now)
+		_, at := a.ownRoom(m, n)
+		d.Allowed, d.Factor, d.Wait = false, 1, at+m.Pace.Trip-now
 	case a.exhausted(now, l.Hard) && now < k.sharedUntil:
 		// Others have the rest up to the hard capacity.
 		a.demand.exhaust(now)
@@ -154,7 +161,7 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 		return
 	}
 	if c.Mode == Record {
-		if a.budget == 0 && !a.Unsettled() { // it may not be due at all, and what is declined can wait
+		if (a.budget == 0 || !fresh) && !a.Unsettled() { // it may not be due at all, and what is declined can wait
 			d.SettleAt = now + m.Window/2
 		}
 		a.record(m, window.Counts{Declined: n})
@@ -234,6 +241,10 @@ func (a *Account) exhausted(now int64, capacity uint64) bool {
 // is not used any more, since the load has moved to others: they need that before the lease ends.
 func (a *Account) settleEarly(d *Decision, m *Moment) {
 	now := m.Now
+	if a.rests {
+		a.rests, d.SettleAt = false, now
+		return
+	}
 	switch turnAt := a.knowledge.turnAt; {
 	case now < turnAt:
 		d.SettleAt = min(turnAt, now+m.Window/settlePart)

@@ -39,6 +39,9 @@ const (
 	// smallPart is the part of the capacity, as a divisor, up to which a lease far from the limit is small.
 	smallPart = 64
 
+	// newLeast is what an account wants at least while its demand is not known.
+	newLeast = 8
+
 	// fewCalls is the least lease far from the limit that the account renews before it is used up.
 	fewCalls = 4
 
@@ -142,7 +145,7 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 	soon := d.rate * window
 	want := min(target, kept+a.above(soon/4, 4)+1)
 	if out.New = !a.knowledge.answered; out.New {
-		want = max(want, a.capacity/coldPart)
+		want = max(want, a.capacity/m.Pace.First, min(a.capacity, newLeast))
 	}
 	if need > 0 { // the demand is more than it was taken for
 		want = min(a.capacity, max(want, 2*kept+need))

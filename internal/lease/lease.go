@@ -48,7 +48,12 @@
 // reserve. Then a lease is a window lease: as much as the holder's own window will nearly always be below.
 // The holder settles nothing; it renews its lease now and then, and has it grow and shrink, by messages
 // without groups. The larger the lease, the shorter it lives, so that a holder that falls silent keeps no
-// more than a sixteenth of what a window holds from others. Who is alone gets all that there is.
+// more than a sixteenth of what a window holds from others. Only a small one, up to a 64th of the
+// capacity, lives for as long as any. Who is alone gets all that there is.
+//
+// A holder whose callers wait for each key comes back to a key late. If its lease has ended by then, every
+// call waits, for ever. So a new key among many wants little, which it keeps for long; a small lease rests
+// while nothing comes, and is not given back; and leases live longer the more keys there are.
 //
 // Near the limit a lease lives for two intervals of settling, and a holder gets what it needs for one, but no
 // more than half of what is free as long as others hold something. A holder with little to do keeps that
@@ -56,9 +61,11 @@
 //
 // While calls of several holders wait for room, what is free goes to the holders in turns: see turns.go.
 //
-// Under Suppressed others must know what was declined, so holders do not keep windows. A key is far from its
-// limit until a quarter is taken. Leases are large there, up to half of what is left of that quarter, and
-// live for seconds.
+// Under Suppressed others must know what was declined, so only a holder without others keeps a window, of up
+// to the hard capacity. It settles all of that once the ledger knows another holder, which by then has
+// declined too little: no more is admitted than the hard capacity. With others, a key is far from its limit
+// until a quarter is taken. Leases are large there, up to half of what is left of that quarter, and live for
+// seconds. Without a lease, what a holder knows suffices to decline a call, and never to admit it.
 package lease
 
 import "github.com/trypema/trypema/internal/window"

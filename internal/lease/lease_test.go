@@ -39,6 +39,7 @@ type world struct {
 	loss, zombies float64
 	admitted      []anywindow.Admission
 	total         window.Counts
+	lone          int // leases of a holder without others, under Suppressed
 }
 
 type account struct {
@@ -61,7 +62,7 @@ func newWorld(seed uint64, instances int, capacity uint64, suppressed bool) *wor
 	w := &world{
 		rng:      rand.New(rand.NewPCG(seed, 0)),
 		terms:    lease.Terms{Span: window.Span{Window: 1_000_000, Bucket: 10_000}, Micro: 1, Interval: 5_000},
-		pace:     &lease.Pace{Interval: 5_000, Near: 12_000, Far: 500_000, Trip: 2_000, Slack: 7_000},
+		pace:     &lease.Pace{Interval: 5_000, Near: 12_000, Far: 500_000, Trip: 2_000, Slack: 7_000, First: 16},
 		capacity: capacity,
 	}
 	w.terms.Suppressed = suppressed
@@ -176,6 +177,9 @@ func (w *world) deliver(delay func() int64) {
 			continue
 		}
 		answer := w.ledger.Settle(w.terms.Span, w.now, p.far, p.ask)
+		if answer.Lone {
+			w.lone++
+		}
 		if w.rng.Float64() < w.loss {
 			w.lost(a, p)
 			continue
@@ -193,7 +197,7 @@ func (w *world) lost(a *account, p parcel) {
 
 // Whatever is lost, delayed, delivered late, or dies: no window admits more than the capacity.
 func TestBound(t *testing.T) {
-	first, runs, fullest := explore.Seed(t), explore.Runs(14, 3000), 0.0
+	first, runs, fullest, lone := explore.Seed(t), explore.Runs(14, 3000), 0.0, 0
 	defer func() { t.Logf("in %d runs a window held up to %.4f of its bound", runs, fullest) }()
 	for run := range runs {
 		seed := first + uint64(run)
@@ -232,10 +236,13 @@ func TestBound(t *testing.T) {
 		}
 		mean := float64(w.terms.Window) / float64(capacity) / load * float64(costs+1) / 2
 		next := int64(0)
+		// Until then one instance is called, and so again later: it gets what a holder gets that has no
+		// others.
+		alone, again := w.rng.Int64N(2*w.terms.Window), 5*w.terms.Window/2
 		for w.now < 4*w.terms.Window {
 			for next <= w.now {
 				i := w.rng.IntN(instances)
-				if w.rng.IntN(2) == 0 {
+				if w.rng.IntN(2) == 0 || w.now < alone || w.now > again && w.now < again+alone {
 					i = 0
 				}
 				w.call(i, 1+w.rng.Uint64N(costs))
@@ -258,9 +265,13 @@ func TestBound(t *testing.T) {
 				run, seed, instances, costs, load, trouble, w.waits, got, most)
 		}
 		fullest = max(fullest, float64(w.most())/float64(w.bound()))
+		lone += w.lone
 		if len(w.admitted) == 0 && costs == 1 && capacity >= 20 {
 			t.Fatalf("run %d, seed %d: nothing was admitted", run, seed)
 		}
+	}
+	if lone == 0 {
+		t.Error("no holder was without others under Suppressed")
 	}
 }
 
@@ -659,6 +670,167 @@ func TestUse(t *testing.T) {
 			float64(waits)/float64(calls), by)
 		if use < test.least {
 			t.Errorf("%s: use %.3f, want %v", name, use, test.least)
+		}
+	}
+}
+
+// Under Suppressed a lone instance keeps a window, too, and declines by that: it sends a few messages in a
+// window, and no call waits, whatever the load. When another comes, the first tells what it has admitted and
+// declined, and both decline for the load of both.
+func TestSuppressedAloneAndJoined(t *testing.T) {
+	for _, test := range []struct {
+		capacity uint64
+		load     float64
+	}{{1000, 5}, {1000, 1}, {1000, .1}, {10, 50}, {1, 500}} {
+		w := newWorld(5, 2, test.capacity, true)
+		w.pace.Far, w.pace.Brief = 5*w.terms.Window, w.terms.Window/10
+		delay := func() int64 { return 300 + w.rng.Int64N(200) }
+		mean := float64(w.terms.Window) / float64(test.capacity) / test.load
+		joined, from, next := 3*w.terms.Window, 5*w.terms.Window, 0.0
+		w.accounts[1].due = joined
+		seq, asked, told, by := uint64(0), 0, int64(0), [2]int{}
+		for w.now < 8*w.terms.Window {
+			for ; int64(next) <= w.now; next += w.rng.ExpFloat64() * mean {
+				i := 0
+				if w.now > joined {
+					i = w.rng.IntN(2)
+				}
+				switch v := w.call(i, 1); {
+				case v.AskLedger:
+					asked++
+				case v.Allowed && w.now > from:
+					by[i]++
+				}
+			}
+			w.settle(delay)
+			live, _ := w.ledger.Live(w.terms.Span, w.now)
+			switch {
+			case w.now == w.terms.Window:
+				seq, asked = w.accounts[0].Seq(), 0
+			case w.now == joined:
+				if n := w.accounts[0].Seq() - seq; n > 70 || asked > 0 || live.Observed() > 0 || w.lone == 0 {
+					t.Errorf("%+v: alone, %d messages in two windows, %d calls waited, %+v settled", test, n, asked, live)
+				}
+			case w.now > joined && told == 0 && float64(live.Observed()) > test.load*float64(test.capacity)/2:
+				told = w.now - joined
+			}
+			w.now += 200
+		}
+		if most := w.terms.Window / 2; told == 0 || told > most {
+			t.Errorf("%+v: what the first did was settled %d after the second had come, want %d", test, told, most)
+		}
+		if w.most() > w.bound() {
+			t.Errorf("%+v: %d admitted in a window of at most %d", test, w.most(), w.bound())
+		}
+		use, fair := float64(by[0]+by[1])/float64(3*test.capacity), by[0] >= by[1]/2 && by[1] >= by[0]/2
+		if test.capacity == 1000 && test.load > 1 && (use < .97 || use > 1.05 || !fair) {
+			t.Errorf("%+v: %.3f of the limit admitted, by %d", test, use, by)
+		}
+	}
+}
+
+// Under Suppressed a holder of all there is denies what its own window has no room for, and does not ask:
+// there is room a thousandth later than by the window that all share.
+func TestSuppressedHolderOfAll(t *testing.T) {
+	w := newWorld(1, 1, 1, true)
+	w.pace.Far, w.pace.Brief = 5*w.terms.Window, 5*w.terms.Window
+	delay := func() int64 { return 0 }
+	w.now = 1000
+	for w.call(0, 1); len(w.admitted) == 0; {
+		w.settle(delay)
+	}
+	admittedAt := w.now
+	for _, test := range []struct {
+		after int64
+		wait  bool
+	}{{w.terms.Window, true}, {w.terms.Window + w.terms.Window/1000, true}, {w.terms.Window + w.terms.Window/1000 + 1, false}} {
+		w.now = admittedAt + test.after
+		var v lease.Decision
+		w.accounts[0].Decide(&v, w.at(w.accounts[0]), w.question(1, lease.Try))
+		if v.AskLedger || v.Allowed == test.wait || test.wait && (v.Factor != 1 || v.Wait < 1 || v.Wait > 1+w.terms.Window/1000+w.pace.Trip) {
+			t.Errorf("%d after it was full: %+v", test.after, v)
+		}
+	}
+}
+
+// Under Suppressed, what is known suffices to decline a call after the lease has ended, but not to admit it.
+func TestSuppressedWithoutLease(t *testing.T) {
+	w := newWorld(1, 1, 20, true)
+	a := w.accounts[0]
+	w.now = 1000
+	for range 1000 {
+		for range 3 {
+			w.call(0, 1)
+		}
+		w.settle(func() int64 { return 100 })
+		w.now += 200
+	}
+	for w.now < w.terms.Window/2 { // its lease ends
+		w.now += 1000
+	}
+	if a.Fresh(w.now) || a.UnderWay() {
+		t.Fatalf("%+v", a.Account)
+	}
+	asked, declined := 0, 0
+	for range 1000 {
+		var v lease.Decision
+		switch a.Decide(&v, w.at(a), w.question(1, lease.Record)); {
+		case v.AskLedger && v.Verdict == (window.Verdict{}):
+			asked++
+		case !v.AskLedger && !v.Allowed && v.Factor > 0 && v.Wait > 0:
+			declined++
+		default:
+			t.Fatalf("without a lease: %+v", v)
+		}
+	}
+	if declined < 400 {
+		t.Errorf("%d calls declined, and %d asked", declined, asked)
+	}
+	for w.now < 3*w.terms.Window {
+		w.now += 1000
+	}
+	var v lease.Decision
+	if a.Decide(&v, w.at(a), w.question(1, lease.Record)); !v.AskLedger {
+		t.Errorf("a window later: %+v", v)
+	}
+}
+
+// A small lease lives for as long as any, and rests while nothing comes: no message tells of it. The first
+// call that comes has it renewed. If none comes, there is nothing to say after it has ended.
+func TestSmallLeaseRests(t *testing.T) {
+	for _, called := range []bool{true, false} {
+		w := newWorld(1, 1, 1000, false)
+		w.pace.Far, w.pace.First = 8*w.terms.Window, 64
+		a := w.accounts[0]
+		step := func() lease.Step { return a.Step(&w.terms, w.now, lease.Known, false) }
+		w.now = 1000
+		if v := w.call(0, 1); !v.AskLedger {
+			t.Fatal(v)
+		}
+		w.send(func() int64 { return 0 })
+		w.deliver(func() int64 { return 0 })
+		w.deliver(func() int64 { return 0 })
+		if len(w.admitted) != 1 || a.Leased() != 14 {
+			t.Fatalf("%d admitted, %d on lease", len(w.admitted), a.Leased())
+		}
+		if w.now = a.Due(w.at(a)); w.now < 7*w.pace.Far/10 || step() != lease.Leave {
+			t.Fatalf("due at %d, of a life of %d: %v", w.now, w.pace.Far, step())
+		}
+		if called {
+			w.now += w.pace.Far / 20
+			if v := w.call(0, 1); !v.Allowed || v.SettleAt != w.now || step() != lease.Settle {
+				t.Errorf("a call for a lease that rests: %+v, %v", v, step())
+			}
+			continue
+		}
+		if w.now = a.Later() - 1; step() != lease.Leave || a.Fresh(w.now) {
+			t.Errorf("just before its charge ends: %v", step())
+		}
+		if w.now++; step() != lease.Rest || a.Unsettled() {
+			t.Errorf("after that: %v, %v", step(), a.Unsettled())
+		}
+		if live, leased := w.ledger.Live(w.terms.Span, w.now); live.Observed() > 0 || leased > 0 {
+			t.Errorf("%+v in the window, %d on lease", live, leased)
 		}
 	}
 }

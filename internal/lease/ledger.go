@@ -73,7 +73,7 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 		out.Life = a.NearLife + min(out.Next, s.Window/settlePart)
 		until += a.NearLife + out.Next // it wants something until it asks again
 	} else {
-		out.Grant, out.Life, out.Far = a.grant(room{
+		out.Grant, out.Life, out.Far, out.Lone = a.grant(room{
 			taken: taken, others: out.Others,
 			alone: len(l.holders) == 1, window: s.Window, farLife: farLife,
 		})
@@ -81,6 +81,9 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 			until += s.Window + s.Window/settlePart
 		}
 		t.me.granted += out.Grant
+	}
+	if a.Lone && a.Kept > 0 {
+		h.used.Declined = 0 // Redis has one place for that and for what the holder keeps
 	}
 	until = max(until, now+out.Life)
 	if a.Hold > 0 { // which is used to its end if the holder does not hear of another
@@ -190,16 +193,17 @@ func reserve(capacity uint64) uint64 {
 // its holder falls silent: the larger it is, the shorter it lives.
 const atStake = 16
 
-// grant returns how much is leased to a holder, for how long, and whether that is far from the limit.
-func (a *Message) grant(r room) (amount uint64, life int64, far bool) {
+// grant returns how much is leased to a holder, for how long, and whether that is far from the limit, or even
+// a window lease that only a holder without others may have.
+func (a *Message) grant(r room) (amount uint64, life int64, far, lone bool) {
 	free := a.Capacity - min(a.Capacity, r.taken)
 	need := uint64(0)
 	if a.Need <= free+a.Hold-min(a.Hold, a.Kept) { // or they get nothing by it
 		need = min(a.Need, free)
 	}
-	if a.Keeps {
+	if lone = a.Lone && r.alone; a.Keeps || lone {
 		if amount, life, far = a.keep(r, free, need); far {
-			return amount, life, true
+			return amount, life, true, lone
 		}
 	} else {
 		// A quarter is far from the limit. It is half of what is left of that, so that no lease brings the
@@ -207,18 +211,19 @@ func (a *Message) grant(r room) (amount uint64, life int64, far bool) {
 		calm := a.Capacity / 4
 		calm -= min(calm, r.taken)
 		if amount = max(min(a.Far, (calm+1)/2), need); calm > 0 && amount <= calm {
-			return amount, r.farLife, true
+			return amount, r.farLife, true, false
 		}
 	}
 	share := free
 	if r.others > 0 {
 		share = (free + 1) / 2
 	}
-	return max(min(a.Near, share), need), a.NearLife, false
+	return max(min(a.Near, share), need), a.NearLife, false, false
 }
 
 // keep returns what is leased to a holder that keeps a window, and for how long, if the key is far from its
-// limit. Who is alone gets three quarters of what is free, then all of it.
+// limit. Who is alone gets three quarters of what is free, then all of it. What is small lives for as long as
+// leases do.
 func (a *Message) keep(r room, free, need uint64) (amount uint64, life int64, far bool) {
 	calm := a.Capacity - reserve(a.Capacity)
 	calm -= min(calm, r.taken)
@@ -239,6 +244,9 @@ func (a *Message) keep(r room, free, need uint64) (amount uint64, life int64, fa
 	most := a.Capacity - reserve(a.Capacity)/goOnPart
 	if !r.alone && (r.taken > most || amount < need || all < a.FarLeast) || all == 0 {
 		return 0, 0, false
+	}
+	if all <= a.Capacity/smallPart {
+		return amount, r.farLife, true
 	}
 	life = int64(min(float64(r.window)*float64(a.Capacity)/float64(atStake*all), float64(r.farLife)))
 	return amount, max(life, min(a.Brief, r.farLife)), true

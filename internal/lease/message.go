@@ -14,6 +14,7 @@ type Message struct {
 	Near     uint64 // what it wants beyond Hold near the limit
 	NearLife int64  // how long it wants that
 	Keeps    bool   // far from the limit, it keeps a window
+	Lone     bool   // it keeps a window while the ledger knows no other holder
 	New      bool   // its demand is not known
 	Far      uint64 // what it wants beyond Hold far from the limit, for the life that leases have there
 	FarLeast uint64 // if it keeps a window: with less than that, Hold included, that is not worth it
@@ -40,6 +41,7 @@ type Answer struct {
 	Grant  uint64 // beyond Hold; all of the lease may be used for Life from the instant of asking
 	Life   int64
 	Far    bool  // it is a lease far from the limit
+	Lone   bool  // it is a window lease because there is no other holder, as the message asked
 	Next   int64 // in turns: after so long the holder may get more; otherwise -1
 	Slot   uint64
 	Live   window.Counts // what the window holds, that of the message included
@@ -74,6 +76,7 @@ type exchange struct {
 	sentAt   int64 // when the message was made
 
 	hold       uint64
+	keeps      bool   // it does not settle
 	near, far  uint64 // wanted beyond hold
 	nearTarget uint64 // budgets that were wanted
 	farTarget  uint64
@@ -115,6 +118,7 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	out := Message{Holder: a.Holder, Seq: x.seq, Slot: x.slot, Capacity: a.capacity, Base: u.settled}
 	out.Whole = !a.knowledge.answered || a.knowledge.wantsWindow || a.dated(m)
 	keeps := want == More && a.keepsWindow(m)
+	x.keeps, a.rests = keeps, false
 	kept := uint64(0)
 	if keeps {
 		kept = u.charged
@@ -148,7 +152,7 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 		}
 		a.demand.keptSince = now
 	}
-	out.Count = x.mustTell && !m.Suppressed // whose holders keep nothing: that place has what they declined
+	out.Count = x.mustTell && (out.Lone || !m.Suppressed)
 	x.underWay, x.sentAt = true, now
 	if k := &a.knowledge; k.turnAt > 0 { // the answer may get lost
 		k.exhaustedUntil = max(k.exhaustedUntil, now+2*m.Pace.Slack)
@@ -165,11 +169,11 @@ func (a *Account) MustTell() { a.exchange.mustTell = true }
 // WantWindow has the next answer contain all groups: they will replace the view.
 func (a *Account) WantWindow() { a.knowledge.wantsWindow = true }
 
-// keepsWindow reports whether the account need not settle what it has admitted: it is far from the limit, and
-// the lease is charged for all of it. Under Suppressed the ledger must know what was declined.
+// keepsWindow reports whether the account need not settle what it has admitted: it has a window lease, which
+// is charged for all of it.
 func (a *Account) keepsWindow(m *Moment) bool {
 	x, u := &a.exchange, &a.unsettled
-	return a.kind == far && a.Fresh(m.Now) && !m.Suppressed && !x.mustTell && !x.void && a.spell == nil &&
+	return a.kind == far && a.keeps && a.Fresh(m.Now) && !x.mustTell && !x.void && a.spell == nil &&
 		u.allCharged() && !u.expires() && (a.waits.cost == 0 || a.holdsAll(a.capacity))
 }
 
@@ -192,7 +196,8 @@ func (a *Account) wants(m *Moment, out *Message, kept, need uint64) (life int64)
 	if a.knowledge.turnAt != 0 && a.budget < out.Waiting {
 		a.budget = 0 // others may wait for what is less than a call
 	}
-	if out.Keeps = !m.Suppressed; out.Keeps {
+	out.Keeps, out.Lone = !m.Suppressed, m.Suppressed
+	if out.Keeps || a.keeps || !a.knowledge.answered {
 		a.wantsWindowLease(m, out, kept, need)
 	} else {
 		x.farTarget = max(a.enough(d.rate*float64(m.Pace.Far)*5/4), a.capacity/coldPart)
@@ -306,9 +311,9 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 			a.chargedUntil = max(a.chargedUntil, now+(r.Life+r.Next)*m.Micro+m.Window)
 		}
 	}
+	a.keeps = r.Far && (!m.Suppressed || r.Lone)
 	switch {
 	case r.Far:
-		a.keeps = !m.Suppressed
 		a.kind, a.target, wanted = far, x.farTarget, x.far
 	case x.slow:
 		a.kind, a.target = slow, x.nearTarget
@@ -346,6 +351,8 @@ func (a *Account) Due(m *Moment) int64 {
 		return max(next, min(a.asksAgain(m), sentAt+m.Window/settlePart))
 	case k.turnAt > 0:
 		return max(next, a.asksAgain(m))
+	case a.exchange.keeps && !a.keeps: // others must know of what the account kept
+		return next
 	case a.kind == far || a.kind == slow && a.budget > 0:
 		// Accounts do not all renew at once.
 		part := 8 + a.Holder%6

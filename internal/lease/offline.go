@@ -218,8 +218,8 @@ func larger(others uint64, p parts) uint64 {
 }
 
 // othersLease returns what the window may hold of what others had on lease when the ledger last answered. A
-// lease counts for a window after its end. Under Absolute the life of a large one is short: see atStake. So
-// the longer ago the answer is, the smaller are the leases that still count.
+// lease counts for a window after its end. Under Absolute the life of one that is not small is short: see
+// atStake. So the longer ago the answer is, the smaller are the leases that still count.
 func (a *Account) othersLease(m *Moment, instances uint64) uint64 {
 	ago := m.Now - a.demand.since
 	lived := ago - ago/clockError - m.Window // how long those have lived at least that count
@@ -229,7 +229,7 @@ func (a *Account) othersLease(m *Moment, instances uint64) uint64 {
 	case m.Suppressed || lived <= m.longest():
 		return a.others
 	}
-	each := float64(m.Window) / float64(atStake*lived) * float64(a.ceiling)
+	each := max(float64(m.Window)/float64(atStake*lived)*float64(a.ceiling), float64(a.ceiling/smallPart))
 	return min(a.others, uint64(each*float64(instances-1))+instances-1)
 }
 
@@ -239,7 +239,7 @@ func (m *Moment) longest() int64 { return max(3*m.Pace.Brief, cheapIntervals*m.I
 
 // othersLeaseEnds returns when othersLease is at most a limit.
 func (a *Account) othersLeaseEnds(m *Moment, instances, limit uint64) int64 {
-	if at := a.knowledge.othersAdmit; m.Suppressed || limit < instances {
+	if at := a.knowledge.othersAdmit; m.Suppressed || limit < instances+(instances-1)*(a.ceiling/smallPart) {
 		return at
 	}
 	lived := float64(m.Window) * float64(a.ceiling) * float64(instances-1) / float64(atStake*(limit-instances+1))

@@ -5,12 +5,13 @@ package lease
 // Its invariant: a lease near the limit lives for two intervals and two trips. So it ends after the answer to
 // the message that renews it, also if that message leaves an interval late.
 type Pace struct {
-	Interval int64 // of settling, near the limit
-	Near     int64 // life of a lease near the limit
-	Far      int64 // longest life of a lease far from it
-	Brief    int64 // shortest life of one
-	Trip     int64 // of a message and its answer, with some to spare
-	Slack    int64 // from when an account is due until its answer is here
+	Interval int64  // of settling, near the limit
+	Near     int64  // life of a lease near the limit
+	Far      int64  // longest life of a lease far from it
+	Brief    int64  // shortest life of one
+	First    uint64 // part of the capacity, as a divisor, that an account wants while its demand is not known
+	Trip     int64  // of a message and its answer, with some to spare
+	Slack    int64  // from when an account is due until its answer is here
 }
 
 // FarLife is the life of leases far from the limit, in µs.
@@ -38,11 +39,19 @@ func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 	p.Far = max(min(far, 60_000*ms), 4*p.Near, renew)
 	// However many leases there are, one that keeps much from others lives for a window at most.
 	p.Brief = max(t.Window/10, 4*p.Near, min(renew, t.Window))
+	// Few keys get much at first, so that a burst does not wait. Many get little, which they keep for long:
+	// the callers must come back to each before its lease ends, or else each call waits, for ever.
+	if p.First = coldPart; active > fewKeys {
+		p.First = smallPart
+	}
 	return p
 }
 
 // renewals is about how many leases far from the limit a limiter renews in a second, at most.
 const renewals = 4000
+
+// fewKeys is how many keys have large leases at first.
+const fewKeys = 1000
 
 // Load decides how often keys near their limit settle, by what there was to do. The zero value is no load. If
 // there is too much to do, the interval grows at each tick, up to a window; otherwise it shrinks to that of

@@ -12,8 +12,9 @@ import "slices"
 // to it.
 //
 // A tick is a multiple of Terms.Interval. At each tick one exchange takes what is ready, at most MaxBatch
-// keys. Urgent keys do not wait for a tick: up to MaxFlights exchanges at a time take them in the order in
-// which they became urgent.
+// keys, and fewer if an exchange took longer than an interval or was lost: calls that wait must not wait for
+// long behind it, and a server that is slow must answer it in time. Urgent keys do not wait for a tick: up to
+// MaxFlights exchanges at a time take them in the order in which they became urgent.
 //
 // The driver guards a Schedule and the Turn of each of its keys with one lock. That may be taken while the
 // lock of a key's Account is held, never the other way round.
@@ -26,6 +27,8 @@ type Schedule[K Key] struct {
 	urgent  []K
 	flights int // exchanges with urgent keys under way
 	running bool
+
+	batch int // keys of the next exchange at most
 
 	pace        *Pace
 	load        Load
@@ -79,7 +82,7 @@ const (
 
 // Init empties s, and makes it ready for use. The terms must not change afterwards.
 func (s *Schedule[K]) Init(t *Terms) {
-	*s = Schedule[K]{terms: t, active: make(map[K]struct{})}
+	*s = Schedule[K]{terms: t, active: make(map[K]struct{}), batch: MaxBatch}
 	s.setPace(t.Interval)
 }
 
@@ -194,7 +197,7 @@ const (
 func (s *Schedule[K]) Take(reach func(K) Reach) (batch, probes []K) {
 	s.unreachable = 0
 	if reach == nil {
-		batch = take(&s.ready, MaxBatch)
+		batch = take(&s.ready, s.batch)
 	} else {
 		batch, probes = s.pick(reach)
 	}
@@ -211,9 +214,9 @@ func (s *Schedule[K]) pick(reach func(K) Reach) (batch, probes []K) {
 	rest := s.ready[:0]
 	for _, k := range s.ready {
 		switch r := reach(k); {
-		case r == Probe && len(probes) < MaxBatch:
+		case r == Probe && len(probes) < s.batch:
 			probes = append(probes, k)
-		case r == Reachable && len(batch) < MaxBatch:
+		case r == Reachable && len(batch) < s.batch:
 			batch = append(batch, k)
 		default:
 			if rest = append(rest, k); r == Unreachable {
@@ -228,7 +231,7 @@ func (s *Schedule[K]) pick(reach func(K) Reach) (batch, probes []K) {
 
 // TakeUrgent takes the keys of the next exchange of a flight. The flight has ended if there are none.
 func (s *Schedule[K]) TakeUrgent() []K {
-	batch := take(&s.urgent, maxUrgent)
+	batch := take(&s.urgent, min(maxUrgent, s.batch))
 	for _, k := range batch {
 		k.turn().urgent = false
 	}
@@ -261,6 +264,12 @@ func (s *Schedule[K]) Answered(took int64, keys int) {
 	s.exchanging += took
 	s.exchanges++
 	switch {
+	case keys > MaxRun && took > s.terms.Interval+2*int64(s.roundTrip):
+		s.batch = max(MaxRun, min(s.batch, keys/2))
+	case keys >= s.batch:
+		s.batch = min(2*s.batch, MaxBatch)
+	}
+	switch {
 	case keys > MaxRun:
 	case s.roundTrip > 0:
 		s.roundTrip += (float64(took) - s.roundTrip) / 8
@@ -269,6 +278,9 @@ func (s *Schedule[K]) Answered(took int64, keys int) {
 		s.setPace(s.terms.Interval)
 	}
 }
+
+// Lost takes that an exchange with so many keys was not answered in time.
+func (s *Schedule[K]) Lost(keys int) { s.batch = max(MaxRun, min(s.batch, keys/2)) }
 
 // Slowed takes that an answer took so long that what it granted had ended already. Unless leases live longer,
 // so does what the next answer grants.
@@ -326,13 +338,14 @@ func (s *Schedule[K]) Lag(now int64) int64 {
 // Step is what an account does when it is the turn of its key.
 type Step uint8
 
-// The steps: Wait for the answer to a message that is under way, Rest as there is nothing to say, Settle, or
-// settle and give the lease back.
+// The steps: Wait for the answer to a message that is under way, Rest as there is nothing to say, Settle,
+// settle and give the lease back, or leave all as it is until an instant that Later returns.
 const (
 	Wait Step = iota
 	Rest
 	Settle
 	GiveBack
+	Leave
 )
 
 // Use is who needs an account.
@@ -353,8 +366,25 @@ func (a *Account) Step(t *Terms, now int64, use Use, cannotSettle bool) Step {
 		return Wait
 	case idle && (!a.Unsettled() && !a.Lent(now) || cannotSettle):
 		return Rest
+	case idle && use == Known && a.small() && now < a.chargedUntil:
+		a.rests = true
+		return Leave
+	case idle && use == Known && a.small():
+		a.unsettled.forget(0, now) // it has left the window
+		return Rest
 	case idle:
 		return GiveBack
 	}
 	return Settle
 }
+
+// small reports whether the account has a window lease that is so small that it does not matter to others.
+// To give it back is not worth a message.
+func (a *Account) small() bool {
+	u := &a.unsettled
+	return a.kind == far && a.keeps && !a.exchange.lost && a.budget+u.charged <= a.capacity/smallPart &&
+		u.allCharged() && !u.expires()
+}
+
+// Later returns when the lease of an account that Leave left has ended, and does not count any more.
+func (a *Account) Later() int64 { return a.chargedUntil }

@@ -207,7 +207,49 @@ func TestPaceOfManyKeys(t *testing.T) {
 					t.Errorf("window %d ms, %d keys: a brief lease lives for %d ms, others for %d ms", w/ms, active,
 						p.Brief/ms, p.Far/ms)
 				}
+				if first := map[bool]uint64{false: 16, true: 64}[active > 1000]; p.First != first {
+					t.Errorf("%d keys: a new one wants one %d-th, want %d", active, p.First, first)
+				}
 			}
+		}
+	}
+}
+
+// An exchange that took longer than an interval beside the way, or was lost, makes the next ones smaller. One
+// that is full and in time makes them larger again.
+func TestScheduleBatch(t *testing.T) {
+	s := newSchedule()
+	most := func() int {
+		for _, k := range keysOf(lease.MaxBatch) {
+			s.Settle(k, 0)
+		}
+		batch, _ := s.Take(nil)
+		for rest := batch; len(rest) > 0; {
+			rest, _ = s.Take(nil)
+		}
+		return len(batch)
+	}
+	s.Answered(30, 1) // the way
+	for _, test := range []struct {
+		what       string
+		took       int64 // 0 for never
+		keys, want int
+	}{
+		{"in time", 160, lease.MaxBatch, lease.MaxBatch},
+		{"late", 161, lease.MaxBatch, lease.MaxBatch / 2},
+		{"late, but small", 1000, lease.MaxRun, lease.MaxBatch / 2},
+		{"not full", 10, lease.MaxBatch/2 - 1, lease.MaxBatch / 2},
+		{"in time again", 100, lease.MaxBatch / 2, lease.MaxBatch},
+		{"lost", 0, 1000, 500},
+		{"lost, and it was small", 0, 10, lease.MaxRun},
+	} {
+		if test.took == 0 {
+			s.Lost(test.keys)
+		} else {
+			s.Answered(test.took, test.keys)
+		}
+		if got := most(); got != test.want {
+			t.Errorf("after one with %d keys that was %s, %d at a time, want %d", test.keys, test.what, got, test.want)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func TestReserve(t *testing.T) {
 			}
 			// The holder asks for nothing, and has all it needs: what it has may go on.
 			m := Message{Capacity: test.capacity, Keeps: true, Hold: test.capacity / 2}
-			_, _, far := m.grant(room{taken: test.capacity - left, others: 1, window: 1000, farLife: 1000})
+			_, _, far, _ := m.grant(room{taken: test.capacity - left, others: 1, window: 1000, farLife: 1000})
 			if far != (left >= test.goesOn) {
 				t.Errorf("with %d of %d left, far from the limit: %v", left, test.capacity, far)
 			}

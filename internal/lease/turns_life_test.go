@@ -14,29 +14,29 @@ func TestLongTurns(t *testing.T) {
 	var groups window.Groups
 	m := &Moment{Terms: terms, Groups: &groups, Pace: NewPace(terms, 1000, terms.Interval, 2), Now: 100 * minute}
 	var ledger Ledger
-	settle := func(a *Account, waits bool) Answer {
+	settle := func(a *Account, waits bool, want Want) Answer {
 		if a.waits.cost = 0; waits {
 			a.waits.cost, a.waits.until = 1, m.Now+terms.Window
 		}
 		a.capacity = 100
-		out := ledger.Settle(terms.Span, m.Now, m.Pace.FarLife(terms), a.Message(m, 0, More))
+		out := ledger.Settle(terms.Span, m.Now, m.Pace.FarLife(terms), a.Message(m, 0, want))
 		a.Hear(m, out)
 		return out
 	}
 	one, other, full := &Account{Holder: 1}, &Account{Holder: 2}, &Account{Holder: 3}
-	for range 90 { // so that the next turn is far away
+	for range 96 { // so that the next turn is far away
 		full.Admit(m, &Call{Cost: 1, Capacity: 100, Mode: Record})
 	}
-	settle(full, false)
-	settle(one, true)
+	settle(full, false, Nothing)
+	settle(one, true, More)
 	var lent Answer
 	for i := 0; lent.Grant == 0 || lent.Life < 10*minute; i++ {
 		if i == 100 {
 			t.Fatalf("no lease in turns lives for long: %+v", lent)
 		}
 		m.Now += terms.Interval
-		lent = settle(other, true)
-		settle(one, true)
+		lent = settle(other, true, More)
+		settle(one, true, More)
 	}
 	if m.Now += lent.Life + terms.Window - minute; one.othersLease(m, 2) < lent.Grant {
 		t.Errorf("%d on lease to the other a minute before it must have left the window, want %d", one.othersLease(m, 2), lent.Grant)
@@ -86,5 +86,36 @@ func TestNoTurnAfterTheWindowChanged(t *testing.T) {
 				m.Now += 1000
 			}
 		}
+	}
+}
+
+// A small lease lives for as long as any: without Redis, it counts until a window after that.
+func TestSmallLeaseCountsForLong(t *testing.T) {
+	terms := &Terms{Span: window.Span{Window: 1_000_000, Bucket: 10_000}, Micro: 1, Interval: 5000}
+	var groups window.Groups
+	m := &Moment{Terms: terms, Groups: &groups, Pace: NewPace(terms, 1000, terms.Interval, 10_000), Now: 1_000_000}
+	var ledger Ledger
+	settle := func(a *Account) Answer {
+		a.capacity = 1000
+		out := ledger.Settle(terms.Span, m.Now, m.Pace.FarLife(terms), a.Message(m, 1, More))
+		a.Hear(m, out)
+		return out
+	}
+	one, other := &Account{Holder: 1}, &Account{Holder: 2}
+	settle(one)
+	lent := settle(other)
+	settle(one)
+	if lent.Grant != 1000/smallPart || lent.Life != m.Pace.Far {
+		t.Fatalf("%+v", lent)
+	}
+	end := m.Now + lent.Life + terms.Window
+	if at := one.othersLeaseEnds(m, 2, lent.Grant-1); at < end {
+		t.Errorf("less than the other has on lease counts after %d, want %d", at-m.Now, end-m.Now)
+	}
+	if m.Now = end - 1; one.othersLease(m, 2) < lent.Grant {
+		t.Errorf("%d on lease to the other, just before its charge ends, want %d", one.othersLease(m, 2), lent.Grant)
+	}
+	if m.Now = one.knowledge.othersAdmit; one.othersLease(m, 2) > 0 {
+		t.Errorf("%d on lease to the other for ever", one.othersLease(m, 2))
 	}
 }

@@ -13,6 +13,7 @@ const (
 	keeps
 	count
 	isNew
+	lone
 )
 
 // Message writes a message as settle.lua reads it.
@@ -40,6 +41,9 @@ func Message(m lease.Message) string {
 	if m.New {
 		flags |= isNew
 	}
+	if m.Lone {
+		flags |= lone
+	}
 	b = append(b, flags)
 	for _, g := range m.Groups {
 		b = append7(append7(append7(append7(b, uint64(g.Age)), uint64(g.Span)), g.Admitted), g.Declined)
@@ -66,6 +70,7 @@ func ParseMessage(s string) (m lease.Message) {
 	}
 	m.NearLife, m.Brief = int64(life), int64(brief)
 	m.Whole, m.Keeps, m.Count, m.New = s[0]&whole != 0, s[0]&keeps != 0, s[0]&count != 0, s[0]&isNew != 0
+	m.Lone = s[0]&lone != 0
 	s = s[1:]
 	for ; s != ""; s = s[28:] {
 		m.Groups = append(m.Groups, lease.Group{
@@ -96,7 +101,9 @@ func ReadAnswer(r *Reader, all bool) (a lease.Answer, err error) {
 		return lease.Answer{Stale: true}, r.Err()
 	}
 	a.Grant = uint64(grant)
-	a.Life, a.Far, a.Slot = r.Number(), r.Number() == 1, r.Count(1<<16)
+	a.Life = r.Number()
+	far := r.Number()
+	a.Far, a.Lone, a.Slot = far > 0, far == 2, r.Count(1<<16)
 	a.Live = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
 	a.Others, a.Kept = r.Count(4*most), r.Count(4*most)
 	a.Before = window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}

@@ -511,7 +511,10 @@ func (f *Server) settle(key string, s window.Span, farLife int64, message string
 		return []any{int64(-1)}
 	}
 	kind := int64(0)
-	if a.Far {
+	switch {
+	case a.Lone:
+		kind = 2
+	case a.Far:
 		kind = 1
 	}
 	reply := []any{int64(a.Grant), a.Life, kind, int64(a.Slot), int64(a.Live.Admitted),

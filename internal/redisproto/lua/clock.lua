@@ -9,7 +9,7 @@ local clock = time[1] * 1000000 + time[2]
 local NONE = 9007199254740992 -- 2^53
 local HEADER, GROUP, LAST_BYTE = 72, 21, '71' -- the log begins behind HEADER bytes
 if full then HEADER, LAST_BYTE = 104, '103' end
-local TURNS = 32768
+local TURNS, KEEPS = 32768, 1
 local FIXED, SLOT, NOBODY = 120, 43, '\0\0\0\0\0\0\0\0'
 local leased, due, slots, table_text
 local longer = 0 -- than a window and a bucket, to keep a key

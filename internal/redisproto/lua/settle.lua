@@ -8,13 +8,13 @@
 -- and for each key:
 -- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, kept,
 --                           near, far, far_least, need, near life in µs, brief life in µs, waiting, base (admitted
---                           and declined); 1 byte, the sum of 1 for whole, 2 for keeps, 4 for count, 8 for new; and for
---                           each group 7 bytes each: age and span in µs, admitted, declined
+--                           and declined); 1 byte, the sum of 1 for whole, 2 for keeps, 4 for count, 8 for new, 16 for lone;
+--                           and for each group 7 bytes each: age and span in µs, admitted, declined
 --
 -- Reply, for each key: what is wrong with it, a string; or -1 if the message is stale; or:
 --   grant      leased beyond what is held
 --   life       µs
---   far        1 if the lease is one far from the limit, or 0
+--   far        0, 1 if the lease is one far from the limit, or 2 if it is so by lone
 --   slot       where the holder is in the table
 --   live       admitted and declined, two numbers: in the window, after the message
 --   others     on lease to others
@@ -78,7 +78,11 @@ for k = 1, #KEYS do
     if mine then
       local was_a, was_d
       heard, want, had, ends, was_a, was_d = struct.unpack('<I5I2I7I7I7I7', mine, 9)
-      if want >= TURNS then want, granted, was_d = want - TURNS, was_d, 0 end
+      if want >= TURNS then
+        want, granted, was_d = want - TURNS, was_d, 0
+      elseif want == KEEPS then
+        want, was_d = 0, 0
+      end
       done_a, done_d = math.max(0, was_a - used_a), math.max(0, was_d - used_d)
     end
     if seq <= heard then
@@ -146,28 +150,31 @@ for k = 1, #KEYS do
       local live_a, live_d, others = admitted - gone, declined - gone_declined, leased - had
       local taken = live_a + others + hold
       local free = math.max(0, capacity - taken)
-      local keeps = math.floor(flags / 2) % 2 == 1
+      local keeps, lone = math.floor(flags / 2) % 2 == 1, flags >= 16
 -- include turns.lua
+      local alone = (keeps or lone) and others == 0
+      if alone then
+-- include table.lua
+        for i = 0, slots - 1 do
+          if i ~= slot and string.sub(table_text, SLOT * i + 1, SLOT * i + 8) ~= NOBODY then alone = false end
+        end
+      end
       need = need <= free + hold - math.min(hold, kept) and math.min(need, free) or 0
       if next_turn >= 0 then
         life = near_life + math.min(next_turn, math.floor(window / 4))
-      elseif keeps then -- the holder keeps a window
+      elseif keeps or alone then -- the holder keeps a window
         local reserve = math.max(math.floor(capacity / 125), math.min(math.floor(capacity / 20), 50))
-        local calm = math.max(0, (flags >= 8 and math.floor(capacity / 4) or capacity - reserve) - taken)
-        local share, alone = math.floor((calm + 1) / 2), others == 0
-        if alone then
--- include table.lua
-          for i = 0, slots - 1 do
-            if i ~= slot and string.sub(table_text, SLOT * i + 1, SLOT * i + 8) ~= NOBODY then alone = false end
-          end
-        end
+        local calm = math.max(0, (math.floor(flags / 8) % 2 == 1 and math.floor(capacity / 4) or capacity - reserve) - taken)
+        local share = math.floor((calm + 1) / 2)
         if alone then calm, share = free, hold == 0 and free - math.floor(free / 4) or free end
         grant = math.min(far, share)
         if grant < need and need <= calm then grant = need end
         local all = hold + grant
         is_far = all > 0 and (alone or
           taken <= capacity - math.floor(reserve / 3) and grant >= need and all >= far_least)
-        if is_far then
+        if is_far and all <= math.floor(capacity / 64) then
+          life = far_life
+        elseif is_far then
           life = math.floor(math.min(window * capacity / (16 * all), far_life))
           life = math.max(life, math.min(brief, far_life))
         end
@@ -189,9 +196,10 @@ for k = 1, #KEYS do
       end
       longer = math.max(longer, ends - now)
       due = math.min(due, ends + window)
-      -- A holder that keeps a window declines nothing, so what it keeps has the place of that; or what it was
-      -- granted in turns, in which it keeps nothing.
+      -- A holder that keeps a window has settled all before, so what it keeps has the place of what it has
+      -- declined; or what it was granted in turns, in which it keeps nothing.
       local last_field, turns = keeps and kept or used_d, 0
+      if lone and kept > 0 then last_field, turns = kept, KEEPS end
       if keeps and kept == 0 and (want > 0 or next_turn >= 0) then
         local unit = math.floor(capacity / (TURNS - 1)) + 1
         last_field, turns = math.min(granted, NONE / 4), TURNS + math.floor((want + unit - 1) / unit)
@@ -210,11 +218,11 @@ for k = 1, #KEYS do
         for i = 0, slots - 1 do
           if i ~= slot then
             local wants, _, _, _, n_kept = struct.unpack('<I2I7I7I7I7', table_text, SLOT * i + 14)
-            if wants < TURNS then others_kept = others_kept + n_kept end
+            if wants == (lone and KEEPS or 0) then others_kept = others_kept + n_kept end
           end
         end
       end
-      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = grant, life, is_far and 1 or 0, slot
+      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = grant, life, is_far and (lone and alone and 2 or 1) or 0, slot
       reply[n + 5], reply[n + 6], reply[n + 7], reply[n + 8] = live_a, live_d, others, others_kept
       reply[n + 9], reply[n + 10], reply[n + 11], reply[n + 12], reply[n + 13] = before_a, before_d, admitted, declined, now
       reply[n + 14] = next_turn

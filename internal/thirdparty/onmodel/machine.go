@@ -59,7 +59,7 @@ type Machine struct {
 	twins    map[place]*twin
 	reserved []*reservation
 
-	chances, evictions int
+	evictions int
 }
 
 // place is a window of a key.
@@ -132,9 +132,6 @@ func (m *Machine) Run(t *rapid.T) {
 		}
 	}
 }
-
-// Chances returns how many decisions were one of two that the law allowed.
-func (m *Machine) Chances() int { return m.chances }
 
 // pass has another peer make the calls from now on.
 func (m *Machine) pass(t *rapid.T) {
@@ -385,9 +382,6 @@ func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) 
 	if want := m.decision(capacity, v); m.known(got) != m.known(want) &&
 		(!record || got != m.hotDenial(key, m.Options.Window, capacity, n, v)) {
 		t.Fatalf("at %d, %s(%q, limit %d, %d):\n got %+v\nwant %+v", m.now, name, key, capacity, n, got, want)
-	}
-	if v.Factor > 0 && v.Factor < 1 {
-		m.chances++
 	}
 	if got.Allowed && record {
 		m.log(t, key, m.Options.Window, capacity, n)

@@ -90,6 +90,13 @@ func (m *messages) next(key string, now int64) lease.Message {
 			a.Hold = a.Capacity - a.Capacity/uint64(20+m.rng.IntN(60)) // about where it is near the limit
 		}
 	}
+	if a.Lone = !m.absolute && !prompt && m.rng.IntN(8) > 0; a.Lone {
+		a.New, a.Brief = m.rng.IntN(4) == 0, []int64{0, 100_000, 5_000_000}[m.rng.IntN(3)]
+		a.Count = m.rng.IntN(4) == 0
+		if m.rng.IntN(2) == 0 {
+			a.Kept = m.rng.Uint64N(1 + a.Hold)
+		}
+	}
 	if m.rng.IntN(3) == 0 {
 		a.Need = some()
 	}
@@ -107,6 +114,9 @@ func (m *messages) next(key string, now int64) lease.Message {
 		if prompt {
 			ages[i] = 0
 		}
+	}
+	if a.Kept > 0 && a.Lone { // it settles nothing
+		ages, last.Groups = nil, nil
 	}
 	slices.Sort(ages)
 	for _, age := range slices.Backward(ages) {

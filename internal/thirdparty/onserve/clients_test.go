@@ -16,7 +16,11 @@ import (
 	"testing"
 	"time"
 
+	ratelimit "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/redis/go-redis/v9"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
@@ -137,9 +141,10 @@ func TestPipelines(t *testing.T) {
 	}
 }
 
-// TestFleet: four servers share a limit in Redis, while one of them is killed, one ends, Redis is stopped for
-// a while, and the configuration changes. Never more pass than the limit, clients see errors of the one that
-// was killed alone, and what the limit admits is used, but for what that one had on lease.
+// TestFleet: four servers, which are asked by HTTP and by gRPC, share a limit in Redis, while one of them is
+// killed, one ends, Redis is stopped for a while, and the configuration changes. Never more pass than the
+// limit, clients see errors of the one that was killed alone, and what the limit admits is used, but for what
+// that one had on lease.
 func TestFleet(t *testing.T) {
 	const capacity = 3000
 	for _, tt := range []struct {
@@ -191,46 +196,25 @@ func TestFleet(t *testing.T) {
 			var group sync.WaitGroup
 			for worker := range 8 {
 				group.Go(func() {
-					client := &http.Client{Transport: new(http.Transport)}
-					defer client.CloseIdleConnections()
-					at := worker % 4
-					for ctx.Err() == nil {
-						r, err := http.NewRequestWithContext(
-							ctx,
-							http.MethodPost,
-							"http://"+servers[at].http+"/json",
-							strings.NewReader(
-								`{"domain":"d","descriptors":[{"entries":[{"key":"k","value":"v"}]}]}`,
-							),
-						)
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						w, err := client.Do(r)
+					ask := []func(*server) asker{byHTTP, byGRPC}[worker/4]
+					one := ask(servers[worker%4])
+					for at := worker % 4; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+						allowed, ends, err := one.ask(ctx)
 						switch {
-						case errors.Is(err, syscall.ECONNREFUSED): // as a balancer that finds no server there
-							at = (at + 1) % 4
-						case err != nil && ctx.Err() == nil && at == 3:
-							at = 0 // the one that was killed
-						case err != nil && ctx.Err() == nil:
+						case ctx.Err() != nil:
+						case err == nil && allowed:
+							admitted.Add(1)
+						case err != nil && at != 3 && !isRefused(err): // the fourth is killed
 							t.Log(err)
 							lost.Add(1)
-						case err == nil:
-							_ = w.Body.Close()
-							if w.Close { // it drains: a balancer, which watches health, sends no more there
-								at = (at + 1) % 4
-							}
-							switch w.StatusCode {
-							case http.StatusOK:
-								admitted.Add(1)
-							case http.StatusTooManyRequests:
-							default:
-								lost.Add(1)
-							}
 						}
-						time.Sleep(time.Millisecond)
+						if err != nil || ends { // as a balancer does, which watches health
+							one.close()
+							at = (at + 1) % 4
+							one = ask(servers[at])
+						}
 					}
+					one.close()
 				})
 			}
 			reach := func(n int64) {
@@ -265,6 +249,51 @@ func TestFleet(t *testing.T) {
 			t.Logf("%d of %d were admitted; %d were on lease to the one that was killed", admitted.Load(), capacity, onLease)
 		})
 	}
+}
+
+// asker asks a server for the limit of TestFleet. ask reports that the connection ends, too.
+type asker struct {
+	ask   func(context.Context) (allowed, ends bool, err error)
+	close func()
+}
+
+func byHTTP(s *server) asker {
+	client := &http.Client{Transport: new(http.Transport)}
+	return asker{close: client.CloseIdleConnections, ask: func(ctx context.Context) (allowed, ends bool, err error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.http+"/json",
+			strings.NewReader(`{"domain":"d","descriptors":[{"entries":[{"key":"k","value":"v"}]}]}`))
+		if err != nil {
+			return false, false, err
+		}
+		w, err := client.Do(r)
+		if err != nil {
+			return false, false, err
+		}
+		if w.StatusCode != http.StatusOK && w.StatusCode != http.StatusTooManyRequests {
+			err = errors.New(w.Status)
+		}
+		return w.StatusCode == http.StatusOK, w.Close, errors.Join(err, w.Body.Close())
+	}}
+}
+
+func byGRPC(s *server) asker {
+	c, err := grpc.NewClient(s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return asker{func(context.Context) (bool, bool, error) { return false, false, err }, func() {}}
+	}
+	client := pb.NewRateLimitServiceClient(c)
+	question := &pb.RateLimitRequest{Domain: "d", Descriptors: []*ratelimit.RateLimitDescriptor{{
+		Entries: []*ratelimit.RateLimitDescriptor_Entry{{Key: "k", Value: "v"}},
+	}}}
+	return asker{close: func() { _ = c.Close() }, ask: func(ctx context.Context) (allowed, ends bool, err error) {
+		a, err := client.ShouldRateLimit(ctx, question)
+		return a.GetOverallCode() == pb.RateLimitResponse_OK, false, err
+	}}
+}
+
+// isRefused reports whether an error is that no server listens.
+func isRefused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), syscall.ECONNREFUSED.Error())
 }
 
 // leased returns how much a server has on lease, by its metrics.

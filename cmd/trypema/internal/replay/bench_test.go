@@ -32,7 +32,8 @@ func BenchmarkReplay(b *testing.B) {
 		at := began.Add(time.Duration(i) * time.Millisecond)
 		skewed := rng.Float64()
 		k := int(keys * skewed * skewed * skewed * skewed)
-		n, _ := fmt.Fprintf(w, "10.%d.%d.%d - - [%s] \"GET /articles/%d HTTP/1.1\" 200 5120 \"-\" \"Mozilla/5.0 (X11; Linux)\"\n",
+		n, _ := fmt.Fprintf(w, "10.%d.%d.%d - - [%s] \"GET /articles/%d HTTP/1.1\" 200 5120 "+
+			"\"-\" \"Mozilla/5.0 (X11; Linux)\"\n",
 			k>>16, k>>8&255, k&255, at.Format("02/Jan/2006:15:04:05 -0700"), i%1000)
 		size += n
 	}

@@ -66,8 +66,8 @@ func (r *Report) page(w io.Writer) error {
 		KeysPlot           template.HTML
 		KeysNote           string
 	}{
-		r, r.times(), shareText(r.suggest / 100), spanText(r.series.slot()), r.notes(), rules, ruleHeads, strings.Join(ruleNote, " "), r.rows(),
-		r.keysPlot(false), r.keysNote(),
+		r, r.times(), shareText(r.suggest / 100), spanText(r.series.slot()), r.notes(), rules, ruleHeads,
+		strings.Join(ruleNote, " "), r.rows(), r.keysPlot(false), r.keysNote(),
 	})
 }
 
@@ -81,6 +81,7 @@ func (r *Report) keysNote() string {
 	if all.len() == 0 {
 		return ""
 	}
-	return fmt.Sprintf("Half of the keys never made more than %s calls in a %s, 99 %% never more than %s, and the busiest %s.",
-		screen.Count(all.at((all.len()-1)/2)), spanText(suggested[i]), screen.Count(all.at((all.len()-1)*99/100)), screen.Count(all.most()))
+	half, most := screen.Count(all.at((all.len()-1)/2)), screen.Count(all.at((all.len()-1)*99/100))
+	return fmt.Sprintf("Half of the keys never made more than %s calls in a %s, 99 %% never more than %s, "+
+		"and the busiest %s.", half, spanText(suggested[i]), most, screen.Count(all.most()))
 }

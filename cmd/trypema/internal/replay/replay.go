@@ -20,15 +20,15 @@ import (
 type Command struct {
 	Files []string `arg:"" optional:"" placeholder:"FILE" help:"Access logs, also gzip, the oldest first. Default: standard input."`
 
-	Key      string        `default:"ip" help:"Who shares a limit: ip, user, path, a field of JSON, or several as in ip+path."`
-	Limit    []string      `sep:"none" placeholder:"LIMIT" help:"Limits to try, as in 100/1m, or several that are kept together, as in 10/s,1000/h. May be given more than once."`
+	Key      string        `default:"ip" help:"Who shares a limit: ip, user, path, a field of JSON, or as in ip+path."`
+	Limit    []string      `sep:"none" placeholder:"LIMIT" help:"Limits to try, as in 100/1m or 10/s,1000/h. Repeatable."`
 	Strategy string        `default:"absolute" help:"absolute, suppressed or both."`
-	Suggest  *float64      `placeholder:"PERCENT" help:"Propose limits that never deny a call of so many percent of the keys, as in 99.9."`
+	Suggest  *float64      `placeholder:"PERCENT" help:"Propose limits that never deny a call of so many of the keys."`
 	Reorder  time.Duration `default:"1m" help:"Put lines in order that are late by up to this."`
-	MaxKeys  int           `default:"1000000" help:"Most keys that are held at once; with more, those that are idle for longest are forgotten."`
+	MaxKeys  int           `default:"1000000" help:"Keys that are held at once; beyond, the longest idle are forgotten."`
 	HTML     string        `name:"html" placeholder:"FILE" help:"Write a page with plots."`
 	JSON     bool          `name:"json" help:"Print one JSON document."`
-	Seed     int           `default:"1" help:"Seed of the random numbers by which Suppressed denies."`
+	Seed     int           `default:"1" help:"Of the random numbers by which Suppressed denies."`
 }
 
 // Help is the text of trypema replay --help.
@@ -41,7 +41,8 @@ Envoy), Envoy's default, and ALB.
   zcat logs/*.gz | trypema replay --key user --limit 10/s,1000/h --strategy both
   trypema replay access.log --suggest 99.9
 
-The exit status is 1 if no line can be read or a log breaks off, 2 for a wrong flag. Ctrl-C prints what there is so far.`
+The exit status is 1 if no line can be read or a log breaks off, 2 for a wrong flag. Ctrl-C prints what there
+is so far.`
 }
 
 // Run replays the logs.

@@ -134,19 +134,23 @@ func TestWrongLines(t *testing.T) {
 		notes[5] != "1 lines were too late to be put in order (--reorder): they count up to 1s after their time." {
 		t.Errorf("%q", notes)
 	}
-	if r.Lines != 7 || r.Wrong != 4 || r.Calls != 3 || r.Keys != 2 || r.Rules[0].Denied != 1 || len(r.WrongLines) != 4 ||
+	if r.Lines != 7 || r.Wrong != 4 || r.Calls != 3 || r.Keys != 2 || r.Rules[0].Denied != 1 ||
+		len(r.WrongLines) != 4 ||
 		r.WrongLines[1].Line != 4 || r.TimesBack != 1 || r.FarthestBackSeconds != 1 || !r.Complete {
 		t.Errorf("%+v", r)
 	}
 	for _, year := range []string{"1969", "2256", "9999"} { // what no log has, and no int64 of ns may hold
-		for _, text := range []string{"a - - [02/Jan/" + year + ":03:04:05 +0000]", `{"ip":"a","ts":"` + year + `-01-02T03:04:05Z"}`} {
+		for _, text := range []string{
+			"a - - [02/Jan/" + year + ":03:04:05 +0000]", `{"ip":"a","ts":"` + year + `-01-02T03:04:05Z"}`,
+		} {
 			p := newParser([]byte(text), keyIP)
 			if err := p.parse(p, []byte(text), new(line)); err == nil {
 				t.Errorf("%s is read", text)
 			}
 		}
 	}
-	c := Command{Files: []string{file(t, "nonsense\n")}, Limit: []string{"1/h"}, Key: keyIP, Strategy: "absolute", MaxKeys: 1000}
+	c := Command{Files: []string{file(t, "nonsense\n")}, Limit: []string{"1/h"}, Key: keyIP,
+		Strategy: "absolute", MaxKeys: 1000}
 	var out bytes.Buffer
 	err := c.Run(t.Context(), screen.Streams{Out: &out, Err: &out})
 	if err == nil || !strings.Contains(err.Error(), ":1: there is no time in it") {
@@ -186,7 +190,8 @@ func TestBrokenOff(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), name+":") || !strings.Contains(err.Error(), "unexpected EOF") {
 		t.Error(err)
 	}
-	if said := out.String(); !strings.HasPrefix(said, "Stopped before the end: this is what there is so far.\n") || !strings.Contains(said, "│ 10/m, absolute") {
+	const stopped = "Stopped before the end: this is what there is so far.\n"
+	if said := out.String(); !strings.HasPrefix(said, stopped) || !strings.Contains(said, "│ 10/m, absolute") {
 		t.Error(said)
 	}
 }
@@ -301,11 +306,13 @@ func TestMaxKeys(t *testing.T) {
 		text.WriteString(call(at, fmt.Sprint("k", i)) + call(at, fmt.Sprint("k", i)))
 	}
 	percent := 90.0
-	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100, Suggest: &percent})
+	r := run(t, Command{Files: []string{file(t, text.String())}, Limit: []string{"1/10s"}, MaxKeys: 100,
+		Suggest: &percent})
 	if s := r.Suggestions; len(s) < 2 || s[0] != (Suggestion{"2/s", 0, 2}) {
 		t.Errorf("%+v", s)
 	}
-	if r.Keys != 1000 || r.KeysForgotten < 850 || r.Rules[0].Denied != 1000 || r.Rules[0].KeysLimited != 1000 || len(r.Rules[0].Worst) != worstKeys {
+	if r.Keys != 1000 || r.KeysForgotten < 850 || r.Rules[0].Denied != 1000 ||
+		r.Rules[0].KeysLimited != 1000 || len(r.Rules[0].Worst) != worstKeys {
 		t.Errorf("%+v", r)
 	}
 }
@@ -318,7 +325,7 @@ func TestWrongFlags(t *testing.T) {
 		want   string
 	}{
 		{func(c *Command) { c.Limit = nil }, "--limit"},
-		{func(c *Command) { c.Limit = []string{"often"} }, `--limit is often; it must be a number per time, as in 10/s`},
+		{func(c *Command) { c.Limit = []string{"often"} }, `--limit is often; it must be a number per time, as in`},
 		{func(c *Command) { c.Limit = []string{"1/s,2/s"} }, "--limit is 1/s,2/s"},
 		{func(c *Command) { c.Strategy = "strict" }, "--strategy"},
 		{func(c *Command) { c.Key = "" }, "--key"},
@@ -360,7 +367,8 @@ func TestSeries(t *testing.T) {
 		newest := len(s.offered) - 1
 		if sum != n || sumAdmitted != n || newest >= maxSlots || s.offered[newest] == 0 || s.offered[0] == 0 ||
 			s.start%int64(s.slot()) != 0 || at-s.start-int64(newest)*int64(s.slot()) >= int64(s.slot()) {
-			t.Fatalf("after %d calls, slots of %v from %v: %v, %v", n, s.slot(), time.Unix(0, s.start), s.offered, s.admitted)
+			t.Fatalf("after %d calls, slots of %v from %v: %v, %v",
+				n, s.slot(), time.Unix(0, s.start), s.offered, s.admitted)
 		}
 	}
 	for i := range len(slots) - 1 {
@@ -403,7 +411,8 @@ func TestSpread(t *testing.T) {
 func TestSpanText(t *testing.T) {
 	for want, d := range map[string]time.Duration{
 		"second": time.Second, "61 seconds": 61 * time.Second, "minute": time.Minute, "1.5 minutes": 90 * time.Second,
-		"5 minutes": 5 * time.Minute, "hour": time.Hour, "3.5 days": 84 * time.Hour, "30 hours": 30 * time.Hour, "0s": 0,
+		"5 minutes": 5 * time.Minute, "hour": time.Hour, "3.5 days": 84 * time.Hour, "30 hours": 30 * time.Hour,
+		"0s": 0,
 	} {
 		if got := spanText(d); got != want {
 			t.Errorf("%v is %s, want %s", d, got, want)
@@ -439,7 +448,8 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket", "1/m, absolute: 2 of 4 calls are denied (50.00 %), of 1 of 2 keys."} {
+	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket",
+		"1/m, absolute: 2 of 4 calls are denied (50.00 %), of 1 of 2 keys."} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page has no %q", want)
 		}

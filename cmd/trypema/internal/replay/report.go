@@ -103,7 +103,8 @@ func (r *Report) times() string {
 // notes say what was not as it should be in the logs.
 func (r *Report) notes() (all []string) {
 	if r.Wrong > 0 {
-		all = append(all, fmt.Sprintf("%s of %s lines cannot be read, such as", screen.Count(r.Wrong), screen.Count(r.Lines)))
+		all = append(all, fmt.Sprintf("%s of %s lines cannot be read, such as",
+			screen.Count(r.Wrong), screen.Count(r.Lines)))
 		for _, l := range r.WrongLines {
 			all = append(all, fmt.Sprintf("  %s:%d: %s", l.File, l.Line, l.Why))
 		}
@@ -112,11 +113,13 @@ func (r *Report) notes() (all []string) {
 		all = append(all, fmt.Sprintf("%s lines were late, and were put in order.", screen.Count(r.Sorted)))
 	}
 	if r.TimesBack > 0 {
-		all = append(all, fmt.Sprintf("%s lines were too late to be put in order (--reorder): they count up to %s after their time.",
+		all = append(all, fmt.Sprintf("%s lines were too late to be put in order (--reorder): "+
+			"they count up to %s after their time.",
 			screen.Count(r.TimesBack), screen.Duration(time.Duration(r.FarthestBackSeconds*float64(time.Second)))))
 	}
 	if r.KeysForgotten > 0 {
-		all = append(all, fmt.Sprintf("%s keys were forgotten, because there were more than --max-keys.", screen.Count(r.KeysForgotten)))
+		all = append(all, fmt.Sprintf("%s keys were forgotten, because there were more than --max-keys.",
+			screen.Count(r.KeysForgotten)))
 	}
 	return all
 }
@@ -124,13 +127,15 @@ func (r *Report) notes() (all []string) {
 // sentence says what a rule would have done.
 func (r *Report) sentence(x Rule) string {
 	text := fmt.Sprintf("%s, %s: %s of %s calls are denied (%s), of %s of %s keys.", x.Limit, x.Strategy,
-		screen.Count(x.Denied), screen.Count(r.Calls), percent(x.DeniedShare), screen.Count(x.KeysLimited), screen.Count(r.Keys))
+		screen.Count(x.Denied), screen.Count(r.Calls), percent(x.DeniedShare), screen.Count(x.KeysLimited),
+		screen.Count(r.Keys))
 	for _, of := range []struct {
 		name string
 		*Peer
 	}{{"token bucket", x.TokenBucket}, {"fixed window", x.FixedWindow}} {
 		if of.Peer != nil && of.MostInAWindow > 1 {
-			text += fmt.Sprintf(" A %s would have let %s times the limit into one window.", of.name, two(of.MostInAWindow))
+			text += fmt.Sprintf(" A %s would have let %s times the limit into one window.",
+				of.name, two(of.MostInAWindow))
 		}
 	}
 	return text
@@ -140,7 +145,7 @@ func (r *Report) sentence(x Rule) string {
 var (
 	ruleHeads = []string{"limit", "denied", "of all calls", "keys limited", "used, p50", "p99", "most"}
 	ruleNote  = []string{
-		"Used is what a key has used of its limit after a call: the median, the 99th percentile, and the most of all calls.",
+		"Used is what a key has used of its limit after a call: the median, the 99th percentile, and the most of all.",
 		"More than 1.00 is more than the limit, as a token bucket and a fixed window let it happen.",
 	}
 )

@@ -1,7 +1,10 @@
 package serve
 
 import (
+	"bytes"
+	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"runtime/debug"
 	gc "runtime/metrics"
@@ -34,5 +37,33 @@ func TestReserveHeap(t *testing.T) {
 	defer debug.SetMemoryLimit(limit)
 	if reserveHeap() != nil {
 		t.Error("it does not leave the heap alone although there is a limit")
+	}
+}
+
+// TestReserveIsNotTouched: what is reserved is no memory of the machine, also where it begins in memory that
+// was in use before.
+func TestReserveIsNotTouched(t *testing.T) {
+	resident := func() int {
+		data, err := os.ReadFile("/proc/self/statm")
+		if err != nil {
+			t.Skipf("the resident memory is unknown: %v", err)
+		}
+		var size, pages int
+		if _, err := fmt.Sscan(string(data), &size, &pages); err != nil {
+			t.Fatal(err)
+		}
+		return pages * os.Getpagesize()
+	}
+	t.Setenv("GOGC", "")
+	used := bytes.Repeat([]byte{1}, heapRoom/16)
+	runtime.KeepAlive(used)
+	used = nil //nolint:ineffassign,wastedassign // so that it can be collected
+	runtime.GC()
+	before := resident()
+	reserved := reserveHeap()
+	grown := resident() - before
+	runtime.KeepAlive(reserved)
+	if grown > heapRoom/4 {
+		t.Errorf("the process has grown by %d bytes", grown)
 	}
 }

@@ -3,6 +3,7 @@ package serve
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,6 +20,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -372,6 +375,45 @@ func TestEnvironment(t *testing.T) {
 	)
 	if code != 0 {
 		t.Errorf("exit status %d: %s", code, errs.String())
+	}
+}
+
+// TestFlags: every flag is in a group of the help, and has the variable of its name, but --check, which is no
+// setting of a server.
+func TestFlags(t *testing.T) {
+	var all func(of reflect.Type, prefix, variable, group string)
+	n := 0
+	all = func(of reflect.Type, prefix, variable, group string) {
+		for i := range of.NumField() {
+			f := of.Field(i)
+			_, isArgument := f.Tag.Lookup("arg")
+			_, isEmbedded := f.Tag.Lookup("embed")
+			in := cmp.Or(f.Tag.Get("group"), group)
+			switch {
+			case !f.IsExported() || isArgument:
+				continue
+			case isEmbedded:
+				all(f.Type, prefix+f.Tag.Get("prefix"), variable+f.Tag.Get("envprefix"), in)
+				continue
+			}
+			name := f.Tag.Get("name")
+			if name == "" { // as the parser makes it of the field
+				name = strings.ToLower(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(f.Name, "$1-$2"))
+			}
+			name = prefix + name
+			want := "TRYPEMA_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+			if got := variable + f.Tag.Get("env"); got != want && name != "check" {
+				t.Errorf("--%s has the variable %q, want %q", name, got, want)
+			}
+			if in == "" {
+				t.Errorf("--%s is in no group", name)
+			}
+			n++
+		}
+	}
+	all(reflect.TypeFor[Command](), "", "", "")
+	if n < 40 {
+		t.Errorf("there are %d flags", n)
 	}
 }
 

@@ -55,6 +55,12 @@ type server struct {
 	grpc         *rls.Server
 }
 
+// httpPatience is how long a client of HTTP may take to send a request, httpIdle until the next.
+const (
+	httpPatience = 20 * time.Second
+	httpIdle     = 2 * time.Minute
+)
+
 // service is a listener and what serves it.
 type service struct {
 	name     string // of its flag
@@ -232,8 +238,11 @@ func (s *server) openRESP(to *service, cert *certificate) error {
 	return nil
 }
 
-// httpServer has the bounds of all that is served by HTTP.
-func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
+// httpServer has the bounds of all that is served by HTTP. What inFront returns, if there is one, is in front
+// of it unless there is TLS.
+func (s *server) httpServer(
+	to *service, cert *certificate, h http.Handler, inFront func(net.Listener) *rest.Front,
+) {
 	// While it drains, clients are told to connect again elsewhere: a connection that ends while they use it
 	// is an error for them.
 	telling := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -243,11 +252,12 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 		h.ServeHTTP(w, r)
 	})
 	server := &http.Server{
-		Handler: telling, ReadTimeout: 20 * time.Second, WriteTimeout: 2 * time.Minute, // of headers, too
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: telling, ReadTimeout: httpPatience, WriteTimeout: 2 * time.Minute, // of headers, too
+		IdleTimeout: httpIdle, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // faults of clients
 	}
 	var isServing atomic.Bool
+	var front atomic.Pointer[rest.Front]
 	served := make(chan struct{})
 	to.serve = func(l net.Listener) (err error) {
 		isServing.Store(true)
@@ -259,6 +269,12 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 			server.Protocols = new(http.Protocols)
 			server.Protocols.SetHTTP1(true)
 			server.Protocols.SetUnencryptedHTTP2(true)
+			if inFront != nil {
+				f := inFront(l)
+				front.Store(f)
+				defer f.Close() //nolint:errcheck // it is closed already, or the listener has failed
+				l = f
+			}
 			err = server.Serve(l)
 		}
 		if errors.Is(err, http.ErrServerClosed) {
@@ -275,6 +291,9 @@ func (s *server) httpServer(to *service, cert *certificate, h http.Handler) {
 			case <-ctx.Done():
 			}
 			err = server.Shutdown(ctx)
+		}
+		if f := front.Load(); f != nil {
+			err = errors.Join(err, f.Shutdown(ctx))
 		}
 		if err != nil {
 			return errors.Join(err, server.Close())
@@ -306,7 +325,13 @@ func (s *server) openHTTP(to *service, cert *certificate, json http.Handler) err
 		fmt.Fprintln(w, "OK")
 	})
 	mux.Handle("/", s.counted(api))
-	s.httpServer(to, cert, mux)
+	allow := s.metrics.counters("http", "allow")
+	s.httpServer(to, cert, mux, func(l net.Listener) *rest.Front {
+		return api.Front(rest.FrontOptions{
+			Listener: l, Idle: httpIdle, Patience: httpPatience, IsDraining: s.isDraining.Load,
+			Served: func(status int) { allow.counted(status, false) },
+		})
+	})
 	return nil
 }
 
@@ -325,18 +350,22 @@ func (s *server) counted(h http.Handler) http.Handler {
 		}
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		h.ServeHTTP(seen, r)
-		of := all[method]
-		switch {
-		case seen.status < 400:
-			of.allowed.Inc()
-		case seen.status >= 500:
-			of.failed.Inc()
-		case method == "auth" && (seen.status == http.StatusTooManyRequests || seen.status == http.StatusForbidden):
-			of.denied.Inc()
-		default:
-			of.wrong.Inc()
-		}
+		all[method].counted(seen.status, method == "auth")
 	})
+}
+
+// counted counts an answer of HTTP, whose status may say that it is a denial.
+func (c *counters) counted(status int, denies bool) {
+	switch {
+	case status < 400:
+		c.allowed.Inc()
+	case status >= 500:
+		c.failed.Inc()
+	case denies && (status == http.StatusTooManyRequests || status == http.StatusForbidden):
+		c.denied.Inc()
+	default:
+		c.wrong.Inc()
+	}
 }
 
 // statusWriter notes the status of an answer.
@@ -380,7 +409,7 @@ func (s *server) openGRPC(to *service, cert *certificate, envoy *rls.Service) er
 }
 
 func (s *server) openAdmin(to *service, cert *certificate) error {
-	s.httpServer(to, cert, s.admin())
+	s.httpServer(to, cert, s.admin(), nil)
 	return nil
 }
 

@@ -91,6 +91,8 @@ func (i *instance) settle(x *exchange, batch []*account) bool {
 		case lease.Wait:
 		case lease.Rest:
 			i.settling.Retire(k)
+		case lease.Leave:
+			i.schedule(k, k.Later())
 		default:
 			x.messages = append(x.messages, message{k, i.message(k, step == lease.GiveBack)})
 		}
@@ -157,6 +159,7 @@ func (i *instance) lost(x *exchange) {
 	}
 	x.ended = true
 	i.redis.Failure(errNoAnswer)
+	i.settling.Lost(len(x.messages))
 	for _, m := range x.messages {
 		if k := m.k; k.UnderWay() && k.Seq() == m.Seq {
 			k.Lost()

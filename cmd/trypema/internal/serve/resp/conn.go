@@ -9,6 +9,8 @@ import (
 	"net"
 	"strconv"
 	"time"
+
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/deadline"
 )
 
 // The bounds of one command. A client that has not given its token may send less.
@@ -41,9 +43,13 @@ type conn struct {
 	ends []int
 	args [][]byte
 
+	readBy  time.Time // the deadlines that are set; zero is none
+	writeBy time.Time
+
 	isAuthenticated bool
 	isVersion3      bool
 	isReading       bool // a part of a command has come
+	isHurried       bool // the rest of it has a deadline
 	isLast          bool // the connection ends after the answer
 	name            string
 }
@@ -51,14 +57,7 @@ type conn struct {
 // Read implements io.Reader for in. A client may take Options.Idle to begin a command, and Options.Patience
 // to end it.
 func (c *conn) Read(p []byte) (int, error) {
-	var deadline time.Time
-	switch {
-	case c.isReading:
-		deadline = time.Now().Add(c.server.Patience)
-	case c.server.Idle > 0:
-		deadline = time.Now().Add(c.server.Idle)
-	}
-	if err := c.SetReadDeadline(deadline); err != nil {
+	if err := c.limitRead(); err != nil {
 		return 0, err
 	}
 	if c.server.closing.Load() { // which sets a deadline that this one may have replaced
@@ -69,9 +68,21 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// limitRead sets the deadline of the next read. A command has one, however many reads it takes.
+func (c *conn) limitRead() error {
+	after := c.server.Idle
+	if c.isReading {
+		if c.isHurried {
+			return nil
+		}
+		after, c.isHurried = c.server.Patience, true
+	}
+	return deadline.Move(&c.readBy, after, c.SetReadDeadline)
+}
+
 // readCommand reads the next command into args, which is empty for an empty line.
 func (c *conn) readCommand() error {
-	c.isReading = c.in.Buffered() > 0
+	c.isReading, c.isHurried = c.in.Buffered() > 0, false
 	c.data, c.ends, c.args = c.data[:0], c.ends[:0], c.args[:0]
 	line, err := c.readLine("too big inline request")
 	if err != nil {
@@ -201,7 +212,7 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(c.server.Patience)); err != nil {
+	if err := deadline.Move(&c.writeBy, c.server.Patience, c.SetWriteDeadline); err != nil {
 		return err
 	}
 	_, err := c.Write(c.out)

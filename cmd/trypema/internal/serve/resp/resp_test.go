@@ -433,31 +433,86 @@ func TestAuthentication(t *testing.T) {
 	})
 }
 
-// TestSlowClients: who begins a command and does not end it is cut, and so is who reads no answers; who sends
-// nothing is after Idle.
+// TestSlowClients: a client that does not end a command is cut, also if it sends a byte of it every second.
+// One that reads no answers is cut, and after Idle one that sends nothing.
 func TestSlowClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, l := serve(t, Options{Patience: 10 * time.Second, Idle: time.Hour})
-		slow, deaf, idle := dial(t, l), dial(t, l), dial(t, l)
+		slow, drop, deaf, idle := dial(t, l), dial(t, l), dial(t, l), dial(t, l)
 		slow.send("*1\r\n$4\r\nPI")
+		go func() {
+			for {
+				if _, err := io.WriteString(drop, "P"); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
 		deaf.send(encode("PING"))
 		synctest.Wait()
-		if n := s.Conns(); n != 3 {
-			t.Fatalf("%d connections, want 3", n)
+		if n := s.Conns(); n != 4 {
+			t.Fatalf("%d connections, want 4", n)
 		}
-		time.Sleep(11 * time.Second)
+		time.Sleep(12 * time.Second)
 		if n := s.Conns(); n != 1 {
-			t.Errorf("after 11s %d connections, want the idle one", n)
+			t.Errorf("after 12s %d connections, want the idle one", n)
 		}
 		if got := idle.do("PING"); got != "PONG" {
 			t.Errorf("the idle one: %q", got)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour - time.Second)
+		if got := idle.do("PING"); got != "PONG" {
+			t.Errorf("the idle one, before an hour: %q", got)
+		}
+		time.Sleep(time.Hour + 2*time.Second)
 		synctest.Wait()
 		if n := s.Conns(); n != 0 {
 			t.Errorf("after an hour %d connections, want none", n)
 		}
 	})
+}
+
+// TestDeadlines: a busy connection sets a deadline once a second, not for each command.
+func TestDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			idle time.Duration
+			most int
+		}{{0, 11}, {time.Hour, 22}} {
+			_, l := serve(t, Options{Idle: tt.idle})
+			n := 0
+			ours, theirs := net.Pipe()
+			l.conns <- &counting{theirs, &n}
+			c := &client{t, ours, bufio.NewReader(ours)}
+			for range 1000 {
+				if got := c.do("PING"); got != "PONG" {
+					t.Fatal(got)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			_ = ours.Close()
+			synctest.Wait()
+			if n == 0 || n > tt.most {
+				t.Errorf("idle %v: %d deadlines in 10s, want at most %d", tt.idle, n, tt.most)
+			}
+		}
+	})
+}
+
+// counting is a connection that counts the deadlines that are set.
+type counting struct {
+	net.Conn
+	n *int
+}
+
+func (c *counting) SetReadDeadline(by time.Time) error {
+	*c.n++
+	return c.Conn.SetReadDeadline(by)
+}
+
+func (c *counting) SetWriteDeadline(by time.Time) error {
+	*c.n++
+	return c.Conn.SetWriteDeadline(by)
 }
 
 // TestShutdown: what was read is answered, and then the connections end.

@@ -26,9 +26,10 @@ type Options struct {
 	Engine *engine.Engine
 	// Tokens are the passwords of which AUTH must give one. Without any, no one is needed.
 	Tokens []string
-	// Idle is how long a connection may send nothing; 0 is no bound.
+	// Idle is how long a connection may send nothing, and up to a second more; 0 is no bound.
 	Idle time.Duration
-	// Patience is how long a client may take to send the rest of a command, or to read answers. Default 10s.
+	// Patience is how long a client may take to send the rest of a command, or to read answers, and up to a
+	// second more. Default 10s.
 	Patience time.Duration
 	// Logger is told of what is wrong with the server itself. Default slog.Default().
 	Logger *slog.Logger
@@ -112,6 +113,10 @@ func (s *Server) Serve(l net.Listener) error {
 		c := &conn{Conn: one, server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0}
 		c.in = bufio.NewReaderSize(c, bufferSize)
 		s.mu.Lock()
+		if s.closing.Load() { // and Shutdown does not know it
+			s.mu.Unlock()
+			return errors.Join(one.Close())
+		}
 		s.conns[c] = struct{}{}
 		s.group.Add(1)
 		s.mu.Unlock()

@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"mime"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,8 +75,9 @@ const (
 // Loopback are the networks of proxies on this machine.
 var Loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
-// handler is the API.
-type handler struct {
+// API is the handler of /v1, /auth and /openapi.yaml.
+type API struct {
+	http.Handler
 	Options
 	tokens [][sha256.Size]byte
 	key    httplimit.KeyFunc
@@ -90,8 +93,8 @@ type guardName struct {
 	denied int
 }
 
-// New returns the handler of /v1, /auth and /openapi.yaml.
-func New(o Options) (http.Handler, error) {
+// New returns the API.
+func New(o Options) (*API, error) {
 	if o.Key == "" {
 		o.Key = KeyAddress
 	}
@@ -101,7 +104,7 @@ func New(o Options) (http.Handler, error) {
 	if o.Proxies == nil {
 		o.Proxies = Loopback
 	}
-	h := &handler{Options: o, guards: make(map[guardName]http.Handler)}
+	h := &API{Options: o, guards: make(map[guardName]http.Handler)}
 	for _, token := range o.Tokens {
 		h.tokens = append(h.tokens, sha256.Sum256([]byte(token)))
 	}
@@ -123,7 +126,8 @@ func New(o Options) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(OpenAPI)
 	})
-	return mux, nil
+	h.Handler = mux
+	return h, nil
 }
 
 func (o *Options) keyFunc() (httplimit.KeyFunc, error) {
@@ -151,7 +155,7 @@ func isToken(s string) bool {
 }
 
 // knows reports whether a token is one of those wanted, in a time that does not depend on them.
-func (h *handler) knows(token string) bool {
+func (h *API) knows(token string) bool {
 	sum, known := sha256.Sum256([]byte(token)), 0
 	for i := range h.tokens {
 		known |= subtle.ConstantTimeCompare(sum[:], h.tokens[i][:])
@@ -179,19 +183,16 @@ type problem struct {
 }
 
 // api returns the handler of an operation.
-func (h *handler) api(do func(*http.Request) (any, error)) http.Handler {
+func (h *API) api(do func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(h.tokens) > 0 {
-			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			if !strings.EqualFold(scheme, "bearer") || !h.knows(strings.TrimSpace(token)) {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="trypema"`)
-				writeProblem(w, http.StatusUnauthorized, "A token is missing or wrong.")
-				return
-			}
+		if !h.admits(r.Header.Get("Authorization")) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="trypema"`)
+			writeProblem(w, http.StatusUnauthorized, "A token is missing or wrong.")
+			return
 		}
 		answer, err := do(r)
 		if err != nil {
-			h.fail(w, r, err)
+			h.fail(r.Context(), w, r.URL.Path, err)
 			return
 		}
 		w.Header()["Content-Type"], w.Header()["Cache-Control"] = isJSON, noStore
@@ -202,6 +203,15 @@ func (h *handler) api(do func(*http.Request) (any, error)) http.Handler {
 		}
 		_ = json.NewEncoder(w).Encode(answer)
 	})
+}
+
+// admits reports whether a request to /v1 has a token, if it must, by its Authorization.
+func (h *API) admits(authorization string) bool {
+	if len(h.tokens) == 0 {
+		return true
+	}
+	scheme, token, _ := strings.Cut(authorization, " ")
+	return strings.EqualFold(scheme, "bearer") && h.knows(strings.TrimSpace(token))
 }
 
 // Headers of answers, which are the same for all.
@@ -216,7 +226,7 @@ func writeProblem(w http.ResponseWriter, status int, title string) {
 	_ = json.NewEncoder(w).Encode(problem{"about:blank", title, status})
 }
 
-func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (h *API) fail(ctx context.Context, w http.ResponseWriter, path string, err error) {
 	var own *wrong
 	var large *http.MaxBytesError
 	text, isClients := engine.Problem(err)
@@ -234,8 +244,8 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case isClients:
 		writeProblem(w, http.StatusBadRequest, text)
 	default:
-		if r.Context().Err() == nil {
-			h.Logger.Warn("rest: a request failed", "path", r.URL.Path, "err", err)
+		if ctx.Err() == nil {
+			h.Logger.Warn("rest: a request failed", "path", path, "err", err)
 		}
 		writeProblem(w, http.StatusServiceUnavailable, text)
 	}
@@ -270,7 +280,11 @@ func read(r *http.Request, allowed ...string) (*question, error) {
 	defer buffers.Put(buffer)
 	buffer.Reset()
 	if _, err := buffer.ReadFrom(http.MaxBytesReader(nil, r.Body, maxBody)); err != nil {
-		return nil, err
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return nil, err
+		}
+		return nil, bad("The body cannot be read to its end.") // its client was too slow, or has gone
 	}
 	q := new(question)
 	if q.scan(buffer.Bytes(), allowed) {
@@ -343,7 +357,7 @@ func parse(body []byte, allowed []string) (*question, error) {
 	if err := json.Unmarshal(body, &fields); err != nil {
 		return nil, bad("The body is not a JSON object: %v", err)
 	}
-	for name := range fields {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if !contains(allowed, name) {
 			return nil, bad("the body has a field %.64q; it may have %s", name, strings.Join(allowed, ", "))
 		}
@@ -375,13 +389,13 @@ func contains(all []string, one string) bool {
 }
 
 // target is what a question is judged by.
-func (q *question) target() (*engine.Target, error) {
-	t := &engine.Target{Policy: q.Policy, Key: q.Key}
+func (q *question) target() (t engine.Target, err error) {
+	t = engine.Target{Policy: q.Policy, Key: q.Key}
 	switch {
 	case q.Policy == "" && q.Limit == nil:
-		return nil, bad("policy is missing; there must be a policy, or a limit and a window")
+		return t, bad("policy is missing; there must be a policy, or a limit and a window")
 	case q.Policy != "" && (q.Limit != nil || q.Window != ""):
-		return nil, bad(
+		return t, bad(
 			"policy is %q, and there is a limit or a window; there must be a policy or these",
 			q.Policy,
 		)
@@ -390,7 +404,7 @@ func (q *question) target() (*engine.Target, error) {
 	}
 	window, err := duration("window", q.Window)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	t.Limit = engine.Limit{Capacity: *q.Limit, Window: window}
 	return t, nil
@@ -458,37 +472,51 @@ func (a *decision) append(to []byte) []byte {
 	return append(to, "}\n"...)
 }
 
-func (h *handler) allow(r *http.Request) (any, error) {
-	q, err := read(r, "key", "policy", "limit", "window", "cost", "peek")
+// ofAllow are the fields of /v1/allow.
+var ofAllow = []string{"key", "policy", "limit", "window", "cost", "peek"}
+
+func (h *API) allow(r *http.Request) (any, error) {
+	q, err := read(r, ofAllow...)
 	if err != nil {
 		return nil, err
 	}
-	t, err := q.target()
+	t, cost, err := q.call()
 	if err != nil {
 		return nil, err
 	}
-	var cost uint64
-	switch {
-	case q.Cost != nil && *q.Cost == 0 && !q.Peek:
-		return nil, bad("cost is 0; it must be at least 1, unless peek is true")
-	case q.Cost != nil:
-		cost = *q.Cost
-	case t.Policy == "":
-		cost = 1
-	}
-	var d trypema.Decision
-	if q.Peek {
-		d, err = h.Engine.Peek(r.Context(), t, cost)
-	} else {
-		d, err = h.Engine.Allow(r.Context(), t, cost)
-	}
+	d, err := h.decide(r.Context(), q, &t, cost)
 	if err != nil {
 		return nil, err
 	}
 	return answer(&d), nil
 }
 
-func (h *handler) reserve(r *http.Request) (any, error) {
+// call is what a question to /v1/allow asks for, or what is wrong with it.
+func (q *question) call() (t engine.Target, cost uint64, err error) {
+	if t, err = q.target(); err != nil {
+		return t, 0, err
+	}
+	switch {
+	case q.Cost != nil && *q.Cost == 0 && !q.Peek:
+		return t, 0, bad("cost is 0; it must be at least 1, unless peek is true")
+	case q.Cost != nil:
+		cost = *q.Cost
+	case t.Policy == "":
+		cost = 1
+	}
+	return t, cost, nil
+}
+
+func (h *API) decide(
+	ctx context.Context, q *question, t *engine.Target, cost uint64,
+) (trypema.Decision, error) {
+	if q.Peek {
+		return h.Engine.Peek(ctx, t, cost)
+	}
+	return h.Engine.Allow(ctx, t, cost)
+}
+
+func (h *API) reserve(r *http.Request) (any, error) {
 	q, err := read(r, "key", "policy", "limit", "window", "cost", "expiry")
 	if err != nil {
 		return nil, err
@@ -509,7 +537,7 @@ func (h *handler) reserve(r *http.Request) (any, error) {
 			return nil, bad("expiry is 0s; it must be above 0s")
 		}
 	}
-	name, d, err := h.Engine.Reserve(r.Context(), t, *q.Cost, expiry)
+	name, d, err := h.Engine.Reserve(r.Context(), &t, *q.Cost, expiry)
 	if err != nil {
 		return nil, err
 	}
@@ -522,7 +550,7 @@ type committed struct {
 	Committed uint64 `json:"committed"`
 }
 
-func (h *handler) commit(r *http.Request) (any, error) {
+func (h *API) commit(r *http.Request) (any, error) {
 	q, err := read(r, "reservation", "cost")
 	switch {
 	case err != nil:
@@ -551,10 +579,10 @@ type usages struct {
 	Limits []used `json:"limits"`
 }
 
-func (h *handler) usage(r *http.Request) (any, error) {
+func (h *API) usage(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	q := &question{Key: query.Get("key"), Policy: query.Get("policy"), Window: query.Get("window")}
-	for name := range query {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !contains([]string{"key", "policy", "limit", "window"}, name) {
 			return nil, bad("the query has a parameter %.64q; it may have key, policy, limit, window", name)
 		}
@@ -570,7 +598,7 @@ func (h *handler) usage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, limits, err := h.Engine.Usage(r.Context(), t)
+	all, limits, err := h.Engine.Usage(r.Context(), &t)
 	if err != nil {
 		return nil, err
 	}
@@ -584,7 +612,7 @@ func (h *handler) usage(r *http.Request) (any, error) {
 
 // auth answers a proxy whether the request of a client may pass: 200, or 429 with a problem document. With
 // the parameter denied the status is that, for nginx, which takes only 401 and 403 for a denial.
-func (h *handler) auth(w http.ResponseWriter, r *http.Request) {
+func (h *API) auth(w http.ResponseWriter, r *http.Request) {
 	if len(h.tokens) > 0 && !h.knows(r.Header.Get("X-Trypema-Token")) {
 		writeProblem(w, http.StatusUnauthorized, "X-Trypema-Token is missing or wrong.")
 		return
@@ -606,12 +634,12 @@ func (h *handler) auth(w http.ResponseWriter, r *http.Request) {
 		_, known = policies.Get(name.policy)
 	}
 	if !known {
-		h.fail(w, r, engine.ErrUnknownPolicy)
+		h.fail(r.Context(), w, r.URL.Path, engine.ErrUnknownPolicy)
 		return
 	}
 	guard, err := h.guard(name)
 	if err != nil {
-		h.fail(w, r, err)
+		h.fail(r.Context(), w, r.URL.Path, err)
 		return
 	}
 	if name.denied != http.StatusTooManyRequests {
@@ -650,7 +678,7 @@ func toldName(policy string) string {
 const maxGuards = 1000
 
 // guard returns the middleware of a policy in front of a handler that says yes.
-func (h *handler) guard(name guardName) (http.Handler, error) {
+func (h *API) guard(name guardName) (http.Handler, error) {
 	h.mu.RLock()
 	one := h.guards[name]
 	h.mu.RUnlock()
@@ -674,7 +702,7 @@ func (h *handler) guard(name guardName) (http.Handler, error) {
 		Name:    toldName(policy),
 		Headers: h.Headers,
 		Failed: func(w http.ResponseWriter, r *http.Request, err error) {
-			h.fail(w, r, err)
+			h.fail(r.Context(), w, r.URL.Path, err)
 		},
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -32,8 +33,8 @@ policies:
   - {name: both, cost: 2, limits: [{name: burst, rate: 4/s}, {name: daily, rate: 6/d}]}
 `
 
-// start returns the handler on Local. It is ended with the test.
-func start(t testing.TB, o Options) http.Handler {
+// start returns the API on Local. It is ended with the test.
+func start(t testing.TB, o Options) *API {
 	t.Helper()
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
@@ -228,6 +229,17 @@ func TestAPI(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestPartOfABody: a client that does not send all of its body is at fault, not the server.
+func TestPartOfABody(t *testing.T) {
+	for _, path := range []string{"/v1/allow", "/v1/reserve", "/v1/commit"} {
+		r := httptest.NewRequest("POST", path, iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("{}"))))
+		w := httptest.NewRecorder()
+		if start(t, Options{}).ServeHTTP(w, r); w.Code != 400 || !strings.Contains(w.Body.String(), "cannot be read") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 }
 
