@@ -46,6 +46,37 @@ func TestLongTurns(t *testing.T) {
 	}
 }
 
+// A small lease lives for as long as any: without Redis, it counts until a window after that.
+func TestSmallLeaseCountsForLong(t *testing.T) {
+	terms := &Terms{Span: window.Span{Window: 1_000_000, Bucket: 10_000}, Micro: 1, Interval: 5000}
+	var groups window.Groups
+	m := &Moment{Terms: terms, Groups: &groups, Pace: NewPace(terms, 1000, terms.Interval, 10_000), Now: 1_000_000}
+	var ledger Ledger
+	settle := func(a *Account) Answer {
+		a.capacity = 1000
+		out := ledger.Settle(terms.Span, m.Now, m.Pace.FarLife(terms), a.Message(m, 1, More))
+		a.Hear(m, out)
+		return out
+	}
+	one, other := &Account{Holder: 1}, &Account{Holder: 2}
+	settle(one)
+	lent := settle(other)
+	settle(one)
+	if lent.Grant != 1000/smallPart || lent.Life != m.Pace.Far {
+		t.Fatalf("%+v", lent)
+	}
+	end := m.Now + lent.Life + terms.Window
+	if at := one.othersLeaseEnds(m, 2, lent.Grant-1); at < end {
+		t.Errorf("less than the other has on lease counts after %d, want %d", at-m.Now, end-m.Now)
+	}
+	if m.Now = end - 1; one.othersLease(m, 2) < lent.Grant {
+		t.Errorf("%d on lease to the other, just before its charge ends, want %d", one.othersLease(m, 2), lent.Grant)
+	}
+	if m.Now = one.knowledge.othersAdmit; one.othersLease(m, 2) > 0 {
+		t.Errorf("%d on lease to the other for ever", one.othersLease(m, 2))
+	}
+}
+
 // What an account knows of its next turn is void once the window was set, a call was committed below its
 // estimate, or the clock has missed some time. No call is denied because of it, not even while the ledger is
 // asked.
@@ -86,36 +117,5 @@ func TestNoTurnAfterTheWindowChanged(t *testing.T) {
 				m.Now += 1000
 			}
 		}
-	}
-}
-
-// A small lease lives for as long as any: without Redis, it counts until a window after that.
-func TestSmallLeaseCountsForLong(t *testing.T) {
-	terms := &Terms{Span: window.Span{Window: 1_000_000, Bucket: 10_000}, Micro: 1, Interval: 5000}
-	var groups window.Groups
-	m := &Moment{Terms: terms, Groups: &groups, Pace: NewPace(terms, 1000, terms.Interval, 10_000), Now: 1_000_000}
-	var ledger Ledger
-	settle := func(a *Account) Answer {
-		a.capacity = 1000
-		out := ledger.Settle(terms.Span, m.Now, m.Pace.FarLife(terms), a.Message(m, 1, More))
-		a.Hear(m, out)
-		return out
-	}
-	one, other := &Account{Holder: 1}, &Account{Holder: 2}
-	settle(one)
-	lent := settle(other)
-	settle(one)
-	if lent.Grant != 1000/smallPart || lent.Life != m.Pace.Far {
-		t.Fatalf("%+v", lent)
-	}
-	end := m.Now + lent.Life + terms.Window
-	if at := one.othersLeaseEnds(m, 2, lent.Grant-1); at < end {
-		t.Errorf("less than the other has on lease counts after %d, want %d", at-m.Now, end-m.Now)
-	}
-	if m.Now = end - 1; one.othersLease(m, 2) < lent.Grant {
-		t.Errorf("%d on lease to the other, just before its charge ends, want %d", one.othersLease(m, 2), lent.Grant)
-	}
-	if m.Now = one.knowledge.othersAdmit; one.othersLease(m, 2) > 0 {
-		t.Errorf("%d on lease to the other for ever", one.othersLease(m, 2))
 	}
 }
