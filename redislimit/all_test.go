@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,13 +18,19 @@ import (
 // leaving is a server that answers so many runs and then no more.
 type leaving struct {
 	*fakeredis.Server
-	left int
+	left atomic.Int64
+}
+
+func leavesAfter(runs int64) *leaving {
+	l := &leaving{Server: fakeredis.New()}
+	l.left.Store(runs)
+	return l
 }
 
 func (l *leaving) Run(
 	ctx context.Context, source, sha string, keys, args [][]string, answer func(int, []any, error),
 ) {
-	if l.left--; l.left >= 0 {
+	if l.left.Add(-1) >= 0 {
 		l.Server.Run(ctx, source, sha, keys, args, answer)
 		return
 	}
@@ -60,7 +67,7 @@ func redisLeaves(t *testing.T, policy redislimit.FailurePolicy, first, full bool
 		}
 		return b
 	}
-	server := &leaving{fakeredis.New(), 1}
+	server := leavesAfter(1)
 	leaves, stays := bound(server, "leaves"), bound(fakeredis.New(), "stays")
 	if full {
 		if d, err := stays.AllowN(ctx, "k", 3); err != nil || !d.Allowed {
@@ -90,7 +97,7 @@ func TestAllWhenRedisOfHybridLeaves(t *testing.T) {
 	for _, window := range []time.Duration{time.Second, time.Minute} { // it outlives a reservation of All, or does not
 		synctest.Test(t, func(t *testing.T) {
 			ctx := context.Background()
-			server := &leaving{fakeredis.New(), 1}
+			server := leavesAfter(1)
 			h, err := hybridlimit.New(server, hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}})
 			if err != nil {
 				t.Fatal(err)
@@ -114,7 +121,7 @@ func TestAllWhenRedisOfHybridLeaves(t *testing.T) {
 			if d, err := other.AllowN(ctx, "k", 2); err != nil || d.Allowed {
 				t.Errorf("%v: the other limit: %+v, %v", window, d, err)
 			}
-			server.left = 1 << 30
+			server.left.Store(1 << 30)
 			time.Sleep(2 * time.Second)
 			if err := h.Close(); err != nil {
 				t.Error(err)

@@ -349,7 +349,7 @@ var mutants = []mutant{
 		"		if false {\n"},
 	{"a call that cannot be committed is an error", "all.go", "./redislimit", "TestAllWhen",
 		"	if !ok || err == nil {\n",
-		"	if true {\n"},
+		"	if !ok || err != nil {\n"},
 	{"traffic is taken for calls that wait", "internal/lease/waits.go", "./internal/lease", "TestWaits",
 		"	case w.promised.holds(m.Now):\n",
 		"	case m.Now > 0:\n"},
