@@ -55,7 +55,7 @@ func newStreams(t *testing.T, server, client *grpclimit.Limit, handle func(grpc.
 	s.RegisterService(&desc, struct{}{})
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := s.Serve(listener); err != nil {
+		if err := s.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Error(err)
 		}
 	})

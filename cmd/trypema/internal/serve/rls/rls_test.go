@@ -2,6 +2,7 @@ package rls
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http/httptest"
@@ -77,7 +78,7 @@ func connect(t testing.TB, s *Service) (*grpc.ClientConn, *Server) {
 	t.Cleanup(func() {
 		_ = c.Close()
 		server.GracefulStop()
-		if err := <-ended; err != nil {
+		if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Error(err)
 		}
 	})
@@ -415,7 +416,7 @@ func BenchmarkServer(b *testing.B) {
 			})
 			_ = c.Close()
 			server.Stop()
-			if err := <-ended; err != nil {
+			if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				b.Error(err)
 			}
 		})
