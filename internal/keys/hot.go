@@ -30,10 +30,8 @@ type Hot struct {
 	outlook *cells.Outlook // under Suppressed; nil otherwise
 	hint    atomic.Uint64  // for the outlook
 
-	capacity uint64 // of the calls that may add
-	room     uint64 // what they may add
-	ix       *index
-	h        Handle
+	capacity uint64        // of the calls that may add
+	room     uint64        // what they may add
 	since    atomic.Int64  // when others asked last whether they are called more
 	base     atomic.Uint64 // how many events were added by then
 
@@ -244,18 +242,15 @@ func (hd *Held) openFor(capacity uint64, law *window.Law, now, calls, took int64
 		if now < old.Closes && !old.colder(now, calls, took) {
 			return
 		}
-		w, ok := tryLock(old.e)
-		if !ok {
-			return // whoever has it takes it back, too
+		if !old.takeBack(t, sh) {
+			return
 		}
-		other := Held{t: t, sh: sh, ix: old.ix, e: old.e, h: old.h, hash: old.hash, word: w}
-		other.settle()
-		other.Unlock()
 	}
-	f := &Hot{capacity: capacity, ix: hd.ix, h: hd.h}
+	f := &Hot{capacity: capacity}
 	f.since.Store(now)
+	hd.name(&f.known)
 	f.key = string(t.textOf(hd.ix.memory, hd.e))
-	f.Closes = hd.know(&f.known)
+	f.Closes = hd.describe(&f.content)
 	f.room = capacity - min(capacity, f.Admitted)
 	if law != nil {
 		w := hd.window()
