@@ -150,9 +150,10 @@ func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int6
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)
-	at.Asked(newest, c, nil, now)
-	if !v.Allowed {
-		at.Denied(c, now, n)
+	if v.Allowed {
+		at.Asked(newest, c, nil, now)
+	} else {
+		at.Denied(newest, c, now, n)
 	}
 	at.Unlock()
 	d.set(c, &v, OutcomeRejected)

@@ -120,12 +120,13 @@ func (hd *Held) usedAs(f *known, now int64) {
 	}
 }
 
-// Denied notes that a call of cost n at a capacity was denied at now under the lock, after Asked. If that is
-// frequent, and callers without a lock could deny the same, they are told: the key becomes the hot one if
-// there is none, which is the shortest way for a call, else it is full. The window must not change until the
-// key is unlocked.
-func (hd *Held) Denied(capacity uint64, now int64, n uint64) {
-	if hd.word&opened != 0 || hd.word&asked%worthFull != 0 {
+// Denied is Asked for a call of cost n that was denied. If such are frequent, and callers without a lock
+// could deny the same, they are told: the key becomes the hot one if there is none, which is the shortest way
+// for a call, or if that one is called less; else it is full. The window must not change until the key is
+// unlocked.
+func (hd *Held) Denied(newest int64, capacity uint64, now int64, n uint64) {
+	votes := hd.vote(newest)
+	if votes%worthFull != 0 {
 		return
 	}
 	var c content
@@ -133,11 +134,16 @@ func (hd *Held) Denied(capacity uint64, now int64, n uint64) {
 	if a, _, _, _ := c.deny(capacity, now, n, 0); a != Denied {
 		return // it fits when more has expired: such calls would take back what they are told
 	}
-	if hd.sh.open.Load() == nil {
-		hd.openFor(capacity, nil, now, worthFull, grain)
-		return
+	if votes%worthIt == 0 {
+		hd.openIfHotter(capacity, nil, now)
 	}
-	hd.tell(&c, now)
+	switch {
+	case hd.word&opened != 0:
+	case hd.sh.open.Load() == nil:
+		hd.openFor(capacity, nil, now, worthFull, grain)
+	default:
+		hd.tell(&c, now)
+	}
 }
 
 func (hd *Held) tell(c *content, now int64) {

@@ -29,9 +29,10 @@ func (t *Table) judged(key string, capacity uint64, now int64, n uint64) (v wind
 	hd := t.acquire(key, now)
 	newest := hd.Newest()
 	hd.Absolute(&v, capacity, now, n, true)
-	hd.Asked(newest, capacity, nil, now)
-	if !v.Allowed {
-		hd.Denied(capacity, now, n)
+	if v.Allowed {
+		hd.Asked(newest, capacity, nil, now)
+	} else {
+		hd.Denied(newest, capacity, now, n)
 	}
 	hd.Unlock()
 	return v
@@ -276,7 +277,7 @@ func TestFullIsOfUse(t *testing.T) {
 				}
 			}
 			told := func() bool { return table.Full(hash, "key") != nil || table.Hot(hash, "key") != nil }
-			for range worthIt - 2 { // one more, and any key is made hot if there is none
+			for range 2 * worthIt {
 				call(2)
 				if told() {
 					t.Fatal("a call fits when two cells have expired, and callers are told of one")

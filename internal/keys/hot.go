@@ -218,17 +218,27 @@ func (t *Table) Called(f *Hot, now int64) { t.called(&f.known, now) }
 // frequent, the key becomes the hot one of its shard, unless that one is called more. newest is that of the
 // key before the call.
 func (hd *Held) Asked(newest int64, capacity uint64, law *window.Law, now int64) {
+	if hd.vote(newest)%worthIt == 0 {
+		hd.openIfHotter(capacity, law, now)
+	}
+}
+
+// vote counts a call under the lock, and returns how many there were in the newest cell.
+func (hd *Held) vote(newest int64) uint32 {
 	votes := hd.word&asked + 1
 	if hd.Newest() != newest {
 		votes = 1
 	}
 	hd.word = hd.word&^asked | votes&asked
-	if votes%worthIt == 0 {
-		stamp := uint32(now/grain) << stampShift & stamped
-		took := (stamp - hd.word&stamped) & stamped >> stampShift
-		hd.word = hd.word&^stamped | stamp
-		hd.openFor(capacity, law, now, worthIt, max(1, int64(took))*grain)
-	}
+	return votes
+}
+
+// openIfHotter makes a key hot that has been called often enough again, unless another one is called more.
+func (hd *Held) openIfHotter(capacity uint64, law *window.Law, now int64) {
+	stamp := uint32(now/grain) << stampShift & stamped
+	took := (stamp - hd.word&stamped) & stamped >> stampShift
+	hd.word = hd.word&^stamped | stamp
+	hd.openFor(capacity, law, now, worthIt, max(1, int64(took))*grain)
 }
 
 // openFor makes a key hot that was called so many times in a time that it took.
