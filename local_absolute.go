@@ -110,13 +110,15 @@ func (k *localKeys) absoluteFull(d *Decision, hash uint64, key string, c, n uint
 	if f == nil {
 		return false
 	}
-	now := k.now()
-	return f.Stands() && k.denyFull(d, f, key, now, c, n)
+	return k.denyFull(d, f, key, k.now(), c, n)
 }
 
 // denyFull denies a call by what is known of its key, or reports that it could not.
 func (k *localKeys) denyFull(d *Decision, f *keys.Full, key string, now int64, c, n uint64) bool {
 	k.table.CalledFull(f, now)
+	if !f.Stands() {
+		return false
+	}
 	a, have, fits, then := f.Deny(c, now, n)
 	if a != keys.Denied {
 		return false
@@ -148,9 +150,10 @@ func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int6
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)
-	at.Asked(newest, c, nil, now)
-	if !v.Allowed {
-		at.Denied(c, now)
+	if v.Allowed {
+		at.Asked(newest, c, nil, now)
+	} else {
+		at.Denied(newest, c, now, n)
 	}
 	at.Unlock()
 	d.set(c, &v, OutcomeRejected)

@@ -17,19 +17,25 @@ type Full struct {
 	text [inText]byte          // the key, if it fits
 }
 
-// known is what a window held at an instant.
+// known is a key, and what its window held at an instant.
 type known struct {
+	content
+	hash uint64
+	key  string
+	e    *entry
+	h    Handle
+	// 1 + when it was called, to grain; or 0. Kept only with a bound on the number of keys.
+	asked atomic.Int64
+}
+
+// content is what a window held.
+type content struct {
 	Last     int64  // the last event
 	Admitted uint64 // the admitted events
 	Expires  int64  // when the oldest of them expire; 0 if all expire a window after the last event
 	Oldest   uint64 // the admitted events that expire then
 
 	window int64 // how long an event counts
-	hash   uint64
-	key    string
-	e      *entry
-	// 1 + when it was called, to grain; or 0. Kept only with a bound on the number of keys.
-	asked atomic.Int64
 }
 
 // fulls are those of a shard, by some bits of the hash that tell no shard.
@@ -42,8 +48,8 @@ const (
 
 func (f *fulls) of(hash uint64) *atomic.Pointer[Full] { return &f[hash%uint64(len(f))] }
 
-// Full returns what is known of a key without room, or nil. If the clock is read after that, Stands tells
-// whether it still holds.
+// Full returns what is known of a key without room, or nil. It may deny a call if it Stands after the clock
+// was read, and after CalledFull: who takes it back takes back with it when the key was called.
 func (t *Table) Full(hash uint64, key string) *Full {
 	all := t.shard(hash).fulls.Load()
 	if all == nil {
@@ -70,7 +76,7 @@ func (f *Full) Deny(capacity uint64, now int64, n uint64) (a Answer, have uint64
 }
 
 // deny is a denial after events were added, if it is known when the call would fit.
-func (f *known) deny(capacity uint64, now int64, n, added uint64) (a Answer, have uint64, at int64, then uint64) {
+func (f *content) deny(capacity uint64, now int64, n, added uint64) (a Answer, have uint64, at int64, then uint64) {
 	have = f.Admitted + added
 	if f.Expires > 0 {
 		then = have - f.Oldest
@@ -85,7 +91,7 @@ func (f *known) deny(capacity uint64, now int64, n, added uint64) (a Answer, hav
 }
 
 // until is when the first events expire.
-func (f *known) until() int64 {
+func (f *content) until() int64 {
 	if f.Expires > 0 {
 		return f.Expires
 	}
@@ -114,20 +120,33 @@ func (hd *Held) usedAs(f *known, now int64) {
 	}
 }
 
-// Denied notes that a call at a capacity was denied at now under the lock, after Asked. If that is frequent,
-// callers without a lock are told: the key becomes the hot one if there is none, which is the shortest way
-// for a call, else it is full. The window must not change until the key is unlocked.
-func (hd *Held) Denied(capacity uint64, now int64) {
+// Denied is Asked for a call of cost n that was denied. If such are frequent, and callers without a lock
+// could deny the same, they are told: the key becomes the hot one if there is none, which is the shortest way
+// for a call, or if that one is called less; else it is full. The window must not change until the key is
+// unlocked.
+func (hd *Held) Denied(newest int64, capacity uint64, now int64, n uint64) {
+	votes := hd.vote(newest)
+	if votes%worthFull != 0 {
+		return
+	}
+	var c content
+	hd.describe(&c)
+	if a, _, _, _ := c.deny(capacity, now, n, 0); a != Denied {
+		return // it fits when more has expired: such calls would take back what they are told
+	}
+	if votes%worthIt == 0 {
+		hd.openIfHotter(capacity, nil, now)
+	}
 	switch {
-	case hd.word&opened != 0 || hd.word&asked%worthFull != 0:
+	case hd.word&opened != 0:
 	case hd.sh.open.Load() == nil:
 		hd.openFor(capacity, nil, now, worthFull, grain)
 	default:
-		hd.tell(now)
+		hd.tell(&c, now)
 	}
 }
 
-func (hd *Held) tell(now int64) {
+func (hd *Held) tell(c *content, now int64) {
 	all := hd.sh.fulls.Load()
 	if all == nil {
 		all = new(fulls)
@@ -137,15 +156,37 @@ func (hd *Held) tell(now int64) {
 	}
 	at := all.of(hd.hash)
 	old := at.Load()
-	if old != nil && now < old.until() {
+	switch {
+	case old == nil:
+	case now < old.until():
 		return // it serves another key
+	case hd.t.bound > 0: // it knows when that key was used
+		if !old.takeBack(hd.t, hd.sh) {
+			return
+		}
+		old = nil
 	}
 	f := &Full{at: at}
 	f.key = f.keep(hd.t.textOf(hd.ix.memory, hd.e))
-	hd.know(&f.known)
+	f.content = *c
+	hd.name(&f.known)
 	if at.CompareAndSwap(old, f) { // or a caller for another key was faster
 		hd.word |= full
 	}
+}
+
+// takeBack takes back what is known of a key of a shard, for another key that takes its place, or reports
+// that somebody has the entry locked.
+func (f *known) takeBack(t *Table, sh *shard) bool {
+	w, ok := tryLock(f.e)
+	if !ok {
+		return false
+	}
+	// An entry that is no longer in the index has no more to take back.
+	hd := Held{t: t, sh: sh, ix: sh.index.Load(), e: f.e, h: f.h, hash: f.hash, word: w}
+	hd.settle()
+	hd.Unlock()
+	return true
 }
 
 // keep returns a text as a string, which needs no memory of its own if it is short.

@@ -29,9 +29,10 @@ func (t *Table) judged(key string, capacity uint64, now int64, n uint64) (v wind
 	hd := t.acquire(key, now)
 	newest := hd.Newest()
 	hd.Absolute(&v, capacity, now, n, true)
-	hd.Asked(newest, capacity, nil, now)
-	if !v.Allowed {
-		hd.Denied(capacity, now)
+	if v.Allowed {
+		hd.Asked(newest, capacity, nil, now)
+	} else {
+		hd.Denied(newest, capacity, now, n)
 	}
 	hd.Unlock()
 	return v
@@ -51,6 +52,16 @@ func (t *Table) fill(tb testing.TB, key string, now int64) *Full {
 		tb.Fatalf("%q is full, and callers are not told", key)
 	}
 	return f
+}
+
+// sharing returns keys of one shard that have one place for a Full.
+func (t *Table) sharing(n int) (keys []string) {
+	for i := 0; len(keys) < n; i++ {
+		if hash := t.Hash(name(i)); hash>>t.shift == 0 && hash%(1<<fullBits) == 0 {
+			keys = append(keys, name(i))
+		}
+	}
+	return keys
 }
 
 // What callers without a lock say is what a twin says that always locks, whatever is done to the key.
@@ -175,12 +186,7 @@ func TestFullsShareAPlace(t *testing.T) {
 	o.Clock = func() int64 { return now }
 	table := withoutHotKeys(newTable(t, o))
 	table.sweep.Close() // the clock is only read by the test
-	var shared []string
-	for i := 0; len(shared) < 2; i++ {
-		if hash := table.Hash(name(i)); hash>>table.shift == 0 && hash%(1<<fullBits) == 0 {
-			shared = append(shared, name(i))
-		}
-	}
+	shared := table.sharing(2)
 	for _, key := range shared {
 		table.put(key, now, 10)
 	}
@@ -223,6 +229,70 @@ func TestFullKeyIsNotEvicted(t *testing.T) {
 	}
 	if _, found := table.get("full", now); !found || locked > 60 {
 		t.Errorf("found: %v; %d calls under the lock", found, locked)
+	}
+}
+
+// What a Full knows of the use of its key is not lost when another key takes its place.
+func TestDisplacedFullKeyIsNotEvicted(t *testing.T) {
+	o := options(time.Hour, 3, false)
+	now := int64(0)
+	o.Clock = func() int64 { return now }
+	table := withoutHotKeys(newTable(t, o))
+	table.sweep.Close() // the clock is only read by the test
+	shared := table.sharing(2)
+	table.put(shared[0], now, 10)
+	f := table.fill(t, shared[0], 10, now)
+	now = o.Span.Window / 2
+	table.put("older", now, 1)
+	now = o.Span.Window - 1
+	table.CalledFull(f, now)
+	table.put(shared[1], now, 10)
+	now++
+	if table.fill(t, shared[1], 10, now); f.Stands() {
+		t.Error("a Full that is out of date has kept its place")
+	}
+	table.put("new", now, 1)
+	if _, found := table.get(shared[0], now); !found {
+		t.Error("it was evicted, and another key was used before it")
+	}
+}
+
+// Callers without a lock are told only what denies such calls as were denied: others would lock the entry all
+// the same, and throw it away.
+func TestFullIsOfUse(t *testing.T) {
+	for _, hot := range []bool{false, true} {
+		both(t, func(t *testing.T, fine bool) {
+			table := newTable(t, options(time.Hour, 0, fine))
+			if !hot {
+				withoutHotKeys(table)
+			}
+			for i := range int64(10) {
+				if !table.judged("key", 10, i*table.span.Bucket, 1).Allowed {
+					t.Fatal("there is no room")
+				}
+			}
+			now, hash := 10*table.span.Bucket, table.Hash("key")
+			call := func(n uint64) {
+				if table.judged("key", 10, now, n).Allowed {
+					t.Fatal("there is room")
+				}
+			}
+			told := func() bool { return table.Full(hash, "key") != nil || table.Hot(hash, "key") != nil }
+			for range 2 * worthIt {
+				call(2)
+				if told() {
+					t.Fatal("a call fits when two cells have expired, and callers are told of one")
+				}
+			}
+			known := false
+			for range worthFull {
+				call(1)
+				known = known || told()
+			}
+			if !known {
+				t.Error("a call fits when a cell has expired, and callers are not told")
+			}
+		})
 	}
 }
 

@@ -225,21 +225,24 @@ func (hd *Held) Resize(total uint64, keep window.Keep) {
 	w.Resize(total, keep)
 }
 
-// know describes the window, and returns until when events may be added to its newest cell.
-func (hd *Held) know(k *known) (closes int64) {
-	k.window, k.hash, k.e = hd.t.span.Window, hd.hash, hd.e
+// describe describes the window, and returns until when events may be added to its newest cell.
+func (hd *Held) describe(c *content) (closes int64) {
+	c.window = hd.t.span.Window
 	if hd.t.fine {
 		w, g := hd.groups()
 		defer g.Unlock()
-		closes, k.Expires, k.Oldest = w.Open(&g.Groups, hd.t.span)
-		k.Last, k.Admitted = w.Last(), w.Counts().Admitted
+		closes, c.Expires, c.Oldest = w.Open(&g.Groups, hd.t.span)
+		c.Last, c.Admitted = w.Last(), w.Counts().Admitted
 		return closes
 	}
 	w := hd.window()
-	closes, k.Expires, k.Oldest = w.Open()
-	k.Last, k.Admitted = w.Last(), w.Counts().Admitted
+	closes, c.Expires, c.Oldest = w.Open()
+	c.Last, c.Admitted = w.Last(), w.Counts().Admitted
 	return closes
 }
+
+// name says where the key is.
+func (hd *Held) name(k *known) { k.hash, k.h, k.e = hd.hash, hd.h, hd.e }
 
 // join enters events that a Hot has counted.
 func (hd *Held) join(last int64, c window.Counts) {

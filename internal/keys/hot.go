@@ -30,10 +30,8 @@ type Hot struct {
 	outlook *cells.Outlook // under Suppressed; nil otherwise
 	hint    atomic.Uint64  // for the outlook
 
-	capacity uint64 // of the calls that may add
-	room     uint64 // what they may add
-	ix       *index
-	h        Handle
+	capacity uint64        // of the calls that may add
+	room     uint64        // what they may add
 	since    atomic.Int64  // when others asked last whether they are called more
 	base     atomic.Uint64 // how many events were added by then
 
@@ -220,17 +218,27 @@ func (t *Table) Called(f *Hot, now int64) { t.called(&f.known, now) }
 // frequent, the key becomes the hot one of its shard, unless that one is called more. newest is that of the
 // key before the call.
 func (hd *Held) Asked(newest int64, capacity uint64, law *window.Law, now int64) {
+	if hd.vote(newest)%worthIt == 0 {
+		hd.openIfHotter(capacity, law, now)
+	}
+}
+
+// vote counts a call under the lock, and returns how many there were in the newest cell.
+func (hd *Held) vote(newest int64) uint32 {
 	votes := hd.word&asked + 1
 	if hd.Newest() != newest {
 		votes = 1
 	}
 	hd.word = hd.word&^asked | votes&asked
-	if votes%worthIt == 0 {
-		stamp := uint32(now/grain) << stampShift & stamped
-		took := (stamp - hd.word&stamped) & stamped >> stampShift
-		hd.word = hd.word&^stamped | stamp
-		hd.openFor(capacity, law, now, worthIt, max(1, int64(took))*grain)
-	}
+	return votes
+}
+
+// openIfHotter makes a key hot that has been called often enough again, unless another one is called more.
+func (hd *Held) openIfHotter(capacity uint64, law *window.Law, now int64) {
+	stamp := uint32(now/grain) << stampShift & stamped
+	took := (stamp - hd.word&stamped) & stamped >> stampShift
+	hd.word = hd.word&^stamped | stamp
+	hd.openFor(capacity, law, now, worthIt, max(1, int64(took))*grain)
 }
 
 // openFor makes a key hot that was called so many times in a time that it took.
@@ -244,18 +252,15 @@ func (hd *Held) openFor(capacity uint64, law *window.Law, now, calls, took int64
 		if now < old.Closes && !old.colder(now, calls, took) {
 			return
 		}
-		w, ok := tryLock(old.e)
-		if !ok {
-			return // whoever has it takes it back, too
+		if !old.takeBack(t, sh) {
+			return
 		}
-		other := Held{t: t, sh: sh, ix: old.ix, e: old.e, h: old.h, hash: old.hash, word: w}
-		other.settle()
-		other.Unlock()
 	}
-	f := &Hot{capacity: capacity, ix: hd.ix, h: hd.h}
+	f := &Hot{capacity: capacity}
 	f.since.Store(now)
+	hd.name(&f.known)
 	f.key = string(t.textOf(hd.ix.memory, hd.e))
-	f.Closes = hd.know(&f.known)
+	f.Closes = hd.describe(&f.content)
 	f.room = capacity - min(capacity, f.Admitted)
 	if law != nil {
 		w := hd.window()

@@ -160,6 +160,7 @@ type traffic struct {
 	rules      rules
 	reserves   bool // there are reservations; they go with nothing that makes other events of those that they settle
 	bounded    bool // the limiter has a bound on its keys
+	crowded    bool // other keys are hot: so those of the history are not, and are known to be full
 	callers    int
 	calls      int // by each caller
 	keys       int
@@ -205,12 +206,13 @@ func drawTraffic(seed uint64, r rules) traffic {
 		t.rules.limits[i].Rate = rate(pick(rng, t.capacities...)-uint64(rng.IntN(3)), r.limits[i].Window)
 	}
 	t.reserves = r.limits != nil && rng.IntN(2) == 0
+	t.crowded = !t.bounded && rng.IntN(2) == 0
 	return t
 }
 
 func (t traffic) String() string {
-	return fmt.Sprintf("TRYPEMA_SEED=%d: %d callers, %d calls each, %d keys (bounded: %v), one in %d not Allow, limits %v %v, costs %v",
-		t.seed, t.callers, t.calls, t.keys, t.bounded, t.others, t.capacities, t.rules.limits, t.costs)
+	return fmt.Sprintf("TRYPEMA_SEED=%d: %d callers, %d calls each, %d keys (bounded: %v, crowded: %v), one in %d not Allow, limits %v %v, costs %v",
+		t.seed, t.callers, t.calls, t.keys, t.bounded, t.crowded, t.others, t.capacities, t.rules.limits, t.costs)
 }
 
 // rate is the rate at which a window holds a capacity.

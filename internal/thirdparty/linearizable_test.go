@@ -142,7 +142,20 @@ func (s subject) history(t *testing.T, traffic traffic, wrap wrapper) []porcupin
 		t.Fatal(err)
 	}
 	defer local.Close()
+	if traffic.crowded {
+		makeOthersHot(local.Absolute())
+	}
 	return traffic.record(func(int) target { return s.target(t, local, traffic, wrap) })
+}
+
+// makeOthersHot makes a key hot in each shard.
+func makeOthersHot(l trypema.Limiter) {
+	for i := range 500 {
+		name := fmt.Sprint("crowd ", i)
+		for range 16 {
+			_, _ = l.Allow(context.Background(), name, trypema.Unlimited)
+		}
+	}
 }
 
 // judge fails unless the histories of a number of seeds are linearizable. One that a busy machine finds no
