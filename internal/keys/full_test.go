@@ -241,14 +241,14 @@ func TestDisplacedFullKeyIsNotEvicted(t *testing.T) {
 	table.sweep.Close() // the clock is only read by the test
 	shared := table.sharing(2)
 	table.put(shared[0], now, 10)
-	f := table.fill(t, shared[0], 10, now)
+	f := table.fill(t, shared[0], now)
 	now = o.Span.Window / 2
 	table.put("older", now, 1)
 	now = o.Span.Window - 1
 	table.CalledFull(f, now)
 	table.put(shared[1], now, 10)
 	now++
-	if table.fill(t, shared[1], 10, now); f.Stands() {
+	if table.fill(t, shared[1], now); f.Stands() {
 		t.Error("a Full that is out of date has kept its place")
 	}
 	table.put("new", now, 1)
