@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -131,12 +132,19 @@ func (w *world) send(delay func() int64) {
 		if a.UnderWay() || w.local(a) < a.due {
 			continue
 		}
-		need := uint64(0)
+		need, use := uint64(0), lease.Known
 		for _, n := range a.wait {
-			need += n
+			need, use = need+n, lease.Wanted
 		}
 		want := lease.More
-		if a.Idle(&w.terms, w.local(a)) {
+		switch a.Step(&w.terms, w.local(a), use, false) {
+		case lease.Rest:
+			a.due = math.MaxInt64
+			continue
+		case lease.Leave:
+			a.due = a.Later()
+			continue
+		case lease.GiveBack:
 			want = lease.Nothing
 		}
 		ask := a.Message(w.at(a), need, want)
