@@ -826,6 +826,10 @@ func TestSmallLeaseRests(t *testing.T) {
 		}
 		if called {
 			w.now += w.pace.Far / 20
+			var tried lease.Decision // as several limits do, before they record the call
+			if a.Decide(&tried, w.at(a), w.question(1, lease.Try)); !tried.Allowed {
+				t.Errorf("a call for a lease that rests, before it is recorded: %+v", tried)
+			}
 			if v := w.call(0, 1); !v.Allowed || v.SettleAt != w.now || step() != lease.Settle {
 				t.Errorf("a call for a lease that rests: %+v, %v", v, step())
 			}
