@@ -152,7 +152,9 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 		}
 		a.demand.keptSince = now
 	}
-	out.Count = x.mustTell && (out.Lone || !m.Suppressed)
+	if out.Count = x.mustTell; x.mustTell { // others may keep a window whatever this one wants
+		out.Lone = m.Suppressed
+	}
 	x.underWay, x.sentAt = true, now
 	if k := &a.knowledge; k.turnAt > 0 { // the answer may get lost
 		k.exhaustedUntil = max(k.exhaustedUntil, now+2*m.Pace.Slack)
