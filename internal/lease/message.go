@@ -168,9 +168,6 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 // what others keep.
 func (a *Account) MustTell() { a.exchange.mustTell = true }
 
-// WantWindow has the next answer contain all groups: they will replace the view.
-func (a *Account) WantWindow() { a.knowledge.wantsWindow = true }
-
 // keepsWindow reports whether the account need not settle what it has admitted: it has a window lease, which
 // is charged for all of it.
 func (a *Account) keepsWindow(m *Moment) bool {
