@@ -560,6 +560,26 @@ func TestRoomIsGone(t *testing.T) {
 	}
 }
 
+// A holder of all keeps more than the capacity of later calls is. What leaves its window is not admitted again
+// then.
+func TestLessRoomThanIsKept(t *testing.T) {
+	w := newWorld(1, 1, 100, false)
+	w.pace.Far, w.pace.Brief = 4*w.terms.Window, 4*w.terms.Window
+	now := func() int64 { return 0 }
+	for w.now < 5*w.terms.Window {
+		if w.now == w.terms.Window/2 {
+			w.capacity, w.admitted = 50, nil
+		}
+		w.call(0, 1)
+		w.settle(now)
+		w.settle(now)
+		w.now += 5000
+	}
+	if most := w.most(); most > 50 || len(w.admitted) < 100 {
+		t.Errorf("%d admitted in a window of at most 50, %d in all", most, len(w.admitted))
+	}
+}
+
 // A message that arrives after a later one of its holder, or once more, changes nothing.
 func TestLateMessages(t *testing.T) {
 	w := newWorld(1, 1, 100, false)

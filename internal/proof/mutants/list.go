@@ -265,7 +265,7 @@ var mutants = []mutant{
 		"	if a.Seq <= h.seq {\n",
 		"	if a.Seq == 0 {\n"},
 	{"what is kept is admitted again though its room is gone",
-		"internal/lease/message.go", "./internal/lease", "TestRoomIsGone",
+		"internal/lease/message.go", "./internal/lease", "TestLessRoom",
 		"	if excess > a.budget {",
 		"	if excess > a.budget && excess == 0 {"},
 	{"the life of a lease counts from its answer",
