@@ -823,6 +823,26 @@ func TestSuppressedWithoutLease(t *testing.T) {
 	}
 }
 
+// Leases live for longer if there are more keys when a message is sent than when it was made. The account
+// knows for how long it is charged all the same.
+func TestLongerThanThePace(t *testing.T) {
+	w := newWorld(1, 1, 1000, false)
+	w.pace.Far, w.pace.First = w.terms.Window, 64
+	a, long := w.accounts[0], 8*w.terms.Window
+	w.now = 1000
+	if v := w.call(0, 1); !v.AskLedger {
+		t.Fatal(v)
+	}
+	ask := a.Message(w.at(a), 1, lease.More)
+	a.Hear(w.at(a), w.ledger.Settle(w.terms.Span, w.now, long, ask))
+	for _, end := range []int64{long * 9 / 10, long + w.terms.Window - 1} {
+		w.now = 1000 + end
+		if _, leased := w.ledger.Live(w.terms.Span, w.now); leased != a.Leased() || !a.Lent(w.now) {
+			t.Errorf("after %d, the ledger charges %d, and the account knows: %v", end, leased, a.Lent(w.now))
+		}
+	}
+}
+
 // A small lease lives for as long as any, and rests while nothing comes: no message tells of it. The first
 // call that comes has it renewed. If none comes, there is nothing to say after it has ended.
 func TestSmallLeaseRests(t *testing.T) {

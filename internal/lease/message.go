@@ -291,6 +291,8 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	}
 	if x.hold+r.Grant == 0 {
 		a.chargedUntil = 0
+	} else { // leases may live longer since the message was made: see Pace
+		a.chargedUntil = max(a.chargedUntil, now+r.Life*m.Micro+m.Window)
 	}
 	a.ceiling, a.others, k.othersAdmit = x.capacity, r.Others, now+max(m.Pace.Far, m.longest())+m.Window
 	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
