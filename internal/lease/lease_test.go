@@ -278,7 +278,7 @@ func TestBound(t *testing.T) {
 			t.Fatalf("run %d, seed %d: nothing was admitted", run, seed)
 		}
 	}
-	if lone == 0 {
+	if lone == 0 && runs > 10 { // not where TRYPEMA_SEED replays one
 		t.Error("no holder was without others under Suppressed")
 	}
 }
@@ -560,8 +560,8 @@ func TestRoomIsGone(t *testing.T) {
 	}
 }
 
-// A holder of all keeps more than the capacity of later calls is. What leaves its window is not admitted again
-// then.
+// A holder of all keeps more than the capacity of later calls is. What leaves its window is not admitted
+// again then.
 func TestLessRoomThanIsKept(t *testing.T) {
 	w := newWorld(1, 1, 100, false)
 	w.pace.Far, w.pace.Brief = 4*w.terms.Window, 4*w.terms.Window
