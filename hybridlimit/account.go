@@ -23,11 +23,12 @@ type account struct {
 	server atomic.Pointer[breaker.Breaker]
 
 	lease.Account
-	removed    bool          // the table has dropped it
-	fault      error         // what Redis last said about what it holds under the name, or nil
-	counted    int64         // part of the lease that is in the limiter's leased
-	waiting    []*waiter     // in the order in which they came
-	messageEnd chan struct{} // see wait
+	removed    bool           // the table has dropped it
+	own        *window.Groups // the memory of its windows from then on, if calls waited for it; or nil
+	fault      error          // what Redis last said about what it holds under the name, or nil
+	counted    int64          // part of the lease that is in the limiter's leased
+	waiting    []*waiter      // in the order in which they came
+	messageEnd chan struct{}  // see wait
 
 	lease.Turn // the settler's lock guards it
 }
@@ -62,10 +63,15 @@ func (l *limiter) lock(k *account) *shard {
 }
 
 // remove is told that a key leaves the table. What it has not settled goes to Redis soon, and its lease goes
-// back. Calls that wait for it are decided first, by the answer to the next message.
+// back. Calls that wait for it are decided first, by the answer to the next message and by what is known of
+// the window.
 func (l *limiter) remove(g *window.Groups, k *account) {
-	k.removed = true
-	k.release(g)
+	if k.removed = true; len(k.waiting) > 0 {
+		k.own = new(window.Groups)
+		k.Move(g, k.own)
+	} else {
+		k.Clear(g)
+	}
 	if k.Unsettled() || k.Lent(l.now()) {
 		l.schedule(k, 0)
 	}
@@ -74,20 +80,20 @@ func (l *limiter) remove(g *window.Groups, k *account) {
 // groups returns the memory of the account's windows, for one use of them: release must follow. An account
 // that was removed has none in its shard. The shard must be locked.
 func (k *account) groups(sh *shard) *window.Groups {
-	if k.removed {
+	switch {
+	case k.own != nil:
+		return k.own
+	case k.removed:
 		return new(window.Groups)
 	}
 	return &sh.Memory
 }
 
-// release ends what groups began. An account that was removed has nothing in its windows from then on, and
-// learns them again with the next answer if calls wait for that. The shard must be locked.
+// release ends what groups began. An account that was removed has nothing in its windows from then on, unless
+// calls waited for it. The shard must be locked.
 func (k *account) release(g *window.Groups) {
-	if k.removed {
+	if k.removed && k.own == nil {
 		k.Clear(g)
-		if len(k.waiting) > 0 {
-			k.WantWindow()
-		}
 	}
 }
 

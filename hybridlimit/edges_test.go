@@ -172,16 +172,16 @@ func TestFallbackUsesUpTheLease(t *testing.T) {
 		o := second
 		o.OnFailure = redislimit.FailLocal
 		l := open(t, f, o).Absolute()
-		if _, err := l.Peek(ctx, "k", 5, 1); err != nil {
+		if _, err := l.Peek(ctx, "k", 50, 1); err != nil {
 			t.Fatal(err)
 		}
 		f.TakeAway()
 		defer f.Restore()
-		if !allows(t, l, 5, 5) {
-			t.Fatal("5 of 5 were denied")
+		if !allows(t, l, 50, 50) {
+			t.Fatal("50 of 50 were denied")
 		}
-		if allows(t, l, 5, 1) {
-			t.Error("6 were admitted, of 5")
+		if allows(t, l, 50, 1) {
+			t.Error("51 were admitted, of 50")
 		}
 	})
 }

@@ -174,6 +174,61 @@ func removedWhileCallsWait(t *testing.T, maxKeys int, suppressed, bound bool) {
 	}
 }
 
+// A call whose key makes room for another while it waits is declined as often as if it had not.
+func TestRemovedIsSuppressed(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		t.Run(fmt.Sprintf("Bound %v", bound), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakeredis.New()
+				f.Delay = 10 * time.Millisecond
+				o := hybridlimit.Options{Options: redislimit.Options{Options: trypema.Options{Window: time.Second}}}
+				other := open(t, f, o).Suppressed()
+				o.MaxKeys = 1
+				p := open(t, f, o)
+				b, err := p.Bind(trypema.StrategySuppressed, trypema.AtMost(100, time.Second))
+				if err != nil {
+					t.Fatal(err)
+				}
+				allow := func(key string) trypema.Decision {
+					call := func() (trypema.Decision, error) { return p.Suppressed().Allow(ctx, key, 100) }
+					if bound {
+						call = func() (trypema.Decision, error) { return b.Allow(ctx, key) }
+					}
+					d, err := call()
+					if err != nil || d.Fallback {
+						t.Error(d, err)
+					}
+					return d
+				}
+				var all sync.WaitGroup
+				var calls, admitted atomic.Int64
+				for i := range 4000 {
+					if i%2 == 0 { // the key has several times its limit
+						if _, err := other.Allow(ctx, "k", 100); err != nil {
+							t.Fatal(err)
+						}
+					}
+					all.Go(func() { allow(fmt.Sprint(i)) }) // which takes the room of k
+					if i%10 == 0 {
+						all.Go(func() {
+							if d := allow("k"); i >= 1000 {
+								if calls.Add(1); d.Allowed {
+									admitted.Add(1)
+								}
+							}
+						})
+					}
+					time.Sleep(2 * time.Millisecond)
+				}
+				all.Wait()
+				if n := admitted.Load(); n < calls.Load()/8 || n > calls.Load()/2 {
+					t.Errorf("%d of %d calls were admitted", n, calls.Load())
+				}
+			})
+		})
+	}
+}
+
 // The longest key is a megabyte; one byte more is an error that says so.
 func TestHugeKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

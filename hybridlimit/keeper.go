@@ -278,14 +278,14 @@ func (j *joint) some(f func(p *party) bool) bool {
 }
 
 // lock locks the shards of all parties, and finds their accounts or adds them. A call that has waited for an
-// account goes on with that: if the key was removed meanwhile, what it waited for is nowhere else.
+// account whose key was removed meanwhile goes on with that: what it waited for is nowhere else.
 func (j *joint) lock() {
 	for i := range j.parties {
 		p := &j.parties[i]
 		if p.shares = i > 0 && p.sh == j.parties[i-1].sh; !p.shares {
 			p.sh.Lock()
 		}
-		if p.waiter != nil && p.waiter.ended && !p.waiter.failed && p.k.removed {
+		if p.waiter != nil && p.waiter.ended && !p.waiter.failed && p.k.own != nil {
 			p.groups = p.k.groups(p.sh)
 			continue
 		}

@@ -286,7 +286,7 @@ func TestTurnsNoticeRoom(t *testing.T) {
 				}
 			}
 		}
-		time.Sleep(window / 2)
+		time.Sleep(window * 2 / 3) // the others have given back what they have not used
 		r, err := one.Reserve(ctx, "k", 85, 0)
 		if err != nil || !r.Allowed {
 			t.Fatal(r, err)

@@ -44,3 +44,31 @@ func TestUsageOfOthers(t *testing.T) {
 		}
 	})
 }
+
+// What another instance keeps in a window of its own is in the usage, also if this one has no lease.
+func TestUsageKnowsWhatOthersKeep(t *testing.T) {
+	const calls = 50
+	for _, suppressed := range []bool{false, true} {
+		t.Run(name(suppressed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakeredis.New()
+				o := hybridlimit.Options{}
+				o.Window = time.Minute
+				one, other := strategy(open(t, f, o), suppressed), strategy(open(t, f, o), suppressed)
+				rate := trypema.Per(1000, time.Minute)
+				for range calls { // its lease is renewed meanwhile
+					if d, err := one.Allow(ctx, "k", rate); err != nil || !d.Allowed {
+						t.Fatal(d, err)
+					}
+					time.Sleep(time.Second)
+				}
+				for i := range 2 {
+					u, err := other.Usage(ctx, "k", rate)
+					if err != nil || u.Total < calls/2 || u.Total > calls {
+						t.Errorf("usage %d: %+v, %v", i, u, err)
+					}
+				}
+			})
+		})
+	}
+}

@@ -152,7 +152,9 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 		}
 		a.demand.keptSince = now
 	}
-	out.Count = x.mustTell && (out.Lone || !m.Suppressed)
+	if out.Count = x.mustTell; x.mustTell { // others may keep a window whatever this one wants
+		out.Lone = m.Suppressed
+	}
 	x.underWay, x.sentAt = true, now
 	if k := &a.knowledge; k.turnAt > 0 { // the answer may get lost
 		k.exhaustedUntil = max(k.exhaustedUntil, now+2*m.Pace.Slack)
@@ -165,9 +167,6 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 // MustTell has the next message tell what is not settled, for those who want to see it in the ledger, and ask
 // what others keep.
 func (a *Account) MustTell() { a.exchange.mustTell = true }
-
-// WantWindow has the next answer contain all groups: they will replace the view.
-func (a *Account) WantWindow() { a.knowledge.wantsWindow = true }
 
 // keepsWindow reports whether the account need not settle what it has admitted: it has a window lease, which
 // is charged for all of it.
@@ -292,6 +291,8 @@ func (a *Account) hearLease(m *Moment, r Answer, news window.Counts) {
 	}
 	if x.hold+r.Grant == 0 {
 		a.chargedUntil = 0
+	} else { // leases may live longer since the message was made: see Pace
+		a.chargedUntil = max(a.chargedUntil, now+r.Life*m.Micro+m.Window)
 	}
 	a.ceiling, a.others, k.othersAdmit = x.capacity, r.Others, now+max(m.Pace.Far, m.longest())+m.Window
 	taken := r.Live.Admitted + r.Others + x.hold + r.Grant
