@@ -2,6 +2,8 @@ package onredis
 
 import (
 	"context"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -11,7 +13,8 @@ import (
 	"github.com/trypema/trypema/redislimit"
 )
 
-// BenchmarkMulti is three limits at once beside one, one call at a time and many at once.
+// BenchmarkMulti is three limits at once beside one, one call at a time and many at once. It reports how much
+// of the time is the server's.
 func BenchmarkMulti(b *testing.B) {
 	client := redisserver.Start(b).Client()
 	defer func() { _ = client.Close() }()
@@ -40,19 +43,35 @@ func BenchmarkMulti(b *testing.B) {
 				b.Fatal(d, err)
 			}
 		}
+		// spent returns for how long the server has run scripts.
+		spent := func(b *testing.B) (sum float64) {
+			info, err := client.Info(b.Context(), "commandstats").Result()
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, usec := range regexp.MustCompile(`cmdstat_evalsha:.*?usec=(\d+)`).FindAllStringSubmatch(info, -1) {
+				n, _ := strconv.ParseFloat(usec[1], 64)
+				sum += n
+			}
+			return sum
+		}
 		name := map[int]string{1: "one", 3: "three"}[n]
 		b.Run("alone/"+name, func(b *testing.B) {
+			before := spent(b)
 			for b.Loop() {
 				call(b)
 			}
+			b.ReportMetric(1000*(spent(b)-before)/float64(b.N), "server-ns/op")
 		})
 		b.Run("hot/"+name, func(b *testing.B) {
+			before := spent(b)
 			b.SetParallelism(128)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					call(b)
 				}
 			})
+			b.ReportMetric(1000*(spent(b)-before)/float64(b.N), "server-ns/op")
 		})
 	}
 }
