@@ -8,6 +8,7 @@ local time = call('TIME')
 local clock = time[1] * 1000000 + time[2]
 local NONE = 9007199254740992 -- 2^53
 local HEADER, GROUP, LAST_BYTE = 72, 21, '71' -- the log begins behind HEADER bytes
+local MOST_GROUPS = 16777216 -- with more, a string would be longer than Redis allows
 if full then HEADER, LAST_BYTE = 104, '103' end
 local TURNS, KEEPS = 32768, 1
 local FIXED, SLOT, NOBODY = 120, 43, '\0\0\0\0\0\0\0\0'

@@ -218,7 +218,7 @@ for k = 1, #KEYS do
         for i = 0, slots - 1 do
           if i ~= slot then
             local wants, _, _, _, n_kept = struct.unpack('<I2I7I7I7I7', table_text, SLOT * i + 14)
-            if wants == (lone and KEEPS or 0) then others_kept = others_kept + n_kept end
+            if wants == (lone and KEEPS or 0) then others_kept = math.min(others_kept + n_kept, NONE) end
           end
         end
       end
