@@ -19,38 +19,13 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/pipes"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// pipes is a listener whose connections are pipes, so that it works in virtual time.
-type pipes struct {
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
-func (p *pipes) dial() net.Conn {
-	ours, theirs := net.Pipe()
-	p.conns <- theirs
-	return ours
-}
-
 // serve starts a server in memory. It is ended with the test.
-func serve(t testing.TB, o Options) (*Server, *pipes) {
+func serve(t testing.TB, o Options) (*Server, *pipes.Listener) {
 	t.Helper()
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
@@ -58,7 +33,7 @@ func serve(t testing.TB, o Options) (*Server, *pipes) {
 	}
 	o.Engine = engine.New(limits, engine.Options{})
 	o.Logger = slog.New(slog.DiscardHandler)
-	s, l := New(o), newPipes()
+	s, l := New(o), pipes.New()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -81,8 +56,8 @@ type client struct {
 	in *bufio.Reader
 }
 
-func dial(t testing.TB, l *pipes) *client {
-	c := l.dial()
+func dial(t testing.TB, l *pipes.Listener) *client {
+	c := l.Dial()
 	t.Cleanup(func() { _ = c.Close() })
 	return &client{t, c, bufio.NewReader(c)}
 }
@@ -482,7 +457,7 @@ func TestDeadlines(t *testing.T) {
 			_, l := serve(t, Options{Idle: tt.idle})
 			n := 0
 			ours, theirs := net.Pipe()
-			l.conns <- &counting{theirs, &n}
+			l.Give(&counting{theirs, &n})
 			c := &client{t, ours, bufio.NewReader(ours)}
 			for range 1000 {
 				if got := c.do("PING"); got != "PONG" {
@@ -575,7 +550,7 @@ func FuzzConn(f *testing.F) {
 	f.Add([]byte("TRYPEMA.RESERVE k 1 1 1 1ns\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, l := serve(t, Options{Patience: time.Second})
-		c := l.dial()
+		c := l.Dial()
 		go func() {
 			_, _ = io.Copy(io.Discard, c)
 		}()
@@ -599,7 +574,7 @@ func TestBytesByChance(t *testing.T) {
 		for i := range b {
 			b[i] = letters[random.Uint64()%uint64(len(letters))]
 		}
-		c := l.dial()
+		c := l.Dial()
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 		_, _ = io.Copy(c, bytes.NewReader(b))
 		_ = c.Close()

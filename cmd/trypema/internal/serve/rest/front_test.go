@@ -20,35 +20,12 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/pipes"
 )
-
-// pipes is a listener whose connections are pipes, so that it works in virtual time.
-type pipes struct {
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
-func (p *pipes) dial() net.Conn {
-	ours, theirs := net.Pipe()
-	p.conns <- theirs
-	return ours
-}
 
 // site is a http.Server of the API, with a Front or without.
 type site struct {
-	*pipes
+	*pipes.Listener
 	front    *Front       // or nil
 	answered atomic.Int64 // by the Front
 	shutdown func(context.Context) error
@@ -59,14 +36,14 @@ type site struct {
 func open(t *testing.T, hasFront bool, o Options) *site {
 	t.Helper()
 	api := start(t, o)
-	s := &site{pipes: &pipes{conns: make(chan net.Conn), done: make(chan struct{})}}
+	s := &site{Listener: pipes.New()}
 	server := &http.Server{
 		Handler: api, ReadTimeout: 20 * time.Second, IdleTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 		Protocols: new(http.Protocols),
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	var l net.Listener = s.pipes
+	var l net.Listener = s.Listener
 	if hasFront {
 		s.front = api.Front(FrontOptions{
 			Listener: l, Idle: time.Minute, Patience: 20 * time.Second,
@@ -97,7 +74,7 @@ func open(t *testing.T, hasFront bool, o Options) *site {
 
 // answers returns what a client is told that sends pieces of bytes, and then waits for the end.
 func (s *site) answers(pieces ...string) (all []string) {
-	c, sent := s.dial(), make(chan struct{})
+	c, sent := s.Dial(), make(chan struct{})
 	defer func() {
 		_ = c.Close()
 		<-sent
@@ -330,7 +307,7 @@ func TestFrontTimes(t *testing.T) {
 			return all
 		}
 		for i := range alive {
-			c := s.dial()
+			c := s.Dial()
 			t.Cleanup(func() { _ = c.Close() })
 			alive[i].Store(true)
 			go func() {
@@ -368,12 +345,12 @@ func TestFrontTimes(t *testing.T) {
 	})
 }
 
-// TestFrontShutdown: with the end of the server, connections that wait end, also those that nobody has sent
-// anything on; what is being answered is answered.
+// TestFrontShutdown: when the server ends, it closes each connection that has no request, also one that never
+// had any. A request that has begun is answered.
 func TestFrontShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, true, Options{})
-		fresh, idle, busy := s.dial(), s.dial(), s.dial()
+		fresh, idle, busy := s.Dial(), s.Dial(), s.Dial()
 		go func() { _, _ = io.WriteString(idle, asking(plain)) }()
 		in := bufio.NewReader(idle)
 		if told := response(in); !strings.HasPrefix(told, "200 OK ") {
@@ -417,7 +394,7 @@ func TestFrontDrain(t *testing.T) {
 func TestFrontCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, true, Options{})
-		deaf := s.dial()
+		deaf := s.Dial()
 		defer deaf.Close() //nolint:errcheck // it is cut
 		_, _ = io.WriteString(deaf, asking(plain))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
