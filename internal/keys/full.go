@@ -64,7 +64,7 @@ func (t *Table) Full(hash uint64, key string) *Full {
 // Fulls reports whether Full may find something: calls are spared the rest where no key is full.
 func (t *Table) Fulls(hash uint64) bool { return t.shard(hash).fulls.Load() != nil }
 
-// Stands reports whether nobody has taken the Full back.
+// Stands reports whether the Full still holds: no caller has taken it back.
 func (f *Full) Stands() bool { return f.at.Load() == f }
 
 // Deny judges a call of cost n at now. It returns what Hot.Take does, and Unknown for what it would not deny.

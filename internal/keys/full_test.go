@@ -18,7 +18,7 @@ import (
 func withoutHotKeys(t *Table) *Table {
 	for i := range t.shards {
 		f := &Hot{Closes: math.MaxInt64}
-		f.since.Store(math.MaxInt64) // so nobody has looked at it for long enough to take its place
+		f.since.Store(math.MaxInt64) // so no other key takes its place
 		t.shards[i].open.Store(f)
 	}
 	return t
@@ -127,8 +127,8 @@ func TestFullAgreesWithTheLock(t *testing.T) {
 	})
 }
 
-// Callers without a lock deny only what nobody has made room for since: here a key is emptied, and a call
-// that begins after that is admitted.
+// Callers without a lock deny a call only while it has no room: a key is emptied here, and the next call for
+// it is admitted.
 func TestFullIsTakenBack(t *testing.T) {
 	both(t, func(t *testing.T, fine bool) {
 		table := withoutHotKeys(newTable(t, options(time.Hour, 0, fine)))

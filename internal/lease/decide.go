@@ -241,7 +241,7 @@ func (a *Account) exhausted(now int64, capacity uint64) bool {
 // is not used any more, since the load has moved to others: they need that before the lease ends.
 func (a *Account) settleEarly(d *Decision, m *Moment) {
 	now := m.Now
-	if a.rests { // until the next message, since nobody settles because of what was only tried
+	if a.rests { // until the next message: what a try says of settling is dropped
 		d.SettleAt = now
 		return
 	}

@@ -265,7 +265,7 @@ func (s *Schedule[K]) Answered(took int64, keys int) {
 	s.exchanges++
 	switch {
 	case keys > MaxRun && took > s.terms.Interval+2*int64(s.roundTrip):
-		s.batch = max(MaxRun, min(s.batch, keys/2))
+		s.shrink(keys)
 	case keys >= s.batch:
 		s.batch = min(2*s.batch, MaxBatch)
 	}
@@ -280,7 +280,10 @@ func (s *Schedule[K]) Answered(took int64, keys int) {
 }
 
 // Lost takes that an exchange with so many keys was not answered in time.
-func (s *Schedule[K]) Lost(keys int) { s.batch = max(MaxRun, min(s.batch, keys/2)) }
+func (s *Schedule[K]) Lost(keys int) { s.shrink(keys) }
+
+// shrink has exchanges be at most half as large as one with so many keys.
+func (s *Schedule[K]) shrink(keys int) { s.batch = max(MaxRun, min(s.batch, keys/2)) }
 
 // Slowed takes that an answer took so long that what it granted had ended already. Unless leases live longer,
 // so does what the next answer grants.

@@ -29,9 +29,10 @@
 --
 --   120 + 43 i       holder i: its name, 8 bytes, zeros if there is none; seq of its last message, 5 bytes; turns, 2 bytes; what it
 --                    has on lease, and until when; what it has settled, admitted and declined. Under Absolute it
---                    declines nothing; the last is what it has admitted from its lease and not settled. If turns is
---                    not 0, it is what the holder was granted in turns; then turns less 32768 is what it wants, in
---                    units. The version before has 7 bytes for seq; and for paced another instant, mostly now.
+--                    declines nothing; the last is what it has admitted from its lease and not settled. So it is
+--                    under Suppressed if turns is KEEPS. From TURNS on, the last is what the holder was granted in
+--                    turns, and turns less TURNS is what it wants, in units. The version before has 7 bytes for
+--                    seq; and for paced another instant, mostly now.
 --   header + 21 i    group i: last event, admitted and declined, running, up to its end; the string ends with the log
 --
 -- The newest group is not in the log until another follows it. If the log has no live group, oldest is NONE.
