@@ -112,6 +112,17 @@ func (l *limiter) judge(
 				return nil
 			}
 		}
+		if have, ok := l.table.Take(hash, plain, c, now, n); ok {
+			if stands := l.tally.Count(tally.Allowed); stands > 0 {
+				l.sample(tally.Allowed, stands, key, now)
+			}
+			d.Allowed = true
+			d.Outcome = trypema.OutcomeAllowed
+			d.Limit = c
+			d.Remaining = c - have
+			d.RemainingAfterWaiting = c - have
+			return nil
+		}
 	}
 	return l.judgeLocked(ctx, d, &request{key: plain, hash: hash, began: now, Call: lease.Call{Cost: n, Capacity: c}}, how)
 }
@@ -171,10 +182,8 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 			l.reject(&v, k, at, &r.Call)
 		}
 		if !v.AskLedger {
-			if !l.suppressed && r.Mode == lease.Record && sh.Asked(h) {
-				if f := k.Hot(at); f != nil {
-					sh.Open(h, f)
-				}
+			if !l.suppressed && r.Mode == lease.Record {
+				lend(sh, h, k, at, &v)
 			}
 			sh.Unlock()
 			l.tell(d, k, r.Capacity, &v)
@@ -201,6 +210,26 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 			l.tell(d, k, r.Capacity, &w.decision)
 			return nil
 		}
+	}
+}
+
+// lend lets callers have the key without the account, if they may: by the one word of a hot key, or by the
+// window of the key. The shard must be locked, and v be what the account has decided last.
+func lend(sh *shard, h table.Handle, k *account, at *lease.Moment, v *lease.Decision) {
+	if sh.Asked(h) {
+		if f := k.Hot(at); f != nil {
+			sh.Open(h, f)
+			return
+		}
+		sh.Forget() // and not at each call
+	}
+	if !v.Allowed {
+		return
+	}
+	if t, ok := k.Lend(at); ok && sh.Lends(&t) {
+		w := sh.Window(h)
+		k.Fill(at, &w)
+		sh.Lend(h, t)
 	}
 }
 

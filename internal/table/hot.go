@@ -142,6 +142,9 @@ func (sh *Shard[S, M]) Asked(h Handle) bool {
 	return lead >= worthIt
 }
 
+// Forget forgets what Asked has noted.
+func (sh *Shard[S, M]) Forget() { sh.votes = 0 }
+
 // Open lets callers have a key without the lock.
 func (sh *Shard[S, M]) Open(h Handle, f *Hot) {
 	sh.settle()
@@ -158,7 +161,7 @@ func (sh *Shard[S, M]) settle() {
 	}
 	f, h := sh.open.Load(), sh.hot
 	if last, n := f.added(f.word.Swap(taken)); n > 0 {
-		sh.table.kind.Add(&sh.entry(h).state, last, n)
+		sh.table.kind.Add(sh.state(h), last, n)
 	}
 	sh.catchUp()
 	sh.open.Store(nil)

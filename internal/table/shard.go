@@ -1,11 +1,13 @@
 package table
 
 import (
+	"encoding/binary"
 	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/table/slab"
 	"github.com/trypema/trypema/internal/table/sweep"
 )
@@ -25,11 +27,13 @@ type Shard[S, M any] struct {
 	// What every call needs is in one cache line with the lock.
 	sync.Mutex
 	index []uint64 // open addressing: the low half of the hash, and the handle + 1; 0 is an empty slot
-	pages [][]entry[S]
+	pages [][]entry
 	hot   Handle // the key that is open, or None
 	votes uint32 // for the next hot key: see Asked
 
-	Memory M // what the states share
+	backs  [][]back[S]   // by page
+	Memory M             // what the states share
+	memory *cells.Memory // what the windows of keys share
 	table  *Table[S, M]
 	keys   slab.Slab[byte] // keys too long for an entry
 	n      int             // keys
@@ -43,14 +47,18 @@ type Shard[S, M any] struct {
 	_            [64]byte
 }
 
-// entry is 128 bytes, two cache lines, with a state of 96; TestEntrySize holds that. The key and its length
-// are at the two ends: to compare them fetches both lines at once, and the state, which is wanted next, lies
-// in both.
-type entry[S any] struct {
+// entry is a key and its own window, all that most calls need: 128 bytes, two cache lines, without a pointer;
+// TestEntrySize holds that.
+type entry struct {
+	own
 	key    [inlineKey]byte
-	state  S
-	tag    uint32 // the low half of the hash; of an entry that is not in use: the next such
-	length int32  // of the key, or unusedEntry
+	length uint8 // of the key, if it is not longKey or unusedEntry
+}
+
+// back is what there is of an entry beside that.
+type back[S any] struct {
+	state S
+	tag   uint32 // the low half of the hash; of an entry that is not in use: the next such
 }
 
 // link is the place of a key in the list by last use.
@@ -60,52 +68,58 @@ type link struct {
 }
 
 const (
-	inlineKey   = 24
-	unusedEntry = -1
+	inlineKey   = 23
+	longKey     = inlineKey + 1 // the length of a key that does not fit: the bytes say where it is
+	unusedEntry = inlineKey + 2
 	pageBits    = 7
 	pageLen     = 1 << pageBits
 	firstPage   = 4 // entries of the first page, which doubles until it is full size
 )
 
-func (sh *Shard[S, M]) entry(h Handle) *entry[S] {
-	return &sh.pages[h>>pageBits][h&(pageLen-1)]
-}
+func (sh *Shard[S, M]) entry(h Handle) *entry { return &sh.pages[h>>pageBits][h&(pageLen-1)] }
 
-// State returns the state of a key.
+func (sh *Shard[S, M]) back(h Handle) *back[S] { return &sh.backs[h>>pageBits][h&(pageLen-1)] }
+
+func (sh *Shard[S, M]) state(h Handle) *S { return &sh.back(h).state }
+
+// State returns the state of a key, with all that callers have taken without it.
 func (sh *Shard[S, M]) State(h Handle) *S {
 	if sh.hot == h {
 		sh.settle()
 	}
-	return &sh.entry(h).state
+	sh.reclaim(h)
+	return sh.state(h)
 }
 
-func (sh *Shard[S, M]) isKey(e *entry[S], key string) bool {
-	if int(e.length) != len(key) {
-		return false
+func (sh *Shard[S, M]) isKey(e *entry, key string) bool {
+	if n := int(e.length); n == len(key) && n <= inlineKey {
+		return string(e.key[:n]) == key
 	}
-	return string(sh.keyOf(e)) == key
+	return e.length == longKey && string(sh.keyOf(e)) == key
 }
 
-func (sh *Shard[S, M]) keyOf(e *entry[S]) []byte {
+func (sh *Shard[S, M]) keyOf(e *entry) []byte {
 	if e.length <= inlineKey {
 		return e.key[:e.length]
 	}
-	return sh.keys.Block(keyRef(e), slab.Class(int(e.length)))[:e.length]
+	r, n := where(e)
+	return sh.keys.Block(r, slab.Class(n))[:n]
 }
 
-// keyRef is where a long key is: the inline bytes hold the address.
-func keyRef[S any](e *entry[S]) slab.Ref {
-	return slab.Ref(e.key[0]) | slab.Ref(e.key[1])<<8 | slab.Ref(e.key[2])<<16 | slab.Ref(e.key[3])<<24
+// where is a long key.
+func where(e *entry) (r slab.Ref, length int) {
+	return slab.Ref(binary.LittleEndian.Uint32(e.key[:])), int(binary.LittleEndian.Uint32(e.key[4:]))
 }
 
-func (sh *Shard[S, M]) setKey(e *entry[S], key string) {
-	e.length = int32(len(key))
+func (sh *Shard[S, M]) setKey(e *entry, key string) {
 	if len(key) <= inlineKey {
-		copy(e.key[:], key)
+		e.length = uint8(copy(e.key[:], key))
 		return
 	}
 	r := sh.keys.Alloc(slab.Class(len(key)))
-	e.key[0], e.key[1], e.key[2], e.key[3] = byte(r), byte(r>>8), byte(r>>16), byte(r>>24)
+	binary.LittleEndian.PutUint32(e.key[:], uint32(r))
+	binary.LittleEndian.PutUint32(e.key[4:], uint32(len(key)))
+	e.length = longKey
 	copy(sh.keyOf(e), key)
 }
 
@@ -148,15 +162,18 @@ func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
 	if h == None {
 		h = sh.grow()
 	} else {
-		sh.unused = Handle(sh.entry(h).tag)
+		sh.unused = Handle(sh.back(h).tag)
 	}
 	if sh.ordered {
 		sh.links[h] = link{newer: None, older: None}
 	}
-	e := sh.entry(h)
-	*e = entry[S]{tag: uint32(hash)}
+	if sh.memory == nil {
+		sh.memory = new(cells.Memory)
+	}
+	e, b := sh.entry(h), sh.back(h)
+	*e, *b = entry{}, back[S]{tag: uint32(hash)}
 	sh.setKey(e, key)
-	sh.insert(e.tag, h)
+	sh.insert(b.tag, h)
 	sh.n++
 	return h
 }
@@ -169,11 +186,12 @@ func (sh *Shard[S, M]) grow() Handle {
 		if page == 0 {
 			length = firstPage
 		}
-		sh.pages = append(sh.pages, make([]entry[S], length))
-	} else if len(sh.pages[page]) == int(h&(pageLen-1)) {
-		longer := make([]entry[S], 2*len(sh.pages[page]))
+		sh.pages, sh.backs = append(sh.pages, make([]entry, length)), append(sh.backs, make([]back[S], length))
+	} else if n := len(sh.pages[page]); n == int(h&(pageLen-1)) {
+		longer, backs := make([]entry, 2*n), make([]back[S], 2*n)
 		copy(longer, sh.pages[page])
-		sh.pages[page] = longer
+		copy(backs, sh.backs[page])
+		sh.pages[page], sh.backs[page] = longer, backs
 	}
 	sh.size++
 	if sh.ordered {
@@ -207,13 +225,16 @@ func (sh *Shard[S, M]) reindex(length int) {
 func (sh *Shard[S, M]) Remove(h Handle) {
 	sh.table.kind.Free(&sh.Memory, sh.State(h))
 	sh.unlink(h)
-	e := sh.entry(h)
-	if e.length > inlineKey {
-		sh.keys.Free(keyRef(e), slab.Class(int(e.length)))
+	e, b := sh.entry(h), sh.back(h)
+	if e.length == longKey {
+		r, n := where(e)
+		sh.keys.Free(r, slab.Class(n))
 	}
-	sh.unindex(e.tag, h)
+	w := sh.Window(h)
+	w.Clear()
+	sh.unindex(b.tag, h)
 	e.length = unusedEntry
-	e.tag = uint32(sh.unused)
+	*b = back[S]{tag: uint32(sh.unused)}
 	sh.unused = h
 	sh.n--
 	sh.table.count.Add(-1)
@@ -243,8 +264,8 @@ func (sh *Shard[S, M]) unindex(tag uint32, h Handle) {
 func (sh *Shard[S, M]) reset() {
 	sh.settle()
 	var none M
-	sh.Memory = none
-	sh.index, sh.pages, sh.links, sh.keys = nil, nil, nil, slab.Slab[byte]{}
+	sh.Memory, sh.memory = none, nil
+	sh.index, sh.pages, sh.backs, sh.links, sh.keys = nil, nil, nil, nil, slab.Slab[byte]{}
 	sh.n, sh.size, sh.hand, sh.unused = 0, 0, 0, None
 	sh.newest, sh.tail = None, None
 	sh.publishOldest()
@@ -256,8 +277,10 @@ func (sh *Shard[S, M]) compact() {
 		return
 	}
 	sh.settle()
-	memory := sh.Memory
-	from := Shard[S, M]{pages: sh.pages, links: sh.links, keys: sh.keys} // to read old entries by
+	from := Shard[S, M]{ // to read old entries by
+		table: sh.table, pages: sh.pages, backs: sh.backs, links: sh.links, keys: sh.keys, Memory: sh.Memory,
+		memory: sh.memory,
+	}
 	order := make([]Handle, 0, sh.n)
 	if sh.ordered {
 		for h := sh.tail; h != None; h = from.links[h].newer {
@@ -272,10 +295,11 @@ func (sh *Shard[S, M]) compact() {
 	}
 	sh.reset()
 	for _, h := range order {
-		e := from.entry(h)
-		to := sh.add(uint64(e.tag), string(from.keyOf(e)))
-		sh.entry(to).state = e.state
-		sh.table.kind.Move(&memory, &sh.Memory, sh.State(to))
+		from.reclaim(h)
+		b := from.back(h)
+		to := sh.add(uint64(b.tag), string(from.keyOf(from.entry(h))))
+		*sh.state(to) = b.state
+		sh.table.kind.Move(&from.Memory, &sh.Memory, sh.state(to))
 		if sh.ordered {
 			sh.Use(to, from.links[h].used)
 		}
@@ -297,8 +321,7 @@ func (sh *Shard[S, M]) Tidy(now int64) {
 
 func (sh *Shard[S, M]) removeIfIdle(h Handle, now int64) {
 	last := sh.table.kind.Last
-	e := sh.entry(h)
-	if e.length == unusedEntry || now-last(&e.state) < sh.table.idle {
+	if sh.entry(h).length == unusedEntry || now-last(sh.state(h)) < sh.table.idle {
 		return
 	}
 	if now-last(sh.State(h)) >= sh.table.idle { // the second look is at a hot key too

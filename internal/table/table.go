@@ -19,7 +19,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/table/sweep"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Kind tells a table about its states S and about the memory M that the states of one shard share, whose zero
@@ -31,6 +33,13 @@ type Kind[S, M any] struct {
 
 	// Add enters events into a state that were added to its newest group while it was hot.
 	Add func(s *S, last int64, n uint64)
+
+	// Enter enters events into a state that callers have added to the window of its key. So many were added
+	// since Lend. What has left the window since then is not in there.
+	Enter func(m *M, s *S, w *cells.Window, added uint64)
+
+	Span window.Span // of the window of the limit
+	Kept int64       // how long an event counts in the windows of the keys
 }
 
 // Table is the hash table. A state is reached through its shard, under the lock of the shard.
@@ -40,6 +49,8 @@ type Table[S, M any] struct {
 	bound int64 // on the number of keys, 0 for none
 	clock func() int64
 	count atomic.Int64
+	own   ownKind
+	owns  bool // keys may have windows of their own
 
 	seed   maphash.Seed
 	shift  uint8
@@ -69,6 +80,10 @@ func New[S, M any](kind Kind[S, M], idle time.Duration, bound int, clock func() 
 		seed:   maphash.MakeSeed(),
 		shift:  uint8(64 - bits.TrailingZeros(uint(n))),
 		shards: make([]Shard[S, M], n),
+	}
+	t.own.window, t.own.kept = kind.Span.Window, kind.Kept
+	if kind.Kept > 0 {
+		t.own.grid, t.owns = cells.New(kind.Kept, kind.Span.Bucket)
 	}
 	if bound > 0 {
 		t.oldest = make([]atomic.Int64, n)

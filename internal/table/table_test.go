@@ -15,6 +15,7 @@ import (
 	"unsafe"
 	"weak"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -31,6 +32,12 @@ var testKind = Kind[state, struct{}]{
 	Free: func(_ *struct{}, s *state) { *s = state{} },
 	Move: func(_, _ *struct{}, _ *state) {},
 	Add:  func(s *state, last int64, n uint64) { s.last = max(s.last, last); s.added += n },
+	Enter: func(_ *struct{}, s *state, w *cells.Window, added uint64) {
+		s.last = max(s.last, w.Last())
+		s.added += added
+	},
+	Span: window.Span{Window: 1000, Bucket: 10},
+	Kept: 1001,
 }
 
 func newTable(t testing.TB, idle time.Duration, bound int) *Table[state, struct{}] {
@@ -119,7 +126,7 @@ func TestAgreesWithMap(t *testing.T) {
 }
 
 func TestEntrySize(t *testing.T) {
-	if got := unsafe.Sizeof(entry[window.Window]{}); got != 128 {
+	if got := unsafe.Sizeof(entry{}); got != 128 {
 		t.Errorf("an entry is %d bytes", got)
 	}
 	if got := unsafe.Offsetof(Shard[state, struct{}]{}.Mutex); got != 64 {
@@ -144,7 +151,7 @@ func TestEntriesHoldNoPointers(t *testing.T) {
 			t.Errorf("%s is a %v", path, typ)
 		}
 	}
-	check("entry", reflect.TypeFor[entry[window.Window]]())
+	check("entry", reflect.TypeFor[entry]())
 }
 
 func TestIdleKeysLeave(t *testing.T) {
