@@ -25,8 +25,8 @@ func threadTime() time.Duration {
 }
 
 // BenchmarkBesideLocal is what a call of Hybrid costs its caller, beside one of Local: processor time of one
-// thread, in turns of a few milliseconds. An iteration is a turn of each, so -benchtime=100x is a good choice.
-// The ratio is Local's time through Hybrid's, the median and the quartiles of all turns.
+// thread, in turns of a few milliseconds. An iteration is a turn of each, so -benchtime=100x suits it. The
+// ratio is Local's time through Hybrid's, the median and the quartiles of all turns.
 func BenchmarkBesideLocal(b *testing.B) {
 	for _, keys := range []int{1, 1000, 10_000, 100_000} {
 		for _, window := range []time.Duration{time.Second, 10 * time.Second} {

@@ -273,7 +273,7 @@ func TestBound(t *testing.T) {
 		w.pace.Brief = []int64{1, w.terms.Window / 10, w.pace.Far}[rng.IntN(3)]
 		w.waits = rng.IntN(2) == 0 // so there are turns
 		w.lends = rng.IntN(4) > 0
-		if rng.IntN(4) == 0 {      // a lease near the limit outlives the charge for the one before
+		if rng.IntN(4) == 0 { // a lease near the limit outlives the charge for the one before
 			w.pace.Near = 3 * w.terms.Window
 		}
 		longest := []int64{100_000, 3 * w.terms.Window}[rng.IntN(2)]

@@ -1,9 +1,12 @@
 // Package table is a hash table from strings to small states, for many goroutines and many keys.
 //
 // It is made of shards, each with a lock of its own. In a shard the keys are found by open addressing in an
-// index of 8-byte slots; the states lie in pages that do not move when the index grows. Neither holds a
-// pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so an
-// attacker cannot choose keys that collide.
+// index of 8-byte slots; entries lie in pages that do not move when the index grows. Neither index nor
+// entries hold a pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so
+// an attacker cannot choose keys that collide.
+//
+// Beside its state a key has a window in its entry, which callers use without the lock of the shard while the
+// state lends it to them: see own.
 //
 // Three things shrink it. A key that is added looks at others and removes them if they are idle, so a flood
 // of new keys pays for its own removal. A timer, armed only while there are keys, visits one shard at a time.
@@ -158,7 +161,7 @@ func (t *Table[S, M]) evict() {
 	sh.Lock()
 	defer sh.Unlock()
 	sh.catchUp() // the hot key may not be the tail any more
-	if h := sh.tail; h != None && sh.links[h].used == when {
+	if h := sh.tail; h != None && sh.back(h).used == when {
 		sh.Remove(h)
 	}
 }
@@ -170,7 +173,7 @@ func (t *Table[S, M]) Close() {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.Lock()
-		for h := range Handle(sh.size) {
+		for h := Handle(0); h < sh.end; h = h.next() {
 			if sh.entry(h).length != unusedEntry {
 				t.kind.Free(&sh.Memory, sh.State(h))
 			}
