@@ -47,3 +47,44 @@ func TestWindowOfKey(t *testing.T) {
 		}
 	}
 }
+
+// TestWindowOfKeyInBursts: what was admitted at one instant leaves the window of a key not sooner than it is a
+// window old, by whatever clock.
+func TestWindowOfKeyInBursts(t *testing.T) {
+	for _, clock := range []int64{-500, 0, 500} {
+		w := newWorld(1, 1, 1000, false)
+		w.pace.Far, w.pace.Brief, w.lends = 50*w.terms.Window, 50*w.terms.Window, true
+		w.accounts[0].fast = clock
+		settle := func() { w.settle(func() int64 { return 100 }) }
+		for w.now = 1000; len(w.admitted) < 100 || w.now < 2*w.terms.Window; w.now += 500 {
+			if len(w.admitted) < 100 {
+				w.call(0, 1)
+			}
+			settle()
+		}
+		for range 5 {
+			for w.accounts[0].Leased() < 900 { // it has the rest
+				w.call(0, 1)
+				w.now += 10
+				settle()
+			}
+			for range 900 {
+				w.call(0, 1)
+			}
+			for at := w.now; w.now < at+w.terms.Window+2000; w.now += 50 {
+				if w.now > at+w.terms.Window-400 { // a fast clock shows a window by then
+					for w.call(0, 1).Allowed {
+					}
+				}
+				settle()
+			}
+			w.now += w.terms.Window
+		}
+		if most := w.most(); most > 1000 {
+			t.Errorf("clock %d: %d admitted in a window of at most 1000", clock, most)
+		}
+		if w.taken < 1000 {
+			t.Errorf("clock %d: the window of the key admitted %d", clock, w.taken)
+		}
+	}
+}
