@@ -231,10 +231,14 @@ func lend(sh *shard, h table.Handle, k *account, at *lease.Moment, v *lease.Deci
 		}
 		sh.Forget() // and not at each call
 	}
-	if !v.Allowed {
-		return
+	if v.Allowed {
+		lendWindow(sh, h, k, at, v)
 	}
-	if t, ok := k.Lend(at); ok && sh.Lends(&t) {
+}
+
+// lendWindow lets callers have the window of a key, if they may, after a call that was admitted.
+func lendWindow(sh *shard, h table.Handle, k *account, at *lease.Moment, v *lease.Decision) {
+	if t, ok := k.Lend(at, v.SettleAt > 0); ok && sh.Lends(&t) {
 		w := sh.Window(h)
 		k.Fill(at, &w)
 		sh.Lend(h, t)

@@ -72,8 +72,8 @@ func (a *account) take(now int64, capacity, n uint64) (ok bool) {
 }
 
 // lend opens the window of the key, if the account lets it.
-func (a *account) lend(m *lease.Moment) (ok bool) {
-	if a.terms, ok = a.Lend(m); !ok {
+func (a *account) lend(m *lease.Moment, settles bool) (ok bool) {
+	if a.terms, ok = a.Lend(m, settles); !ok {
 		return false
 	}
 	if a.window.State == nil {
@@ -152,7 +152,7 @@ func (w *world) ask(a *account, n uint64) (v lease.Decision) {
 	} else {
 		m := w.at(a)
 		if a.Decide(&v, m, w.question(n, lease.Record)); v.Allowed && w.lends {
-			a.lend(m)
+			a.lend(m, v.SettleAt > 0)
 		}
 	}
 	switch {

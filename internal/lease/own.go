@@ -30,8 +30,18 @@ const leastLent = 4
 
 // Lend returns on what terms callers may use the window of the key without the account. It reports false if
 // they may not: the lease is none that keeps a window, or calls must be noted one by one.
-func (a *Account) Lend(m *Moment) (t table.Terms, ok bool) {
+//
+// It must follow the decision of a call, which has the account settle soon or not. If it does, callers may use
+// all that is left. Otherwise the call that makes the lease low must come to the account.
+func (a *Account) Lend(m *Moment, settles bool) (t table.Terms, ok bool) {
 	u, low := &a.unsettled, a.lowBudget(m.Now)
+	if settles {
+		low = 0
+	}
+	if a.copied.unused >= mostUnused { // the account is asked for at most calls
+		a.copied.unused--
+		return t, false
+	}
 	switch {
 	case a.kind != far || !a.keeps || !a.Fresh(m.Now) || a.capacity < a.ceiling || a.budget < low+leastLent:
 		return t, false
@@ -58,18 +68,31 @@ func (a *Account) Fill(m *Moment, w *cells.Window) {
 		w.Place(m.Now, g.last, g.Counts)
 	}
 	a.copied.since, a.copied.had = w.Newest()
+	if a.copied.unused++; a.copied.unused == mostUnused {
+		a.copied.unused += unusedFor
+	}
 }
 
 // copied is what the account knows of the window of its key: the cell that was the newest when it was filled
 // in, and what that held.
 type copied struct {
-	since int64
-	had   uint64
+	since  int64
+	had    uint64
+	unused uint8 // how often it was filled in, one after the other, and hardly used
 }
+
+const (
+	// A window that was filled in mostUnused times and hardly used is not filled in at the next unusedFor
+	// calls: they have several capacities, say, or look at the key in between.
+	mostUnused = 4
+	unusedFor  = 32
+)
 
 // Enter enters what callers have added to the window of the key since it was filled in.
 func (a *Account) Enter(m *Moment, w *cells.Window, added uint64) {
-	m.Now = w.Last()
+	if m.Now = w.Last(); added >= leastLent {
+		a.copied.unused = 0
+	}
 	a.advance(m)
 	now, u, live := m.Now, &a.unsettled, uint64(0)
 	a.calledAt = max(a.calledAt, now)
