@@ -46,7 +46,12 @@ func (k *localKeys) absolute(d *Decision, key string, c, n uint64) {
 		return
 	}
 	at.look(k)
-	k.absoluteLocked(d, &at, key, k.now(), c, n) // the clock is read while the memory of the key is on its way
+	now := k.now() // while the memory of the key is on its way
+	if have, ok := at.Admit(key, c, now, n); ok {
+		k.admitted(d, key, now, c, have)
+		return
+	}
+	k.absoluteLocked(d, &at, key, now, c, n)
 }
 
 // absoluteAt is absolute for a call that was looked at together with others. It and those below take the
@@ -86,20 +91,25 @@ func (k *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64,
 	k.table.Called(f, now)
 	switch a, have, fits, then := f.Take(c, now, n, true); a {
 	case keys.Admitted:
-		if stands := k.tally.Count(tally.Allowed); stands > 0 {
-			k.sample(tally.Allowed, stands, key, now)
-		}
-		d.Allowed = true
-		d.Outcome = OutcomeAllowed
-		d.Limit = c
-		d.Remaining = c - have
-		d.RemainingAfterWaiting = c - have
+		k.admitted(d, key, now, c, have)
 		return true
 	case keys.Denied:
 		k.deny(d, key, now, c, have, fits, then)
 		return true
 	}
 	return false
+}
+
+// admitted makes d an admission, and counts it. The window holds have from then on.
+func (k *localKeys) admitted(d *Decision, key string, now int64, c, have uint64) {
+	if stands := k.tally.Count(tally.Allowed); stands > 0 {
+		k.sample(tally.Allowed, stands, key, now)
+	}
+	d.Allowed = true
+	d.Outcome = OutcomeAllowed
+	d.Limit = c
+	d.Remaining = c - have
+	d.RemainingAfterWaiting = c - have
 }
 
 // absoluteFull denies a call for a key that has no room, or reports that this is not known.
