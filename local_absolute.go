@@ -46,12 +46,7 @@ func (k *localKeys) absolute(d *Decision, key string, c, n uint64) {
 		return
 	}
 	at.look(k)
-	now := k.now() // while the memory of the key is on its way
-	if have, ok := at.Admit(key, c, now, n); ok {
-		k.admitted(d, key, now, c, have)
-		return
-	}
-	k.absoluteLocked(d, &at, key, now, c, n)
+	k.absoluteLocked(d, &at, key, k.now(), c, n) // the clock is read while the memory of the key is on its way
 }
 
 // absoluteAt is absolute for a call that was looked at together with others. It and those below take the
@@ -156,7 +151,14 @@ func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int6
 		k.count(false, key, now)
 		return
 	}
-	at.acquire(k, key, now)
+	if !at.requested {
+		at.look(k)
+	}
+	if have, ok := at.Admit(key, c, now, n); ok {
+		k.admitted(d, key, now, c, have)
+		return
+	}
+	at.Acquire(key, now)
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)

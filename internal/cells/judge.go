@@ -10,18 +10,19 @@ func (s *State) Admit(g *Grid, capacity uint64, now int64, n uint64) (have uint6
 		return 0, false, false
 	}
 	now = max(now, s.last)
-	first, at, steps := s.first, int64(s.at), int64(0)
+	before, at, steps := s.first, int64(s.at), int64(0)
 	have = uint64(s.few)
-	if now-first >= g.bucket && have > 0 {
+	if now-before >= g.bucket && have > 0 {
 		if now-s.last >= g.window {
 			s.forget(now)
 			have = 0
 		} else {
-			steps = g.steps(first, now)
+			steps = g.steps(before, now)
 			have -= s.drop(s.place(g.number), int(steps))
 			s.few = uint16(have)
 		}
 	}
+	first := before
 	switch {
 	case have > capacity || n > capacity-have:
 		return 0, false, false
@@ -37,9 +38,8 @@ func (s *State) Admit(g *Grid, capacity uint64, now int64, n uint64) (have uint6
 	}
 	*word += n << shift
 	have += n
-	began = first != s.first
 	s.few, s.at, s.first, s.last = uint16(have), uint8(at), first, now
-	return have, began, true
+	return have, first != before, true
 }
 
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.

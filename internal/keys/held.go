@@ -44,7 +44,7 @@ func (hd *Held) Unlock() {
 // locked the key, so Acquire must follow.
 func (hd *Held) Admit(key string, capacity uint64, now int64, n uint64) (have uint64, ok bool) {
 	t, e := hd.t, hd.e
-	if hd.h == None || t.fine || t.bound > 0 || n > capacity {
+	if hd.h == None || t.fine || n > capacity {
 		return 0, false
 	}
 	word, ok := tryLock(e)
@@ -61,6 +61,7 @@ func (hd *Held) Admit(key string, capacity uint64, now int64, n uint64) (have ui
 			if began {
 				votes = 1
 			}
+			hd.Use(now)
 			hd.sh.queue.unlock(e, word&^asked|votes)
 			return have, true
 		}
