@@ -154,7 +154,7 @@ func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int6
 	if !at.requested {
 		at.look(k)
 	}
-	if have, ok := at.Admit(key, c, now, n); ok {
+	if have, ok := at.Take(key, c, now, n); ok {
 		k.admitted(d, key, now, c, have)
 		return
 	}

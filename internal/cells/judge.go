@@ -2,10 +2,10 @@ package cells
 
 import "github.com/trypema/trypema/internal/window"
 
-// Admit judges a call of cost n at now, and records it, if it is what most calls are: one that fits, of a
+// Take judges a call of cost n at now, and records it, if it is what most calls are: one that fits, of a
 // window whose cells are narrow and stay so. It returns the admitted events from then on, and whether a cell
 // has begun. For any other call it reports false, and has forgotten no more than what has expired.
-func (s *State) Admit(g *Grid, capacity uint64, now int64, n uint64) (have uint64, began, ok bool) {
+func (s *State) Take(g *Grid, capacity uint64, now int64, n uint64) (have uint64, began, ok bool) {
 	if s.width != narrow || n > mostNarrow {
 		return 0, false, false
 	}

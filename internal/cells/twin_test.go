@@ -86,7 +86,7 @@ func agree(t *testing.T, data []byte) {
 				first, quick := w.First(), record && in.Next() < 128
 				have, began, ok := uint64(0), false, false
 				if quick {
-					have, began, ok = s.Admit(&grid, capacity, now, n)
+					have, began, ok = s.Take(&grid, capacity, now, n)
 				}
 				if ok {
 					got = window.Verdict{Allowed: true, Now: have, Then: have}

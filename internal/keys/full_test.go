@@ -28,7 +28,7 @@ func withoutHotKeys(t *Table) *Table {
 func (t *Table) judged(key string, capacity uint64, now int64, n uint64) (v window.Verdict) {
 	var hd Held
 	t.Look(&hd, t.Hash(key))
-	if have, ok := hd.Admit(key, capacity, now, n); ok {
+	if have, ok := hd.Take(key, capacity, now, n); ok {
 		return window.Verdict{Allowed: true, Now: have, Then: have}
 	}
 	hd.Acquire(key, now)

@@ -16,7 +16,7 @@ type Held struct {
 	word uint32 // what the lock says once it is unlocked
 
 	holds  bool // the caller holds another entry of the table
-	locked bool // Admit has locked the key, for Acquire
+	locked bool // Take has locked the key, for Acquire
 }
 
 // lockAt locks an entry.
@@ -39,10 +39,10 @@ func (hd *Held) Unlock() {
 	}
 }
 
-// Admit is Acquire, Absolute, Asked and Unlock in one for what most calls are: one that fits, for a key that
+// Take is Acquire, Absolute, Asked and Unlock in one for what most calls are: one that fits, for a key that
 // is where Look has found it. For any other call it reports false and has recorded nothing; it may have
 // locked the key, so Acquire must follow.
-func (hd *Held) Admit(key string, capacity uint64, now int64, n uint64) (have uint64, ok bool) {
+func (hd *Held) Take(key string, capacity uint64, now int64, n uint64) (have uint64, ok bool) {
 	t, e := hd.t, hd.e
 	if hd.h == None || t.fine || n > capacity {
 		return 0, false
@@ -56,7 +56,7 @@ func (hd *Held) Admit(key string, capacity uint64, now int64, n uint64) (have ui
 		return 0, false
 	}
 	if votes := word&asked + 1; word&(opened|full) == 0 && votes%worthIt != 0 {
-		have, began, ok := e.State.Admit(&t.grid, capacity, now, n)
+		have, began, ok := e.State.Take(&t.grid, capacity, now, n)
 		if ok {
 			if began {
 				votes = 1
