@@ -398,7 +398,7 @@ var mutants = []mutant{
 		"internal/lease/knowledge.go", "./internal/lease", "TestNoTurnAfter",
 		"hopeForRoom() { k.exhaustedUntil, k.turnAt = 0, 0 }",
 		"hopeForRoom() { k.exhaustedUntil = 0 }"},
-	{"nobody asks for calls whose key was removed",
+	{"no message asks for calls whose key was removed",
 		"hybridlimit/account.go", "./hybridlimit", "TestRemovedWhile",
 		"	case len(k.waiting) > 0:\n",
 		"	case len(k.waiting) > 0 && !k.removed:\n"},

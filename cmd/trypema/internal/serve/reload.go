@@ -138,6 +138,7 @@ func (l *loader) tell(err error) {
 	if err == nil {
 		l.state.at = time.Now()
 	}
+	first := l.state.at.IsZero() && len(l.paths) > 0
 	l.stateMu.Unlock()
 	if l.loaded != nil {
 		l.loaded(err)
@@ -154,6 +155,9 @@ func (l *loader) tell(err error) {
 			len(set.Policies),
 		)
 		return
+	}
+	if first {
+		return // the program ends, and says why
 	}
 	for _, one := range rules.Errors(err) {
 		l.logger.Error("the configuration stays as it was", "err", one)

@@ -360,7 +360,7 @@ func TestTable(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"--load 2 --rate 20", []string{"8 instances, alike", "load 2× steady", "✓", "an exact log",
+		{"--load 2 --rate 20", []string{"8 instances, with equal load", "load 2× steady", "✓", "an exact log",
 			"even share", "an assumption"}},
 		{everything, []string{"50% of the calls to the first", "10× for 2 hot keys", "2% of messages lost",
 			"no Redis from 20s for 1s", "decided without Redis", "killed at 22s",
