@@ -85,7 +85,7 @@ type operation struct {
 	args func(batches []*batch) []string
 	// read reads the answer to one batch, and writes it to the calls, which are nil if the batch has ended
 	// already. It returns what is wrong. An error about what the key holds becomes that of the calls, unless
-	// it is errAnswered: then they have an answer all the same.
+	// it is redisproto.ErrAnswered: then they have an answer all the same.
 	read func(r *redisproto.Reader, runs []run, calls []*call) error
 }
 
@@ -514,7 +514,7 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 			mend = append(mend, b)
 		}
 		switch {
-		case errors.Is(err, errAnswered):
+		case errors.Is(err, redisproto.ErrAnswered):
 			err = nil
 		case redisproto.IsKeyFault(err): // the key is at fault, and not Redis
 			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
