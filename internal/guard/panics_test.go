@@ -135,19 +135,11 @@ func (c *conn) Run(ctx context.Context, script, sha1 string, keys, args [][]stri
 	c.Server.Run(ctx, script, sha1, keys, args, answer)
 }
 
-// provider is what the two with Redis have in common.
-type provider interface {
-	trypema.Binder
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	Close() error
-}
-
-func strategies(p provider) map[string]trypema.Limiter {
+func strategies(p trypema.Provider) map[string]trypema.Limiter {
 	return map[string]trypema.Limiter{"Absolute": p.Absolute(), "Suppressed": p.Suppressed()}
 }
 
-func providers(t *testing.T, c redislimit.Conn, o redislimit.Options) map[string]provider {
+func providers(t *testing.T, c redislimit.Conn, o redislimit.Options) map[string]trypema.Provider {
 	t.Helper()
 	redis, err := redislimit.New(c, o)
 	if err != nil {
@@ -157,7 +149,7 @@ func providers(t *testing.T, c redislimit.Conn, o redislimit.Options) map[string
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string]provider{"redis": redis, "hybrid": hybrid}
+	return map[string]trypema.Provider{"redis": redis, "hybrid": hybrid}
 }
 
 const rate = trypema.Rate(100)
@@ -242,7 +234,7 @@ func causeOf(name string) string {
 	return "the Conn panicked: broken"
 }
 
-func testBrokenConn(t *testing.T, p provider, c *conn) {
+func testBrokenConn(t *testing.T, p trypema.Provider, c *conn) {
 	ctx := t.Context()
 	second, minute := trypema.Limit{Rate: rate, Window: time.Second}, trypema.Limit{Rate: rate, Window: time.Minute}
 	multi, err := p.Bind(trypema.StrategyAbsolute, second, minute)

@@ -82,13 +82,6 @@ func (s subject) options() trypema.Options {
 	return trypema.Options{Window: s.window, Bucket: s.bucket, HardLimitFactor: 1}
 }
 
-// limiters is what all providers have.
-type limiters interface {
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	trypema.Binder
-}
-
 // boundLimits is a trypema.Bound, or what looks like one.
 type boundLimits interface {
 	trypema.Keeper
@@ -96,7 +89,7 @@ type boundLimits interface {
 }
 
 // target returns the limiter of a provider for a history, or what wrap makes of it.
-func (s subject) target(t *testing.T, p limiters, traffic traffic, wrap wrapper) target {
+func (s subject) target(t *testing.T, p trypema.Provider, traffic traffic, wrap wrapper) target {
 	strategy := trypema.StrategyAbsolute
 	if s.suppressed {
 		strategy = trypema.StrategySuppressed
@@ -118,7 +111,7 @@ func (s subject) target(t *testing.T, p limiters, traffic traffic, wrap wrapper)
 	return single{of(p, strategy)}
 }
 
-func of(p limiters, s trypema.Strategy) trypema.Limiter {
+func of(p trypema.Provider, s trypema.Strategy) trypema.Limiter {
 	if s == trypema.StrategySuppressed {
 		return p.Suppressed()
 	}

@@ -249,16 +249,9 @@ func (s *Server) Rueidis() (rueidis.Client, error) {
 	return rueidis.NewClient(o)
 }
 
-// Instance is one of a provider, such as runs in each of many processes.
-type Instance interface {
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	Close() error
-}
-
 // Limits are the instances of a provider, which share their keys. Each has a client to itself.
 type Limits struct {
-	Instances []Instance
+	Instances []trypema.Provider
 	clients   []func() error // end them
 }
 
@@ -301,7 +294,7 @@ func (l *Limits) add(s *Server, provider string, o redislimit.Options) error {
 		return err
 	}
 	l.clients = append(l.clients, end)
-	var instance Instance
+	var instance trypema.Provider
 	if provider == Hybrid {
 		instance, err = hybridlimit.New(conn, s.hybrid(o))
 	} else {

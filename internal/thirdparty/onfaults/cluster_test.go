@@ -125,7 +125,7 @@ func slotsMove(
 }
 
 // several has a caller of several limits of one key, which ends when the function that it returns is called.
-func several(t *testing.T, p rig.Provider, key string) (end func() string) {
+func several(t *testing.T, p trypema.Provider, key string) (end func() string) {
 	m, err := p.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window},
 		trypema.Limit{Rate: trypema.Per(60, 2*window), Window: 2 * window})
 	if err != nil {

@@ -149,25 +149,19 @@ func TestLoad(t *testing.T) {
 	)
 	rate := trypema.Per(capacity, window)
 	server := redisserver.Start(t)
-	type provider interface {
-		Absolute() trypema.Limiter
-		Suppressed() trypema.Limiter
-		trypema.Binder
-		Close() error
-	}
 	conn := func(t *testing.T) redislimit.Conn {
 		client := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true, ReadTimeout: rig.Patience})
 		t.Cleanup(func() { check(t, client.Close()) })
 		return goredisconn.New(client)
 	}
 	options := trypema.Options{Window: window, Bucket: 5 * time.Millisecond, HardLimitFactor: hardness}
-	for name, instances := range map[string]func(t *testing.T) []provider{
-		"Local": func(t *testing.T) []provider {
+	for name, instances := range map[string]func(t *testing.T) []trypema.Provider{
+		"Local": func(t *testing.T) []trypema.Provider {
 			l, err := trypema.NewLocal(options)
 			check(t, err)
-			return []provider{l}
+			return []trypema.Provider{l}
 		},
-		"Redis": func(t *testing.T) (all []provider) {
+		"Redis": func(t *testing.T) (all []trypema.Provider) {
 			for range 2 {
 				p, err := redislimit.New(conn(t),
 					redislimit.Options{Options: options, Prefix: t.Name(), Timeout: rig.Patience})
@@ -176,7 +170,7 @@ func TestLoad(t *testing.T) {
 			}
 			return all
 		},
-		"Hybrid": func(t *testing.T) (all []provider) {
+		"Hybrid": func(t *testing.T) (all []trypema.Provider) {
 			for range 2 {
 				p, err := hybridlimit.New(conn(t), hybridlimit.Options{Options: redislimit.Options{Options: options, Prefix: t.Name(), Timeout: rig.Patience}})
 				check(t, err)

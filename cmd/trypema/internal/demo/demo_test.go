@@ -29,7 +29,8 @@ func TestMain(m *testing.M) { leak.Main(m) }
 // fake is an instance whose limiters answer as a test wants it.
 type fake struct {
 	trypema.Limiter // the verbs that the demo does not use
-	allow           func() (trypema.Decision, error)
+	trypema.Binder
+	allow func() (trypema.Decision, error)
 }
 
 func (f fake) Absolute() trypema.Limiter   { return f }
@@ -47,8 +48,8 @@ func runWith(t *testing.T, allow func() (trypema.Decision, error)) (r report, er
 			Flags: store.Flags{Provider: "local"},
 			Rate:  ptr(50.0), Load: 4, HardLimitFactor: 1.5, Duration: 2 * time.Second, Clients: 8, JSON: true,
 			web: w,
-			open: func(trypema.Options) ([]instance, store.Where, error) {
-				return []instance{fake{allow: allow}}, store.Here, nil
+			open: func(trypema.Options) ([]trypema.Provider, store.Where, error) {
+				return []trypema.Provider{fake{allow: allow}}, store.Here, nil
 			},
 		}
 		var stdout bytes.Buffer
@@ -154,7 +155,7 @@ func TestDemo(t *testing.T) {
 					Rate:  ptr(50.0), Load: 2.2, HardLimitFactor: 1.5, Window: &tt.window,
 					Duration: 4 * tt.window, Clients: 32, JSON: true,
 					web: w,
-					open: func(o trypema.Options) (all []instance, _ store.Where, err error) {
+					open: func(o trypema.Options) (all []trypema.Provider, _ store.Where, err error) {
 						server := fakeredis.New()
 						server.Delay = time.Millisecond
 						for range tt.where.Instances {
@@ -208,7 +209,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-func instanceOf(provider string, server *fakeredis.Server, o redislimit.Options) (instance, error) {
+func instanceOf(provider string, server *fakeredis.Server, o redislimit.Options) (trypema.Provider, error) {
 	if provider == store.Local {
 		return trypema.NewLocal(o.Options)
 	}
@@ -293,7 +294,7 @@ func TestInstancesShareTheLoad(t *testing.T) {
 			Flags: store.Flags{Provider: "local"},
 			Rate:  ptr(50.0), Load: 6, HardLimitFactor: 1.5, Duration: time.Second, Clients: 2 * n, JSON: true,
 			web: w,
-			open: func(trypema.Options) (all []instance, _ store.Where, _ error) {
+			open: func(trypema.Options) (all []trypema.Provider, _ store.Where, _ error) {
 				for i := range n {
 					all = append(all, fake{allow: func() (trypema.Decision, error) {
 						return trypema.Decision{Allowed: calls[i].Add(1)%n == 0}, nil

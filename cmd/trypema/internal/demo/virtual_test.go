@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
@@ -113,7 +114,7 @@ func (v virtualRedis) limits(roads []road, provider string, o redislimit.Options
 	return l, nil
 }
 
-func providerOn(c redislimit.Conn, provider string, o redislimit.Options) (instance, error) {
+func providerOn(c redislimit.Conn, provider string, o redislimit.Options) (trypema.Provider, error) {
 	if provider == store.Hybrid {
 		return hybridlimit.New(c, hybridlimit.Options{Options: o})
 	}
