@@ -203,8 +203,8 @@ func (s *Server) tls() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.host}
 }
 
-// Errors are returned, so nobody needs to read of them on standard error.
-var silenceGoRedis = sync.OnceFunc(func() { redis.SetLogger(silent{}) })
+// SilenceGoRedis keeps go-redis from logging. What matters of that are errors that calls return.
+var SilenceGoRedis = sync.OnceFunc(func() { redis.SetLogger(silent{}) })
 
 type silent struct{}
 
@@ -218,7 +218,7 @@ func (s *Server) Patience() time.Duration { return s.patience }
 func (s *Server) GoRedis() redis.UniversalClient { return s.goRedis(redis.UniversalOptions{}) }
 
 func (s *Server) goRedis(o redis.UniversalOptions) redis.UniversalClient {
-	silenceGoRedis()
+	SilenceGoRedis()
 	o.Addrs = s.address.hosts
 	o.Username, o.Password = s.address.user, s.address.password
 	o.DB = s.address.database

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/trypema/trypema/internal/proof/leak"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
@@ -14,7 +15,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	rig.Rapid(18, 5000)
-	rig.Main(m)
+	leak.Main(m)
 }
 
 // more has a test look at so many times as many runs: at those that cost little.

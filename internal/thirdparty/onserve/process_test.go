@@ -20,14 +20,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/proof/leak"
 	"github.com/trypema/trypema/internal/proof/race"
-	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
 func TestMain(m *testing.M) {
 	// The program is built once for all tests, and removed after them.
 	defer func() { _ = os.RemoveAll(built.dir) }()
-	rig.Main(m)
+	leak.Main(m)
 }
 
 // built is the program.

@@ -15,11 +15,11 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/trypema/trypema/internal/proof/leak"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
-	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func check(t *testing.T, err error) {
 	t.Helper()

@@ -13,7 +13,10 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+	"github.com/trypema/trypema/internal/proof/leak"
 )
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // start returns an engine on Local with config1. It is ended with the test.
 func start(t testing.TB, o Options) *Engine {

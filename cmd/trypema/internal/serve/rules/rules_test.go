@@ -9,7 +9,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/trypema/trypema/internal/proof/leak"
 )
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func compile(t *testing.T, text string) *Set {
 	t.Helper()
