@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/programtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -146,16 +146,7 @@ func TestHangUp(t *testing.T) {
 
 // The program serves until it is told to end, and lets answers come to their end.
 func TestRun(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	out, in := io.Pipe()
-	var stderr bytes.Buffer
-	status := make(chan int, 1)
-	go func() { status <- run(ctx, []string{"--addr", "localhost:0", "--tokens", "20"}, in, &stderr) }()
-	var address string
-	if _, err := fmt.Fscanf(out, "listening on %s\n", &address); err != nil {
-		t.Fatal(err)
-	}
+	address, interrupt, status := programtest.Serve(t, run, "--tokens", "20")
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 		address+"/answer?max=2&question=hello+there", http.NoBody)
 	if err != nil {
@@ -168,7 +159,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cancel()
+	interrupt()
 	text, err := io.ReadAll(response.Body)
 	_ = response.Body.Close()
 	if err != nil || string(text) != "hello\nthere\n" {
@@ -176,29 +167,16 @@ func TestRun(t *testing.T) {
 	}
 	client.CloseIdleConnections()
 	if got := <-status; got != 0 {
-		t.Errorf("exit status %d: %s", got, stderr.String())
+		t.Errorf("exit status %d", got)
 	}
 }
 
 func TestFlags(t *testing.T) {
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"--budget -1", 2, "llm: --budget is -1; it must be from 0 to 1e9"},
-		{"--budget NaN", 2, "llm: --budget is NaN; it must be from 0 to 1e9"},
-		{"--tokens many", 2, `invalid value "many" for flag -tokens`},
-		{"more", 2, `llm: unexpected argument "more"`},
-		{"--addr nowhere", 1, "llm: listen tcp: address nowhere: missing port in address"},
-		{"--help", 0, "dollars a day"},
-	} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); got != test.status {
-			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
-		}
-		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
-			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
-		}
-	}
+	test := programtest.Flags(t, run)
+	test("--budget -1", 2, "llm: --budget is -1; it must be from 0 to 1e9")
+	test("--budget NaN", 2, "llm: --budget is NaN; it must be from 0 to 1e9")
+	test("--tokens many", 2, `invalid value "many" for flag -tokens`)
+	test("more", 2, `llm: unexpected argument "more"`)
+	test("--addr nowhere", 1, "llm: listen tcp: address nowhere: missing port in address")
+	test("--help", 0, "dollars a day")
 }

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/programtest"
 	"github.com/trypema/trypema/internal/proof/realredis"
 	"github.com/trypema/trypema/policyfile"
 )
@@ -378,24 +379,11 @@ func TestOnRedis(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"--provider none", 1, `saas: --provider is "none"; it must be local, redis or hybrid`},
-		{"--provider redis --redis nowhere", 1, "saas: --redis or REDIS_URL must be a URL such as"},
-		{"--plans none.yaml", 1, "saas: open none.yaml"},
-		{"--grace long", 2, `invalid value "long" for flag -grace`},
-		{"more", 2, `saas: unexpected argument "more"`},
-		{"--help", 0, "where the API listens"},
-	} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); got != test.status {
-			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
-		}
-		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
-			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
-		}
-	}
+	test := programtest.Flags(t, run)
+	test("--provider none", 1, `saas: --provider is "none"; it must be local, redis or hybrid`)
+	test("--provider redis --redis nowhere", 1, "saas: --redis or REDIS_URL must be a URL such as")
+	test("--plans none.yaml", 1, "saas: open none.yaml")
+	test("--grace long", 2, `invalid value "long" for flag -grace`)
+	test("more", 2, `saas: unexpected argument "more"`)
+	test("--help", 0, "where the API listens")
 }
