@@ -32,19 +32,7 @@ const (
 )
 
 // Error is one thing that is wrong with the configuration.
-type Error struct {
-	File         string
-	Line, Column int // 0 for what is wrong with the file as a whole
-	Problem      string
-}
-
-// Error returns file:line:column: problem.
-func (e *Error) Error() string {
-	if e.Line == 0 {
-		return e.File + ": " + e.Problem
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Problem)
-}
+type Error = policyfile.Error
 
 // Options say how files are read.
 type Options struct {
