@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // TestAtMostIsExact: the capacity of AtMost is the number that it was given.
@@ -231,10 +232,7 @@ func TestInGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := trypema.NewPolicies(l, trypema.Policy{Name: "a", Group: "g", Limits: plain.Limits()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, l, trypema.Policy{Name: "a", Group: "g", Limits: plain.Limits()})
 	if _, err := p.Allow(t.Context(), "a", "k"); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // perMinute is a policy of one limit.
@@ -25,10 +26,7 @@ func perMinute(name string, n float64) trypema.Policy {
 
 func newPolicies(t testing.TB, list ...trypema.Policy) *trypema.Policies {
 	t.Helper()
-	p, err := trypema.NewPolicies(newLocal(t, trypema.Options{}), list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, newLocal(t, trypema.Options{}), list...)
 	return p
 }
 
@@ -96,10 +94,7 @@ func TestWrongPolicies(t *testing.T) {
 func TestPoliciesOfAProviderThatRefuses(t *testing.T) {
 	refused := errors.New("refused")
 	provider := &refusing{newLocal(t, trypema.Options{}), nil}
-	p, err := trypema.NewPolicies(provider, perMinute("api", 3))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, provider, perMinute("api", 3))
 	provider.err = refused
 	if err := p.Swap(perMinute("other", 3)); !errors.Is(err, refused) {
 		t.Error(err)
@@ -168,10 +163,7 @@ func TestUnknownPolicy(t *testing.T) {
 // Policies do not share counts, whatever the keys are; nor with the other limiters of the provider.
 func TestPoliciesCountApart(t *testing.T) {
 	provider := newLocal(t, trypema.Options{Window: time.Minute})
-	p, err := trypema.NewPolicies(provider, perMinute("a", 10), perMinute("aa", 10))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, provider, perMinute("a", 10), perMinute("aa", 10))
 	for i, call := range []struct{ policy, key string }{{"a", "k"}, {"aa", "k"}, {"a", "a:k"}, {"aa", ""},
 		{"a", ""}, {"a", "aa:k"}} {
 		if d, err := p.Allow(t.Context(), call.policy, call.key); err != nil || d.Remaining != 9 {
@@ -495,10 +487,7 @@ func TestPoliciesObserved(t *testing.T) {
 	hourly := func(name string, n float64) trypema.Policy {
 		return trypema.Policy{Name: name, Limits: []trypema.Limit{{Rate: trypema.PerHour(n), Window: time.Hour}}}
 	}
-	plans, err := trypema.NewPolicies(limits, hourly("free", 2), hourly("pro", 3))
-	if err != nil {
-		t.Fatal(err)
-	}
+	plans := fixture.Policies(t, limits, hourly("free", 2), hourly("pro", 3))
 	plans.Observe(&meters)
 	call := func(policy string, n int) {
 		for range n {

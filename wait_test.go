@@ -12,14 +12,12 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 func bind(t testing.TB, p trypema.Binder, s trypema.Strategy, limits ...trypema.Limit) *trypema.Bound {
 	t.Helper()
-	b, err := p.Bind(s, limits...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := fixture.Bind(t, p, s, limits...)
 	return b
 }
 

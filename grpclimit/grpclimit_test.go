@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"
@@ -29,11 +30,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 func limiter(t testing.TB) trypema.Limiter {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{Window: time.Minute})
 	return limits.Absolute()
 }
 
@@ -181,17 +178,10 @@ func TestOptions(t *testing.T) {
 
 // TestSeveralLimits: the details name the limit that refused, over a real connection.
 func TestSeveralLimits(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
-	both, err := limits.Bind(trypema.StrategyAbsolute,
+	limits := fixture.Local(t, trypema.Options{})
+	both := fixture.Bind(t, limits, trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
 		trypema.Limit{Name: "hour", Rate: trypema.PerHour(2), Window: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := dial(t, limit(t, grpclimit.Options{
 		Decide: func(ctx context.Context, _, key string, cost uint64) (trypema.Decision, error) {
 			return both.AllowN(ctx, key, cost)

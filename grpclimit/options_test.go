@@ -21,37 +21,28 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/grpclimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 func local(t testing.TB) *trypema.Local {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	return limits
 }
 
 func bind(t testing.TB, limits ...trypema.Limit) *trypema.Bound {
 	t.Helper()
-	b, err := local(t).Bind(trypema.StrategyAbsolute, limits...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := fixture.Bind(t, local(t), trypema.StrategyAbsolute, limits...)
 	return b
 }
 
 // plans are a policy that admits two calls, one that is in shadow, and one that keeps nothing.
 func plans(t testing.TB) *trypema.Policies {
 	t.Helper()
-	p, err := trypema.NewPolicies(local(t),
+	p := fixture.Policies(t, local(t),
 		trypema.Policy{Name: "free", Cost: 3, Limits: []trypema.Limit{trypema.AtMost(6, time.Minute).Named("six")}},
 		trypema.Policy{Name: "shadow", Shadow: true, Limits: []trypema.Limit{trypema.AtMost(0, time.Minute)}},
 		trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.NoLimit}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return p
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // fixed is a limiter that always says the same.
@@ -345,11 +346,7 @@ func TestShadowSkipAndCost(t *testing.T) {
 func TestWrongOptions(t *testing.T) {
 	l := fixed{}
 	nan, inf := trypema.Rate(math.NaN()), trypema.Rate(math.Inf(1))
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{Window: time.Second})
 	second := limits.Absolute()
 	none := func(*http.Request) []trypema.Limit { return nil }
 	byRate := func(*http.Request) trypema.Rate { return 1 }
@@ -444,11 +441,7 @@ func (b *body) Close() error           { b.closed = true; return nil }
 
 func TestTransport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
+		limits := fixture.Local(t, trypema.Options{Window: time.Second})
 		made := 0
 		transport := func(wait time.Duration) *http.Client {
 			tr, err := httplimit.NewTransport(httplimit.TransportOptions{
@@ -483,7 +476,7 @@ func TestTransport(t *testing.T) {
 		}
 		sent := new(body)
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://example.com/", sent)
-		err = ask(transport(time.Second/2), request)
+		err := ask(transport(time.Second/2), request)
 		var denied *httplimit.DeniedError
 		if !errors.As(err, &denied) || denied.RetryAfter != time.Second || !sent.closed {
 			t.Errorf("too long to wait: %v, closed %v", err, sent.closed)
@@ -506,11 +499,7 @@ func TestTransport(t *testing.T) {
 // TestAllocations holds what a request with Local costs: two allocations, its copy with a context, and what
 // that context and the headers are in. How many limits or plans there are does not matter.
 func TestAllocations(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{})
 	much := trypema.AtMost(1e12, time.Minute)
 	plans := []trypema.Policy{
 		{Name: "free", Limits: []trypema.Limit{much}},
@@ -554,11 +543,7 @@ func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d *discard) WriteHeader(int)             {}
 
 func BenchmarkHandler(b *testing.B) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(b, trypema.Options{})
 	h := handler(b, httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12})
 	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	w := &discard{h: make(http.Header)}

@@ -18,33 +18,24 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 func local(t testing.TB) *trypema.Local {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{Window: time.Minute})
 	return limits
 }
 
 func bind(t testing.TB, limits ...trypema.Limit) *trypema.Bound {
 	t.Helper()
-	b, err := local(t).Bind(trypema.StrategyAbsolute, limits...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := fixture.Bind(t, local(t), trypema.StrategyAbsolute, limits...)
 	return b
 }
 
 func policies(t testing.TB, list ...trypema.Policy) *trypema.Policies {
 	t.Helper()
-	p, err := trypema.NewPolicies(local(t), list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, local(t), list...)
 	return p
 }
 

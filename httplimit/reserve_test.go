@@ -16,6 +16,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 func ten(*http.Request) uint64 { return 10 }
@@ -202,10 +203,7 @@ func TestReserverTrouble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := fixture.Bind(t, limits, trypema.StrategyAbsolute, trypema.AtMost(100, time.Hour))
 	o := httplimit.Options{Bound: b, Name: "tokens", Logger: slog.New(slog.NewTextHandler(&said, nil))}
 	v := reserver(t, o, 0)
 	w := serve(v.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { _ = limits.Close() })),

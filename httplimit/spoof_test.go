@@ -15,6 +15,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // spoofs are what a client may write into the header that its proxy appends to.
@@ -56,11 +57,7 @@ func spoofs(header string) []string {
 // anybody.
 func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 	const capacity = 3
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{Window: time.Hour})
 	proxies := networks("127.0.0.0/8", "::1/128")
 	inner := make(map[string]http.Handler)
 	for _, header := range []string{"X-Forwarded-For", "Forwarded"} {

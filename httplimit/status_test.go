@@ -18,6 +18,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // quiet is a logger for errors that a test brings about.
@@ -39,11 +40,7 @@ func (waiting) AllowN(ctx context.Context, _ string, _ trypema.Rate, _ uint64) (
 
 // On every path on which the handler is not called, the client gets a status that says so.
 func TestNoAnswerLooksLikeSuccess(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{Window: time.Second})
 	closed, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -320,11 +317,7 @@ func TestShadowLetsAllPass(t *testing.T) {
 // is not logged.
 func TestFailuresAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
+		limits := fixture.Local(t, trypema.Options{Window: time.Second})
 		var noted bytes.Buffer
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()

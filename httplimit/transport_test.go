@@ -13,6 +13,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // However the host of a request is spelled, it has one limit.
@@ -91,11 +92,7 @@ func (s spy) AllowN(_ context.Context, key string, _ trypema.Rate, _ uint64) (tr
 
 // http.Client.CloseIdleConnections closes those of the base, through any number of limits.
 func TestCloseIdleConnections(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{})
 	closed := make(chan struct{}, 10)
 	empty := func(http.ResponseWriter, *http.Request) {} // a connection is not reused before its answer was read
 	s := httptest.NewUnstartedServer(http.HandlerFunc(empty))

@@ -17,6 +17,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/otellimit"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -84,11 +85,8 @@ func TestObserver(t *testing.T) {
 		}
 	}
 	local.Suppressed().Allow(t.Context(), "secret", -1)
-	plans, err := trypema.NewPolicies(redis,
+	plans := fixture.Policies(t, redis,
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	plans.Observe(o)
 	for range 3 {
 		if _, err := plans.Allow(t.Context(), "free", "secret"); err != nil {

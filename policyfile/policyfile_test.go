@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"
@@ -397,15 +398,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := policyfile.Parse("p", data)
 		if err == nil {
-			limits, err := trypema.NewLocal(trypema.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer limits.Close()
-			p, err := trypema.NewPolicies(limits, list...)
-			if err != nil {
-				t.Fatal(err)
-			}
+			limits := fixture.Local(t, trypema.Options{})
+			p := fixture.Policies(t, limits, list...)
 			for _, name := range p.Names() {
 				if d, err := p.Allow(t.Context(), name, "k"); err != nil ||
 					!d.Allowed && d.Outcome != trypema.OutcomeSuppressed {
@@ -469,15 +463,8 @@ func TestForms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
-	policies, err := trypema.NewPolicies(limits, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	limits := fixture.Local(t, trypema.Options{})
+	policies := fixture.Policies(t, limits, list...)
 	for policy, want := range map[string]string{
 		"banned": "rejected false blocked", "staff": "allowed false ", "trial": "allowed true 1h0m0s",
 	} {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/policyfile"
 )
 
@@ -196,19 +197,12 @@ func TestWatchFollowsLinks(t *testing.T) {
 	}
 	point("10")
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
+		limits := fixture.Local(t, trypema.Options{})
 		list, err := policyfile.Load(link)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := trypema.NewPolicies(limits, list...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := fixture.Policies(t, limits, list...)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() {
@@ -234,19 +228,12 @@ func TestWatchFollowsLinks(t *testing.T) {
 func TestWatchUnderLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	write(t, path, file("1000/d"))
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{})
 	list, err := policyfile.Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := trypema.NewPolicies(limits, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, limits, list...)
 	ctx, cancel := context.WithCancel(t.Context())
 	var swapped, admitted atomic.Int64
 	var running sync.WaitGroup

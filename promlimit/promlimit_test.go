@@ -24,6 +24,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/promlimit"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -100,11 +101,8 @@ func all(t *testing.T) *promlimit.Collector {
 		}
 	}
 	local.Absolute().Allow(t.Context(), "secret-key", -1)
-	plans, err := trypema.NewPolicies(local,
+	plans := fixture.Policies(t, local,
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	plans.Observe(c)
 	for range 3 {
 		if _, err := plans.Allow(t.Context(), "free", "secret-key"); err != nil {
@@ -271,16 +269,9 @@ func TestDashboard(t *testing.T) {
 // Policies have counts, and no say about Redis.
 func TestPolicies(t *testing.T) {
 	c := promlimit.New()
-	local, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
-	plans, err := trypema.NewPolicies(local,
+	local := fixture.Local(t, trypema.Options{})
+	plans := fixture.Policies(t, local,
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: trypema.PerHour(2), Window: time.Hour}}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	plans.Observe(c)
 	for range 3 {
 		if _, err := plans.Allow(t.Context(), "free", "user:42"); err != nil {
@@ -306,11 +297,7 @@ func TestNames(t *testing.T) {
 	if !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Errorf("NewLocal: %v", err)
 	}
-	l, err := trypema.NewLocal(trypema.Options{Name: `a"b\c`, Observer: c})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	fixture.Local(t, trypema.Options{Name: `a"b\c`, Observer: c})
 	top := func(int) iter.Seq2[string, uint64] { return maps.All(map[string]uint64{"k\xff": 3}) }
 	one := func() trypema.Stats { return trypema.Stats{Counters: trypema.Counters{Allowed: 1}} }
 	for _, name := range []string{"caf\xe9", "caf\xea", "caf\xc3"} {

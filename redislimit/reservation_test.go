@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -21,10 +22,7 @@ func TestReservationsWithoutRedis(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := fakeredis.New()
 					p := open(t, f, redislimit.Options{OnFailure: redislimit.FailLocal})
-					m, err := p.Bind(s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
-					if err != nil {
-						t.Fatal(err)
-					}
+					m := fixture.Bind(t, p, s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
 					reserve := func() *trypema.Reservation {
 						r, err := m.Reserve(t.Context(), "k", 600, 10*time.Second)
 						if err != nil || !r.Allowed {
@@ -77,12 +75,9 @@ func TestReservationsShareRoundTrips(t *testing.T) {
 			f := fakeredis.New()
 			f.Delay = 10 * time.Millisecond
 			p := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed})
-			m, err := p.Bind(s,
+			m := fixture.Bind(t, p, s,
 				trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute},
 				trypema.Limit{Rate: trypema.Per(1000, 30*time.Second), Window: 30 * time.Second})
-			if err != nil {
-				t.Fatal(err)
-			}
 			began, done := time.Now(), make(chan bool, 200)
 			for i := range cap(done) {
 				go func() {
@@ -123,10 +118,7 @@ func TestGiveBackWithoutRedis(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
 				p := open(t, f, redislimit.Options{OnFailure: tt.policy})
-				m, err := p.Bind(trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
-				if err != nil {
-					t.Fatal(err)
-				}
+				m := fixture.Bind(t, p, trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
 				giveBack := func(n uint64) error {
 					return m.Keeper().(interface {
 						GiveBack(ctx context.Context, key string, n uint64) error

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/sloglimit"
 )
@@ -51,11 +52,7 @@ func TestLimiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, lines := logger()
 		changes := sloglimit.New(logger, sloglimit.Options{})
-		l, err := trypema.NewLocal(trypema.Options{Observer: changes, Name: "api"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
+		l := fixture.Local(t, trypema.Options{Observer: changes, Name: "api"})
 		deny := func(n int) {
 			for range n {
 				l.Absolute().AllowN(t.Context(), "k", 1, 11)
@@ -99,17 +96,10 @@ func TestPoliciesAndProvider(t *testing.T) {
 		logger, lines := logger()
 		changes := sloglimit.New(logger, sloglimit.Options{})
 		defer changes.Close()
-		l, err := trypema.NewLocal(trypema.Options{Observer: changes, Name: "all"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		plans, err := trypema.NewPolicies(l,
+		l := fixture.Local(t, trypema.Options{Observer: changes, Name: "all"})
+		plans := fixture.Policies(t, l,
 			trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(1, time.Hour)}},
 			trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.AtMost(0, time.Hour)}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		plans.Observe(changes)
 		expect := func(want ...string) {
 			t.Helper()

@@ -63,8 +63,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	h, err := a.handler()
 	if err == nil {
-		// Shutdown waits 5s for a connection that was opened and not used yet, as browsers and pools of clients
-		// do.
+		// Shutdown waits 5s for a connection that was opened and not used yet, as browsers and pools of
+		// clients do.
 		err = program.Serve(ctx, *addr, h, 10*time.Second, stdout)
 	}
 	if err != nil {

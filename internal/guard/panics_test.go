@@ -20,6 +20,7 @@ import (
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/sloglimit"
 )
@@ -237,10 +238,7 @@ func causeOf(name string) string {
 func testBrokenConn(t *testing.T, p trypema.Provider, c *conn) {
 	ctx := t.Context()
 	second, minute := trypema.Limit{Rate: rate, Window: time.Second}, trypema.Limit{Rate: rate, Window: time.Minute}
-	multi, err := p.Bind(trypema.StrategyAbsolute, second, minute)
-	if err != nil {
-		t.Fatal(err)
-	}
+	multi := fixture.Bind(t, p, trypema.StrategyAbsolute, second, minute)
 	reserve := func(expiry time.Duration) *trypema.Reservation {
 		t.Helper()
 		r, err := multi.Reserve(ctx, "reserved", 2, expiry)
@@ -436,16 +434,9 @@ func TestBrokenSettling(t *testing.T) {
 
 // What panics on the caller's own goroutine reaches the caller, who may have a use for it, as net/http has.
 func TestPanicsOfCallers(t *testing.T) {
-	local, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	local := fixture.Local(t, trypema.Options{})
 	limits := []trypema.Limit{{Rate: 1, Window: time.Second}}
-	policies, err := trypema.NewPolicies(local, trypema.Policy{Name: "a", Limits: limits})
-	if err != nil {
-		t.Fatal(err)
-	}
+	policies := fixture.Policies(t, local, trypema.Policy{Name: "a", Limits: limits})
 	c, o := fakeredis.New(), redislimit.Options{Options: trypema.Options{Observer: brokenObserver{}}}
 	settle := func(context.Context, uint64, uint64) error { panic("broken") }
 	request := func(o httplimit.Options) func() {

@@ -12,6 +12,7 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/middleware"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -22,11 +23,7 @@ type plain struct{ trypema.Limiter }
 func TestCheckRate(t *testing.T) {
 	server := fakeredis.New()
 	o := trypema.Options{Window: time.Second}
-	local, err := trypema.NewLocal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	local := fixture.Local(t, o)
 	redis, err := redislimit.New(server, redislimit.Options{Options: o})
 	if err != nil {
 		t.Fatal(err)

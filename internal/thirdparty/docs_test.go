@@ -45,6 +45,7 @@ import (
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/internal/metrics"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/race"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -480,15 +481,8 @@ func main() {
 // The answer that docs/http.md shows is the one that a client gets.
 func TestDocumentedAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
-		perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
+		limits := fixture.Local(t, trypema.Options{})
+		perUser := fixture.Bind(t, limits, trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
 		limit, err := httplimit.New(httplimit.Options{Bound: perUser, Key: httplimit.ByHeader("X-User")})
 		if err != nil {
 			t.Fatal(err)

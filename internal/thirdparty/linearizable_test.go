@@ -13,6 +13,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // This file proves that Local is linearizable: whatever goroutines ask of it at the same time, with all six
@@ -96,10 +97,7 @@ func (s subject) target(t *testing.T, p trypema.Provider, traffic traffic, wrap 
 	}
 	switch {
 	case s.limits != nil:
-		b, err := p.Bind(strategy, traffic.rules.limits...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := fixture.Bind(t, p, strategy, traffic.rules.limits...)
 		m := boundLimits(b)
 		if wrap.several != nil {
 			m = wrap.several(m)
@@ -130,11 +128,7 @@ func (s subject) history(t *testing.T, traffic traffic, wrap wrapper) []porcupin
 	if traffic.bounded {
 		o.MaxKeys = traffic.keys // nobody has to go, but the order of use is kept
 	}
-	local, err := trypema.NewLocal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	local := fixture.Local(t, o)
 	if traffic.crowded {
 		makeOthersHot(local.Absolute())
 	}

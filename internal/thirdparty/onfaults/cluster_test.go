@@ -15,6 +15,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -126,11 +127,8 @@ func slotsMove(
 
 // several has a caller of several limits of one key, which ends when the function that it returns is called.
 func several(t *testing.T, p trypema.Provider, key string) (end func() string) {
-	m, err := p.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window},
+	m := fixture.Bind(t, p, trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window},
 		trypema.Limit{Rate: trypema.Per(60, 2*window), Window: 2 * window})
-	if err != nil {
-		t.Fatal(err)
-	}
 	stop := make(chan struct{})
 	var log []anywindow.Admission
 	calls := 0

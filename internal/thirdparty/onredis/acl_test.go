@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redigoconn"
@@ -128,10 +129,7 @@ func useBoth(t *testing.T, conn redislimit.Conn) error {
 	ctx := t.Context()
 	for _, p := range []trypema.Binder{inRedis, hybrid} { // their names end in the group
 		free := trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: 100, Window: time.Second}}}
-		policies, err := trypema.NewPolicies(p, free)
-		if err != nil {
-			t.Fatal(err)
-		}
+		policies := fixture.Policies(t, p, free)
 		if d, err := policies.Allow(ctx, "free", "k"); err != nil || d.Fallback {
 			return fmt.Errorf("a policy: %+v, %w", d, err)
 		}

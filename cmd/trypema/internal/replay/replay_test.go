@@ -18,6 +18,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // run runs the command, and returns its report.
@@ -251,16 +252,9 @@ func TestAsTheLibrary(t *testing.T) {
 	}
 	e := newEngine([]*rule{one}, false, 100, 1)
 	synctest.Test(t, func(t *testing.T) {
-		local, err := trypema.NewLocal(trypema.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer local.Close()
-		b, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second),
+		local := fixture.Local(t, trypema.Options{})
+		b := fixture.Bind(t, local, trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second),
 			trypema.AtMost(30, time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
 		for i, now := range at {
 			if i > 0 {
 				time.Sleep(now.Sub(at[i-1]))

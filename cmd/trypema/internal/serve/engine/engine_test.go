@@ -13,6 +13,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
 )
 
@@ -21,11 +22,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 // start returns an engine on Local with config1. It is ended with the test.
 func start(t testing.TB, o Options) *Engine {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	e := New(limits, o)
 	t.Cleanup(e.Close)
 	use(t, e, config1)

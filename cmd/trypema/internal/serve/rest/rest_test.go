@@ -22,6 +22,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
 )
 
@@ -36,11 +37,7 @@ policies:
 // start returns the API on Local. It is ended with the test.
 func start(t testing.TB, o Options) *API {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	o.Engine = engine.New(limits, engine.Options{})
 	t.Cleanup(o.Engine.Close)
 	o.Logger = slog.New(slog.DiscardHandler)

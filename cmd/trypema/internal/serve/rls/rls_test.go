@@ -28,6 +28,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
 )
 
@@ -46,11 +47,7 @@ descriptors:
 // start returns a service on Local. It is ended with the test.
 func start(t testing.TB, o Options) *Service {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	o.Engine = engine.New(limits, engine.Options{})
 	o.Logger = slog.New(slog.DiscardHandler)
 	set, err := rules.Compile([]rules.File{{Name: "config.yaml", Data: []byte(config)}}, rules.Options{})
