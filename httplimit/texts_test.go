@@ -28,16 +28,8 @@ func TestClientsAreToldNoSecrets(t *testing.T) {
 	f := fakeredis.New()
 	f.Fault = func(string) ([]any, error) { return nil, fakeredis.ErrKey }
 	o := redislimit.Options{Prefix: "billing", Timeout: time.Minute}
-	redis, err := redislimit.New(f, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = redis.Close() }()
-	hybrid, err := hybridlimit.New(f, hybridlimit.Options{Options: o})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = hybrid.Close() }()
+	redis := fixture.Redis(t, f, o)
+	hybrid := fixture.Hybrid(t, f, hybridlimit.Options{Options: o})
 	local := fixture.Local(t, trypema.Options{Window: time.Minute})
 	acme := func(*http.Request) (string, bool) { return "tenant:acme alice@example.com", true }
 	keyless := func(*http.Request) (string, bool) { return "acme", false }

@@ -66,17 +66,11 @@ func TestObserver(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := trypema.Options{Observer: o, Name: "api"}
-	local, err := trypema.NewLocal(base)
-	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
+	local := fixture.Local(t, base)
+	redis := fixture.Redis(t, fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
-	hybrid, err3 := hybridlimit.New(gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
-	if err := errors.Join(err, err2, err3); err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
-	defer redis.Close()
-	defer hybrid.Close()
+	hybrid := fixture.Hybrid(t, gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
 	for range 25 {
 		for _, l := range []trypema.Limiter{local.Absolute(), redis.Absolute(), hybrid.Absolute()} {
 			if _, err := l.Allow(t.Context(), "secret", 2); err != nil {

@@ -78,20 +78,12 @@ func all(t *testing.T) *promlimit.Collector {
 	t.Helper()
 	c := promlimit.New()
 	base := trypema.Options{Observer: c, Name: "api"}
-	local, err := trypema.NewLocal(base)
-	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
+	local := fixture.Local(t, base)
+	redis := fixture.Redis(t, fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
 	base.Name = "other"
-	hybrid, err3 := hybridlimit.New(gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
-	if err := errors.Join(err, err2, err3); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		local.Close()
-		redis.Close()
-		hybrid.Close()
-	})
+	hybrid := fixture.Hybrid(t, gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
 	for range 25 {
 		for _, l := range []trypema.Limiter{local.Absolute(), local.Suppressed(), redis.Absolute(),
 			redis.Suppressed(), hybrid.Absolute()} {

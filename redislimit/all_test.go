@@ -57,11 +57,7 @@ func TestAllWhenRedisLeavesMeanwhile(t *testing.T) {
 func redisLeaves(t *testing.T, policy redislimit.FailurePolicy, first, full bool) {
 	ctx := context.Background()
 	bound := func(c redislimit.Conn, name string) *trypema.Bound {
-		p, err := redislimit.New(c, redislimit.Options{OnFailure: policy})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Close() })
+		p := fixture.Redis(t, c, redislimit.Options{OnFailure: policy})
 		b := fixture.Bind(t, p, trypema.StrategyAbsolute, trypema.AtMost(3, time.Minute).Named(name))
 		return b
 	}

@@ -155,11 +155,7 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 		f := fakeredis.New()
 		o := redislimit.Options{RetryInterval: 100 * time.Millisecond}
 		o.Observer, o.Name = changes, "api"
-		p, err := redislimit.New(f, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := fixture.Redis(t, f, o)
 		down := func(d time.Duration) {
 			f.TakeAway()
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -207,11 +203,7 @@ func TestUnreadableWindows(t *testing.T) {
 		f := fakeredis.New()
 		var o redislimit.Options
 		o.Observer, o.Name = changes, "api"
-		p, err := redislimit.New(f, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := fixture.Redis(t, f, o)
 		spoil := func(key string) {
 			f.Spoil("{trypema:" + key + "}:a:10s")
 			if d, err := p.Absolute().Allow(t.Context(), key, 1000); err != nil || !d.Allowed {

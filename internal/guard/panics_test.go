@@ -142,15 +142,8 @@ func strategies(p trypema.Provider) map[string]trypema.Limiter {
 
 func providers(t *testing.T, c redislimit.Conn, o redislimit.Options) map[string]trypema.Provider {
 	t.Helper()
-	redis, err := redislimit.New(c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	hybrid, err := hybridlimit.New(c, hybridlimit.Options{Options: o})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string]trypema.Provider{"redis": redis, "hybrid": hybrid}
+	hybrid := fixture.Hybrid(t, c, hybridlimit.Options{Options: o})
+	return map[string]trypema.Provider{"redis": fixture.Redis(t, c, o), "hybrid": hybrid}
 }
 
 const rate = trypema.Rate(100)

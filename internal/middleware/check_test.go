@@ -24,16 +24,8 @@ func TestCheckRate(t *testing.T) {
 	server := fakeredis.New()
 	o := trypema.Options{Window: time.Second}
 	local := fixture.Local(t, o)
-	redis, err := redislimit.New(server, redislimit.Options{Options: o})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = redis.Close() }()
-	hybrid, err := hybridlimit.New(server, hybridlimit.Options{Options: redislimit.Options{Options: o}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = hybrid.Close() }()
+	redis := fixture.Redis(t, server, redislimit.Options{Options: o})
+	hybrid := fixture.Hybrid(t, server, hybridlimit.Options{Options: redislimit.Options{Options: o}})
 	for name, l := range map[string]trypema.Limiter{
 		"local absolute": local.Absolute(), "local suppressed": local.Suppressed(),
 		"redis absolute": redis.Absolute(), "redis suppressed": redis.Suppressed(),

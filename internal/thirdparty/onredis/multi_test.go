@@ -19,11 +19,7 @@ import (
 func BenchmarkMulti(b *testing.B) {
 	client := redisserver.Start(b).Client()
 	defer func() { _ = client.Close() }()
-	p, err := redislimit.New(goredisconn.New(client), redislimit.Options{Timeout: 5 * time.Second})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = p.Close() }()
+	p := fixture.Redis(b, goredisconn.New(client), redislimit.Options{Timeout: 5 * time.Second})
 	limits := []trypema.Limit{
 		{Rate: trypema.PerSecond(1e6), Window: time.Second},
 		{Rate: trypema.PerSecond(1e6), Window: time.Minute},
