@@ -330,12 +330,8 @@ func TestWrongFlags(t *testing.T) {
 		t.Run(tt.args, func(t *testing.T) {
 			var out, errs bytes.Buffer
 			run := cli.Program{Name: "trypema", Commands: new(program)}
-			code := run.Run(
-				t.Context(),
-				slices.Concat([]string{"serve"}, anyPorts, strings.Fields(tt.args)),
-				&out,
-				&errs,
-			)
+			code := run.Run(t.Context(), slices.Concat([]string{"serve"}, anyPorts, strings.Fields(tt.args)),
+				&out, &errs)
 			if code != tt.code || !strings.Contains(errs.String(), tt.want) {
 				t.Errorf("exit status %d, %s, want %d, %s", code, errs.String(), tt.code, tt.want)
 			}
@@ -367,12 +363,9 @@ func TestEnvironment(t *testing.T) {
 		cancel()
 	}}}
 	run = cli.Program{Name: "trypema", Commands: commands}
-	code := run.Run(
-		ctx,
-		[]string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin="},
-		io.Discard,
-		&errs,
-	)
+	code := run.Run(ctx,
+		[]string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin="}, io.Discard,
+		&errs)
 	if code != 0 {
 		t.Errorf("exit status %d: %s", code, errs.String())
 	}
@@ -420,11 +413,8 @@ func TestFlags(t *testing.T) {
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
-	write(
-		t,
-		good,
-		"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n",
-	)
+	write(t, good,
+		"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n")
 	write(t, bad, "domain: e\ndescriptors:\n  - {key: a, rate_limit: {unit: minut}}\n  - {value: b}\n")
 	tests := []struct {
 		args []string
@@ -511,10 +501,8 @@ func TestReload(t *testing.T) {
 	write(t, file, "domain: d\ndescriptors: {}\n")
 	eventually(t, "a complaint", func() bool {
 		_, body := p.get("admin", "/rlconfig")
-		return strings.Contains(
-			body,
-			"# refused: "+file+":2:14: descriptors of d is a mapping; it must be a list\n",
-		) &&
+		return strings.Contains(body,
+			"# refused: "+file+":2:14: descriptors of d is a mapping; it must be a list\n") &&
 			strings.Contains(body, "d.a: 4 per hour\n")
 	})
 	for _, metric := range []string{ // on a slow machine it may have seen a folder without its file, too
@@ -716,17 +704,8 @@ func TestTLS(t *testing.T) {
 	for _, l := range []string{"grpc", "http", "resp", "admin"} {
 		args = append(args, "--"+l+"-cert", file("cert"), "--"+l+"-key", file("key"))
 	}
-	args = append(
-		args,
-		"--http-client-ca",
-		ca.file,
-		"--grpc-client-ca",
-		ca.file,
-		"--resp-client-ca",
-		ca.file,
-		"--watch",
-		"5ms",
-	)
+	args = append(args, "--http-client-ca", ca.file, "--grpc-client-ca", ca.file, "--resp-client-ca", ca.file,
+		"--watch", "5ms")
 	p := start(t, args...)
 	config := func(cert string) *tls.Config {
 		c := &tls.Config{RootCAs: ca.pool}
@@ -753,10 +732,8 @@ func TestTLS(t *testing.T) {
 		if (err == nil) != (want == 200) {
 			t.Errorf("gRPC with the certificate %q: %v", cert, err)
 		}
-		c := tls.Client(
-			dial(t, "tcp", p.address("resp")),
-			func() *tls.Config { c := config(cert); c.ServerName = "127.0.0.1"; return c }(),
-		)
+		c := tls.Client(dial(t, "tcp", p.address("resp")),
+			func() *tls.Config { c := config(cert); c.ServerName = "127.0.0.1"; return c }())
 		if got := say(t, c, "PING"); (got == "+PONG") != (want == 200) {
 			t.Errorf("RESP with the certificate %q: %s", cert, got)
 		}
@@ -775,11 +752,8 @@ func TestTLS(t *testing.T) {
 	ca.sign("second", file("cert"), file("key"))
 	eventually(t, "the second certificate", func() bool { return name() == "second" })
 	write(t, file("key"), "no key")
-	eventually(
-		t,
-		"a complaint",
-		func() bool { return strings.Contains(p.err.String(), "the certificate stays as it was") },
-	)
+	eventually(t, "a complaint",
+		func() bool { return strings.Contains(p.err.String(), "the certificate stays as it was") })
 	if got := name(); got != "second" {
 		t.Errorf("with a wrong key: %s", got)
 	}
@@ -816,12 +790,9 @@ func TestSockets(t *testing.T) {
 		t.Errorf("a socket in use: %d %s", code, errs.String())
 	}
 	write(t, filepath.Join(dir, "file"), "precious")
-	run.Run(
-		t.Context(),
+	run.Run(t.Context(),
 		slices.Concat([]string{"serve"}, anyPorts, []string{"--resp", "unix:" + filepath.Join(dir, "file")}),
-		io.Discard,
-		&errs,
-	)
+		io.Discard, &errs)
 	if data, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(data) != "precious" {
 		t.Errorf("a file that is no socket: %q, %v", data, err)
 	}
@@ -995,11 +966,8 @@ func TestRedisIsGone(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "127.0.0.1:1") {
 				t.Errorf("a client is told the address of Redis: %v", err)
 			}
-			eventually(
-				t,
-				"readiness",
-				func() bool { code, _ := p.get("admin", "/readyz"); return code == tt.ready },
-			)
+			eventually(t, "readiness",
+				func() bool { code, _ := p.get("admin", "/readyz"); return code == tt.ready })
 			if all := p.out.String() + p.err.String(); strings.Contains(all, "secret") {
 				t.Errorf("the password is shown: %s", all)
 			}

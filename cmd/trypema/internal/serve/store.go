@@ -90,10 +90,8 @@ func (c *Command) open(o trypema.Options, changed func(redislimit.Health)) (*sto
 	conn := goredisconn.New(s.client)
 	if c.Hybrid {
 		s.name = "hybrid, with Redis at " + name
-		s.Provider, err = hybridlimit.New(
-			conn,
-			hybridlimit.Options{Options: ro, SyncInterval: c.SyncInterval},
-		)
+		s.Provider, err = hybridlimit.New(conn,
+			hybridlimit.Options{Options: ro, SyncInterval: c.SyncInterval})
 	} else {
 		s.name = "Redis at " + name
 		s.Provider, err = redislimit.New(conn, ro)

@@ -238,10 +238,8 @@ func TestWrongRequests(t *testing.T) {
 		}
 	}
 	var a Answer
-	if err := New(nil, Options{}).Decide(t.Context(), &Request{Domain: "d"}, &a); !errors.Is(
-		err,
-		ErrNotLoaded,
-	) {
+	if err := New(nil, Options{}).Decide(t.Context(), &Request{Domain: "d"}, &a); !errors.Is(err,
+		ErrNotLoaded) {
 		t.Errorf("without a configuration: %v", err)
 	}
 }

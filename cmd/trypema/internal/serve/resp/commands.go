@@ -199,11 +199,8 @@ func (c *conn) duration(i int, what string) (time.Duration, bool) {
 	}
 	d, err := time.ParseDuration(arg)
 	if err != nil {
-		c.fail(
-			"ERR %s is %.64q; it must be a number of seconds, or a duration such as 500ms or 1h",
-			what,
-			arg,
-		)
+		c.fail("ERR %s is %.64q; it must be a number of seconds, or a duration such as 500ms or 1h", what,
+			arg)
 	}
 	return d, err == nil
 }

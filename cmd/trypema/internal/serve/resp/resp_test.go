@@ -314,13 +314,8 @@ func TestRaw(t *testing.T) {
 		{"long argument", "*1\r\n$65537\r\n", "-ERR Protocol error: invalid bulk length", true},
 		{
 			"long command",
-			"*3\r\n$65536\r\n" + strings.Repeat(
-				"x",
-				65536,
-			) + "\r\n$65536\r\n" + strings.Repeat(
-				"x",
-				65536,
-			) + "\r\n$1\r\n",
+			"*3\r\n$65536\r\n" + strings.Repeat("x", 65536) + "\r\n$65536\r\n" + strings.Repeat("x",
+				65536) + "\r\n$1\r\n",
 			"-ERR Protocol error: invalid bulk length",
 			true,
 		},

@@ -538,21 +538,11 @@ func TestOpenAPI(t *testing.T) {
 	if w.Code != 200 {
 		t.Fatalf("commit: %d %s", w.Code, w.Body)
 	}
-	conforms(
-		t,
-		doc,
-		"/v1/commit",
-		at(doc, "components", "schemas", "Committed").(map[string]any),
-		jsonOf(t, w.Body.Bytes()),
-	)
+	conforms(t, doc, "/v1/commit", at(doc, "components", "schemas", "Committed").(map[string]any),
+		jsonOf(t, w.Body.Bytes()))
 	w = do(h, "POST", "/v1/allow", "{}")
-	conforms(
-		t,
-		doc,
-		"a problem",
-		at(doc, "components", "schemas", "Problem").(map[string]any),
-		jsonOf(t, w.Body.Bytes()),
-	)
+	conforms(t, doc, "a problem", at(doc, "components", "schemas", "Problem").(map[string]any),
+		jsonOf(t, w.Body.Bytes()))
 	if w := do(h, "GET", "/openapi.yaml", ""); !bytes.Equal(w.Body.Bytes(), OpenAPI) {
 		t.Error("/openapi.yaml is not the document")
 	}
