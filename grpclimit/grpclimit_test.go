@@ -43,9 +43,17 @@ func limit(t testing.TB, o grpclimit.Options) *grpclimit.Limit {
 	return l
 }
 
-// dial returns a client of a real server on a loopback port, the health service, with interceptors on either
-// side, or none.
+// dial returns a client of a real server, the health service, with interceptors on either side, or none.
 func dial(t testing.TB, server, client *grpclimit.Limit) healthpb.HealthClient {
+	t.Helper()
+	return healthpb.NewHealthClient(serve(t, server, client, func(s *grpc.Server) {
+		healthpb.RegisterHealthServer(s, health.NewServer())
+	}))
+}
+
+// serve serves on a loopback port until t ends, with interceptors on either side, or none, and returns a
+// connection.
+func serve(t testing.TB, server, client *grpclimit.Limit, register func(*grpc.Server)) *grpc.ClientConn {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -57,26 +65,33 @@ func dial(t testing.TB, server, client *grpclimit.Limit) healthpb.HealthClient {
 			grpc.ChainStreamInterceptor(server.StreamServer()))
 	}
 	s := grpc.NewServer(on...)
-	healthpb.RegisterHealthServer(s, health.NewServer())
+	register(s)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(listener) }()
-	by := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
-	if client != nil {
-		by = append(by, grpc.WithChainUnaryInterceptor(client.UnaryClient()),
-			grpc.WithChainStreamInterceptor(client.StreamClient()))
-	}
-	conn, err := grpc.NewClient(listener.Addr().String(), by...)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		_ = conn.Close()
 		s.Stop()
 		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // it was stopped before it began
 			t.Error(err)
 		}
 	})
-	return healthpb.NewHealthClient(conn)
+	var by []grpc.DialOption
+	if client != nil {
+		by = append(by, grpc.WithChainUnaryInterceptor(client.UnaryClient()),
+			grpc.WithChainStreamInterceptor(client.StreamClient()))
+	}
+	return connect(t, listener.Addr().String(), by...)
+}
+
+// connect returns a connection that is closed when t ends.
+func connect(t testing.TB, target string, by ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	by = append(by, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(target, by...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 // denial returns the details of an error that is a denial.
@@ -199,12 +214,7 @@ func TestSeveralLimits(t *testing.T) {
 
 // TestPatientClient waits for its turn, and not at all if its deadline is before that.
 func TestPatientClient(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:///example.com",
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := connect(t, "passthrough:///example.com")
 	synctest.Test(t, func(t *testing.T) {
 		client := limit(t,
 			grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(1), MaxWait: time.Hour}).UnaryClient()

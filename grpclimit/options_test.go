@@ -14,7 +14,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -168,12 +167,7 @@ func TestPolicyOf(t *testing.T) {
 
 // Calls of a client that wait are made in the order in which they came, and know the decision.
 func TestClientTurns(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:///example.com",
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := connect(t, "passthrough:///example.com")
 	synctest.Test(t, func(t *testing.T) {
 		client := limit(t, grpclimit.Options{Bound: bind(t, trypema.AtMost(1, time.Second)),
 			MaxWait: time.Minute}).UnaryClient()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -13,7 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -43,36 +41,7 @@ func newStreams(t *testing.T, server, client *grpclimit.Limit, handle func(grpc.
 		s.Handler = func(_ any, stream grpc.ServerStream) error { return handle(stream) }
 		desc.Streams = append(desc.Streams, s)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var on []grpc.ServerOption
-	if server != nil {
-		on = append(on, grpc.ChainStreamInterceptor(server.StreamServer()))
-	}
-	s := grpc.NewServer(on...)
-	s.RegisterService(&desc, struct{}{})
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := s.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			t.Error(err)
-		}
-	})
-	by := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
-	if client != nil {
-		by = append(by, grpc.WithChainStreamInterceptor(client.StreamClient()))
-	}
-	conn, err := grpc.NewClient(listener.Addr().String(), by...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = conn.Close()
-		s.Stop()
-		serving.Wait()
-	})
-	return &streams{t, conn}
+	return &streams{t, serve(t, server, client, func(s *grpc.Server) { s.RegisterService(&desc, struct{}{}) })}
 }
 
 func (s *streams) open(ctx context.Context, desc grpc.StreamDesc) grpc.ClientStream {

@@ -273,11 +273,7 @@ func TestChainOfLimits(t *testing.T) {
 				case i == denying:
 					o.Rate = trypema.PerHour(2)
 				}
-				limit, err := httplimit.New(o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				h = limit(h)
+				h = limit(t, o)(h)
 			}
 			for request := range 3 {
 				w := get(h)
@@ -323,13 +319,9 @@ func TestChainOfLegacyHeaders(t *testing.T) {
 		{admits(2, 0), denies(5, 3, time.Second), "5 3 1"},
 		{denies(2, 0, time.Minute), admits(100, 99), "2 0 60"},
 	} {
-		outer, err := httplimit.New(by(tt.outer))
-		if err != nil {
-			t.Fatal(err)
-		}
 		w := httptest.NewRecorder()
 		inner := handler(t, by(tt.inner))
-		outer(inner).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+		limit(t, by(tt.outer))(inner).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
 		h := w.Header()
 		got := h.Get("X-RateLimit-Limit") + " " + h.Get("X-RateLimit-Remaining") + " " + h.Get("X-RateLimit-Reset")
 		if got != tt.want || len(h["X-Ratelimit-Limit"]) != 1 {

@@ -53,11 +53,18 @@ var (
 
 func handler(t testing.TB, o httplimit.Options) http.Handler {
 	t.Helper()
-	limit, err := httplimit.New(o)
+	through := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") }
+	return limit(t, o)(http.HandlerFunc(through))
+}
+
+// limit returns a middleware.
+func limit(t testing.TB, o httplimit.Options) func(http.Handler) http.Handler {
+	t.Helper()
+	m, err := httplimit.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") }))
+	return m
 }
 
 func get(h http.Handler) *httptest.ResponseRecorder {
@@ -136,11 +143,7 @@ func TestAnswers(t *testing.T) {
 // TestPoliciesAddUp: behind one another, each has its say.
 func TestPoliciesAddUp(t *testing.T) {
 	inner := handler(t, httplimit.Options{Limiter: fixed{d: allowed}, Rate: 1, Name: "second"})
-	outer, err := httplimit.New(httplimit.Options{Limiter: fixed{d: allowed}, Rate: 1, Name: "minute"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := outer(inner)
+	h := limit(t, httplimit.Options{Limiter: fixed{d: allowed}, Rate: 1, Name: "minute"})(inner)
 	for range 2 { // the values that responses share stay as they are
 		w := get(h)
 		if got := strings.Join(w.Header()["Ratelimit-Policy"], ", "); got != `"minute";q=100, "second";q=100` {
@@ -515,11 +518,7 @@ func TestAllocations(t *testing.T) {
 		"bound":    {httplimit.Options{Bound: bind(t, much, trypema.AtMost(1e12, time.Hour))}, 2},
 		"policies": {httplimit.Options{Policies: policies(t, plans...), PolicyOf: plan}, 2},
 	} {
-		limit, err := httplimit.New(tt.o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		h := limit(t, tt.o)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header.Set("X-Tenant", "ada")
 		w := &discard{h: make(http.Header)}

@@ -189,12 +189,8 @@ func TestFromContext(t *testing.T) {
 				continue // they are other ones
 			}
 			tt.o.Headers, tt.o.Logger = headers, quiet
-			limit, err := httplimit.New(tt.o)
-			if err != nil {
-				t.Fatal(err)
-			}
 			got := ""
-			h := limit(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			h := limit(t, tt.o)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				got = "none"
 				if d, ok := trypema.FromContext(r.Context()); ok {
 					got = fmt.Sprint(d.Outcome, " ", d.Shadowed, " ", d.Limit)

@@ -151,11 +151,7 @@ func TestReserversInARow(t *testing.T) {
 			o.Logger = quiet
 		}
 		tokens, money := reserver(t, tt.tokens, 0), reserver(t, tt.money, 0)
-		limit, err := httplimit.New(tt.inner)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := tokens.Wrap(money.Wrap(limit(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		h := tokens.Wrap(money.Wrap(limit(t, tt.inner)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			tokens.Spent(r.Context(), 3)
 			money.Spent(r.Context(), 300)
 		}))))
