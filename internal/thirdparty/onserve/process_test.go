@@ -239,11 +239,8 @@ func pip(t testing.TB, name, pkg string) string {
 func pythonWith(t testing.TB, module string) string {
 	t.Helper()
 	path := filepath.Join(environment(t), "bin", "python")
-	install(
-		t,
-		module,
-		func() bool { return exec.CommandContext(t.Context(), path, "-c", "import "+module).Run() == nil },
-	)
+	install(t, module,
+		func() bool { return exec.CommandContext(t.Context(), path, "-c", "import "+module).Run() == nil })
 	return path
 }
 
