@@ -12,6 +12,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // TestAtMostIsExact: the capacity of AtMost is the number that it was given.
@@ -129,9 +130,7 @@ func TestUseFollowsSwap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPolicies(t, perMinute("api", 2))
 		api, err := p.Use("api")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		if _, err := p.Use("none"); !errors.Is(err, trypema.ErrUnknownPolicy) {
 			t.Error(err)
 		}
@@ -143,9 +142,7 @@ func TestUseFollowsSwap(t *testing.T) {
 		if d, err := api.Allow(t.Context(), "k"); err != nil || d.Allowed || d.RefusedBy != "minute" {
 			t.Error(d, err)
 		}
-		if err := p.Swap(perMinute("api", 3)); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, p.Swap(perMinute("api", 3)))
 		if c, err := api.Limits()[0].Capacity(); c != 3 || err != nil {
 			t.Error(c, err)
 		}
@@ -158,9 +155,7 @@ func TestUseFollowsSwap(t *testing.T) {
 		if took := time.Since(began); took < time.Minute || took > time.Minute+time.Second {
 			t.Errorf("waited for %v", took)
 		}
-		if err := p.Swap(perMinute("other", 3)); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, p.Swap(perMinute("other", 3)))
 		if _, err := api.Wait(t.Context(), "k"); !errors.Is(err, trypema.ErrUnknownPolicy) {
 			t.Error(err)
 		}
@@ -229,18 +224,14 @@ func TestInGroup(t *testing.T) {
 	plain := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
 	foreign, err := trypema.NewBound(trypema.StrategyAbsolute, plain.Limits(),
 		func([]trypema.Limit) (trypema.Keeper, error) { return struct{ trypema.Keeper }{plain.Keeper()}, nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	p := fixture.Policies(t, l, trypema.Policy{Name: "a", Group: "g", Limits: plain.Limits()})
 	if _, err := p.Allow(t.Context(), "a", "k"); err != nil {
 		t.Fatal(err)
 	}
 	for name, b := range map[string]*trypema.Bound{"of Local": plain, "foreign": foreign} {
 		in, err := b.InGroup("g")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		before, err := in.Usage(t.Context(), "k")
 		if err != nil || (before[0].Total == 1) != (b == plain) {
 			t.Errorf("%s: %+v, %v", name, before, err)
@@ -252,9 +243,7 @@ func TestInGroup(t *testing.T) {
 			t.Errorf("%s: %+v, %v: the plain key was charged", name, d, err)
 		}
 		r, err := in.Reserve(t.Context(), "k", 2, time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		if err := r.Commit(t.Context(), 1); err != nil {
 			t.Error(err)
 		}
@@ -271,9 +260,7 @@ func TestInGroup(t *testing.T) {
 		}
 	}
 	live, err := p.Use("a")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if _, err := live.InGroup("g"); !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Error(err)
 	}
@@ -300,9 +287,7 @@ func TestAfterABurst(t *testing.T) {
 				for range 50 {
 					for {
 						d, err := b.Allow(t.Context(), "k")
-						if err != nil {
-							t.Fatal(err)
-						}
+						must.OK(t, err)
 						if !d.Allowed {
 							break
 						}

@@ -13,6 +13,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // single hides that a limiter decides many calls at once.
@@ -39,16 +40,12 @@ func TestAllowManyIsThatOfEach(t *testing.T) {
 				}
 				limit := trypema.AtMost(20, time.Second)
 				bound, err := locals[2].Bind(strategy, limit)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				policies := fixture.Policies(t, locals[3], trypema.Policy{
 					Name: "p", Strategy: strategy, Limits: []trypema.Limit{limit},
 				})
 				use, err := policies.Use("p")
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				rng := rand.New(rand.NewPCG(seed, 0))
 				for range 300 {
 					calls := make([]trypema.Call, rng.IntN(40))

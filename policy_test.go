@@ -16,6 +16,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // perMinute is a policy of one limit.
@@ -258,13 +259,9 @@ func TestSwapKeepsUsage(t *testing.T) {
 			if d, err := p.AllowN(t.Context(), "api", "k", 10); err != nil || !d.Allowed {
 				t.Fatalf("%+v, %v", d, err)
 			}
-			if err := p.Swap(to.set...); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, p.Swap(to.set...))
 			used, err := p.Usage(t.Context(), "api", "k")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			var totals []uint64
 			for _, u := range used {
 				totals = append(totals, u.Total)
@@ -284,16 +281,12 @@ func TestSwapAwayAndBack(t *testing.T) {
 		call := func(n uint64) bool {
 			t.Helper()
 			d, err := p.AllowN(t.Context(), "api", "k", n)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			return d.Allowed
 		}
 		swap := func(name string) {
 			t.Helper()
-			if err := p.Swap(perMinute(name, 10)); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, p.Swap(perMinute(name, 10)))
 		}
 		if !call(10) {
 			t.Error("no room at first")
@@ -318,12 +311,8 @@ func TestReservationAcrossSwap(t *testing.T) {
 	if err != nil || !r.Allowed {
 		t.Fatal(r, err)
 	}
-	if err := p.Swap(perMinute("api", 200)); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Commit(t.Context(), 7); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, p.Swap(perMinute("api", 200)))
+	must.OK(t, r.Commit(t.Context(), 7))
 	if used, err := p.Usage(t.Context(), "api", "k"); err != nil || used[0].Total != 7 {
 		t.Errorf("%+v, %v", used, err)
 	}
@@ -461,9 +450,7 @@ func BenchmarkPolicies(b *testing.B) {
 	}{{"over", 100}, {"under", 1e12}} {
 		b.Run(at.name+"/multi", func(b *testing.B) {
 			m, err := newLocal(b, trypema.Options{}).Bind(trypema.StrategyAbsolute, threeLimits(at.rate)...)
-			if err != nil {
-				b.Fatal(err)
-			}
+			must.OK(b, err)
 			b.ReportAllocs()
 			for b.Loop() {
 				m.Allow(ctx, "api:"+key) //nolint:errcheck // it can not fail
@@ -498,9 +485,7 @@ func TestPoliciesObserved(t *testing.T) {
 	}
 	call("free", 3)
 	call("pro", 3)
-	if err := plans.Swap(hourly("free", 4), hourly("new", 1)); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, plans.Swap(hourly("free", 4), hourly("new", 1)))
 	call("free", 3)
 	if r, err := plans.Reserve(ctx, "new", "k", 1, 0); err != nil || !r.Allowed {
 		t.Fatal(r, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // TestPolicyVerbs: every verb of a policy's Bound decides, lets pass in shadow, and counts as Allow does.
@@ -72,9 +73,7 @@ func TestPolicyVerbs(t *testing.T) {
 					})
 					p.Observe(&meters)
 					b, err := p.Use("api")
-					if err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, err)
 					peeks := name == "Peek"
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
@@ -125,13 +124,9 @@ func TestAllInShadow(t *testing.T) {
 		trypema.Policy{Name: "block", Shadow: true,
 			Limits: []trypema.Limit{trypema.AtMost(0, time.Minute).Named("block")}})
 	trial, err := p.Use("trial")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	block, err := p.Use("block")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for i, want := range []trypema.Decision{
 		{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 3, Remaining: 2, RemainingAfterWaiting: 2},
 		{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 3, Remaining: 1, RemainingAfterWaiting: 1},

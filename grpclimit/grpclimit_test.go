@@ -24,6 +24,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/grpclimit"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -37,9 +38,7 @@ func limiter(t testing.TB) trypema.Limiter {
 func limit(t testing.TB, o grpclimit.Options) *grpclimit.Limit {
 	t.Helper()
 	l, err := grpclimit.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return l
 }
 
@@ -56,9 +55,7 @@ func dial(t testing.TB, server, client *grpclimit.Limit) healthpb.HealthClient {
 func serve(t testing.TB, server, client *grpclimit.Limit, register func(*grpc.Server)) *grpc.ClientConn {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var on []grpc.ServerOption
 	if server != nil {
 		on = append(on, grpc.ChainUnaryInterceptor(server.UnaryServer()),
@@ -87,9 +84,7 @@ func connect(t testing.TB, target string, by ...grpc.DialOption) *grpc.ClientCon
 	t.Helper()
 	by = append(by, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	conn, err := grpc.NewClient(target, by...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
@@ -142,9 +137,7 @@ func TestBothSides(t *testing.T) {
 				}))
 				c := dial(t, server, client)
 				for range 2 {
-					if err := call(ctx, c); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, call(ctx, c))
 				}
 				retry, subject := denial(t, call(ctx, c))
 				if retry < 50*time.Second || retry > time.Minute || subject != "two" {
@@ -203,9 +196,7 @@ func TestSeveralLimits(t *testing.T) {
 		},
 		Cost: func(context.Context, string) uint64 { return 2 },
 	}), nil)
-	if err := check(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, check(t.Context(), c))
 	retry, subject := denial(t, check(t.Context(), c))
 	if subject != "hour" || retry < 59*time.Minute {
 		t.Errorf("refused by %q, to come again after %v", subject, retry)
@@ -226,9 +217,7 @@ func TestPatientClient(t *testing.T) {
 		}
 		began := time.Now()
 		for range 3 {
-			if err := call(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, call(t.Context()))
 		}
 		if took := time.Since(began); took < 2*time.Minute || took > 2*time.Minute+2*time.Second {
 			t.Errorf("three calls at one a minute took %v", took)

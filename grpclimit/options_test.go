@@ -21,6 +21,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/grpclimit"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func local(t testing.TB) *trypema.Local {
@@ -214,9 +215,7 @@ func TestKeyOfAndNetworks(t *testing.T) {
 	}
 	b := bind(t, trypema.AtMost(10, time.Minute))
 	bits, err := grpclimit.ByPeerNetwork(48)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	token := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "secret"))
 	for _, tt := range []struct {
 		o    grpclimit.Options
@@ -242,9 +241,7 @@ func TestKeyOfAndNetworks(t *testing.T) {
 		}
 	}
 	skip, err := grpclimit.SkipNetworks("10.0.0.0/8", "2001:db8::1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for ip, want := range map[string]bool{"10.1.2.3": true, "192.0.2.7": false, "2001:db8::1": true,
 		"2001:db8::2": false} {
 		if skip(at(ip), "/a/b") != want {

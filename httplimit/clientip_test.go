@@ -14,6 +14,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // networks reads networks.
@@ -27,9 +28,7 @@ func networks(all ...string) (list []netip.Prefix) {
 func mustKey(t testing.TB) func(httplimit.KeyFunc, error) httplimit.KeyFunc {
 	return func(key httplimit.KeyFunc, err error) httplimit.KeyFunc {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		return key
 	}
 }
@@ -302,9 +301,7 @@ func TestUnixSocket(t *testing.T) {
 	for _, header := range []string{"X-Forwarded-For", "X-Real-IP", "Forwarded"} {
 		for peers := range httplimit.AnyPeer + 1 {
 			limits, err := trypema.NewLocal(trypema.Options{Window: time.Hour})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			key := mustKey(t)(httplimit.ByClientIP(httplimit.ClientIPOptions{
 				Header: header, Proxies: networks("127.0.0.0/8"), Peers: peers,
 			}))
@@ -312,9 +309,7 @@ func TestUnixSocket(t *testing.T) {
 			// The path of a socket must be short.
 			path := filepath.Join(t.TempDir(), "s")
 			listener, err := net.Listen("unix", path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 			ended := make(chan error, 1)
 			go func() { ended <- s.Serve(listener) }()
@@ -330,9 +325,7 @@ func TestUnixSocket(t *testing.T) {
 				r := to(t.Context(), "http://server/")
 				r.Header.Set(header, client)
 				response, err := transport.RoundTrip(r)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				_ = response.Body.Close()
 				if response.StatusCode == http.StatusOK {
 					admitted++

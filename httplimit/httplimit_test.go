@@ -17,6 +17,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // fixed is a limiter that always says the same.
@@ -61,9 +62,7 @@ func handler(t testing.TB, o httplimit.Options) http.Handler {
 func limit(t testing.TB, o httplimit.Options) func(http.Handler) http.Handler {
 	t.Helper()
 	m, err := httplimit.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return m
 }
 
@@ -155,9 +154,7 @@ func TestPoliciesAddUp(t *testing.T) {
 func TestIPs(t *testing.T) {
 	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
 	forwarded, err := httplimit.ByForwardedIP("x-forwarded-for", proxies...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	long := strings.Repeat("10.0.0.2, ", 40_000)
 	for _, tt := range []struct {
 		name, remote string
@@ -454,17 +451,13 @@ func TestTransport(t *testing.T) {
 					return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 				}),
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			return &http.Client{Transport: tr}
 		}
 		began := time.Now()
 		patient := transport(time.Minute)
 		for range 5 { // 2 at once, 2 after a second, 1 after another
-			if err := ask(patient, to(t.Context(), "http://example.com/")); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, ask(patient, to(t.Context(), "http://example.com/")))
 		}
 		if took := time.Since(began); took != 2*time.Second || made != 5 {
 			t.Errorf("%d made in %v", made, took)

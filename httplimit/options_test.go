@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func local(t testing.TB) *trypema.Local {
@@ -46,9 +47,7 @@ func client(t testing.TB, o httplimit.TransportOptions, answer func(*http.Reques
 	t.Helper()
 	o.Base = roundTrip(func(r *http.Request) (*http.Response, error) { return answer(r), nil })
 	transport, err := httplimit.NewTransport(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return &http.Client{Transport: transport}
 }
 
@@ -142,9 +141,7 @@ func TestPolicyOf(t *testing.T) {
 	}
 	o.Cost = nil
 	free.Limits = []trypema.Limit{trypema.AtMost(8, time.Minute).Named("less")}
-	if err := p.Swap(free, trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.NoLimit}}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, p.Swap(free, trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.NoLimit}}))
 	if got := ask("free"); !strings.HasPrefix(got, `429 "less";q=8;w=60 "less";r=1;t=`) {
 		t.Errorf("after Swap: %s", got)
 	}
@@ -241,9 +238,7 @@ func TestKeyOf(t *testing.T) {
 		t.Errorf("%q, %v", key, ok)
 	}
 	transport, err := httplimit.NewTransport(httplimit.TransportOptions{Bound: b})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if key, ok := transport.KeyOf(to(t.Context(), "http://Example.com.:80/")); key != "example.com" || !ok {
 		t.Errorf("%q, %v", key, ok)
 	}
@@ -276,9 +271,7 @@ func TestSkipNetworks(t *testing.T) {
 		{behind, "10.0.0.0/8", "10.0.0.1:1", "", true},         // the proxy itself
 	} {
 		skip, err := httplimit.SkipNetworks(tt.o, strings.Fields(tt.networks)...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = tt.remote
 		if tt.forward != "" {

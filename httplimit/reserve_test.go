@@ -17,6 +17,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func ten(*http.Request) uint64 { return 10 }
@@ -27,9 +28,7 @@ func reserver(t testing.TB, o httplimit.Options, expiry time.Duration) *httplimi
 		o.Cost = ten
 	}
 	v, err := httplimit.NewReserver(o, expiry)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return v
 }
 
@@ -37,9 +36,7 @@ func reserver(t testing.TB, o httplimit.Options, expiry time.Duration) *httplimi
 func total(t testing.TB, b *trypema.Bound) uint64 {
 	t.Helper()
 	u, err := b.Usage(t.Context(), "192.0.2.1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return u[0].Total
 }
 
@@ -196,9 +193,7 @@ func TestReserverExpiry(t *testing.T) {
 func TestReserverTrouble(t *testing.T) {
 	var said bytes.Buffer
 	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	b := fixture.Bind(t, limits, trypema.StrategyAbsolute, trypema.AtMost(100, time.Hour))
 	o := httplimit.Options{Bound: b, Name: "tokens", Logger: slog.New(slog.NewTextHandler(&said, nil))}
 	v := reserver(t, o, 0)

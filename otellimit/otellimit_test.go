@@ -18,6 +18,7 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/otellimit"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -27,9 +28,7 @@ import (
 func read(t testing.TB, reader sdk.Reader) map[string]float64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &all); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, reader.Collect(t.Context(), &all))
 	values := make(map[string]float64)
 	for _, scope := range all.ScopeMetrics {
 		for _, m := range scope.Metrics {
@@ -62,9 +61,7 @@ func read(t testing.TB, reader sdk.Reader) map[string]float64 {
 func TestObserver(t *testing.T) {
 	reader := sdk.NewManualReader()
 	o, err := otellimit.New(sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	base := trypema.Options{Observer: o, Name: "api"}
 	local := fixture.Local(t, base)
 	redis := fixture.Redis(t, fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
@@ -176,9 +173,7 @@ type nothing struct{ metric.Meter }
 func TestNames(t *testing.T) {
 	reader := sdk.NewManualReader()
 	o, err := otellimit.New(sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer o.Close()
 	for _, name := range []string{"caf\xe9", "caf\xea"} {
 		o.Observe(trypema.Meter{Policy: name, Provider: "other", Strategy: "absolute", Read: func() trypema.Stats {

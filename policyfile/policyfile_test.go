@@ -15,6 +15,7 @@ import (
 	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/policyfile"
 )
 
@@ -378,9 +379,7 @@ func TestLoad(t *testing.T) {
 
 func write(t testing.TB, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // Whatever the file, Parse does not panic; what it takes, limiters take; and what is wrong is somewhere in
@@ -460,9 +459,7 @@ func TestForms(t *testing.T) {
 		{"name": "banned", "limits": [{"limit": 0}]},
 		{"name": "staff", "limits": [{"unlimited": true}]},
 		{"name": "trial", "shadow": true, "limits": ["1/h"]}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	limits := fixture.Local(t, trypema.Options{})
 	policies := fixture.Policies(t, limits, list...)
 	for policy, want := range map[string]string{
@@ -471,9 +468,7 @@ func TestForms(t *testing.T) {
 		var got string
 		for range 2 {
 			d, err := policies.Allow(t.Context(), policy, "a")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			got = fmt.Sprint(d.Outcome, " ", d.Shadowed, " ", d.RefusedBy)
 		}
 		if got != want {

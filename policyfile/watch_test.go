@@ -17,6 +17,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/policyfile"
 )
 
@@ -109,13 +110,9 @@ func TestWatchLooksIntoTheFile(t *testing.T) {
 	watch(t, file("10/s"), func(w *watched) {
 		w.want([]trypema.Rate{10})
 		before, err := os.Stat(w.path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		w.write(file("20/s"))
-		if err := os.Chtimes(w.path, before.ModTime(), before.ModTime()); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.Chtimes(w.path, before.ModTime(), before.ModTime()))
 		w.looks(3)
 		w.want([]trypema.Rate{20})
 		w.write(file("20/s"))
@@ -155,9 +152,7 @@ func TestWatchAFileThatIsNotThere(t *testing.T) {
 		w.looks(3)
 		w.want([]trypema.Rate{10})
 		for range 2 {
-			if err := os.Remove(w.path); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.Remove(w.path))
 			w.looks(10)
 			w.want(nil, gone)
 			w.write(file("10/s"))
@@ -199,9 +194,7 @@ func TestWatchFollowsLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := fixture.Local(t, trypema.Options{})
 		list, err := policyfile.Load(link)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		p := fixture.Policies(t, limits, list...)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -230,9 +223,7 @@ func TestWatchUnderLoad(t *testing.T) {
 	write(t, path, file("1000/d"))
 	limits := fixture.Local(t, trypema.Options{})
 	list, err := policyfile.Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	p := fixture.Policies(t, limits, list...)
 	ctx, cancel := context.WithCancel(t.Context())
 	var swapped, admitted atomic.Int64

@@ -25,6 +25,7 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/promlimit"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -33,16 +34,12 @@ import (
 func scrape(t *testing.T, c *promlimit.Collector) map[string]*dto.MetricFamily {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	if err := registry.Register(c); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, registry.Register(c))
 	server := httptest.NewServer(promhttp.HandlerFor(registry,
 		promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
 	defer server.Close()
 	answer, err := http.Get(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer answer.Body.Close()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(answer.Body)
@@ -210,14 +207,10 @@ var metric = regexp.MustCompile(`trypema_\w+`)
 // The dashboard asks for what there is, and shows all of it.
 func TestDashboard(t *testing.T) {
 	file, err := os.Open("dashboard.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer file.Close()
 	text, err := io.ReadAll(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var dashboard struct {
 		Title  string
 		Panels []struct {
@@ -227,9 +220,7 @@ func TestDashboard(t *testing.T) {
 			Targets []struct{ Expr string }
 		}
 	}
-	if err := json.Unmarshal(text, &dashboard); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, json.Unmarshal(text, &dashboard))
 	exported := scrape(t, all(t))
 	asked := make(map[string]bool)
 	for _, p := range dashboard.Panels {

@@ -10,6 +10,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -54,9 +55,7 @@ func TestReservationsWithoutRedis(t *testing.T) {
 					}
 					r := reserve()
 					time.Sleep(11 * time.Second)
-					if err := r.Commit(t.Context(), 300); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, r.Commit(t.Context(), 300))
 					if s == trypema.StrategyAbsolute && (fits(701) || !fits(700)) {
 						t.Error("committed late at 300 of 1000, which do not count exactly")
 					}
@@ -127,9 +126,7 @@ func TestGiveBackWithoutRedis(t *testing.T) {
 				if d, err := m.AllowN(t.Context(), "k", 10); err != nil || !d.Allowed {
 					t.Fatal(d, err)
 				}
-				if err := giveBack(4); err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, giveBack(4))
 				if d, err := m.Peek(t.Context(), "k", 4); err != nil || !d.Allowed || d.Fallback {
 					t.Errorf("4 of 10 were given back: %+v, %v", d, err)
 				}

@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/sloglimit"
 )
@@ -77,14 +78,10 @@ func TestLimiting(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		expect("at=42s level=INFO msg=\"trypema: denies no more calls\" policy=api provider=local " +
 			"strategy=absolute denied=60\n")
-		if err := changes.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, changes.Close())
 		deny(1)
 		time.Sleep(time.Minute)
-		if err := changes.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, changes.Close())
 		expect("")
 	})
 }

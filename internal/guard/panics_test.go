@@ -21,6 +21,7 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/sloglimit"
 )
@@ -177,9 +178,7 @@ func TestBrokenConn(t *testing.T) {
 					p := all[which]
 					for other, o := range all {
 						if other != which {
-							if err := o.Close(); err != nil {
-								t.Fatal(err)
-							}
+							must.OK(t, o.Close())
 						}
 					}
 					testBrokenConn(t, p, c)
@@ -382,9 +381,7 @@ func TestBrokenLogger(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := sloglimit.New(logger, sloglimit.Options{})
 				l, err := trypema.NewLocal(trypema.Options{Observer: log})
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				for range 20 {
 					for range 2 {
 						if _, err := l.Absolute().Allow(t.Context(), "k", .1); err != nil {
@@ -438,9 +435,7 @@ func TestPanicsOfCallers(t *testing.T) {
 				o.Limiter, o.Rate = local.Absolute(), 1e9
 			}
 			limit, err := httplimit.New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			handler := limit(http.NotFoundHandler())
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", http.NoBody))
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/bench/leak"
 	"github.com/trypema/trypema/internal/cli/store"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -40,9 +41,7 @@ func TestEveryPeerHasTheSameLimit(t *testing.T) {
 		} {
 			f.Redis, f.Patience = &url, time.Minute
 			s, err := f.Open(t.Context(), time.Hour)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			l := limit(cellCapacity)
 			l.Server = s
 			testPeers(t, l, append(NamesIn(store.Redis), Variants()...))
@@ -81,9 +80,7 @@ func withCell(t *testing.T) *miniredis.Miniredis {
 			c.WriteInt(n)
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return m
 }
 
@@ -94,9 +91,7 @@ func skipMissing(t *testing.T, err error) {
 	if errors.As(err, &missing) {
 		t.Skip(missing)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 }
 
 func testPeers(t *testing.T, limit Limit, names []string) {
@@ -125,9 +120,7 @@ func testPeer(t *testing.T, limit Limit, name string) {
 		var admitted uint64
 		for i := range int(2 * limit.Capacity) {
 			ok, err := l.Bound(i).Allow(key)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			if ok {
 				admitted++
 			}
@@ -208,9 +201,7 @@ func TestOpenUnknown(t *testing.T) {
 
 func TestRedisCellIsMissing(t *testing.T) {
 	s, err := store.Flags{Provider: "redis"}.Open(t.Context(), time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -229,14 +220,10 @@ func TestDecisionsWithoutRedisAreFailures(t *testing.T) {
 			m := miniredis.RunT(t)
 			url := "redis://" + m.Addr()
 			s, err := store.Flags{Provider: provider, Redis: &url, Patience: time.Minute}.Open(t.Context(), time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			l, err := Open(t.Context(), Ours,
 				Limit{Capacity: 10, Rate: 10, Options: trypema.Options{Window: time.Second}, Server: s})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			if ok, err := l.Allow("k"); !ok || err != nil {
 				t.Errorf("got %v, %v", ok, err)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -81,9 +82,7 @@ func slotsMove(
 	moves := 0
 	for ; moves < most; moves++ {
 		owner, err := cluster.Owner(t.Context(), slot)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		to := cluster.Nodes[rng.IntN(len(cluster.Nodes))]
 		if to == owner {
 			continue
@@ -109,9 +108,7 @@ func slotsMove(
 		}
 	}
 	owner, err := cluster.Owner(t.Context(), slot)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if kind.Hybrid {
 		settled(day, owner.Client())
 		return
@@ -204,9 +201,7 @@ func TestOneNodeGone(t *testing.T) {
 				others := []string{together(kind, prefix, window, 8000, 1)[0], together(kind, prefix, window, 16000, 1)[0]}
 				allow := func(key string) trypema.Decision {
 					d, err := l.Allow(t.Context(), key, 100_000)
-					if err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, err)
 					return d
 				}
 				asks := func(key string) {

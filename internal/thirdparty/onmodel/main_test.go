@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
@@ -23,13 +24,9 @@ func more(t *testing.T, times int) {
 	checks := flag.Lookup("rapid.checks").Value
 	before := checks.String()
 	n, err := strconv.Atoi(before)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	set := func(value string) {
-		if err := checks.Set(value); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, checks.Set(value))
 	}
 	set(strconv.Itoa(n * times))
 	t.Cleanup(func() { set(before) })

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
@@ -23,7 +24,7 @@ import (
 func reference(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
-	check(t, err)
+	must.OK(t, err)
 	dir := filepath.Join(cache, "trypema-tests", "go")
 	path := filepath.Join(dir, "service_cmd")
 	if _, err := os.Stat(path); err == nil {
@@ -181,12 +182,12 @@ func TestBesideEnvoyproxy(t *testing.T) {
 	r := rand.New(rand.NewPCG(explore.Seed(t), 0))
 	domains := explore.Size(120, 1000)
 	dir := t.TempDir()
-	check(t, os.MkdirAll(filepath.Join(dir, "ratelimit", "config"), 0o700))
+	must.OK(t, os.MkdirAll(filepath.Join(dir, "ratelimit", "config"), 0o700))
 	configs := make([][]*word, domains)
 	for i := range domains {
 		text, words := randomConfig(r, fmt.Sprintf("d%d", i))
 		configs[i] = words
-		check(
+		must.OK(
 			t,
 			os.WriteFile(filepath.Join(dir, "ratelimit", "config", fmt.Sprintf("d%d.yaml", i)), []byte(text),
 				0o600),

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 const limits = `
@@ -33,7 +35,7 @@ descriptors:
 func adapted(t testing.TB, name, proxy, origin string, s *server) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "deploy", "proxies", name))
-	check(t, err)
+	must.OK(t, err)
 	_, proxyPort, _ := strings.Cut(proxy, ":")
 	_, originPort, _ := strings.Cut(origin, ":")
 	_, grpcPort, _ := strings.Cut(s.grpc, ":")
@@ -184,7 +186,7 @@ func TestEnvoy(t *testing.T) {
 			} else {
 				var err error
 				a, err = get(t, "http://"+address+page)
-				check(t, err)
+				must.OK(t, err)
 			}
 			all = append(all, fmt.Sprint(a.code))
 		}
@@ -207,7 +209,7 @@ func TestEnvoy(t *testing.T) {
 		}
 	}
 	a, err := get(t, "http://"+address+"/page")
-	check(t, err)
+	must.OK(t, err)
 	if a.header.Get("RateLimit-Limit") != "6" || a.header.Get("RateLimit-Remaining") != "0" ||
 		a.header.Get("RateLimit-Reset") == "" {
 		t.Errorf("the headers at the client: %v", a.header)
@@ -266,7 +268,7 @@ func TestEnvoyExtAuthz(t *testing.T) {
 	eventually(t, "Envoy", envoy, func() error { return listens(t, address) })
 	for i := range 6 {
 		a, err := get(t, "http://"+address+"/page?denied=503", "X-Forwarded-For", fmt.Sprintf("198.51.100.%d", i))
-		check(t, err)
+		must.OK(t, err)
 		want := http.StatusOK
 		if i >= 3 {
 			want = http.StatusTooManyRequests

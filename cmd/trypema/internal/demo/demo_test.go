@@ -21,6 +21,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -222,9 +223,7 @@ func TestBusyMachine(t *testing.T) {
 		time.Sleep(60 * time.Millisecond)
 		return trypema.Decision{RetryAfter: time.Millisecond, Outcome: trypema.OutcomeSuppressed}, nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for _, guarantee := range []string{"G6(b) settled rate", "G6(d) longest pause"} {
 		if verdictOf(r, guarantee, "/suppressed") != notJudged {
 			t.Errorf("%s is judged: %+v", guarantee, r.Guarantees)
@@ -348,9 +347,7 @@ func TestGuardAnswers(t *testing.T) {
 			l := fake{allow: func() (trypema.Decision, error) { return tt.decision, nil }}
 			w := httptest.NewRecorder()
 			h, err := guard(l, 1, time.Second, newMeter(time.Second, 1))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/absolute", http.NoBody))
 			if w.Code != tt.status || w.Header().Get("Retry-After") != tt.retryAfter {
 				t.Errorf("got %d with Retry-After %q, want %d with %q", w.Code, w.Header().Get("Retry-After"),
@@ -367,9 +364,7 @@ func TestOfferIsOpenLoop(t *testing.T) {
 				time.Sleep(after)
 				w.WriteHeader(status)
 			}))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			ctx, cancel := context.WithTimeout(t.Context(), duration)
 			defer cancel()
 			got = w.offer(ctx, []string{s.url}, 400, clients)

@@ -39,6 +39,7 @@ import (
 
 	"github.com/trypema/trypema/internal/cli"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/realredis"
 )
 
@@ -142,18 +143,14 @@ func fetch(t testing.TB, c *http.Client, url, body string) (code int, text strin
 		method = http.MethodPost
 	}
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	answer, err := c.Do(r)
 	if err != nil {
 		return 0, err.Error()
 	}
 	defer answer.Body.Close() //nolint:errcheck // it was read
 	all, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return answer.StatusCode, string(all)
 }
 
@@ -177,9 +174,7 @@ func question(t testing.TB, domain, key, value string) *pb.RateLimitRequest {
 		key,
 		value,
 	)
-	if err := protojson.Unmarshal([]byte(text), r); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, protojson.Unmarshal([]byte(text), r))
 	return r
 }
 
@@ -200,9 +195,7 @@ func dial(t testing.TB, network, address string) net.Conn {
 	t.Helper()
 	var d net.Dialer
 	c, err := d.DialContext(t.Context(), network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -272,13 +265,9 @@ func TestExample(t *testing.T) {
 
 func TestWrongFlags(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(file, nil, 0o600))
 	busy, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer busy.Close() //nolint:errcheck // the test is over
 	tests := []struct {
 		args string
@@ -442,9 +431,7 @@ func TestCheck(t *testing.T) {
 
 func write(t testing.TB, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(name, []byte(text), 0o600))
 }
 
 func limitTo(n int) string {
@@ -461,21 +448,13 @@ func TestReload(t *testing.T) {
 	file := filepath.Join(dir, "config.yaml")
 	mount := func(version string, n int) { // as a ConfigMap is mounted
 		data := filepath.Join(dir, version)
-		if err := os.Mkdir(data, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.Mkdir(data, 0o700))
 		write(t, filepath.Join(data, "config.yaml"), limitTo(n))
-		if err := os.Symlink(version, filepath.Join(dir, "..new")); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.Symlink(version, filepath.Join(dir, "..new")))
+		must.OK(t, os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")))
 	}
 	mount("..1", 1)
-	if err := os.Symlink(filepath.Join("..data", "config.yaml"), file); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Symlink(filepath.Join("..data", "config.yaml"), file))
 	p := start(t, "--config", dir, "--watch", "5ms", "--envoy-metrics")
 	uses := func(n int) {
 		t.Helper()
@@ -494,9 +473,7 @@ func TestReload(t *testing.T) {
 	write(t, file, limitTo(3))
 	uses(3)
 	write(t, file+".tmp", limitTo(4)) // as an editor writes
-	if err := os.Rename(file+".tmp", file); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Rename(file+".tmp", file))
 	uses(4)
 	write(t, file, "domain: d\ndescriptors: {}\n")
 	eventually(t, "a complaint", func() bool {
@@ -524,9 +501,7 @@ func TestReload(t *testing.T) {
 		!strings.Contains(p.err.String(), "config.yaml:2:14") {
 		t.Errorf("the log does not say what is wrong: %s", p.err.String())
 	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Remove(file))
 	eventually(t, "a complaint about the folder", func() bool {
 		_, body := p.get("admin", "/rlconfig")
 		return strings.Contains(body, "the folder has no file")
@@ -622,9 +597,7 @@ func newAuthority(t testing.TB) *authority {
 		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if a.cert, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
@@ -636,9 +609,7 @@ func newAuthority(t testing.TB) *authority {
 func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return key
 }
 
@@ -681,9 +652,7 @@ func TestClientNames(t *testing.T) {
 		"--http-client-name", "other.test, envoy.test")
 	for name, want := range map[string]int{"envoy": 200, "stranger": 0} {
 		pair, err := tls.LoadX509KeyPair(file(name+"-cert"), file(name+"-key"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		c := &http.Client{Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{pair}},
 		}}
@@ -711,9 +680,7 @@ func TestTLS(t *testing.T) {
 		c := &tls.Config{RootCAs: ca.pool}
 		if cert != "" {
 			pair, err := tls.LoadX509KeyPair(file(cert+"-cert"), file(cert+"-key"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			c.Certificates = []tls.Certificate{pair}
 		}
 		return c
@@ -766,9 +733,7 @@ func TestSockets(t *testing.T) {
 	dir := t.TempDir()
 	resp, web := filepath.Join(dir, "resp"), filepath.Join(dir, "http")
 	left, err := new(net.ListenConfig).Listen(t.Context(), "unix", resp)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	left.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = left.Close()
 	p := start(t, "--resp", "unix:"+resp, "--http", "unix:"+web, "--trust-sockets")
@@ -879,9 +844,7 @@ func startRedis(t testing.TB) *realredis.Server {
 	if errors.As(err, &missing) && os.Getenv("INSTALL") == "0" {
 		t.Skip(err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -915,9 +878,7 @@ func TestRedis(t *testing.T) {
 			admitted := 0
 			for i := range 120 {
 				got, err := clients[i%2].ShouldRateLimit(t.Context(), question(t, "d", "a", "x"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				if got.OverallCode == pb.RateLimitResponse_OK {
 					admitted++
 				}

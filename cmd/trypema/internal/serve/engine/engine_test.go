@@ -15,6 +15,7 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -35,9 +36,7 @@ func use(t testing.TB, e *Engine, text string) {
 	if err == nil {
 		err = e.Use(set)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 }
 
 // descriptors makes those of "key=value key=value, key=value:hits, key=value:-hits".
@@ -252,9 +251,7 @@ func TestOverride(t *testing.T) {
 			d := descriptors("ip=a")
 			d[0].Limit = &Override{requests, unit}
 			var a Answer
-			if err := e.Decide(t.Context(), &Request{Domain: domain, Descriptors: d}, &a); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, e.Decide(t.Context(), &Request{Domain: domain, Descriptors: d}, &a))
 			return shown(&a)
 		}
 		for i, want := range []string{"ok: ok 1", "ok: ok 0", "over: over 0"} {
@@ -280,9 +277,7 @@ func TestReset(t *testing.T) {
 		e := start(t, Options{})
 		ask := func(text string) *Status {
 			var a Answer
-			if err := e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors(text)}, &a); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors(text)}, &a))
 			return &a.Statuses[0]
 		}
 		ask("ip=a:2")
@@ -528,9 +523,7 @@ func TestLimitsAreBounded(t *testing.T) {
 			return err
 		}
 		for i := range MaxLimits {
-			if err := ask(i); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, ask(i))
 		}
 		if err := ask(MaxLimits); !errors.Is(err, ErrTooManyLimits) {
 			t.Fatalf("limit %d: %v", MaxLimits+1, err)
@@ -652,9 +645,7 @@ func BenchmarkDecide(b *testing.B) {
 	var a Answer
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := e.Decide(context.Background(), &r, &a); err != nil {
-			b.Fatal(err)
-		}
+		must.OK(b, e.Decide(context.Background(), &r, &a))
 	}
 	if !a.Over {
 		b.Fatal("the limit is not reached")

@@ -24,6 +24,7 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -45,13 +46,9 @@ func start(t testing.TB, o Options) *API {
 	if err == nil {
 		err = o.Engine.Use(set)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	h, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return h
 }
 
@@ -435,9 +432,7 @@ func TestDecisionJSON(t *testing.T) {
 		{RefusedBy: "<\"é\u2028\xff", Fallback: true, Reservation: "0123456789abcdef"},
 	} {
 		var want bytes.Buffer
-		if err := json.NewEncoder(&want).Encode(&d); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, json.NewEncoder(&want).Encode(&d))
 		if got := d.append(nil); string(got) != want.String() {
 			t.Errorf("%s, want %s", got, &want)
 		}
@@ -477,9 +472,7 @@ func FuzzForwarded(f *testing.F) {
 // as its schema says; a field that it does not name is refused.
 func TestOpenAPI(t *testing.T) {
 	var doc map[string]any
-	if err := yaml.Unmarshal(OpenAPI, &doc); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, yaml.Unmarshal(OpenAPI, &doc))
 	h := start(t, Options{})
 	reservation := ""
 	for path, item := range at(doc, "paths").(map[string]any) {
