@@ -18,6 +18,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,19 +29,13 @@ const window = 10 * time.Second
 // open returns the API with 3 calls in a window for bob, and 30 for ada.
 func open(t *testing.T) http.Handler {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{Window: window})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{Window: window})
 	a := &api{limits.Absolute(), window, map[string]plan{
 		"ada": {"pro", trypema.Per(30, window)},
 		"bob": {"free", trypema.Per(3, window)},
 	}}
 	h, err := a.handler()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return h
 }
 
@@ -114,9 +110,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 			t.Fatalf("status %d, Retry-After %q, want 8", w.Code, got)
 		}
 		after, err := strconv.Atoi(w.Header().Get("Retry-After"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		time.Sleep(time.Duration(after-1) * time.Second)
 		if w := get(h, "bob", "/quote"); w.Code != http.StatusTooManyRequests {
 			t.Errorf("a second earlier: status %d", w.Code)
@@ -188,9 +182,7 @@ func TestServer(t *testing.T) {
 		t.Errorf("%d served, %d denied, want 20 and 60", served.Load(), denied.Load())
 	}
 	unused, err := net.Dial("tcp", strings.TrimPrefix(url, "http://")) // the end does not fail on it
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer unused.Close() //nolint:errcheck // the server has closed it
 	interrupt()
 	if got := <-status; got != 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/trypema/trypema/examples/internal/programtest"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,11 +45,7 @@ func ok() *http.Response {
 // open returns a fetcher that gives each host 5 calls in a window of 10 s.
 func open(t *testing.T, h *hosts) *fetcher {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	h.asked = make(map[string][]anywindow.Admission)
 	return &fetcher{&http.Client{Transport: &polite{h, limits.Absolute(), trypema.Per(5, 10*time.Second)}}, 3}
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,15 +28,9 @@ const fiveTokens = "what is a needle for"
 
 func open(t *testing.T, requests, tokens, micros uint64, ask model) http.Handler {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	a, err := newAPI(limits, requests, tokens, micros, ask)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return a.handler()
 }
 
@@ -149,16 +145,12 @@ func TestRun(t *testing.T) {
 	address, interrupt, status := programtest.Serve(t, run, "--tokens", "20")
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 		address+"/answer?max=2&question=hello+there", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	r.Header.Set("X-User", "ada")
 	client := &http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
 	response, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	interrupt()
 	text, err := io.ReadAll(response.Body)
 	_ = response.Body.Close()

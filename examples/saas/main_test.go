@@ -26,6 +26,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/realredis"
 	"github.com/trypema/trypema/policyfile"
 )
@@ -44,23 +46,12 @@ func (supplier) RoundTrip(r *http.Request) (*http.Response, error) {
 // start returns a service on Local, with the limits of plans.yaml.
 func start(t *testing.T) *service {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	list, err := policyfile.Load("plans.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	plans, err := trypema.NewPolicies(limits, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	plans := fixture.Policies(t, limits, list...)
 	s, err := newService(plans, "http://supplier/", supplier{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return s
 }
 
@@ -129,9 +120,7 @@ func TestTokens(t *testing.T) {
 		left := func() uint64 {
 			t.Helper()
 			u, err := s.plans.Usage(t.Context(), "free/tokens", "bits")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			return u[0].Remaining
 		}
 		w := s.call(t.Context(), "192.0.2.1", "key-bob", "GET", "/answer?question=what+is+a+needle&max=90")
@@ -210,15 +199,11 @@ func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)
 		text, err := os.ReadFile("plans.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		path := filepath.Join(t.TempDir(), "plans.yaml")
 		write := func(text string) {
 			t.Helper()
-			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(path, []byte(text), 0o600))
 			time.Sleep(5 * time.Second)
 		}
 		write(string(text))
@@ -275,19 +260,13 @@ func launch(t *testing.T, args ...string) running {
 func get(t *testing.T, client *http.Client, key, url string) (code int, text string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	r.Header.Set("X-API-Key", key)
 	response, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return response.StatusCode, string(body)
 }
 
@@ -304,9 +283,7 @@ func serves(t *testing.T, instances ...running) bool {
 		codesOf[code]++
 	}
 	conn, err := grpc.NewClient(instances[0].grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = conn.Close() }()
 	called := map[string]codes.Code{}
 	for _, key := range []string{"key-ada", "guess"} {
@@ -362,9 +339,7 @@ func TestOnRedis(t *testing.T) {
 	if missing := new(realredis.MissingError); errors.As(err, &missing) {
 		t.Skip(missing)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = server.Close() }()
 	for _, provider := range []string{"redis", "hybrid"} {
 		args := []string{"--redis", "redis://" + server.Addr(), "--provider", provider}
