@@ -127,6 +127,8 @@ func TestClientAddresses(t *testing.T) {
 		{list, proxy, xff, "64:ff9b::198.51.100.1", "198.51.100.1"},
 		{list, proxy, xff, "10.0.0.3", "10.0.0.3"}, // an inside caller
 		{list, proxy, xff, "fe80::3%eth1", "fe80::/64"},
+		{list, "[fd00::1]:1", xff, "[2001:db8::9]", "2001:db8::/64"},
+		{list, proxy, xff, "198.51.100.1, " + strings.Repeat("10.0.0.2, ", 40_000) + "10.0.0.2", "10.0.0.2"},
 		{list, proxy, xff, "", "10.0.0.1"},
 		{list, proxy, none, "", "10.0.0.1"},
 		{list, proxy, xff, "198.51.100.1, unknown", "10.0.0.1"},
