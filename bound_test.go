@@ -115,9 +115,7 @@ func TestLimitsThatDoNotCount(t *testing.T) {
 			if u, err := b.Usage(t.Context(), "k"); err != nil || len(u) != len(b.Limits()) || u[0].Total != 0 {
 				t.Error(u, err)
 			}
-			if err := b.Delete(t.Context(), "k"); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, b.Delete(t.Context(), "k"))
 		}
 	}
 	if l.Len() != 0 {
@@ -184,9 +182,7 @@ func TestShadowPolicy(t *testing.T) {
 		if err != nil || !r.Allowed || !r.Shadowed {
 			t.Fatal(r, err)
 		}
-		if err := r.Commit(t.Context(), 1); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, r.Commit(t.Context(), 1))
 		began := time.Now()
 		if d, err := p.Wait(t.Context(), "api", "k"); err != nil || !d.Shadowed || time.Since(began) > 0 {
 			t.Error(d, err)
@@ -244,15 +240,11 @@ func TestInGroup(t *testing.T) {
 		}
 		r, err := in.Reserve(t.Context(), "k", 2, time.Second)
 		must.OK(t, err)
-		if err := r.Commit(t.Context(), 1); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, r.Commit(t.Context(), 1))
 		if after, err := in.Usage(t.Context(), "k"); err != nil || after[0].Total != before[0].Total+4 {
 			t.Errorf("%s: %+v, %v", name, after, err)
 		}
-		if err := in.Delete(t.Context(), "k"); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, in.Delete(t.Context(), "k"))
 		for _, bad := range []string{"", "a:b", "\xff", " x", string(make([]byte, 65))} {
 			if _, err := b.InGroup(bad); !errors.Is(err, trypema.ErrInvalidOptions) {
 				t.Errorf("%s: group %q: %v", name, bad, err)

@@ -359,9 +359,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		})
 	}
 	for i := range 2000 {
-		if err := p.Swap(perMinute("web", 1), perMinute("api", []float64{high, low}[i%2])); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Swap(perMinute("web", 1), perMinute("api", []float64{high, low}[i%2])))
 		if err := p.Swap(); err == nil {
 			t.Error("an empty set is in use")
 		}
@@ -371,9 +369,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	}
 	done.Store(true)
 	callers.Wait()
-	if err := p.Swap(perMinute("api", high)); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, p.Swap(perMinute("api", high)))
 	for range high {
 		call()
 	}
@@ -399,16 +395,12 @@ func TestSwapInAnyWindow(t *testing.T) {
 				for range 3000 {
 					time.Sleep(time.Duration(rng.ExpFloat64() * float64(time.Second)))
 					if caller == 0 {
-						if err := p.Swap(perMinute("api", []float64{low, high}[rng.IntN(2)])); err != nil {
-							t.Error(err)
-						}
+						must.Report(t, p.Swap(perMinute("api", []float64{low, high}[rng.IntN(2)])))
 						continue
 					}
 					mu.Lock()
 					d, err := p.Allow(context.Background(), "api", "k")
-					if err != nil {
-						t.Error(err)
-					}
+					must.Report(t, err)
 					if d.Allowed {
 						admitted = append(admitted, time.Now())
 					}

@@ -162,9 +162,7 @@ func TestOptions(t *testing.T) {
 		Seen: func(context.Context, string, trypema.Decision, error) { seen++ },
 	}
 	c := dial(t, limit(t, o), nil)
-	if err := check(ctx, c); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, check(ctx, c))
 	denial(t, check(ctx, c))
 	o.Shadow = true
 	if err := check(ctx, dial(t, limit(t, o), nil)); err != nil || seen != 3 {

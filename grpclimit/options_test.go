@@ -188,9 +188,7 @@ func TestClientTurns(t *testing.T) {
 		for i := range 20 {
 			want = append(want, fmt.Sprint(i, " at ", time.Duration(i)*time.Second, " true"))
 			go func() {
-				if err := call(t.Context(), i); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, call(t.Context(), i))
 			}()
 			synctest.Wait() // it has its turn
 		}

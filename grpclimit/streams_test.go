@@ -17,6 +17,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/grpclimit"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // This file has every way in which a stream is given up. In each of them both ends see the end, and no
@@ -115,9 +116,7 @@ func TestDeniedSendEndsTheStream(t *testing.T) {
 			},
 			"and is received from": func(t *testing.T, s grpc.ClientStream) { denial(t, receive(s)) },
 			"and is closed": func(t *testing.T, s grpc.ClientStream) {
-				if err := s.CloseSend(); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, s.CloseSend())
 				denial(t, receive(s))
 			},
 		} {
@@ -186,14 +185,10 @@ func TestStreamsThatEnd(t *testing.T) {
 			}
 		}},
 		{"there is one reply", up, replies, func(t *testing.T, s grpc.ClientStream) {
-			if err := errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)))
 		}},
 		{"there are replies", both, replies, func(t *testing.T, s grpc.ClientStream) {
-			if err := errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)))
 			if err := receive(s); !errors.Is(err, io.EOF) {
 				t.Error(err)
 			}
@@ -220,9 +215,7 @@ func TestStreamsThatEnd(t *testing.T) {
 		s := newStreams(t, nil, perMinute(t, 100, nil), drain(ended))
 		ctx, cancel := context.WithCancel(context.Background())
 		stream := s.open(ctx, both)
-		if err := stream.SendMsg(message); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, stream.SendMsg(message))
 		cancel()
 		if err := receive(stream); status.Code(err) != codes.Canceled {
 			t.Error(err)

@@ -337,9 +337,7 @@ func TestUnixSocket(t *testing.T) {
 				t.Errorf("%s, peers %d: %d admitted, want %d", header, peers, admitted, want)
 			}
 			transport.CloseIdleConnections()
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, s.Close())
 			if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}

@@ -508,9 +508,7 @@ func TestTransportObeys(t *testing.T) {
 				return answer(200)
 			})
 			for _, url := range []string{"http://example.com/", "http://other.example/", "http://example.com/next"} {
-				if err := ask(c, to(t.Context(), url)); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, ask(c, to(t.Context(), url)))
 			}
 			want := []time.Duration{0, 0, tt.want}
 			if len(at) != 3 || at[1] != 0 || (at[2]-tt.want).Abs() >= time.Second {
@@ -565,9 +563,7 @@ func TestTransportObeys(t *testing.T) {
 			})
 		began := time.Now()
 		go func() {
-			if err := ask(slow, to(t.Context(), "http://example.com/slow")); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, ask(slow, to(t.Context(), "http://example.com/slow")))
 		}()
 		synctest.Wait()
 		err := ask(slow, to(t.Context(), "http://example.com/"))
@@ -578,9 +574,7 @@ func TestTransportObeys(t *testing.T) {
 		// A request that waits ends with its context.
 		o.MaxWait = time.Hour
 		c := client(t, o, busy)
-		if err := ask(c, to(t.Context(), "http://example.com/")); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, ask(c, to(t.Context(), "http://example.com/")))
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Second, cancel)
 		before := time.Now()

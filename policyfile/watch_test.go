@@ -200,9 +200,7 @@ func TestWatchFollowsLinks(t *testing.T) {
 		var running sync.WaitGroup
 		running.Go(func() {
 			policyfile.Watch(ctx, link, 0, p.Swap, func(err error) {
-				if err != nil {
-					t.Error(err)
-				}
+				must.Report(t, err)
 			})
 		})
 		for _, want := range []uint64{10, 20} {

@@ -26,9 +26,7 @@ func open(t *testing.T, f *fakeredis.Server, o redislimit.Options) *redislimit.P
 	p, err := redislimit.New(f, o)
 	must.OK(t, err)
 	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Close())
 	})
 	return p
 }
@@ -199,9 +197,7 @@ func outage(
 			return changes
 		})
 		f.Restore()
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Close())
 	})
 }
 

@@ -195,9 +195,7 @@ func TestBrokenConn(t *testing.T) {
 					if fallbacks == 0 {
 						t.Error("no fallback was counted")
 					}
-					if err := p.Close(); err != nil {
-						t.Error(err)
-					}
+					must.Report(t, p.Close())
 					c.answerLate()
 				})
 			})
@@ -395,9 +393,7 @@ func TestBrokenLogger(t *testing.T) {
 						t.Errorf("Close: %v", err)
 					}
 				}
-				if err := l.Close(); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, l.Close())
 			})
 		})
 	}

@@ -134,9 +134,7 @@ func TestClientsThatPanic(t *testing.T) {
 				t.Errorf("%s: %+v, %v", name, d, err)
 			}
 		}
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Close())
 	}
 }
 

@@ -48,9 +48,7 @@ func TestEveryPeerHasTheSameLimit(t *testing.T) {
 			l.Suppressed = true
 			l.Options.HardLimitFactor = 1 // which makes it as exact as the others
 			testPeers(t, l, append(Variants(), Ours))
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, s.Close())
 		}
 	})
 }
@@ -111,9 +109,7 @@ func testPeer(t *testing.T, limit Limit, name string) {
 	l, err := Open(t.Context(), name, limit)
 	skipMissing(t, err)
 	defer func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, l.Close())
 	}()
 	admittedOf := make(map[string]uint64)
 	for _, key := range []string{"a", "b"} {
@@ -142,9 +138,7 @@ func testPeer(t *testing.T, limit Limit, name string) {
 		t.Errorf("that it needs a server is %v", NeedsServer(name))
 	}
 	if l.Flush != nil {
-		if err := l.Flush(t.Context()); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, l.Flush(t.Context()))
 		if a, _, err := l.Settled(t.Context(), "a"); a != admittedOf["a"] || err != nil {
 			t.Errorf("Redis was told of %d, %v, want %d", a, err, admittedOf["a"])
 		}
@@ -203,9 +197,7 @@ func TestRedisCellIsMissing(t *testing.T) {
 	s, err := store.Flags{Provider: "redis"}.Open(t.Context(), time.Second)
 	must.OK(t, err)
 	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.Close())
 	}()
 	var missing *MissingError
 	limit := Limit{Capacity: 1, Rate: 1, Options: trypema.Options{Window: time.Second}, Server: s}
@@ -232,9 +224,7 @@ func TestDecisionsWithoutRedisAreFailures(t *testing.T) {
 				t.Error("no error")
 			}
 			m.SetError("")
-			if err := errors.Join(l.Close(), s.Close()); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, errors.Join(l.Close(), s.Close()))
 		})
 	}
 }

@@ -53,9 +53,7 @@ func TestProcess(t *testing.T) {
 			if calls == 0 || calls != allowed+denied || allowed > 4 || r.Latency.Count() != int64(calls/7) {
 				t.Errorf("%d calls, %d allowed, %d denied, %d timed", calls, allowed, denied, r.Latency.Count())
 			}
-			if err := p.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, p.Close())
 			if _, err := p.Allow(t.Context(), "a"); err == nil {
 				t.Error("it decides after Close")
 			}
@@ -80,7 +78,5 @@ func TestWhatIsWrong(t *testing.T) {
 	if _, err := p.Allow(t.Context(), "a"); err == nil {
 		t.Error("it answers after it was stopped")
 	}
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, p.Close())
 }

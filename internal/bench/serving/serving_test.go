@@ -196,9 +196,7 @@ func TestBareServer(t *testing.T) {
 	}
 	_ = c.Close()
 	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	must.Report(t, <-ended)
 	if err := (&Bare{"nowhere"}).Run(t.Context(), screen.Streams{}); err == nil {
 		t.Error("an address without a port is accepted")
 	}

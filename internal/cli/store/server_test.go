@@ -30,9 +30,7 @@ func to(url string) Flags { return Flags{Provider: "redis", Redis: &url, Patienc
 
 func closed(t *testing.T, c interface{ Close() error }) {
 	t.Helper()
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, c.Close())
 }
 
 func TestLocalNeedsNoServer(t *testing.T) {
@@ -126,9 +124,7 @@ func TestInstances(t *testing.T) {
 			if admitted > c || admitted == 0 || provider == Redis && admitted < c {
 				t.Errorf("%d admitted, of at most %d", admitted, c)
 			}
-			if err := l.Flush(t.Context()); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, l.Flush(t.Context()))
 			for i, l := range l.Instances {
 				u, err := l.Absolute().Usage(t.Context(), "k", trypema.PerHour(c))
 				if err != nil || u.Total != admitted {

@@ -1,4 +1,4 @@
-// Package must ends tests that cannot go on.
+// Package must fails tests where there is an error.
 package must
 
 import "testing"
@@ -8,5 +8,13 @@ func OK(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Report fails the test if there is an error. The test goes on.
+func Report(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -19,9 +19,7 @@ func TestMutantsHaveAPlace(t *testing.T) {
 	seen := map[string]bool{}
 	for _, m := range mutants {
 		text, err := os.ReadFile(filepath.Join("..", "..", "..", m.file))
-		if err != nil {
-			t.Error(err)
-		}
+		must.Report(t, err)
 		if n := strings.Count(string(text), m.old); n != 1 || m.old == m.new {
 			t.Errorf("%s: %s: the file has %d places like %q, which becomes %q", m.file, m.what, n, m.old,
 				m.new)

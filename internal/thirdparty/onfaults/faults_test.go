@@ -38,9 +38,7 @@ func newVictim(t *testing.T, readTimeout time.Duration) *victim {
 	v := &victim{T: t, server: s, proxy: redisserver.StartProxy(t, s.Addr()), admin: s.Client()}
 	v.client = redis.NewClient(&redis.Options{Addr: v.proxy.Addr(), ReadTimeout: readTimeout})
 	t.Cleanup(func() {
-		if err := v.client.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, v.client.Close())
 	})
 	return v
 }

@@ -120,9 +120,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 		what := fmt.Sprintf("seed %d, %d: %x", seed, i, content)
 		name := kind.RedisKey(o.Prefix, key, window)
 		put := func() {
-			if err := admin.Set(ctx, name, content, time.Minute).Err(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, admin.Set(ctx, name, content, time.Minute).Err())
 		}
 		put()
 		var admitted uint64

@@ -69,9 +69,7 @@ var named = []struct {
 	{"go-redis", "", func(t *testing.T, addrs []string) (redislimit.Conn, func()) {
 		c := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, Username: "limits", Password: "secret"})
 		return goredisconn.New(c), func() {
-			if err := c.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, c.Close())
 		}
 	}},
 	{"redigo", "", func(_ *testing.T, addrs []string) (redislimit.Conn, func()) {
@@ -172,9 +170,7 @@ func TestDocumentedACL(t *testing.T) {
 					know(t, addrs, append(slices.Clone(rules), strings.Fields(n.rule)...))
 					conn, end := n.dial(t, addrs)
 					defer end()
-					if err := useAll(t, conn); err != nil {
-						t.Error(err)
-					}
+					must.Report(t, useAll(t, conn))
 				})
 			}
 		})

@@ -368,9 +368,7 @@ func TestOfferIsOpenLoop(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), duration)
 			defer cancel()
 			got = w.offer(ctx, []string{s.url}, 400, clients)
-			if err := s.close(t.Context()); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, s.close(t.Context()))
 		})
 		return got
 	}

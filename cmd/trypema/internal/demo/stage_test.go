@@ -310,9 +310,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("another page's: %s", response.Status)
 		}
 
-		if err := p.stop(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.stop())
 		if !strings.Contains(p.stdout.String(), "hybrid suppressed") {
 			t.Errorf("no summary: %s", p.stdout)
 		}
@@ -348,9 +346,7 @@ func TestPageOnSockets(t *testing.T) {
 	p.until("all six limiters admit again", func(v stageView) bool {
 		return admitting(v) && v.Knobs.Instances == 3 && v.Knobs.Redis
 	})
-	if err := p.stop(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, p.stop())
 }
 
 // TestBusyPage: that the machine is too busy is said for a while.

@@ -846,9 +846,7 @@ func startRedis(t testing.TB) *realredis.Server {
 	}
 	must.OK(t, err)
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.Close())
 	})
 	return s
 }

@@ -203,9 +203,7 @@ func (h *history) live(t *testing.T) (all []sent) {
 			time.Sleep(time.Until(origin.Add(time.Duration(c.at))))
 			callers.Go(func() {
 				_, err := h.limiter(providers[c.instance]).Allow(t.Context(), fmt.Sprint("k", c.key), h.rate)
-				if err != nil {
-					t.Error(err)
-				}
+				must.Report(t, err)
 			})
 		}
 		callers.Wait()

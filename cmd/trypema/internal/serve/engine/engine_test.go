@@ -415,9 +415,7 @@ func TestTargets(t *testing.T) {
 		if reset, err := e.ResetAfter(t.Context(), target); err != nil || reset != time.Minute {
 			t.Errorf("ResetAfter: %v, %v", reset, err)
 		}
-		if err := e.Delete(t.Context(), target); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, e.Delete(t.Context(), target))
 		if d, err := e.Allow(t.Context(), target, 3); err != nil || !d.Allowed {
 			t.Errorf("after Delete: %+v, %v", d, err)
 		}
@@ -462,9 +460,7 @@ func TestReservations(t *testing.T) {
 		if name, d, err := e.Reserve(t.Context(), target, 8, 0); err != nil || d.Allowed || name != "" {
 			t.Errorf("a second one: %q, %+v, %v", name, d, err)
 		}
-		if err := e.Commit(t.Context(), name, 3); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, e.Commit(t.Context(), name, 3))
 		if err := e.Commit(t.Context(), name, 3); !errors.Is(err, ErrUnknownReservation) {
 			t.Errorf("a second Commit: %v", err)
 		}
@@ -615,9 +611,7 @@ func TestGiveBackAtOnce(t *testing.T) {
 			take, give := Request{Domain: "d", Descriptors: descriptors("user=a")}, Request{Domain: "d", Descriptors: descriptors("user=a:-1")}
 			for range rounds {
 				var a Answer
-				if err := e.Decide(t.Context(), &take, &a); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, e.Decide(t.Context(), &take, &a))
 				if a.Over {
 					continue
 				}

@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/pipes"
 )
 
@@ -37,12 +38,8 @@ func serve(t testing.TB, o Options) (*Server, *pipes.Listener) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
 	t.Cleanup(func() {
-		if err := s.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.Shutdown(context.Background()))
+		must.Report(t, <-ended)
 		o.Engine.Close()
 		limits.Close()
 	})
@@ -501,9 +498,7 @@ func TestShutdown(t *testing.T) {
 			end != "end: EOF" {
 			t.Errorf("the busy connection: %q, %q, %q", a, b, end)
 		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must.Report(t, <-ended)
 	})
 }
 

@@ -253,9 +253,7 @@ func TestServer(t *testing.T) {
 	if err != nil || !strings.Contains(answer.String(), "envoy.service.ratelimit.v3.RateLimitService") {
 		t.Errorf("reflection: %v, %v", answer, err)
 	}
-	if err := stream.CloseSend(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, stream.CloseSend())
 }
 
 func TestJSON(t *testing.T) {
