@@ -91,7 +91,7 @@ func (c *Command) newServer(
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			s.close()
 		}
 	}()
 	s.store, err = c.open(
@@ -489,7 +489,7 @@ func (s *server) run(ctx context.Context) error {
 		}
 	}
 	cancel()
-	err = errors.Join(err, s.close())
+	s.close()
 	group.Wait()
 	s.logger.Info("stopped")
 	return err
@@ -517,10 +517,9 @@ func (s *server) tellHealth(ctx context.Context) {
 }
 
 // close ends the services, lets their requests be answered, and gives leases back.
-func (s *server) close() error {
+func (s *server) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var errs []error
 	for _, one := range s.services {
 		if one.shutdown != nil {
 			if err := one.shutdown(ctx); err != nil {
@@ -537,7 +536,6 @@ func (s *server) close() error {
 			s.logger.Warn("leases could not be given back; they age out", "err", err)
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // greet says where the services are and, for the example, what to try.
