@@ -22,6 +22,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -51,9 +52,7 @@ func measured(t *testing.T, c Command, v any) {
 	if errors.As(err, &missing) {
 		t.Skip(missing)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if err := json.Unmarshal(stdout.Bytes(), v); err != nil {
 		t.Fatalf("%v in %s", err, stdout.String())
 	}
@@ -398,9 +397,7 @@ func TestCompareInRedis(t *testing.T) {
 	}
 
 	var table bytes.Buffer
-	if err := measured.table(&table); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, measured.table(&table))
 	for _, want := range []string{"local xtime-syncmap", "redis: embedded",
 		"trypema by rueidis; other limiters in Redis by go-redis"} {
 		if !strings.Contains(table.String(), want) {
@@ -464,13 +461,9 @@ func TestEveryKindOfRun(t *testing.T) {
 			c := small()
 			tt.change(&c)
 			p, names, err := c.resolve()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			got, err := p.measure(t.Context(), names[0], p.duration, func(float64) {})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			r := newResult(names[0], c.conditions(p), got, footprint{}, nil)
 			if !tt.check(*r) || r.Ops != r.Allowed+r.Denied {
 				t.Errorf("unexpected result: %+v", r)
@@ -546,9 +539,7 @@ func TestTableAndCSV(t *testing.T) {
 				t.Fatal(err, failed)
 			}
 			var table, lines bytes.Buffer
-			if err := errors.Join(r.table(&table), r.csv(&lines)); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, errors.Join(r.table(&table), r.csv(&lines)))
 			for line := range strings.Lines(table.String()) {
 				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 					t.Errorf("a line of %d columns: %s", n, line)
@@ -576,9 +567,7 @@ func TestTableAndCSV(t *testing.T) {
 func planFor(t *testing.T, capacity uint64, suppressed bool) plan {
 	t.Helper()
 	options, err := trypema.Options{}.WithDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return plan{
 		limit: peer.Limit{Capacity: capacity, Rate: float64(capacity) / 10, Suppressed: suppressed, Options: options},
 		work:  newWorkload(100, 1, 0.2),

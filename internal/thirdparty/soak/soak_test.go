@@ -16,10 +16,10 @@ import (
 
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/thirdparty/rig"
+	"github.com/trypema/trypema/internal/proof/leak"
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // hurried are the rules that a machine can break by being slow, which make soak judges, and this test does
 // not.

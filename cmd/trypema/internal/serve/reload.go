@@ -124,11 +124,8 @@ func (l *loader) look() {
 }
 
 func same(a, b []rules.File) bool {
-	return slices.EqualFunc(
-		a,
-		b,
-		func(a, b rules.File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) },
-	)
+	return slices.EqualFunc(a, b,
+		func(a, b rules.File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) })
 }
 
 // tell notes what became of a configuration.
@@ -145,15 +142,8 @@ func (l *loader) tell(err error) {
 	}
 	if err == nil {
 		set := l.engine.Set()
-		l.logger.Info(
-			"configuration in use",
-			"files",
-			len(set.Files),
-			"rules",
-			len(set.Rules()),
-			"policies",
-			len(set.Policies),
-		)
+		l.logger.Info("configuration in use", "files", len(set.Files), "rules", len(set.Rules()), "policies",
+			len(set.Policies))
 		return
 	}
 	if first {
