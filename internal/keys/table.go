@@ -27,6 +27,7 @@ import (
 	"unsafe"
 
 	"github.com/trypema/trypema/internal/cells"
+	"github.com/trypema/trypema/internal/prefetch"
 	"github.com/trypema/trypema/internal/table/sweep"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -140,7 +141,7 @@ func (hd *Held) lookIn(ix *index, hash uint64) {
 		if h, ok := ix.named(slot, hash); ok {
 			if int(h>>pageBits) < len(ix.pages) {
 				hd.h, hd.e = h, ix.entry(h)
-				prefetch(unsafe.Pointer(hd.e))
+				prefetch.Two(unsafe.Pointer(hd.e))
 			}
 			return
 		}
