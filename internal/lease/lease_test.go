@@ -579,6 +579,52 @@ func TestKilledAtTheEnd(t *testing.T) {
 	}
 }
 
+// A holder that does not hear of its next lease goes on using the one that it has to its end, and is charged
+// for that as long. A small one lives for long, but not after it has asked for a large one: others would have
+// to do without all of that for as long.
+func TestHeldToItsEnd(t *testing.T) {
+	for _, wanted := range []uint64{1, 600} {
+		w := newWorld(1, 2, 1000, false)
+		w.pace.Far, w.pace.Brief, w.pace.First = 8*w.terms.Window, w.terms.Window/10, 64
+		silent, other := w.accounts[0], w.accounts[1]
+		ask := func(a *account, need uint64) lease.Answer {
+			a.wait = nil
+			return w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Message(w.at(a), need, lease.More))
+		}
+		use := func(i int) {
+			for w.call(i, 1).Allowed {
+			}
+		}
+		w.now = 1000
+		w.call(0, 1)
+		silent.Hear(w.at(silent), ask(silent, 1))
+		end := w.now + w.pace.Far - w.pace.Far/900
+		w.now += w.terms.Window
+		if wanted == 1 { // which is near the limit, as the other has the rest
+			for range 10 {
+				other.Hear(w.at(other), ask(other, 200))
+				use(1)
+			}
+		}
+		answer := ask(silent, wanted)
+		if silent.Lost(); answer.Grant < wanted || answer.Life > w.terms.Window || silent.Leased() == 0 {
+			t.Fatalf("%+v was lost, %d are left on lease", answer, silent.Leased())
+		}
+		if wanted > 1 {
+			end = w.now + 2*w.terms.Window
+		}
+		for ; w.now < end; w.now += 5000 {
+			use(1)
+			other.Hear(w.at(other), ask(other, 50))
+		}
+		w.now = end
+		use(0)
+		if most := w.most(); most > 1000 || most < 900 {
+			t.Errorf("%d wanted: %d admitted in a window of at most 1000", wanted, most)
+		}
+	}
+}
+
 // A message that arrives after the charge for its holder has ended finds its room given to others. What the
 // holder keeps is not admitted again then.
 func TestRoomIsGone(t *testing.T) {

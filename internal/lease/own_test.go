@@ -48,8 +48,8 @@ func TestWindowOfKey(t *testing.T) {
 	}
 }
 
-// TestWindowOfKeyInBursts: what was admitted at one instant leaves the window of a key not sooner than it is a
-// window old, by whatever clock.
+// TestWindowOfKeyInBursts: what was admitted at one instant leaves the window of a key not sooner than it is
+// a window old, by whatever clock.
 func TestWindowOfKeyInBursts(t *testing.T) {
 	for _, clock := range []int64{-500, 0, 500} {
 		w := newWorld(1, 1, 1000, false)
