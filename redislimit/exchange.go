@@ -434,6 +434,9 @@ func (x *exchange) run(f *flight, batches []*batch) {
 			return keys, op.args(parcel)
 		},
 		func(parcel []*batch, reply []any, err error, last bool) (again, mend []*batch) {
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+				err = x.noAnswer() // what the client says of our deadline means nothing to a caller
+			}
 			inTime, again, mend, wrong := x.answer(parcel, reply, err, last)
 			mu.Lock()
 			defer mu.Unlock()
@@ -636,10 +639,12 @@ func (x *exchange) armLocked() {
 	}
 }
 
+func (x *exchange) noAnswer() error { return fmt.Errorf("no answer within %v", x.timeout) }
+
 // expire finishes the calls whose deadline is over, and ends the batches of which no call is left. A flight
 // whose batches have all ended that way is lost.
 func (x *exchange) expire() {
-	err := &trouble{fmt.Errorf("no answer within %v", x.timeout)}
+	err := &trouble{x.noAnswer()}
 	x.mu.Lock()
 	now := int64(time.Since(x.started))
 	var late []*call

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -43,9 +44,7 @@ func TestForeignKeys(t *testing.T) {
 					"a short string": func(key string) error { return client.Set(t.Context(), key, "hello", 0).Err() },
 					"a long string":  func(key string) error { return client.Set(t.Context(), key, strings.Repeat("hello", 100), 0).Err() },
 				} {
-					if err := put(kind.RedisKey(o.Prefix, what, 10*time.Second)); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, put(kind.RedisKey(o.Prefix, what, 10*time.Second)))
 					d, err := l.Allow(t.Context(), what, 1)
 					_, usage := l.Usage(t.Context(), what, 1)
 					_, set := l.Set(t.Context(), what, trypema.Always(), 1, trypema.Replace)
@@ -121,9 +120,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 		what := fmt.Sprintf("seed %d, %d: %x", seed, i, content)
 		name := kind.RedisKey(o.Prefix, key, window)
 		put := func() {
-			if err := admin.Set(ctx, name, content, time.Minute).Err(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, admin.Set(ctx, name, content, time.Minute).Err())
 		}
 		put()
 		var admitted uint64
@@ -246,9 +243,7 @@ func windows(t *testing.T, admin *redis.Client, kind rig.Kind, o redislimit.Opti
 		time.Sleep(12 * time.Millisecond)
 		if time.Since(began) > time.Duration(len(all)+1)*120*time.Millisecond {
 			b, err := admin.Get(t.Context(), kind.RedisKey(o.Prefix, "k", o.Window)).Bytes()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			all = append(all, b)
 		}
 	}

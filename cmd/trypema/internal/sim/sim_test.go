@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -31,9 +32,7 @@ func command(t *testing.T, args string) *Command {
 	if err == nil {
 		_, err = parser.Parse(strings.Fields(args))
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return c
 }
 
@@ -41,9 +40,7 @@ func command(t *testing.T, args string) *Command {
 func simulate(t *testing.T, args string) report {
 	t.Helper()
 	s, err := command(t, args).resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	w := newWorld(s)
 	w.run(t.Context(), func(float64) {})
 	r := w.report()
@@ -281,9 +278,7 @@ func TestCallsDoNotDependOnTheNetwork(t *testing.T) {
 // The bound is judged by the admissions themselves: instances that each have a ledger to themselves break it.
 func TestBrokenBoundIsFound(t *testing.T) {
 	s, err := command(t, "--load 10 --rate 20 --policy local --loss 1 --seed 1").resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	s.bound = 180
 	w := newWorld(s)
 	w.run(t.Context(), func(float64) {})
@@ -369,9 +364,7 @@ type document struct {
 func printed(ctx context.Context, t *testing.T, args string) (d document, text string) {
 	t.Helper()
 	var out, progress bytes.Buffer
-	if err := command(t, args).Run(ctx, screen.Streams{Out: &out, Err: &progress}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, command(t, args).Run(ctx, screen.Streams{Out: &out, Err: &progress}))
 	if strings.Contains(args, "--json") {
 		if err := json.Unmarshal(out.Bytes(), &d); err != nil {
 			t.Fatalf("%v in %s", err, out.String())
@@ -409,7 +402,7 @@ func TestTable(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"--load 2 --rate 20", []string{"8 instances, alike", "load 2× steady", "✓", "an exact log",
+		{"--load 2 --rate 20", []string{"8 instances, with equal load", "load 2× steady", "✓", "an exact log",
 			"even share", "an assumption"}},
 		{everything, []string{"50% of the calls to the first", "10× for 2 hot keys", "2% of messages lost",
 			"no Redis from 20s for 1s", "decided without Redis", "killed at 22s",
@@ -454,9 +447,7 @@ func TestInterrupted(t *testing.T) {
 	}
 
 	s, err := command(t, "--load 2").resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	ctx, cancel = context.WithCancel(t.Context())
 	w := newWorld(s)
 	w.run(ctx, func(part float64) {
