@@ -31,7 +31,8 @@ func (l *limiter) AllowN(
 	return d, err
 }
 
-// Peek implements trypema.Limiter.
+// Peek implements trypema.Limiter. It answers as AllowN would on this instance, which may have to ask Redis
+// for that, and takes nothing.
 func (l *limiter) Peek(
 	ctx context.Context, key string, rate trypema.Rate, n uint64,
 ) (d trypema.Decision, err error) {

@@ -14,7 +14,8 @@ import (
 
 // Usage implements trypema.Limiter. It returns what Redis has, after this instance has settled, and what
 // other instances had admitted without settling it when Redis last heard of them. Far from the limit that may
-// be twenty seconds ago.
+// be as long ago as leases live: a window, from twenty seconds, or twenty windows if that is less, to a
+// minute; longer with more than 80,000 keys.
 func (l *limiter) Usage(ctx context.Context, key string, rate trypema.Rate) (u trypema.Usage, err error) {
 	c, err := l.check(key, rate)
 	if err != nil {
@@ -44,8 +45,8 @@ func (l *limiter) usage(ctx context.Context, key string, c uint64) (u trypema.Us
 
 // Set implements trypema.Limiter. It works on what Redis has, after this instance has settled and given back
 // its lease. It does not see what other instances have not settled: far from the limit, all that they
-// admitted in the last window. They go on with what they have on lease, and learn of the new total when they
-// settle next.
+// admitted in the last window, although Usage counts that. They go on with what they have on lease, and learn
+// of the new total when they settle next.
 func (l *limiter) Set(
 	ctx context.Context, key string, when trypema.Condition, total uint64, keep trypema.History,
 ) (result trypema.SetResult, err error) {

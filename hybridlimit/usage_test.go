@@ -1,6 +1,7 @@
 package hybridlimit_test
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,4 +72,41 @@ func TestUsageKnowsWhatOthersKeep(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Peek answers as AllowN would on this instance. Set does not see what others keep, and they go on with it.
+func TestPeekAndSetBesideOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeredis.New()
+		o := hybridlimit.Options{}
+		o.Window = time.Minute
+		one, other := open(t, f, o).Absolute(), open(t, f, o).Absolute()
+		rate := trypema.Per(100, time.Minute)
+		for n := uint64(1); n <= 100; n += 3 {
+			key := fmt.Sprint(n)
+			if d, err := other.AllowN(ctx, key, rate, 60); err != nil || !d.Allowed {
+				t.Fatal(d, err)
+			}
+			p, err := one.Peek(ctx, key, rate, n)
+			d, allowErr := one.AllowN(ctx, key, rate, n)
+			if err != nil || allowErr != nil || p.Allowed != d.Allowed || d.Allowed && n > 40 {
+				t.Errorf("%d beside 60 of 100: Peek %+v, %v; AllowN %+v, %v", n, p, err, d, allowErr)
+			}
+		}
+		for range 50 { // its lease is renewed meanwhile
+			if d, err := other.Allow(ctx, "set", rate); err != nil || !d.Allowed {
+				t.Fatal(d, err)
+			}
+			time.Sleep(time.Second)
+		}
+		if s, err := one.Set(ctx, "set", trypema.Less(1), 10, trypema.Replace); err != nil || !s.Matched || s.Previous != 0 {
+			t.Errorf("Set beside 50 that are kept: %+v, %v", s, err)
+		}
+		if u, err := one.Usage(ctx, "set", rate); err != nil || u.Total < 10+25 || u.Total > 10+50 {
+			t.Errorf("after it: %+v, %v", u, err)
+		}
+		if d, err := other.Allow(ctx, "set", rate); err != nil || !d.Allowed {
+			t.Errorf("the other, after it: %+v, %v", d, err)
+		}
+	})
 }

@@ -31,29 +31,33 @@ for k = 1, #KEYS do
 
     -- Do the counts make sense? Then they are kept: those of what was admitted also without the others, since
     -- a call may have been admitted by them.
-    local counts, declines = not fault and admitted - gone <= NONE / 4, true
+    local counts, agree = not fault and admitted - gone <= NONE / 4, true
     if counts and (declined > MOST_EVER or gone_declined > declined or declined - gone_declined > NONE / 4) then
-      declined, gone_declined, declines = 0, 0, false
+      declined, gone_declined, agree = 0, 0, false
     end
 
-    -- Is the table of holders whole?
+    -- Is the table of holders whole? What one has on lease is kept if that makes sense: it may be using it.
     local held, holders, last_end = 0, ledger and not fault and #all >= HEADER, 0
     if holders then
-      table_text = string.sub(all, FIXED + 1, HEADER)
+      local kept = {}
       due = NONE
       for i = 0, slots - 1 do
-        local amount, until_then = struct.unpack('<I7I7', table_text, SLOT * i + 16)
-        held = held + amount
-        holders = holders and held <= NONE / 4
-        if until_then > 0 then
+        local one = string.sub(all, FIXED + SLOT * i + 1, FIXED + SLOT * i + SLOT)
+        local amount, until_then = struct.unpack('<I7I7', one, 16)
+        if amount > NONE / 4 or until_then == 0 and amount > 0
+          or until_then - now > 100 * window + 86400000000 then -- no lease lives that long
+          one, agree = string.rep('\0', SLOT), false
+        elseif until_then > 0 then
+          held = math.min(held + amount, NONE)
           due, last_end = math.min(due, until_then + window), math.max(last_end, until_then)
         end
+        kept[i + 1] = one
       end
-      holders = holders and last_end - now <= 100 * window + 86400000000 -- no lease lives that long
+      table_text = table.concat(kept)
     end
 
     -- Does the log agree with the header?
-    local sound = ARGV[4] ~= '1' and counts and declines and #all == HEADER + GROUP * size
+    local sound = ARGV[4] ~= '1' and counts and agree and #all == HEADER + GROUP * size
       and first <= last and head <= size and recent <= size and recent_before <= admitted + declined
       and (not full or recent_before >= gone + gone_declined)
       and (not ledger or holders and held == leased)

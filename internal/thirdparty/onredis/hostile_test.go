@@ -91,6 +91,22 @@ func TestHostileNumbersKnown(t *testing.T) {
 		}, func(h *hostility, key string) {
 			h.commit(h.names(key)[0], h.clock.Now()-2*h.span.Bucket)
 		}},
+		{"another holder has more than there is, and what is on lease does not say so", "ha", func(b edited) {
+			b.put(111, 1) // it is looked at now, and then as soon as it has aged out
+			b.put(120+15, 1<<55)
+			b.put(120+22, 1_800_000_000_006_000-1_000_000+1)
+		}, func(h *hostility, key string) {
+			granted := uint64(0)
+			for holder := range uint64(2) {
+				granted += h.settle(h.names(key)[0], lease.Message{
+					Holder: 1000 + holder, Seq: 1, Capacity: 20, Need: 10, NearLife: 100_000,
+				}).Grant
+				h.clock.Advance(1)
+			}
+			if granted != 10 {
+				h.Errorf("%d granted of 20, of which 6 are used", granted)
+			}
+		}},
 		{"there is room for more holders than there are", "ha", func(b edited) {
 			b[118], b[119] = 0, 100
 			b.put(43, never)
