@@ -25,9 +25,7 @@ func open(t *testing.T, f *fakeredis.Server, o redislimit.Options) *redislimit.P
 	t.Helper()
 	p, err := redislimit.New(f, o)
 	must.OK(t, err)
-	t.Cleanup(func() {
-		must.Report(t, p.Close())
-	})
+	t.Cleanup(func() { must.Report(t, p.Close()) })
 	return p
 }
 
