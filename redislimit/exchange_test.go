@@ -21,9 +21,9 @@ import (
 
 var perSecond10 = trypema.PerSecond(10)
 
-func open(t *testing.T, f *fakeredis.Server, o redislimit.Options) *redislimit.Provider {
+func open(t *testing.T, c redislimit.Conn, o redislimit.Options) *redislimit.Provider {
 	t.Helper()
-	p, err := redislimit.New(f, o)
+	p, err := redislimit.New(c, o)
 	must.OK(t, err)
 	t.Cleanup(func() { must.Report(t, p.Close()) })
 	return p

@@ -18,9 +18,9 @@
 //
 //	$ curl -i -H 'X-API-Key: key-bob' localhost:8080/quote
 //	HTTP/1.1 200 OK
-//	Ratelimit: "address";r=29
+//	Ratelimit: "address";r=99
 //	Ratelimit: "user";r=19
-//	Ratelimit-Policy: "address";q=30;w=10
+//	Ratelimit-Policy: "address";q=100;w=10
 //	Ratelimit-Policy: "minute";q=60;w=60, "day";q=1000;w=86400, "user";q=20;w=60
 //
 //	42 EUR
@@ -29,7 +29,7 @@
 //
 //	$ curl -i -H 'X-API-Key: key-bob' localhost:8080/quote
 //	HTTP/1.1 429 Too Many Requests
-//	Ratelimit: "address";r=8
+//	Ratelimit: "address";r=79
 //	Ratelimit: "user";r=0;t=60
 //	Retry-After: 60
 //
@@ -40,7 +40,7 @@
 //
 //	$ curl -iN -H 'X-API-Key: key-ada' 'localhost:8080/answer?question=what+is+a+needle&max=50'
 //	HTTP/1.1 200 OK
-//	Ratelimit: "address";r=7
+//	Ratelimit: "address";r=78
 //	Ratelimit: "user";r=599
 //	Ratelimit: "tokens";r=19946
 //

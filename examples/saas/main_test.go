@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -63,6 +65,32 @@ func (s *service) call(ctx context.Context, address, key, method, path string) *
 	w := httptest.NewRecorder()
 	s.http.ServeHTTP(w, r)
 	return w
+}
+
+// The comment of the program has the limits that clients are told.
+func TestComment(t *testing.T) {
+	source, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, line := range regexp.MustCompile(`(?m)^//\tRatelimit: (.*)$`).FindAllStringSubmatch(string(source), -1) {
+		want = append(want, line[1])
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		for i := range 21 {
+			w := s.call(t.Context(), "192.0.2.1", "key-bob", "GET", "/quote")
+			if i == 0 || i == 20 {
+				got = append(got, w.Header()["Ratelimit"]...)
+			}
+		}
+		w := s.call(t.Context(), "192.0.2.1", "key-ada", "GET", "/answer?question=what+is+a+needle&max=50")
+		got = append(got, w.Header()["Ratelimit"]...)
+	})
+	if !slices.Equal(got, want) {
+		t.Errorf("clients are told %q, the comment has %q", got, want)
+	}
 }
 
 // The limit by address comes first, so a client that guesses keys is stopped; others are not.

@@ -69,7 +69,7 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 		s.name = s.address.String()
 	} else if s.embedded, err = startEmbedded(shortest); err == nil {
 		s.address = address{scheme: "redis", hosts: []string{s.embedded.redis.Addr()}}
-		s.name = "embedded miniredis, not Redis: its speed means nothing"
+		s.name = "embedded miniredis, a stand-in whose speed means nothing"
 		s.patience = embeddedPatience
 	}
 	if err != nil {
@@ -79,7 +79,7 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 	// not answer.
 	s.own = s.goRedis(redis.UniversalOptions{MaxRetries: -1, DialerRetries: 1})
 	if err := s.greet(ctx, cmp.Or(f.Patience, connectTimeout)); err != nil {
-		return nil, errors.Join(fmt.Errorf("--redis is %s, which can not be used: %w", s.address, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("--redis is %s, which cannot be used: %w", s.address, err), s.Close())
 	}
 	return s, nil
 }

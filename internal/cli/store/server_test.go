@@ -196,7 +196,7 @@ func TestServerThatCanNotBeUsed(t *testing.T) {
 			}
 			a, _ := parse(tt.url)
 			text := err.Error()
-			if !strings.HasPrefix(text, "--redis is "+a.String()+", which can not be used: ") ||
+			if !strings.HasPrefix(text, "--redis is "+a.String()+", which cannot be used: ") ||
 				!strings.Contains(text, tt.says) {
 				t.Errorf("error is %q, which does not say %q", text, tt.says)
 			}

@@ -53,8 +53,7 @@ With --headless it starts an HTTP server on a free loopback port. One route is g
 Suppressed, with the same limit. Clients offer Poisson load to both, independently of the answers as far as
 they can keep up.
 
-With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their
-time to live. With --provider hybrid decisions are made in this process, from what Redis has leased to it.
+With --provider redis Redis makes every decision, under keys of this run, which go by their time to live. With --provider hybrid decisions are made in this process, from what Redis has leased to it.
 What was decided without Redis, because it did not answer within 250ms, is counted as fallback; the embedded
 server has longer, as it shares the processors.
 

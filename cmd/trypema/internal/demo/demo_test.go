@@ -260,7 +260,7 @@ func TestDemoInRedis(t *testing.T) {
 			if err := c.Run(t.Context(), screen.Streams{Out: &table, Err: &progress}); err != nil {
 				t.Fatalf("%v\n%s", err, &table)
 			}
-			tt.says[0] += "embedded miniredis, not Redis: its speed means nothing\n"
+			tt.says[0] += "embedded miniredis, a stand-in whose speed means nothing\n"
 			for _, want := range append(tt.says, "fallback, errors", "✓ /absolute G1 bound",
 				"✓ /suppressed G1 bound", "✓ /suppressed sums") {
 				if !strings.Contains(table.String(), want) {

@@ -415,7 +415,7 @@ func TestPageFlags(t *testing.T) {
 			"--rate is 1000; it must be from 1 to 200, for the page (--headless takes more)"},
 		{func(c *Command) { c.HardLimitFactor = 9 }, "--hard-limit-factor is 9; it must be from 1 to 3, for the page"},
 		{func(c *Command) { c.Provider = store.Redis }, "--provider is redis; it must be left out without --headless"},
-		{func(c *Command) { c.Redis = &url }, "--redis is redis://127.0.0.1:1, which can not be used"},
+		{func(c *Command) { c.Redis = &url }, "--redis is redis://127.0.0.1:1, which cannot be used"},
 		{func(c *Command) { c.Redis = &cluster }, "--redis is "},
 	} {
 		c := good

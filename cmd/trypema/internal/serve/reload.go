@@ -135,6 +135,7 @@ func (l *loader) tell(err error) {
 	if err == nil {
 		l.state.at = time.Now()
 	}
+	first := l.state.at.IsZero() && len(l.paths) > 0
 	l.stateMu.Unlock()
 	if l.loaded != nil {
 		l.loaded(err)
@@ -144,6 +145,9 @@ func (l *loader) tell(err error) {
 		l.logger.Info("configuration in use", "files", len(set.Files), "rules", len(set.Rules()), "policies",
 			len(set.Policies))
 		return
+	}
+	if first {
+		return // the program ends, and says why
 	}
 	for _, one := range rules.Errors(err) {
 		l.logger.Error("the configuration stays as it was", "err", one)
