@@ -187,9 +187,7 @@ func TestClientTurns(t *testing.T) {
 		}
 		for i := range 20 {
 			want = append(want, fmt.Sprint(i, " at ", time.Duration(i)*time.Second, " true"))
-			go func() {
-				must.Report(t, call(t.Context(), i))
-			}()
+			go func() { must.Report(t, call(t.Context(), i)) }()
 			synctest.Wait() // it has its turn
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 19*time.Second)

@@ -562,9 +562,7 @@ func TestTransportObeys(t *testing.T) {
 				return answer(200)
 			})
 		began := time.Now()
-		go func() {
-			must.Report(t, ask(slow, to(t.Context(), "http://example.com/slow")))
-		}()
+		go func() { must.Report(t, ask(slow, to(t.Context(), "http://example.com/slow"))) }()
 		synctest.Wait()
 		err := ask(slow, to(t.Context(), "http://example.com/"))
 		if err != nil || time.Since(began) != 10500*time.Millisecond {

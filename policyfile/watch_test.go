@@ -199,9 +199,7 @@ func TestWatchFollowsLinks(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() {
-			policyfile.Watch(ctx, link, 0, p.Swap, func(err error) {
-				must.Report(t, err)
-			})
+			policyfile.Watch(ctx, link, 0, p.Swap, func(err error) { must.Report(t, err) })
 		})
 		for _, want := range []uint64{10, 20} {
 			time.Sleep(25 * time.Second)

@@ -25,9 +25,7 @@ func open(t *testing.T, c redislimit.Conn, o redislimit.Options) *redislimit.Pro
 	t.Helper()
 	p, err := redislimit.New(c, o)
 	must.OK(t, err)
-	t.Cleanup(func() {
-		must.Report(t, p.Close())
-	})
+	t.Cleanup(func() { must.Report(t, p.Close()) })
 	return p
 }
 

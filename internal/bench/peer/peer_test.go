@@ -108,9 +108,7 @@ func testPeers(t *testing.T, limit Limit, names []string) {
 func testPeer(t *testing.T, limit Limit, name string) {
 	l, err := Open(t.Context(), name, limit)
 	skipMissing(t, err)
-	defer func() {
-		must.Report(t, l.Close())
-	}()
+	defer func() { must.Report(t, l.Close()) }()
 	admittedOf := make(map[string]uint64)
 	for _, key := range []string{"a", "b"} {
 		var admitted uint64
@@ -196,9 +194,7 @@ func TestOpenUnknown(t *testing.T) {
 func TestRedisCellIsMissing(t *testing.T) {
 	s, err := store.Flags{Provider: "redis"}.Open(t.Context(), time.Second)
 	must.OK(t, err)
-	defer func() {
-		must.Report(t, s.Close())
-	}()
+	defer func() { must.Report(t, s.Close()) }()
 	var missing *MissingError
 	limit := Limit{Capacity: 1, Rate: 1, Options: trypema.Options{Window: time.Second}, Server: s}
 	if _, err := Open(t.Context(), "redis-cell", limit); !errors.As(err, &missing) {

@@ -37,9 +37,7 @@ func newVictim(t *testing.T, readTimeout time.Duration) *victim {
 	s := redisserver.Start(t, redisserver.WithDebug(t)...)
 	v := &victim{T: t, server: s, proxy: redisserver.StartProxy(t, s.Addr()), admin: s.Client()}
 	v.client = redis.NewClient(&redis.Options{Addr: v.proxy.Addr(), ReadTimeout: readTimeout})
-	t.Cleanup(func() {
-		must.Report(t, v.client.Close())
-	})
+	t.Cleanup(func() { must.Report(t, v.client.Close()) })
 	return v
 }
 

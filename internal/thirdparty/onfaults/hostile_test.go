@@ -119,9 +119,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 		content := mutate(rng, good)
 		what := fmt.Sprintf("seed %d, %d: %x", seed, i, content)
 		name := kind.RedisKey(o.Prefix, key, window)
-		put := func() {
-			must.Report(t, admin.Set(ctx, name, content, time.Minute).Err())
-		}
+		put := func() { must.Report(t, admin.Set(ctx, name, content, time.Minute).Err()) }
 		put()
 		var admitted uint64
 		began := time.Now()

@@ -25,9 +25,7 @@ func more(t *testing.T, times int) {
 	before := checks.String()
 	n, err := strconv.Atoi(before)
 	must.OK(t, err)
-	set := func(value string) {
-		must.OK(t, checks.Set(value))
-	}
+	set := func(value string) { must.OK(t, checks.Set(value)) }
 	set(strconv.Itoa(n * times))
 	t.Cleanup(func() { set(before) })
 }

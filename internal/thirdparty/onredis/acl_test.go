@@ -68,9 +68,7 @@ var named = []struct {
 }{
 	{"go-redis", "", func(t *testing.T, addrs []string) (redislimit.Conn, func()) {
 		c := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, Username: "limits", Password: "secret"})
-		return goredisconn.New(c), func() {
-			must.Report(t, c.Close())
-		}
+		return goredisconn.New(c), func() { must.Report(t, c.Close()) }
 	}},
 	{"redigo", "", func(_ *testing.T, addrs []string) (redislimit.Conn, func()) {
 		user := []redigo.DialOption{redigo.DialUsername("limits"), redigo.DialPassword("secret")}

@@ -867,9 +867,7 @@ func startRedis(t testing.TB) *realredis.Server {
 		t.Skip(err)
 	}
 	must.OK(t, err)
-	t.Cleanup(func() {
-		must.Report(t, s.Close())
-	})
+	t.Cleanup(func() { must.Report(t, s.Close()) })
 	return s
 }
 
