@@ -26,6 +26,7 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 	}
 	if s.In != nil {
 		t.Run("Alone", func(t *testing.T) { Run(t, with(false)) })
+		s.brief = !explore.Long()
 	}
 	Run(t, with(true))
 	s = s.withDefaults()
@@ -231,7 +232,7 @@ func (m *multiSubject) bounds() {
 	var log []anywindow.Admission
 	steps := 60
 	if m.s.Jitter == 0 {
-		steps = 100
+		steps = 50
 		if explore.Long() {
 			steps = 300
 		}

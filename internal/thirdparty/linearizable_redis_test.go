@@ -34,7 +34,7 @@ var clients = []struct {
 	histories int
 	dial      func(t *testing.T, addr string) redislimit.Conn
 }{
-	{"go-redis", 4, func(t *testing.T, addr string) redislimit.Conn {
+	{"go-redis", 2, func(t *testing.T, addr string) redislimit.Conn {
 		c := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: rig.Patience})
 		t.Cleanup(func() { _ = c.Close() })
 		return goredisconn.New(c)
