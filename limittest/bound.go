@@ -24,9 +24,9 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 		}
 		return of
 	}
+	s.brief = !explore.Long() // Run has looked at all cases
 	if s.In != nil {
 		t.Run("Alone", func(t *testing.T) { Run(t, with(false)) })
-		s.brief = !explore.Long()
 	}
 	Run(t, with(true))
 	s = s.withDefaults()

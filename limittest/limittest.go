@@ -65,7 +65,7 @@ type Subject struct {
 	EmptyKey bool
 
 	virtual bool // time is
-	brief   bool // the suite has run at length without another limit
+	brief   bool // the first case of each test is enough
 }
 
 // Run runs the suite, one subtest for each requirement.

@@ -51,7 +51,7 @@ func TestSameMessages(t *testing.T) {
 			for run := range explore.Runs(1, 20) {
 				seed := explore.Seed(t) + uint64(run)
 				s, err := command(t,
-					fmt.Sprintf("--window 5s --duration 10s --seed %d %s", seed%(1<<31), args)).resolve()
+					fmt.Sprintf("--window 5s --duration 15s --seed %d %s", seed%(1<<31), args)).resolve()
 				if err != nil {
 					t.Fatal(err)
 				}
