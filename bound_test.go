@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // TestAtMostIsExact: the capacity of AtMost is the number that it was given.
@@ -113,9 +115,7 @@ func TestLimitsThatDoNotCount(t *testing.T) {
 			if u, err := b.Usage(t.Context(), "k"); err != nil || len(u) != len(b.Limits()) || u[0].Total != 0 {
 				t.Error(u, err)
 			}
-			if err := b.Delete(t.Context(), "k"); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, b.Delete(t.Context(), "k"))
 		}
 	}
 	if l.Len() != 0 {
@@ -128,9 +128,7 @@ func TestUseFollowsSwap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPolicies(t, perMinute("api", 2))
 		api, err := p.Use("api")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		if _, err := p.Use("none"); !errors.Is(err, trypema.ErrUnknownPolicy) {
 			t.Error(err)
 		}
@@ -142,9 +140,7 @@ func TestUseFollowsSwap(t *testing.T) {
 		if d, err := api.Allow(t.Context(), "k"); err != nil || d.Allowed || d.RefusedBy != "minute" {
 			t.Error(d, err)
 		}
-		if err := p.Swap(perMinute("api", 3)); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, p.Swap(perMinute("api", 3)))
 		if c, err := api.Limits()[0].Capacity(); c != 3 || err != nil {
 			t.Error(c, err)
 		}
@@ -157,9 +153,7 @@ func TestUseFollowsSwap(t *testing.T) {
 		if took := time.Since(began); took < time.Minute || took > time.Minute+time.Second {
 			t.Errorf("waited for %v", took)
 		}
-		if err := p.Swap(perMinute("other", 3)); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, p.Swap(perMinute("other", 3)))
 		if _, err := api.Wait(t.Context(), "k"); !errors.Is(err, trypema.ErrUnknownPolicy) {
 			t.Error(err)
 		}
@@ -188,9 +182,7 @@ func TestShadowPolicy(t *testing.T) {
 		if err != nil || !r.Allowed || !r.Shadowed {
 			t.Fatal(r, err)
 		}
-		if err := r.Commit(t.Context(), 1); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, r.Commit(t.Context(), 1))
 		began := time.Now()
 		if d, err := p.Wait(t.Context(), "api", "k"); err != nil || !d.Shadowed || time.Since(began) > 0 {
 			t.Error(d, err)
@@ -228,21 +220,14 @@ func TestInGroup(t *testing.T) {
 	plain := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
 	foreign, err := trypema.NewBound(trypema.StrategyAbsolute, plain.Limits(),
 		func([]trypema.Limit) (trypema.Keeper, error) { return struct{ trypema.Keeper }{plain.Keeper()}, nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := trypema.NewPolicies(l, trypema.Policy{Name: "a", Group: "g", Limits: plain.Limits()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	p := fixture.Policies(t, l, trypema.Policy{Name: "a", Group: "g", Limits: plain.Limits()})
 	if _, err := p.Allow(t.Context(), "a", "k"); err != nil {
 		t.Fatal(err)
 	}
 	for name, b := range map[string]*trypema.Bound{"of Local": plain, "foreign": foreign} {
 		in, err := b.InGroup("g")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		before, err := in.Usage(t.Context(), "k")
 		if err != nil || (before[0].Total == 1) != (b == plain) {
 			t.Errorf("%s: %+v, %v", name, before, err)
@@ -254,18 +239,12 @@ func TestInGroup(t *testing.T) {
 			t.Errorf("%s: %+v, %v: the plain key was charged", name, d, err)
 		}
 		r, err := in.Reserve(t.Context(), "k", 2, time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := r.Commit(t.Context(), 1); err != nil {
-			t.Error(err)
-		}
+		must.OK(t, err)
+		must.Report(t, r.Commit(t.Context(), 1))
 		if after, err := in.Usage(t.Context(), "k"); err != nil || after[0].Total != before[0].Total+4 {
 			t.Errorf("%s: %+v, %v", name, after, err)
 		}
-		if err := in.Delete(t.Context(), "k"); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, in.Delete(t.Context(), "k"))
 		for _, bad := range []string{"", "a:b", "\xff", " x", string(make([]byte, 65))} {
 			if _, err := b.InGroup(bad); !errors.Is(err, trypema.ErrInvalidOptions) {
 				t.Errorf("%s: group %q: %v", name, bad, err)
@@ -273,9 +252,7 @@ func TestInGroup(t *testing.T) {
 		}
 	}
 	live, err := p.Use("a")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if _, err := live.InGroup("g"); !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Error(err)
 	}
@@ -302,9 +279,7 @@ func TestAfterABurst(t *testing.T) {
 				for range 50 {
 					for {
 						d, err := b.Allow(t.Context(), "k")
-						if err != nil {
-							t.Fatal(err)
-						}
+						must.OK(t, err)
 						if !d.Allowed {
 							break
 						}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // Every exported function and method of every public package in the repository has an example, where
@@ -50,9 +52,7 @@ func publicFolders(t *testing.T) (dirs []string) {
 		dirs = append(dirs, path)
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return dirs
 }
 
@@ -62,17 +62,13 @@ func documented(t *testing.T, dir string) *doc.Package {
 	fset := token.NewFileSet()
 	var files []*ast.File
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for _, entry := range entries {
 		if !strings.HasSuffix(entry.Name(), ".go") {
 			continue
 		}
 		file, err := parser.ParseFile(fset, filepath.Join(dir, entry.Name()), nil, parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		if file.Name.Name == "main" {
 			return nil
 		}
@@ -82,9 +78,7 @@ func documented(t *testing.T, dir string) *doc.Package {
 		return nil
 	}
 	p, err := doc.NewFromFiles(fset, files, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return p
 }
 

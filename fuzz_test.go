@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/model"
 )
 
@@ -156,10 +157,7 @@ func FuzzPolicies(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			in := model.Tape{Data: data}
 			right := trypema.Policy{Name: "right", Limits: []trypema.Limit{{Rate: 10, Window: time.Second}}}
-			p, err := trypema.NewPolicies(newLocal(t, trypema.Options{}), right)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := fixture.Policies(t, newLocal(t, trypema.Options{}), right)
 			list := policies(&in)
 			if err := p.Swap(list...); err != nil {
 				checkRefusal(t, list, err)

@@ -86,20 +86,25 @@ func (k *localKeys) absoluteHot(d *Decision, f *keys.Hot, key string, now int64,
 	k.table.Called(f, now)
 	switch a, have, fits, then := f.Take(c, now, n, true); a {
 	case keys.Admitted:
-		if stands := k.tally.Count(tally.Allowed); stands > 0 {
-			k.sample(tally.Allowed, stands, key, now)
-		}
-		d.Allowed = true
-		d.Outcome = OutcomeAllowed
-		d.Limit = c
-		d.Remaining = c - have
-		d.RemainingAfterWaiting = c - have
+		k.admitted(d, key, now, c, have)
 		return true
 	case keys.Denied:
 		k.deny(d, key, now, c, have, fits, then)
 		return true
 	}
 	return false
+}
+
+// admitted makes d an admission, and counts it. The window holds have from then on.
+func (k *localKeys) admitted(d *Decision, key string, now int64, c, have uint64) {
+	if stands := k.tally.Count(tally.Allowed); stands > 0 {
+		k.sample(tally.Allowed, stands, key, now)
+	}
+	d.Allowed = true
+	d.Outcome = OutcomeAllowed
+	d.Limit = c
+	d.Remaining = c - have
+	d.RemainingAfterWaiting = c - have
 }
 
 // absoluteFull denies a call for a key that has no room, or reports that this is not known.
@@ -146,7 +151,14 @@ func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int6
 		k.count(false, key, now)
 		return
 	}
-	at.acquire(k, key, now)
+	if !at.requested {
+		at.look(k)
+	}
+	if have, ok := at.Take(key, c, now, n); ok {
+		k.admitted(d, key, now, c, have)
+		return
+	}
+	at.Acquire(key, now)
 	var v window.Verdict
 	newest := at.Newest()
 	at.Absolute(&v, c, now, n, true)

@@ -72,7 +72,7 @@ func TestFloodOfKeys(t *testing.T) {
 						t.Errorf("a key in use: %d of 100 admitted in a window, %d in %.0f windows", full,
 							len(log), windows)
 					}
-					time.Sleep(5 * window)
+					time.Sleep(20 * window)
 					synctest.Wait()
 					if n := l.Len(); n > 0 {
 						t.Errorf("%d keys are left", n)
@@ -154,7 +154,7 @@ func TestHugeKeys(t *testing.T) {
 		if held := heap() - before; held > 3*2*n<<20 {
 			t.Errorf("%d keys of a megabyte for two strategies hold %d bytes", n, held)
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if left := heap(); left > before+1<<20 || l.Len() > 0 {
 			t.Errorf("%d keys and %d bytes are left", l.Len(), left-before)

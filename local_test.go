@@ -286,7 +286,7 @@ func TestIdleKeysGiveMemoryBack(t *testing.T) {
 		if held := heap() - before; held < 1<<20 {
 			t.Fatalf("25,000 keys hold %d bytes", held)
 		}
-		time.Sleep(5 * o.Window)
+		time.Sleep(20 * o.Window)
 		synctest.Wait()
 		if l.Len() > 0 {
 			t.Errorf("%d idle keys are still there", l.Len())

@@ -12,6 +12,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // single hides that a limiter decides many calls at once.
@@ -38,19 +40,12 @@ func TestAllowManyIsThatOfEach(t *testing.T) {
 				}
 				limit := trypema.AtMost(20, time.Second)
 				bound, err := locals[2].Bind(strategy, limit)
-				if err != nil {
-					t.Fatal(err)
-				}
-				policies, err := trypema.NewPolicies(locals[3], trypema.Policy{
+				must.OK(t, err)
+				policies := fixture.Policies(t, locals[3], trypema.Policy{
 					Name: "p", Strategy: strategy, Limits: []trypema.Limit{limit},
 				})
-				if err != nil {
-					t.Fatal(err)
-				}
 				use, err := policies.Use("p")
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				rng := rand.New(rand.NewPCG(seed, 0))
 				for range 300 {
 					calls := make([]trypema.Call, rng.IntN(40))
@@ -104,10 +99,7 @@ func TestAllowManyIsThatOfEach(t *testing.T) {
 // Wrong input decides nothing, and says which call it is. Decisions are appended.
 func TestAllowManyRefusesWhatIsWrong(t *testing.T) {
 	l := newLocal(t, trypema.Options{})
-	bound, err := l.Bind(trypema.StrategyAbsolute, trypema.AtMost(10, time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bound := fixture.Bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(10, time.Second))
 	calls := []trypema.Call{{Key: "k", Cost: 1}, {Key: "k"}}
 	before := []trypema.Decision{{Limit: 99}}
 	for name, many := range map[string]func(r trypema.Rate, calls []trypema.Call) ([]trypema.Decision, error){
@@ -154,10 +146,7 @@ func TestAllowManyRefusesWhatIsWrong(t *testing.T) {
 
 func TestAllowManyAllocatesNothing(t *testing.T) {
 	l := newLocal(t, trypema.Options{Window: time.Hour}) // so that no key is made hot again and again
-	bound, err := l.Bind(trypema.StrategyAbsolute, trypema.AtMost(1e9, time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bound := fixture.Bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(1e9, time.Hour))
 	var calls []trypema.Call
 	for _, key := range keys(100) {
 		calls = append(calls, trypema.Call{Key: key, Cost: 1})
@@ -189,11 +178,8 @@ func TestAllowManyAllocatesNothing(t *testing.T) {
 
 // A key of a policy, which is written with its group, is made on the stack.
 func TestPolicyKeysAreNotAllocated(t *testing.T) {
-	p, err := trypema.NewPolicies(newLocal(t, trypema.Options{}),
+	p := fixture.Policies(t, newLocal(t, trypema.Options{}),
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(1e12, time.Hour)}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if n := testing.AllocsPerRun(1000, func() { _, _ = p.Allow(t.Context(), "free", "ada") }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // perMinute is a policy of one limit.
@@ -25,10 +27,7 @@ func perMinute(name string, n float64) trypema.Policy {
 
 func newPolicies(t testing.TB, list ...trypema.Policy) *trypema.Policies {
 	t.Helper()
-	p, err := trypema.NewPolicies(newLocal(t, trypema.Options{}), list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, newLocal(t, trypema.Options{}), list...)
 	return p
 }
 
@@ -96,10 +95,7 @@ func TestWrongPolicies(t *testing.T) {
 func TestPoliciesOfAProviderThatRefuses(t *testing.T) {
 	refused := errors.New("refused")
 	provider := &refusing{newLocal(t, trypema.Options{}), nil}
-	p, err := trypema.NewPolicies(provider, perMinute("api", 3))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, provider, perMinute("api", 3))
 	provider.err = refused
 	if err := p.Swap(perMinute("other", 3)); !errors.Is(err, refused) {
 		t.Error(err)
@@ -168,10 +164,7 @@ func TestUnknownPolicy(t *testing.T) {
 // Policies do not share counts, whatever the keys are; nor with the other limiters of the provider.
 func TestPoliciesCountApart(t *testing.T) {
 	provider := newLocal(t, trypema.Options{Window: time.Minute})
-	p, err := trypema.NewPolicies(provider, perMinute("a", 10), perMinute("aa", 10))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, provider, perMinute("a", 10), perMinute("aa", 10))
 	for i, call := range []struct{ policy, key string }{{"a", "k"}, {"aa", "k"}, {"a", "a:k"}, {"aa", ""},
 		{"a", ""}, {"a", "aa:k"}} {
 		if d, err := p.Allow(t.Context(), call.policy, call.key); err != nil || d.Remaining != 9 {
@@ -266,13 +259,9 @@ func TestSwapKeepsUsage(t *testing.T) {
 			if d, err := p.AllowN(t.Context(), "api", "k", 10); err != nil || !d.Allowed {
 				t.Fatalf("%+v, %v", d, err)
 			}
-			if err := p.Swap(to.set...); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, p.Swap(to.set...))
 			used, err := p.Usage(t.Context(), "api", "k")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			var totals []uint64
 			for _, u := range used {
 				totals = append(totals, u.Total)
@@ -292,16 +281,12 @@ func TestSwapAwayAndBack(t *testing.T) {
 		call := func(n uint64) bool {
 			t.Helper()
 			d, err := p.AllowN(t.Context(), "api", "k", n)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			return d.Allowed
 		}
 		swap := func(name string) {
 			t.Helper()
-			if err := p.Swap(perMinute(name, 10)); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, p.Swap(perMinute(name, 10)))
 		}
 		if !call(10) {
 			t.Error("no room at first")
@@ -326,12 +311,8 @@ func TestReservationAcrossSwap(t *testing.T) {
 	if err != nil || !r.Allowed {
 		t.Fatal(r, err)
 	}
-	if err := p.Swap(perMinute("api", 200)); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Commit(t.Context(), 7); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, p.Swap(perMinute("api", 200)))
+	must.OK(t, r.Commit(t.Context(), 7))
 	if used, err := p.Usage(t.Context(), "api", "k"); err != nil || used[0].Total != 7 {
 		t.Errorf("%+v, %v", used, err)
 	}
@@ -378,9 +359,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		})
 	}
 	for i := range 2000 {
-		if err := p.Swap(perMinute("web", 1), perMinute("api", []float64{high, low}[i%2])); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Swap(perMinute("web", 1), perMinute("api", []float64{high, low}[i%2])))
 		if err := p.Swap(); err == nil {
 			t.Error("an empty set is in use")
 		}
@@ -390,9 +369,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	}
 	done.Store(true)
 	callers.Wait()
-	if err := p.Swap(perMinute("api", high)); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, p.Swap(perMinute("api", high)))
 	for range high {
 		call()
 	}
@@ -418,16 +395,12 @@ func TestSwapInAnyWindow(t *testing.T) {
 				for range 3000 {
 					time.Sleep(time.Duration(rng.ExpFloat64() * float64(time.Second)))
 					if caller == 0 {
-						if err := p.Swap(perMinute("api", []float64{low, high}[rng.IntN(2)])); err != nil {
-							t.Error(err)
-						}
+						must.Report(t, p.Swap(perMinute("api", []float64{low, high}[rng.IntN(2)])))
 						continue
 					}
 					mu.Lock()
 					d, err := p.Allow(context.Background(), "api", "k")
-					if err != nil {
-						t.Error(err)
-					}
+					must.Report(t, err)
 					if d.Allowed {
 						admitted = append(admitted, time.Now())
 					}
@@ -469,9 +442,7 @@ func BenchmarkPolicies(b *testing.B) {
 	}{{"over", 100}, {"under", 1e12}} {
 		b.Run(at.name+"/multi", func(b *testing.B) {
 			m, err := newLocal(b, trypema.Options{}).Bind(trypema.StrategyAbsolute, threeLimits(at.rate)...)
-			if err != nil {
-				b.Fatal(err)
-			}
+			must.OK(b, err)
 			b.ReportAllocs()
 			for b.Loop() {
 				m.Allow(ctx, "api:"+key) //nolint:errcheck // it can not fail
@@ -495,10 +466,7 @@ func TestPoliciesObserved(t *testing.T) {
 	hourly := func(name string, n float64) trypema.Policy {
 		return trypema.Policy{Name: name, Limits: []trypema.Limit{{Rate: trypema.PerHour(n), Window: time.Hour}}}
 	}
-	plans, err := trypema.NewPolicies(limits, hourly("free", 2), hourly("pro", 3))
-	if err != nil {
-		t.Fatal(err)
-	}
+	plans := fixture.Policies(t, limits, hourly("free", 2), hourly("pro", 3))
 	plans.Observe(&meters)
 	call := func(policy string, n int) {
 		for range n {
@@ -509,9 +477,7 @@ func TestPoliciesObserved(t *testing.T) {
 	}
 	call("free", 3)
 	call("pro", 3)
-	if err := plans.Swap(hourly("free", 4), hourly("new", 1)); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, plans.Swap(hourly("free", 4), hourly("new", 1)))
 	call("free", 3)
 	if r, err := plans.Reserve(ctx, "new", "k", 1, 0); err != nil || !r.Allowed {
 		t.Fatal(r, err)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // TestPolicyVerbs: every verb of a policy's Bound decides, lets pass in shadow, and counts as Allow does.
@@ -66,17 +68,12 @@ func TestPolicyVerbs(t *testing.T) {
 						trypema.AtMost(100, time.Minute))
 					var meters trypema.Meters
 					l := newLocal(t, trypema.Options{Observer: &meters})
-					p, err := trypema.NewPolicies(l, trypema.Policy{
+					p := fixture.Policies(t, l, trypema.Policy{
 						Name: "api", Limits: []trypema.Limit{trypema.AtMost(2, time.Minute)}, Shadow: shadow,
 					})
-					if err != nil {
-						t.Fatal(err)
-					}
 					p.Observe(&meters)
 					b, err := p.Use("api")
-					if err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, err)
 					peeks := name == "Peek"
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
@@ -121,22 +118,15 @@ func TestPolicyVerbs(t *testing.T) {
 func TestAllInShadow(t *testing.T) {
 	l := newLocal(t, trypema.Options{})
 	tight := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(3, time.Minute).Named("tight"))
-	p, err := trypema.NewPolicies(l,
+	p := fixture.Policies(t, l,
 		trypema.Policy{Name: "trial", Shadow: true,
 			Limits: []trypema.Limit{trypema.AtMost(2, time.Minute).Named("trial")}},
 		trypema.Policy{Name: "block", Shadow: true,
 			Limits: []trypema.Limit{trypema.AtMost(0, time.Minute).Named("block")}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	trial, err := p.Use("trial")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	block, err := p.Use("block")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for i, want := range []trypema.Decision{
 		{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 3, Remaining: 2, RemainingAfterWaiting: 2},
 		{Allowed: true, Outcome: trypema.OutcomeAllowed, Limit: 3, Remaining: 1, RemainingAfterWaiting: 1},
@@ -171,13 +161,10 @@ func TestShadowDoesNotKeepWaiting(t *testing.T) {
 	for _, strategy := range []trypema.Strategy{trypema.StrategyAbsolute, trypema.StrategySuppressed} {
 		synctest.Test(t, func(t *testing.T) {
 			slow := &slowBinder{newLocal(t, trypema.Options{})}
-			p, err := trypema.NewPolicies(slow, trypema.Policy{
+			p := fixture.Policies(t, slow, trypema.Policy{
 				Name: "api", Strategy: strategy, Shadow: true,
 				Limits: []trypema.Limit{trypema.AtMost(1, time.Minute)},
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
 			done := make(chan error)
 			for range 5 {
 				go func() {

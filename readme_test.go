@@ -8,15 +8,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/race"
 )
 
 // The first example of the README is a program that prints what stands below it, and is short.
 func TestReadmeProgram(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	_, program, _ := strings.Cut(string(readme), "```go\n")
 	program, rest, found := strings.Cut(program, "```\n\n```text\n")
 	want, _, _ := strings.Cut(rest, "```")
@@ -30,17 +29,11 @@ func TestReadmeProgram(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "main.go")
 	here, err := filepath.Abs("readme_program/main.go") // a package that is in this module only for the compiler
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {here: file}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for name, content := range map[string][]byte{file: []byte(program), filepath.Join(dir, "overlay.json"): overlay} {
-		if err := os.WriteFile(name, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(name, content, 0o600))
 	}
 	args := append([]string{"build"}, race.Flags()...)
 	build := exec.Command("go", append(args, "-o", filepath.Join(dir, "program"),

@@ -12,14 +12,13 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func bind(t testing.TB, p trypema.Binder, s trypema.Strategy, limits ...trypema.Limit) *trypema.Bound {
 	t.Helper()
-	b, err := p.Bind(s, limits...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := fixture.Bind(t, p, s, limits...)
 	return b
 }
 
@@ -223,9 +222,7 @@ func TestWaitClosed(t *testing.T) {
 		}
 		synctest.Wait()
 		began := time.Now()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, l.Close())
 		all.Wait()
 		if took := time.Since(began); took != 0 {
 			t.Errorf("the last ended %v after Close", took)
@@ -270,17 +267,13 @@ func TestWaitCountsOnce(t *testing.T) {
 		}
 		for { // until one is declined
 			d, err := b.Allow(t.Context(), "k")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			if !d.Allowed {
 				break
 			}
 		}
 		before, err := b.Usage(t.Context(), "k")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		_, waited := b.Wait(ctx, "k")

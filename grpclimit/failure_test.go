@@ -22,6 +22,7 @@ import (
 	"github.com/trypema/trypema/grpclimit"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -137,16 +138,8 @@ func TestErrorsOfProvidersAreNotTold(t *testing.T) {
 	f := fakeredis.New()
 	f.Fault = func(string) ([]any, error) { return nil, fakeredis.ErrKey }
 	o := redislimit.Options{Prefix: "billing", Timeout: time.Minute}
-	redis, err := redislimit.New(f, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = redis.Close() }()
-	hybrid, err := hybridlimit.New(f, hybridlimit.Options{Options: o})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = hybrid.Close() }()
+	redis := fixture.Redis(t, f, o)
+	hybrid := fixture.Hybrid(t, f, hybridlimit.Options{Options: o})
 	acme := func(context.Context, string) (string, bool) { return "tenant:acme", true }
 	no := func(context.Context, string) (string, bool) { return "", true }
 	rate := func(r trypema.Rate) func(context.Context, string) trypema.Rate {

@@ -19,67 +19,74 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/grpclimit"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
 func limiter(t testing.TB) trypema.Limiter {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{Window: time.Minute})
 	return limits.Absolute()
 }
 
 func limit(t testing.TB, o grpclimit.Options) *grpclimit.Limit {
 	t.Helper()
 	l, err := grpclimit.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return l
 }
 
-// dial returns a client of a real server on a loopback port, the health service, with interceptors on either
-// side, or none.
+// dial returns a client of a real server, the health service, with interceptors on either side, or none.
 func dial(t testing.TB, server, client *grpclimit.Limit) healthpb.HealthClient {
 	t.Helper()
+	return healthpb.NewHealthClient(serve(t, server, client, func(s *grpc.Server) {
+		healthpb.RegisterHealthServer(s, health.NewServer())
+	}))
+}
+
+// serve serves on a loopback port until t ends, with interceptors on either side, or none, and returns a
+// connection.
+func serve(t testing.TB, server, client *grpclimit.Limit, register func(*grpc.Server)) *grpc.ClientConn {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var on []grpc.ServerOption
 	if server != nil {
 		on = append(on, grpc.ChainUnaryInterceptor(server.UnaryServer()),
 			grpc.ChainStreamInterceptor(server.StreamServer()))
 	}
 	s := grpc.NewServer(on...)
-	healthpb.RegisterHealthServer(s, health.NewServer())
+	register(s)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(listener) }()
-	by := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
-	if client != nil {
-		by = append(by, grpc.WithChainUnaryInterceptor(client.UnaryClient()),
-			grpc.WithChainStreamInterceptor(client.StreamClient()))
-	}
-	conn, err := grpc.NewClient(listener.Addr().String(), by...)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		_ = conn.Close()
 		s.Stop()
 		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // it was stopped before it began
 			t.Error(err)
 		}
 	})
-	return healthpb.NewHealthClient(conn)
+	var by []grpc.DialOption
+	if client != nil {
+		by = append(by, grpc.WithChainUnaryInterceptor(client.UnaryClient()),
+			grpc.WithChainStreamInterceptor(client.StreamClient()))
+	}
+	return connect(t, listener.Addr().String(), by...)
+}
+
+// connect returns a connection that is closed when t ends.
+func connect(t testing.TB, target string, by ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	by = append(by, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(target, by...)
+	must.OK(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 // denial returns the details of an error that is a denial.
@@ -130,9 +137,7 @@ func TestBothSides(t *testing.T) {
 				}))
 				c := dial(t, server, client)
 				for range 2 {
-					if err := call(ctx, c); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, call(ctx, c))
 				}
 				retry, subject := denial(t, call(ctx, c))
 				if retry < 50*time.Second || retry > time.Minute || subject != "two" {
@@ -157,9 +162,7 @@ func TestOptions(t *testing.T) {
 		Seen: func(context.Context, string, trypema.Decision, error) { seen++ },
 	}
 	c := dial(t, limit(t, o), nil)
-	if err := check(ctx, c); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, check(ctx, c))
 	denial(t, check(ctx, c))
 	o.Shadow = true
 	if err := check(ctx, dial(t, limit(t, o), nil)); err != nil || seen != 3 {
@@ -181,26 +184,17 @@ func TestOptions(t *testing.T) {
 
 // TestSeveralLimits: the details name the limit that refused, over a real connection.
 func TestSeveralLimits(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
-	both, err := limits.Bind(trypema.StrategyAbsolute,
+	limits := fixture.Local(t, trypema.Options{})
+	both := fixture.Bind(t, limits, trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
 		trypema.Limit{Name: "hour", Rate: trypema.PerHour(2), Window: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := dial(t, limit(t, grpclimit.Options{
 		Decide: func(ctx context.Context, _, key string, cost uint64) (trypema.Decision, error) {
 			return both.AllowN(ctx, key, cost)
 		},
 		Cost: func(context.Context, string) uint64 { return 2 },
 	}), nil)
-	if err := check(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, check(t.Context(), c))
 	retry, subject := denial(t, check(t.Context(), c))
 	if subject != "hour" || retry < 59*time.Minute {
 		t.Errorf("refused by %q, to come again after %v", subject, retry)
@@ -209,12 +203,7 @@ func TestSeveralLimits(t *testing.T) {
 
 // TestPatientClient waits for its turn, and not at all if its deadline is before that.
 func TestPatientClient(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:///example.com",
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := connect(t, "passthrough:///example.com")
 	synctest.Test(t, func(t *testing.T) {
 		client := limit(t,
 			grpclimit.Options{Limiter: limiter(t), Rate: trypema.PerMinute(1), MaxWait: time.Hour}).UnaryClient()
@@ -226,9 +215,7 @@ func TestPatientClient(t *testing.T) {
 		}
 		began := time.Now()
 		for range 3 {
-			if err := call(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, call(t.Context()))
 		}
 		if took := time.Since(began); took < 2*time.Minute || took > 2*time.Minute+2*time.Second {
 			t.Errorf("three calls at one a minute took %v", took)

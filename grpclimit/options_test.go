@@ -14,44 +14,35 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/grpclimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func local(t testing.TB) *trypema.Local {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	return limits
 }
 
 func bind(t testing.TB, limits ...trypema.Limit) *trypema.Bound {
 	t.Helper()
-	b, err := local(t).Bind(trypema.StrategyAbsolute, limits...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := fixture.Bind(t, local(t), trypema.StrategyAbsolute, limits...)
 	return b
 }
 
 // plans are a policy that admits two calls, one that is in shadow, and one that keeps nothing.
 func plans(t testing.TB) *trypema.Policies {
 	t.Helper()
-	p, err := trypema.NewPolicies(local(t),
+	p := fixture.Policies(t, local(t),
 		trypema.Policy{Name: "free", Cost: 3, Limits: []trypema.Limit{trypema.AtMost(6, time.Minute).Named("six")}},
 		trypema.Policy{Name: "shadow", Shadow: true, Limits: []trypema.Limit{trypema.AtMost(0, time.Minute)}},
 		trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.NoLimit}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return p
 }
 
@@ -177,12 +168,7 @@ func TestPolicyOf(t *testing.T) {
 
 // Calls of a client that wait are made in the order in which they came, and know the decision.
 func TestClientTurns(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:///example.com",
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := connect(t, "passthrough:///example.com")
 	synctest.Test(t, func(t *testing.T) {
 		client := limit(t, grpclimit.Options{Bound: bind(t, trypema.AtMost(1, time.Second)),
 			MaxWait: time.Minute}).UnaryClient()
@@ -202,9 +188,7 @@ func TestClientTurns(t *testing.T) {
 		for i := range 20 {
 			want = append(want, fmt.Sprint(i, " at ", time.Duration(i)*time.Second, " true"))
 			go func() {
-				if err := call(t.Context(), i); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, call(t.Context(), i))
 			}()
 			synctest.Wait() // it has its turn
 		}
@@ -229,9 +213,7 @@ func TestKeyOfAndNetworks(t *testing.T) {
 	}
 	b := bind(t, trypema.AtMost(10, time.Minute))
 	bits, err := grpclimit.ByPeerNetwork(48)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	token := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "secret"))
 	for _, tt := range []struct {
 		o    grpclimit.Options
@@ -257,9 +239,7 @@ func TestKeyOfAndNetworks(t *testing.T) {
 		}
 	}
 	skip, err := grpclimit.SkipNetworks("10.0.0.0/8", "2001:db8::1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for ip, want := range map[string]bool{"10.1.2.3": true, "192.0.2.7": false, "2001:db8::1": true,
 		"2001:db8::2": false} {
 		if skip(at(ip), "/a/b") != want {

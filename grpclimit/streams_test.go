@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -13,12 +12,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/grpclimit"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // This file has every way in which a stream is given up. In each of them both ends see the end, and no
@@ -43,36 +42,7 @@ func newStreams(t *testing.T, server, client *grpclimit.Limit, handle func(grpc.
 		s.Handler = func(_ any, stream grpc.ServerStream) error { return handle(stream) }
 		desc.Streams = append(desc.Streams, s)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var on []grpc.ServerOption
-	if server != nil {
-		on = append(on, grpc.ChainStreamInterceptor(server.StreamServer()))
-	}
-	s := grpc.NewServer(on...)
-	s.RegisterService(&desc, struct{}{})
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := s.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			t.Error(err)
-		}
-	})
-	by := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
-	if client != nil {
-		by = append(by, grpc.WithChainStreamInterceptor(client.StreamClient()))
-	}
-	conn, err := grpc.NewClient(listener.Addr().String(), by...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = conn.Close()
-		s.Stop()
-		serving.Wait()
-	})
-	return &streams{t, conn}
+	return &streams{t, serve(t, server, client, func(s *grpc.Server) { s.RegisterService(&desc, struct{}{}) })}
 }
 
 func (s *streams) open(ctx context.Context, desc grpc.StreamDesc) grpc.ClientStream {
@@ -146,9 +116,7 @@ func TestDeniedSendEndsTheStream(t *testing.T) {
 			},
 			"and is received from": func(t *testing.T, s grpc.ClientStream) { denial(t, receive(s)) },
 			"and is closed": func(t *testing.T, s grpc.ClientStream) {
-				if err := s.CloseSend(); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, s.CloseSend())
 				denial(t, receive(s))
 			},
 		} {
@@ -217,14 +185,10 @@ func TestStreamsThatEnd(t *testing.T) {
 			}
 		}},
 		{"there is one reply", up, replies, func(t *testing.T, s grpc.ClientStream) {
-			if err := errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)))
 		}},
 		{"there are replies", both, replies, func(t *testing.T, s grpc.ClientStream) {
-			if err := errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, errors.Join(s.SendMsg(message), s.CloseSend(), receive(s)))
 			if err := receive(s); !errors.Is(err, io.EOF) {
 				t.Error(err)
 			}
@@ -251,9 +215,7 @@ func TestStreamsThatEnd(t *testing.T) {
 		s := newStreams(t, nil, perMinute(t, 100, nil), drain(ended))
 		ctx, cancel := context.WithCancel(context.Background())
 		stream := s.open(ctx, both)
-		if err := stream.SendMsg(message); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, stream.SendMsg(message))
 		cancel()
 		if err := receive(stream); status.Code(err) != codes.Canceled {
 			t.Error(err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // networks reads networks.
@@ -27,9 +28,7 @@ func networks(all ...string) (list []netip.Prefix) {
 func mustKey(t testing.TB) func(httplimit.KeyFunc, error) httplimit.KeyFunc {
 	return func(key httplimit.KeyFunc, err error) httplimit.KeyFunc {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		return key
 	}
 }
@@ -128,6 +127,8 @@ func TestClientAddresses(t *testing.T) {
 		{list, proxy, xff, "64:ff9b::198.51.100.1", "198.51.100.1"},
 		{list, proxy, xff, "10.0.0.3", "10.0.0.3"}, // an inside caller
 		{list, proxy, xff, "fe80::3%eth1", "fe80::/64"},
+		{list, "[fd00::1]:1", xff, "[2001:db8::9]", "2001:db8::/64"},
+		{list, proxy, xff, "198.51.100.1, " + strings.Repeat("10.0.0.2, ", 40_000) + "10.0.0.2", "10.0.0.2"},
 		{list, proxy, xff, "", "10.0.0.1"},
 		{list, proxy, none, "", "10.0.0.1"},
 		{list, proxy, xff, "198.51.100.1, unknown", "10.0.0.1"},
@@ -302,9 +303,7 @@ func TestUnixSocket(t *testing.T) {
 	for _, header := range []string{"X-Forwarded-For", "X-Real-IP", "Forwarded"} {
 		for peers := range httplimit.AnyPeer + 1 {
 			limits, err := trypema.NewLocal(trypema.Options{Window: time.Hour})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			key := mustKey(t)(httplimit.ByClientIP(httplimit.ClientIPOptions{
 				Header: header, Proxies: networks("127.0.0.0/8"), Peers: peers,
 			}))
@@ -312,9 +311,7 @@ func TestUnixSocket(t *testing.T) {
 			// The path of a socket must be short.
 			path := filepath.Join(t.TempDir(), "s")
 			listener, err := net.Listen("unix", path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 			ended := make(chan error, 1)
 			go func() { ended <- s.Serve(listener) }()
@@ -330,9 +327,7 @@ func TestUnixSocket(t *testing.T) {
 				r := to(t.Context(), "http://server/")
 				r.Header.Set(header, client)
 				response, err := transport.RoundTrip(r)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				_ = response.Body.Close()
 				if response.StatusCode == http.StatusOK {
 					admitted++
@@ -342,9 +337,7 @@ func TestUnixSocket(t *testing.T) {
 				t.Errorf("%s, peers %d: %d admitted, want %d", header, peers, admitted, want)
 			}
 			transport.CloseIdleConnections()
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, s.Close())
 			if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 var quoted = regexp.MustCompile(`"([^"]*)"`)
@@ -29,11 +30,7 @@ func names(h http.Header, field string) (all []string) {
 // name and with its window. RateLimit and the problem document name one of them.
 func TestPolicyIsStable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
+		limits := fixture.Local(t, trypema.Options{Window: time.Minute})
 		second := trypema.Limit{Name: "second", Rate: 2, Window: time.Second}
 		hour := trypema.Limit{Name: "hour", Rate: trypema.PerHour(3), Window: time.Hour}
 		const odd = time.Hour + time.Millisecond
@@ -83,14 +80,8 @@ func TestPolicyIsStable(t *testing.T) {
 			}, `"hour";q=3;w=3600`,
 				`"hour";r=2|"hour";r=1|"hour";r=0|"hour";r=0;t=3600`, "hour"},
 		} {
-			m, err := limits.Bind(trypema.StrategyAbsolute, tt.limits...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			policies, err := trypema.NewPolicies(limits, trypema.Policy{Name: "free", Limits: tt.limits})
-			if err != nil {
-				t.Fatal(err)
-			}
+			m := fixture.Bind(t, limits, trypema.StrategyAbsolute, tt.limits...)
+			policies := fixture.Policies(t, limits, trypema.Policy{Name: "free", Limits: tt.limits})
 			for i := range 3 * (httplimit.NoHeaders + 1) {
 				headers := i % 3
 				key := fmt.Sprint(tt.name, i)
@@ -169,17 +160,10 @@ func TestRefusedBy(t *testing.T) {
 // Without Limits clients know the policy by one name, whichever limit the decision is about. The document
 // says which one refused.
 func TestDecideWithoutLimits(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
-	both, err := limits.Bind(trypema.StrategyAbsolute,
+	limits := fixture.Local(t, trypema.Options{})
+	both := fixture.Bind(t, limits, trypema.StrategyAbsolute,
 		trypema.Limit{Name: "second", Rate: 10, Window: time.Second},
 		trypema.Limit{Name: "hour", Rate: trypema.PerHour(3), Window: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
 	h := handler(t, httplimit.Options{
 		Name:   "api",
 		Window: time.Hour,
@@ -203,12 +187,8 @@ func TestDecideWithoutLimits(t *testing.T) {
 
 // By policies each plan has its limits.
 func TestPoliciesOfPlans(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
-	policies, err := trypema.NewPolicies(limits,
+	limits := fixture.Local(t, trypema.Options{})
+	policies := fixture.Policies(t, limits,
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{
 			{Name: "minute", Rate: trypema.PerMinute(1), Window: time.Minute},
 		}},
@@ -216,9 +196,6 @@ func TestPoliciesOfPlans(t *testing.T) {
 			{Name: "minute", Rate: trypema.PerMinute(60), Window: time.Minute},
 			{Name: "day", Rate: trypema.PerDay(1000), Window: 24 * time.Hour},
 		}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	plan := ""
 	h := handler(t, httplimit.Options{
 		Logger: quiet, Policies: policies, PolicyOf: func(*http.Request) string { return plan },
@@ -247,11 +224,7 @@ func TestWindowOfTheLimiter(t *testing.T) {
 		time.Minute: `"default";q=60;w=60`, time.Second: `"default";q=1;w=1`,
 		1500 * time.Millisecond: `"default";q=1`, 10 * time.Millisecond: `"default";q=1`,
 	} {
-		limits, err := trypema.NewLocal(trypema.Options{Window: window})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = limits.Close() })
+		limits := fixture.Local(t, trypema.Options{Window: window})
 		for _, l := range []trypema.Limiter{limits.Absolute(), limits.Suppressed()} {
 			o := httplimit.Options{Limiter: l, Rate: max(1, trypema.Per(1, window))}
 			if got := get(handler(t, o)).Header().Get("RateLimit-Policy"); got != want {
@@ -263,19 +236,12 @@ func TestWindowOfTheLimiter(t *testing.T) {
 
 // The limits of a chain have names of their own, the same ones whichever of them denies.
 func TestChainOfLimits(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{Window: time.Hour})
 	both := []trypema.Limit{
 		{Name: "default", Rate: trypema.PerHour(1000), Window: time.Hour},
 		{Name: "minute", Rate: trypema.PerMinute(1000), Window: time.Minute},
 	}
-	multi, err := limits.Bind(trypema.StrategyAbsolute, both...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	multi := fixture.Bind(t, limits, trypema.StrategyAbsolute, both...)
 	decide := func(r *http.Request, key string, n uint64) (trypema.Decision, error) {
 		return multi.AllowN(r.Context(), key, n)
 	}
@@ -307,11 +273,7 @@ func TestChainOfLimits(t *testing.T) {
 				case i == denying:
 					o.Rate = trypema.PerHour(2)
 				}
-				limit, err := httplimit.New(o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				h = limit(h)
+				h = limit(t, o)(h)
 			}
 			for request := range 3 {
 				w := get(h)
@@ -357,13 +319,9 @@ func TestChainOfLegacyHeaders(t *testing.T) {
 		{admits(2, 0), denies(5, 3, time.Second), "5 3 1"},
 		{denies(2, 0, time.Minute), admits(100, 99), "2 0 60"},
 	} {
-		outer, err := httplimit.New(by(tt.outer))
-		if err != nil {
-			t.Fatal(err)
-		}
 		w := httptest.NewRecorder()
 		inner := handler(t, by(tt.inner))
-		outer(inner).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+		limit(t, by(tt.outer))(inner).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
 		h := w.Header()
 		got := h.Get("X-RateLimit-Limit") + " " + h.Get("X-RateLimit-Remaining") + " " + h.Get("X-RateLimit-Reset")
 		if got != tt.want || len(h["X-Ratelimit-Limit"]) != 1 {

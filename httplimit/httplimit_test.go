@@ -16,6 +16,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // fixed is a limiter that always says the same.
@@ -52,11 +54,16 @@ var (
 
 func handler(t testing.TB, o httplimit.Options) http.Handler {
 	t.Helper()
-	limit, err := httplimit.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") }))
+	through := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") }
+	return limit(t, o)(http.HandlerFunc(through))
+}
+
+// limit returns a middleware.
+func limit(t testing.TB, o httplimit.Options) func(http.Handler) http.Handler {
+	t.Helper()
+	m, err := httplimit.New(o)
+	must.OK(t, err)
+	return m
 }
 
 func get(h http.Handler) *httptest.ResponseRecorder {
@@ -135,65 +142,11 @@ func TestAnswers(t *testing.T) {
 // TestPoliciesAddUp: behind one another, each has its say.
 func TestPoliciesAddUp(t *testing.T) {
 	inner := handler(t, httplimit.Options{Limiter: fixed{d: allowed}, Rate: 1, Name: "second"})
-	outer, err := httplimit.New(httplimit.Options{Limiter: fixed{d: allowed}, Rate: 1, Name: "minute"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := outer(inner)
+	h := limit(t, httplimit.Options{Limiter: fixed{d: allowed}, Rate: 1, Name: "minute"})(inner)
 	for range 2 { // the values that responses share stay as they are
 		w := get(h)
 		if got := strings.Join(w.Header()["Ratelimit-Policy"], ", "); got != `"minute";q=100, "second";q=100` {
 			t.Error(got)
-		}
-	}
-}
-
-func TestIPs(t *testing.T) {
-	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
-	forwarded, err := httplimit.ByForwardedIP("x-forwarded-for", proxies...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	long := strings.Repeat("10.0.0.2, ", 40_000)
-	for _, tt := range []struct {
-		name, remote string
-		key          httplimit.KeyFunc
-		list         []string
-		want         string
-	}{
-		{"plain", "192.0.2.7:4711", httplimit.ByIP(), nil, "192.0.2.7"},
-		{"IPv6 by its network", "[2001:db8:1:2:3:4:5:6]:80", httplimit.ByIP(), nil, "2001:db8:1:2::/64"},
-		{"IPv6 with a zone", "[fe80::1%eth0]:80", httplimit.ByIP(), nil, "fe80::/64"},
-		{"IPv4 in IPv6", "[::ffff:192.0.2.7]:80", httplimit.ByIP(), nil, "192.0.2.7"},
-		{"no port", "192.0.2.7", httplimit.ByIP(), nil, "192.0.2.7"},
-		{"no address", "@", httplimit.ByIP(), nil, "none"},
-		{"a header is not believed", "192.0.2.7:1", httplimit.ByIP(), []string{"198.51.100.1"}, "192.0.2.7"},
-		{"nor from a stranger", "192.0.2.7:1", forwarded, []string{"198.51.100.1"}, "192.0.2.7"},
-		{"by a proxy", "10.0.0.1:1", forwarded, []string{"198.51.100.1"}, "198.51.100.1"},
-		{"what the client itself wrote", "10.0.0.1:1", forwarded, []string{"203.0.113.9, 198.51.100.1"},
-			"198.51.100.1"},
-		{"by two proxies", "10.0.0.1:1", forwarded, []string{"203.0.113.9, 198.51.100.1, 10.9.9.9"}, "198.51.100.1"},
-		{"in two lines", "10.0.0.1:1", forwarded, []string{"203.0.113.9, 198.51.100.1", "10.9.9.9"}, "198.51.100.1"},
-		{"with a port", "10.0.0.1:1", forwarded, []string{"198.51.100.1:4711"}, "198.51.100.1"},
-		{"IPv6 in brackets", "[fd00::1]:1", forwarded, []string{"[2001:db8::9]"}, "2001:db8::/64"},
-		{"IPv6 bare", "[fd00::1]:1", forwarded, []string{"2001:db8::9"}, "2001:db8::/64"},
-		{"an inside caller", "10.0.0.1:1", forwarded, []string{"10.0.0.3"}, "10.0.0.3"},
-		{"nothing", "10.0.0.1:1", forwarded, nil, "10.0.0.1"},
-		{"empty", "10.0.0.1:1", forwarded, []string{""}, "10.0.0.1"},
-		{"no address", "10.0.0.1:1", forwarded, []string{"198.51.100.1, unknown"}, "10.0.0.1"},
-		{"commas", "10.0.0.1:1", forwarded, []string{",,,"}, "10.0.0.1"},
-		{"as many hops as there can not be", "10.0.0.1:1", forwarded,
-			[]string{"198.51.100.1, " + long + "10.0.0.2"}, "10.0.0.2"},
-	} {
-		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
-		r.RemoteAddr = tt.remote
-		r.Header["X-Forwarded-For"] = tt.list
-		got, ok := tt.key(r)
-		if !ok {
-			got = "none"
-		}
-		if got != tt.want {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
@@ -345,11 +298,7 @@ func TestShadowSkipAndCost(t *testing.T) {
 func TestWrongOptions(t *testing.T) {
 	l := fixed{}
 	nan, inf := trypema.Rate(math.NaN()), trypema.Rate(math.Inf(1))
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{Window: time.Second})
 	second := limits.Absolute()
 	none := func(*http.Request) []trypema.Limit { return nil }
 	byRate := func(*http.Request) trypema.Rate { return 1 }
@@ -444,11 +393,7 @@ func (b *body) Close() error           { b.closed = true; return nil }
 
 func TestTransport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
+		limits := fixture.Local(t, trypema.Options{Window: time.Second})
 		made := 0
 		transport := func(wait time.Duration) *http.Client {
 			tr, err := httplimit.NewTransport(httplimit.TransportOptions{
@@ -458,17 +403,13 @@ func TestTransport(t *testing.T) {
 					return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 				}),
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			return &http.Client{Transport: tr}
 		}
 		began := time.Now()
 		patient := transport(time.Minute)
 		for range 5 { // 2 at once, 2 after a second, 1 after another
-			if err := ask(patient, to(t.Context(), "http://example.com/")); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, ask(patient, to(t.Context(), "http://example.com/")))
 		}
 		if took := time.Since(began); took != 2*time.Second || made != 5 {
 			t.Errorf("%d made in %v", made, took)
@@ -483,7 +424,7 @@ func TestTransport(t *testing.T) {
 		}
 		sent := new(body)
 		request, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://example.com/", sent)
-		err = ask(transport(time.Second/2), request)
+		err := ask(transport(time.Second/2), request)
 		var denied *httplimit.DeniedError
 		if !errors.As(err, &denied) || denied.RetryAfter != time.Second || !sent.closed {
 			t.Errorf("too long to wait: %v, closed %v", err, sent.closed)
@@ -506,11 +447,7 @@ func TestTransport(t *testing.T) {
 // TestAllocations holds what a request with Local costs: two allocations, its copy with a context, and what
 // that context and the headers are in. How many limits or plans there are does not matter.
 func TestAllocations(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{})
 	much := trypema.AtMost(1e12, time.Minute)
 	plans := []trypema.Policy{
 		{Name: "free", Limits: []trypema.Limit{much}},
@@ -526,11 +463,7 @@ func TestAllocations(t *testing.T) {
 		"bound":    {httplimit.Options{Bound: bind(t, much, trypema.AtMost(1e12, time.Hour))}, 2},
 		"policies": {httplimit.Options{Policies: policies(t, plans...), PolicyOf: plan}, 2},
 	} {
-		limit, err := httplimit.New(tt.o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		h := limit(t, tt.o)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header.Set("X-Tenant", "ada")
 		w := &discard{h: make(http.Header)}
@@ -554,11 +487,7 @@ func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d *discard) WriteHeader(int)             {}
 
 func BenchmarkHandler(b *testing.B) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(b, trypema.Options{})
 	h := handler(b, httplimit.Options{Limiter: limits.Absolute(), Rate: 1e12})
 	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	w := &discard{h: make(http.Header)}

@@ -18,33 +18,25 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func local(t testing.TB) *trypema.Local {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{Window: time.Minute})
 	return limits
 }
 
 func bind(t testing.TB, limits ...trypema.Limit) *trypema.Bound {
 	t.Helper()
-	b, err := local(t).Bind(trypema.StrategyAbsolute, limits...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := fixture.Bind(t, local(t), trypema.StrategyAbsolute, limits...)
 	return b
 }
 
 func policies(t testing.TB, list ...trypema.Policy) *trypema.Policies {
 	t.Helper()
-	p, err := trypema.NewPolicies(local(t), list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := fixture.Policies(t, local(t), list...)
 	return p
 }
 
@@ -55,9 +47,7 @@ func client(t testing.TB, o httplimit.TransportOptions, answer func(*http.Reques
 	t.Helper()
 	o.Base = roundTrip(func(r *http.Request) (*http.Response, error) { return answer(r), nil })
 	transport, err := httplimit.NewTransport(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return &http.Client{Transport: transport}
 }
 
@@ -151,9 +141,7 @@ func TestPolicyOf(t *testing.T) {
 	}
 	o.Cost = nil
 	free.Limits = []trypema.Limit{trypema.AtMost(8, time.Minute).Named("less")}
-	if err := p.Swap(free, trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.NoLimit}}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, p.Swap(free, trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.NoLimit}}))
 	if got := ask("free"); !strings.HasPrefix(got, `429 "less";q=8;w=60 "less";r=1;t=`) {
 		t.Errorf("after Swap: %s", got)
 	}
@@ -198,12 +186,8 @@ func TestFromContext(t *testing.T) {
 				continue // they are other ones
 			}
 			tt.o.Headers, tt.o.Logger = headers, quiet
-			limit, err := httplimit.New(tt.o)
-			if err != nil {
-				t.Fatal(err)
-			}
 			got := ""
-			h := limit(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			h := limit(t, tt.o)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				got = "none"
 				if d, ok := trypema.FromContext(r.Context()); ok {
 					got = fmt.Sprint(d.Outcome, " ", d.Shadowed, " ", d.Limit)
@@ -254,9 +238,7 @@ func TestKeyOf(t *testing.T) {
 		t.Errorf("%q, %v", key, ok)
 	}
 	transport, err := httplimit.NewTransport(httplimit.TransportOptions{Bound: b})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if key, ok := transport.KeyOf(to(t.Context(), "http://Example.com.:80/")); key != "example.com" || !ok {
 		t.Errorf("%q, %v", key, ok)
 	}
@@ -289,9 +271,7 @@ func TestSkipNetworks(t *testing.T) {
 		{behind, "10.0.0.0/8", "10.0.0.1:1", "", true},         // the proxy itself
 	} {
 		skip, err := httplimit.SkipNetworks(tt.o, strings.Fields(tt.networks)...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = tt.remote
 		if tt.forward != "" {
@@ -528,9 +508,7 @@ func TestTransportObeys(t *testing.T) {
 				return answer(200)
 			})
 			for _, url := range []string{"http://example.com/", "http://other.example/", "http://example.com/next"} {
-				if err := ask(c, to(t.Context(), url)); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, ask(c, to(t.Context(), url)))
 			}
 			want := []time.Duration{0, 0, tt.want}
 			if len(at) != 3 || at[1] != 0 || (at[2]-tt.want).Abs() >= time.Second {
@@ -585,9 +563,7 @@ func TestTransportObeys(t *testing.T) {
 			})
 		began := time.Now()
 		go func() {
-			if err := ask(slow, to(t.Context(), "http://example.com/slow")); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, ask(slow, to(t.Context(), "http://example.com/slow")))
 		}()
 		synctest.Wait()
 		err := ask(slow, to(t.Context(), "http://example.com/"))
@@ -598,9 +574,7 @@ func TestTransportObeys(t *testing.T) {
 		// A request that waits ends with its context.
 		o.MaxWait = time.Hour
 		c := client(t, o, busy)
-		if err := ask(c, to(t.Context(), "http://example.com/")); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, ask(c, to(t.Context(), "http://example.com/")))
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Second, cancel)
 		before := time.Now()

@@ -16,6 +16,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func ten(*http.Request) uint64 { return 10 }
@@ -26,9 +28,7 @@ func reserver(t testing.TB, o httplimit.Options, expiry time.Duration) *httplimi
 		o.Cost = ten
 	}
 	v, err := httplimit.NewReserver(o, expiry)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return v
 }
 
@@ -36,9 +36,7 @@ func reserver(t testing.TB, o httplimit.Options, expiry time.Duration) *httplimi
 func total(t testing.TB, b *trypema.Bound) uint64 {
 	t.Helper()
 	u, err := b.Usage(t.Context(), "192.0.2.1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return u[0].Total
 }
 
@@ -150,11 +148,7 @@ func TestReserversInARow(t *testing.T) {
 			o.Logger = quiet
 		}
 		tokens, money := reserver(t, tt.tokens, 0), reserver(t, tt.money, 0)
-		limit, err := httplimit.New(tt.inner)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := tokens.Wrap(money.Wrap(limit(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		h := tokens.Wrap(money.Wrap(limit(t, tt.inner)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			tokens.Spent(r.Context(), 3)
 			money.Spent(r.Context(), 300)
 		}))))
@@ -199,13 +193,8 @@ func TestReserverExpiry(t *testing.T) {
 func TestReserverTrouble(t *testing.T) {
 	var said bytes.Buffer
 	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	b := fixture.Bind(t, limits, trypema.StrategyAbsolute, trypema.AtMost(100, time.Hour))
 	o := httplimit.Options{Bound: b, Name: "tokens", Logger: slog.New(slog.NewTextHandler(&said, nil))}
 	v := reserver(t, o, 0)
 	w := serve(v.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { _ = limits.Close() })),

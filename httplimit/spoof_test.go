@@ -15,6 +15,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // spoofs are what a client may write into the header that its proxy appends to.
@@ -56,11 +58,7 @@ func spoofs(header string) []string {
 // anybody.
 func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 	const capacity = 3
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{Window: time.Hour})
 	proxies := networks("127.0.0.0/8", "::1/128")
 	inner := make(map[string]http.Handler)
 	for _, header := range []string{"X-Forwarded-For", "Forwarded"} {
@@ -141,9 +139,7 @@ func TestSpoofedHeadersAreNoFreePass(t *testing.T) {
 func send(t *testing.T, addr, header, field string) int {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = conn.Close() }()
 	// A server that refuses does not read to the end.
 	_, _ = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s: %s\r\n\r\n", header, field)
@@ -160,9 +156,7 @@ func send(t *testing.T, addr, header, field string) int {
 func TestSpellingsOfOneClient(t *testing.T) {
 	forwarded, err := httplimit.ByForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"),
 		netip.MustParsePrefix("fe80::/10"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for want, spellings := range map[string][]string{
 		"198.51.100.1": {
 			"198.51.100.1", " 198.51.100.1\t", "198.51.100.1:80", "::ffff:198.51.100.1",

@@ -18,6 +18,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // quiet is a logger for errors that a test brings about.
@@ -39,15 +41,9 @@ func (waiting) AllowN(ctx context.Context, _ string, _ trypema.Rate, _ uint64) (
 
 // On every path on which the handler is not called, the client gets a status that says so.
 func TestNoAnswerLooksLikeSuccess(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{Window: time.Second})
 	closed, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	_ = closed.Close()
 	type (
 		options = httplimit.Options
@@ -146,18 +142,14 @@ func TestNoAnswerLooksLikeSuccess(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.o.Logger = quiet
 			limit, err := httplimit.New(tt.o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			ran := false
 			s := httptest.NewUnstartedServer(limit(http.HandlerFunc(func(writer, request) { ran = true })))
 			s.Config.ErrorLog = log.New(io.Discard, "", 0)
 			s.Start()
 			defer s.Close()
 			response, err := http.Get(s.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			_, err = io.ReadAll(response.Body)
 			_ = response.Body.Close()
 			if response.StatusCode != tt.status || err != nil || ran {
@@ -195,17 +187,13 @@ func TestShutdownIsNoSuccess(t *testing.T) {
 		stop()
 		ran := false
 		limit, err := httplimit.New(httplimit.Options{Limiter: waiting{}, Rate: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { ran = true }))
 		s := httptest.NewUnstartedServer(h)
 		s.Config.BaseContext = func(net.Listener) context.Context { return base }
 		s.Start()
 		response, err := http.Get(s.URL)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		_ = response.Body.Close()
 		s.Close()
 		if response.StatusCode != http.StatusServiceUnavailable || ran {
@@ -217,9 +205,7 @@ func TestShutdownIsNoSuccess(t *testing.T) {
 // What logs and metrics note of a client that has gone is the same status.
 func TestClientGone(t *testing.T) {
 	limit, err := httplimit.New(httplimit.Options{Limiter: waiting{}, Rate: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	arrived, noted := make(chan struct{}), make(chan int, 1)
 	inner := limit(http.NotFoundHandler())
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -320,11 +306,7 @@ func TestShadowLetsAllPass(t *testing.T) {
 // is not logged.
 func TestFailuresAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{Window: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
+		limits := fixture.Local(t, trypema.Options{Window: time.Second})
 		var noted bytes.Buffer
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()

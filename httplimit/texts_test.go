@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -27,21 +28,9 @@ func TestClientsAreToldNoSecrets(t *testing.T) {
 	f := fakeredis.New()
 	f.Fault = func(string) ([]any, error) { return nil, fakeredis.ErrKey }
 	o := redislimit.Options{Prefix: "billing", Timeout: time.Minute}
-	redis, err := redislimit.New(f, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = redis.Close() }()
-	hybrid, err := hybridlimit.New(f, hybridlimit.Options{Options: o})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = hybrid.Close() }()
-	local, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	redis := fixture.Redis(t, f, o)
+	hybrid := fixture.Hybrid(t, f, hybridlimit.Options{Options: o})
+	local := fixture.Local(t, trypema.Options{Window: time.Minute})
 	acme := func(*http.Request) (string, bool) { return "tenant:acme alice@example.com", true }
 	keyless := func(*http.Request) (string, bool) { return "acme", false }
 	fails := func(err error) func(*http.Request, string, uint64) (trypema.Decision, error) {

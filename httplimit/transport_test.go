@@ -13,6 +13,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/httplimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // However the host of a request is spelled, it has one limit.
@@ -24,9 +26,7 @@ func TestSpellingsOfOneHost(t *testing.T) {
 			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
 		}),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for want, urls := range map[string][]string{
 		"example.com": {
 			"http://example.com/", "http://EXAMPLE.com/", "http://example.com:80/", "http://example.com:080",
@@ -56,13 +56,9 @@ func TestSpellingsOfOneHost(t *testing.T) {
 	} {
 		for _, u := range urls {
 			parsed, err := url.Parse(u)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			response, err := transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: parsed})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			_ = response.Body.Close()
 			if key != want {
 				t.Errorf("%s is %q, want %q", u, key, want)
@@ -91,11 +87,7 @@ func (s spy) AllowN(_ context.Context, key string, _ trypema.Rate, _ uint64) (tr
 
 // http.Client.CloseIdleConnections closes those of the base, through any number of limits.
 func TestCloseIdleConnections(t *testing.T) {
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{})
 	closed := make(chan struct{}, 10)
 	empty := func(http.ResponseWriter, *http.Request) {} // a connection is not reused before its answer was read
 	s := httptest.NewUnstartedServer(http.HandlerFunc(empty))
@@ -109,18 +101,14 @@ func TestCloseIdleConnections(t *testing.T) {
 	wrap := func(base http.RoundTripper) http.RoundTripper {
 		o := httplimit.TransportOptions{Limiter: limits.Absolute(), Rate: 1000, Base: base}
 		transport, err := httplimit.NewTransport(o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		return transport
 	}
 	for name, transport := range map[string]http.RoundTripper{
 		"one": wrap(new(http.Transport)), "two": wrap(wrap(new(http.Transport))),
 	} {
 		c := &http.Client{Transport: transport}
-		if err := ask(c, to(t.Context(), s.URL)); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, ask(c, to(t.Context(), s.URL)))
 		c.CloseIdleConnections()
 		select {
 		case <-closed:

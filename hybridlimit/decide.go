@@ -73,8 +73,8 @@ const (
 // errWaits is a call that would have to wait for Redis. It never gets to a caller of the package.
 var errWaits = errors.New("hybridlimit: the call has to wait")
 
-// judge decides a call: without the lock if the key is hot, otherwise by decide. It takes six parameters, all
-// that a caller gives: a hot call needs no request.
+// judge decides a call: without the lock of its shard if the key is hot or its window is open, otherwise by
+// decide. It takes six parameters, all that a caller gives: most calls need no request.
 func (l *limiter) judge(
 	ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, how manner,
 ) error {
@@ -85,35 +85,54 @@ func (l *limiter) judge(
 		}
 		return cmp.Or(err, redisproto.ErrZeroCost)
 	}
-	now := l.now()
 	plain := groupkey.Plain(key)
 	hash := l.table.Hash(plain)
-	if !l.suppressed && how != peek {
-		if f := l.table.Shard(hash).Hot(plain, now); f != nil && !l.breakers.Gone() {
-			switch a, have, at, then := f.Take(c, now, n, true); a {
-			case table.Admitted:
-				if stands := l.tally.Count(tally.Allowed); stands > 0 {
-					l.sample(tally.Allowed, stands, key, now)
-				}
-				d.Allowed = true
-				d.Outcome = trypema.OutcomeAllowed
-				d.Limit = c
-				d.Remaining = c - have
-				d.RemainingAfterWaiting = c - have
-				return nil
-			case table.Denied:
-				if stands := l.tally.Count(tally.Denied); stands > 0 {
-					l.sample(tally.Denied, stands, key, now)
-				}
-				d.Limit = c
-				d.Remaining = window.Room(c, have)
-				d.RetryAfter = time.Duration(at - now)
-				d.RemainingAfterWaiting = c - then
-				return nil
+	if l.suppressed || how == peek {
+		r := request{key: plain, hash: hash, began: l.now(), Call: lease.Call{Cost: n, Capacity: c}}
+		return l.judgeLocked(ctx, d, &r, how)
+	}
+	var place table.Place[*account, window.Groups]
+	sh := l.table.Shard(hash)
+	hot := sh.Hot(plain)
+	if hot == nil {
+		place = l.table.Look(hash)
+	}
+	now := l.now() // while the memory of the key comes
+	if have, ok := place.Take(plain, c, now, n); ok {
+		l.admit(d, key, now, c, have)
+		return nil
+	}
+	if hot != nil && !l.breakers.Gone() {
+		sh.Called(hot, now)
+		switch a, have, at, then := hot.Take(c, now, n, true); a {
+		case table.Admitted:
+			l.admit(d, key, now, c, have)
+			return nil
+		case table.Denied:
+			if stands := l.tally.Count(tally.Denied); stands > 0 {
+				l.sample(tally.Denied, stands, key, now)
 			}
+			d.Limit = c
+			d.Remaining = window.Room(c, have)
+			d.RetryAfter = time.Duration(at - now)
+			d.RemainingAfterWaiting = c - then
+			return nil
 		}
 	}
 	return l.judgeLocked(ctx, d, &request{key: plain, hash: hash, began: now, Call: lease.Call{Cost: n, Capacity: c}}, how)
+}
+
+// admit makes d the answer to a call that was admitted without the account, when so much of the capacity was
+// taken, and counts it.
+func (l *limiter) admit(d *trypema.Decision, key string, now int64, capacity, have uint64) {
+	if stands := l.tally.Count(tally.Allowed); stands > 0 {
+		l.sample(tally.Allowed, stands, key, now)
+	}
+	d.Allowed = true
+	d.Outcome = trypema.OutcomeAllowed
+	d.Limit = capacity
+	d.Remaining = capacity - have
+	d.RemainingAfterWaiting = capacity - have
 }
 
 // judgeLocked decides a call under the lock of its key, and counts it.
@@ -171,10 +190,8 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 			l.reject(&v, k, at, &r.Call)
 		}
 		if !v.AskLedger {
-			if !l.suppressed && r.Mode == lease.Record && sh.Asked(h) {
-				if f := k.Hot(at); f != nil {
-					sh.Open(h, f)
-				}
+			if !l.suppressed && r.Mode == lease.Record {
+				lend(sh, h, k, at, &v)
 			}
 			sh.Unlock()
 			l.tell(d, k, r.Capacity, &v)
@@ -201,6 +218,30 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 			l.tell(d, k, r.Capacity, &w.decision)
 			return nil
 		}
+	}
+}
+
+// lend lets callers have the key without the account, if they may: by the one word of a hot key, or by the
+// window of the key. The shard must be locked, and v be what the account has decided last.
+func lend(sh *shard, h table.Handle, k *account, at *lease.Moment, v *lease.Decision) {
+	if sh.Asked(h) {
+		if f := k.Hot(at); f != nil {
+			sh.Open(h, f)
+			return
+		}
+		sh.Forget() // and not at each call
+	}
+	if v.Allowed {
+		lendWindow(sh, h, k, at, v)
+	}
+}
+
+// lendWindow lets callers have the window of a key, if they may, after a call that was admitted.
+func lendWindow(sh *shard, h table.Handle, k *account, at *lease.Moment, v *lease.Decision) {
+	if t, ok := k.Lend(at, v.SettleAt > 0); ok && sh.Lends(&t) {
+		w := sh.Window(h)
+		k.Fill(at, &w)
+		sh.Lend(h, t)
 	}
 }
 

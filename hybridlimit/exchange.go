@@ -147,12 +147,16 @@ func (x *exchange) send(ctx context.Context) {
 		r := redisproto.NewReader(reply)
 		for _, m := range run {
 			err := x.answer(m, r, err, last)
+			answered := errors.Is(err, redisproto.ErrAnswered)
 			if redisproto.IsUnreadable(err) {
-				if !last {
+				if !last && !answered {
 					again = append(again, m)
 					continue
 				}
 				mend = append(mend, m)
+			}
+			if answered {
+				err = nil
 			}
 			x.note(ctx, m, err)
 		}
@@ -234,6 +238,9 @@ func (l *limiter) answer(m *message, r *redisproto.Reader, err error, last bool)
 		}
 	}
 	switch {
+	case errors.Is(err, redisproto.ErrAnswered):
+		l.hear(m, a)
+		return err
 	case redisproto.IsUnreadable(err) && !last:
 		return err
 	case err != nil:

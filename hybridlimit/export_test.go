@@ -52,3 +52,12 @@ func Windows(p *Provider) (n int) {
 	}
 	return n
 }
+
+// TakeNow has the window of a key under Absolute admit a call of cost 1, as judge does. It reports false if
+// that is not open.
+func TakeNow(p *Provider, key string, capacity uint64) bool {
+	l := p.absolute
+	place := l.table.Look(l.table.Hash(key))
+	_, ok := place.Take(key, capacity, l.now(), 1)
+	return ok
+}

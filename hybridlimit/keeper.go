@@ -112,6 +112,9 @@ func (m *keeper) take(
 		err = redisproto.ErrZeroCost
 	}
 	key = m.inTable(key)
+	if err == nil && r == nil && m.takesAlone(d, key, n, how, began) {
+		return nil
+	}
 	if err == nil {
 		var room [trypema.MaxLimits]party
 		j := joint{keeper: m, parties: m.join(room[:0], key, n), began: began, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
@@ -124,6 +127,25 @@ func (m *keeper) take(
 	}
 	m.counter.count(groupkey.Shown(key), d, err, began)
 	return err
+}
+
+// takesAlone decides a call of one limit by the window of its key, as judge does. It reports false if it
+// cannot.
+func (m *keeper) takesAlone(d *trypema.Decision, key string, n uint64, how manner, began int64) bool {
+	l := &m.limits[0]
+	if len(m.limits) > 1 || l.suppressed {
+		return false
+	}
+	now := began
+	if how == takeLate {
+		now = l.now()
+	}
+	place := l.table.Look(l.table.Hash(key))
+	have, ok := place.Take(key, l.capacity, now, n)
+	if ok {
+		m.counter.admit(d, groupkey.Shown(key), began, l.capacity, have)
+	}
+	return ok
 }
 
 // Peek implements trypema.Keeper.
@@ -190,7 +212,8 @@ type party struct {
 	hash     uint64
 	cost     uint64
 	sh       *shard
-	shares   bool // the party before it has locked the shard
+	shares   bool         // the party before it has locked the shard
+	h        table.Handle // where its key is in there, or None
 	k        *account
 	groups   *window.Groups // the memory of its windows
 	decision lease.Decision
@@ -254,6 +277,9 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 			t := j.combine()
 			if j.mode == lease.Record {
 				j.record(t.Allowed)
+				if p := &j.parties[0]; len(j.parties) == 1 && t.Allowed && j.reservation == nil && p.h != table.None {
+					lendWindow(p.sh, p.h, p.k, j.at(p), &p.decision)
+				}
 			}
 			j.unlock()
 			for i := range j.parties {
@@ -286,7 +312,7 @@ func (j *joint) lock() {
 			p.sh.Lock()
 		}
 		if p.waiter != nil && p.waiter.ended && !p.waiter.failed && p.k.own != nil {
-			p.groups = p.k.groups(p.sh)
+			p.groups, p.h = p.k.groups(p.sh), table.None
 			continue
 		}
 		h := p.sh.Find(p.hash, p.key)
@@ -298,7 +324,7 @@ func (j *joint) lock() {
 			}
 			h = p.sh.Enter(p.hash, p.key, j.now)
 		}
-		p.k = p.accountAt(p.sh, h, p.hash, p.key)
+		p.h, p.k = h, p.accountAt(p.sh, h, p.hash, p.key)
 		p.groups = p.k.groups(p.sh)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/breaker"
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/inuse"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/redisproto"
@@ -73,6 +74,11 @@ func newLimiter(s *redisproto.Server, b *breaker.Set, o Options, suppressed bool
 		Free: func(g *window.Groups, k **account) { l.remove(g, *k); *k = nil },
 		Move: func(from, to *window.Groups, k **account) { (*k).Move(from, to) },
 		Add:  func(k **account, last int64, n uint64) { (*k).Join(last, n) },
+		Enter: func(g *window.Groups, k **account, w *cells.Window, added uint64) {
+			(*k).Enter(l.moment(g, 0), w, added)
+		},
+		Span: l.terms.Span,
+		Kept: l.terms.Kept(),
 	}, o.Window+o.Bucket+time.Duration(l.pace.Load().Far), o.MaxKeys, l.now)
 	return l
 }

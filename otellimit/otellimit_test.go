@@ -17,6 +17,8 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/otellimit"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -26,9 +28,7 @@ import (
 func read(t testing.TB, reader sdk.Reader) map[string]float64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &all); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, reader.Collect(t.Context(), &all))
 	values := make(map[string]float64)
 	for _, scope := range all.ScopeMetrics {
 		for _, m := range scope.Metrics {
@@ -61,21 +61,13 @@ func read(t testing.TB, reader sdk.Reader) map[string]float64 {
 func TestObserver(t *testing.T) {
 	reader := sdk.NewManualReader()
 	o, err := otellimit.New(sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	base := trypema.Options{Observer: o, Name: "api"}
-	local, err := trypema.NewLocal(base)
-	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
+	local := fixture.Local(t, base)
+	redis := fixture.Redis(t, fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
-	hybrid, err3 := hybridlimit.New(gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
-	if err := errors.Join(err, err2, err3); err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
-	defer redis.Close()
-	defer hybrid.Close()
+	hybrid := fixture.Hybrid(t, gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
 	for range 25 {
 		for _, l := range []trypema.Limiter{local.Absolute(), redis.Absolute(), hybrid.Absolute()} {
 			if _, err := l.Allow(t.Context(), "secret", 2); err != nil {
@@ -84,11 +76,8 @@ func TestObserver(t *testing.T) {
 		}
 	}
 	local.Suppressed().Allow(t.Context(), "secret", -1)
-	plans, err := trypema.NewPolicies(redis,
+	plans := fixture.Policies(t, redis,
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	plans.Observe(o)
 	for range 3 {
 		if _, err := plans.Allow(t.Context(), "free", "secret"); err != nil {
@@ -184,9 +173,7 @@ type nothing struct{ metric.Meter }
 func TestNames(t *testing.T) {
 	reader := sdk.NewManualReader()
 	o, err := otellimit.New(sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer o.Close()
 	for _, name := range []string{"caf\xe9", "caf\xea"} {
 		o.Observe(trypema.Meter{Policy: name, Provider: "other", Strategy: "absolute", Read: func() trypema.Stats {

@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/policyfile"
 )
 
@@ -377,9 +379,7 @@ func TestLoad(t *testing.T) {
 
 func write(t testing.TB, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // Whatever the file, Parse does not panic; what it takes, limiters take; and what is wrong is somewhere in
@@ -397,15 +397,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := policyfile.Parse("p", data)
 		if err == nil {
-			limits, err := trypema.NewLocal(trypema.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer limits.Close()
-			p, err := trypema.NewPolicies(limits, list...)
-			if err != nil {
-				t.Fatal(err)
-			}
+			limits := fixture.Local(t, trypema.Options{})
+			p := fixture.Policies(t, limits, list...)
 			for _, name := range p.Names() {
 				if d, err := p.Allow(t.Context(), name, "k"); err != nil ||
 					!d.Allowed && d.Outcome != trypema.OutcomeSuppressed {
@@ -466,27 +459,16 @@ func TestForms(t *testing.T) {
 		{"name": "banned", "limits": [{"limit": 0}]},
 		{"name": "staff", "limits": [{"unlimited": true}]},
 		{"name": "trial", "shadow": true, "limits": ["1/h"]}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
-	policies, err := trypema.NewPolicies(limits, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	limits := fixture.Local(t, trypema.Options{})
+	policies := fixture.Policies(t, limits, list...)
 	for policy, want := range map[string]string{
 		"banned": "rejected false blocked", "staff": "allowed false ", "trial": "allowed true 1h0m0s",
 	} {
 		var got string
 		for range 2 {
 			d, err := policies.Allow(t.Context(), policy, "a")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			got = fmt.Sprint(d.Outcome, " ", d.Shadowed, " ", d.RefusedBy)
 		}
 		if got != want {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/policyfile"
 )
 
@@ -108,13 +110,9 @@ func TestWatchLooksIntoTheFile(t *testing.T) {
 	watch(t, file("10/s"), func(w *watched) {
 		w.want([]trypema.Rate{10})
 		before, err := os.Stat(w.path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		w.write(file("20/s"))
-		if err := os.Chtimes(w.path, before.ModTime(), before.ModTime()); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.Chtimes(w.path, before.ModTime(), before.ModTime()))
 		w.looks(3)
 		w.want([]trypema.Rate{20})
 		w.write(file("20/s"))
@@ -154,9 +152,7 @@ func TestWatchAFileThatIsNotThere(t *testing.T) {
 		w.looks(3)
 		w.want([]trypema.Rate{10})
 		for range 2 {
-			if err := os.Remove(w.path); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.Remove(w.path))
 			w.looks(10)
 			w.want(nil, gone)
 			w.write(file("10/s"))
@@ -196,26 +192,15 @@ func TestWatchFollowsLinks(t *testing.T) {
 	}
 	point("10")
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
+		limits := fixture.Local(t, trypema.Options{})
 		list, err := policyfile.Load(link)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := trypema.NewPolicies(limits, list...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
+		p := fixture.Policies(t, limits, list...)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() {
 			policyfile.Watch(ctx, link, 0, p.Swap, func(err error) {
-				if err != nil {
-					t.Error(err)
-				}
+				must.Report(t, err)
 			})
 		})
 		for _, want := range []uint64{10, 20} {
@@ -234,19 +219,10 @@ func TestWatchFollowsLinks(t *testing.T) {
 func TestWatchUnderLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	write(t, path, file("1000/d"))
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer limits.Close()
+	limits := fixture.Local(t, trypema.Options{})
 	list, err := policyfile.Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := trypema.NewPolicies(limits, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	p := fixture.Policies(t, limits, list...)
 	ctx, cancel := context.WithCancel(t.Context())
 	var swapped, admitted atomic.Int64
 	var running sync.WaitGroup

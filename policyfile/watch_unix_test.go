@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/policyfile"
 )
 
@@ -24,13 +25,9 @@ func TestWatchWhatIsNotAFile(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Skip(err)
 	}
-	if err := os.Symlink(pipe, link); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Symlink(pipe, link))
 	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = listener.Close() }()
 	for path, kind := range map[string]string{
 		pipe: "a named pipe", link: "a named pipe", socket: "a socket", dir: "a folder", os.DevNull: "a device",
@@ -50,12 +47,8 @@ func TestWatchWhatIsNotAFile(t *testing.T) {
 			}
 			if path == link { // and a file in its place is taken
 				write(t, filepath.Join(dir, "file"), file("10/s"))
-				if err := os.Remove(link); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Symlink(filepath.Join(dir, "file"), link); err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, os.Remove(link))
+				must.OK(t, os.Symlink(filepath.Join(dir, "file"), link))
 				for err := range reports {
 					if err == nil {
 						break

@@ -24,6 +24,8 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/promlimit"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -32,16 +34,12 @@ import (
 func scrape(t *testing.T, c *promlimit.Collector) map[string]*dto.MetricFamily {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	if err := registry.Register(c); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, registry.Register(c))
 	server := httptest.NewServer(promhttp.HandlerFor(registry,
 		promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
 	defer server.Close()
 	answer, err := http.Get(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer answer.Body.Close()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(answer.Body)
@@ -77,20 +75,12 @@ func all(t *testing.T) *promlimit.Collector {
 	t.Helper()
 	c := promlimit.New()
 	base := trypema.Options{Observer: c, Name: "api"}
-	local, err := trypema.NewLocal(base)
-	redis, err2 := redislimit.New(fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
+	local := fixture.Local(t, base)
+	redis := fixture.Redis(t, fakeredis.New(), redislimit.Options{Options: base, Timeout: time.Minute})
 	gone := fakeredis.New()
 	gone.Fault = func(string) ([]any, error) { return nil, errors.New("gone") }
 	base.Name = "other"
-	hybrid, err3 := hybridlimit.New(gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
-	if err := errors.Join(err, err2, err3); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		local.Close()
-		redis.Close()
-		hybrid.Close()
-	})
+	hybrid := fixture.Hybrid(t, gone, hybridlimit.Options{Options: redislimit.Options{Options: base}})
 	for range 25 {
 		for _, l := range []trypema.Limiter{local.Absolute(), local.Suppressed(), redis.Absolute(),
 			redis.Suppressed(), hybrid.Absolute()} {
@@ -100,11 +90,8 @@ func all(t *testing.T) *promlimit.Collector {
 		}
 	}
 	local.Absolute().Allow(t.Context(), "secret-key", -1)
-	plans, err := trypema.NewPolicies(local,
+	plans := fixture.Policies(t, local,
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(2, time.Hour)}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	plans.Observe(c)
 	for range 3 {
 		if _, err := plans.Allow(t.Context(), "free", "secret-key"); err != nil {
@@ -220,14 +207,10 @@ var metric = regexp.MustCompile(`trypema_\w+`)
 // The dashboard asks for what there is, and shows all of it.
 func TestDashboard(t *testing.T) {
 	file, err := os.Open("dashboard.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer file.Close()
 	text, err := io.ReadAll(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var dashboard struct {
 		Title  string
 		Panels []struct {
@@ -237,9 +220,7 @@ func TestDashboard(t *testing.T) {
 			Targets []struct{ Expr string }
 		}
 	}
-	if err := json.Unmarshal(text, &dashboard); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, json.Unmarshal(text, &dashboard))
 	exported := scrape(t, all(t))
 	asked := make(map[string]bool)
 	for _, p := range dashboard.Panels {
@@ -271,16 +252,9 @@ func TestDashboard(t *testing.T) {
 // Policies have counts, and no say about Redis.
 func TestPolicies(t *testing.T) {
 	c := promlimit.New()
-	local, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
-	plans, err := trypema.NewPolicies(local,
+	local := fixture.Local(t, trypema.Options{})
+	plans := fixture.Policies(t, local,
 		trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: trypema.PerHour(2), Window: time.Hour}}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	plans.Observe(c)
 	for range 3 {
 		if _, err := plans.Allow(t.Context(), "free", "user:42"); err != nil {
@@ -306,11 +280,7 @@ func TestNames(t *testing.T) {
 	if !errors.Is(err, trypema.ErrInvalidOptions) {
 		t.Errorf("NewLocal: %v", err)
 	}
-	l, err := trypema.NewLocal(trypema.Options{Name: `a"b\c`, Observer: c})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	fixture.Local(t, trypema.Options{Name: `a"b\c`, Observer: c})
 	top := func(int) iter.Seq2[string, uint64] { return maps.All(map[string]uint64{"k\xff": 3}) }
 	one := func() trypema.Stats { return trypema.Stats{Counters: trypema.Counters{Allowed: 1}} }
 	for _, name := range []string{"caf\xe9", "caf\xea", "caf\xc3"} {

@@ -12,6 +12,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -56,15 +57,8 @@ func TestAllWhenRedisLeavesMeanwhile(t *testing.T) {
 func redisLeaves(t *testing.T, policy redislimit.FailurePolicy, first, full bool) {
 	ctx := context.Background()
 	bound := func(c redislimit.Conn, name string) *trypema.Bound {
-		p, err := redislimit.New(c, redislimit.Options{OnFailure: policy})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Close() })
-		b, err := p.Bind(trypema.StrategyAbsolute, trypema.AtMost(3, time.Minute).Named(name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := fixture.Redis(t, c, redislimit.Options{OnFailure: policy})
+		b := fixture.Bind(t, p, trypema.StrategyAbsolute, trypema.AtMost(3, time.Minute).Named(name))
 		return b
 	}
 	server := leavesAfter(1)
@@ -102,19 +96,9 @@ func TestAllWhenRedisOfHybridLeaves(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := h.Bind(trypema.StrategyAbsolute, trypema.AtMost(3, window))
-			if err != nil {
-				t.Fatal(err)
-			}
-			local, err := trypema.NewLocal(trypema.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer local.Close()
-			other, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(3, time.Minute))
-			if err != nil {
-				t.Fatal(err)
-			}
+			b := fixture.Bind(t, h, trypema.StrategyAbsolute, trypema.AtMost(3, window))
+			local := fixture.Local(t, trypema.Options{})
+			other := fixture.Bind(t, local, trypema.StrategyAbsolute, trypema.AtMost(3, time.Minute))
 			if d, err := trypema.All(ctx, b.Ask("k", 2), other.Ask("k", 2)); err != nil || !d.Allowed {
 				t.Errorf("%v: %+v, %v", window, d, err)
 			}

@@ -85,7 +85,7 @@ type operation struct {
 	args func(batches []*batch) []string
 	// read reads the answer to one batch, and writes it to the calls, which are nil if the batch has ended
 	// already. It returns what is wrong. An error about what the key holds becomes that of the calls, unless
-	// it is errAnswered: then they have an answer all the same.
+	// it is redisproto.ErrAnswered: then they have an answer all the same.
 	read func(r *redisproto.Reader, runs []run, calls []*call) error
 }
 
@@ -434,6 +434,9 @@ func (x *exchange) run(f *flight, batches []*batch) {
 			return keys, op.args(parcel)
 		},
 		func(parcel []*batch, reply []any, err error, last bool) (again, mend []*batch) {
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+				err = x.noAnswer() // what the client says of our deadline means nothing to a caller
+			}
 			inTime, again, mend, wrong := x.answer(parcel, reply, err, last)
 			mu.Lock()
 			defer mu.Unlock()
@@ -511,7 +514,7 @@ func (x *exchange) answer(batches []*batch, reply []any, err error, last bool) (
 			mend = append(mend, b)
 		}
 		switch {
-		case errors.Is(err, errAnswered):
+		case errors.Is(err, redisproto.ErrAnswered):
 			err = nil
 		case redisproto.IsKeyFault(err): // the key is at fault, and not Redis
 			err = fmt.Errorf("redislimit: the Redis key %q: %w", b.key, err)
@@ -636,10 +639,12 @@ func (x *exchange) armLocked() {
 	}
 }
 
+func (x *exchange) noAnswer() error { return fmt.Errorf("no answer within %v", x.timeout) }
+
 // expire finishes the calls whose deadline is over, and ends the batches of which no call is left. A flight
 // whose batches have all ended that way is lost.
 func (x *exchange) expire() {
-	err := &trouble{fmt.Errorf("no answer within %v", x.timeout)}
+	err := &trouble{x.noAnswer()}
 	x.mu.Lock()
 	now := int64(time.Since(x.started))
 	var late []*call

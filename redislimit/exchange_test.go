@@ -14,22 +14,19 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/limittest"
 	"github.com/trypema/trypema/redislimit"
 )
 
 var perSecond10 = trypema.PerSecond(10)
 
-func open(t *testing.T, f *fakeredis.Server, o redislimit.Options) *redislimit.Provider {
+func open(t *testing.T, c redislimit.Conn, o redislimit.Options) *redislimit.Provider {
 	t.Helper()
-	p, err := redislimit.New(f, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, err := redislimit.New(c, o)
+	must.OK(t, err)
 	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Close())
 	})
 	return p
 }
@@ -192,9 +189,7 @@ func outage(
 			changes = append(changes, h.Available)
 		}
 		p, err := redislimit.New(f, o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		test(t, f, p.Absolute(), func() []bool {
 			synctest.Wait()
 			mu.Lock()
@@ -202,9 +197,7 @@ func outage(
 			return changes
 		})
 		f.Restore()
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Close())
 	})
 }
 
@@ -298,9 +291,7 @@ func TestFailLocalHoldsTheLimitAcrossAnOutage(t *testing.T) {
 		var admitted []time.Time
 		next := func() {
 			d, err := l.Allow(t.Context(), "k", perSecond10)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			if d.Allowed {
 				admitted = append(admitted, time.Now())
 			}
@@ -396,9 +387,7 @@ func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeredis.New()
 		p, err := redislimit.New(f, redislimit.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		f.TakeAway()
 		ended := make(chan error)
 		go func() {

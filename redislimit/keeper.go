@@ -229,7 +229,7 @@ func (m *keeper) args(batches []*batch) []string {
 // read takes the answers of all limits to the calls, and tells the calls what they mean together.
 func (m *keeper) read(r *redisproto.Reader, runs []run, calls []*call) error {
 	alone, err := m.readEach(r, runs, calls)
-	if err != nil && !errors.Is(err, errAnswered) {
+	if err != nil && !errors.Is(err, redisproto.ErrAnswered) {
 		return err
 	}
 	for j, c := range calls {
@@ -240,8 +240,8 @@ func (m *keeper) read(r *redisproto.Reader, runs []run, calls []*call) error {
 	return err
 }
 
-// readEach takes the answers of each limit to the calls, as if it were alone. With errAnswered, there are all
-// of them.
+// readEach takes the answers of each limit to the calls, as if it were alone. With redisproto.ErrAnswered,
+// there are all of them.
 func (m *keeper) readEach(r *redisproto.Reader, runs []run, calls []*call) (alone [][]*call, _ error) {
 	answers, pointers := make([]call, len(m.limits)*len(calls)), make([]*call, len(m.limits)*len(calls))
 	for i := range answers {
@@ -272,7 +272,7 @@ func (m *keeper) readEach(r *redisproto.Reader, runs []run, calls []*call) (alon
 		} else {
 			err = readSuppressed(r, l.span, l.law, diceOfPeeks(calls), mine, alone[i])
 		}
-		if errors.Is(err, errAnswered) {
+		if errors.Is(err, redisproto.ErrAnswered) {
 			odd = err
 		} else if err != nil {
 			return nil, err

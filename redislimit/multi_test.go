@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/limittest"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -44,10 +45,7 @@ func TestSharesThatAreEqual(t *testing.T) {
 			f.Fault = func(string) ([]any, error) { return nil, errors.New("LOADING") }
 			// The share of each limit is 2.
 			p := open(t, f, redislimit.Options{Instances: 4})
-			m, err := p.Bind(trypema.StrategyAbsolute, limits...)
-			if err != nil {
-				t.Fatal(err)
-			}
+			m := fixture.Bind(t, p, trypema.StrategyAbsolute, limits...)
 			ctx := context.Background()
 			expect := func(what string, d trypema.Decision, err error, limit, remaining uint64, by string) {
 				t.Helper()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/model"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -54,14 +55,12 @@ func ask(t *testing.T, in *model.Tape, liar *fakeredis.Liar, p *redislimit.Provi
 	if strategy == trypema.StrategySuppressed {
 		l = p.Suppressed()
 	}
-	several, err := p.Bind(strategy, trypema.Limit{Rate: 1, Window: 10 * time.Second},
+	several := fixture.Bind(t, p, strategy, trypema.Limit{Rate: 1, Window: 10 * time.Second},
 		trypema.Limit{Rate: 1, Window: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
 	n, rate := model.Pick(in, uint64(1), 1, 2, 10, 11, math.MaxUint64), model.Pick(in, trypema.Rate(1), 100,
 		trypema.Unlimited)
 	var d trypema.Decision
+	var err error
 	switch in.Next() % 12 {
 	case 0:
 		_, err = l.Set(ctx, "k", model.Pick(in, trypema.Always(), trypema.Less(5)), uint64(in.Next()),

@@ -9,6 +9,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -21,10 +23,7 @@ func TestReservationsWithoutRedis(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := fakeredis.New()
 					p := open(t, f, redislimit.Options{OnFailure: redislimit.FailLocal})
-					m, err := p.Bind(s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
-					if err != nil {
-						t.Fatal(err)
-					}
+					m := fixture.Bind(t, p, s, trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute})
 					reserve := func() *trypema.Reservation {
 						r, err := m.Reserve(t.Context(), "k", 600, 10*time.Second)
 						if err != nil || !r.Allowed {
@@ -56,9 +55,7 @@ func TestReservationsWithoutRedis(t *testing.T) {
 					}
 					r := reserve()
 					time.Sleep(11 * time.Second)
-					if err := r.Commit(t.Context(), 300); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, r.Commit(t.Context(), 300))
 					if s == trypema.StrategyAbsolute && (fits(701) || !fits(700)) {
 						t.Error("committed late at 300 of 1000, which do not count exactly")
 					}
@@ -77,12 +74,9 @@ func TestReservationsShareRoundTrips(t *testing.T) {
 			f := fakeredis.New()
 			f.Delay = 10 * time.Millisecond
 			p := open(t, f, redislimit.Options{OnFailure: redislimit.FailClosed})
-			m, err := p.Bind(s,
+			m := fixture.Bind(t, p, s,
 				trypema.Limit{Rate: trypema.PerMinute(1000), Window: time.Minute},
 				trypema.Limit{Rate: trypema.Per(1000, 30*time.Second), Window: 30 * time.Second})
-			if err != nil {
-				t.Fatal(err)
-			}
 			began, done := time.Now(), make(chan bool, 200)
 			for i := range cap(done) {
 				go func() {
@@ -123,10 +117,7 @@ func TestGiveBackWithoutRedis(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
 				p := open(t, f, redislimit.Options{OnFailure: tt.policy})
-				m, err := p.Bind(trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
-				if err != nil {
-					t.Fatal(err)
-				}
+				m := fixture.Bind(t, p, trypema.StrategyAbsolute, trypema.AtMost(10, time.Minute))
 				giveBack := func(n uint64) error {
 					return m.Keeper().(interface {
 						GiveBack(ctx context.Context, key string, n uint64) error
@@ -135,9 +126,7 @@ func TestGiveBackWithoutRedis(t *testing.T) {
 				if d, err := m.AllowN(t.Context(), "k", 10); err != nil || !d.Allowed {
 					t.Fatal(d, err)
 				}
-				if err := giveBack(4); err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, giveBack(4))
 				if d, err := m.Peek(t.Context(), "k", 4); err != nil || !d.Allowed || d.Fallback {
 					t.Errorf("4 of 10 were given back: %+v, %v", d, err)
 				}

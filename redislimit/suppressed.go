@@ -2,7 +2,6 @@ package redislimit
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -112,10 +111,6 @@ func readSuppressed(
 	return readWaits(r, span, law, runs, calls)
 }
 
-// errAnswered is the error of a key that holds groups which contradict each other. Its calls have been
-// decided all the same, and the denied ones are told to wait for a window, which is always enough.
-var errAnswered = errors.New("the calls have an answer")
-
 // readWaits gives denied calls their time to wait, by the groups at the end of the reply. These are the
 // groups after the whole batch, because each call of the batch counts for the others.
 func readWaits(
@@ -129,7 +124,7 @@ func readWaits(
 		before := window.Counts{Admitted: r.Count(4 * redisproto.Most), Declined: r.Count(4 * redisproto.Most)}
 		log := r.Text()
 		if len(log)%groupSize != 0 {
-			odd = fmt.Errorf("NOTAWINDOW the key holds groups of %d bytes in all: %w", len(log), errAnswered)
+			odd = fmt.Errorf("NOTAWINDOW the key holds groups of %d bytes in all: %w", len(log), redisproto.ErrAnswered)
 		}
 		// A bucket of 1 keeps the groups apart, as they are in Redis.
 		apart := window.Span{Window: span.Window, Bucket: 1}
@@ -137,7 +132,7 @@ func readWaits(
 			last := int64(number(log))
 			upto := window.Counts{Admitted: number(log[7:]), Declined: number(log[14:])}
 			if last > now || upto.Admitted < before.Admitted || upto.Declined < before.Declined {
-				odd = fmt.Errorf("NOTAWINDOW the key holds groups that are not in order: %w", errAnswered)
+				odd = fmt.Errorf("NOTAWINDOW the key holds groups that are not in order: %w", redisproto.ErrAnswered)
 				break
 			}
 			w.Record(&groups, apart, w.Advance(&groups, apart, last), window.Counts{
@@ -162,7 +157,7 @@ func readWaits(
 				v.Wait = window.Never
 				continue
 			case wait == 0 && odd == nil && w.Counts() == (window.Counts{}):
-				odd = fmt.Errorf("NOTAWINDOW the key holds no groups, and a call was denied: %w", errAnswered)
+				odd = fmt.Errorf("NOTAWINDOW the key holds no groups, and a call was denied: %w", redisproto.ErrAnswered)
 				fallthrough
 			case odd != nil:
 				v.Wait, v.Then = span.Window, 0

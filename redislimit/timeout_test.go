@@ -1,6 +1,8 @@
 package redislimit_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -71,6 +73,42 @@ func TestTimeoutIsThatOfEachCall(t *testing.T) {
 				all.Wait()
 				time.Sleep(2 * time.Second) // until the last answers are there
 			})
+		})
+	}
+}
+
+// endless is a Conn to a server that never answers. Its client returns when the exchange ends, with the error
+// of the context.
+type endless struct{}
+
+func (endless) OneServer() bool { return true }
+
+func (endless) Run(ctx context.Context, _, _ string, keys, _ [][]string, answer func(int, []any, error)) {
+	<-ctx.Done()
+	for i := range keys {
+		answer(i, nil, ctx.Err())
+	}
+}
+
+// Callers and OnChange read how long Redis was waited for, and not the error of a context that is not theirs.
+func TestNoAnswerIsSaid(t *testing.T) {
+	const want = "redislimit: Redis is unavailable: no answer within 250ms"
+	for range 20 { // either the timer of the call is first, or that of the exchange
+		synctest.Test(t, func(t *testing.T) {
+			var changes []error
+			l := open(t, endless{}, redislimit.Options{
+				OnChange: func(h redislimit.Health) { changes = append(changes, h.Err) },
+			}).Absolute()
+			for range 4 { // the circuit breaker opens, and answers the last one
+				err := l.Delete(t.Context(), "key")
+				if !errors.Is(err, redislimit.ErrUnavailable) || err.Error() != want {
+					t.Errorf("%v, want %s", err, want)
+				}
+			}
+			synctest.Wait()
+			if len(changes) != 1 || changes[0].Error() != "no answer within 250ms" {
+				t.Errorf("changes: %v", changes)
+			}
 		})
 	}
 }

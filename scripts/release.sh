@@ -2,14 +2,15 @@
 # release.sh COMMAND VERSION Makes a release of all modules of the repository under one version, such as
 # v0.2.0.
 #
-#   set     writes the version into each go.mod, go.work and CHANGELOG.md, and removes from the documents what
-#           is true only before, from <!-- before v0.1.0 --> to <!-- end -->; undone by git restore
+#   set     writes the version into each go.mod and go.work, and with the date into the section of CHANGELOG.md
+#           that has none, and removes from the documents what is true only before, from
+#           <!-- before v0.1.0 --> to <!-- end -->; undone by git restore
 #   check   says what is not ready; changes nothing
 #   prove   tags a throw-away clone, and shows that the go command gets and compiles each module from its tags
-#           in an empty folder, that the "go get" lines of the documents work, and that gorelease accepts the
-#           version; changes nothing. Modules of others come from the module cache if they are there, else
-#           from GOPROXY. With GOPROXY=off the proof is offline, and leaves gorelease out where the module
-#           cache has not all that it asks for.
+#           in an empty folder, that the "go get" and "go install" lines of the documents work, and that
+#           gorelease accepts the version; changes nothing. Modules of others come from the module cache if
+#           they are there, else from GOPROXY. With GOPROXY=off the proof is offline, and leaves gorelease out
+#           where the module cache has not all that it asks for.
 #   tag     checks, and tags HEAD once for each module; pushes nothing
 #   untag   removes these tags, as long as origin does not have them
 #
@@ -44,6 +45,9 @@ path() { [ "$1" = . ] && echo "$root" || echo "$root/$1"; }
 tag() { [ "$1" = . ] && echo "$version" || echo "$1/$version"; }
 tags() { for module in $released; do tag "$module"; done; }
 
+# undated is the heading of a section of CHANGELOG.md for the coming release.
+undated='^## \(Unreleased\|v[^ ]*\)$'
+
 # required FOLDER prints the modules of this repository that the module requires, with their versions.
 required() {
 	awk -v root="$root" '
@@ -60,7 +64,7 @@ set_version() {
 	tmp=$(mktemp)
 	sed "s|\($root[^ ]*\) v[^ ]* =>|\1 $version =>|" go.work >"$tmp"
 	cat "$tmp" >go.work
-	sed "s|^## Unreleased\$|## $version ($(date -u +%F))|" CHANGELOG.md >"$tmp"
+	sed "s/$undated/## $version ($(date -u +%F))/" CHANGELOG.md >"$tmp"
 	cat "$tmp" >CHANGELOG.md
 	for document in README.md docs/*.md; do
 		! grep -q '^<!-- before v' "$document" || {
@@ -79,8 +83,8 @@ fault() {
 
 check() {
 	[ -z "$(git status --porcelain)" ] || fault "the work tree has changes that are not committed"
-	grep -q "^## $version \|^## $version\$" CHANGELOG.md || fault "CHANGELOG.md: has no section \"## $version\""
-	! grep -q '^## Unreleased$' CHANGELOG.md || fault "CHANGELOG.md: has a section \"## Unreleased\""
+	grep -q "^## $version (" CHANGELOG.md || fault "CHANGELOG.md: has no section \"## $version\" with a date"
+	! grep -q "$undated" CHANGELOG.md || fault "CHANGELOG.md: has a section \"$(grep "$undated" CHANGELOG.md)\" without a date"
 	! grep -Hn '^<!-- before v' README.md docs/*.md >&2 || fault "documents say what is true only before $version"
 	for module in $released; do
 		if git rev-parse -q --verify "refs/tags/$(tag "$module")" >/dev/null; then
@@ -194,11 +198,13 @@ prove() {
 		cd "$here"
 	done
 
-	grep -h '^    go get ' README.md docs/*.md | sort -u | while read -r line; do
+	grep -h '^    go \(get\|install\) ' README.md docs/*.md | sort -u | while read -r line; do
 		empty_folder
+		rm -rf "$tmp/bin/trypema"
 		quietly $go mod init example
 		quietly sh -c "$line"
-		if grep "$root" go.mod | grep -v "$root[^ ]* $version\( //.*\)\{0,1\}\$" >&2; then
+		if [ -e "$tmp/bin/trypema" ]; then "$tmp/bin/trypema" --version; else grep "$root" go.mod; fi >"$tmp/got"
+		if grep -v " $version\( .*\)\{0,1\}\$" "$tmp/got" >&2; then
 			echo "release: $line: gets that, not $version" >&2
 			exit 1
 		fi

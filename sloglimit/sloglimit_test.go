@@ -13,6 +13,8 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/sloglimit"
 )
@@ -51,11 +53,7 @@ func TestLimiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, lines := logger()
 		changes := sloglimit.New(logger, sloglimit.Options{})
-		l, err := trypema.NewLocal(trypema.Options{Observer: changes, Name: "api"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
+		l := fixture.Local(t, trypema.Options{Observer: changes, Name: "api"})
 		deny := func(n int) {
 			for range n {
 				l.Absolute().AllowN(t.Context(), "k", 1, 11)
@@ -80,14 +78,10 @@ func TestLimiting(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		expect("at=42s level=INFO msg=\"trypema: denies no more calls\" policy=api provider=local " +
 			"strategy=absolute denied=60\n")
-		if err := changes.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, changes.Close())
 		deny(1)
 		time.Sleep(time.Minute)
-		if err := changes.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, changes.Close())
 		expect("")
 	})
 }
@@ -99,17 +93,10 @@ func TestPoliciesAndProvider(t *testing.T) {
 		logger, lines := logger()
 		changes := sloglimit.New(logger, sloglimit.Options{})
 		defer changes.Close()
-		l, err := trypema.NewLocal(trypema.Options{Observer: changes, Name: "all"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		plans, err := trypema.NewPolicies(l,
+		l := fixture.Local(t, trypema.Options{Observer: changes, Name: "all"})
+		plans := fixture.Policies(t, l,
 			trypema.Policy{Name: "free", Limits: []trypema.Limit{trypema.AtMost(1, time.Hour)}},
 			trypema.Policy{Name: "none", Limits: []trypema.Limit{trypema.AtMost(0, time.Hour)}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		plans.Observe(changes)
 		expect := func(want ...string) {
 			t.Helper()
@@ -165,11 +152,7 @@ func TestRedisThatComesAndGoes(t *testing.T) {
 		f := fakeredis.New()
 		o := redislimit.Options{RetryInterval: 100 * time.Millisecond}
 		o.Observer, o.Name = changes, "api"
-		p, err := redislimit.New(f, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := fixture.Redis(t, f, o)
 		down := func(d time.Duration) {
 			f.TakeAway()
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -217,11 +200,7 @@ func TestUnreadableWindows(t *testing.T) {
 		f := fakeredis.New()
 		var o redislimit.Options
 		o.Observer, o.Name = changes, "api"
-		p, err := redislimit.New(f, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := fixture.Redis(t, f, o)
 		spoil := func(key string) {
 			f.Spoil("{trypema:" + key + "}:a:10s")
 			if d, err := p.Absolute().Allow(t.Context(), key, 1000); err != nil || !d.Allowed {

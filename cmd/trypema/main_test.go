@@ -211,7 +211,7 @@ func TestDemoTable(t *testing.T) {
 }
 
 func TestRedisEmbedded(t *testing.T) {
-	const said = "embedded miniredis, not Redis: its speed means nothing"
+	const said = "embedded miniredis, a stand-in whose speed means nothing"
 	clitest.Prints(t, program, []clitest.Output{
 		{"demo --provider redis --duration 300ms --rate 50 --json", []string{`"server": "` + said + `"`}},
 		{"demo --provider redis --client rueidis --duration 300ms --rate 50", []string{"redis by rueidis: " + said}},

@@ -14,46 +14,33 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/program"
 	"github.com/trypema/trypema/httplimit"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the end
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
+func main() { program.Main(run) }
 
-// run is the program but for the process around it. It returns the exit status: 2 if the command line is
-// wrong, 1 if something failed.
+// run is a program.Run.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("api", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := program.Flags("api", stderr)
 	addr := flags.String("addr", "localhost:8080", "where to listen")
 	free := flags.Int("free", 10, "calls in a window on the plan free")
 	pro := flags.Int("pro", 100, "calls in a window on the plan pro")
 	window := flags.Duration("window", time.Minute, "the length of the window")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil { // which flags has told
-		return 2
+	if status, ok := program.Parse(flags, args); !ok {
+		return status
 	}
 	err := cmp.Or(
-		check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)),
-		check(*free >= 1, "--free is %d; it must be at least 1", *free),
-		check(*pro >= *free, "--pro is %d; it must be at least --free (%d)", *pro, *free),
-		check(*window >= time.Millisecond, "--window is %v; it must be at least 1ms", *window),
+		program.Check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)),
+		program.Check(*free >= 1, "--free is %d; it must be at least 1", *free),
+		program.Check(*pro >= *free, "--pro is %d; it must be at least --free (%d)", *pro, *free),
+		program.Check(*window >= time.Millisecond, "--window is %v; it must be at least 1ms", *window),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "api:", err)
@@ -76,48 +63,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	h, err := a.handler()
 	if err == nil {
-		err = serve(ctx, *addr, h, stdout)
+		// Shutdown waits 5s for a connection that was opened and not used yet, as browsers and pools of
+		// clients do.
+		err = program.Serve(ctx, *addr, h, 10*time.Second, stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "api:", err)
 		return 1
 	}
 	return 0
-}
-
-// check returns an error that says what is wrong, unless all is well.
-func check(ok bool, format string, args ...any) error {
-	if ok {
-		return nil
-	}
-	return fmt.Errorf(format, args...)
-}
-
-// serve serves until ctx ends, and then lets the calls that are under way come to their end.
-func serve(ctx context.Context, addr string, h http.Handler, stdout io.Writer) error {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
-
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	// Shutdown waits 5s for a connection that was opened and not used yet, as browsers and pools of clients
-	// do.
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	err = server.Shutdown(grace)
-	if cause := <-ended; !errors.Is(cause, http.ErrServerClosed) {
-		err = errors.Join(err, cause)
-	}
-	return err
 }
 
 // plan is what a customer pays for.

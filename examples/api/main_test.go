@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +17,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,19 +29,13 @@ const window = 10 * time.Second
 // open returns the API with 3 calls in a window for bob, and 30 for ada.
 func open(t *testing.T) http.Handler {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{Window: window})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{Window: window})
 	a := &api{limits.Absolute(), window, map[string]plan{
 		"ada": {"pro", trypema.Per(30, window)},
 		"bob": {"free", trypema.Per(3, window)},
 	}}
 	h, err := a.handler()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return h
 }
 
@@ -115,9 +110,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 			t.Fatalf("status %d, Retry-After %q, want 8", w.Code, got)
 		}
 		after, err := strconv.Atoi(w.Header().Get("Retry-After"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		time.Sleep(time.Duration(after-1) * time.Second)
 		if w := get(h, "bob", "/quote"); w.Code != http.StatusTooManyRequests {
 			t.Errorf("a second earlier: status %d", w.Code)
@@ -154,19 +147,7 @@ func TestStrangers(t *testing.T) {
 
 // The limit holds over all connections of a real server, which ends when it is told to.
 func TestServer(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	out, in := io.Pipe()
-	var stderr bytes.Buffer
-	status := make(chan int, 1)
-	go func() {
-		status <- run(ctx, []string{"--addr", "localhost:0", "--free", "20", "--window", "1h"}, in, &stderr)
-	}()
-	var url string
-	if _, err := fmt.Fscanf(out, "listening on %s\n", &url); err != nil {
-		t.Fatal(err)
-	}
-
+	url, interrupt, status := programtest.Serve(t, run, "--free", "20", "--window", "1h")
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 	defer client.CloseIdleConnections()
 	var served, denied atomic.Int64
@@ -201,37 +182,22 @@ func TestServer(t *testing.T) {
 		t.Errorf("%d served, %d denied, want 20 and 60", served.Load(), denied.Load())
 	}
 	unused, err := net.Dial("tcp", strings.TrimPrefix(url, "http://")) // the end does not fail on it
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer unused.Close() //nolint:errcheck // the server has closed it
-	cancel()
+	interrupt()
 	if got := <-status; got != 0 {
-		t.Errorf("exit status %d: %s", got, stderr.String())
+		t.Errorf("exit status %d", got)
 	}
 }
 
 func TestFlags(t *testing.T) {
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"--free 0", 2, "api: --free is 0; it must be at least 1"},
-		{"--free 10 --pro 5", 2, "api: --pro is 5; it must be at least --free (10)"},
-		{"--window 0s", 2, "api: --window is 0s; it must be at least 1ms"},
-		{"--window 2000000h", 2, "api: trypema: Options.Window is 2000000h0m0s; it must be from 1ms to 876000h0m0s"},
-		{"--window soon", 2, `invalid value "soon" for flag -window`},
-		{"more", 2, `api: unexpected argument "more"`},
-		{"--addr nowhere", 1, "api: listen tcp: address nowhere: missing port in address"},
-		{"--help", 0, "the length of the window"},
-	} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); got != test.status {
-			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
-		}
-		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
-			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
-		}
-	}
+	test := programtest.Flags(t, run)
+	test("--free 0", 2, "api: --free is 0; it must be at least 1")
+	test("--free 10 --pro 5", 2, "api: --pro is 5; it must be at least --free (10)")
+	test("--window 0s", 2, "api: --window is 0s; it must be at least 1ms")
+	test("--window 2000000h", 2, "api: trypema: Options.Window is 2000000h0m0s; it must be from 1ms to 876000h0m0s")
+	test("--window soon", 2, `invalid value "soon" for flag -window`)
+	test("more", 2, `api: unexpected argument "more"`)
+	test("--addr nowhere", 1, "api: listen tcp: address nowhere: missing port in address")
+	test("--help", 0, "the length of the window")
 }

@@ -11,52 +11,40 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/program"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the end
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
+func main() { program.Main(run) }
 
-// run is the program but for the process around it. It returns the exit status: 2 if the command line is
-// wrong, 1 if something failed.
+// run is a program.Run.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := program.Flags("fetch", stderr)
 	calls := flags.Int("calls", 2, "how many calls a host gets")
 	per := flags.Duration("per", time.Second, "in what time")
 	slack := flags.Duration("slack", 100*time.Millisecond,
 		"by how much longer one call may travel than another")
 	tries := flags.Int("tries", 3, "how often to ask for a URL whose host says that it is too busy")
 	timeout := flags.Duration("timeout", 30*time.Second, "how long to wait until an answer begins")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil { // which flags has told
-		return 2
+	if status, ok := program.Parse(flags, args); !ok {
+		return status
 	}
 	err := cmp.Or(
-		check(*calls >= 1, "--calls is %d; it must be at least 1", *calls),
-		check(*per >= time.Millisecond, "--per is %v; it must be at least 1ms", *per),
-		check(*slack >= 0, "--slack is %v; it must be at least 0s", *slack),
-		check(*tries >= 1, "--tries is %d; it must be at least 1", *tries),
-		check(*timeout > 0, "--timeout is %v; it must be above 0s", *timeout),
-		check(flags.NArg() > 0, "no URL to fetch"),
+		program.Check(*calls >= 1, "--calls is %d; it must be at least 1", *calls),
+		program.Check(*per >= time.Millisecond, "--per is %v; it must be at least 1ms", *per),
+		program.Check(*slack >= 0, "--slack is %v; it must be at least 0s", *slack),
+		program.Check(*tries >= 1, "--tries is %d; it must be at least 1", *tries),
+		program.Check(*timeout > 0, "--timeout is %v; it must be above 0s", *timeout),
+		program.Check(flags.NArg() > 0, "no URL to fetch"),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "fetch:", err)
@@ -101,14 +89,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return status
 }
 
-// check returns an error that says what is wrong, unless all is well.
-func check(ok bool, format string, args ...any) error {
-	if ok {
-		return nil
-	}
-	return fmt.Errorf(format, args...)
-}
-
 // polite is a transport that waits until the host of a request may be asked again. A client sends all that it
 // sends through its transport, also where it follows a redirect.
 type polite struct {
@@ -126,7 +106,7 @@ func (p *polite) RoundTrip(r *http.Request) (*http.Response, error) {
 		if d.Allowed {
 			return p.next.RoundTrip(r)
 		}
-		if err := sleep(r.Context(), d.RetryAfter); err != nil {
+		if err := program.Sleep(r.Context(), d.RetryAfter); err != nil {
 			return nil, err
 		}
 	}
@@ -136,18 +116,6 @@ func (p *polite) RoundTrip(r *http.Request) (*http.Response, error) {
 func hostOf(u *url.URL) string {
 	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 	return net.JoinHostPort(strings.TrimSuffix(strings.ToLower(u.Hostname()), "."), port)
-}
-
-// sleep returns after d, or with an error when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 type fetcher struct {
@@ -170,7 +138,7 @@ func (f *fetcher) fetch(ctx context.Context, url string) (answer, error) {
 		if err != nil || !busy || a.retry == 0 || try == f.tries {
 			return a, err
 		}
-		if err := sleep(ctx, a.retry); err != nil {
+		if err := program.Sleep(ctx, a.retry); err != nil {
 			return a, err
 		}
 	}

@@ -17,7 +17,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,11 +28,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // hosts is a network in virtual time. It keeps when each host was asked.
 type hosts struct {
 	answer func(r *http.Request) *http.Response
-	asked  map[string][]time.Time
+	asked  map[string][]anywindow.Admission
 }
 
 func (h *hosts) RoundTrip(r *http.Request) (*http.Response, error) {
-	h.asked[r.URL.Host] = append(h.asked[r.URL.Host], time.Now())
+	now := time.Now()
+	h.asked[r.URL.Host] = append(h.asked[r.URL.Host], anywindow.Admission{From: now, To: now, Cost: 1})
 	return h.answer(r), nil
 }
 
@@ -41,25 +45,9 @@ func ok() *http.Response {
 // open returns a fetcher that gives each host 5 calls in a window of 10 s.
 func open(t *testing.T, h *hosts) *fetcher {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
-	h.asked = make(map[string][]time.Time)
+	limits := fixture.Local(t, trypema.Options{})
+	h.asked = make(map[string][]anywindow.Admission)
 	return &fetcher{&http.Client{Transport: &polite{h, limits.Absolute(), trypema.Per(5, 10*time.Second)}}, 3}
-}
-
-// fullest returns the most instants that lie in one half-open interval of length w.
-func fullest(instants []time.Time, w time.Duration) (most int) {
-	for first := range instants {
-		n := 0
-		for n < len(instants)-first && instants[first+n].Sub(instants[first]) < w {
-			n++
-		}
-		most = max(most, n)
-	}
-	return most
 }
 
 // However long the answers take: never more than 5 in any 10 s to a host, and not much less than that.
@@ -79,7 +67,7 @@ func TestNeverTooOften(t *testing.T) {
 			}
 		}
 		asked := h.asked["api.test"]
-		if got := fullest(asked, 10*time.Second); len(asked) != 100 || got != 5 {
+		if got := anywindow.Most(asked, 10*time.Second); len(asked) != 100 || got != 5 {
 			t.Errorf("%d calls, %d in some window, want 100 and 5", len(asked), got)
 		}
 		if took := time.Since(began); took > 205*time.Second { // 19 windows and what is left of the last
@@ -138,8 +126,8 @@ func TestRedirectsCount(t *testing.T) {
 				t.Fatal(a, err)
 			}
 		}
-		if asked := h.asked["api.test"]; len(asked) != 40 || fullest(asked, 10*time.Second) != 5 {
-			t.Errorf("%d calls, %d in some window, want 40 and 5", len(asked), fullest(asked, 10*time.Second))
+		if asked := h.asked["api.test"]; len(asked) != 40 || anywindow.Most(asked, 10*time.Second) != 5 {
+			t.Errorf("%d calls, %d in some window, want 40 and 5", len(asked), anywindow.Most(asked, 10*time.Second))
 		}
 	})
 }
@@ -239,27 +227,14 @@ func TestProgram(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"", 2, "fetch: no URL to fetch"},
-		{"--calls 0 http://a.test", 2, "fetch: --calls is 0; it must be at least 1"},
-		{"--per 0s http://a.test", 2, "fetch: --per is 0s; it must be at least 1ms"},
-		{"--slack -1s http://a.test", 2, "fetch: --slack is -1s; it must be at least 0s"},
-		{"--tries 0 http://a.test", 2, "fetch: --tries is 0; it must be at least 1"},
-		{"--timeout 0s http://a.test", 2, "fetch: --timeout is 0s; it must be above 0s"},
-		{"--calls many http://a.test", 2, `invalid value "many" for flag -calls`},
-		{"a.test", 1, `fetch: Get "a.test": unsupported protocol scheme ""`},
-		{"--help", 0, "how many calls a host gets"},
-	} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); got != test.status {
-			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
-		}
-		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
-			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
-		}
-	}
+	test := programtest.Flags(t, run)
+	test("", 2, "fetch: no URL to fetch")
+	test("--calls 0 http://a.test", 2, "fetch: --calls is 0; it must be at least 1")
+	test("--per 0s http://a.test", 2, "fetch: --per is 0s; it must be at least 1ms")
+	test("--slack -1s http://a.test", 2, "fetch: --slack is -1s; it must be at least 0s")
+	test("--tries 0 http://a.test", 2, "fetch: --tries is 0; it must be at least 1")
+	test("--timeout 0s http://a.test", 2, "fetch: --timeout is 0s; it must be above 0s")
+	test("--calls many http://a.test", 2, `invalid value "many" for flag -calls`)
+	test("a.test", 1, `fetch: Get "a.test": unsupported protocol scheme ""`)
+	test("--help", 0, "how many calls a host gets")
 }

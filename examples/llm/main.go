@@ -14,47 +14,35 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"iter"
 	"math"
-	"net"
 	"net/http"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/program"
 	"github.com/trypema/trypema/httplimit"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the end
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
+func main() { program.Main(run) }
 
-// run is the program but for the process around it. It returns the exit status: 2 if the command line is
-// wrong, 1 if something failed.
+// run is a program.Run.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("llm", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := program.Flags("llm", stderr)
 	addr := flags.String("addr", "localhost:8080", "where to listen")
 	requests := flags.Uint64("requests", 20, "requests a minute, of each user")
 	tokens := flags.Uint64("tokens", 2000, "tokens a minute, of each user")
 	budget := flags.Float64("budget", 0.10, "dollars a day, of each user")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil { // which flags has told
-		return 2
+	if status, ok := program.Parse(flags, args); !ok {
+		return status
 	}
 	err := cmp.Or(
-		check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)),
-		check(*budget >= 0 && *budget <= 1e9, "--budget is %v; it must be from 0 to 1e9", *budget),
+		program.Check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)),
+		program.Check(*budget >= 0 && *budget <= 1e9, "--budget is %v; it must be from 0 to 1e9", *budget),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "llm:", err)
@@ -68,46 +56,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer limits.Close()
 	a, err := newAPI(limits, *requests, *tokens, uint64(math.Round(*budget*1e6)), parrot)
 	if err == nil {
-		err = serve(ctx, *addr, a.handler(), stdout)
+		err = program.Serve(ctx, *addr, a.handler(), longest, stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "llm:", err)
 		return 1
 	}
 	return 0
-}
-
-// check returns an error that says what is wrong, unless all is well.
-func check(ok bool, format string, args ...any) error {
-	if ok {
-		return nil
-	}
-	return fmt.Errorf(format, args...)
-}
-
-// serve serves until ctx ends, and then lets the answers that are under way come to their end.
-func serve(ctx context.Context, addr string, h http.Handler, stdout io.Writer) error {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	fmt.Fprintf(stdout, "listening on http://%s\n", listener.Addr())
-
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), longest)
-	defer cancel()
-	err = server.Shutdown(grace)
-	if cause := <-ended; !errors.Is(cause, http.ErrServerClosed) {
-		err = errors.Join(err, cause)
-	}
-	return err
 }
 
 const (

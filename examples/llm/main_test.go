@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +16,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,15 +28,9 @@ const fiveTokens = "what is a needle for"
 
 func open(t *testing.T, requests, tokens, micros uint64, ask model) http.Handler {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	a, err := newAPI(limits, requests, tokens, micros, ask)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return a.handler()
 }
 
@@ -146,29 +142,16 @@ func TestHangUp(t *testing.T) {
 
 // The program serves until it is told to end, and lets answers come to their end.
 func TestRun(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	out, in := io.Pipe()
-	var stderr bytes.Buffer
-	status := make(chan int, 1)
-	go func() { status <- run(ctx, []string{"--addr", "localhost:0", "--tokens", "20"}, in, &stderr) }()
-	var address string
-	if _, err := fmt.Fscanf(out, "listening on %s\n", &address); err != nil {
-		t.Fatal(err)
-	}
+	address, interrupt, status := programtest.Serve(t, run, "--tokens", "20")
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 		address+"/answer?max=2&question=hello+there", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	r.Header.Set("X-User", "ada")
 	client := &http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
 	response, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cancel()
+	must.OK(t, err)
+	interrupt()
 	text, err := io.ReadAll(response.Body)
 	_ = response.Body.Close()
 	if err != nil || string(text) != "hello\nthere\n" {
@@ -176,29 +159,16 @@ func TestRun(t *testing.T) {
 	}
 	client.CloseIdleConnections()
 	if got := <-status; got != 0 {
-		t.Errorf("exit status %d: %s", got, stderr.String())
+		t.Errorf("exit status %d", got)
 	}
 }
 
 func TestFlags(t *testing.T) {
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"--budget -1", 2, "llm: --budget is -1; it must be from 0 to 1e9"},
-		{"--budget NaN", 2, "llm: --budget is NaN; it must be from 0 to 1e9"},
-		{"--tokens many", 2, `invalid value "many" for flag -tokens`},
-		{"more", 2, `llm: unexpected argument "more"`},
-		{"--addr nowhere", 1, "llm: listen tcp: address nowhere: missing port in address"},
-		{"--help", 0, "dollars a day"},
-	} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); got != test.status {
-			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
-		}
-		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
-			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
-		}
-	}
+	test := programtest.Flags(t, run)
+	test("--budget -1", 2, "llm: --budget is -1; it must be from 0 to 1e9")
+	test("--budget NaN", 2, "llm: --budget is NaN; it must be from 0 to 1e9")
+	test("--tokens many", 2, `invalid value "many" for flag -tokens`)
+	test("more", 2, `llm: unexpected argument "more"`)
+	test("--addr nowhere", 1, "llm: listen tcp: address nowhere: missing port in address")
+	test("--help", 0, "dollars a day")
 }

@@ -18,9 +18,9 @@
 //
 //	$ curl -i -H 'X-API-Key: key-bob' localhost:8080/quote
 //	HTTP/1.1 200 OK
-//	Ratelimit: "address";r=29
+//	Ratelimit: "address";r=99
 //	Ratelimit: "user";r=19
-//	Ratelimit-Policy: "address";q=30;w=10
+//	Ratelimit-Policy: "address";q=100;w=10
 //	Ratelimit-Policy: "minute";q=60;w=60, "day";q=1000;w=86400, "user";q=20;w=60
 //
 //	42 EUR
@@ -29,7 +29,7 @@
 //
 //	$ curl -i -H 'X-API-Key: key-bob' localhost:8080/quote
 //	HTTP/1.1 429 Too Many Requests
-//	Ratelimit: "address";r=8
+//	Ratelimit: "address";r=79
 //	Ratelimit: "user";r=0;t=60
 //	Retry-After: 60
 //
@@ -40,7 +40,7 @@
 //
 //	$ curl -iN -H 'X-API-Key: key-ada' 'localhost:8080/answer?question=what+is+a+needle&max=50'
 //	HTTP/1.1 200 OK
-//	Ratelimit: "address";r=7
+//	Ratelimit: "address";r=78
 //	Ratelimit: "user";r=599
 //	Ratelimit: "tokens";r=19946
 //
@@ -58,32 +58,26 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/program"
 	"github.com/trypema/trypema/policyfile"
 	"github.com/trypema/trypema/promlimit"
 	"github.com/trypema/trypema/sloglimit"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the end
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
+func main() { program.Main(run) }
 
 // options are the flags of the program.
 type options struct {
@@ -94,12 +88,10 @@ type options struct {
 	reload, grace             time.Duration
 }
 
-// run is the program without the process around it. It returns the exit status: 2 if the command line is
-// wrong, 1 if something failed.
+// run is a program.Run.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
-	flags := flag.NewFlagSet("saas", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := program.Flags("saas", stderr)
 	flags.StringVar(&o.addr, "addr", "localhost:8080", "where the API listens")
 	flags.StringVar(&o.grpcAddr, "grpc", "localhost:8081", "where gRPC listens")
 	flags.StringVar(&o.adminAddr, "admin", "localhost:8082", "where /metrics listens, and a stand-in for the supplier")
@@ -109,10 +101,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&o.supplier, "supplier", "", "the `URL` that GET /quote asks (default the stand-in)")
 	flags.DurationVar(&o.reload, "reload", 2*time.Second, "how often to look at the file of the limits")
 	flags.DurationVar(&o.grace, "grace", 30*time.Second, "how long calls may go on after Ctrl-C")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil { // flags has written it
-		return 2
+	if status, ok := program.Parse(flags, args); !ok {
+		return status
 	}
 	if flags.NArg() > 0 {
 		fmt.Fprintf(stderr, "saas: unexpected argument %q\n", flags.Arg(0))

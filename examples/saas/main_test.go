@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -25,6 +27,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/realredis"
 	"github.com/trypema/trypema/policyfile"
 )
@@ -43,23 +48,12 @@ func (supplier) RoundTrip(r *http.Request) (*http.Response, error) {
 // start returns a service on Local, with the limits of plans.yaml.
 func start(t *testing.T) *service {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	list, err := policyfile.Load("plans.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	plans, err := trypema.NewPolicies(limits, list...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	plans := fixture.Policies(t, limits, list...)
 	s, err := newService(plans, "http://supplier/", supplier{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return s
 }
 
@@ -71,6 +65,32 @@ func (s *service) call(ctx context.Context, address, key, method, path string) *
 	w := httptest.NewRecorder()
 	s.http.ServeHTTP(w, r)
 	return w
+}
+
+// The comment of the program has the limits that clients are told.
+func TestComment(t *testing.T) {
+	source, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, line := range regexp.MustCompile(`(?m)^//\tRatelimit: (.*)$`).FindAllStringSubmatch(string(source), -1) {
+		want = append(want, line[1])
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		for i := range 21 {
+			w := s.call(t.Context(), "192.0.2.1", "key-bob", "GET", "/quote")
+			if i == 0 || i == 20 {
+				got = append(got, w.Header()["Ratelimit"]...)
+			}
+		}
+		w := s.call(t.Context(), "192.0.2.1", "key-ada", "GET", "/answer?question=what+is+a+needle&max=50")
+		got = append(got, w.Header()["Ratelimit"]...)
+	})
+	if !slices.Equal(got, want) {
+		t.Errorf("clients are told %q, the comment has %q", got, want)
+	}
 }
 
 // The limit by address comes first, so a client that guesses keys is stopped; others are not.
@@ -128,9 +148,7 @@ func TestTokens(t *testing.T) {
 		left := func() uint64 {
 			t.Helper()
 			u, err := s.plans.Usage(t.Context(), "free/tokens", "bits")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			return u[0].Remaining
 		}
 		w := s.call(t.Context(), "192.0.2.1", "key-bob", "GET", "/answer?question=what+is+a+needle&max=90")
@@ -209,15 +227,11 @@ func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t)
 		text, err := os.ReadFile("plans.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		path := filepath.Join(t.TempDir(), "plans.yaml")
 		write := func(text string) {
 			t.Helper()
-			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(path, []byte(text), 0o600))
 			time.Sleep(5 * time.Second)
 		}
 		write(string(text))
@@ -274,19 +288,13 @@ func launch(t *testing.T, args ...string) running {
 func get(t *testing.T, client *http.Client, key, url string) (code int, text string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	r.Header.Set("X-API-Key", key)
 	response, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return response.StatusCode, string(body)
 }
 
@@ -303,9 +311,7 @@ func serves(t *testing.T, instances ...running) bool {
 		codesOf[code]++
 	}
 	conn, err := grpc.NewClient(instances[0].grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = conn.Close() }()
 	called := map[string]codes.Code{}
 	for _, key := range []string{"key-ada", "guess"} {
@@ -361,9 +367,7 @@ func TestOnRedis(t *testing.T) {
 	if missing := new(realredis.MissingError); errors.As(err, &missing) {
 		t.Skip(missing)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = server.Close() }()
 	for _, provider := range []string{"redis", "hybrid"} {
 		args := []string{"--redis", "redis://" + server.Addr(), "--provider", provider}
@@ -378,24 +382,11 @@ func TestOnRedis(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"--provider none", 1, `saas: --provider is "none"; it must be local, redis or hybrid`},
-		{"--provider redis --redis nowhere", 1, "saas: --redis or REDIS_URL must be a URL such as"},
-		{"--plans none.yaml", 1, "saas: open none.yaml"},
-		{"--grace long", 2, `invalid value "long" for flag -grace`},
-		{"more", 2, `saas: unexpected argument "more"`},
-		{"--help", 0, "where the API listens"},
-	} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(test.args), &stdout, &stderr); got != test.status {
-			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
-		}
-		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
-			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
-		}
-	}
+	test := programtest.Flags(t, run)
+	test("--provider none", 1, `saas: --provider is "none"; it must be local, redis or hybrid`)
+	test("--provider redis --redis nowhere", 1, "saas: --redis or REDIS_URL must be a URL such as")
+	test("--plans none.yaml", 1, "saas: open none.yaml")
+	test("--grace long", 2, `invalid value "long" for flag -grace`)
+	test("more", 2, `saas: unexpected argument "more"`)
+	test("--help", 0, "where the API listens")
 }

@@ -16,36 +16,28 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/program"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/redislimit"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the end
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
-}
+func main() { program.Main(run) }
 
-// run is the program but for the process around it. It returns the exit status: 2 if the command line is
-// wrong, 1 if something failed.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("workers", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+// run is a program.Run.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := program.Flags("workers", stderr)
 	server := flags.String("redis", "",
 		"the URL of the Redis `server` (default $REDIS_URL, or redis://localhost:6379)")
 	workers := flags.Int("workers", 4, "how many workers this process has")
@@ -53,21 +45,19 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	window := flags.Duration("window", time.Second, "the length of the window")
 	job := flags.Duration("job", 5*time.Millisecond, "how long a job takes")
 	duration := flags.Duration("duration", 0, "how long to work (default until Ctrl-C)")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil { // which flags has told
-		return 2
+	if status, ok := program.Parse(flags, args); !ok {
+		return status
 	}
 	capacity, tooFew := trypema.Rate(*rate).Capacity(*window)
-	options, wrong := parseURL(cmp.Or(*server, getenv("REDIS_URL"), "redis://localhost:6379"))
+	options, wrong := parseURL(cmp.Or(*server, os.Getenv("REDIS_URL"), "redis://localhost:6379"))
 	err := cmp.Or(
-		check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)),
-		check(*workers >= 1 && *workers <= 1000, "--workers is %d; it must be from 1 to 1000", *workers),
-		check(*window >= 100*time.Millisecond, "--window is %v; it must be at least 100ms", *window),
-		check(*rate > 0 && tooFew == nil,
+		program.Check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)),
+		program.Check(*workers >= 1 && *workers <= 1000, "--workers is %d; it must be from 1 to 1000", *workers),
+		program.Check(*window >= 100*time.Millisecond, "--window is %v; it must be at least 100ms", *window),
+		program.Check(*rate > 0 && tooFew == nil,
 			"--rate is %v; it must be a number above 0, and at least one job in --window (%v)", *rate, *window),
-		check(*job > 0, "--job is %v; it must be above 0s", *job),
-		check(*duration >= 0, "--duration is %v; it must be at least 0s", *duration),
+		program.Check(*job > 0, "--job is %v; it must be above 0s", *job),
+		program.Check(*duration >= 0, "--duration is %v; it must be at least 0s", *duration),
 		wrong,
 	)
 	if err != nil {
@@ -92,7 +82,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		workers: *workers,
 		rate:    trypema.Rate(*rate),
 		window:  *window,
-		job:     func(ctx context.Context, _ time.Time) { _ = sleep(ctx, *job) },
+		job:     func(ctx context.Context, _ time.Time) { _ = program.Sleep(ctx, *job) },
 		report: func(here uint64, all trypema.Usage) {
 			fmt.Fprintf(stdout, "%6d jobs here in the last second; by all, %d of %d in the last %v\n", here,
 				all.Total, all.Limit, *window)
@@ -105,14 +95,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	fmt.Fprintf(stdout, "%d jobs done here\n", f.done.Load())
 	return 0
-}
-
-// check returns an error that says what is wrong, unless all is well.
-func check(ok bool, format string, args ...any) error {
-	if ok {
-		return nil
-	}
-	return fmt.Errorf(format, args...)
 }
 
 // parseURL reads the URL of a server. What it says is wrong does not show the password.
@@ -197,7 +179,7 @@ func (f *fleet) work(ctx context.Context, limiter trypema.Limiter) error {
 			f.job(ctx, asked)
 			f.done.Add(1)
 		default:
-			_ = sleep(ctx, d.RetryAfter)
+			_ = program.Sleep(ctx, d.RetryAfter)
 		}
 	}
 	return nil
@@ -205,23 +187,11 @@ func (f *fleet) work(ctx context.Context, limiter trypema.Limiter) error {
 
 // tell reports once in a second what was done.
 func (f *fleet) tell(ctx context.Context, limiter trypema.Limiter) {
-	for before := uint64(0); sleep(ctx, time.Second) == nil; {
+	for before := uint64(0); program.Sleep(ctx, time.Second) == nil; {
 		done := f.done.Load()
 		if all, err := limiter.Usage(ctx, key, f.rate); err == nil { // or there will be one in a second
 			f.report(done-before, all)
 		}
 		before = done
-	}
-}
-
-// sleep returns after d, or with an error when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

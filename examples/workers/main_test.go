@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/examples/internal/programtest"
+	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
@@ -26,33 +27,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // when it began.
 type admissions struct {
 	mu   sync.Mutex
-	jobs []admission
+	jobs []anywindow.Admission
 }
-
-type admission struct{ asked, began time.Time }
 
 func (a *admissions) add(_ context.Context, asked time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.jobs = append(a.jobs, admission{asked, time.Now()})
-}
-
-// fullest returns the most jobs that were certainly admitted in one half-open interval of length w.
-func (a *admissions) fullest(w time.Duration) (most int) {
-	slices.SortFunc(a.jobs, func(x, y admission) int { return x.asked.Compare(y.asked) })
-	for i, first := range a.jobs {
-		n := 0
-		for _, job := range a.jobs[i:] {
-			if job.asked.Sub(first.asked) >= w {
-				break
-			}
-			if job.began.Sub(first.asked) < w {
-				n++
-			}
-		}
-		most = max(most, n)
-	}
-	return most
+	a.jobs = append(a.jobs, anywindow.Admission{From: asked, To: time.Now(), Cost: 1})
 }
 
 // Two processes with three workers each together never do more than the limit, and not much less.
@@ -86,7 +67,7 @@ func TestLimitIsKeptOverAll(t *testing.T) {
 			})
 		}
 		processes.Wait()
-		if got := done.fullest(window); got > capacity {
+		if got := anywindow.Most(done.jobs, window); got > capacity {
 			t.Errorf("%d jobs in some %v, the limit is %d", got, window, capacity)
 		}
 		if len(done.jobs) < (windows-1)*capacity || reports != 2*2 { // one a second from each process
@@ -134,11 +115,9 @@ func TestProgram(t *testing.T) {
 	out, in := io.Pipe()
 	var stderr bytes.Buffer
 	status := make(chan int, 1)
+	t.Setenv("REDIS_URL", "redis://"+server.Addr())
 	go func() {
-		environment := func(name string) string {
-			return map[string]string{"REDIS_URL": "redis://" + server.Addr()}[name]
-		}
-		status <- run(ctx, []string{"--workers", "2", "--rate", "50"}, environment, in, &stderr)
+		status <- run(ctx, []string{"--workers", "2", "--rate", "50"}, in, &stderr)
 		_ = in.Close()
 	}()
 
@@ -175,8 +154,7 @@ func TestNoRedis(t *testing.T) {
 	addr := server.Addr()
 	server.Close()
 	var stdout, stderr bytes.Buffer
-	status := run(t.Context(), []string{"--redis", "redis://ada:secret@" + addr},
-		func(string) string { return "" }, &stdout, &stderr)
+	status := run(t.Context(), []string{"--redis", "redis://ada:secret@" + addr}, &stdout, &stderr)
 	if want := "workers: no Redis at " + addr + ", name one with --redis or REDIS_URL: "; status != 1 ||
 		!strings.HasPrefix(stderr.String(), want) {
 		t.Errorf("exit status %d: %q, want 1 and %q", status, stderr.String(), want)
@@ -211,38 +189,22 @@ func (brokenKey) Run(
 }
 
 func TestFlags(t *testing.T) {
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"--workers 0", 2, "workers: --workers is 0; it must be from 1 to 1000"},
-		{"--rate 0", 2, "workers: --rate is 0; it must be a number above 0, and at least one job in --window (1s)"},
-		{"--rate 0.5", 2, "workers: --rate is 0.5; it must be a number above 0, and at least one job in --window (1s)"},
-		{"--rate NaN", 2, "workers: --rate is NaN; it must be a number above 0, and at least one job in --window (1s)"},
-		{"--window 1ms", 2, "workers: --window is 1ms; it must be at least 100ms"},
-		{"--job 0s", 2, "workers: --job is 0s; it must be above 0s"},
-		{"--duration -1s", 2, "workers: --duration is -1s; it must be at least 0s"},
-		{"--redis redis://ada:secret@host:port", 2,
-			"workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: " +
-				"it is no URL"},
-		{"--redis http://ada:secret@host", 2,
-			"workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: redis: " +
-				"invalid URL scheme: http"},
-		{"--workers many", 2, `invalid value "many" for flag -workers`},
-		{"more", 2, `workers: unexpected argument "more"`},
-		{"--help", 0, "$REDIS_URL"},
-	} {
-		var stdout, stderr bytes.Buffer
-		got := run(t.Context(), strings.Fields(test.args), func(string) string { return "" }, &stdout, &stderr)
-		if got != test.status {
-			t.Errorf("%s: exit status %d, want %d", test.args, got, test.status)
-		}
-		if !strings.Contains(stderr.String(), test.says) || stdout.Len() > 0 {
-			t.Errorf("%s: says %q and %q, want %q", test.args, stdout.String(), stderr.String(), test.says)
-		}
-		if strings.Contains(stderr.String(), "secret") {
-			t.Errorf("%s: shows the password: %q", test.args, stderr.String())
-		}
-	}
+	t.Setenv("REDIS_URL", "")
+	test := programtest.Flags(t, run)
+	test("--workers 0", 2, "workers: --workers is 0; it must be from 1 to 1000")
+	test("--rate 0", 2, "workers: --rate is 0; it must be a number above 0, and at least one job in --window (1s)")
+	test("--rate 0.5", 2, "workers: --rate is 0.5; it must be a number above 0, and at least one job in --window (1s)")
+	test("--rate NaN", 2, "workers: --rate is NaN; it must be a number above 0, and at least one job in --window (1s)")
+	test("--window 1ms", 2, "workers: --window is 1ms; it must be at least 100ms")
+	test("--job 0s", 2, "workers: --job is 0s; it must be above 0s")
+	test("--duration -1s", 2, "workers: --duration is -1s; it must be at least 0s")
+	test("--redis redis://ada:secret@host:port", 2,
+		"workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: "+
+			"it is no URL")
+	test("--redis http://ada:secret@host", 2,
+		"workers: --redis or REDIS_URL must be a URL such as redis://user:password@host:6379/0: redis: "+
+			"invalid URL scheme: http")
+	test("--workers many", 2, `invalid value "many" for flag -workers`)
+	test("more", 2, `workers: unexpected argument "more"`)
+	test("--help", 0, "$REDIS_URL")
 }

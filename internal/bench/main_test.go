@@ -112,7 +112,7 @@ func TestInterruptedFails(t *testing.T) {
 }
 
 func TestRedisEmbedded(t *testing.T) {
-	const said = "embedded miniredis, not Redis: its speed means nothing"
+	const said = "embedded miniredis, a stand-in whose speed means nothing"
 	tests := []clitest.Output{
 		{"--provider hybrid --key-space 5 --workers 2 --warm-up 0s --rounds 1 --duration 10ms --compare " +
 			"trypema,trypema-local --csv", []string{"trypema-local,local"}},

@@ -25,7 +25,10 @@ type State struct {
 	cells [Cells / perWord]uint64
 }
 
-const perWord = 16 // narrow cells
+const (
+	perWord    = 16 // narrow cells
+	mostNarrow = 15 // in one of them
+)
 
 const (
 	blockIn = iota // indexes in State.cells of what is there if the cells are not narrow
@@ -143,7 +146,7 @@ func (w *Window) expire(now int64) {
 	}
 	if now-w.last >= w.Grid.window { // the older cells ended before that event
 		w.Clear()
-		w.first, w.last = now, now // a call whose clock was read before must not be recorded before this
+		w.forget(now)
 		return
 	}
 	steps := int(w.Grid.steps(w.first, now))
@@ -161,6 +164,13 @@ func (w *Window) expire(now int64) {
 	if c := w.Counts(); w.width != narrow && c.Admitted < 8 && c.Declined == 0 {
 		w.widen(narrow)
 	}
+}
+
+// forget makes a window with narrow cells empty at now. A call whose clock was read before must not be
+// recorded before that.
+func (s *State) forget(now int64) {
+	s.few, s.cells = 0, [Cells / perWord]uint64{}
+	s.first, s.last = now, now
 }
 
 // drop clears so many narrow cells from one on, and returns what they held.
@@ -238,7 +248,7 @@ func (w *Window) admit(n uint64) {
 	switch w.width {
 	case narrow:
 		word, shift := &w.cells[w.at/perWord%(Cells/perWord)], w.at%perWord*4
-		if n <= 15 && *word>>shift&15+n <= 15 {
+		if n <= mostNarrow && *word>>shift&mostNarrow+n <= mostNarrow {
 			*word += n << shift
 			w.few += uint16(n)
 			return

@@ -2,6 +2,46 @@ package cells
 
 import "github.com/trypema/trypema/internal/window"
 
+// Take judges a call of cost n at now, and records it, if it is what most calls are: one that fits, of a
+// window whose cells are narrow and stay so. It returns the admitted events from then on, and whether a cell
+// has begun. For any other call it reports false, and has forgotten no more than what has expired.
+func (s *State) Take(g *Grid, capacity uint64, now int64, n uint64) (have uint64, began, ok bool) {
+	if s.width != narrow || n > mostNarrow {
+		return 0, false, false
+	}
+	now = max(now, s.last)
+	before, at, steps := s.first, int64(s.at), int64(0)
+	have = uint64(s.few)
+	if now-before >= g.bucket && have > 0 {
+		if now-s.last >= g.window {
+			s.forget(now)
+			have = 0
+		} else {
+			steps = g.steps(before, now)
+			have -= s.drop(s.place(g.number), int(steps))
+			s.few = uint16(have)
+		}
+	}
+	first := before
+	switch {
+	case have > capacity || n > capacity-have:
+		return 0, false, false
+	case have == 0:
+		first = now
+	case steps > 0:
+		first += steps * g.bucket
+		at = (at + steps) % Cells
+	}
+	word, shift := &s.cells[at/perWord%(Cells/perWord)], at%perWord*4
+	if *word>>shift&mostNarrow+n > mostNarrow {
+		return 0, false, false
+	}
+	*word += n << shift
+	have += n
+	s.few, s.at, s.first, s.last = uint16(have), uint8(at), first, now
+	return have, first != before, true
+}
+
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
 func (w *Window) Absolute(v *window.Verdict, capacity uint64, now int64, n uint64, record bool) {
 	now = w.Advance(now)

@@ -20,6 +20,8 @@ import (
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/sloglimit"
 )
@@ -135,29 +137,14 @@ func (c *conn) Run(ctx context.Context, script, sha1 string, keys, args [][]stri
 	c.Server.Run(ctx, script, sha1, keys, args, answer)
 }
 
-// provider is what the two with Redis have in common.
-type provider interface {
-	trypema.Binder
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	Close() error
-}
-
-func strategies(p provider) map[string]trypema.Limiter {
+func strategies(p trypema.Provider) map[string]trypema.Limiter {
 	return map[string]trypema.Limiter{"Absolute": p.Absolute(), "Suppressed": p.Suppressed()}
 }
 
-func providers(t *testing.T, c redislimit.Conn, o redislimit.Options) map[string]provider {
+func providers(t *testing.T, c redislimit.Conn, o redislimit.Options) map[string]trypema.Provider {
 	t.Helper()
-	redis, err := redislimit.New(c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	hybrid, err := hybridlimit.New(c, hybridlimit.Options{Options: o})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string]provider{"redis": redis, "hybrid": hybrid}
+	hybrid := fixture.Hybrid(t, c, hybridlimit.Options{Options: o})
+	return map[string]trypema.Provider{"redis": fixture.Redis(t, c, o), "hybrid": hybrid}
 }
 
 const rate = trypema.Rate(100)
@@ -191,9 +178,7 @@ func TestBrokenConn(t *testing.T) {
 					p := all[which]
 					for other, o := range all {
 						if other != which {
-							if err := o.Close(); err != nil {
-								t.Fatal(err)
-							}
+							must.OK(t, o.Close())
 						}
 					}
 					testBrokenConn(t, p, c)
@@ -210,9 +195,7 @@ func TestBrokenConn(t *testing.T) {
 					if fallbacks == 0 {
 						t.Error("no fallback was counted")
 					}
-					if err := p.Close(); err != nil {
-						t.Error(err)
-					}
+					must.Report(t, p.Close())
 					c.answerLate()
 				})
 			})
@@ -242,13 +225,10 @@ func causeOf(name string) string {
 	return "the Conn panicked: broken"
 }
 
-func testBrokenConn(t *testing.T, p provider, c *conn) {
+func testBrokenConn(t *testing.T, p trypema.Provider, c *conn) {
 	ctx := t.Context()
 	second, minute := trypema.Limit{Rate: rate, Window: time.Second}, trypema.Limit{Rate: rate, Window: time.Minute}
-	multi, err := p.Bind(trypema.StrategyAbsolute, second, minute)
-	if err != nil {
-		t.Fatal(err)
-	}
+	multi := fixture.Bind(t, p, trypema.StrategyAbsolute, second, minute)
 	reserve := func(expiry time.Duration) *trypema.Reservation {
 		t.Helper()
 		r, err := multi.Reserve(ctx, "reserved", 2, expiry)
@@ -399,9 +379,7 @@ func TestBrokenLogger(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := sloglimit.New(logger, sloglimit.Options{})
 				l, err := trypema.NewLocal(trypema.Options{Observer: log})
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				for range 20 {
 					for range 2 {
 						if _, err := l.Absolute().Allow(t.Context(), "k", .1); err != nil {
@@ -415,9 +393,7 @@ func TestBrokenLogger(t *testing.T) {
 						t.Errorf("Close: %v", err)
 					}
 				}
-				if err := l.Close(); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, l.Close())
 			})
 		})
 	}
@@ -444,16 +420,9 @@ func TestBrokenSettling(t *testing.T) {
 
 // What panics on the caller's own goroutine reaches the caller, who may have a use for it, as net/http has.
 func TestPanicsOfCallers(t *testing.T) {
-	local, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	local := fixture.Local(t, trypema.Options{})
 	limits := []trypema.Limit{{Rate: 1, Window: time.Second}}
-	policies, err := trypema.NewPolicies(local, trypema.Policy{Name: "a", Limits: limits})
-	if err != nil {
-		t.Fatal(err)
-	}
+	policies := fixture.Policies(t, local, trypema.Policy{Name: "a", Limits: limits})
 	c, o := fakeredis.New(), redislimit.Options{Options: trypema.Options{Observer: brokenObserver{}}}
 	settle := func(context.Context, uint64, uint64) error { panic("broken") }
 	request := func(o httplimit.Options) func() {
@@ -462,9 +431,7 @@ func TestPanicsOfCallers(t *testing.T) {
 				o.Limiter, o.Rate = local.Absolute(), 1e9
 			}
 			limit, err := httplimit.New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			handler := limit(http.NotFoundHandler())
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", http.NoBody))
 		}

@@ -22,6 +22,8 @@ const (
 	mostLen  = hugePage / int(unsafe.Sizeof(entry{}))
 	manyKeys = mostLen // from so many on, the pages come from chunks
 	inUnused = 64      // a chunk is this part of the keys that there are, so what is unused of it is less
+
+	hugeIndex = 32 << 10 // bytes of the slots of a shard, from which on there are many keys
 )
 
 // page returns the entries of a page.

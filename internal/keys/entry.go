@@ -62,6 +62,11 @@ func (t *Table) isKey(m *memory, e *entry, key string) bool {
 	return n == len(key) && string(m.texts.Block(ref, slab.Class(n))[:n]) == key
 }
 
+// hasShort reports whether an entry is that of a key, if the text is in the entry.
+func hasShort(e *entry, key string) bool {
+	return int(e.length) == len(key) && len(key) <= inText && string(e.text[:len(key)]) == key
+}
+
 // textOf returns the key of an entry.
 func (t *Table) textOf(m *memory, e *entry) []byte {
 	if e.length < longText {

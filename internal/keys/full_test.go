@@ -26,7 +26,12 @@ func withoutHotKeys(t *Table) *Table {
 
 // judged judges a call under the lock.
 func (t *Table) judged(key string, capacity uint64, now int64, n uint64) (v window.Verdict) {
-	hd := t.acquire(key, now)
+	var hd Held
+	t.Look(&hd, t.Hash(key))
+	if have, ok := hd.Take(key, capacity, now, n); ok {
+		return window.Verdict{Allowed: true, Now: have, Then: have}
+	}
+	hd.Acquire(key, now)
 	newest := hd.Newest()
 	hd.Absolute(&v, capacity, now, n, true)
 	if v.Allowed {

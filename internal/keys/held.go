@@ -15,7 +15,8 @@ type Held struct {
 	h    Handle // None for a key that is not there
 	word uint32 // what the lock says once it is unlocked
 
-	holds bool // the caller holds another entry of the table
+	holds  bool // the caller holds another entry of the table
+	locked bool // Take has locked the key, for Acquire
 }
 
 // lockAt locks an entry.
@@ -36,6 +37,37 @@ func (hd *Held) Unlock() {
 	if hd.h != None {
 		hd.sh.queue.unlock(hd.e, hd.word)
 	}
+}
+
+// Take is Acquire, Absolute, Asked and Unlock in one for what most calls are: one that fits, for a key that
+// is where Look has found it. For any other call it reports false and has recorded nothing; it may have
+// locked the key, so Acquire must follow.
+func (hd *Held) Take(key string, capacity uint64, now int64, n uint64) (have uint64, ok bool) {
+	t, e := hd.t, hd.e
+	if hd.h == None || t.fine || n > capacity {
+		return 0, false
+	}
+	word, ok := tryLock(e)
+	switch {
+	case !ok:
+		return 0, false
+	case !hasShort(e, key):
+		hd.sh.queue.unlock(e, word)
+		return 0, false
+	}
+	if votes := word&asked + 1; word&(opened|full) == 0 && votes%worthIt != 0 {
+		have, began, ok := e.State.Take(&t.grid, capacity, now, n)
+		if ok {
+			if began {
+				votes = 1
+			}
+			hd.Use(now)
+			hd.sh.queue.unlock(e, word&^asked|votes)
+			return have, true
+		}
+	}
+	hd.word, hd.locked = word, true
+	return 0, false
 }
 
 // window returns the window of a key that has cells.

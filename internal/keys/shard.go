@@ -105,20 +105,6 @@ func (ix *index) named(slot uint32, hash uint64) (h Handle, ok bool) {
 	return Handle(x) - 1, x>>(ix.bits&31) == 0
 }
 
-// look returns the entry which is most likely that of a key with a hash, or None. It takes no lock.
-func (ix *index) look(hash uint64) Handle {
-	mask := uint32(len(ix.slots) - 1)
-	for i := ix.home(hash); ; i++ {
-		slot := atomic.LoadUint32(&ix.slots[i&mask])
-		if slot == 0 {
-			return None
-		}
-		if h, ok := ix.named(slot, hash); ok {
-			return h
-		}
-	}
-}
-
 // find returns the entry of a key, or None. The shard must be locked.
 func (t *Table) find(ix *index, hash uint64, key string) Handle {
 	mask := uint32(len(ix.slots) - 1)
@@ -130,7 +116,7 @@ func (t *Table) find(ix *index, hash uint64, key string) Handle {
 	return None
 }
 
-// noSlots are those of an empty shard, so that look need not ask whether there are any.
+// noSlots are those of an empty shard, so that Look need not ask whether there are any.
 var noSlots = make([]uint32, 1)
 
 // empty returns the index of a shard without keys.
@@ -202,6 +188,9 @@ const (
 func (ix *index) rebuilt(slots int, bits uint8) *index {
 	more := *ix
 	more.slots, more.bits = make([]uint32, slots), bits
+	if size := uintptr(slots) * unsafe.Sizeof(more.slots[0]); size >= hugeIndex {
+		adviseHuge(uintptr(unsafe.Pointer(&more.slots[0])), size)
+	}
 	for _, slot := range ix.slots {
 		if slot != 0 {
 			h := ix.handle(slot)

@@ -27,6 +27,7 @@ import (
 	"unsafe"
 
 	"github.com/trypema/trypema/internal/cells"
+	"github.com/trypema/trypema/internal/prefetch"
 	"github.com/trypema/trypema/internal/table/sweep"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -122,31 +123,40 @@ func (t *Table) Len() int { return int(t.count.Load()) }
 // Look finds where a key most likely is, and asks for its memory, for the next method of hd. It takes no
 // lock. The clock is best read between the two.
 func (t *Table) Look(hd *Held, hash uint64) {
-	hd.t, hd.hash = t, hash
-	hd.sh = t.shard(hash)
-	hd.ix = hd.sh.index.Load()
-	hd.lookIn(hash)
+	sh := t.shard(hash)
+	hd.t, hd.sh, hd.hash = t, sh, hash
+	hd.lookIn(sh.index.Load(), hash)
 }
 
-// lookIn is Look in the index that hd has. Until the slots grow, an index shares them with those that follow
-// it: so a slot may name a page that this index does not have, of a key that was added since.
-func (hd *Held) lookIn(hash uint64) {
-	if hd.h = hd.ix.look(hash); hd.h != None {
-		if int(hd.h>>pageBits) >= len(hd.ix.pages) {
-			hd.h = None
+// lookIn is Look in an index. Until the slots grow, an index shares them with those that follow it: so a slot
+// may name a page that this index does not have, of a key that was added since.
+func (hd *Held) lookIn(ix *index, hash uint64) {
+	hd.ix, hd.h = ix, None
+	mask := uint32(len(ix.slots) - 1)
+	for i := ix.home(hash); ; i++ {
+		slot := atomic.LoadUint32(&ix.slots[i&mask])
+		if slot == 0 {
 			return
 		}
-		hd.e = hd.ix.entry(hd.h)
-		prefetch(unsafe.Pointer(hd.e))
+		if h, ok := ix.named(slot, hash); ok {
+			if int(h>>pageBits) < len(ix.pages) {
+				hd.h, hd.e = h, ix.entry(h)
+				prefetch.Two(unsafe.Pointer(hd.e))
+			}
+			return
+		}
 	}
 }
 
 // Acquire locks a key that Look has looked for, or adds it with an empty window. At now it counts as used.
 // With a bound on the keys, the one used the longest ago goes first.
 func (hd *Held) Acquire(key string, now int64) {
-	t := hd.t
-	if !hd.lockKnown(key) {
-		t.acquireSlowly(hd, key, now, true)
+	switch {
+	case hd.locked:
+		hd.locked = false
+		hd.settle()
+	case !hd.lockKnown(key):
+		hd.t.acquireSlowly(hd, key, now, true)
 	}
 	hd.Use(now)
 }

@@ -618,9 +618,12 @@ func TestIndexOfBefore(t *testing.T) {
 			indexes[sh] = append(last, before)
 		}
 		for _, ix := range indexes[sh] {
-			old := Held{t: tab, hash: hash, sh: sh, ix: ix}
-			old.lookIn(hash)
-			if old.h == None && ix.look(hash) != None {
+			old := Held{t: tab, hash: hash, sh: sh}
+			old.lookIn(ix, hash)
+			if old.h == None && slices.ContainsFunc(ix.slots, func(slot uint32) bool {
+				h, ok := ix.named(slot, hash)
+				return ok && slot != 0 && int(h>>pageBits) >= len(ix.pages)
+			}) {
 				newer++
 			}
 			if !old.Find(key) {

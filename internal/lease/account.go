@@ -25,6 +25,7 @@ type Account struct {
 	knowledge knowledge
 	demand    demand
 	waits     waits
+	copied    copied
 
 	Holder   uint64 // the account's number in the ledger
 	exchange exchange

@@ -43,7 +43,8 @@ func FuzzLedger(f *testing.F) {
 				Hold: number(&in), Near: number(&in), Far: number(&in), Need: number(&in), NearLife: int64(number(&in)),
 				Base: window.Counts{Admitted: number(&in), Declined: number(&in)}, Whole: in.Next()%2 == 0,
 				Count: in.Next()%2 == 0, New: in.Next()%4 == 0, Keeps: in.Next()%2 == 0, Kept: number(&in), FarLeast: number(&in), Brief: int64(number(&in)),
-				Waiting: number(&in) * uint64(in.Next()%2),
+				HoldLife: int64(number(&in)),
+				Waiting:  number(&in) * uint64(in.Next()%2),
 			}
 			if in.Next() < 200 {
 				a.Seq = last[a.Holder] + 1

@@ -7,9 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -36,11 +38,13 @@ type world struct {
 	network  []parcel
 	now      int64
 
+	lends         bool // the windows of keys are open to callers
 	waits         bool // calls wait for room
 	loss, zombies float64
 	admitted      []anywindow.Admission
 	total         window.Counts
 	lone          int // leases of a holder without others, under Suppressed
+	taken         int // calls that were admitted by the window of the key
 }
 
 type account struct {
@@ -49,6 +53,44 @@ type account struct {
 	fast   int64    // how much faster its clock runs, in millionths
 	due    int64    // by its clock
 	wait   []uint64 // costs of the calls that wait for an answer
+
+	// The window of the key, and on what terms it is open to callers.
+	lent   bool
+	terms  table.Terms
+	window cells.Window
+	added  uint64
+}
+
+// take is what a caller does who finds the window of the key open.
+func (a *account) take(now int64, capacity, n uint64) (ok bool) {
+	if a.lent && now < a.terms.End && capacity == a.terms.Capacity {
+		if _, ok = a.window.Admit(a.terms.Limit, a.window.Advance(now), n); ok {
+			a.added += n
+		}
+	}
+	return ok
+}
+
+// lend opens the window of the key, if the account lets it.
+func (a *account) lend(m *lease.Moment, settles bool) (ok bool) {
+	if a.terms, ok = a.Lend(m, settles); !ok {
+		return false
+	}
+	if a.window.State == nil {
+		grid, _ := cells.New(m.Kept(), m.Bucket)
+		a.window = cells.Window{State: new(cells.State), Grid: &grid, Memory: new(cells.Memory)}
+	}
+	a.Fill(m, &a.window)
+	a.lent, a.added = true, 0
+	return true
+}
+
+// close enters what callers have added.
+func (a *account) close(m lease.Moment) {
+	if a.lent && a.added > 0 {
+		a.Enter(&m, &a.window, a.added)
+	}
+	a.lent = false
 }
 
 // local returns what the clock of an account shows.
@@ -87,12 +129,14 @@ func (w *world) bound() uint64 {
 
 // at is what an account acts at.
 func (w *world) at(a *account) *lease.Moment {
-	return &lease.Moment{Terms: &w.terms, Groups: &a.groups, Pace: w.pace, Now: w.local(a)}
+	m := &lease.Moment{Terms: &w.terms, Groups: &a.groups, Pace: w.pace, Now: w.local(a)}
+	a.close(*m)
+	return m
 }
 
 // question is what an account is asked for a call.
 func (w *world) question(n uint64, mode lease.Mode) *lease.Call {
-	c := &lease.Call{Cost: n, Capacity: w.capacity, Mode: mode, Again: w.waits}
+	c := &lease.Call{Cost: n, Capacity: w.capacity, Mode: mode, Again: w.waits && w.rng.IntN(2) == 0}
 	if w.law != nil {
 		c.Law, c.Dice = *w.law, w.rng.Float64()
 	}
@@ -103,7 +147,14 @@ func (w *world) question(n uint64, mode lease.Mode) *lease.Call {
 func (w *world) call(i int, n uint64) lease.Decision { return w.ask(w.accounts[i], n) }
 
 func (w *world) ask(a *account, n uint64) (v lease.Decision) {
-	a.Decide(&v, w.at(a), w.question(n, lease.Record))
+	if v.Allowed = a.take(w.local(a), w.capacity, n); v.Allowed {
+		w.taken++
+	} else {
+		m := w.at(a)
+		if a.Decide(&v, m, w.question(n, lease.Record)); v.Allowed && w.lends {
+			a.lend(m, v.SettleAt > 0)
+		}
+	}
 	switch {
 	case v.AskLedger:
 		a.due = w.local(a)
@@ -137,7 +188,8 @@ func (w *world) send(delay func() int64) {
 			need, use = need+n, lease.Wanted
 		}
 		want := lease.More
-		switch a.Step(&w.terms, w.local(a), use, false) {
+		m := w.at(a)
+		switch a.Step(&w.terms, m.Now, use, false) {
 		case lease.Rest:
 			a.due = math.MaxInt64
 			continue
@@ -147,7 +199,7 @@ func (w *world) send(delay func() int64) {
 		case lease.GiveBack:
 			want = lease.Nothing
 		}
-		ask := a.Message(w.at(a), need, want)
+		ask := a.Message(m, need, want)
 		w.network = append(w.network,
 			parcel{at: w.now + delay(), from: a, seq: a.Seq(), ask: ask, far: w.pace.FarLife(&w.terms)})
 		a.due = w.local(a) + w.terms.Interval
@@ -205,8 +257,10 @@ func (w *world) lost(a *account, p parcel) {
 
 // Whatever is lost, delayed, delivered late, or dies: no window admits more than the capacity.
 func TestBound(t *testing.T) {
-	first, runs, lone, fullest := explore.Seed(t), explore.Runs(14, 3000), 0, 0.0
-	defer func() { t.Logf("in %d runs a window held up to %.4f of its bound", runs, fullest) }()
+	first, runs, lone, taken, fullest := explore.Seed(t), explore.Runs(14, 3000), 0, 0, 0.0
+	defer func() {
+		t.Logf("in %d runs a window held up to %.4f of its bound; windows of keys admitted %d calls", runs, fullest, taken)
+	}()
 	for run := range runs {
 		seed := first + uint64(run)
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -218,7 +272,8 @@ func TestBound(t *testing.T) {
 		}
 		w.pace.Brief = []int64{1, w.terms.Window / 10, w.pace.Far}[rng.IntN(3)]
 		w.waits = rng.IntN(2) == 0 // so there are turns
-		if rng.IntN(4) == 0 {      // a lease near the limit outlives the charge for the one before
+		w.lends = rng.IntN(4) > 0
+		if rng.IntN(4) == 0 { // a lease near the limit outlives the charge for the one before
 			w.pace.Near = 3 * w.terms.Window
 		}
 		longest := []int64{100_000, 3 * w.terms.Window}[rng.IntN(2)]
@@ -273,6 +328,7 @@ func TestBound(t *testing.T) {
 				run, seed, instances, costs, load, trouble, w.waits, got, most)
 		}
 		lone += w.lone
+		taken += w.taken
 		fullest = max(fullest, float64(w.most())/float64(w.bound()))
 		if len(w.admitted) == 0 && costs == 1 && capacity >= 20 {
 			t.Fatalf("run %d, seed %d: nothing was admitted", run, seed)
@@ -280,6 +336,9 @@ func TestBound(t *testing.T) {
 	}
 	if lone == 0 && runs > 10 { // not where TRYPEMA_SEED replays one
 		t.Error("no holder was without others under Suppressed")
+	}
+	if taken == 0 && runs > 10 {
+		t.Error("no call was admitted by the window of its key")
 	}
 }
 
@@ -517,6 +576,52 @@ func TestKilledAtTheEnd(t *testing.T) {
 	if most := w.most(); held < 50 || most > 100 || len(w.admitted) < 200 {
 		t.Errorf("%d admitted in a window of at most 100, %d at the end of the lease, %d in all", most, held,
 			len(w.admitted))
+	}
+}
+
+// A holder that does not hear of its next lease goes on using the one that it has to its end, and is charged
+// for that as long. A small one lives for long, but not after it has asked for a large one: others would have
+// to do without all of that for as long.
+func TestHeldToItsEnd(t *testing.T) {
+	for _, wanted := range []uint64{1, 600} {
+		w := newWorld(1, 2, 1000, false)
+		w.pace.Far, w.pace.Brief, w.pace.First = 8*w.terms.Window, w.terms.Window/10, 64
+		silent, other := w.accounts[0], w.accounts[1]
+		ask := func(a *account, need uint64) lease.Answer {
+			a.wait = nil
+			return w.ledger.Settle(w.terms.Span, w.now, w.pace.FarLife(&w.terms), a.Message(w.at(a), need, lease.More))
+		}
+		use := func(i int) {
+			for w.call(i, 1).Allowed {
+			}
+		}
+		w.now = 1000
+		w.call(0, 1)
+		silent.Hear(w.at(silent), ask(silent, 1))
+		end := w.now + w.pace.Far - w.pace.Far/900
+		w.now += w.terms.Window
+		if wanted == 1 { // which is near the limit, as the other has the rest
+			for range 10 {
+				other.Hear(w.at(other), ask(other, 200))
+				use(1)
+			}
+		}
+		answer := ask(silent, wanted)
+		if silent.Lost(); answer.Grant < wanted || answer.Life > w.terms.Window || silent.Leased() == 0 {
+			t.Fatalf("%+v was lost, %d are left on lease", answer, silent.Leased())
+		}
+		if wanted > 1 {
+			end = w.now + 2*w.terms.Window
+		}
+		for ; w.now < end; w.now += 5000 {
+			use(1)
+			other.Hear(w.at(other), ask(other, 50))
+		}
+		w.now = end
+		use(0)
+		if most := w.most(); most > 1000 || most < 900 {
+			t.Errorf("%d wanted: %d admitted in a window of at most 1000", wanted, most)
+		}
 	}
 }
 

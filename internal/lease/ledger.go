@@ -86,8 +86,8 @@ func (l *Ledger) Settle(s window.Span, now, farLife int64, a Message) Answer {
 		h.used.Declined = 0 // Redis has one place for that and for what the holder keeps
 	}
 	until = max(until, now+out.Life)
-	if a.Hold > 0 { // which is used to its end if the holder does not hear of another
-		until = max(until, h.until)
+	if a.Hold > 0 {
+		until = max(until, now+a.HoldLife)
 	}
 	h.amount, h.kept, h.until = a.Hold+out.Grant, a.Kept, until
 	h.take(&a, &t)
@@ -245,9 +245,14 @@ func (a *Message) keep(r room, free, need uint64) (amount uint64, life int64, fa
 	if !r.alone && (r.taken > most || amount < need || all < a.FarLeast) || all == 0 {
 		return 0, 0, false
 	}
-	if all <= a.Capacity/smallPart {
-		return amount, r.farLife, true
+	return amount, windowLife(all, a.Capacity, r.window, r.farLife, a.Brief), true
+}
+
+// windowLife returns how long a window lease of so much of a capacity lives.
+func windowLife(all, capacity uint64, window, far, brief int64) int64 {
+	if all <= capacity/smallPart {
+		return far
 	}
-	life = int64(min(float64(r.window)*float64(a.Capacity)/float64(atStake*all), float64(r.farLife)))
-	return amount, max(life, min(a.Brief, r.farLife)), true
+	life := int64(min(float64(window)*float64(capacity)/float64(atStake*all), float64(far)))
+	return max(life, min(brief, far))
 }

@@ -10,6 +10,7 @@ type Message struct {
 	Capacity uint64 // that leases must not pass: of a window, or the hard one
 
 	Hold     uint64 // what the holder has of its lease, and goes on using until it is answered
+	HoldLife int64  // or for so long, if it is not
 	Kept     uint64 // the part of Hold that it has used, and keeps in a window of its own
 	Near     uint64 // what it wants beyond Hold near the limit
 	NearLife int64  // how long it wants that
@@ -133,6 +134,16 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	}
 	out.Hold, out.NearLife, out.Brief = a.budget+kept, life/m.Micro, m.Pace.Brief/m.Micro
 	out.Kept = kept
+	if out.Hold > 0 {
+		if out.Keeps || out.Lone {
+			// All of it is charged for as long as what it has lives. So that lives no longer than what it
+			// wants.
+			all := min(out.Hold+max(out.Near, out.Far), a.capacity)
+			a.leaseEnd = min(a.leaseEnd, now+windowLife(all, a.capacity, m.Window, m.Pace.Far, m.Pace.Brief))
+		}
+		left := a.leaseEnd - now
+		out.HoldLife = (left+left/clockError)/m.Micro + 1
+	}
 	if out.Hold > 0 || want == More {
 		charged := max(life, m.Pace.Far)
 		if out.Waiting > 0 {

@@ -252,4 +252,11 @@ func TestScheduleBatch(t *testing.T) {
 			t.Errorf("after one with %d keys that was %s, %d at a time, want %d", test.keys, test.what, got, test.want)
 		}
 	}
+	full := 0 // exchanges in time, a tick each: that is half a second if ticks are 100 ms apart, as they are at most
+	for ; most() < lease.MaxBatch && full < 100; full++ {
+		s.Answered(50, most())
+	}
+	if full != 5 {
+		t.Errorf("%d exchanges in time made them as large as ever, want 5", full)
+	}
 }

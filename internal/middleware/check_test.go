@@ -12,6 +12,7 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/middleware"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -22,21 +23,9 @@ type plain struct{ trypema.Limiter }
 func TestCheckRate(t *testing.T) {
 	server := fakeredis.New()
 	o := trypema.Options{Window: time.Second}
-	local, err := trypema.NewLocal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
-	redis, err := redislimit.New(server, redislimit.Options{Options: o})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = redis.Close() }()
-	hybrid, err := hybridlimit.New(server, hybridlimit.Options{Options: redislimit.Options{Options: o}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = hybrid.Close() }()
+	local := fixture.Local(t, o)
+	redis := fixture.Redis(t, server, redislimit.Options{Options: o})
+	hybrid := fixture.Hybrid(t, server, hybridlimit.Options{Options: redislimit.Options{Options: o}})
 	for name, l := range map[string]trypema.Limiter{
 		"local absolute": local.Absolute(), "local suppressed": local.Suppressed(),
 		"redis absolute": redis.Absolute(), "redis suppressed": redis.Suppressed(),

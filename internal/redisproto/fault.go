@@ -1,6 +1,7 @@
 package redisproto
 
 import (
+	"errors"
 	"regexp"
 	"strings"
 )
@@ -11,6 +12,10 @@ const notAWindow = "NOTAWINDOW"
 // IsUnreadable reports whether an error of Redis is about a string that scripts cannot read. It helps to mend
 // the key.
 func IsUnreadable(err error) bool { return err != nil && strings.Contains(err.Error(), notAWindow) }
+
+// ErrAnswered is the error of a key that holds groups which contradict each other, where that was found after
+// the calls were decided. They stay decided, and the key is to be mended.
+var ErrAnswered = errors.New("the calls have an answer")
 
 // IsKeyFault reports whether an error of Redis is about what a key holds. To ask again, or another server,
 // does not help.

@@ -1,7 +1,9 @@
 package redisproto
 
 import (
+	"cmp"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/window"
@@ -18,12 +20,12 @@ const (
 
 // Message writes a message as settle.lua reads it.
 func Message(m lease.Message) string {
-	b := make([]byte, 0, 102+28*len(m.Groups))
+	b := make([]byte, 0, 109+28*len(m.Groups))
 	b = binary.LittleEndian.AppendUint64(b, m.Holder)
 	b = binary.LittleEndian.AppendUint16(b, uint16(m.Slot))
 	for _, x := range []uint64{
 		m.Seq, m.Capacity, m.Hold, m.Kept, m.Near, m.Far, m.FarLeast, m.Need, uint64(m.NearLife),
-		uint64(m.Brief), m.Waiting,
+		uint64(m.Brief), uint64(m.HoldLife), m.Waiting,
 		m.Base.Admitted, m.Base.Declined,
 	} {
 		b = append7(b, x)
@@ -61,14 +63,14 @@ func append7(b []byte, x uint64) []byte {
 func ParseMessage(s string) (m lease.Message) {
 	b := []byte(s[:10])
 	m.Holder, m.Slot, s = binary.LittleEndian.Uint64(b), uint64(binary.LittleEndian.Uint16(b[8:])), s[10:]
-	var life, brief uint64
+	var life, brief, hold uint64
 	for _, x := range []*uint64{
-		&m.Seq, &m.Capacity, &m.Hold, &m.Kept, &m.Near, &m.Far, &m.FarLeast, &m.Need, &life, &brief, &m.Waiting,
+		&m.Seq, &m.Capacity, &m.Hold, &m.Kept, &m.Near, &m.Far, &m.FarLeast, &m.Need, &life, &brief, &hold, &m.Waiting,
 		&m.Base.Admitted, &m.Base.Declined,
 	} {
 		*x, s = number7(s), s[7:]
 	}
-	m.NearLife, m.Brief = int64(life), int64(brief)
+	m.NearLife, m.Brief, m.HoldLife = int64(life), int64(brief), int64(hold)
 	m.Whole, m.Keeps, m.Count, m.New = s[0]&whole != 0, s[0]&keeps != 0, s[0]&count != 0, s[0]&isNew != 0
 	m.Lone = s[0]&lone != 0
 	s = s[1:]
@@ -93,7 +95,7 @@ func Log(now int64, groups []lease.Group) string {
 }
 
 // ReadAnswer takes the answer to one message, of which all says whether it asked for all groups, from a
-// reply.
+// reply. With ErrAnswered there is one: what the window holds is then one group that has just ended.
 func ReadAnswer(r *Reader, all bool) (a lease.Answer, err error) {
 	const most = 1 << 51
 	grant := r.Number()
@@ -118,20 +120,32 @@ func ReadAnswer(r *Reader, all bool) (a lease.Answer, err error) {
 		return a, r.Err()
 	}
 	before := window.Counts{Admitted: r.Count(4 * most), Declined: r.Count(4 * most)}
-	log := r.Text()
+	var odd error
+	a.Groups, odd = readLog(r.Text(), now, before)
+	if odd != nil {
+		a.Groups = []lease.Group{{Counts: a.Live}}
+	}
+	return a, cmp.Or(r.Err(), odd)
+}
+
+// readLog takes a log of groups apart, from the running counts before them on.
+func readLog(log string, now int64, before window.Counts) (groups []lease.Group, err error) {
 	if len(log)%21 != 0 {
-		r.Fail("%d bytes, not groups of 21", len(log))
-		return a, r.Err()
+		return nil, fmt.Errorf("%s the key holds groups of %d bytes in all: %w", notAWindow, len(log), ErrAnswered)
 	}
-	for ; log != ""; log = log[21:] {
+	for last := int64(0); log != ""; log = log[21:] {
+		at := int64(number7(log))
 		upto := window.Counts{Admitted: number7(log[7:]), Declined: number7(log[14:])}
-		a.Groups = append(a.Groups, lease.Group{Age: max(0, now-int64(number7(log))), Counts: window.Counts{
-			Admitted: upto.Admitted - min(upto.Admitted, before.Admitted),
-			Declined: upto.Declined - min(upto.Declined, before.Declined),
+		if at < last || at > now || upto.Admitted < before.Admitted || upto.Declined < before.Declined {
+			return nil, fmt.Errorf("%s the key holds groups that are not in order: %w", notAWindow, ErrAnswered)
+		}
+		groups = append(groups, lease.Group{Age: now - at, Counts: window.Counts{
+			Admitted: upto.Admitted - before.Admitted,
+			Declined: upto.Declined - before.Declined,
 		}})
-		before = upto
+		before, last = upto, at
 	}
-	return a, r.Err()
+	return groups, nil
 }
 
 func number7(s string) uint64 {

@@ -40,17 +40,20 @@ func (r *Reader) Count(most uint64) uint64 {
 }
 
 // Number takes a whole number.
-func (r *Reader) Number() int64 {
+func (r *Reader) Number() int64 { return take[int64](r, "number") }
+
+// take takes an element of a type, which errors call by a name.
+func take[T any](r *Reader, name string) (element T) {
 	if !r.More() {
 		r.Fail("missing")
-		return 0
+		return element
 	}
-	n, ok := r.reply[r.next].(int64)
+	element, ok := r.reply[r.next].(T)
 	if !ok {
-		r.Fail("%T, not a number", r.reply[r.next])
+		r.Fail("%T, not a %s", r.reply[r.next], name)
 	}
 	r.next++
-	return n
+	return element
 }
 
 // Wait takes how long to wait, in µs: 0 for not at all, or −1 for ever.
@@ -64,18 +67,7 @@ func (r *Reader) Wait() int64 {
 }
 
 // Text takes a string.
-func (r *Reader) Text() string {
-	if !r.More() {
-		r.Fail("missing")
-		return ""
-	}
-	s, ok := r.reply[r.next].(string)
-	if !ok {
-		r.Fail("%T, not a string", r.reply[r.next])
-	}
-	r.next++
-	return s
-}
+func (r *Reader) Text() string { return take[string](r, "string") }
 
 // Fail says what is wrong with the reply at this element, unless something was wrong before.
 func (r *Reader) Fail(format string, args ...any) {

@@ -59,8 +59,8 @@ func (t *Table[S, M]) crowded() (mean float64, longest int, fullest float64) {
 	looks, keys := 0, 0
 	for i := range t.shards {
 		sh := &t.shards[i]
-		mask := uint32(len(sh.index) - 1)
-		for at, slot := range sh.index {
+		mask := uint32(len(sh.index.Load().slots) - 1)
+		for at, slot := range sh.index.Load().slots {
 			if slot != 0 {
 				n := int((uint32(at)-uint32(slot>>32))&mask) + 1
 				looks += n

@@ -108,18 +108,21 @@ func (f *Hot) added(word uint64) (last int64, n uint64) {
 	return f.Opened + int64(word>>instantBit), n
 }
 
-// Hot returns the hot key of the shard, if it is this one, or nil. At now it is asked for.
-func (sh *Shard[S, M]) Hot(key string, now int64) *Hot {
-	f := sh.open.Load()
-	if f == nil || f.key != key {
-		return nil
+// Hot returns the hot key of the shard, if it is this one, or nil. Called must follow.
+func (sh *Shard[S, M]) Hot(key string) *Hot {
+	if f := sh.open.Load(); f != nil && f.key == key {
+		return f
 	}
+	return nil
+}
+
+// Called notes that the hot key is asked for at now.
+func (sh *Shard[S, M]) Called(f *Hot, now int64) {
 	if sh.ordered {
 		if at := f.asked.Load(); at == 0 || now-(at-1) >= askedGrain {
 			f.asked.Store(now + 1)
 		}
 	}
-	return f
 }
 
 // Asked notes that a key was asked for under the lock, and reports whether that has become so frequent that
@@ -142,10 +145,14 @@ func (sh *Shard[S, M]) Asked(h Handle) bool {
 	return lead >= worthIt
 }
 
+// Forget forgets what Asked has noted.
+func (sh *Shard[S, M]) Forget() { sh.votes = 0 }
+
 // Open lets callers have a key without the lock.
 func (sh *Shard[S, M]) Open(h Handle, f *Hot) {
 	sh.settle()
-	f.key = string(sh.keyOf(sh.entry(h)))
+	ix := sh.index.Load()
+	f.key = string(ix.keyOf(ix.entry(h)))
 	sh.hot = h
 	sh.open.Store(f)
 }
@@ -158,7 +165,7 @@ func (sh *Shard[S, M]) settle() {
 	}
 	f, h := sh.open.Load(), sh.hot
 	if last, n := f.added(f.word.Swap(taken)); n > 0 {
-		sh.table.kind.Add(&sh.entry(h).state, last, n)
+		sh.table.kind.Add(sh.state(h), last, n)
 	}
 	sh.catchUp()
 	sh.open.Store(nil)

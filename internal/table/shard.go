@@ -1,11 +1,14 @@
 package table
 
 import (
+	"encoding/binary"
 	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/table/slab"
 	"github.com/trypema/trypema/internal/table/sweep"
 )
@@ -16,41 +19,63 @@ type Handle int32
 // None is no key.
 const None Handle = -1
 
-// Shard is a part of the table. Its lock guards all of it, but open, which is read without.
+// Shard is a part of the table. Its lock guards all of it, but what Take reads without: see index and own.
 type Shard[S, M any] struct {
+	index   atomic.Pointer[index]
 	open    atomic.Pointer[Hot]
-	ordered bool                       // the keys are in a list by last use, because there is a bound on their number
-	_       [63 - bits.UintSize/8]byte // who reads the hot key is not disturbed by who locks
+	ordered bool                         // the keys are in a list by last use, because there is a bound on their number
+	_       [63 - 2*bits.UintSize/8]byte // who reads these is not disturbed by who locks
 
-	// What every call needs is in one cache line with the lock.
+	// What every call needs that locks is in one cache line with the lock.
 	sync.Mutex
-	index []uint64 // open addressing: the low half of the hash, and the handle + 1; 0 is an empty slot
-	pages [][]entry[S]
-	hot   Handle // the key that is open, or None
-	votes uint32 // for the next hot key: see Asked
+	backs [][]back[S] // by page
+	hot   Handle      // the key that is open, or None
+	votes uint32      // for the next hot key: see Asked
 
 	Memory M // what the states share
 	table  *Table[S, M]
-	keys   slab.Slab[byte] // keys too long for an entry
-	n      int             // keys
-	size   int             // entries, those that are not in use included
-	unused Handle          // entries that are not in use, linked by tag
-	hand   Handle          // where tidy goes on
+	n      int    // keys
+	end    Handle // one after the last entry that was ever in use
+	unused Handle // entries that are not in use, linked by tag
+	hand   Handle // where tidy goes on
 
-	links        []link        // of the list, one for each entry
-	newest, tail Handle        // of the list
+	newest, tail Handle        // of the list by last use
 	oldest       *atomic.Int64 // when the tail was used
 	_            [64]byte
 }
 
-// entry is 128 bytes, two cache lines, with a state of 96; TestEntrySize holds that. The key and its length
-// are at the two ends: to compare them fetches both lines at once, and the state, which is wanted next, lies
-// in both.
-type entry[S any] struct {
+// index is where the keys of a shard are. Take reads it without a lock: what it finds it checks under the
+// lock of the entry, and what it does not find is looked for under the lock of the shard. So slots change one
+// by one, an index that grows is another one, and entries stay where they are. An entry that is not in use,
+// or has moved, has no open window, so whoever still finds it takes nothing from it.
+type index struct {
+	slots  []uint64 // open addressing: the low half of the hash, and the handle + 1; 0 is an empty slot
+	pages  []*entry // the first entry of each
+	memory *memory
+}
+
+// memory is what the entries of a shard have elsewhere.
+type memory struct {
+	cells cells.Memory
+	texts cells.Arena[byte]
+}
+
+// noIndex is that of an empty shard.
+var noIndex = &index{slots: make([]uint64, 1)}
+
+// entry is a key and its own window, all that most calls need: 128 bytes, two cache lines, without a pointer;
+// TestEntrySize holds that.
+type entry struct {
+	own
 	key    [inlineKey]byte
-	state  S
-	tag    uint32 // the low half of the hash; of an entry that is not in use: the next such
-	length int32  // of the key, or unusedEntry
+	length uint8 // of the key, if it is not longKey or unusedEntry
+}
+
+// back is what there is of an entry beside that. The lock of the shard guards it.
+type back[S any] struct {
+	state S
+	tag   uint32 // the low half of the hash; of an entry that is not in use: the next such
+	link
 }
 
 // link is the place of a key in the list by last use.
@@ -60,72 +85,121 @@ type link struct {
 }
 
 const (
-	inlineKey   = 24
-	unusedEntry = -1
+	inlineKey   = 23
+	longKey     = inlineKey + 1 // the length of a key that does not fit: the bytes say where it is
+	unusedEntry = inlineKey + 2
 	pageBits    = 7
 	pageLen     = 1 << pageBits
-	firstPage   = 4 // entries of the first page, which doubles until it is full size
+	firstPage   = 4 // entries of the first two pages; the others are longer, up to a full page
+	partial     = 6 // pages that are not full pages
 )
 
-func (sh *Shard[S, M]) entry(h Handle) *entry[S] {
-	return &sh.pages[h>>pageBits][h&(pageLen-1)]
+// lengthOf returns the number of entries of a page.
+func lengthOf(page int) int {
+	switch {
+	case page == 0:
+		return firstPage
+	case page < partial:
+		return firstPage / 2 << page
+	}
+	return pageLen
 }
 
-// State returns the state of a key.
+// next returns the handle after another.
+func (h Handle) next() Handle {
+	if int(h&(pageLen-1))+1 < lengthOf(int(h>>pageBits)) {
+		return h + 1
+	}
+	return (h>>pageBits + 1) << pageBits
+}
+
+func (ix *index) entry(h Handle) *entry {
+	first := unsafe.Pointer(ix.pages[h>>pageBits])
+	return (*entry)(unsafe.Add(first, uintptr(h&(pageLen-1))*unsafe.Sizeof(entry{})))
+}
+
+func (sh *Shard[S, M]) entry(h Handle) *entry { return sh.index.Load().entry(h) }
+
+func (sh *Shard[S, M]) back(h Handle) *back[S] { return &sh.backs[h>>pageBits][h&(pageLen-1)] }
+
+func (sh *Shard[S, M]) state(h Handle) *S { return &sh.back(h).state }
+
+// State returns the state of a key, with all that callers have taken without it.
 func (sh *Shard[S, M]) State(h Handle) *S {
 	if sh.hot == h {
 		sh.settle()
 	}
-	return &sh.entry(h).state
+	sh.reclaim(h)
+	return sh.state(h)
 }
 
-func (sh *Shard[S, M]) isKey(e *entry[S], key string) bool {
-	if int(e.length) != len(key) {
-		return false
+func (ix *index) isKey(e *entry, key string) bool {
+	if n := int(e.length); n == len(key) && n <= inlineKey {
+		return string(e.key[:n]) == key
 	}
-	return string(sh.keyOf(e)) == key
+	return e.length == longKey && string(ix.keyOf(e)) == key
 }
 
-func (sh *Shard[S, M]) keyOf(e *entry[S]) []byte {
+func (ix *index) keyOf(e *entry) []byte {
 	if e.length <= inlineKey {
 		return e.key[:e.length]
 	}
-	return sh.keys.Block(keyRef(e), slab.Class(int(e.length)))[:e.length]
+	r, n := where(e)
+	return ix.memory.texts.Block(r, slab.Class(n))[:n]
 }
 
-// keyRef is where a long key is: the inline bytes hold the address.
-func keyRef[S any](e *entry[S]) slab.Ref {
-	return slab.Ref(e.key[0]) | slab.Ref(e.key[1])<<8 | slab.Ref(e.key[2])<<16 | slab.Ref(e.key[3])<<24
+// where is a long key.
+func where(e *entry) (r slab.Ref, length int) {
+	return slab.Ref(binary.LittleEndian.Uint32(e.key[:])), int(binary.LittleEndian.Uint32(e.key[4:]))
 }
 
-func (sh *Shard[S, M]) setKey(e *entry[S], key string) {
-	e.length = int32(len(key))
+func (ix *index) setKey(e *entry, key string) {
 	if len(key) <= inlineKey {
-		copy(e.key[:], key)
+		e.length = uint8(copy(e.key[:], key))
 		return
 	}
-	r := sh.keys.Alloc(slab.Class(len(key)))
-	e.key[0], e.key[1], e.key[2], e.key[3] = byte(r), byte(r>>8), byte(r>>16), byte(r>>24)
-	copy(sh.keyOf(e), key)
+	r := ix.memory.texts.Alloc(slab.Class(len(key)))
+	binary.LittleEndian.PutUint32(e.key[:], uint32(r))
+	binary.LittleEndian.PutUint32(e.key[4:], uint32(len(key)))
+	e.length = longKey
+	copy(ix.keyOf(e), key)
 }
 
 // Find returns the handle of a key, or None.
 func (sh *Shard[S, M]) Find(hash uint64, key string) Handle {
-	if len(sh.index) == 0 {
-		return None
-	}
-	tag := uint32(hash)
-	mask := uint32(len(sh.index) - 1)
-	for i := tag & mask; sh.index[i] != 0; i = (i + 1) & mask {
-		slot := sh.index[i]
+	ix, tag := sh.index.Load(), uint32(hash)
+	mask := uint32(len(ix.slots) - 1)
+	for i := tag & mask; ix.slots[i] != 0; i = (i + 1) & mask {
+		slot := ix.slots[i]
 		if slot>>32 != uint64(tag) {
 			continue
 		}
-		if h := Handle(uint32(slot) - 1); sh.isKey(sh.entry(h), key) {
+		if h := Handle(uint32(slot) - 1); ix.isKey(ix.entry(h), key) {
 			return h
 		}
 	}
 	return None
+}
+
+// look returns the entry that is most likely that of a key with a hash, or nil. It takes no lock.
+func (ix *index) look(hash uint64) (e *entry, h Handle) {
+	tag := uint32(hash)
+	mask := uint32(len(ix.slots) - 1)
+	for i := tag & mask; ; i = (i + 1) & mask {
+		slot := atomic.LoadUint64(&ix.slots[i])
+		if slot == 0 {
+			return nil, None
+		}
+		if slot>>32 != uint64(tag) {
+			continue
+		}
+		// Until the slots grow, an index shares them with those that follow it. So a slot may name a page
+		// that this index does not have.
+		if h = Handle(uint32(slot) - 1); int(h>>pageBits) >= len(ix.pages) {
+			return nil, None
+		}
+		return ix.entry(h), h
+	}
 }
 
 // Enter adds a key that is not there, with a zero state, also beyond the bound on the keys: Trim must be
@@ -141,79 +215,79 @@ func (sh *Shard[S, M]) Enter(hash uint64, key string, now int64) Handle {
 
 // add adds a key that is not there, with a zero state.
 func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
-	if 8*(sh.n+1) > 7*len(sh.index) {
-		sh.reindex(max(8, 2*len(sh.index)))
+	ix := sh.index.Load()
+	if ix.memory == nil {
+		ix = &index{slots: ix.slots, memory: new(memory)}
+	}
+	if 8*(sh.n+1) > 7*len(ix.slots) {
+		ix = ix.rebuilt(max(8, 2*len(ix.slots)))
 	}
 	h := sh.unused
 	if h == None {
-		h = sh.grow()
+		ix, h = sh.grow(ix)
 	} else {
-		sh.unused = Handle(sh.entry(h).tag)
+		sh.unused = Handle(sh.back(h).tag)
 	}
-	if sh.ordered {
-		sh.links[h] = link{newer: None, older: None}
-	}
-	e := sh.entry(h)
-	*e = entry[S]{tag: uint32(hash)}
-	sh.setKey(e, key)
-	sh.insert(e.tag, h)
+	e, b := ix.entry(h), sh.back(h)
+	ix.setKey(e, key)
+	*b = back[S]{tag: uint32(hash), link: link{newer: None, older: None}}
+	ix.insert(b.tag, h)
+	sh.index.Store(ix)
 	sh.n++
 	return h
 }
 
-// grow returns a new entry.
-func (sh *Shard[S, M]) grow() Handle {
-	h := Handle(sh.size)
-	if page := int(h >> pageBits); page == len(sh.pages) {
-		length := pageLen
-		if page == 0 {
-			length = firstPage
-		}
-		sh.pages = append(sh.pages, make([]entry[S], length))
-	} else if len(sh.pages[page]) == int(h&(pageLen-1)) {
-		longer := make([]entry[S], 2*len(sh.pages[page]))
-		copy(longer, sh.pages[page])
-		sh.pages[page] = longer
+// grow returns a new entry, and an index that has it.
+func (sh *Shard[S, M]) grow(ix *index) (*index, Handle) {
+	h := sh.end
+	if page := int(h >> pageBits); page == len(ix.pages) {
+		more, n := *ix, lengthOf(page)
+		more.pages = append(more.pages, &make([]entry, n)[0])
+		sh.backs = append(sh.backs, make([]back[S], n))
+		ix = &more
 	}
-	sh.size++
-	if sh.ordered {
-		sh.links = append(sh.links, link{})
-	}
-	return h
+	sh.end = h.next()
+	return ix, h
 }
 
 // insert enters a handle into the index.
-func (sh *Shard[S, M]) insert(tag uint32, h Handle) {
-	mask := uint32(len(sh.index) - 1)
+func (ix *index) insert(tag uint32, h Handle) {
+	mask := uint32(len(ix.slots) - 1)
 	i := tag & mask
-	for sh.index[i] != 0 {
+	for ix.slots[i] != 0 {
 		i = (i + 1) & mask
 	}
-	sh.index[i] = uint64(tag)<<32 | uint64(h+1)
+	atomic.StoreUint64(&ix.slots[i], uint64(tag)<<32|uint64(h+1))
 }
 
-// reindex gives the index a new length. The tags are in the slots: no entry is touched.
-func (sh *Shard[S, M]) reindex(length int) {
-	old := sh.index
-	sh.index = make([]uint64, length)
-	for _, slot := range old {
+// rebuilt returns an index with so many slots. The tags are in the slots: no entry is touched.
+func (ix *index) rebuilt(length int) *index {
+	more := *ix
+	more.slots = make([]uint64, length)
+	for _, slot := range ix.slots {
 		if slot != 0 {
-			sh.insert(uint32(slot>>32), Handle(uint32(slot)-1))
+			more.insert(uint32(slot>>32), Handle(uint32(slot)-1))
 		}
 	}
+	return &more
 }
 
 // Remove removes a key.
 func (sh *Shard[S, M]) Remove(h Handle) {
 	sh.table.kind.Free(&sh.Memory, sh.State(h))
 	sh.unlink(h)
-	e := sh.entry(h)
-	if e.length > inlineKey {
-		sh.keys.Free(keyRef(e), slab.Class(int(e.length)))
+	ix := sh.index.Load()
+	e, b := ix.entry(h), sh.back(h)
+	if e.length == longKey {
+		r, n := where(e)
+		ix.memory.texts.Free(r, slab.Class(n))
 	}
-	sh.unindex(e.tag, h)
+	w := sh.Window(h)
+	w.Clear()
+	w.Reset()
+	ix.remove(b.tag, h)
 	e.length = unusedEntry
-	e.tag = uint32(sh.unused)
+	*b = back[S]{tag: uint32(sh.unused)}
 	sh.unused = h
 	sh.n--
 	sh.table.count.Add(-1)
@@ -222,62 +296,67 @@ func (sh *Shard[S, M]) Remove(h Handle) {
 	}
 }
 
-// unindex takes a handle out of the index, and moves back what was displaced by it: there are no tombstones.
-func (sh *Shard[S, M]) unindex(tag uint32, h Handle) {
-	mask := uint32(len(sh.index) - 1)
+// remove takes a handle out of the index, and moves back what was displaced by it: there are no tombstones.
+// Who reads meanwhile may miss a key that moves, and looks again under the lock of the shard.
+func (ix *index) remove(tag uint32, h Handle) {
+	mask := uint32(len(ix.slots) - 1)
 	i := tag & mask
-	for sh.index[i] != uint64(tag)<<32|uint64(h+1) {
+	for ix.slots[i] != uint64(tag)<<32|uint64(h+1) {
 		i = (i + 1) & mask
 	}
-	for j := (i + 1) & mask; sh.index[j] != 0; j = (j + 1) & mask {
-		home := uint32(sh.index[j]>>32) & mask
+	for j := (i + 1) & mask; ix.slots[j] != 0; j = (j + 1) & mask {
+		home := uint32(ix.slots[j]>>32) & mask
 		if (j-home)&mask >= (j-i)&mask { // its home is not between the hole and itself
-			sh.index[i] = sh.index[j]
+			atomic.StoreUint64(&ix.slots[i], ix.slots[j])
 			i = j
 		}
 	}
-	sh.index[i] = 0
+	atomic.StoreUint64(&ix.slots[i], 0)
 }
 
-// reset gives all memory back.
+// reset gives all memory back. No window may be open.
 func (sh *Shard[S, M]) reset() {
 	sh.settle()
 	var none M
 	sh.Memory = none
-	sh.index, sh.pages, sh.links, sh.keys = nil, nil, nil, slab.Slab[byte]{}
-	sh.n, sh.size, sh.hand, sh.unused = 0, 0, 0, None
+	sh.index.Store(noIndex)
+	sh.backs = nil
+	sh.n, sh.end, sh.hand, sh.unused = 0, 0, 0, None
 	sh.newest, sh.tail = None, None
 	sh.publishOldest()
 }
 
 // compact moves the keys into as little memory as they need, if that is far less than they have.
 func (sh *Shard[S, M]) compact() {
-	if sh.size <= pageLen || 4*sh.n > sh.size {
+	have := int(sh.end) - (partial-1)<<pageBits // entries, if there is a full page
+	if have <= pageLen || 4*sh.n > have {
 		return
 	}
-	sh.settle()
-	memory := sh.Memory
-	from := Shard[S, M]{pages: sh.pages, links: sh.links, keys: sh.keys} // to read old entries by
 	order := make([]Handle, 0, sh.n)
 	if sh.ordered {
-		for h := sh.tail; h != None; h = from.links[h].newer {
+		for h := sh.tail; h != None; h = sh.back(h).newer {
 			order = append(order, h)
 		}
 	} else {
-		for h := range Handle(sh.size) {
-			if from.entry(h).length != unusedEntry {
+		for h := Handle(0); h < sh.end; h = h.next() {
+			if sh.entry(h).length != unusedEntry {
 				order = append(order, h)
 			}
 		}
 	}
+	for _, h := range order {
+		sh.State(h) // with its window closed, Take finds nothing in an entry that has moved
+	}
+	from := Shard[S, M]{Memory: sh.Memory, backs: sh.backs}
+	ix := sh.index.Load()
 	sh.reset()
 	for _, h := range order {
-		e := from.entry(h)
-		to := sh.add(uint64(e.tag), string(from.keyOf(e)))
-		sh.entry(to).state = e.state
-		sh.table.kind.Move(&memory, &sh.Memory, sh.State(to))
+		b := from.back(h)
+		to := sh.add(uint64(b.tag), string(ix.keyOf(ix.entry(h))))
+		*sh.state(to) = b.state
+		sh.table.kind.Move(&from.Memory, &sh.Memory, sh.state(to))
 		if sh.ordered {
-			sh.Use(to, from.links[h].used)
+			sh.Use(to, b.used)
 		}
 	}
 }
@@ -285,20 +364,20 @@ func (sh *Shard[S, M]) compact() {
 // Tidy looks at two entries and removes them if they are idle.
 func (sh *Shard[S, M]) Tidy(now int64) {
 	for range 2 {
-		if int(sh.hand) >= sh.size {
+		if sh.hand >= sh.end {
 			sh.hand = 0
 		}
-		if sh.size > 0 {
-			sh.removeIfIdle(sh.hand, now)
-			sh.hand++
+		if sh.end > 0 {
+			h := sh.hand
+			sh.hand = h.next()
+			sh.removeIfIdle(h, now)
 		}
 	}
 }
 
 func (sh *Shard[S, M]) removeIfIdle(h Handle, now int64) {
 	last := sh.table.kind.Last
-	e := sh.entry(h)
-	if e.length == unusedEntry || now-last(&e.state) < sh.table.idle {
+	if sh.entry(h).length == unusedEntry || now-last(sh.state(h)) < sh.table.idle {
 		return
 	}
 	if now-last(sh.State(h)) >= sh.table.idle { // the second look is at a hot key too
@@ -316,7 +395,7 @@ func (sh *Shard[S, M]) Use(h Handle, now int64) {
 
 // enlist puts a key at the end of the list by last use.
 func (sh *Shard[S, M]) enlist(h Handle, now int64) {
-	e := &sh.links[h]
+	e := &sh.back(h).link
 	e.used = max(now, e.used)
 	if sh.newest == h {
 		if sh.tail == h {
@@ -326,7 +405,7 @@ func (sh *Shard[S, M]) enlist(h Handle, now int64) {
 	}
 	sh.unlink(h)
 	if e.older = sh.newest; e.older != None {
-		newest := &sh.links[e.older]
+		newest := &sh.back(e.older).link
 		newest.newer = h
 		e.used = max(e.used, newest.used) // clocks of two callers may be read in another order
 	}
@@ -342,14 +421,14 @@ func (sh *Shard[S, M]) unlink(h Handle) {
 	if !sh.ordered {
 		return
 	}
-	e := &sh.links[h]
+	e := &sh.back(h).link
 	if e.newer != None {
-		sh.links[e.newer].older = e.older
+		sh.back(e.newer).older = e.older
 	} else if sh.newest == h {
 		sh.newest = e.older
 	}
 	if e.older != None {
-		sh.links[e.older].newer = e.newer
+		sh.back(e.older).newer = e.newer
 	}
 	if sh.tail == h {
 		sh.tail = e.newer
@@ -364,7 +443,7 @@ func (sh *Shard[S, M]) publishOldest() {
 	}
 	at := int64(math.MaxInt64)
 	if sh.tail != None {
-		at = sh.links[sh.tail].used
+		at = sh.back(sh.tail).used
 	}
 	sh.oldest.Store(at)
 }

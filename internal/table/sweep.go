@@ -17,11 +17,11 @@ func (t *Table[S, M]) Visit(shard int) { t.shards[shard].sweep(t.clock()) }
 func (sh *Shard[S, M]) sweep(now int64) {
 	for h := Handle(0); ; {
 		sh.Lock()
-		for step := 0; step < sweepStep && int(h) < sh.size; step++ {
+		for step := 0; step < sweepStep && h < sh.end; step++ {
 			sh.removeIfIdle(h, now)
-			h++
+			h = h.next()
 		}
-		done := int(h) >= sh.size
+		done := h >= sh.end
 		if done {
 			sh.compact()
 		}

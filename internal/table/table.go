@@ -1,9 +1,12 @@
 // Package table is a hash table from strings to small states, for many goroutines and many keys.
 //
 // It is made of shards, each with a lock of its own. In a shard the keys are found by open addressing in an
-// index of 8-byte slots; the states lie in pages that do not move when the index grows. Neither holds a
-// pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so an
-// attacker cannot choose keys that collide.
+// index of 8-byte slots; entries lie in pages that do not move when the index grows. Neither index nor
+// entries hold a pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so
+// an attacker cannot choose keys that collide.
+//
+// Beside its state a key has a window in its entry, which callers use without the lock of the shard while the
+// state lends it to them: see own.
 //
 // Three things shrink it. A key that is added looks at others and removes them if they are idle, so a flood
 // of new keys pays for its own removal. A timer, armed only while there are keys, visits one shard at a time.
@@ -19,7 +22,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/table/sweep"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // Kind tells a table about its states S and about the memory M that the states of one shard share, whose zero
@@ -31,6 +36,13 @@ type Kind[S, M any] struct {
 
 	// Add enters events into a state that were added to its newest group while it was hot.
 	Add func(s *S, last int64, n uint64)
+
+	// Enter enters events into a state that callers have added to the window of its key. So many were added
+	// since Lend. What has left the window since then is not in there.
+	Enter func(m *M, s *S, w *cells.Window, added uint64)
+
+	Span window.Span // of the window of the limit
+	Kept int64       // how long an event counts in the windows of the keys
 }
 
 // Table is the hash table. A state is reached through its shard, under the lock of the shard.
@@ -40,6 +52,8 @@ type Table[S, M any] struct {
 	bound int64 // on the number of keys, 0 for none
 	clock func() int64
 	count atomic.Int64
+	own   ownKind
+	owns  bool // keys may have windows of their own
 
 	seed   maphash.Seed
 	shift  uint8
@@ -69,6 +83,10 @@ func New[S, M any](kind Kind[S, M], idle time.Duration, bound int, clock func() 
 		seed:   maphash.MakeSeed(),
 		shift:  uint8(64 - bits.TrailingZeros(uint(n))),
 		shards: make([]Shard[S, M], n),
+	}
+	t.own.window, t.own.kept = kind.Span.Window, kind.Kept
+	if kind.Kept > 0 {
+		t.own.grid, t.owns = cells.New(kind.Kept, kind.Span.Bucket)
 	}
 	if bound > 0 {
 		t.oldest = make([]atomic.Int64, n)
@@ -143,7 +161,7 @@ func (t *Table[S, M]) evict() {
 	sh.Lock()
 	defer sh.Unlock()
 	sh.catchUp() // the hot key may not be the tail any more
-	if h := sh.tail; h != None && sh.links[h].used == when {
+	if h := sh.tail; h != None && sh.back(h).used == when {
 		sh.Remove(h)
 	}
 }
@@ -155,7 +173,7 @@ func (t *Table[S, M]) Close() {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.Lock()
-		for h := range Handle(sh.size) {
+		for h := Handle(0); h < sh.end; h = h.next() {
 			if sh.entry(h).length != unusedEntry {
 				t.kind.Free(&sh.Memory, sh.State(h))
 			}

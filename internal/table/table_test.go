@@ -15,6 +15,7 @@ import (
 	"unsafe"
 	"weak"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -31,6 +32,12 @@ var testKind = Kind[state, struct{}]{
 	Free: func(_ *struct{}, s *state) { *s = state{} },
 	Move: func(_, _ *struct{}, _ *state) {},
 	Add:  func(s *state, last int64, n uint64) { s.last = max(s.last, last); s.added += n },
+	Enter: func(_ *struct{}, s *state, w *cells.Window, added uint64) {
+		s.last = max(s.last, w.Last())
+		s.added += added
+	},
+	Span: window.Span{Window: 1000, Bucket: 10},
+	Kept: 1001,
 }
 
 func newTable(t testing.TB, idle time.Duration, bound int) *Table[state, struct{}] {
@@ -38,6 +45,15 @@ func newTable(t testing.TB, idle time.Duration, bound int) *Table[state, struct{
 	table := New(testKind, idle, bound, func() int64 { return int64(time.Since(start)) })
 	t.Cleanup(table.Close)
 	return table
+}
+
+// called returns the key "hot", if it is the hot key of a shard, and has it called at now.
+func called(sh *Shard[state, struct{}], now int64) *Hot {
+	f := sh.Hot("hot")
+	if f != nil {
+		sh.Called(f, now)
+	}
+	return f
 }
 
 func name(i int) string {
@@ -119,7 +135,7 @@ func TestAgreesWithMap(t *testing.T) {
 }
 
 func TestEntrySize(t *testing.T) {
-	if got := unsafe.Sizeof(entry[window.Window]{}); got != 128 {
+	if got := unsafe.Sizeof(entry{}); got != 128 {
 		t.Errorf("an entry is %d bytes", got)
 	}
 	if got := unsafe.Offsetof(Shard[state, struct{}]{}.Mutex); got != 64 {
@@ -144,7 +160,7 @@ func TestEntriesHoldNoPointers(t *testing.T) {
 			t.Errorf("%s is a %v", path, typ)
 		}
 	}
-	check("entry", reflect.TypeFor[entry[window.Window]]())
+	check("entry", reflect.TypeFor[entry]())
 }
 
 func TestIdleKeysLeave(t *testing.T) {
@@ -174,7 +190,7 @@ func TestIdleKeysLeave(t *testing.T) {
 			t.Fatalf("%d keys are still there after twice the idle time", table.Len())
 		}
 		for i := range table.shards {
-			if sh := &table.shards[i]; sh.pages != nil || sh.index != nil {
+			if sh := &table.shards[i]; sh.backs != nil || sh.index.Load() != noIndex {
 				t.Fatal("an empty shard holds memory")
 			}
 		}
@@ -207,7 +223,7 @@ func TestCompact(t *testing.T) {
 		}
 		size := 0
 		for i := range table.shards {
-			size += table.shards[i].size
+			size += int(table.shards[i].end)
 		}
 		if table.Len() != 250 || size > 64*pageLen {
 			t.Errorf("%d keys in %d entries", table.Len(), size)
@@ -286,7 +302,7 @@ func TestHotKeyUnderStress(t *testing.T) {
 			wg.Go(func() {
 				for i := range calls {
 					hash := table.Hash("hot")
-					if f := table.Shard(hash).Hot("hot", int64(i)); f != nil {
+					if f := called(table.Shard(hash), int64(i)); f != nil {
 						if a, _, _, _ := f.Take(math.MaxInt64, 1, 1, true); a == Admitted {
 							admitted[c]++
 							continue
@@ -335,7 +351,7 @@ func TestHotKeyIsNotEvicted(t *testing.T) {
 	locked := 0
 	for i := range 100 {
 		now += askedGrain
-		f := table.Shard(hash).Hot("hot", now)
+		f := called(table.Shard(hash), now)
 		if f != nil {
 			f.Take(math.MaxInt64, now, 1, true)
 		} else {
@@ -373,7 +389,7 @@ func TestHotKeyAges(t *testing.T) {
 	sh.Lock()
 	sh.Open(h, &Hot{Closes: math.MaxInt64, Window: 1})
 	sh.Unlock()
-	sh.Hot("hot", 2*askedGrain).Take(1, 2*askedGrain, 1, true)
+	called(sh, 2*askedGrain).Take(1, 2*askedGrain, 1, true)
 	acquire("second", 3)
 	acquire("first", 4)
 	acquire("third", 5)
@@ -413,7 +429,7 @@ func TestHotKeyIsNotIdle(t *testing.T) {
 	sh, h := table.Acquire(hash, "hot", 0)
 	sh.Open(h, &Hot{Closes: math.MaxInt64, Window: 1})
 	sh.Unlock()
-	sh.Hot("hot", 9).Take(1, 9, 1, true)
+	called(sh, 9).Take(1, 9, 1, true)
 	if sh.sweep(18); table.Len() != 1 {
 		t.Error("removed 9 after its last event, with an idle time of 10")
 	}

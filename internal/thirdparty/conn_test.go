@@ -25,6 +25,7 @@ import (
 
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
@@ -129,9 +130,7 @@ func (s *site) reset(t *testing.T) {
 func (s *site) eachNode(t *testing.T, do func(*redis.Client) error) {
 	t.Helper()
 	for _, n := range s.nodes {
-		if err := do(n.Client()); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, do(n.Client()))
 	}
 }
 
@@ -187,9 +186,7 @@ var adapters = []struct {
 				return s.dial(ctx, "tcp", addr)
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		t.Cleanup(c.Close)
 		return rueidisconn.New(c)
 	}},
@@ -202,9 +199,7 @@ var adapters = []struct {
 				return s.dial(ctx, "tcp", addr)
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		t.Cleanup(c.Close)
 		return valkeyconn.New(c)
 	}},
@@ -459,9 +454,7 @@ func errorsArePassed(t *testing.T, _ *site, c redislimit.Conn) {
 func oneError(t *testing.T, s *site, c redislimit.Conn) {
 	keys := manyKeys(many)
 	const wrong = 7
-	if err := s.admin.LPush(t.Context(), keys[wrong], "not a number").Err(); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, s.admin.LPush(t.Context(), keys[wrong], "not a number").Err())
 	for i, o := range exchange(t.Context(), t, c, `local n = redis.pcall('INCR', KEYS[1]) return type(n) == 'table' and n or {n}`, keys) {
 		switch {
 		case i == wrong:
@@ -676,9 +669,7 @@ func slowNode(t *testing.T, s *site, c redislimit.Conn) {
 		slow[i] = s.node(key) == 0
 		if s.cluster == nil {
 			there, err := s.nodes[0].Client().Exists(t.Context(), key).Result()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			slow[i] = there == 1
 		}
 		quick[i] = !slow[i] && (s.cluster == nil || slot(key)/128 != end/128)
@@ -736,9 +727,7 @@ func movedSlot(t *testing.T, s *site, c redislimit.Conn) {
 	to := (from + 1) % len(s.nodes)
 	assign := func(node int) {
 		id, err := s.nodes[node].Client().Do(t.Context(), "CLUSTER", "MYID").Text()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		s.eachNode(t, func(c *redis.Client) error {
 			return c.Do(t.Context(), "CLUSTER", "SETSLOT", moved, "NODE", id).Err()
 		})

@@ -45,6 +45,8 @@ import (
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/internal/metrics"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/race"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -132,9 +134,7 @@ func document(t *testing.T, file string) string {
 	t.Helper()
 	explore.ReadsRepository()
 	text, err := os.ReadFile(filepath.Join(root, file))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return string(text)
 }
 
@@ -271,24 +271,16 @@ func compile(t *testing.T, sources map[string]string, run bool) map[string]strin
 	programs := make(map[string]string)
 	for name, source := range sources {
 		file := filepath.Join(dir, name+".go")
-		if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(file, []byte(source), 0o600))
 		here, err := filepath.Abs(filepath.Join("snippets", name, "snippet.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		replaced[here] = file
 		args = append(args, "./snippets/"+name)
 		programs[name] = filepath.Join(dir, name)
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replaced})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	must.OK(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
 	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -346,9 +338,7 @@ func TestQuickstart(t *testing.T) {
 		env := append(os.Environ(), published(t, released)...)
 		for name, want := range wants {
 			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(sources[name]), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(sources[name]), 0o600))
 			sh := exec.CommandContext(t.Context(), "sh", "-e")
 			sh.Dir, sh.Env, sh.Stdin = dir, env, strings.NewReader(commands[name])
 			prints(t, sh, want)
@@ -384,9 +374,7 @@ func prints(t *testing.T, c *exec.Cmd, want string) {
 func published(t *testing.T, released bool) (env []string) {
 	t.Helper()
 	cache, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE", "GOPROXY").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	usual := strings.Split(string(cache), "\n")
 	proxy := t.TempDir()
 	version, list := "v0.0.0-20260101000000-0123456789ab", ""
@@ -396,21 +384,15 @@ func published(t *testing.T, released bool) (env []string) {
 	for _, folder := range []string{".", "goredisconn", "rueidisconn"} {
 		m := module.Version{Path: strings.TrimSuffix("github.com/trypema/trypema/"+folder, "/."), Version: version}
 		at := filepath.Join(proxy, m.Path, "@v")
-		if err := os.MkdirAll(at, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.MkdirAll(at, 0o700))
 		mod := document(t, filepath.Join(folder, "go.mod"))
 		var zipped bytes.Buffer
-		if err := zip.Create(&zipped, m, moduleFiles(t, filepath.Join(root, folder))); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, zip.Create(&zipped, m, moduleFiles(t, filepath.Join(root, folder))))
 		info := `{"Version": "` + version + `"}`
 		for name, content := range map[string]string{
 			"list": list, "../@latest": info, version + ".info": info, version + ".mod": mod, version + ".zip": zipped.String(),
 		} {
-			if err := os.WriteFile(filepath.Join(at, name), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(filepath.Join(at, name), []byte(content), 0o600))
 		}
 	}
 	return []string{
@@ -443,9 +425,7 @@ func moduleFiles(t *testing.T, dir string) (files []zip.File) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return files
 }
 
@@ -480,19 +460,10 @@ func main() {
 // The answer that docs/http.md shows is the one that a client gets.
 func TestDocumentedAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := trypema.NewLocal(trypema.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer limits.Close()
-		perUser, err := limits.Bind(trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
+		limits := fixture.Local(t, trypema.Options{})
+		perUser := fixture.Bind(t, limits, trypema.StrategyAbsolute, trypema.AtMost(100, time.Minute))
 		limit, err := httplimit.New(httplimit.Options{Bound: perUser, Key: httplimit.ByHeader("X-User")})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		handler := limit(http.NotFoundHandler())
 		var w *httptest.ResponseRecorder
 		for range 101 {
@@ -500,9 +471,7 @@ func TestDocumentedAnswer(t *testing.T) {
 			handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/42", http.NoBody))
 		}
 		var headers strings.Builder
-		if err := w.Header().Write(&headers); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, w.Header().Write(&headers))
 		got := fmt.Sprintf("HTTP/1.1 %d %s\n%s", w.Code, http.StatusText(w.Code), strings.ReplaceAll(headers.String(), "\r", ""))
 		if !strings.Contains(document(t, "docs/http.md"), "```text\n"+got+"```\n") {
 			t.Errorf("docs/http.md does not show\n%s", got)
@@ -594,15 +563,11 @@ func exportedIn(t *testing.T, folder string) (names []string) {
 			continue
 		}
 		file, err := parser.ParseFile(fset, path, nil, parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		all = append(all, file)
 	}
 	p, err := doc.NewFromFiles(fset, all, folder)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	add := func(functions []*doc.Func, of string) {
 		for _, f := range functions {
 			names = append(names, of+f.Name)
@@ -669,9 +634,7 @@ func TestNamedTestsExist(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	named := 0
 	for _, file := range documents(t) {
 		for _, found := range namedTest.FindAllStringSubmatch(document(t, file), -1) {
@@ -693,6 +656,7 @@ var (
 )
 
 // Every file and folder that docs/design.md names is there: those of the map by their lines, others in code.
+// The map has every folder with a package, but for those in modules of their own and in folders of folders.
 func TestDocumentedPaths(t *testing.T) {
 	text := document(t, "docs/design.md")
 	exists := func(path string) {
@@ -702,7 +666,7 @@ func TestDocumentedPaths(t *testing.T) {
 	}
 	_, after, _ := strings.Cut(text, "## The map\n\n```\n")
 	lines, _, _ := strings.Cut(after, "```")
-	folders, files := 0, 0
+	named, files := make(map[string]bool), 0
 	for line := range strings.Lines(lines) {
 		if file := goFile.FindAllString(line, -1); file != nil {
 			for _, f := range file {
@@ -720,7 +684,20 @@ func TestDocumentedPaths(t *testing.T) {
 				f = "internal/proof/" + f
 			}
 			exists(f)
-			folders++
+			named[f] = true
+		}
+	}
+	for _, in := range []string{"*", "internal/*", "internal/proof/*"} {
+		paths, err := filepath.Glob(filepath.Join(root, in, "*.go"))
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("there is no package in %s: %v", in, err)
+		}
+		for _, path := range paths {
+			folder, _ := filepath.Rel(root, filepath.Dir(path))
+			if folder = filepath.ToSlash(folder); !named[folder] {
+				t.Errorf("the map has no line for %s", folder)
+				named[folder] = true
+			}
 		}
 	}
 	_, after, _ = strings.Cut(text, "## The walk of a call\n")
@@ -729,7 +706,7 @@ func TestDocumentedPaths(t *testing.T) {
 		exists(found[1])
 		files++
 	}
-	if folders < 38 || files < 40 {
-		t.Errorf("%d folders and %d files are named, want more", folders, files)
+	if len(named) < 38 || files < 40 {
+		t.Errorf("%d folders and %d files are named, want more", len(named), files)
 	}
 }

@@ -9,15 +9,11 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/rueidis"
 
-	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
-	"github.com/trypema/trypema/rueidisconn"
 )
 
 // This file proves of the Redis provider what linearizable_test.go proves of Local, by the same rules, on a
@@ -27,27 +23,6 @@ import (
 
 // A script reads the server's clock, in whole microseconds, which may be slewed against that of the process.
 var onRedis = subjects(redisproto.MaxCapacity, redisproto.Most, 50*time.Millisecond)
-
-// clients are the two that there is an adapter for.
-var clients = []struct {
-	name      string
-	histories int
-	dial      func(t *testing.T, addr string) redislimit.Conn
-}{
-	{"go-redis", 2, func(t *testing.T, addr string) redislimit.Conn {
-		c := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: rig.Patience})
-		t.Cleanup(func() { _ = c.Close() })
-		return goredisconn.New(c)
-	}},
-	{"rueidis", 1, func(t *testing.T, addr string) redislimit.Conn {
-		c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Close)
-		return rueidisconn.New(c)
-	}},
-}
 
 // historyOnRedis lets the traffic loose on a provider for each Conn, with keys that are theirs alone.
 func (s subject) historyOnRedis(t *testing.T, traffic traffic, conns []redislimit.Conn) []porcupine.Operation {
@@ -68,13 +43,18 @@ func (s subject) historyOnRedis(t *testing.T, traffic traffic, conns []redislimi
 	})
 }
 
+func dial(t *testing.T, a rig.Adapter, s *redisserver.Server) redislimit.Conn {
+	return a.Dial(t, []string{s.Addr()})
+}
+
 func TestRedisIsLinearizable(t *testing.T) {
 	server := redisserver.Start(t)
-	for _, client := range clients {
-		conns := []redislimit.Conn{client.dial(t, server.Addr()), client.dial(t, server.Addr())}
+	for i, client := range rig.Adapters {
+		conns := []redislimit.Conn{dial(t, client, server), dial(t, client, server)}
+		histories := []int{2, 1}[i]
 		for _, s := range onRedis {
-			t.Run(client.name+"/"+s.name, func(t *testing.T) {
-				s.judge(t, client.histories, func(traffic traffic) []porcupine.Operation { return s.historyOnRedis(t, traffic, conns) })
+			t.Run(client.Name+"/"+s.name, func(t *testing.T) {
+				s.judge(t, histories, func(traffic traffic) []porcupine.Operation { return s.historyOnRedis(t, traffic, conns) })
 			})
 		}
 	}
@@ -84,7 +64,7 @@ func TestRedisIsLinearizable(t *testing.T) {
 // that mix up the answers to calls that share a round trip.
 func TestBrokenConnsAreRejected(t *testing.T) {
 	server := redisserver.Start(t)
-	good := []redislimit.Conn{clients[0].dial(t, server.Addr()), clients[0].dial(t, server.Addr())}
+	good := []redislimit.Conn{dial(t, rig.Adapters[0], server), dial(t, rig.Adapters[0], server)}
 	for name, of := range map[string]func(redislimit.Conn) redislimit.Conn{
 		"torn":        func(c redislimit.Conn) redislimit.Conn { return tornConn{c} },
 		"mixed calls": func(c redislimit.Conn) redislimit.Conn { return mixedCalls{c} },

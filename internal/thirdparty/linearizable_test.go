@@ -13,6 +13,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 )
 
 // This file proves that Local is linearizable: whatever goroutines ask of it at the same time, with all six
@@ -82,13 +83,6 @@ func (s subject) options() trypema.Options {
 	return trypema.Options{Window: s.window, Bucket: s.bucket, HardLimitFactor: 1}
 }
 
-// limiters is what all providers have.
-type limiters interface {
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	trypema.Binder
-}
-
 // boundLimits is a trypema.Bound, or what looks like one.
 type boundLimits interface {
 	trypema.Keeper
@@ -96,17 +90,14 @@ type boundLimits interface {
 }
 
 // target returns the limiter of a provider for a history, or what wrap makes of it.
-func (s subject) target(t *testing.T, p limiters, traffic traffic, wrap wrapper) target {
+func (s subject) target(t *testing.T, p trypema.Provider, traffic traffic, wrap wrapper) target {
 	strategy := trypema.StrategyAbsolute
 	if s.suppressed {
 		strategy = trypema.StrategySuppressed
 	}
 	switch {
 	case s.limits != nil:
-		b, err := p.Bind(strategy, traffic.rules.limits...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := fixture.Bind(t, p, strategy, traffic.rules.limits...)
 		m := boundLimits(b)
 		if wrap.several != nil {
 			m = wrap.several(m)
@@ -118,7 +109,7 @@ func (s subject) target(t *testing.T, p limiters, traffic traffic, wrap wrapper)
 	return single{of(p, strategy)}
 }
 
-func of(p limiters, s trypema.Strategy) trypema.Limiter {
+func of(p trypema.Provider, s trypema.Strategy) trypema.Limiter {
 	if s == trypema.StrategySuppressed {
 		return p.Suppressed()
 	}
@@ -137,11 +128,7 @@ func (s subject) history(t *testing.T, traffic traffic, wrap wrapper) []porcupin
 	if traffic.bounded {
 		o.MaxKeys = traffic.keys // nobody has to go, but the order of use is kept
 	}
-	local, err := trypema.NewLocal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	local := fixture.Local(t, o)
 	if traffic.crowded {
 		makeOthersHot(local.Absolute())
 	}

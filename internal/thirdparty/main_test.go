@@ -3,6 +3,7 @@ package thirdparty
 import (
 	"testing"
 
+	"github.com/trypema/trypema/internal/proof/leak"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
@@ -10,5 +11,5 @@ import (
 // closed.
 func TestMain(m *testing.M) {
 	rig.Rapid(8, 2000)
-	rig.Main(m)
+	leak.Main(m)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redigoconn"
 	"github.com/trypema/trypema/redislimit"
 	"github.com/trypema/trypema/rueidisconn"
@@ -96,16 +97,12 @@ func TestClientsThatPanic(t *testing.T) {
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{server.Addr()}, DisableCache: true, ForceSingleClient: true,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer client.Close()
 	valkeyClient, err := valkey.NewClient(valkey.ClientOption{
 		InitAddress: []string{server.Addr()}, DisableCache: true, ForceSingleClient: true,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer valkeyClient.Close()
 	pool := &redigo.Pool{Dial: func() (redigo.Conn, error) { panic("broken") }}
 	lender := &redigo.Pool{Dial: func() (redigo.Conn, error) { return brokenRedigo{}, nil }}
@@ -130,18 +127,14 @@ func TestClientsThatPanic(t *testing.T) {
 		// With a provider, each call is decided by the policy.
 		o := redislimit.Options{OnFailure: redislimit.FailClosed, Timeout: time.Minute}
 		p, err := redislimit.New(conn, o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		for i := range 10 {
 			d, err := p.Absolute().Allow(t.Context(), fmt.Sprint(i), 100)
 			if err != nil || d.Allowed || !d.Fallback {
 				t.Errorf("%s: %+v, %v", name, d, err)
 			}
 		}
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.Close())
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"gonum.org/v1/plot/vg"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -25,14 +26,10 @@ var update = flag.Bool("update", false, "write docs/suppression.svg")
 func TestSuppressionPicture(t *testing.T) {
 	const file = "../../../docs/suppression.svg"
 	svg, err := SVG(Width, Tall, []*plot.Plot{aimPlot(), factorPlot()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	svg = append(bytes.TrimSpace(Alone(svg)), '\n')
 	if *update {
-		if err := os.WriteFile(file, svg, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(file, svg, 0o600))
 	}
 	explore.ReadsRepository()
 	committed, err := os.ReadFile(file)

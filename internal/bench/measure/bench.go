@@ -83,7 +83,7 @@ as they can, for 5s.
 --compare also takes trypema-local, trypema-redis and trypema-hybrid, which are trypema with another --provider.
 
 With --provider redis the limiters are trypema, redis_rate and redis-cell; to --compare them with those that
-count in this process is allowed too. Keys get names that nobody else uses, and go by their time to live.
+count in this process is allowed too. The names of keys are those of the run; keys go by their time to live.
 With --instances each worker stays with one of them, in turn.
 
 With --provider hybrid it is checked at the end that Redis has been told of every call. To see what not

@@ -22,6 +22,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -51,9 +52,7 @@ func measured(t *testing.T, c Command, v any) {
 	if errors.As(err, &missing) {
 		t.Skip(missing)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if err := json.Unmarshal(stdout.Bytes(), v); err != nil {
 		t.Fatalf("%v in %s", err, stdout.String())
 	}
@@ -175,7 +174,7 @@ func TestEveryRedisPeer(t *testing.T) {
 				t.Errorf("%d calls, %d allowed, %d denied, %d timed", r.Ops, r.Allowed, r.Denied,
 					r.LatencySamples)
 			}
-			if r.Provider != "redis" || r.Client != tt.client || !strings.Contains(r.Server, "not Redis") {
+			if r.Provider != "redis" || r.Client != tt.client || !strings.Contains(r.Server, "a stand-in") {
 				t.Errorf("where is %+v", r.Where)
 			}
 			if r.AdmittedToLimit < 0.99 || r.AdmittedToLimit > 1.2 {
@@ -227,7 +226,7 @@ func TestHybrid(t *testing.T) {
 			var r result
 			measured(t, c, &r)
 			if r.Ops == 0 || r.Ops != r.Allowed+r.Denied || r.Provider != "hybrid" ||
-				!strings.Contains(r.Server, "not Redis") || !tt.check(r) {
+				!strings.Contains(r.Server, "a stand-in") || !tt.check(r) {
 				t.Errorf("unexpected result: %+v", r)
 			}
 			if r.AdmittedToLimit <= 0 || r.Settled == nil || *r.Settled == 0 {
@@ -398,9 +397,7 @@ func TestCompareInRedis(t *testing.T) {
 	}
 
 	var table bytes.Buffer
-	if err := measured.table(&table); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, measured.table(&table))
 	for _, want := range []string{"local xtime-syncmap", "redis: embedded",
 		"trypema by rueidis; other limiters in Redis by go-redis"} {
 		if !strings.Contains(table.String(), want) {
@@ -464,13 +461,9 @@ func TestEveryKindOfRun(t *testing.T) {
 			c := small()
 			tt.change(&c)
 			p, names, err := c.resolve()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			got, err := p.measure(t.Context(), names[0], p.duration, func(float64) {})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			r := newResult(names[0], c.conditions(p), got, footprint{}, nil)
 			if !tt.check(*r) || r.Ops != r.Allowed+r.Denied {
 				t.Errorf("unexpected result: %+v", r)
@@ -519,18 +512,18 @@ func TestTableAndCSV(t *testing.T) {
 			[]string{"xtime-syncmap", "trypema absolute", "ratio", "1.00 – 1.00"},
 			[]string{"median_ratio", "min_ratio"}},
 		{"single in Redis", "", "redis", 1,
-			[]string{"redis by go-redis: embedded miniredis, not Redis", "Redis, bytes per key",
+			[]string{"redis by go-redis: embedded miniredis, a stand-in", "Redis, bytes per key",
 				"not measured", "one call to Redis in 7 is timed"},
 			[]string{"server", "redis_cpu_ns_per_op", "redis_memory_per_key_bytes"}},
 		{"single hybrid", "", "hybrid", 1,
-			[]string{"hybrid by go-redis: embedded miniredis, not Redis",
+			[]string{"hybrid by go-redis: embedded miniredis, a stand-in",
 				"limit 1000/s in 10s, settled every 50ms;", "admitted = told to Redis ⁷"},
 			[]string{"sync_interval_ms", "instances", "settled"}},
 		{"compare hybrid", "trypema-hybrid,trypema-local", "hybrid", 2,
 			[]string{"trypema-hybrid absolute", "trypema-local absolute", "p99.9"},
 			[]string{"latency_p999_ns", "latency_max_ns"}},
 		{"compare in Redis", "trypema,redis_rate", "redis", 2,
-			[]string{"redis by go-redis: embedded miniredis, not Redis", "redis_rate"},
+			[]string{"redis by go-redis: embedded miniredis, a stand-in", "redis_rate"},
 			[]string{"provider", "server", "redis_commands_ns_per_op"}},
 	}
 	for _, tt := range tests {
@@ -546,9 +539,7 @@ func TestTableAndCSV(t *testing.T) {
 				t.Fatal(err, failed)
 			}
 			var table, lines bytes.Buffer
-			if err := errors.Join(r.table(&table), r.csv(&lines)); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, errors.Join(r.table(&table), r.csv(&lines)))
 			for line := range strings.Lines(table.String()) {
 				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 					t.Errorf("a line of %d columns: %s", n, line)
@@ -576,9 +567,7 @@ func TestTableAndCSV(t *testing.T) {
 func planFor(t *testing.T, capacity uint64, suppressed bool) plan {
 	t.Helper()
 	options, err := trypema.Options{}.WithDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return plan{
 		limit: peer.Limit{Capacity: capacity, Rate: float64(capacity) / 10, Suppressed: suppressed, Options: options},
 		work:  newWorkload(100, 1, 0.2),

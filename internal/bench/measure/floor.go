@@ -82,9 +82,9 @@ func floorParts() []struct {
 				sinks[g].n += maphash.String(seed, key)
 			}
 		}},
-		{"an atomic addition, nobody else there", false, add(&lone)},
+		{"an atomic addition, alone", false, add(&lone)},
 		{"the same, on every processor at once", true, add(&shared)},
-		{"a mutex around an addition, nobody else there", false, lock(&loneLock)},
+		{"a mutex around an addition, alone", false, lock(&loneLock)},
 		{"the same, on every processor at once", true, lock(&sharedLock)},
 	}
 }
@@ -108,7 +108,7 @@ func (c *Command) Floors(
 		out.Reaches = append(out.Reaches, Reach{Bytes: bytes})
 	}
 	chase := make(lines, out.Reaches[len(out.Reaches)-1].Bytes/cacheLine)
-	nobody := p.session("nobody", peer.Limiter{Allow: func(key string) (bool, error) { return key != "", nil }})
+	nobody := p.session("no limiter", peer.Limiter{Allow: func(key string) (bool, error) { return key != "", nil }})
 	for k := range times {
 		progress(float64(k)/float64(times), "")
 		for i, part := range parts {

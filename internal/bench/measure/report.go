@@ -71,7 +71,7 @@ func (c conditions) String() string {
 	keys := screen.Count(uint64(c.KeySpace))
 	s := map[string]string{
 		"hot":     "all calls to one of " + keys + " keys",
-		"uniform": "calls to " + keys + " keys alike",
+		"uniform": "calls to " + keys + " keys, evenly",
 		"skewed":  fmt.Sprintf("%.4g%% of calls to one key, the rest to %s", 100*c.HotFraction, keys),
 	}[c.Keys]
 	if c.Fresh {

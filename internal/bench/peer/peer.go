@@ -255,7 +255,7 @@ type batch struct {
 }
 
 // strategy is the one of a provider that the limit names.
-func (l Limit) strategy(p store.Instance) trypema.Limiter {
+func (l Limit) strategy(p trypema.Provider) trypema.Limiter {
 	if l.Suppressed {
 		return p.Suppressed()
 	}

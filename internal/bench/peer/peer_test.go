@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/bench/leak"
 	"github.com/trypema/trypema/internal/cli/store"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -40,18 +41,14 @@ func TestEveryPeerHasTheSameLimit(t *testing.T) {
 		} {
 			f.Redis, f.Patience = &url, time.Minute
 			s, err := f.Open(t.Context(), time.Hour)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			l := limit(cellCapacity)
 			l.Server = s
 			testPeers(t, l, append(NamesIn(store.Redis), Variants()...))
 			l.Suppressed = true
 			l.Options.HardLimitFactor = 1 // which makes it as exact as the others
 			testPeers(t, l, append(Variants(), Ours))
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, s.Close())
 		}
 	})
 }
@@ -81,9 +78,7 @@ func withCell(t *testing.T) *miniredis.Miniredis {
 			c.WriteInt(n)
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return m
 }
 
@@ -94,9 +89,7 @@ func skipMissing(t *testing.T, err error) {
 	if errors.As(err, &missing) {
 		t.Skip(missing)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 }
 
 func testPeers(t *testing.T, limit Limit, names []string) {
@@ -116,18 +109,14 @@ func testPeer(t *testing.T, limit Limit, name string) {
 	l, err := Open(t.Context(), name, limit)
 	skipMissing(t, err)
 	defer func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, l.Close())
 	}()
 	admittedOf := make(map[string]uint64)
 	for _, key := range []string{"a", "b"} {
 		var admitted uint64
 		for i := range int(2 * limit.Capacity) {
 			ok, err := l.Bound(i).Allow(key)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			if ok {
 				admitted++
 			}
@@ -149,9 +138,7 @@ func testPeer(t *testing.T, limit Limit, name string) {
 		t.Errorf("that it needs a server is %v", NeedsServer(name))
 	}
 	if l.Flush != nil {
-		if err := l.Flush(t.Context()); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, l.Flush(t.Context()))
 		if a, _, err := l.Settled(t.Context(), "a"); a != admittedOf["a"] || err != nil {
 			t.Errorf("Redis was told of %d, %v, want %d", a, err, admittedOf["a"])
 		}
@@ -208,13 +195,9 @@ func TestOpenUnknown(t *testing.T) {
 
 func TestRedisCellIsMissing(t *testing.T) {
 	s, err := store.Flags{Provider: "redis"}.Open(t.Context(), time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.Close())
 	}()
 	var missing *MissingError
 	limit := Limit{Capacity: 1, Rate: 1, Options: trypema.Options{Window: time.Second}, Server: s}
@@ -229,14 +212,10 @@ func TestDecisionsWithoutRedisAreFailures(t *testing.T) {
 			m := miniredis.RunT(t)
 			url := "redis://" + m.Addr()
 			s, err := store.Flags{Provider: provider, Redis: &url, Patience: time.Minute}.Open(t.Context(), time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			l, err := Open(t.Context(), Ours,
 				Limit{Capacity: 10, Rate: 10, Options: trypema.Options{Window: time.Second}, Server: s})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			if ok, err := l.Allow("k"); !ok || err != nil {
 				t.Errorf("got %v, %v", ok, err)
 			}
@@ -245,9 +224,7 @@ func TestDecisionsWithoutRedisAreFailures(t *testing.T) {
 				t.Error("no error")
 			}
 			m.SetError("")
-			if err := errors.Join(l.Close(), s.Close()); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, errors.Join(l.Close(), s.Close()))
 		})
 	}
 }

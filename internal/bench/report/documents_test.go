@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/bench/measure"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // update writes the numbers: see make docs.
@@ -50,9 +51,7 @@ var (
 func TestQuotedNumbers(t *testing.T) {
 	const root = "../../../"
 	d, err := load(unpacked(t, root+"docs/benchmarks"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	differs := t.Errorf
 	if *update {
 		differs = t.Logf
@@ -61,9 +60,7 @@ func TestQuotedNumbers(t *testing.T) {
 	for _, q := range quoted {
 		if _, known := texts[q.file]; !known {
 			text, err := os.ReadFile(root + q.file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			texts[q.file] = string(text)
 		}
 		var names []string
@@ -105,9 +102,7 @@ func TestQuotedNumbers(t *testing.T) {
 	texts[page] = strings.Replace(texts[page], table, written, 1)
 	if *update {
 		for file, text := range texts {
-			if err := os.WriteFile(root+file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(root+file, []byte(text), 0o600))
 		}
 	}
 }

@@ -131,7 +131,9 @@ func heightOf(plots [][]*plot.Plot) vg.Length {
 func (d *document) addAccuracy(a *album, f picture, all []measure.Accuracy) {
 	f.caption = "What is admitted, by what is offered, both ÷ the limit. The grey line is as it should be."
 	plots := offeredPlots(all)
-	f.wide = len(plots) > 1
+	if f.wide = len(plots) > 1; f.wide {
+		f.caption += " Blue is Trypema, orange the other limiter."
+	}
 	a.add(f, heightOf(plots), plots)
 	steps := stepPlots(all)
 	a.add(picture{
@@ -332,22 +334,38 @@ func overviewPlot(all []faster) *plot.Plot {
 				p.Add(dots)
 			}
 		}
-		label, err := plotter.NewLabels(plotter.XYLabels{
-			XYs: plotter.XYs{{X: f.ratios[f.next], Y: y}}, Labels: []string{f.names[f.next]},
-		})
-		if err != nil {
-			return nil
-		}
-		style := &label.TextStyle[0]
-		style.Font, style.XAlign, style.YAlign = p.X.Tick.Label.Font, text.XRight, text.YCenter
-		label.Offset.X = -vg.Points(7)
-		p.Add(label)
+		name := called{at: plotter.XY{X: f.ratios[f.next], Y: y}, name: f.names[f.next], style: p.X.Tick.Label}
+		name.style.XAlign, name.style.YAlign = text.XRight, text.YCenter
+		p.Add(name)
 	}
-	addLine(p, 1, -0.5, 1, float64(len(all))-0.5, 1.2)
 	p.NominalY(names...)
+	p.Y.Min, p.Y.Max = -0.5, float64(len(all))-0.5
 	p.X.Min, p.X.Max = least/10, most*1.5 // with room for names
 	figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) + " ×" })
 	return p
+}
+
+// called is the name of a point, at its left, and the part beside it of the line at 1, which leaves the name
+// free.
+type called struct {
+	at    plotter.XY
+	name  string
+	style text.Style
+}
+
+func (n called) Plot(c draw.Canvas, p *plot.Plot) {
+	x, y := p.Transforms(&c)
+	right := x(n.at.X) - vg.Points(7)
+	c.FillText(n.style, vg.Point{X: right, Y: y(n.at.Y)}, n.name)
+	line, low, high := x(1), y(n.at.Y-0.5), y(n.at.Y+0.5)
+	style := draw.LineStyle{Color: color.Black, Width: vg.Points(1.2)}
+	if line < right-n.style.Width(n.name)-vg.Points(2) || line > right+vg.Points(2) {
+		c.StrokeLine2(style, line, low, line, high)
+		return
+	}
+	half := n.style.Height(n.name) / 2
+	c.StrokeLine2(style, line, low, line, y(n.at.Y)-half)
+	c.StrokeLine2(style, line, y(n.at.Y)+half, line, high)
 }
 
 // labelled are the usual ticks with labels of one's own.

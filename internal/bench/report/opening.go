@@ -18,8 +18,10 @@ func (d *document) opening() (sentences []string) {
 		sentences = append(sentences, s)
 	}
 	ahead, behind := d.standings()
+	least, most := extremes(ahead)
 	if len(ahead) > 0 {
-		sentences = append(sentences, "Trypema decides faster than all others on "+enumerate(ahead)+".")
+		sentences = append(sentences, fmt.Sprintf("Trypema decides faster than all others on %d of %d workloads, "+
+			"from %s to %s.", len(ahead), len(ahead)+len(behind), least, most))
 	}
 	if len(behind) > 0 {
 		sentences = append(sentences, "It is slower than the fastest other limiter on "+enumerate(behind)+".")
@@ -68,19 +70,19 @@ func (d *document) accuracySentence() string {
 	case most == 0:
 		return ""
 	case above == 0:
-		return fmt.Sprintf("In its fullest window Trypema admitted %s × the limit.", hundredths(most))
+		return fmt.Sprintf("In its fullest window Trypema admitted %s\u00a0× the limit.", hundredths(most))
 	}
-	return fmt.Sprintf("In its fullest window Trypema admitted %s × the limit; "+
-		"of %d other limiters %d admitted more than the limit, up to %s ×.", hundredths(most), others, above,
+	return fmt.Sprintf("In its fullest window Trypema admitted %s\u00a0× the limit; "+
+		"of %d other limiters %d admitted more than the limit, up to %s\u00a0×.", hundredths(most), others, above,
 		hundredths(worst))
 }
 
 // standings are the workloads on which Trypema is faster than all others, and those on which it is not, with
 // the fastest other one.
-func (d *document) standings() (ahead, behind []string) {
+func (d *document) standings() (ahead, behind []standing) {
 	for _, f := range d.overview() {
-		s := fmt.Sprintf("%s (%s %s)", lower(f.title), ratio(f.ratios[f.next]), f.names[f.next])
-		if f.ratios[f.next] >= 1 {
+		s := standing{f.ratios[f.next], lower(f.title), f.names[f.next]}
+		if s.ratio >= 1 {
 			ahead = append(ahead, s)
 		} else {
 			behind = append(behind, s)
@@ -89,15 +91,36 @@ func (d *document) standings() (ahead, behind []string) {
 	return ahead, behind
 }
 
+// standing is how fast Trypema is on a workload beside the fastest other limiter.
+type standing struct {
+	ratio       float64
+	title, next string
+}
+
+func (s standing) String() string { return fmt.Sprintf("%s (%s %s)", s.title, ratio(s.ratio), s.next) }
+
+// extremes are those with the least and the greatest ratio.
+func extremes(all []standing) (least, most standing) {
+	for i, s := range all {
+		if i == 0 || s.ratio < least.ratio {
+			least = s
+		}
+		if i == 0 || s.ratio > most.ratio {
+			most = s
+		}
+	}
+	return least, most
+}
+
 // ratio has two digits that matter.
 func ratio(x float64) string {
 	switch {
 	case x >= 9.95:
-		return fmt.Sprintf("%.0f ×", x)
+		return fmt.Sprintf("%.0f\u00a0×", x)
 	case x >= 0.995:
-		return fmt.Sprintf("%.1f ×", x)
+		return fmt.Sprintf("%.1f\u00a0×", x)
 	}
-	return fmt.Sprintf("%.2f ×", x)
+	return fmt.Sprintf("%.2f\u00a0×", x)
 }
 
 // lower begins a title in a sentence. Names stay as they are.
@@ -111,7 +134,11 @@ func lower(title string) string {
 }
 
 // enumerate is a list in a sentence, whose parts may have commas.
-func enumerate(parts []string) string {
+func enumerate(all []standing) string {
+	var parts []string
+	for _, s := range all {
+		parts = append(parts, s.String())
+	}
 	if len(parts) < 2 {
 		return strings.Join(parts, "")
 	}

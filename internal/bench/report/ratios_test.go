@@ -11,14 +11,13 @@ import (
 	"github.com/trypema/trypema/internal/bench/measure"
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestRatios(t *testing.T) {
 	r := Ratios{Rounds: 2, Round: 10 * time.Millisecond, Only: []string{"hot key, u"}, JSON: true}
 	var out bytes.Buffer
-	if err := r.Run(t.Context(), screen.Streams{Out: &out, Err: io.Discard}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, r.Run(t.Context(), screen.Streams{Out: &out, Err: io.Discard}))
 	var all ratios
 	if err := json.Unmarshal(out.Bytes(), &all); err != nil || len(all.Rows) != 1 {
 		t.Fatal(err, out.String())
@@ -29,9 +28,7 @@ func TestRatios(t *testing.T) {
 		t.Errorf("%+v", row)
 	}
 	out.Reset()
-	if err := all.table(&out); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, all.table(&out))
 	for _, want := range []string{"hot key, under", "±", "xtime-syncmap", all.Machine.Processor} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, &out)
@@ -49,9 +46,7 @@ func TestRatiosOnlyWrongRow(t *testing.T) {
 
 func TestRatiosOfMemory(t *testing.T) {
 	r, all := Ratios{keys: 2000}, ratios{}
-	if err := r.memory(t.Context(), &all); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, r.memory(t.Context(), &all))
 	var out bytes.Buffer
 	err := all.table(&out)
 	if err != nil || len(all.Memory) != 5 || len(all.Adding) != 5 || all.Memory[0].BytesPerKey <= 0 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -32,16 +33,12 @@ func TestProcess(t *testing.T) {
 	for _, limiter := range []string{"governor", "trypema"} {
 		t.Run(limiter, func(t *testing.T) {
 			p, err := open(t, settings(limiter))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			got, err := p.Allow(t.Context(), "a", "a", "b", "a", "a")
 			if !slices.Equal(got, []bool{true, true, true, true, false}) || err != nil {
 				t.Errorf("allowed %v, %v", got, err)
 			}
-			if err := p.Workload(t.Context(), 2, [][]uint32{{0, 1}, {1, 0}}); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, p.Workload(t.Context(), 2, [][]uint32{{0, 1}, {1, 0}}))
 			if n, err := p.Fill(t.Context(), 2); n != 2 || err != nil {
 				t.Errorf("filled %d, %v", n, err)
 			}
@@ -56,9 +53,7 @@ func TestProcess(t *testing.T) {
 			if calls == 0 || calls != allowed+denied || allowed > 4 || r.Latency.Count() != int64(calls/7) {
 				t.Errorf("%d calls, %d allowed, %d denied, %d timed", calls, allowed, denied, r.Latency.Count())
 			}
-			if err := p.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, p.Close())
 			if _, err := p.Allow(t.Context(), "a"); err == nil {
 				t.Error("it decides after Close")
 			}
@@ -72,12 +67,8 @@ func TestWhatIsWrong(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	p, err := open(t, settings("governor"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Workload(t.Context(), 1, [][]uint32{{0}}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
+	must.OK(t, p.Workload(t.Context(), 1, [][]uint32{{0}}))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err = p.Drive(ctx, Pass{Duration: time.Hour, SampleEvery: 7, Burst: 1})
@@ -87,7 +78,5 @@ func TestWhatIsWrong(t *testing.T) {
 	if _, err := p.Allow(t.Context(), "a"); err == nil {
 		t.Error("it answers after it was stopped")
 	}
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, p.Close())
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/trypema/trypema/internal/bench/leak"
 	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -88,9 +89,7 @@ func TestTurns(t *testing.T) {
 	}
 	s := &stage{command: new(Command), bar: screen.NewBar(io.Discard), missing: make(map[string]string)}
 	r, err := s.run(t.Context(), c, 3, time.Second, func(float64) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	want := []string{
 		"hybrid", "strict", "peer", // to warm up
 		"hybrid", "strict", "peer", "strict", "peer", "hybrid", "peer", "hybrid", "strict",
@@ -118,9 +117,7 @@ func TestTurns(t *testing.T) {
 		Cases:   []result{*r, *none, {Title: "B", Found: "1 KiB", Asked: "≤ 2"}},
 		LeftOut: []string{"other: it is not on PATH"}}
 	var b bytes.Buffer
-	if err := d.markdown(&b); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, d.markdown(&b))
 	for _, want := range []string{
 		"### A case\n\nBy a client. Asked: ≥ 1.\n\n| server | requests/s | ratio | p99 |\n",
 		"| hybrid | 300 (200…600) | – | 1ms |\n",
@@ -164,9 +161,7 @@ func TestAnswers(t *testing.T) {
 		"*5\r\n-ERR\r\n:1\r\n:1\r\n:1\r\n:1\r\n": false, "*2\r\n:0\r\n:1\r\n": false,
 	} {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -190,24 +185,18 @@ func TestAnswers(t *testing.T) {
 func TestBareServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	address, err := free(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- (&Bare{address}).Run(ctx, screen.Streams{}) }()
 	c, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	r, err := pb.NewRateLimitServiceClient(c).ShouldRateLimit(ctx, new(pb.RateLimitRequest), grpc.WaitForReady(true))
 	if err != nil || r.GetOverallCode() != pb.RateLimitResponse_OK {
 		t.Errorf("%v, %v", r, err)
 	}
 	_ = c.Close()
 	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	must.Report(t, <-ended)
 	if err := (&Bare{"nowhere"}).Run(t.Context(), screen.Streams{}); err == nil {
 		t.Error("an address without a port is accepted")
 	}

@@ -88,7 +88,7 @@ func NeedsRedis(t *testing.T, program func() cli.Program, command ...string) {
 	for _, provider := range []string{"redis", "hybrid"} {
 		where := []string{"--provider", provider, "--redis", "redis://user:secret@127.0.0.1:1/2"}
 		code, stdout, stderr := Run(t.Context(), program(), slices.Concat(command, where)...)
-		want := program().Name + ": --redis is redis://127.0.0.1:1/2, which can not be used: "
+		want := program().Name + ": --redis is redis://127.0.0.1:1/2, which cannot be used: "
 		if code != cli.ExitBroken || stdout != "" || strings.Count(stderr, "\n") != 1 ||
 			!strings.HasPrefix(stderr, want) || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q", provider, code, stdout, stderr)

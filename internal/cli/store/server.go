@@ -69,7 +69,7 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 		s.name = s.address.String()
 	} else if s.embedded, err = startEmbedded(shortest); err == nil {
 		s.address = address{scheme: "redis", hosts: []string{s.embedded.redis.Addr()}}
-		s.name = "embedded miniredis, not Redis: its speed means nothing"
+		s.name = "embedded miniredis, a stand-in whose speed means nothing"
 		s.patience = embeddedPatience
 	}
 	if err != nil {
@@ -79,7 +79,7 @@ func (f Flags) Open(ctx context.Context, shortest time.Duration) (_ *Server, err
 	// not answer.
 	s.own = s.goRedis(redis.UniversalOptions{MaxRetries: -1, DialerRetries: 1})
 	if err := s.greet(ctx, cmp.Or(f.Patience, connectTimeout)); err != nil {
-		return nil, errors.Join(fmt.Errorf("--redis is %s, which can not be used: %w", s.address, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("--redis is %s, which cannot be used: %w", s.address, err), s.Close())
 	}
 	return s, nil
 }
@@ -203,8 +203,8 @@ func (s *Server) tls() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.host}
 }
 
-// Errors are returned, so nobody needs to read of them on standard error.
-var silenceGoRedis = sync.OnceFunc(func() { redis.SetLogger(silent{}) })
+// SilenceGoRedis keeps go-redis from logging. What matters of that are errors that calls return.
+var SilenceGoRedis = sync.OnceFunc(func() { redis.SetLogger(silent{}) })
 
 type silent struct{}
 
@@ -218,7 +218,7 @@ func (s *Server) Patience() time.Duration { return s.patience }
 func (s *Server) GoRedis() redis.UniversalClient { return s.goRedis(redis.UniversalOptions{}) }
 
 func (s *Server) goRedis(o redis.UniversalOptions) redis.UniversalClient {
-	silenceGoRedis()
+	SilenceGoRedis()
 	o.Addrs = s.address.hosts
 	o.Username, o.Password = s.address.user, s.address.password
 	o.DB = s.address.database
@@ -249,16 +249,9 @@ func (s *Server) Rueidis() (rueidis.Client, error) {
 	return rueidis.NewClient(o)
 }
 
-// Instance is one of a provider, such as runs in each of many processes.
-type Instance interface {
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	Close() error
-}
-
 // Limits are the instances of a provider, which share their keys. Each has a client to itself.
 type Limits struct {
-	Instances []Instance
+	Instances []trypema.Provider
 	clients   []func() error // end them
 }
 
@@ -301,7 +294,7 @@ func (l *Limits) add(s *Server, provider string, o redislimit.Options) error {
 		return err
 	}
 	l.clients = append(l.clients, end)
-	var instance Instance
+	var instance trypema.Provider
 	if provider == Hybrid {
 		instance, err = hybridlimit.New(conn, s.hybrid(o))
 	} else {

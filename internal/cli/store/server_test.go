@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema/internal/proof/leak"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -29,9 +30,7 @@ func to(url string) Flags { return Flags{Provider: "redis", Redis: &url, Patienc
 
 func closed(t *testing.T, c interface{ Close() error }) {
 	t.Helper()
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, c.Close())
 }
 
 func TestLocalNeedsNoServer(t *testing.T) {
@@ -57,9 +56,7 @@ func TestLimits(t *testing.T) {
 				f := to(url)
 				f.Client = &client
 				s, err := f.Open(t.Context(), time.Second)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				defer closed(t, s)
 				w := s.Where(Redis, time.Second)
 				if w.Provider != Redis || w.Instances != 1 || w.SyncInterval != 0 || w.Client != client ||
@@ -87,9 +84,7 @@ func limits(t *testing.T, s *Server) *Limits {
 	t.Helper()
 	p, err := s.Limits(Redis,
 		redislimit.Options{Options: trypema.Options{Window: time.Second}, Timeout: s.Patience()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return p
 }
 
@@ -107,18 +102,14 @@ func TestInstances(t *testing.T) {
 				}
 				s, err = Flags{Provider: provider, Instances: ptr(3)}.Open(t.Context(), time.Hour)
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			defer closed(t, s)
 			if w := s.Where(provider, time.Hour); w.Instances != 3 || (w.SyncInterval == 20) != (provider == Hybrid) {
 				t.Errorf("where is %+v", w)
 			}
 			l, err := s.Limits(provider,
 				redislimit.Options{Options: trypema.Options{Window: time.Hour}, Timeout: s.Patience()})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			defer closed(t, l)
 			admitted := uint64(0)
 			for i := range 2 * c {
@@ -133,9 +124,7 @@ func TestInstances(t *testing.T) {
 			if admitted > c || admitted == 0 || provider == Redis && admitted < c {
 				t.Errorf("%d admitted, of at most %d", admitted, c)
 			}
-			if err := l.Flush(t.Context()); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, l.Flush(t.Context()))
 			for i, l := range l.Instances {
 				u, err := l.Absolute().Usage(t.Context(), "k", trypema.PerHour(c))
 				if err != nil || u.Total != admitted {
@@ -162,9 +151,7 @@ func TestIntervalFitsTheWindow(t *testing.T) {
 func TestWrongOptionsLeaveNothingOpen(t *testing.T) {
 	for _, client := range []string{GoRedis, Rueidis} {
 		s, err := Flags{Provider: "redis", Client: &client}.Open(t.Context(), time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		for _, provider := range []string{Redis, Hybrid} {
 			if _, err := s.Limits(provider, redislimit.Options{Timeout: 1}); err == nil {
 				t.Error("no error")
@@ -178,14 +165,10 @@ func TestServerThatCanNotBeUsed(t *testing.T) {
 	guarded := miniredis.RunT(t)
 	guarded.RequireAuth("secret")
 	strange := miniredis.NewMiniRedis()
-	if err := strange.StartTLS(&tls.Config{Certificates: []tls.Certificate{certificate(t)}}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, strange.StartTLS(&tls.Config{Certificates: []tls.Certificate{certificate(t)}}))
 	t.Cleanup(strange.Close)
 	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { closed(t, silent) })
 
 	const soon, ever = 100 * time.Millisecond, time.Hour
@@ -213,7 +196,7 @@ func TestServerThatCanNotBeUsed(t *testing.T) {
 			}
 			a, _ := parse(tt.url)
 			text := err.Error()
-			if !strings.HasPrefix(text, "--redis is "+a.String()+", which can not be used: ") ||
+			if !strings.HasPrefix(text, "--redis is "+a.String()+", which cannot be used: ") ||
 				!strings.Contains(text, tt.says) {
 				t.Errorf("error is %q, which does not say %q", text, tt.says)
 			}
@@ -228,15 +211,11 @@ func TestServerThatCanNotBeUsed(t *testing.T) {
 func certificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
@@ -258,9 +237,7 @@ func TestEmbeddedTime(t *testing.T) {
 		born := make(map[string]time.Time)
 		for i := range 40 { // at many moments between two looks at the keys
 			name := string(rune('a' + i))
-			if err := e.redis.Set(name, "1"); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, e.redis.Set(name, "1"))
 			e.redis.SetTTL(name, life)
 			born[name] = time.Now()
 			time.Sleep(5 * time.Millisecond)
@@ -294,9 +271,7 @@ func gone(t *testing.T, e *embedded, born map[string]time.Time, life time.Durati
 // it does.
 func TestEmbeddedClock(t *testing.T) {
 	s, err := Flags{Provider: "redis"}.Open(t.Context(), time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer closed(t, s)
 	if !s.Embedded() || s.Watch(t.Context())() != nil {
 		t.Error("an embedded server that tells what it does")

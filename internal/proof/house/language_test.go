@@ -1,6 +1,7 @@
 package house
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"math"
@@ -95,6 +96,33 @@ func TestLanguage(t *testing.T) {
 	}
 	if len(allowed) > 10 {
 		t.Errorf("%d sentences are allowed to break a rule, more than 10", len(allowed))
+	}
+}
+
+// TestTextsOfPrograms: what programs print, errors and help included, has no unwanted words either.
+func TestTextsOfPrograms(t *testing.T) {
+	texts := 0
+	for path, source := range files(t, ".go") {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		places := token.NewFileSet()
+		file, err := parser.ParseFile(places, path, source, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
+				texts++
+				if wrong := unwanted.FindString(text.Value); wrong != "" {
+					t.Errorf("%v: a text with %q", places.Position(text.Pos()), wrong)
+				}
+			}
+			return true
+		})
+	}
+	if texts < 5_000 {
+		t.Errorf("%d texts were looked at, want more", texts)
 	}
 }
 

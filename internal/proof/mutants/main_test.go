@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // Each mutant still has its place in the code, so that none goes out of use unnoticed until somebody runs
@@ -17,9 +19,7 @@ func TestMutantsHaveAPlace(t *testing.T) {
 	seen := map[string]bool{}
 	for _, m := range mutants {
 		text, err := os.ReadFile(filepath.Join("..", "..", "..", m.file))
-		if err != nil {
-			t.Error(err)
-		}
+		must.Report(t, err)
 		if n := strings.Count(string(text), m.old); n != 1 || m.old == m.new {
 			t.Errorf("%s: %s: the file has %d places like %q, which becomes %q", m.file, m.what, n, m.old,
 				m.new)
@@ -45,12 +45,8 @@ func TestRun(t *testing.T) {
 		"exit/e_test.go": "package exit\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\n" +
 			"func TestMain(m *testing.M) { os.Exit(m.Run() + Status) }\n",
 	} {
-		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.MkdirAll(filepath.Dir(name), 0o700))
+		must.OK(t, os.WriteFile(name, []byte(text), 0o600))
 	}
 	caught := mutant{what: "the first is another", file: "m.go", old: "list[0]", new: "list[1]", packages: "."}
 	crashes := mutant{what: "there is no such", file: "m.go", old: "list[0]", new: "list[len(list)]", packages: "."}

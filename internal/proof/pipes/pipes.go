@@ -2,6 +2,7 @@
 package pipes
 
 import (
+	"context"
 	"net"
 	"sync"
 )
@@ -21,8 +22,21 @@ func New() *Listener { return &Listener{conns: make(chan net.Conn), done: make(c
 // Dial returns the client's end of a new connection, once the server has accepted it.
 func (l *Listener) Dial() net.Conn {
 	ours, theirs := net.Pipe()
-	l.Give(theirs)
+	l.conns <- theirs
 	return ours
+}
+
+// DialContext is Dial, but fails when the listener is closed or ctx ends before that.
+func (l *Listener) DialContext(ctx context.Context) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Give has the server accept a connection.

@@ -8,28 +8,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/proxy"
 )
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 func start(t *testing.T, target string) *proxy.Proxy {
 	t.Helper()
 	p, err := proxy.Start(target)
-	check(t, err)
-	t.Cleanup(func() { check(t, p.Close()) })
+	must.OK(t, err)
+	t.Cleanup(func() { must.OK(t, p.Close()) })
 	return p
 }
 
 // echo is a server that sends back what it gets. It returns its address, and what it has got.
 func echo(t *testing.T) (addr string, got <-chan string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
+	must.OK(t, err)
 	all := make(chan string, 100)
 	ended := make(chan struct{})
 	go func() {
@@ -79,7 +73,7 @@ type line struct {
 
 func dial(t *testing.T, p *proxy.Proxy) line {
 	c, err := net.Dial("tcp", p.Addr())
-	check(t, err)
+	must.OK(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return line{t, c}
 }
@@ -88,7 +82,7 @@ func dial(t *testing.T, p *proxy.Proxy) line {
 func (l line) say(word string, within time.Duration) string {
 	l.t.Helper()
 	_, err := l.Write([]byte(word))
-	check(l.t, err)
+	must.OK(l.t, err)
 	return l.hear(within)
 }
 
@@ -163,10 +157,10 @@ func TestProxy(t *testing.T) {
 		for range 20 { // a machine may be slow, but not always
 			start := time.Now()
 			_, err := l.Write([]byte("one"))
-			check(t, err)
+			must.OK(t, err)
 			time.Sleep(delay / 2)
 			_, err = l.Write([]byte("two"))
-			check(t, err)
+			must.OK(t, err)
 			expect(t, "first", l.hear(long), "one")
 			expect(t, "second", l.hear(long), "two")
 			next(t, got)
@@ -261,7 +255,7 @@ func TestProxy(t *testing.T) {
 		expect(t, "old connection", old.hear(long), "closed")
 		if c, err := net.Dial("tcp", p.Addr()); err == nil { // or it was refused so fast that dialing has noticed
 			expect(t, "new connection", line{t, c}.hear(long), "closed")
-			check(t, c.Close())
+			must.OK(t, c.Close())
 		}
 		p.Refuse(false)
 		expect(t, "afterwards", dial(t, p).say("two", long), "two")
@@ -271,7 +265,7 @@ func TestProxy(t *testing.T) {
 
 	t.Run("HasNoTarget", func(t *testing.T) {
 		nobody, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
+		must.OK(t, err)
 		_ = nobody.Close()
 		l := dial(t, start(t, nobody.Addr().String()))
 		if b, err := io.ReadAll(l); len(b) > 0 {

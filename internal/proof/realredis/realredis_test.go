@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/realredis"
 )
 
@@ -36,24 +37,16 @@ func TestServer(t *testing.T) {
 	}
 	listens(true)
 	for range 2 {
-		if err := s.Kill(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.Kill())
 		listens(false)
 	}
-	if err := s.Restart(t.Context()); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, s.Restart(t.Context()))
 	listens(true)
-	if err := errors.Join(s.Pause(), s.Resume()); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, errors.Join(s.Pause(), s.Resume()))
 	if !strings.Contains(s.Output(), "Ready to accept connections") {
 		t.Errorf("it printed %q", s.Output())
 	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, s.Close())
 	listens(false)
 	if s.Pause() == nil {
 		t.Error("a server that has ended was paused")

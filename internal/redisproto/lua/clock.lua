@@ -9,6 +9,7 @@ local clock = time[1] * 1000000 + time[2]
 local NONE = 9007199254740992 -- 2^53
 local HEADER, GROUP, LAST_BYTE = 72, 21, '71' -- the log begins behind HEADER bytes
 local MOST_GROUPS = 16777216 -- with more, a string would be longer than Redis allows
+local MOST_EVER = NONE / 4 * 3 -- of what a running count can be: where they begin again at 0, see open.lua
 if full then HEADER, LAST_BYTE = 104, '103' end
 local TURNS, KEEPS = 32768, 1
 local FIXED, SLOT, NOBODY = 120, 43, '\0\0\0\0\0\0\0\0'

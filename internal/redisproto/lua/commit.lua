@@ -33,6 +33,9 @@ for k = 1, #KEYS do
   else
 -- include window.lua
 -- include search.lua
+    if ledger then
+-- include table.lua
+    end
     -- change adds to the admitted of group i.
     local function change(i, more)
       if i < size and more ~= 0 then
@@ -60,6 +63,7 @@ for k = 1, #KEYS do
           local _
           _, before = group(i - 1)
         end
+        if upto < before then error(NOT_A_WINDOW, 0) end
         removed = math.min(was, upto - before)
       else -- a group that is longer than a bucket holds none so early: the call was deleted
         i = nil
@@ -74,9 +78,6 @@ for k = 1, #KEYS do
       if i then change(i, -removed) end
       live = live and (gone < admitted or gone_declined < declined)
       if added > 0 then
-        if ledger and not live then
--- include table.lua
-        end
         local a, d = added, 0
         at = math.min(at, now)
 -- include place.lua

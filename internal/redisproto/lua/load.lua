@@ -45,8 +45,8 @@ local steady = false -- Is there nothing to do but to join the newest group?
 if not ledger and #text == HEADER or ledger and #text >= FIXED then
   paced, gone, version, last, admitted, declined, first, oldest, expires, head, size, oldest_admitted =
     struct.unpack('<I7I7BI7I7I7I7I7I7I4I4I7', text)
-  steady = last <= now and now < first + bucket and now < oldest + window and now + window + bucket < expires
-  if version ~= 1 or gone > admitted or admitted > NONE or size > MOST_GROUPS then fault = NOT_A_WINDOW end
+  steady = first <= last and last <= now and now < first + bucket and now < oldest + window and now + window + bucket < expires
+  if version ~= 1 or gone > admitted or admitted > MOST_EVER or size > MOST_GROUPS then fault = NOT_A_WINDOW end
 elseif text ~= '' then
   fault = text.err or NOT_A_WINDOW -- a string has no err
 end

@@ -29,9 +29,12 @@ for k = 1, #KEYS do
       oldest_declined, gone_declined, recent, recent_before = struct.unpack('<I7I7I4I7', text, 73)
     end
 
-    -- Do the counts make sense? Then they are kept.
-    local counts = not fault and declined <= NONE and gone_declined <= declined
-      and admitted - gone <= NONE / 4 and declined - gone_declined <= NONE / 4
+    -- Do the counts make sense? Then they are kept: those of what was admitted also without the others, since
+    -- a call may have been admitted by them.
+    local counts, declines = not fault and admitted - gone <= NONE / 4, true
+    if counts and (declined > MOST_EVER or gone_declined > declined or declined - gone_declined > NONE / 4) then
+      declined, gone_declined, declines = 0, 0, false
+    end
 
     -- Is the table of holders whole?
     local held, holders, last_end = 0, ledger and not fault and #all >= HEADER, 0
@@ -50,8 +53,9 @@ for k = 1, #KEYS do
     end
 
     -- Does the log agree with the header?
-    local sound = ARGV[4] ~= '1' and counts and #all == HEADER + GROUP * size
+    local sound = ARGV[4] ~= '1' and counts and declines and #all == HEADER + GROUP * size
       and first <= last and head <= size and recent <= size and recent_before <= admitted + declined
+      and (not full or recent_before >= gone + gone_declined)
       and (not ledger or holders and held == leased)
     if sound then
       local l, a, d, at_head = 0, 0, 0, NONE
@@ -78,7 +82,8 @@ for k = 1, #KEYS do
       if not holders then table_text, slots, held, due, last_end = '', 0, 0, NONE, 0 end
       last = math.min(last, now)
       local live = now - last < window and (admitted ~= gone or declined ~= gone_declined)
-      if not live then last, gone, gone_declined = 0, admitted, declined end
+      admitted, declined, gone, gone_declined = admitted - gone, declined - gone_declined, 0, 0
+      if not live then last, admitted, declined = 0, 0, 0 end
       if not live and slots == 0 then
         call('DEL', key)
       else

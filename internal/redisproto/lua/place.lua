@@ -16,6 +16,7 @@ elseif at < first or last - at >= bucket then
   end
   local i, l = search(head, function(group_last) return group_last >= at end)
   local begin, log = HEADER + GROUP * i, {}
+  if i == head and i == size and call('STRLEN', key) < begin then error(NOT_A_WINDOW, 0) end
   local old = i < size and call('GETRANGE', key, begin, HEADER + GROUP * size - 1) or ''
   if i < size and l - at < bucket then -- they join it
     if i == head then oldest_admitted, oldest_declined = oldest_admitted + a, oldest_declined + d end

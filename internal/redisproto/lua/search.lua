@@ -5,7 +5,7 @@
 local function group(i)
   local from = HEADER + GROUP * i
   local l, a, d = struct.unpack('<I7I7I7', call('GETRANGE', key, from, from + GROUP - 1))
-  if l > last or a > admitted or d > declined then error(NOT_A_WINDOW, 0) end
+  if l > last or a > admitted or d > declined or a < gone or d < gone_declined then error(NOT_A_WINDOW, 0) end
   return l, a, d
 end
 

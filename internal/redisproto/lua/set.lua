@@ -68,6 +68,7 @@ else
   for i = head, size do
     local l, upto_a, upto_d = last, admitted, declined
     if i < size then l, upto_a, upto_d = group(i) end
+    if upto_a < a or upto_d < d then error(NOT_A_WINDOW, 0) end
     groups[#groups + 1] = {last = l, admitted = upto_a - a, declined = upto_d - d}
     a, d = upto_a, upto_d
   end

@@ -7,7 +7,7 @@
 -- ARGV[3]  life of leases far from the limit, µs
 -- and for each key:
 -- ARGV     message          a string: holder, 8 bytes; slot, 2; then 7 bytes each: seq, capacity, hold, kept,
---                           near, far, far_least, need, near life in µs, brief life in µs, waiting, base (admitted
+--                           near, far, far_least, need, near, brief and hold life in µs, waiting, base (admitted
 --                           and declined); 1 byte, the sum of 1 for whole, 2 for keeps, 4 for count, 8 for new, 16 for lone;
 --                           and for each group 7 bytes each: age and span in µs, admitted, declined
 --
@@ -44,8 +44,8 @@ for k = 1, #KEYS do
 -- include window.lua
 -- include search.lua
     local holder = string.sub(message, 1, 8)
-    local slot, seq, capacity, hold, kept, near, far, far_least, need, near_life, brief, waiting, used_a, used_d, flags =
-      struct.unpack('<I2I7I7I7I7I7I7I7I7I7I7I7I7I7B', message, 9)
+    local slot, seq, capacity, hold, kept, near, far, far_least, need, near_life, brief, hold_life, waiting, used_a, used_d, flags =
+      struct.unpack('<I2I7I7I7I7I7I7I7I7I7I7I7I7I7I7B', message, 9)
     longer = math.max(near_life, far_life)
 
     -- Find the holder.
@@ -79,7 +79,7 @@ for k = 1, #KEYS do
       local was_a, was_d
       heard, want, had, ends, was_a, was_d = struct.unpack('<I5I2I7I7I7I7', mine, 9)
       if want >= TURNS then
-        want, granted, was_d = want - TURNS, was_d, 0
+        want, granted, was_d = want - TURNS, math.min(was_d, NONE / 4), 0
       elseif want == KEEPS then
         want, was_d = 0, 0
       end
@@ -128,7 +128,7 @@ for k = 1, #KEYS do
 -- include table.lua
       end
       local unused = math.max(0, had - hold)
-      for from = 103, #message, 28 do
+      for from = 110, #message, 28 do
         local age, span, a, d = struct.unpack('<I7I7I7I7', message, from)
         used_a, used_d = used_a + a, used_d + d
         local skip_a, skip_d = math.min(a, done_a), math.min(d, done_d)
@@ -187,8 +187,7 @@ for k = 1, #KEYS do
         grant, life = math.max(math.min(near, others > 0 and math.floor((free + 1) / 2) or free), need), near_life
       end
       leased = others + hold + grant
-      -- What is held is used to its end if the holder does not hear of another.
-      ends = math.max(now + life, hold > 0 and ends or 0)
+      ends = now + math.max(life, hold > 0 and hold_life or 0)
       if next_turn >= 0 then
         ends = math.max(ends, now + near_life + next_turn) -- it wants something until it asks again
       elseif want > 0 then

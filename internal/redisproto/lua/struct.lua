@@ -13,7 +13,7 @@ function struct.unpack(format, text, at)
     values[#values + 1] = value
     from = from + bytes
   end
-  return unpack(values) -- 15 at most
+  return unpack(values) -- 16 at most
 end
 
 function struct.pack(format, ...)

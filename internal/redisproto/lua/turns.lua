@@ -15,7 +15,7 @@ if keeps and (want > 0 or now - paced < 2 * window) then
       local count = struct.unpack('<I7', table_text, SLOT * i + 37)
       local low, high = struct.unpack('<I4I4', table_text, SLOT * i + 1)
       local cost = math.min((wants - TURNS) * unit, math.max(capacity, 1))
-      rivals[#rivals + 1] = {granted = count, low = low, high = high, want = cost}
+      rivals[#rivals + 1] = {granted = math.min(count, NONE / 4), low = low, high = high, want = cost}
     end
   end
 end

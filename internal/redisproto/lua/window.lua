@@ -51,9 +51,9 @@ end
 
 -- What contradicts itself is not ours, however much it looks like it. Nothing may be decided by it, so this
 -- ends the run.
-if declined > NONE or live and (gone > admitted or admitted - gone > NONE / 4 or gone_declined > declined or declined - gone_declined > NONE / 4
-  or first > last or last > now or head > size or oldest ~= NONE and (oldest > last or oldest_admitted < gone or oldest_admitted > admitted
+if declined > MOST_EVER or live and (gone > admitted or admitted - gone > NONE / 4 or gone_declined > declined or declined - gone_declined > NONE / 4
+  or first > last or last > now or head > size or (head == size) ~= (oldest == NONE) or oldest ~= NONE and (oldest > last or oldest_admitted < gone or oldest_admitted > admitted
     or oldest_declined < gone_declined or oldest_declined > declined)
-  or recent > size or recent_before > admitted + declined) then
+  or recent > size or recent_before > admitted + declined or full and recent_before < gone + gone_declined) then
   error(NOT_A_WINDOW, 0)
 end

@@ -34,12 +34,16 @@ type Owner interface {
 const (
 	minTick = 10 * time.Millisecond
 	maxTick = time.Minute
+
+	// A shorter round would take more time than it saves memory, and a key that is called again would have
+	// been removed for nothing. Keys that are added make room all the same: each looks at two others.
+	minRound = 10 * time.Second
 )
 
 // Init prepares the sweep of a table with so many shards, which visits each of them once in a round.
 func (s *Sweep) Init(shards int, round time.Duration) {
 	s.shards = shards
-	s.Tick = min(max(round/time.Duration(shards), minTick), maxTick)
+	s.Tick = min(max(max(round, minRound)/time.Duration(shards), minTick), maxTick)
 	s.ended = make(chan struct{})
 }
 

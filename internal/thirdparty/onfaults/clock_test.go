@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -94,11 +95,8 @@ func TestFullWhenTheClockIsSetBack(t *testing.T) {
 					l := rig.Strategy(p, kind.Suppressed)
 					allow := func() (trypema.Decision, error) { return l.Allow(t.Context(), "k", rate) }
 					if several {
-						m, err := p.Bind(strategy, trypema.Limit{Rate: rate, Window: window},
+						m := fixture.Bind(t, p, strategy, trypema.Limit{Rate: rate, Window: window},
 							trypema.Limit{Rate: trypema.Unlimited, Window: 2 * window})
-						if err != nil {
-							t.Fatal(err)
-						}
 						allow = func() (trypema.Decision, error) { return m.Allow(t.Context(), "k") }
 					}
 					for range 10 {

@@ -15,6 +15,8 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -80,9 +82,7 @@ func slotsMove(
 	moves := 0
 	for ; moves < most; moves++ {
 		owner, err := cluster.Owner(t.Context(), slot)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		to := cluster.Nodes[rng.IntN(len(cluster.Nodes))]
 		if to == owner {
 			continue
@@ -108,9 +108,7 @@ func slotsMove(
 		}
 	}
 	owner, err := cluster.Owner(t.Context(), slot)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if kind.Hybrid {
 		settled(day, owner.Client())
 		return
@@ -125,12 +123,9 @@ func slotsMove(
 }
 
 // several has a caller of several limits of one key, which ends when the function that it returns is called.
-func several(t *testing.T, p rig.Provider, key string) (end func() string) {
-	m, err := p.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window},
+func several(t *testing.T, p trypema.Provider, key string) (end func() string) {
+	m := fixture.Bind(t, p, trypema.StrategyAbsolute, trypema.Limit{Rate: trypema.Per(40, window), Window: window},
 		trypema.Limit{Rate: trypema.Per(60, 2*window), Window: 2 * window})
-	if err != nil {
-		t.Fatal(err)
-	}
 	stop := make(chan struct{})
 	var log []anywindow.Admission
 	calls := 0
@@ -209,9 +204,7 @@ func TestOneNodeGone(t *testing.T) {
 				others := []string{together(kind, prefix, window, 8000, 1)[0], together(kind, prefix, window, 16000, 1)[0]}
 				allow := func(key string) trypema.Decision {
 					d, err := l.Allow(t.Context(), key, 100_000)
-					if err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, err)
 					return d
 				}
 				asks := func(key string) {

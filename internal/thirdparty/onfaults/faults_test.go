@@ -17,6 +17,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/proxy"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -37,9 +38,7 @@ func newVictim(t *testing.T, readTimeout time.Duration) *victim {
 	v := &victim{T: t, server: s, proxy: redisserver.StartProxy(t, s.Addr()), admin: s.Client()}
 	v.client = redis.NewClient(&redis.Options{Addr: v.proxy.Addr(), ReadTimeout: readTimeout})
 	t.Cleanup(func() {
-		if err := v.client.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, v.client.Close())
 	})
 	return v
 }
@@ -248,13 +247,9 @@ func (v *victim) suffer(kind rig.Kind, fault fault, policy redislimit.FailurePol
 // A wrong password, or no server at all, is trouble that the policy deals with, and says what it is.
 func TestNoAccess(t *testing.T) {
 	locked := redisserver.Start(t)
-	if err := locked.Client().ConfigSet(t.Context(), "requirepass", "secret").Err(); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, locked.Client().ConfigSet(t.Context(), "requirepass", "secret").Err())
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	_ = closed.Close()
 	for _, test := range []struct {
 		name, addr, password, says string

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
@@ -43,9 +44,7 @@ func TestForeignKeys(t *testing.T) {
 					"a short string": func(key string) error { return client.Set(t.Context(), key, "hello", 0).Err() },
 					"a long string":  func(key string) error { return client.Set(t.Context(), key, strings.Repeat("hello", 100), 0).Err() },
 				} {
-					if err := put(kind.RedisKey(o.Prefix, what, 10*time.Second)); err != nil {
-						t.Fatal(err)
-					}
+					must.OK(t, put(kind.RedisKey(o.Prefix, what, 10*time.Second)))
 					d, err := l.Allow(t.Context(), what, 1)
 					_, usage := l.Usage(t.Context(), what, 1)
 					_, set := l.Set(t.Context(), what, trypema.Always(), 1, trypema.Replace)
@@ -121,9 +120,7 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 		what := fmt.Sprintf("seed %d, %d: %x", seed, i, content)
 		name := kind.RedisKey(o.Prefix, key, window)
 		put := func() {
-			if err := admin.Set(ctx, name, content, time.Minute).Err(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, admin.Set(ctx, name, content, time.Minute).Err())
 		}
 		put()
 		var admitted uint64
@@ -182,6 +179,57 @@ func hostile(t *testing.T, admin *redis.Client, conn redislimit.Conn, kind rig.K
 	}
 }
 
+// The log of a ledger is cut off, which an instance finds when it asks for all of it: the calls have an
+// answer at once, and the ledger is in order again.
+func TestLedgerIsCutOff(t *testing.T) {
+	server := redisserver.Start(t)
+	admin, conn := server.Client(), rig.Adapters[0].Dial(t, []string{server.Addr()})
+	for _, kind := range kinds {
+		if !kind.Hybrid {
+			continue
+		}
+		t.Run(kind.String(), func(t *testing.T) {
+			o := rig.Patient(t, trypema.Options{})
+			o.Prefix = rig.Unique("cut")
+			one := rig.Strategy(kind.Open(t, conn, o), kind.Suppressed)
+			for range 3 {
+				if d, err := one.Allow(t.Context(), "whole", 100); err != nil || !d.Allowed {
+					t.Fatal(d, err)
+				}
+				if _, err := one.Usage(t.Context(), "whole", 100); err != nil { // it settles
+					t.Fatal(err)
+				}
+				time.Sleep(110 * time.Millisecond) // a bucket
+			}
+			content, err := admin.Get(t.Context(), kind.RedisKey(o.Prefix, "whole", 10*time.Second)).Bytes()
+			name := kind.RedisKey(o.Prefix, "cut", 10*time.Second)
+			log := 120 + 43*int(content[118])
+			if err != nil || len(content) < log+2*21 {
+				t.Fatalf("%x, %v: no log of two groups", content, err)
+			}
+			if err := admin.Set(t.Context(), name, content[:len(content)-5], time.Minute).Err(); err != nil {
+				t.Fatal(err)
+			}
+			another := rig.Strategy(kind.Open(t, conn, o), kind.Suppressed)
+			for range 2 {
+				if d, err := another.Allow(t.Context(), "cut", 100); err != nil || !d.Allowed || d.Fallback {
+					t.Errorf("%+v, %v", d, err)
+				}
+			}
+			for began := time.Now(); ; time.Sleep(time.Millisecond) { // it is mended after that
+				content, err = admin.Get(t.Context(), name).Bytes()
+				log = 120 + 43*int(content[118])
+				if groups := int(content[61]); err == nil && len(content) == log+21*groups {
+					break
+				}
+				if time.Since(began) > rig.Patience {
+					t.Fatalf("%x, %v: not in order", content, err)
+				}
+			}
+		})
+	}
+}
+
 // windows returns what a limiter has written: windows of a few groups, of many, and with some that have
 // expired.
 func windows(t *testing.T, admin *redis.Client, kind rig.Kind, o redislimit.Options) (all [][]byte) {
@@ -195,9 +243,7 @@ func windows(t *testing.T, admin *redis.Client, kind rig.Kind, o redislimit.Opti
 		time.Sleep(12 * time.Millisecond)
 		if time.Since(began) > time.Duration(len(all)+1)*120*time.Millisecond {
 			b, err := admin.Get(t.Context(), kind.RedisKey(o.Prefix, "k", o.Window)).Bytes()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			all = append(all, b)
 		}
 	}

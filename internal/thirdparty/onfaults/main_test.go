@@ -12,6 +12,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/leak"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	// What rueidis has asleep after a slot has moved ends by itself, seconds after its client is closed.
-	rig.Main(m, "github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1",
+	leak.Main(m, "github.com/redis/rueidis.(*clusterClient).redirectOrNew.func1",
 		"github.com/redis/rueidis.(*call).LazyDo.func1")
 }
 

@@ -20,32 +20,27 @@ import (
 	"github.com/trypema/trypema/httplimit"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/anywindow"
+	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redislimit"
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func middleware(t *testing.T, o httplimit.Options) func(http.Handler) http.Handler {
 	t.Helper()
 	limit, err := httplimit.New(o)
-	check(t, err)
+	must.OK(t, err)
 	return limit
 }
 
 func local(t *testing.T) *trypema.Local {
 	t.Helper()
 	l, err := trypema.NewLocal(trypema.Options{Window: time.Minute})
-	check(t, err)
-	t.Cleanup(func() { check(t, l.Close()) })
+	must.OK(t, err)
+	t.Cleanup(func() { must.OK(t, l.Close()) })
 	return l
 }
 
@@ -149,37 +144,31 @@ func TestLoad(t *testing.T) {
 	)
 	rate := trypema.Per(capacity, window)
 	server := redisserver.Start(t)
-	type provider interface {
-		Absolute() trypema.Limiter
-		Suppressed() trypema.Limiter
-		trypema.Binder
-		Close() error
-	}
 	conn := func(t *testing.T) redislimit.Conn {
 		client := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true, ReadTimeout: rig.Patience})
-		t.Cleanup(func() { check(t, client.Close()) })
+		t.Cleanup(func() { must.OK(t, client.Close()) })
 		return goredisconn.New(client)
 	}
 	options := trypema.Options{Window: window, Bucket: 5 * time.Millisecond, HardLimitFactor: hardness}
-	for name, instances := range map[string]func(t *testing.T) []provider{
-		"Local": func(t *testing.T) []provider {
+	for name, instances := range map[string]func(t *testing.T) []trypema.Provider{
+		"Local": func(t *testing.T) []trypema.Provider {
 			l, err := trypema.NewLocal(options)
-			check(t, err)
-			return []provider{l}
+			must.OK(t, err)
+			return []trypema.Provider{l}
 		},
-		"Redis": func(t *testing.T) (all []provider) {
+		"Redis": func(t *testing.T) (all []trypema.Provider) {
 			for range 2 {
 				p, err := redislimit.New(conn(t),
 					redislimit.Options{Options: options, Prefix: t.Name(), Timeout: rig.Patience})
-				check(t, err)
+				must.OK(t, err)
 				all = append(all, p)
 			}
 			return all
 		},
-		"Hybrid": func(t *testing.T) (all []provider) {
+		"Hybrid": func(t *testing.T) (all []trypema.Provider) {
 			for range 2 {
 				p, err := hybridlimit.New(conn(t), hybridlimit.Options{Options: redislimit.Options{Options: options, Prefix: t.Name(), Timeout: rig.Patience}})
-				check(t, err)
+				must.OK(t, err)
 				all = append(all, p)
 			}
 			return all
@@ -202,12 +191,12 @@ func TestLoad(t *testing.T) {
 							{Name: "two windows", Rate: 0.75 * rate, Window: 2 * window},
 						}
 						m, err := p.Bind(trypema.StrategyAbsolute, all...)
-						check(t, err)
+						must.OK(t, err)
 						o = httplimit.Options{Bound: m}
 					}
 					limit := middleware(t, o)
 					s := httptest.NewServer(limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through") })))
-					t.Cleanup(func() { s.Close(); check(t, bound()) })
+					t.Cleanup(func() { s.Close(); must.OK(t, bound()) })
 					urls = append(urls, s.URL)
 				}
 				policies := []string{"default"}

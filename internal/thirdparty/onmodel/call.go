@@ -154,7 +154,7 @@ func (f *Fleet) do(c call) *promise {
 	if d.Fallback {
 		f.Figures.Fallbacks++
 		if !excused {
-			f.fault("%s of %q: a fallback that nobody has caused: %+v", verb, c.key, d)
+			f.fault("%s of %q: a fallback without a fault: %+v", verb, c.key, d)
 		}
 	}
 	if f.Calm {

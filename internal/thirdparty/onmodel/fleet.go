@@ -336,7 +336,7 @@ func (f *Fleet) rest(t *rapid.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.fault("%s: %d of %q in %v are not to be had, long after anybody has used it", m.name, c.cost, key, w)
+	f.fault("%s: %d of %q in %v are not admitted, long after the last use", m.name, c.cost, key, w)
 }
 
 // finish closes all instances, and compares the ledgers with what was recorded.

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
@@ -14,7 +16,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	rig.Rapid(18, 5000)
-	rig.Main(m)
+	leak.Main(m)
 }
 
 // more has a test look at so many times as many runs: at those that cost little.
@@ -22,13 +24,9 @@ func more(t *testing.T, times int) {
 	checks := flag.Lookup("rapid.checks").Value
 	before := checks.String()
 	n, err := strconv.Atoi(before)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	set := func(value string) {
-		if err := checks.Set(value); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, checks.Set(value))
 	}
 	set(strconv.Itoa(n * times))
 	t.Cleanup(func() { set(before) })

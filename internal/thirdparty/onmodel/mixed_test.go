@@ -11,6 +11,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/thirdparty/previous"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
@@ -107,10 +108,7 @@ func amongBroken(t *testing.T, clock *rig.Clock, conn redislimit.Conn, seed uint
 			Options: trypema.Options{Window: window, Bucket: bucket}, Prefix: prefix,
 			Timeout: 10 * time.Second, OnFailure: redislimit.FailClosed,
 		})
-		m, err := p.Bind(strategy, trypema.Limit{Rate: rate, Window: window})
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := fixture.Bind(t, p, strategy, trypema.Limit{Rate: rate, Window: window})
 		all = append(all, instance{rig.Strategy(p, strategy == trypema.StrategySuppressed), m, old})
 	}
 	var log []anywindow.Admission

@@ -19,6 +19,8 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/redigoconn"
@@ -33,9 +35,7 @@ func documentedACL(t *testing.T) (user, cluster []string) {
 	t.Helper()
 	explore.ReadsRepository()
 	text, err := os.ReadFile("../../../docs/operating.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	lines := regexp.MustCompile(`(?m)^ACL SETUSER limits (.*)$`).FindAllStringSubmatch(string(text), -1)
 	if len(lines) != 2 {
 		t.Fatalf("%d lines ACL SETUSER limits in docs/operating.md, want that of a server and what a Cluster adds",
@@ -69,9 +69,7 @@ var named = []struct {
 	{"go-redis", "", func(t *testing.T, addrs []string) (redislimit.Conn, func()) {
 		c := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, Username: "limits", Password: "secret"})
 		return goredisconn.New(c), func() {
-			if err := c.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, c.Close())
 		}
 	}},
 	{"redigo", "", func(_ *testing.T, addrs []string) (redislimit.Conn, func()) {
@@ -81,9 +79,7 @@ var named = []struct {
 	}},
 	{"valkey-go without its cache", "", func(t *testing.T, addrs []string) (redislimit.Conn, func()) {
 		c, err := valkey.NewClient(valkey.ClientOption{InitAddress: addrs, Username: "limits", Password: "secret", DisableCache: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		return valkeyconn.New(c), c.Close
 	}},
 	{"rueidis without its cache", "", ofRueidis(true)},
@@ -93,9 +89,7 @@ var named = []struct {
 func ofRueidis(disableCache bool) func(t *testing.T, addrs []string) (redislimit.Conn, func()) {
 	return func(t *testing.T, addrs []string) (redislimit.Conn, func()) {
 		c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: addrs, Username: "limits", Password: "secret", DisableCache: disableCache})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		return rueidisconn.New(c), c.Close
 	}
 }
@@ -116,22 +110,15 @@ func useBoth(t *testing.T, conn redislimit.Conn) error {
 		Options: trypema.Options{Window: 100 * time.Millisecond, Bucket: time.Millisecond}, Timeout: rig.Patience, OnFailure: redislimit.FailClosed,
 	}
 	inRedis, err := redislimit.New(conn, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer inRedis.Close() //nolint:errcheck // it has no exchange left
 	hybrid, err := hybridlimit.New(conn, hybridlimit.Options{Options: o, SyncInterval: 2 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer hybrid.Close() //nolint:errcheck // without access it can not settle
 	ctx := t.Context()
 	for _, p := range []trypema.Binder{inRedis, hybrid} { // their names end in the group
 		free := trypema.Policy{Name: "free", Limits: []trypema.Limit{{Rate: 100, Window: time.Second}}}
-		policies, err := trypema.NewPolicies(p, free)
-		if err != nil {
-			t.Fatal(err)
-		}
+		policies := fixture.Policies(t, p, free)
 		if d, err := policies.Allow(ctx, "free", "k"); err != nil || d.Fallback {
 			return fmt.Errorf("a policy: %+v, %w", d, err)
 		}
@@ -186,9 +173,7 @@ func TestDocumentedACL(t *testing.T) {
 					know(t, addrs, append(slices.Clone(rules), strings.Fields(n.rule)...))
 					conn, end := n.dial(t, addrs)
 					defer end()
-					if err := useAll(t, conn); err != nil {
-						t.Error(err)
-					}
+					must.Report(t, useAll(t, conn))
 				})
 			}
 		})
@@ -204,9 +189,7 @@ func TestDocumentedACLIsLeast(t *testing.T) {
 		if !strings.HasPrefix(rule, "+") {
 			continue
 		}
-		if err := server.Client().ScriptFlush(t.Context()).Err(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, server.Client().ScriptFlush(t.Context()).Err())
 		know(t, addrs, slices.DeleteFunc(slices.Clone(user), func(r string) bool { return r == rule }))
 		conn, end := named[0].dial(t, addrs)
 		if err := useAll(t, conn); err == nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
@@ -18,10 +19,7 @@ func TestCommitInTheOldestGroup(t *testing.T) {
 		for _, cost := range []uint64{0, 2, 30} {
 			clock, conn := rig.NewClock(rig.Adapters[0].Dial(t, []string{server.Addr()}))
 			p := rig.Open(t, conn, rig.Patient(t, trypema.Options{}))
-			m, err := p.Bind(strategy, trypema.Limit{Rate: trypema.Per(1000, 10*time.Second), Window: 10 * time.Second})
-			if err != nil {
-				t.Fatal(err)
-			}
+			m := fixture.Bind(t, p, strategy, trypema.Limit{Rate: trypema.Per(1000, 10*time.Second), Window: 10 * time.Second})
 			key := rig.Unique("oldest")
 			r, err := m.Reserve(t.Context(), key, 10, 0)
 			if err != nil || !r.Allowed {

@@ -19,14 +19,14 @@ var conformers = []struct {
 	name    string
 	on      []string
 	options func(s *limittest.Subject)
-	open    func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider
+	open    func(t *testing.T, c redislimit.Conn, o trypema.Options) trypema.Provider
 }{
-	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider {
+	{"", []string{"redis", "cluster", "miniredis"}, func(*limittest.Subject) {}, func(t *testing.T, c redislimit.Conn, o trypema.Options) trypema.Provider {
 		return rig.Open(t, c, rig.Patient(t, o))
 	}},
 	// Room is noticed when an instance settles, so RetryAfter may be later than the truth by two intervals
 	// and a few round trips.
-	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag, s.Use = 2*100*time.Millisecond+12*time.Millisecond, .97 }, func(t *testing.T, c redislimit.Conn, o trypema.Options) rig.Provider {
+	{"hybrid ", []string{"redis", "cluster"}, func(s *limittest.Subject) { s.Lag, s.Use = 2*100*time.Millisecond+12*time.Millisecond, .97 }, func(t *testing.T, c redislimit.Conn, o trypema.Options) trypema.Provider {
 		return rig.OpenHybrid(t, c, hybridlimit.Options{Options: rig.Patient(t, o)})
 	}},
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
@@ -41,11 +42,7 @@ func TestAdmittedCountsBesideAnyDeclined(t *testing.T) {
 	conn := goredisconn.New(rig.GoRedis(t, []string{redisserver.Start(t).Addr()}))
 	o := trypema.Options{Window: time.Hour, HardLimitFactor: 1}
 	hybrid := rig.OpenHybrid(t, conn, hybridlimit.Options{Options: rig.Patient(t, o)})
-	local, err := trypema.NewLocal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
+	local := fixture.Local(t, o)
 	for name, l := range map[string]trypema.Limiter{
 		"local": local.Suppressed(), "redis": rig.Open(t, conn, rig.Patient(t, o)).Suppressed(), "hybrid": hybrid.Suppressed(),
 	} {

@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
@@ -106,9 +107,7 @@ func TestManyGroups(t *testing.T) {
 			allow(1)
 		}
 		keys, err := client.Keys(t.Context(), "*").Result()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		for _, key := range keys {
 			if n := client.StrLen(t.Context(), key).Val(); n > 20_000 {
 				t.Errorf("%s has %d bytes", key, n)
@@ -123,9 +122,7 @@ var usedMemory = regexp.MustCompile(`(?m)^used_memory:(\d+)`)
 func memory(t *testing.T, c *redis.Client) int {
 	t.Helper()
 	info, err := c.Info(t.Context(), "memory").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	n, _ := strconv.Atoi(usedMemory.FindStringSubmatch(info)[1])
 	return n
 }
@@ -162,9 +159,7 @@ func TestIdleKeys(t *testing.T) {
 		if perKey > 350 {
 			t.Errorf("suppressed %v: %.0f bytes per key, want at most 350", suppressed, perKey)
 		}
-		if err := client.FlushAll(t.Context()).Err(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, client.FlushAll(t.Context()).Err())
 
 		o := trypema.Options{Window: 300 * time.Millisecond}
 		fill(rig.Strategy(rig.Open(t, conn, rig.Patient(t, o)), suppressed))

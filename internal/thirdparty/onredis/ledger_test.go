@@ -81,6 +81,10 @@ func (m *messages) next(key string, now int64) lease.Message {
 	a.Capacity = []uint64{1, 5, 20, 100, 1000, 1 << 40}[m.rng.IntN(6)]
 	some := func() uint64 { return m.rng.Uint64N(1 + a.Capacity/uint64(1+m.rng.IntN(20))) }
 	a.Hold, a.Near, a.Far, a.NearLife = some()/2, some(), some(), []int64{100_000, 300_000}[m.rng.IntN(2)]
+	a.HoldLife = []int64{0, 1, 300_000, 20_000_000}[m.rng.IntN(4)]
+	if prompt { // the version before remembers how long a holder uses what it has
+		a.Hold = 0
+	}
 	a.Count = m.absolute && !prompt && m.rng.IntN(4) == 0
 	if a.Keeps = m.absolute && !prompt && m.rng.IntN(8) > 0; a.Keeps {
 		a.New = m.rng.IntN(4) == 0

@@ -3,7 +3,7 @@ package onredis
 import (
 	"testing"
 
-	"github.com/trypema/trypema/internal/thirdparty/rig"
+	"github.com/trypema/trypema/internal/proof/leak"
 )
 
 func TestMain(m *testing.M) {
@@ -11,5 +11,5 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
-	rig.Main(m)
+	leak.Main(m)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -18,21 +19,14 @@ import (
 func BenchmarkMulti(b *testing.B) {
 	client := redisserver.Start(b).Client()
 	defer func() { _ = client.Close() }()
-	p, err := redislimit.New(goredisconn.New(client), redislimit.Options{Timeout: 5 * time.Second})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = p.Close() }()
+	p := fixture.Redis(b, goredisconn.New(client), redislimit.Options{Timeout: 5 * time.Second})
 	limits := []trypema.Limit{
 		{Rate: trypema.PerSecond(1e6), Window: time.Second},
 		{Rate: trypema.PerSecond(1e6), Window: time.Minute},
 		{Rate: trypema.PerSecond(1e6), Window: time.Hour},
 	}
 	for _, n := range []int{1, 3} {
-		m, err := p.Bind(trypema.StrategyAbsolute, limits[:n]...)
-		if err != nil {
-			b.Fatal(err)
-		}
+		m := fixture.Bind(b, p, trypema.StrategyAbsolute, limits[:n]...)
 		single := func(ctx context.Context) (trypema.Decision, error) { return m.Allow(ctx, "k") }
 		if n == 1 {
 			l := p.Absolute()

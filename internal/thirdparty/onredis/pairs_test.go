@@ -12,6 +12,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/internal/window"
@@ -136,9 +137,7 @@ func TestLawInLua(t *testing.T) {
 				chances++
 			}
 		}
-		if err := r.Done(); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, r.Done())
 	}
 	t.Logf("%d admitted, %d denied; %d of both by chance", admitted, denied, chances)
 	if admitted == 0 || denied == 0 || chances == 0 {
@@ -210,9 +209,7 @@ func TestStructInLua(t *testing.T) {
 	t.Parallel()
 	client := redisserver.Start(t).Client()
 	text, err := os.ReadFile("../../redisproto/lua/struct.lua")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	program := "local real = struct\n" + string(text) + `
 for i = 1, #ARGV, 12 do
   local a = {}

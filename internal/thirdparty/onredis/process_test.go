@@ -40,7 +40,7 @@ func child() {
 		Options: trypema.Options{Window: sharedWindow, Bucket: sharedBucket}, Prefix: "processes", OnFailure: redislimit.FailClosed, Timeout: rig.Patience,
 	}
 	rate, callers := trypema.Per(sharedCap, sharedWindow), 8
-	var p rig.Provider
+	var p trypema.Provider
 	var err error
 	if os.Getenv(hybridVariable) == "" {
 		p, err = redislimit.New(goredisconn.New(client), o)

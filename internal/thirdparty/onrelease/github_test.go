@@ -10,15 +10,15 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // parse reads a YAML file of the repository.
 func parse(t *testing.T, file string, into any) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, file))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if err := yaml.Unmarshal(text, into); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
@@ -56,9 +56,7 @@ var (
 // only where they say so.
 func TestWorkflows(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var targets []string
 	for _, found := range target.FindAllStringSubmatch(string(makefile), -1) {
 		targets = append(targets, found[1])
@@ -126,9 +124,7 @@ func TestMatrix(t *testing.T) {
 	var w workflow
 	parse(t, ".github/workflows/ci.yml", &w)
 	servers, err := os.ReadFile(filepath.Join(root, "scripts", "servers.sh"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var versions []string
 	for _, found := range regexp.MustCompile(`(?:Redis|Valkey) ([\d.]+)\|v=`).FindAllStringSubmatch(string(servers), -1) {
 		versions = append(versions, found[1])

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/mod/modfile"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 const (
@@ -53,12 +54,8 @@ func copied(t *testing.T) tree {
 		}
 		info, errInfo := os.Stat(from)
 		to := filepath.Join(c.dir, file)
-		if err := firstError(err, errInfo, os.MkdirAll(filepath.Dir(to), 0o700)); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to, text, info.Mode()); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, firstError(err, errInfo, os.MkdirAll(filepath.Dir(to), 0o700)))
+		must.OK(t, os.WriteFile(to, text, info.Mode()))
 	}
 	c.must("git", "init", "-q", "-b", "main")
 	c.commit()
@@ -146,9 +143,7 @@ func TestSetWritesTheVersionEverywhere(t *testing.T) {
 	required := 0
 	for _, folder := range c.modules() {
 		file, err := modfile.Parse(folder, []byte(c.read(folder+"/go.mod")), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		for _, r := range file.Require {
 			if r.Mod.Path == ours || strings.HasPrefix(r.Mod.Path, ours+"/") {
 				required++
@@ -201,9 +196,11 @@ func TestCheckNamesWhatIsNotReady(t *testing.T) {
 			"grpclimit/go.mod: has a line that must not be released"},
 		{"an old workspace", func() { c.write("go.work", strings.Replace(c.read("go.work"), "v0.7.0", "v0.6.0", 1)); c.commit() },
 			"go.work: replaces " + ours + " v0.6.0; it must replace v0.7.0"},
-		{"no section", func() { c.write("CHANGELOG.md", "# Changelog\n"); c.commit() }, `CHANGELOG.md: has no section "## v0.7.0"`},
+		{"no section", func() { c.write("CHANGELOG.md", "# Changelog\n"); c.commit() }, `CHANGELOG.md: has no section "## v0.7.0" with a date`},
 		{"changes that are in no release", func() { c.write("CHANGELOG.md", c.read("CHANGELOG.md")+"\n## Unreleased\n"); c.commit() },
-			`CHANGELOG.md: has a section "## Unreleased"`},
+			`CHANGELOG.md: has a section "## Unreleased" without a date`},
+		{"a version without a date", func() { c.write("CHANGELOG.md", c.read("CHANGELOG.md")+"\n## v0.8.0\n"); c.commit() },
+			`CHANGELOG.md: has a section "## v0.8.0" without a date`},
 		{"an old document", func() { c.write("README.md", "<!-- before v0.7.0 -->\n<!-- end -->\n"); c.commit() },
 			"documents say what is true only before v0.7.0"},
 		{"a tag", func() { c.must("git", "tag", "policyfile/v0.7.0") }, "the tag policyfile/v0.7.0 exists"},
@@ -331,9 +328,7 @@ func TestBinaries(t *testing.T) {
 func unpacked(t *testing.T, archive, name string) []byte {
 	t.Helper()
 	unzipped, err := gzip.NewReader(strings.NewReader(archive))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for r := tar.NewReader(unzipped); ; {
 		h, err := r.Next()
 		if err != nil {
@@ -341,9 +336,7 @@ func unpacked(t *testing.T, archive, name string) []byte {
 		}
 		if h.Name == name {
 			content, err := io.ReadAll(r)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			return content
 		}
 	}
@@ -365,9 +358,7 @@ func TestListsOfModules(t *testing.T) {
 		t.Errorf("the Makefile has %v, git %v", list, c.released())
 	}
 	work, err := modfile.ParseWork("go.work", []byte(c.read("go.work")), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var used []string
 	for _, u := range work.Use {
 		used = append(used, filepath.Clean(u.Path))

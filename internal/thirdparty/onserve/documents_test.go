@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // TestServeDocument: the configurations in docs/serve.md are taken, and what it says that the program prints
@@ -15,7 +16,7 @@ import (
 func TestServeDocument(t *testing.T) {
 	explore.ReadsRepository()
 	data, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "serve.md"))
-	check(t, err)
+	must.OK(t, err)
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(data), -1)
 	if len(blocks) != 2 {
 		t.Fatalf("%d blocks of YAML, want 2", len(blocks))

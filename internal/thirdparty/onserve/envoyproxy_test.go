@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
@@ -23,7 +24,7 @@ import (
 func reference(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
-	check(t, err)
+	must.OK(t, err)
 	dir := filepath.Join(cache, "trypema-tests", "go")
 	path := filepath.Join(dir, "service_cmd")
 	if _, err := os.Stat(path); err == nil {
@@ -32,12 +33,8 @@ func reference(t testing.TB) string {
 	if !explore.Long() || os.Getenv("INSTALL") == "0" {
 		t.Skip("envoyproxy/ratelimit is not installed; make test-long installs it, unless INSTALL=0")
 	}
-	c := exec.CommandContext(
-		t.Context(),
-		"go",
-		"install",
-		"github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36",
-	)
+	c := exec.CommandContext(t.Context(), "go", "install",
+		"github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36")
 	c.Env = append(os.Environ(), "GOBIN="+dir, "GOWORK=off", "GOFLAGS=")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("envoyproxy/ratelimit cannot be installed: %v: %s", err, out)
@@ -70,12 +67,8 @@ func randomConfig(r *rand.Rand, domain string) (string, []*word) {
 			taken[w.key+"_"+w.value] = true
 			if r.IntN(5) > 0 {
 				names++
-				w.limit = fmt.Sprintf(
-					"unit: %s, requests_per_unit: %d, name: n%d",
-					pick(r, "day", "DAY", "month", "year"),
-					r.IntN(7),
-					names,
-				)
+				w.limit = fmt.Sprintf("unit: %s, requests_per_unit: %d, name: n%d",
+					pick(r, "day", "DAY", "month", "year"), r.IntN(7), names)
 				switch r.IntN(8) {
 				case 0:
 					w.limit = "unlimited: true"
@@ -189,42 +182,26 @@ func TestBesideEnvoyproxy(t *testing.T) {
 	r := rand.New(rand.NewPCG(explore.Seed(t), 0))
 	domains := explore.Size(40, 1000)
 	dir := t.TempDir()
-	check(t, os.MkdirAll(filepath.Join(dir, "ratelimit", "config"), 0o700))
+	must.OK(t, os.MkdirAll(filepath.Join(dir, "ratelimit", "config"), 0o700))
 	configs := make([][]*word, domains)
 	for i := range domains {
 		text, words := randomConfig(r, fmt.Sprintf("d%d", i))
 		configs[i] = words
-		check(
+		must.OK(
 			t,
-			os.WriteFile(
-				filepath.Join(dir, "ratelimit", "config", fmt.Sprintf("d%d.yaml", i)),
-				[]byte(text),
-				0o600,
-			),
+			os.WriteFile(filepath.Join(dir, "ratelimit", "config", fmt.Sprintf("d%d.yaml", i)), []byte(text),
+				0o600),
 		)
 	}
 	redis := redisserver.Start(t)
 	port := func(address string) string { _, p, _ := net.SplitHostPort(address); return p }
 	web := free(t)
 	c := exec.CommandContext(context.Background(), path)
-	c.Env = append(
-		os.Environ(),
-		"USE_STATSD=false",
-		"DISABLE_STATS=true",
-		"REDIS_SOCKET_TYPE=tcp",
-		"REDIS_URL="+redis.Addr(),
-		"RUNTIME_ROOT="+dir,
-		"RUNTIME_SUBDIRECTORY=ratelimit",
-		"RUNTIME_WATCH_ROOT=false",
-		"RUNTIME_IGNOREDOTFILES=true",
-		"HOST=127.0.0.1",
-		"GRPC_HOST=127.0.0.1",
-		"DEBUG_HOST=127.0.0.1",
-		"PORT="+port(web),
-		"GRPC_PORT="+port(free(t)),
-		"DEBUG_PORT="+port(free(t)),
-		"LOG_LEVEL=info",
-	)
+	c.Env = append(os.Environ(), "USE_STATSD=false", "DISABLE_STATS=true", "REDIS_SOCKET_TYPE=tcp",
+		"REDIS_URL="+redis.Addr(), "RUNTIME_ROOT="+dir, "RUNTIME_SUBDIRECTORY=ratelimit",
+		"RUNTIME_WATCH_ROOT=false", "RUNTIME_IGNOREDOTFILES=true", "HOST=127.0.0.1", "GRPC_HOST=127.0.0.1",
+		"DEBUG_HOST=127.0.0.1", "PORT="+port(web), "GRPC_PORT="+port(free(t)), "DEBUG_PORT="+port(free(t)),
+		"LOG_LEVEL=info")
 	theirs := launch(t, c)
 	eventually(t, "envoyproxy/ratelimit", theirs, func() error {
 		a, err := get(t, "http://"+web+"/healthcheck")

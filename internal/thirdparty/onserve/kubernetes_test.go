@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // text is a scalar that YAML reads as a string. Kubernetes refuses true or 2 where it asks for one.
@@ -220,7 +222,7 @@ func rendered(t *testing.T, test func(*testing.T, []byte)) {
 			}
 			template := append([]string{"template", "limits", chart}, args...)
 			out, err := exec.CommandContext(t.Context(), helm, template...).Output()
-			check(t, err)
+			must.OK(t, err)
 			test(t, out)
 		}
 	})
@@ -229,7 +231,7 @@ func rendered(t *testing.T, test func(*testing.T, []byte)) {
 // TestKubernetes: the manifests, and those that Helm makes, have no unknown field, and fit together.
 func TestKubernetes(t *testing.T) {
 	data, err := os.ReadFile(plain)
-	check(t, err)
+	must.OK(t, err)
 	manifests(t, data)
 	rendered(t, manifests)
 }
@@ -254,7 +256,7 @@ func manifests(t *testing.T, data []byte) {
 	kinds := make(map[text]int)
 	for _, document := range documents(data) {
 		var h head
-		check(t, yaml.Load(document, &h))
+		must.OK(t, yaml.Load(document, &h))
 		if want := apiVersions[h.Kind]; h.APIVersion != want {
 			t.Errorf("%s: apiVersion is %q, want %q", h.Kind, h.APIVersion, want)
 		}

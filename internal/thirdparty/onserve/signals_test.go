@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
@@ -18,8 +19,8 @@ func TestSignals(t *testing.T) {
 	}
 	config := file(t, "config.yaml", text(1))
 	s := serve(t, "--config", config, "--watch=0s", "--drain=1h")
-	check(t, os.WriteFile(config, []byte(text(2)), 0o600))
-	check(t, s.Process.Signal(syscall.SIGHUP))
+	must.OK(t, os.WriteFile(config, []byte(text(2)), 0o600))
+	must.OK(t, s.Process.Signal(syscall.SIGHUP))
 	eventually(t, "the new configuration", s.process, func() error {
 		a, err := get(t, "http://"+s.admin+"/rlconfig")
 		if err == nil && !strings.Contains(a.body, "d.k: 2 per day\n") {
@@ -27,7 +28,7 @@ func TestSignals(t *testing.T) {
 		}
 		return err
 	})
-	check(t, s.Process.Signal(syscall.SIGTERM))
+	must.OK(t, s.Process.Signal(syscall.SIGTERM))
 	eventually(t, "the drain", s.process, func() error {
 		a, err := get(t, "http://"+s.admin+"/readyz")
 		if err == nil && a.code != 503 {
@@ -40,9 +41,9 @@ func TestSignals(t *testing.T) {
 	}
 
 	one := serve(t, "--drain=1h")
-	check(t, one.Process.Signal(os.Interrupt))
+	must.OK(t, one.Process.Signal(os.Interrupt))
 	<-one.ended
-	check(t, one.err)
+	must.OK(t, one.err)
 }
 
 // TestLeasesGoBack: what a server of Hybrid has on lease is there for others once it has ended.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/race"
 )
 
@@ -46,9 +47,7 @@ func uncached(t *testing.T) {
 	if err == nil {
 		_, err = os.Stat(stamp)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 }
 
 // browser returns the path of Chromium, which CHROMIUM names, or which is on PATH.
@@ -156,9 +155,7 @@ func look(t *testing.T, node, file string, env []string) {
 	if err == nil {
 		err = c.Start()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	var rest []string
 	tests, failed := 0, 0
 	lines := bufio.NewScanner(stdout)

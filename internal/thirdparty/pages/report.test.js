@@ -52,7 +52,7 @@ for (const look of looks) {
   look.test(`report, ${look.name}`, async () => {
     const { page, errors } = await open(browser, pathToFileURL(join(folder, 'report.html')).href, look)
     assert.equal(await page.locator('.opening li').count(), 5, 'sentences at the top')
-    assert.ok(await page.locator('#figure-overview').evaluate((node) => node.getBoundingClientRect().top < 1.3 * innerHeight), 'the picture is not at the top')
+    assert.ok(await page.locator('#figure-overview').evaluate((node) => node.getBoundingClientRect().top < 0.8 * innerHeight), 'the picture is not on the first screen')
     const screens = await page.evaluate(() => document.documentElement.scrollHeight / innerHeight)
     assert.ok(screens <= 12, `it has ${screens.toFixed(1)} screens`)
     assert.equal(await overflow(page), 0, 'the page is wider than the window')

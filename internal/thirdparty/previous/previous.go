@@ -146,11 +146,11 @@ func settling(
 func leasing(
 	args [][]string, answer func(int, []any, error),
 ) (out [][]string, translated func(int, []any, error)) {
-	const head, keptAt, leastAt, briefAt, flagsAt = 3, 31, 52, 73, 101
+	const head, keptAt, leastAt, briefAt, flagsAt = 3, 31, 52, 73, 108
 	for _, a := range args {
 		was := slices.Clone(a[:head])
 		for _, m := range a[head:] {
-			m = m[:keptAt] + m[keptAt+7:leastAt] + m[leastAt+7:briefAt] + m[briefAt+14:flagsAt] +
+			m = m[:keptAt] + m[keptAt+7:leastAt] + m[leastAt+7:briefAt] + m[briefAt+21:flagsAt] +
 				string(m[flagsAt]&1) + m[flagsAt+1:]
 			was = append(was, m)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
@@ -25,8 +26,8 @@ func TestNoOrphans(t *testing.T) {
 	tests := exec.Command(os.Args[0], "-test.run=^TestNoOrphans$", "-test.timeout=5m")
 	tests.Env = append(os.Environ(), orphan+"=1", "TMPDIR="+t.TempDir()) // it will not tidy up
 	output, err := tests.StdoutPipe()
-	check(t, err)
-	check(t, tests.Start())
+	must.OK(t, err)
+	must.OK(t, tests.Start())
 	addr := ""
 	for lines := bufio.NewScanner(output); addr == "" && lines.Scan(); {
 		_, addr, _ = strings.Cut(lines.Text(), orphan+" ")

@@ -15,24 +15,18 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
-	"github.com/trypema/trypema/internal/thirdparty/rig"
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // size returns how many keys a server holds.
 func size(t *testing.T, s *redisserver.Server) int64 {
 	t.Helper()
 	n, err := s.Client().DBSize(t.Context()).Result()
-	check(t, err)
+	must.OK(t, err)
 	return n
 }
 
@@ -45,7 +39,7 @@ func TestServersAreApart(t *testing.T) {
 			if n := size(t, s); n != 0 {
 				t.Errorf("a new server holds %d keys", n)
 			}
-			check(t, c.Set(t.Context(), "key", s.Addr(), 0).Err())
+			must.OK(t, c.Set(t.Context(), "key", s.Addr(), 0).Err())
 			if got, err := c.Get(t.Context(), "key").Result(); err != nil || got != s.Addr() {
 				t.Errorf("%s has the key of %q; error %v", s.Addr(), got, err)
 			}
@@ -65,7 +59,7 @@ func TestKillAndRestart(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			s := redisserver.Start(t, row.args...)
 			c, addr := s.Client(), s.Addr()
-			check(t, c.Set(t.Context(), "key", 1, 0).Err())
+			must.OK(t, c.Set(t.Context(), "key", 1, 0).Err())
 			s.Kill()
 			s.Kill()
 			if conn, err := net.Dial("tcp", addr); err == nil {
@@ -85,7 +79,7 @@ func TestKillAndRestart(t *testing.T) {
 func TestPauseAndResume(t *testing.T) {
 	s := redisserver.Start(t)
 	c := s.Client()
-	check(t, c.Ping(t.Context()).Err())
+	must.OK(t, c.Ping(t.Context()).Err())
 	s.Pause()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -93,7 +87,7 @@ func TestPauseAndResume(t *testing.T) {
 		t.Errorf("a server that is paused answers %q", said)
 	}
 	s.Resume()
-	check(t, c.Ping(t.Context()).Err())
+	must.OK(t, c.Ping(t.Context()).Err())
 	s.Pause() // and is killed
 }
 
@@ -171,7 +165,7 @@ func TestServerIsNamed(t *testing.T) {
 			continue
 		}
 		named := filepath.Join(t.TempDir(), "named")
-		check(t, os.Symlink(found, named))
+		must.OK(t, os.Symlink(found, named))
 		t.Setenv("PATH", t.TempDir())
 		t.Setenv("REDIS_SERVER", named)
 		redisserver.Start(t)
@@ -190,7 +184,7 @@ func TestCluster(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	const keys = 300
 	for i := range keys {
-		check(t, c.Set(t.Context(), fmt.Sprint("key ", i), i, 0).Err())
+		must.OK(t, c.Set(t.Context(), fmt.Sprint("key ", i), i, 0).Err())
 	}
 	held := int64(0)
 	for _, n := range cluster.Nodes {
@@ -209,34 +203,34 @@ func TestCluster(t *testing.T) {
 	for i := 0; ; i++ {
 		tag = fmt.Sprintf("{%d}", i)
 		if n, err := cluster.Nodes[0].Client().ClusterKeySlot(t.Context(), tag).Result(); err != nil || n == slot {
-			check(t, err)
+			must.OK(t, err)
 			break
 		}
 	}
-	check(t, c.Set(t.Context(), tag, "moved", 0).Err())
+	must.OK(t, c.Set(t.Context(), tag, "moved", 0).Err())
 	pauses := 0
-	check(t, cluster.Move(t.Context(), slot, cluster.Nodes[2], func() { pauses++ }))
+	must.OK(t, cluster.Move(t.Context(), slot, cluster.Nodes[2], func() { pauses++ }))
 	if owner, err := cluster.Owner(t.Context(), slot); err != nil || owner != cluster.Nodes[2] || pauses < 2 {
 		t.Errorf("after %d pauses the slot is on %v, %v", pauses, owner, err)
 	}
 	if got, err := cluster.Nodes[2].Client().Get(t.Context(), tag).Result(); err != nil || got != "moved" {
 		t.Errorf("the key that moved is %q, %v", got, err)
 	}
-	check(t, cluster.Nodes[2].Client().Del(t.Context(), tag).Err())
-	check(t, cluster.Move(t.Context(), slot, cluster.Nodes[0], func() {}))
+	must.OK(t, cluster.Nodes[2].Client().Del(t.Context(), tag).Err())
+	must.OK(t, cluster.Move(t.Context(), slot, cluster.Nodes[0], func() {}))
 
 	// What is left of it goes on.
 	first := cluster.Nodes[0].Client()
-	check(t, first.ClusterDelSlots(t.Context(), 0).Err())
+	must.OK(t, first.ClusterDelSlots(t.Context(), 0).Err())
 	time.Sleep(500 * time.Millisecond) // Redis looks at what it has left ten times a second
 	for _, n := range cluster.Nodes {
 		info, err := n.Client().ClusterInfo(t.Context()).Result()
-		check(t, err)
+		must.OK(t, err)
 		if !strings.Contains(info, "cluster_state:ok") {
 			t.Errorf("%s has given up:\n%s", n.Addr(), info)
 		}
 	}
-	check(t, first.ClusterAddSlots(t.Context(), 0).Err())
+	must.OK(t, first.ClusterAddSlots(t.Context(), 0).Err())
 
 	lost := size(t, cluster.Nodes[1])
 	cluster.Nodes[1].Kill()
@@ -262,8 +256,8 @@ func TestWatched(t *testing.T) {
 	w := redisserver.StartWatched(t)
 	c := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: redisserver.MasterName, SentinelAddrs: w.Addrs()})
 	defer func() { _ = c.Close() }()
-	check(t, c.Set(t.Context(), "key", 1, 0).Err())
-	check(t, c.Wait(t.Context(), 1, time.Minute).Err())
+	must.OK(t, c.Set(t.Context(), "key", 1, 0).Err())
+	must.OK(t, c.Wait(t.Context(), 1, time.Minute).Err())
 	w.Master.Kill()
 	w.Promote(t)
 	var err error
@@ -272,7 +266,7 @@ func TestWatched(t *testing.T) {
 			break
 		}
 	}
-	check(t, err)
+	must.OK(t, err)
 	if got, err := w.Replica.Client().Get(t.Context(), "key").Result(); err != nil || got != "2" {
 		t.Errorf("the replica that took over has %q, %v", got, err)
 	}

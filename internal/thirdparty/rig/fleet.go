@@ -46,7 +46,7 @@ type Fleet struct {
 	testing.TB
 	Load
 	Prefix    string
-	Instances []Provider
+	Instances []trypema.Provider
 	Began     time.Time
 
 	seed    uint64

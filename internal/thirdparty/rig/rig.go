@@ -147,16 +147,8 @@ func OpenHybrid(t testing.TB, c redislimit.Conn, o hybridlimit.Options) *hybridl
 	return p
 }
 
-// Provider is what the two have in common.
-type Provider interface {
-	trypema.Binder
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-	Close() error
-}
-
 // Strategy returns one of the limiters of a provider.
-func Strategy(p Provider, suppressed bool) trypema.Limiter {
+func Strategy(p trypema.Provider, suppressed bool) trypema.Limiter {
 	if suppressed {
 		return p.Suppressed()
 	}
@@ -178,7 +170,7 @@ func (k Kind) String() string {
 }
 
 // Open returns the provider.
-func (k Kind) Open(t testing.TB, c redislimit.Conn, o redislimit.Options) Provider {
+func (k Kind) Open(t testing.TB, c redislimit.Conn, o redislimit.Options) trypema.Provider {
 	t.Helper()
 	if k.Hybrid {
 		return OpenHybrid(t, c, hybridlimit.Options{Options: o})

@@ -10,10 +10,11 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/leak"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 )
 
-func TestMain(m *testing.M) { Main(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func TestFewest(t *testing.T) {
 	if n := Fewest(nil, nil, time.Second); n != math.MaxUint64 {

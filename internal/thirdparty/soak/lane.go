@@ -85,7 +85,7 @@ func newFleet(addr string, churn float64) (*fleet, error) {
 
 	// several instances pass the limit at the edges of an outage with FailLocal, one does not
 	ro.OnFailure = redislimit.FailClosed
-	var hybrids []provider
+	var hybrids []trypema.Provider
 	for range instances {
 		p, err := hybridlimit.New(conn(), hybridlimit.Options{Options: ro})
 		if err != nil {
@@ -98,13 +98,7 @@ func newFleet(addr string, churn float64) (*fleet, error) {
 	return f, nil
 }
 
-// provider is what the three have in common.
-type provider interface {
-	Absolute() trypema.Limiter
-	Suppressed() trypema.Limiter
-}
-
-func (f *fleet) add(name string, churn float64, all ...provider) {
+func (f *fleet) add(name string, churn float64, all ...trypema.Provider) {
 	a := &lane{provider: name, strategy: "absolute", churn: churn, latencies: histogram()}
 	s := &lane{provider: name, strategy: "suppressed", churn: churn, latencies: histogram()}
 	for _, p := range all {

@@ -171,7 +171,7 @@ func (r *run) counted() (rules []rule) {
 		if l.provider != "local" {
 			rules = append(rules, strange, recovers(l.String(), i, r.samples, r.periods, r.began))
 			if m.RedisErr != nil {
-				rules = append(rules, rule{Name: "Redis is taken for gone at the end", Where: l.String(), Value: 1, Verdict: fail, Note: m.RedisErr.Error()})
+				rules = append(rules, rule{Name: "Redis is unavailable at the end", Where: l.String(), Value: 1, Verdict: fail, Note: m.RedisErr.Error()})
 			}
 		}
 	}

@@ -16,15 +16,15 @@ import (
 
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
-	"github.com/trypema/trypema/internal/thirdparty/rig"
+	"github.com/trypema/trypema/internal/proof/leak"
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // hurried are the rules that a machine can break by being slow, which make soak judges, and this test does
 // not.
 var hurried = []string{
-	"new keys", "fallbacks without a fault", "seconds to recover from a fault", "Redis is taken for gone at the end", "seconds that closing took",
+	"new keys", "fallbacks without a fault", "seconds to recover from a fault", "Redis is unavailable at the end", "seconds that closing took",
 	"use of the hot key", "median latency, µs", "p99.9 of latency, µs", "goroutines left at the end",
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 	"github.com/trypema/trypema/internal/cli/screen"
-	"github.com/trypema/trypema/policyfile"
 )
 
 // Command is the flags of trypema check.
@@ -159,12 +158,8 @@ func policyOf(p trypema.Policy) policy {
 
 func problemOf(err error) problem {
 	var of *rules.Error
-	var policies *policyfile.Error
-	switch {
-	case errors.As(err, &of):
+	if errors.As(err, &of) {
 		return problem{of.File, of.Line, of.Column, of.Problem}
-	case errors.As(err, &policies):
-		return problem{policies.File, policies.Line, policies.Column, policies.Problem}
 	}
 	return problem{Problem: strings.TrimPrefix(err.Error(), "trypema: ")}
 }

@@ -35,8 +35,8 @@ type Command struct {
 	Open            bool           `default:"true" negatable:"" help:"Open the page in a browser, when there is one."`
 
 	// For tests.
-	web  *web                                                   // nil for loopback
-	open func(trypema.Options) ([]instance, store.Where, error) // nil for the instances that the flags name
+	web  *web                                                           // nil for loopback
+	open func(trypema.Options) ([]trypema.Provider, store.Where, error) // nil for the instances that the flags name
 	// of the page; nil for the server that the flags name
 	redis backend
 }
@@ -53,8 +53,7 @@ With --headless it starts an HTTP server on a free loopback port. One route is g
 Suppressed, with the same limit. Clients offer Poisson load to both, independently of the answers as far as
 they can keep up.
 
-With --provider redis every decision is made by Redis, under keys that nobody else uses and that go by their
-time to live. With --provider hybrid decisions are made in this process, from what Redis has leased to it.
+With --provider redis Redis makes every decision, under keys of this run, which go by their time to live. With --provider hybrid decisions are made in this process, from what Redis has leased to it.
 What was decided without Redis, because it did not answer within 250ms, is counted as fallback; the embedded
 server has longer, as it shares the processors.
 
@@ -64,9 +63,6 @@ clients. They are judged together.
 At the end, or after Ctrl-C, the guarantees are judged by what was measured. The exit status is 1 if one was
 broken, 2 for a wrong flag.`
 }
-
-// instance is where the limiters of a server come from, and what has to be closed after use.
-type instance = store.Instance
 
 const (
 	defaultWindow   = 5 * time.Second
@@ -183,7 +179,7 @@ func (c *Command) network() web {
 }
 
 // limits returns the instances that guard the servers, and what ends them.
-func (c *Command) limits(server *store.Server, s *setup) (instances []instance, end func() error, err error) {
+func (c *Command) limits(server *store.Server, s *setup) (instances []trypema.Provider, end func() error, err error) {
 	nothing, o := func() error { return nil }, s.options
 	switch {
 	case c.open != nil:
@@ -201,7 +197,7 @@ func (c *Command) limits(server *store.Server, s *setup) (instances []instance, 
 	if err != nil {
 		return nil, nothing, err
 	}
-	return []instance{local}, local.Close, nil
+	return []trypema.Provider{local}, local.Close, nil
 }
 
 // route is one guarded path with its accounts: the servers' and the clients'.
@@ -225,7 +221,7 @@ type traffic struct {
 }
 
 // start opens a server for each instance and lets the clients loose, until the duration is over or ctx ends.
-func start(ctx context.Context, w web, s setup, instances []instance) (*traffic, error) {
+func start(ctx context.Context, w web, s setup, instances []trypema.Provider) (*traffic, error) {
 	guarded := func(strategy string, bound uint64) *route {
 		return &route{path: "/" + strategy, strategy: strategy, bound: bound,
 			meter: newMeter(s.options.Window, s.offered())}

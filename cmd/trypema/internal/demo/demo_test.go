@@ -21,6 +21,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -29,7 +30,8 @@ func TestMain(m *testing.M) { leak.Main(m) }
 // fake is an instance whose limiters answer as a test wants it.
 type fake struct {
 	trypema.Limiter // the verbs that the demo does not use
-	allow           func() (trypema.Decision, error)
+	trypema.Binder
+	allow func() (trypema.Decision, error)
 }
 
 func (f fake) Absolute() trypema.Limiter   { return f }
@@ -47,8 +49,8 @@ func runWith(t *testing.T, allow func() (trypema.Decision, error)) (r report, er
 			Flags: store.Flags{Provider: "local"},
 			Rate:  ptr(50.0), Load: 4, HardLimitFactor: 1.5, Duration: 2 * time.Second, Clients: 8, JSON: true,
 			web: w,
-			open: func(trypema.Options) ([]instance, store.Where, error) {
-				return []instance{fake{allow: allow}}, store.Here, nil
+			open: func(trypema.Options) ([]trypema.Provider, store.Where, error) {
+				return []trypema.Provider{fake{allow: allow}}, store.Here, nil
 			},
 		}
 		var stdout bytes.Buffer
@@ -154,7 +156,7 @@ func TestDemo(t *testing.T) {
 					Rate:  ptr(50.0), Load: 2.2, HardLimitFactor: 1.5, Window: &tt.window,
 					Duration: 4 * tt.window, Clients: 32, JSON: true,
 					web: w,
-					open: func(o trypema.Options) (all []instance, _ store.Where, err error) {
+					open: func(o trypema.Options) (all []trypema.Provider, _ store.Where, err error) {
 						server := fakeredis.New()
 						server.Delay = time.Millisecond
 						for range tt.where.Instances {
@@ -208,7 +210,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-func instanceOf(provider string, server *fakeredis.Server, o redislimit.Options) (instance, error) {
+func instanceOf(provider string, server *fakeredis.Server, o redislimit.Options) (trypema.Provider, error) {
 	if provider == store.Local {
 		return trypema.NewLocal(o.Options)
 	}
@@ -221,9 +223,7 @@ func TestBusyMachine(t *testing.T) {
 		time.Sleep(60 * time.Millisecond)
 		return trypema.Decision{RetryAfter: time.Millisecond, Outcome: trypema.OutcomeSuppressed}, nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for _, guarantee := range []string{"G6(b) settled rate", "G6(d) longest pause"} {
 		if verdictOf(r, guarantee, "/suppressed") != notJudged {
 			t.Errorf("%s is judged: %+v", guarantee, r.Guarantees)
@@ -260,7 +260,7 @@ func TestDemoInRedis(t *testing.T) {
 			if err := c.Run(t.Context(), screen.Streams{Out: &table, Err: &progress}); err != nil {
 				t.Fatalf("%v\n%s", err, &table)
 			}
-			tt.says[0] += "embedded miniredis, not Redis: its speed means nothing\n"
+			tt.says[0] += "embedded miniredis, a stand-in whose speed means nothing\n"
 			for _, want := range append(tt.says, "fallback, errors", "✓ /absolute G1 bound",
 				"✓ /suppressed G1 bound", "✓ /suppressed sums") {
 				if !strings.Contains(table.String(), want) {
@@ -293,7 +293,7 @@ func TestInstancesShareTheLoad(t *testing.T) {
 			Flags: store.Flags{Provider: "local"},
 			Rate:  ptr(50.0), Load: 6, HardLimitFactor: 1.5, Duration: time.Second, Clients: 2 * n, JSON: true,
 			web: w,
-			open: func(trypema.Options) (all []instance, _ store.Where, _ error) {
+			open: func(trypema.Options) (all []trypema.Provider, _ store.Where, _ error) {
 				for i := range n {
 					all = append(all, fake{allow: func() (trypema.Decision, error) {
 						return trypema.Decision{Allowed: calls[i].Add(1)%n == 0}, nil
@@ -347,9 +347,7 @@ func TestGuardAnswers(t *testing.T) {
 			l := fake{allow: func() (trypema.Decision, error) { return tt.decision, nil }}
 			w := httptest.NewRecorder()
 			h, err := guard(l, 1, time.Second, newMeter(time.Second, 1))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/absolute", http.NoBody))
 			if w.Code != tt.status || w.Header().Get("Retry-After") != tt.retryAfter {
 				t.Errorf("got %d with Retry-After %q, want %d with %q", w.Code, w.Header().Get("Retry-After"),
@@ -366,15 +364,11 @@ func TestOfferIsOpenLoop(t *testing.T) {
 				time.Sleep(after)
 				w.WriteHeader(status)
 			}))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			ctx, cancel := context.WithTimeout(t.Context(), duration)
 			defer cancel()
 			got = w.offer(ctx, []string{s.url}, 400, clients)
-			if err := s.close(t.Context()); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, s.close(t.Context()))
 		})
 		return got
 	}

@@ -45,7 +45,7 @@ func newFleet(k knobs, w web, redis backend, lanes []*lane) (_ *fleet, err error
 		return nil, err
 	}
 	f.ends = append(f.ends, local.Close)
-	byProvider := map[string][]instance{store.Local: {local}}
+	byProvider := map[string][]trypema.Provider{store.Local: {local}}
 	for _, provider := range []string{store.Redis, store.Hybrid} {
 		limits, err := redis.limits(f.roads, provider, redislimit.Options{Options: k.options()})
 		if err != nil {
@@ -83,12 +83,12 @@ func newFleet(k knobs, w web, redis backend, lanes []*lane) (_ *fleet, err error
 	return f, nil
 }
 
-// limiter is the one of an instance that the lane is about.
-func (l *lane) limiter(i instance) trypema.Limiter {
+// limiter is the one of a provider that the lane is about.
+func (l *lane) limiter(p trypema.Provider) trypema.Limiter {
 	if l.strategy == suppressed {
-		return i.Suppressed()
+		return p.Suppressed()
 	}
-	return i.Absolute()
+	return p.Absolute()
 }
 
 // set does what knobs say of Redis and the ways to it.

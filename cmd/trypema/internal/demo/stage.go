@@ -229,9 +229,9 @@ func (s *stage) offer(ctx context.Context) {
 		s.mu.Unlock()
 		if rests != resting {
 			if resting = rests; resting {
-				s.say("nobody looks at the page: no calls are made")
+				s.say("no browser shows the page: no calls are made")
 			} else {
-				s.say("somebody looks at the page")
+				s.say("a browser shows the page")
 			}
 		}
 		window := k.options().Window

@@ -18,6 +18,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 var plain = knobs{Limit: 100, Window: 2, Bucket: 20, HardLimitFactor: 1.5, Load: 3, Instances: 2,
@@ -304,16 +305,12 @@ func TestPage(t *testing.T) {
 			strings.NewReader(`{"limit": 50}`))
 		foreign.Header.Set("Sec-Fetch-Site", "cross-site")
 		response, err := p.client.Do(foreign)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		if _ = response.Body.Close(); response.StatusCode != http.StatusForbidden {
 			t.Errorf("another page's: %s", response.Status)
 		}
 
-		if err := p.stop(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, p.stop())
 		if !strings.Contains(p.stdout.String(), "hybrid suppressed") {
 			t.Errorf("no summary: %s", p.stdout)
 		}
@@ -349,9 +346,7 @@ func TestPageOnSockets(t *testing.T) {
 	p.until("all six limiters admit again", func(v stageView) bool {
 		return admitting(v) && v.Knobs.Instances == 3 && v.Knobs.Redis
 	})
-	if err := p.stop(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, p.stop())
 }
 
 // TestBusyPage: that the machine is too busy is said for a while.
@@ -405,9 +400,7 @@ func TestBrokenBound(t *testing.T) {
 // TestPageFlags: what the page can not show is refused.
 func TestPageFlags(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = taken.Close() }()
 	addr := taken.Addr().String()
 	url, cluster := "redis://127.0.0.1:1", "redis://127.0.0.1:1,redis://127.0.0.1:2"
@@ -422,7 +415,7 @@ func TestPageFlags(t *testing.T) {
 			"--rate is 1000; it must be from 1 to 200, for the page (--headless takes more)"},
 		{func(c *Command) { c.HardLimitFactor = 9 }, "--hard-limit-factor is 9; it must be from 1 to 3, for the page"},
 		{func(c *Command) { c.Provider = store.Redis }, "--provider is redis; it must be left out without --headless"},
-		{func(c *Command) { c.Redis = &url }, "--redis is redis://127.0.0.1:1, which can not be used"},
+		{func(c *Command) { c.Redis = &url }, "--redis is redis://127.0.0.1:1, which cannot be used"},
 		{func(c *Command) { c.Redis = &cluster }, "--redis is "},
 	} {
 		c := good
@@ -446,9 +439,7 @@ func TestAnotherPort(t *testing.T) {
 	}
 	var said bytes.Buffer
 	l, err := new(Command).listen(screen.Streams{Err: &said})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer func() { _ = l.Close() }()
 	if l.Addr().String() == defaultAddr || said.String() != defaultAddr+" is taken; another port it is\n" {
 		t.Errorf("%v: %s", l.Addr(), &said)

@@ -11,9 +11,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/pipes"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -33,21 +35,17 @@ type network struct {
 	opened    int
 }
 
+// listener is a Listener with an address of its own.
 type listener struct {
-	addr   *net.TCPAddr
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
+	*pipes.Listener
+	addr *net.TCPAddr
 }
 
 func (n *network) listen(string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.opened++
-	l := &listener{
-		addr:  &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n.opened},
-		conns: make(chan net.Conn), closed: make(chan struct{}),
-	}
+	l := &listener{pipes.New(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n.opened}}
 	n.listeners[l.addr.String()] = l
 	return l, nil
 }
@@ -59,29 +57,7 @@ func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if l == nil {
 		return nil, fmt.Errorf("dial %s: connection refused", addr)
 	}
-	here, there := net.Pipe()
-	select {
-	case l.conns <- there:
-		return here, nil
-	case <-l.closed:
-		return nil, fmt.Errorf("dial %s: connection refused", addr)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
+	return l.DialContext(ctx)
 }
 
 func (l *listener) Addr() net.Addr { return l.addr }
@@ -113,7 +89,7 @@ func (v virtualRedis) limits(roads []road, provider string, o redislimit.Options
 	return l, nil
 }
 
-func providerOn(c redislimit.Conn, provider string, o redislimit.Options) (instance, error) {
+func providerOn(c redislimit.Conn, provider string, o redislimit.Options) (trypema.Provider, error) {
 	if provider == store.Hybrid {
 		return hybridlimit.New(c, hybridlimit.Options{Options: o})
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // BenchmarkReplay reads a log of b.N lines, of 200,000 addresses of which few make most calls, under one
@@ -22,9 +23,7 @@ func BenchmarkReplay(b *testing.B) {
 	const keys = 200_000
 	name := filepath.Join(b.TempDir(), "access.log")
 	f, err := os.Create(name)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must.OK(b, err)
 	w := bufio.NewWriterSize(f, 1<<20)
 	rng := rand.New(rand.NewPCG(1, 2))
 	size := 0
@@ -37,12 +36,8 @@ func BenchmarkReplay(b *testing.B) {
 			k>>16, k>>8&255, k&255, at.Format("02/Jan/2006:15:04:05 -0700"), i%1000)
 		size += n
 	}
-	if err := w.Flush(); err != nil {
-		b.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		b.Fatal(err)
-	}
+	must.OK(b, w.Flush())
+	must.OK(b, f.Close())
 	c := Command{
 		Files: []string{name}, Key: keyIP, Limit: []string{"100/1m", "10/1s,1000/1h"}, Strategy: "absolute",
 		Reorder: time.Minute, MaxKeys: 1_000_000,

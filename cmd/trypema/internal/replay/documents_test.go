@@ -14,6 +14,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // update writes the pictures: see make docs.
@@ -25,9 +26,7 @@ const documents = "../../../../docs/"
 func command(t *testing.T, line string) (c Command) {
 	t.Helper()
 	p, err := kong.New(&c, append(flags.Mappers(), kong.Exit(func(int) {}))...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if _, err := p.Parse(strings.Fields(line)); err != nil {
 		t.Fatalf("%s: %v", line, err)
 	}
@@ -55,9 +54,7 @@ func TestDocumentedReplays(t *testing.T) {
 		c := command(t, string(match[1]))
 		c.HTML = ""
 		var out bytes.Buffer
-		if err := c.Run(t.Context(), screen.Streams{Name: "trypema", Out: &out, Err: &out}); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, c.Run(t.Context(), screen.Streams{Name: "trypema", Out: &out, Err: &out}))
 		said := out.String()
 		block := regexp.MustCompile(`(?m)^ {4}`).ReplaceAllString(string(match[2]), "")
 		for part := range strings.SplitSeq(block, "\n…\n") {
@@ -89,9 +86,7 @@ func TestDocumentedPictures(t *testing.T) {
 			Suggest: &percent, Reorder: time.Minute, MaxKeys: 10_000,
 		}
 		r, err := c.replay(t.Context(), screen.Streams{Err: new(bytes.Buffer)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		return r
 	}
 	for name, svg := range map[string]string{
@@ -101,9 +96,7 @@ func TestDocumentedPictures(t *testing.T) {
 		head, rest, _ := strings.Cut(svg, ">")
 		want := head + ">" + style + rest + "\n"
 		if *update {
-			if err := os.WriteFile(documents+name, []byte(want), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(documents+name, []byte(want), 0o600))
 		}
 		if got, err := os.ReadFile(documents + name); err != nil || string(got) != want {
 			t.Errorf("docs/%s is not what make docs writes: %v", name, err)

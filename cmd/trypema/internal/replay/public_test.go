@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // event is a call of a public log, as this test reads it.
@@ -24,21 +26,15 @@ var common = regexp.MustCompile(`^(\S+) \S+ \S+ \[([^\]]+)\]`)
 func publicLog(t *testing.T, name string) (events []event) {
 	t.Helper()
 	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer f.Close()
 	unzipped, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	lines := bufio.NewScanner(unzipped)
 	for lines.Scan() {
 		found := common.FindStringSubmatch(lines.Text())
 		at, err := time.Parse("02/Jan/2006:15:04:05 -0700", found[2])
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		events = append(events, event{time.Duration(at.UnixNano()), found[1]})
 	}
 	if err := lines.Err(); err != nil || len(events) != 10_000 {

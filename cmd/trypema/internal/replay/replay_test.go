@@ -18,6 +18,8 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // run runs the command, and returns its report.
@@ -34,13 +36,9 @@ func run(t *testing.T, c Command) *Report {
 		c.MaxKeys = 1000
 	}
 	var out, errs bytes.Buffer
-	if err := c.Run(t.Context(), screen.Streams{Name: "trypema", Out: &out, Err: &errs}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, c.Run(t.Context(), screen.Streams{Name: "trypema", Out: &out, Err: &errs}))
 	var r Report
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, json.Unmarshal(out.Bytes(), &r))
 	if errs.Len() > 0 {
 		t.Errorf("complaints: %s", &errs)
 	}
@@ -51,9 +49,7 @@ func run(t *testing.T, c Command) *Report {
 func file(t *testing.T, text string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "access.log")
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(name, []byte(text), 0o600))
 	return name
 }
 
@@ -167,9 +163,7 @@ func TestGzip(t *testing.T) {
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
 	fmt.Fprint(w, call(began, "a")+call(began.Add(time.Second), "a"))
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, w.Close())
 	r := run(t, Command{Files: []string{file(t, packed.String()), file(t, call(began.Add(time.Minute), "a"))},
 		Limit: []string{"1/m"}})
 	if r.Calls != 3 || r.Rules[0].Denied != 1 || len(r.Files) != 2 {
@@ -180,9 +174,7 @@ func TestGzip(t *testing.T) {
 // TestBrokenOff: of a log that breaks off, what there is up to there is reported, and the error is returned.
 func TestBrokenOff(t *testing.T) {
 	packed, err := os.ReadFile("testdata/nasa.log.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	name := file(t, string(packed[:len(packed)/2]))
 	c := Command{Files: []string{name}, Limit: []string{"10/m"}, Key: keyIP, Strategy: "absolute", MaxKeys: 1000}
 	var out bytes.Buffer
@@ -246,29 +238,18 @@ func TestAsTheLibrary(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	at, keys := randomLog(rng, 3000)
 	one, err := parseRule("7/10s,30/m", trypema.StrategyAbsolute)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	e := newEngine([]*rule{one}, false, 100, 1)
 	synctest.Test(t, func(t *testing.T) {
-		local, err := trypema.NewLocal(trypema.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer local.Close()
-		b, err := local.Bind(trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second),
+		local := fixture.Local(t, trypema.Options{})
+		b := fixture.Bind(t, local, trypema.StrategyAbsolute, trypema.AtMost(7, 10*time.Second),
 			trypema.AtMost(30, time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
 		for i, now := range at {
 			if i > 0 {
 				time.Sleep(now.Sub(at[i-1]))
 			}
 			d, err := b.Allow(t.Context(), keys[i])
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			before := e.results[0].denied
 			e.see(&line{at: now.UnixNano(), key: []byte(keys[i])})
 			if got := e.results[0].denied == before; got != d.Allowed {
@@ -445,9 +426,7 @@ func TestPage(t *testing.T) {
 	p := 50.0
 	run(t, Command{Files: []string{file(t, text)}, Limit: []string{"1/m"}, Strategy: "both", HTML: name, Suggest: &p})
 	page, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	for _, want := range []string{"4 calls of 2 keys", "<svg", "&lt;b&gt;", "token bucket",
 		"1/m, absolute: 2 of 4 calls are denied (50.00 %), of 1 of 2 keys."} {
 		if !strings.Contains(string(page), want) {

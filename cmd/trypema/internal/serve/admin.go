@@ -42,12 +42,8 @@ func (s *server) admin() http.Handler {
 		state := s.loader.current()
 		set := s.engine.Set()
 		if set != nil {
-			fmt.Fprintf(
-				w,
-				"# in use since %s, from %s\n",
-				state.at.UTC().Format(time.RFC3339),
-				strings.Join(set.Files, ", "),
-			)
+			fmt.Fprintf(w, "# in use since %s, from %s\n", state.at.UTC().Format(time.RFC3339),
+				strings.Join(set.Files, ", "))
 		}
 		if state.err != nil {
 			for _, err := range rules.Errors(state.err) {

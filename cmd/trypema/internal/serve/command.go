@@ -116,18 +116,10 @@ func (c *Command) check() error {
 	)
 	return flags.First(
 		flags.Check(c.Redis != "" || !c.Hybrid, "hybrid", c.Hybrid, "left out unless --redis is given"),
-		flags.Check(
-			c.Redis != "" || c.RedisMaster == "",
-			"redis-master",
-			c.RedisMaster,
-			"left out unless --redis is given",
-		),
-		flags.Check(
-			c.SyncInterval == 0 || c.Hybrid,
-			"sync-interval",
-			c.SyncInterval,
-			"left out unless --hybrid is given",
-		),
+		flags.Check(c.Redis != "" || c.RedisMaster == "", "redis-master", c.RedisMaster,
+			"left out unless --redis is given"),
+		flags.Check(c.SyncInterval == 0 || c.Hybrid, "sync-interval", c.SyncInterval,
+			"left out unless --hybrid is given"),
 		flags.OneOf("on-failure", c.OnFailure, failLocal, failOpen, failClosed, failError),
 		flags.OneOf("log-format", c.LogFormat, "text", "json"),
 		flags.OneOf("log-level", c.LogLevel, "debug", "info", "warn", "error"),
@@ -139,12 +131,8 @@ func (c *Command) check() error {
 		flags.Check(c.Instances >= 1, "instances", c.Instances, "at least 1"),
 		flags.Check(c.MaxKeys >= 0, "max-keys", c.MaxKeys, "0 or more"),
 		flags.Check(c.MaxConns >= 1, "max-conns", c.MaxConns, "at least 1"),
-		flags.Check(
-			len(c.Files) == 0 || c.Check,
-			"check",
-			c.Check,
-			"given with files; a server takes them by --config",
-		),
+		flags.Check(len(c.Files) == 0 || c.Check, "check", c.Check,
+			"given with files; a server takes them by --config"),
 		flags.Check(len(c.Config) == 0 || c.XDS == "", "xds", c.XDS, "left out if --config is given"),
 		flags.Check(
 			err == nil,

@@ -156,12 +156,8 @@ type envoyMetrics struct {
 
 func (m *metrics) addEnvoy(e *engine.Engine) {
 	hits := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc(
-			"ratelimit_service_rate_limit_"+name,
-			help,
-			[]string{"domain", "key1", "key2"},
-			nil,
-		)
+		return prometheus.NewDesc("ratelimit_service_rate_limit_"+name, help,
+			[]string{"domain", "key1", "key2"}, nil)
 	}
 	v := &envoyMetrics{
 		engine: e,

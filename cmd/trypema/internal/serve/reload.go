@@ -124,11 +124,8 @@ func (l *loader) look() {
 }
 
 func same(a, b []rules.File) bool {
-	return slices.EqualFunc(
-		a,
-		b,
-		func(a, b rules.File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) },
-	)
+	return slices.EqualFunc(a, b,
+		func(a, b rules.File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) })
 }
 
 // tell notes what became of a configuration.
@@ -138,22 +135,19 @@ func (l *loader) tell(err error) {
 	if err == nil {
 		l.state.at = time.Now()
 	}
+	first := l.state.at.IsZero() && len(l.paths) > 0
 	l.stateMu.Unlock()
 	if l.loaded != nil {
 		l.loaded(err)
 	}
 	if err == nil {
 		set := l.engine.Set()
-		l.logger.Info(
-			"configuration in use",
-			"files",
-			len(set.Files),
-			"rules",
-			len(set.Rules()),
-			"policies",
-			len(set.Policies),
-		)
+		l.logger.Info("configuration in use", "files", len(set.Files), "rules", len(set.Rules()), "policies",
+			len(set.Policies))
 		return
+	}
+	if first {
+		return // the program ends, and says why
 	}
 	for _, one := range rules.Errors(err) {
 		l.logger.Error("the configuration stays as it was", "err", one)

@@ -38,7 +38,9 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/trypema/trypema/internal/cli"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/realredis"
 )
 
@@ -142,18 +144,14 @@ func fetch(t testing.TB, c *http.Client, url, body string) (code int, text strin
 		method = http.MethodPost
 	}
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	answer, err := c.Do(r)
 	if err != nil {
 		return 0, err.Error()
 	}
 	defer answer.Body.Close() //nolint:errcheck // it was read
 	all, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return answer.StatusCode, string(all)
 }
 
@@ -177,9 +175,7 @@ func question(t testing.TB, domain, key, value string) *pb.RateLimitRequest {
 		key,
 		value,
 	)
-	if err := protojson.Unmarshal([]byte(text), r); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, protojson.Unmarshal([]byte(text), r))
 	return r
 }
 
@@ -200,9 +196,7 @@ func dial(t testing.TB, network, address string) net.Conn {
 	t.Helper()
 	var d net.Dialer
 	c, err := d.DialContext(t.Context(), network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -260,25 +254,42 @@ func TestExample(t *testing.T) {
 	if code, body := p.get("http", "/healthcheck"); code != 200 || body != "OK\n" {
 		t.Errorf("/healthcheck: %d %s", code, body)
 	}
-	for _, want := range []string{"curl -i http://127.0.0.1:", "redis-cli -h 127.0.0.1 -p ", `"domain":"example"`} {
-		if !strings.Contains(p.out.String(), want) {
-			t.Errorf("nothing says %q:\n%s", want, p.out.String())
-		}
+	if shown, ok := documentedGreeting(t); ok && shown != plain(p.out.String()) {
+		t.Errorf("it prints\n%s\nand docs/serve.md has\n%s", plain(p.out.String()), shown)
 	}
 	if code := p.end(); code != cli.ExitOK {
 		t.Errorf("exit status %d: %s", code, p.err.String())
 	}
 }
 
+// documentedGreeting is what docs/serve.md says that the example prints; ok is false where the module is by
+// itself.
+func documentedGreeting(t *testing.T) (text string, ok bool) {
+	t.Helper()
+	page, err := os.ReadFile("../../../../docs/serve.md")
+	if err != nil {
+		return "", false
+	}
+	explore.ReadsRepository()
+	_, text, _ = strings.Cut(string(page), "It serves an example on loopback, and prints\n\n```text\n")
+	text, _, ok = strings.Cut(text, "```")
+	if !ok {
+		t.Error("docs/serve.md does not show what it prints")
+	}
+	return plain(text), ok
+}
+
+// plain is a text without ports, and without the spaces that line up columns.
+func plain(text string) string {
+	text = regexp.MustCompile(`(:| -p )\d{4,}`).ReplaceAllString(text, "$1")
+	return strings.TrimSpace(regexp.MustCompile(` +`).ReplaceAllString(text, " "))
+}
+
 func TestWrongFlags(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(file, nil, 0o600))
 	busy, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	defer busy.Close() //nolint:errcheck // the test is over
 	tests := []struct {
 		args string
@@ -330,13 +341,9 @@ func TestWrongFlags(t *testing.T) {
 		t.Run(tt.args, func(t *testing.T) {
 			var out, errs bytes.Buffer
 			run := cli.Program{Name: "trypema", Commands: new(program)}
-			code := run.Run(
-				t.Context(),
-				slices.Concat([]string{"serve"}, anyPorts, strings.Fields(tt.args)),
-				&out,
-				&errs,
-			)
-			if code != tt.code || !strings.Contains(errs.String(), tt.want) {
+			code := run.Run(t.Context(), slices.Concat([]string{"serve"}, anyPorts, strings.Fields(tt.args)),
+				&out, &errs)
+			if code != tt.code || strings.Count(errs.String(), tt.want) != 1 { // said, and not twice
 				t.Errorf("exit status %d, %s, want %d, %s", code, errs.String(), tt.code, tt.want)
 			}
 			if strings.Contains(errs.String(), "secret") {
@@ -367,12 +374,9 @@ func TestEnvironment(t *testing.T) {
 		cancel()
 	}}}
 	run = cli.Program{Name: "trypema", Commands: commands}
-	code := run.Run(
-		ctx,
-		[]string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin="},
-		io.Discard,
-		&errs,
-	)
+	code := run.Run(ctx,
+		[]string{"serve", "--drain=0s", "--grpc=127.0.0.1:0", "--resp=127.0.0.1:0", "--admin="}, io.Discard,
+		&errs)
 	if code != 0 {
 		t.Errorf("exit status %d: %s", code, errs.String())
 	}
@@ -420,11 +424,8 @@ func TestFlags(t *testing.T) {
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
-	write(
-		t,
-		good,
-		"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n",
-	)
+	write(t, good,
+		"domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: minute, requests_per_unit: 1}}\n")
 	write(t, bad, "domain: e\ndescriptors:\n  - {key: a, rate_limit: {unit: minut}}\n  - {value: b}\n")
 	tests := []struct {
 		args []string
@@ -452,9 +453,7 @@ func TestCheck(t *testing.T) {
 
 func write(t testing.TB, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.WriteFile(name, []byte(text), 0o600))
 }
 
 func limitTo(n int) string {
@@ -471,21 +470,13 @@ func TestReload(t *testing.T) {
 	file := filepath.Join(dir, "config.yaml")
 	mount := func(version string, n int) { // as a ConfigMap is mounted
 		data := filepath.Join(dir, version)
-		if err := os.Mkdir(data, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.Mkdir(data, 0o700))
 		write(t, filepath.Join(data, "config.yaml"), limitTo(n))
-		if err := os.Symlink(version, filepath.Join(dir, "..new")); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.Symlink(version, filepath.Join(dir, "..new")))
+		must.OK(t, os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")))
 	}
 	mount("..1", 1)
-	if err := os.Symlink(filepath.Join("..data", "config.yaml"), file); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Symlink(filepath.Join("..data", "config.yaml"), file))
 	p := start(t, "--config", dir, "--watch", "5ms", "--envoy-metrics")
 	uses := func(n int) {
 		t.Helper()
@@ -504,17 +495,13 @@ func TestReload(t *testing.T) {
 	write(t, file, limitTo(3))
 	uses(3)
 	write(t, file+".tmp", limitTo(4)) // as an editor writes
-	if err := os.Rename(file+".tmp", file); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Rename(file+".tmp", file))
 	uses(4)
 	write(t, file, "domain: d\ndescriptors: {}\n")
 	eventually(t, "a complaint", func() bool {
 		_, body := p.get("admin", "/rlconfig")
-		return strings.Contains(
-			body,
-			"# refused: "+file+":2:14: descriptors of d is a mapping; it must be a list\n",
-		) &&
+		return strings.Contains(body,
+			"# refused: "+file+":2:14: descriptors of d is a mapping; it must be a list\n") &&
 			strings.Contains(body, "d.a: 4 per hour\n")
 	})
 	for _, metric := range []string{ // on a slow machine it may have seen a folder without its file, too
@@ -536,9 +523,7 @@ func TestReload(t *testing.T) {
 		!strings.Contains(p.err.String(), "config.yaml:2:14") {
 		t.Errorf("the log does not say what is wrong: %s", p.err.String())
 	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Remove(file))
 	eventually(t, "a complaint about the folder", func() bool {
 		_, body := p.get("admin", "/rlconfig")
 		return strings.Contains(body, "the folder has no file")
@@ -634,9 +619,7 @@ func newAuthority(t testing.TB) *authority {
 		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if a.cert, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
@@ -648,9 +631,7 @@ func newAuthority(t testing.TB) *authority {
 func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return key
 }
 
@@ -693,9 +674,7 @@ func TestClientNames(t *testing.T) {
 		"--http-client-name", "other.test, envoy.test")
 	for name, want := range map[string]int{"envoy": 200, "stranger": 0} {
 		pair, err := tls.LoadX509KeyPair(file(name+"-cert"), file(name+"-key"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		c := &http.Client{Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{pair}},
 		}}
@@ -716,25 +695,14 @@ func TestTLS(t *testing.T) {
 	for _, l := range []string{"grpc", "http", "resp", "admin"} {
 		args = append(args, "--"+l+"-cert", file("cert"), "--"+l+"-key", file("key"))
 	}
-	args = append(
-		args,
-		"--http-client-ca",
-		ca.file,
-		"--grpc-client-ca",
-		ca.file,
-		"--resp-client-ca",
-		ca.file,
-		"--watch",
-		"5ms",
-	)
+	args = append(args, "--http-client-ca", ca.file, "--grpc-client-ca", ca.file, "--resp-client-ca", ca.file,
+		"--watch", "5ms")
 	p := start(t, args...)
 	config := func(cert string) *tls.Config {
 		c := &tls.Config{RootCAs: ca.pool}
 		if cert != "" {
 			pair, err := tls.LoadX509KeyPair(file(cert+"-cert"), file(cert+"-key"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			c.Certificates = []tls.Certificate{pair}
 		}
 		return c
@@ -753,10 +721,8 @@ func TestTLS(t *testing.T) {
 		if (err == nil) != (want == 200) {
 			t.Errorf("gRPC with the certificate %q: %v", cert, err)
 		}
-		c := tls.Client(
-			dial(t, "tcp", p.address("resp")),
-			func() *tls.Config { c := config(cert); c.ServerName = "127.0.0.1"; return c }(),
-		)
+		c := tls.Client(dial(t, "tcp", p.address("resp")),
+			func() *tls.Config { c := config(cert); c.ServerName = "127.0.0.1"; return c }())
 		if got := say(t, c, "PING"); (got == "+PONG") != (want == 200) {
 			t.Errorf("RESP with the certificate %q: %s", cert, got)
 		}
@@ -775,11 +741,8 @@ func TestTLS(t *testing.T) {
 	ca.sign("second", file("cert"), file("key"))
 	eventually(t, "the second certificate", func() bool { return name() == "second" })
 	write(t, file("key"), "no key")
-	eventually(
-		t,
-		"a complaint",
-		func() bool { return strings.Contains(p.err.String(), "the certificate stays as it was") },
-	)
+	eventually(t, "a complaint",
+		func() bool { return strings.Contains(p.err.String(), "the certificate stays as it was") })
 	if got := name(); got != "second" {
 		t.Errorf("with a wrong key: %s", got)
 	}
@@ -792,9 +755,7 @@ func TestSockets(t *testing.T) {
 	dir := t.TempDir()
 	resp, web := filepath.Join(dir, "resp"), filepath.Join(dir, "http")
 	left, err := new(net.ListenConfig).Listen(t.Context(), "unix", resp)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	left.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = left.Close()
 	p := start(t, "--resp", "unix:"+resp, "--http", "unix:"+web, "--trust-sockets")
@@ -816,12 +777,9 @@ func TestSockets(t *testing.T) {
 		t.Errorf("a socket in use: %d %s", code, errs.String())
 	}
 	write(t, filepath.Join(dir, "file"), "precious")
-	run.Run(
-		t.Context(),
+	run.Run(t.Context(),
 		slices.Concat([]string{"serve"}, anyPorts, []string{"--resp", "unix:" + filepath.Join(dir, "file")}),
-		io.Discard,
-		&errs,
-	)
+		io.Discard, &errs)
 	if data, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(data) != "precious" {
 		t.Errorf("a file that is no socket: %q, %v", data, err)
 	}
@@ -908,13 +866,9 @@ func startRedis(t testing.TB) *realredis.Server {
 	if errors.As(err, &missing) && os.Getenv("INSTALL") == "0" {
 		t.Skip(err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.Close())
 	})
 	return s
 }
@@ -944,9 +898,7 @@ func TestRedis(t *testing.T) {
 			admitted := 0
 			for i := range 120 {
 				got, err := clients[i%2].ShouldRateLimit(t.Context(), question(t, "d", "a", "x"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				if got.OverallCode == pb.RateLimitResponse_OK {
 					admitted++
 				}
@@ -995,11 +947,8 @@ func TestRedisIsGone(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "127.0.0.1:1") {
 				t.Errorf("a client is told the address of Redis: %v", err)
 			}
-			eventually(
-				t,
-				"readiness",
-				func() bool { code, _ := p.get("admin", "/readyz"); return code == tt.ready },
-			)
+			eventually(t, "readiness",
+				func() bool { code, _ := p.get("admin", "/readyz"); return code == tt.ready })
 			if all := p.out.String() + p.err.String(); strings.Contains(all, "secret") {
 				t.Errorf("the password is shown: %s", all)
 			}

@@ -80,9 +80,7 @@ func (s *service) address() string {
 
 // newServer reads the configuration and opens the listeners.
 func (c *Command) newServer(
-	ctx context.Context,
-	logger *slog.Logger,
-	tokens []string,
+	ctx context.Context, logger *slog.Logger, tokens []string,
 ) (_ *server, err error) {
 	s := &server{
 		command: c,
@@ -93,7 +91,7 @@ func (c *Command) newServer(
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			s.close()
 		}
 	}()
 	s.store, err = c.open(
@@ -141,12 +139,9 @@ func (c *Command) newServer(
 		Name: "trypema_serve_connections_refused_total", Help: "Number of connections that were closed because there were too many.",
 	}, func() float64 { return float64(s.gate.refused.Load()) }))
 	for _, one := range s.services {
-		s.metrics.gauge(
-			"trypema_serve_connections",
-			"Open connections.",
+		s.metrics.gauge("trypema_serve_connections", "Open connections.",
 			prometheus.Labels{"listener": one.name},
-			func() float64 { return float64(one.listener.open.Load()) },
-		)
+			func() float64 { return float64(one.listener.open.Load()) })
 	}
 	return s, nil
 }
@@ -189,13 +184,8 @@ func (s *server) open(ctx context.Context) error {
 			return err
 		}
 		if !isLocal(l.Addr()) && one.name != "admin" && len(s.tokens) == 0 && !one.tls.isOn() {
-			s.logger.Warn(
-				"a listener that is not on loopback has neither TLS nor a token",
-				"listener",
-				one.name,
-				"address",
-				to.address(),
-			)
+			s.logger.Warn("a listener that is not on loopback has neither TLS nor a token", "listener",
+				one.name, "address", to.address())
 		}
 	}
 	return nil
@@ -210,11 +200,8 @@ func (s *server) openRESP(to *service, cert *certificate) error {
 	counters := make(map[string][2]prometheus.Counter)
 	for _, name := range append(resp.Commands(), "unknown") {
 		counters[name] = [2]prometheus.Counter{
-			s.metrics.requests.WithLabelValues(
-				"resp",
-				name,
-				"answered",
-			), s.metrics.requests.WithLabelValues("resp", name, "wrong"),
+			s.metrics.requests.WithLabelValues("resp", name,
+				"answered"), s.metrics.requests.WithLabelValues("resp", name, "wrong"),
 		}
 	}
 	server := resp.New(resp.Options{
@@ -502,7 +489,7 @@ func (s *server) run(ctx context.Context) error {
 		}
 	}
 	cancel()
-	err = errors.Join(err, s.close())
+	s.close()
 	group.Wait()
 	s.logger.Info("stopped")
 	return err
@@ -530,10 +517,9 @@ func (s *server) tellHealth(ctx context.Context) {
 }
 
 // close ends the services, lets their requests be answered, and gives leases back.
-func (s *server) close() error {
+func (s *server) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var errs []error
 	for _, one := range s.services {
 		if one.shutdown != nil {
 			if err := one.shutdown(ctx); err != nil {
@@ -550,7 +536,6 @@ func (s *server) close() error {
 			s.logger.Warn("leases could not be given back; they age out", "err", err)
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // greet says where the services are and, for the example, what to try.
@@ -559,11 +544,9 @@ func (s *server) greet(out screen.Streams) {
 	at := make(map[string]*service)
 	var b strings.Builder
 	if len(c.Config) == 0 && c.XDS == "" {
-		fmt.Fprintf(
-			&b,
+		fmt.Fprintf(&b,
 			"trypema serves an example, %s. --config PATH brings your own; --help tells more.\n\n",
-			s.store.name,
-		)
+			s.store.name)
 	} else {
 		fmt.Fprintf(&b, "trypema serves, %s.\n\n", s.store.name)
 	}

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/cli/flags"
+	clistore "github.com/trypema/trypema/internal/cli/store"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -77,7 +77,7 @@ func (c *Command) open(o trypema.Options, changed func(redislimit.Health)) (*sto
 	if err != nil {
 		return nil, err
 	}
-	quietGoRedis()
+	clistore.SilenceGoRedis()
 	s := &store{client: redis.NewUniversalClient(options)}
 	ro := redislimit.Options{
 		Options: o, Prefix: c.RedisPrefix, Timeout: c.RedisTimeout, Instances: c.Instances,
@@ -90,10 +90,8 @@ func (c *Command) open(o trypema.Options, changed func(redislimit.Health)) (*sto
 	conn := goredisconn.New(s.client)
 	if c.Hybrid {
 		s.name = "hybrid, with Redis at " + name
-		s.Provider, err = hybridlimit.New(
-			conn,
-			hybridlimit.Options{Options: ro, SyncInterval: c.SyncInterval},
-		)
+		s.Provider, err = hybridlimit.New(conn,
+			hybridlimit.Options{Options: ro, SyncInterval: c.SyncInterval})
 	} else {
 		s.name = "Redis at " + name
 		s.Provider, err = redislimit.New(conn, ro)
@@ -103,13 +101,6 @@ func (c *Command) open(o trypema.Options, changed func(redislimit.Health)) (*sto
 	}
 	return s, nil
 }
-
-// quiet takes what go-redis logs by itself. What matters of it are errors that calls return.
-type quiet struct{}
-
-func (quiet) Printf(context.Context, string, ...any) {}
-
-var quietGoRedis = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
 
 // redisOptions reads --redis: a URL, or several with commas between them, which are nodes of a Cluster or,
 // with --redis-master, sentinels. The name has no password.

@@ -49,13 +49,8 @@ func (s *server) subscribe(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.logger.Warn(
-			"xds: the stream has ended; the configuration stays as it is",
-			"address",
-			s.command.XDS,
-			"err",
-			err,
-		)
+		s.logger.Warn("xds: the stream has ended; the configuration stays as it is", "address", s.command.XDS,
+			"err", err)
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}

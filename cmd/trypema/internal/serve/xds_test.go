@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // manager is an xDS management server: what it is told to say is sent, and what comes back is kept.
@@ -49,13 +51,9 @@ func (m *manager) send(t *testing.T, version string, resources ...string) {
 	answer := &discovery.DiscoveryResponse{VersionInfo: version, Nonce: "n" + version, TypeUrl: configType}
 	for _, text := range resources {
 		one := new(config.RateLimitConfig)
-		if err := protojson.Unmarshal([]byte(text), one); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, protojson.Unmarshal([]byte(text), one))
 		r, err := anypb.New(one)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		answer.Resources = append(answer.Resources, r)
 	}
 	m.say <- answer
@@ -65,9 +63,7 @@ func (m *manager) send(t *testing.T, version string, resources ...string) {
 // also while the management server is gone.
 func TestXDS(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	m := &manager{
 		say:   make(chan *discovery.DiscoveryResponse),
 		heard: make(chan *discovery.DiscoveryRequest, 100),

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // update writes the tables: see make docs.
@@ -40,9 +41,7 @@ func TestDocumentedSimulations(t *testing.T) {
 		most = 3_000 // calls of a run that is made each time
 	)
 	files, err := filepath.Glob(filepath.Join(root, "*.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if len(files) == 0 {
 		t.Skip("the documents are not here: the module is by itself")
 	}
@@ -54,9 +53,7 @@ func TestDocumentedSimulations(t *testing.T) {
 	tables, skipped := 0, 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		written := simulated.ReplaceAllStringFunc(string(text), func(found string) string {
 			tables++
 			parts := simulated.FindStringSubmatch(found)
@@ -101,9 +98,7 @@ func TestDocumentedSimulations(t *testing.T) {
 			return "    trypema sim" + parts[1] + "\n\n" + strings.Join(lines, "\n") + "\n"
 		})
 		if *update && written != string(text) {
-			if err := os.WriteFile(file, []byte(written), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, os.WriteFile(file, []byte(written), 0o600))
 		}
 	}
 	if tables < 8 {

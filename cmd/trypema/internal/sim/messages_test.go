@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -52,9 +53,7 @@ func TestSameMessages(t *testing.T) {
 				seed := explore.Seed(t) + uint64(run)
 				s, err := command(t,
 					fmt.Sprintf("--window 5s --duration 15s --seed %d %s", seed%(1<<31), args)).resolve()
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				h := newHistory(s)
 				lived, simulated := h.live(t), h.simulate(t)
 				for i := range max(len(lived), len(simulated)) {
@@ -196,9 +195,7 @@ func (h *history) live(t *testing.T) (all []sent) {
 				},
 				SyncInterval: h.interval,
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			providers[i] = p
 		}
 		var callers sync.WaitGroup
@@ -206,9 +203,7 @@ func (h *history) live(t *testing.T) (all []sent) {
 			time.Sleep(time.Until(origin.Add(time.Duration(c.at))))
 			callers.Go(func() {
 				_, err := h.limiter(providers[c.instance]).Allow(t.Context(), fmt.Sprint("k", c.key), h.rate)
-				if err != nil {
-					t.Error(err)
-				}
+				must.Report(t, err)
 			})
 		}
 		callers.Wait()

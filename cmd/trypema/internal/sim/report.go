@@ -239,15 +239,15 @@ func (s setup) settings() settings {
 
 // String is the settings for a person; what is as it mostly is goes without saying.
 func (s settings) String() string {
-	alike := "alike"
+	share := "with equal load"
 	if s.Skew != nil {
-		alike = fmt.Sprintf("%.4g%% of the calls to the first", 100**s.Skew)
+		share = fmt.Sprintf("%.4g%% of the calls to the first", 100**s.Skew)
 		if s.SkewMoves > 0 {
-			alike = fmt.Sprintf("%.4g%% of the calls to one, another every %gs", 100**s.Skew, s.SkewMoves/1000)
+			share = fmt.Sprintf("%.4g%% of the calls to one, another every %gs", 100**s.Skew, s.SkewMoves/1000)
 		}
 	}
 	text := fmt.Sprintf("%s: %s, %s\nkeys: %s, each %.6g/s in %gs; load %g× %s", s.Strategy,
-		plural(float64(s.Instances), "instance"), alike,
+		plural(float64(s.Instances), "instance"), share,
 		screen.Count(uint64(s.Keys)), s.Rate, s.Window/1000, s.Load, s.Shape)
 	if s.HotKeys > 0 {
 		text += fmt.Sprintf(", %g× for %s", s.HotLoad, plural(float64(s.HotKeys), "hot key"))

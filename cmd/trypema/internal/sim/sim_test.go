@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -31,9 +32,7 @@ func command(t *testing.T, args string) *Command {
 	if err == nil {
 		_, err = parser.Parse(strings.Fields(args))
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return c
 }
 
@@ -41,9 +40,7 @@ func command(t *testing.T, args string) *Command {
 func simulate(t *testing.T, args string) report {
 	t.Helper()
 	s, err := command(t, args).resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	w := newWorld(s)
 	w.run(t.Context(), func(float64) {})
 	r := w.report()
@@ -208,6 +205,55 @@ func TestSeldomAsked(t *testing.T) {
 	}
 }
 
+// An instance that had six tenths of a limit is killed, and its calls go to the others. Within two windows
+// they admit what a log of every event would: a lease that large does not live for long, and nothing is left
+// of the life of a smaller one that it was before.
+func TestKilledHolder(t *testing.T) {
+	const parts = 20
+	loads := []float64{2}
+	if explore.Long() {
+		loads = []float64{1, 2, 10}
+	}
+	for _, window := range []time.Duration{time.Second, 10 * time.Second, time.Minute} {
+		for _, load := range loads {
+			t.Run(fmt.Sprint(window, load), func(t *testing.T) {
+				for seed := range explore.Runs(4, 100) {
+					args := fmt.Sprintf("--window %v --rate %g --load 0.8 --skew 0.75 --seed %d", window,
+						1000/window.Seconds(), explore.Seed(t)%(1<<31)+uint64(seed))
+					s, err := command(t, args).resolve()
+					if err != nil {
+						t.Fatal(err)
+					}
+					w := newWorld(s)
+					until := func(at time.Duration) {
+						w.duration = at
+						w.run(t.Context(), func(float64) {})
+					}
+					until(5 * window)
+					w.instances[0].kill()
+					w.instances, w.skew = w.instances[1:], -1
+					w.keys[0].load, w.keys[0].peak = load, load*float64(w.rate)/1e9
+					admitted, exact := make([]uint64, 3*parts+1), make([]uint64, 3*parts+1)
+					back := -1
+					for i := range admitted {
+						until(5*window + time.Duration(i)*window/parts)
+						admitted[i], exact[i] = w.meter.all.admitted, w.meter.all.reference
+						if from := i - parts; back < 0 && from >= 0 &&
+							float64(admitted[i]-admitted[from]) >= .95*float64(exact[i]-exact[from]) {
+							back = from
+						}
+					}
+					t.Logf("seed %d: back after %.2f windows", s.seed, float64(back)/parts)
+					if back < 0 || back > parts*5/4 || uint64(w.meter.fullest) > s.bound {
+						t.Errorf("%s: back after %d parts of a window; %d in a window of %d", args, back,
+							w.meter.fullest, s.bound)
+					}
+				}
+			})
+		}
+	}
+}
+
 func TestSeedDecidesAll(t *testing.T) {
 	const args = "--load 1.2 --rate 30 --keys 3 --loss 0.02 --die-at 21s --jitter 3ms --duration 30s --seed "
 	a, b, c := simulate(t, args+"7"), simulate(t, args+"7"), simulate(t, args+"8")
@@ -232,9 +278,7 @@ func TestCallsDoNotDependOnTheNetwork(t *testing.T) {
 // The bound is judged by the admissions themselves: instances that each have a ledger to themselves break it.
 func TestBrokenBoundIsFound(t *testing.T) {
 	s, err := command(t, "--load 10 --rate 20 --policy local --loss 1 --seed 1").resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	s.bound = 180
 	w := newWorld(s)
 	w.run(t.Context(), func(float64) {})
@@ -320,9 +364,7 @@ type document struct {
 func printed(ctx context.Context, t *testing.T, args string) (d document, text string) {
 	t.Helper()
 	var out, progress bytes.Buffer
-	if err := command(t, args).Run(ctx, screen.Streams{Out: &out, Err: &progress}); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, command(t, args).Run(ctx, screen.Streams{Out: &out, Err: &progress}))
 	if strings.Contains(args, "--json") {
 		if err := json.Unmarshal(out.Bytes(), &d); err != nil {
 			t.Fatalf("%v in %s", err, out.String())
@@ -360,7 +402,7 @@ func TestTable(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"--load 2 --rate 20", []string{"8 instances, alike", "load 2× steady", "✓", "an exact log",
+		{"--load 2 --rate 20", []string{"8 instances, with equal load", "load 2× steady", "✓", "an exact log",
 			"even share", "an assumption"}},
 		{everything, []string{"50% of the calls to the first", "10× for 2 hot keys", "2% of messages lost",
 			"no Redis from 20s for 1s", "decided without Redis", "killed at 22s",
@@ -405,9 +447,7 @@ func TestInterrupted(t *testing.T) {
 	}
 
 	s, err := command(t, "--load 2").resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	ctx, cancel = context.WithCancel(t.Context())
 	w := newWorld(s)
 	w.run(ctx, func(part float64) {

@@ -276,11 +276,8 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 				continue
 			}
 			if d.Limit.Unit.Window() == 0 {
-				return invalid(
-					"descriptor %d: limit: unit is %v; it must be one of second to week",
-					i+1,
-					d.Limit.Unit,
-				)
+				return invalid("descriptor %d: limit: unit is %v; it must be one of second to week", i+1,
+					d.Limit.Unit)
 			}
 			l, err := e.own.of(limit{uint64(d.Limit.Requests), d.Limit.Unit.Window()})
 			if err != nil {
@@ -508,11 +505,8 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 		case a.Over:
 			return e.lookAtAll(ctx, a)
 		case len(a.all) > trypema.MaxAsks:
-			return invalid(
-				"%d limits match; there must be at most %d in one request",
-				len(a.all),
-				trypema.MaxAsks,
-			)
+			return invalid("%d limits match; there must be at most %d in one request", len(a.all),
+				trypema.MaxAsks)
 		case len(a.all) == 0:
 			return nil
 		}

@@ -13,16 +13,17 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // start returns an engine on Local with config1. It is ended with the test.
 func start(t testing.TB, o Options) *Engine {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	e := New(limits, o)
 	t.Cleanup(e.Close)
 	use(t, e, config1)
@@ -35,9 +36,7 @@ func use(t testing.TB, e *Engine, text string) {
 	if err == nil {
 		err = e.Use(set)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 }
 
 // descriptors makes those of "key=value key=value, key=value:hits, key=value:-hits".
@@ -238,10 +237,8 @@ func TestWrongRequests(t *testing.T) {
 		}
 	}
 	var a Answer
-	if err := New(nil, Options{}).Decide(t.Context(), &Request{Domain: "d"}, &a); !errors.Is(
-		err,
-		ErrNotLoaded,
-	) {
+	if err := New(nil, Options{}).Decide(t.Context(), &Request{Domain: "d"}, &a); !errors.Is(err,
+		ErrNotLoaded) {
 		t.Errorf("without a configuration: %v", err)
 	}
 }
@@ -254,9 +251,7 @@ func TestOverride(t *testing.T) {
 			d := descriptors("ip=a")
 			d[0].Limit = &Override{requests, unit}
 			var a Answer
-			if err := e.Decide(t.Context(), &Request{Domain: domain, Descriptors: d}, &a); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, e.Decide(t.Context(), &Request{Domain: domain, Descriptors: d}, &a))
 			return shown(&a)
 		}
 		for i, want := range []string{"ok: ok 1", "ok: ok 0", "over: over 0"} {
@@ -282,9 +277,7 @@ func TestReset(t *testing.T) {
 		e := start(t, Options{})
 		ask := func(text string) *Status {
 			var a Answer
-			if err := e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors(text)}, &a); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, e.Decide(t.Context(), &Request{Domain: "d", Descriptors: descriptors(text)}, &a))
 			return &a.Statuses[0]
 		}
 		ask("ip=a:2")
@@ -422,9 +415,7 @@ func TestTargets(t *testing.T) {
 		if reset, err := e.ResetAfter(t.Context(), target); err != nil || reset != time.Minute {
 			t.Errorf("ResetAfter: %v, %v", reset, err)
 		}
-		if err := e.Delete(t.Context(), target); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, e.Delete(t.Context(), target))
 		if d, err := e.Allow(t.Context(), target, 3); err != nil || !d.Allowed {
 			t.Errorf("after Delete: %+v, %v", d, err)
 		}
@@ -469,9 +460,7 @@ func TestReservations(t *testing.T) {
 		if name, d, err := e.Reserve(t.Context(), target, 8, 0); err != nil || d.Allowed || name != "" {
 			t.Errorf("a second one: %q, %+v, %v", name, d, err)
 		}
-		if err := e.Commit(t.Context(), name, 3); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, e.Commit(t.Context(), name, 3))
 		if err := e.Commit(t.Context(), name, 3); !errors.Is(err, ErrUnknownReservation) {
 			t.Errorf("a second Commit: %v", err)
 		}
@@ -530,9 +519,7 @@ func TestLimitsAreBounded(t *testing.T) {
 			return err
 		}
 		for i := range MaxLimits {
-			if err := ask(i); err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, ask(i))
 		}
 		if err := ask(MaxLimits); !errors.Is(err, ErrTooManyLimits) {
 			t.Fatalf("limit %d: %v", MaxLimits+1, err)
@@ -624,9 +611,7 @@ func TestGiveBackAtOnce(t *testing.T) {
 			take, give := Request{Domain: "d", Descriptors: descriptors("user=a")}, Request{Domain: "d", Descriptors: descriptors("user=a:-1")}
 			for range rounds {
 				var a Answer
-				if err := e.Decide(t.Context(), &take, &a); err != nil {
-					t.Error(err)
-				}
+				must.Report(t, e.Decide(t.Context(), &take, &a))
 				if a.Over {
 					continue
 				}
@@ -654,9 +639,7 @@ func BenchmarkDecide(b *testing.B) {
 	var a Answer
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := e.Decide(context.Background(), &r, &a); err != nil {
-			b.Fatal(err)
-		}
+		must.OK(b, e.Decide(context.Background(), &r, &a))
 	}
 	if !a.Over {
 		b.Fatal("the limit is not reached")

@@ -122,14 +122,14 @@ func (c *conn) throttle() {
 	t := engine.Target{Limit: limit, Key: string(c.args[1])}
 	var d trypema.Decision
 	if quantity == 0 {
-		d, err = c.server.Engine.Peek(c.server.ctx, &t, 1)
+		d, err = c.server.Engine.Peek(c.server.conns.Context, &t, 1)
 		d.Allowed = err == nil // a look is never limited
 	} else {
-		d, err = c.server.Engine.Allow(c.server.ctx, &t, uint64(quantity))
+		d, err = c.server.Engine.Allow(c.server.conns.Context, &t, uint64(quantity))
 	}
 	reset := limit.Window // of what was just recorded
 	if err == nil && (quantity == 0 || !d.Allowed) {
-		reset, err = c.server.Engine.ResetAfter(c.server.ctx, &t)
+		reset, err = c.server.Engine.ResetAfter(c.server.conns.Context, &t)
 	}
 	if err != nil {
 		wrong("%s", text(err))
@@ -199,11 +199,8 @@ func (c *conn) duration(i int, what string) (time.Duration, bool) {
 	}
 	d, err := time.ParseDuration(arg)
 	if err != nil {
-		c.fail(
-			"ERR %s is %.64q; it must be a number of seconds, or a duration such as 500ms or 1h",
-			what,
-			arg,
-		)
+		c.fail("ERR %s is %.64q; it must be a number of seconds, or a duration such as 500ms or 1h", what,
+			arg)
 	}
 	return d, err == nil
 }
@@ -252,7 +249,7 @@ func (c *conn) ask(
 	if !ok {
 		return
 	}
-	d, err := decide(c.server.ctx, &t, cost)
+	d, err := decide(c.server.conns.Context, &t, cost)
 	if err != nil {
 		c.failed(err)
 		return
@@ -266,7 +263,7 @@ func (c *conn) usage() {
 	if !ok {
 		return
 	}
-	used, limits, err := c.server.Engine.Usage(c.server.ctx, &t)
+	used, limits, err := c.server.Engine.Usage(c.server.conns.Context, &t)
 	if err != nil {
 		c.failed(err)
 		return
@@ -298,7 +295,7 @@ func (c *conn) reserve() {
 			return
 		}
 	}
-	name, d, err := c.server.Engine.Reserve(c.server.ctx, &t, estimate, expiry)
+	name, d, err := c.server.Engine.Reserve(c.server.conns.Context, &t, estimate, expiry)
 	if err != nil {
 		c.failed(err)
 		return
@@ -316,7 +313,7 @@ func (c *conn) commit() {
 	if !ok {
 		return
 	}
-	if err := c.server.Engine.Commit(c.server.ctx, string(c.args[1]), cost); err != nil {
+	if err := c.server.Engine.Commit(c.server.conns.Context, string(c.args[1]), cost); err != nil {
 		c.failed(err)
 		return
 	}
@@ -328,7 +325,7 @@ func (c *conn) delete() {
 	if !ok {
 		return
 	}
-	if err := c.server.Engine.Delete(c.server.ctx, &t); err != nil {
+	if err := c.server.Engine.Delete(c.server.conns.Context, &t); err != nil {
 		c.failed(err)
 		return
 	}

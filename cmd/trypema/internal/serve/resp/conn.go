@@ -60,7 +60,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if err := c.limitRead(); err != nil {
 		return 0, err
 	}
-	if c.server.closing.Load() { // which sets a deadline that this one may have replaced
+	if c.server.conns.IsClosed() { // which sets a deadline that this one may have replaced
 		return 0, net.ErrClosed
 	}
 	n, err := c.Conn.Read(p)

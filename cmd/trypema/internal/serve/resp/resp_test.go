@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/pipes"
 )
 
@@ -37,12 +38,8 @@ func serve(t testing.TB, o Options) (*Server, *pipes.Listener) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
 	t.Cleanup(func() {
-		if err := s.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.Shutdown(context.Background()))
+		must.Report(t, <-ended)
 		o.Engine.Close()
 		limits.Close()
 	})
@@ -314,13 +311,8 @@ func TestRaw(t *testing.T) {
 		{"long argument", "*1\r\n$65537\r\n", "-ERR Protocol error: invalid bulk length", true},
 		{
 			"long command",
-			"*3\r\n$65536\r\n" + strings.Repeat(
-				"x",
-				65536,
-			) + "\r\n$65536\r\n" + strings.Repeat(
-				"x",
-				65536,
-			) + "\r\n$1\r\n",
+			"*3\r\n$65536\r\n" + strings.Repeat("x", 65536) + "\r\n$65536\r\n" + strings.Repeat("x",
+				65536) + "\r\n$1\r\n",
 			"-ERR Protocol error: invalid bulk length",
 			true,
 		},
@@ -506,9 +498,7 @@ func TestShutdown(t *testing.T) {
 			end != "end: EOF" {
 			t.Errorf("the busy connection: %q, %q, %q", a, b, end)
 		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must.Report(t, <-ended)
 	})
 }
 

@@ -13,11 +13,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/conns"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 )
 
@@ -43,16 +42,9 @@ type Server struct {
 	Options
 	tokens [][sha256.Size]byte
 
-	closing atomic.Bool
+	conns   *conns.Set
 	lastID  atomic.Int64
 	started time.Time
-	ctx     context.Context // ends with the patience of Shutdown
-	cancel  context.CancelFunc
-
-	mu        sync.Mutex // guards what follows
-	listeners map[net.Listener]struct{}
-	conns     map[*conn]struct{}
-	group     sync.WaitGroup
 }
 
 // New returns a server without listeners.
@@ -63,14 +55,10 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	s := &Server{
-		Options: o, started: time.Now(),
-		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{}),
-	}
+	s := &Server{Options: o, started: time.Now(), conns: conns.New("resp", "command", o.Logger)}
 	for _, token := range o.Tokens {
 		s.tokens = append(s.tokens, sha256.Sum256([]byte(token)))
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
@@ -85,56 +73,15 @@ func (s *Server) knows(token []byte) bool {
 
 // Serve serves the connections of a listener until it fails, or Shutdown, after which it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	s.mu.Lock()
-	if s.closing.Load() {
-		s.mu.Unlock()
-		return errors.Join(l.Close())
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	var pause time.Duration
-	for {
-		one, err := l.Accept()
-		switch {
-		case s.closing.Load():
-			if err == nil {
-				_ = one.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return err
-		case err != nil: // too many open files, perhaps
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.Logger.Error("resp: a connection could not be accepted", "err", err)
-			time.Sleep(pause)
-			continue
-		}
-		pause = 0
+	return s.conns.Serve(l, func(one net.Conn) (end func()) {
 		c := &conn{Conn: one, server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0}
 		c.in = bufio.NewReaderSize(c, bufferSize)
-		s.mu.Lock()
-		if s.closing.Load() { // and Shutdown does not know it
-			s.mu.Unlock()
-			return errors.Join(one.Close())
-		}
-		s.conns[c] = struct{}{}
-		s.group.Add(1)
-		s.mu.Unlock()
-		go s.serve(c)
-	}
+		s.serve(c)
+		return func() { _ = one.Close() }
+	})
 }
 
 func (s *Server) serve(c *conn) {
-	defer s.group.Done()
-	defer func() {
-		if v := recover(); v != nil { // a fault of ours must not end the other connections
-			s.Logger.Error("resp: a command caused a panic", "panic", v, "stack", string(debug.Stack()))
-		}
-		_ = c.Close()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
 	for !c.isLast {
 		err := c.readCommand()
 		var wrong protocolError
@@ -160,44 +107,10 @@ func (s *Server) serve(c *conn) {
 }
 
 // Conns returns the number of connections.
-func (s *Server) Conns() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns)
-}
+func (s *Server) Conns() int { return s.conns.Len() }
 
 // Shutdown ends the listeners, lets commands that were read be answered, and ends the connections. With the
 // end of ctx it ends them at once. It returns when nothing of the server runs.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closing.Store(true)
-	for l := range s.listeners {
-		_ = l.Close()
-	}
-	for c := range s.conns {
-		_ = c.SetReadDeadline(time.Now()) // one that waits for a command ends
-	}
-	s.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		s.group.Wait()
-		close(done)
-	}()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-		s.cancel()
-		s.mu.Lock()
-		for c := range s.conns {
-			_ = c.Close()
-		}
-		s.mu.Unlock()
-		<-done
-	}
-	s.cancel()
-	return err
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.conns.Shutdown(ctx) }
 
 var _ io.Reader = (*conn)(nil)

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/conns"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/deadline"
 )
 
@@ -21,18 +21,13 @@ import (
 // the connection goes to the http.Server for good, with all that was read of the request. So what is wrong or
 // rare is judged by net/http alone.
 type Front struct {
-	o       FrontOptions
-	api     *API
-	passed  chan net.Conn
-	done    chan struct{} // is closed with the listener
-	failure error         // why the listener has ended, once that is
+	o      FrontOptions
+	api    *API
+	conns  *conns.Set
+	passed chan net.Conn
 
-	mu      sync.Mutex // guards conns and isDone
-	isDone  bool
-	conns   map[*frontConn]struct{}
-	group   sync.WaitGroup
-	serving context.Context // ends with the patience of Shutdown
-	cancel  context.CancelFunc
+	once    sync.Once
+	failure error // why the listener has ended, once conns are closed
 }
 
 // FrontOptions configure a Front.
@@ -49,13 +44,8 @@ type FrontOptions struct {
 
 // Front returns a listener in front of the API. Shutdown ends it.
 func (h *API) Front(o FrontOptions) *Front {
-	f := &Front{
-		o: o, api: h, passed: make(chan net.Conn), done: make(chan struct{}),
-		conns: make(map[*frontConn]struct{}),
-	}
-	f.serving, f.cancel = context.WithCancel(context.Background())
-	f.group.Add(1)
-	go f.accept()
+	f := &Front{o: o, api: h, passed: make(chan net.Conn), conns: conns.New("http", "request", h.Logger)}
+	f.conns.Go(func() { _ = f.end(f.conns.Serve(o.Listener, f.serve)) })
 	return f
 }
 
@@ -66,7 +56,7 @@ func (f *Front) Accept() (net.Conn, error) {
 	select {
 	case c := <-f.passed:
 		return c, nil
-	case <-f.done:
+	case <-f.conns.Closed:
 		return nil, f.failure
 	}
 }
@@ -77,96 +67,27 @@ func (f *Front) Addr() net.Addr { return f.o.Listener.Addr() }
 // Close ends the listener and the connections that wait for a request. It does not wait for the others.
 func (f *Front) Close() error { return f.end(net.ErrClosed) }
 
-func (f *Front) end(why error) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.isDone {
-		return nil
-	}
-	f.isDone, f.failure = true, why
-	close(f.done)
-	for c := range f.conns {
-		_ = c.SetReadDeadline(time.Now())
-	}
-	return f.o.Listener.Close()
+func (f *Front) end(why error) (err error) {
+	f.once.Do(func() {
+		f.failure = why
+		err = f.conns.Close()
+	})
+	return err
 }
 
 // Shutdown is Close, and waits for the requests that are being answered. With the end of ctx it ends them.
 func (f *Front) Shutdown(ctx context.Context) error {
-	err := f.Close()
-	done := make(chan struct{})
-	go func() {
-		f.group.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-		f.mu.Lock()
-		for c := range f.conns {
-			_ = c.Close()
-		}
-		f.mu.Unlock()
-		f.cancel()
-		<-done
-	}
-	f.cancel()
-	return err
+	return errors.Join(f.Close(), f.conns.Shutdown(ctx))
 }
 
-func (f *Front) accept() {
-	defer f.group.Done()
-	var pause time.Duration
-	for {
-		one, err := f.o.Listener.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			_ = f.end(err)
-			return
-		case err != nil: // too many open files, perhaps
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			f.api.Logger.Error("http: a connection could not be accepted", "err", err)
-			select {
-			case <-f.done:
-			case <-time.After(pause):
-			}
-			continue
-		}
-		pause = 0
-		c := &frontConn{Conn: one, front: f, isReading: true, buffer: make([]byte, 0, frontBuffer)}
-		f.mu.Lock()
-		if f.isDone {
-			f.mu.Unlock()
-			_ = one.Close()
-			continue
-		}
-		f.conns[c] = struct{}{}
-		f.group.Add(1)
-		f.mu.Unlock()
-		go f.serve(c)
-	}
-}
-
-func (f *Front) serve(c *frontConn) {
-	defer f.group.Done()
-	end := c.Close
-	defer func() {
-		if v := recover(); v != nil { // a fault of ours must not end the other connections
-			f.api.Logger.Error("http: a request caused a panic", "panic", v, "stack", string(debug.Stack()))
-		}
-		f.mu.Lock()
-		delete(f.conns, c)
-		f.mu.Unlock()
-		_ = end()
-	}()
+func (f *Front) serve(one net.Conn) (end func()) {
+	c := &frontConn{Conn: one, front: f, isReading: true, buffer: make([]byte, 0, frontBuffer)}
 	for {
 		switch next, err := c.answerNext(); {
 		case err != nil, next == ends:
-			return
+			return func() { _ = c.Close() }
 		case next == passes:
-			end = func() error { return f.pass(c) }
-			return
+			return func() { _ = f.pass(c) }
 		}
 	}
 }
@@ -179,7 +100,7 @@ func (f *Front) pass(c *frontConn) error {
 	select {
 	case f.passed <- &begun{Conn: c.Conn, rest: c.buffer}:
 		return nil
-	case <-f.done:
+	case <-f.conns.Closed:
 		return c.Close()
 	}
 }
@@ -259,10 +180,8 @@ func (c *frontConn) fill() error {
 		}
 	}
 	c.isHurried = c.isReading
-	select {
-	case <-c.front.done: // which sets a deadline that this one may have replaced
+	if c.front.conns.IsClosed() { // which sets a deadline that this one may have replaced
 		return net.ErrClosed
-	default:
 	}
 	n, err := c.Read(c.buffer[len(c.buffer):cap(c.buffer)])
 	c.buffer = c.buffer[:len(c.buffer)+n]
@@ -289,7 +208,7 @@ func (c *frontConn) answer(r *frontRequest) (next, error) {
 	}
 	isLast := c.front.o.IsDraining != nil && c.front.o.IsDraining()
 	status := http.StatusOK
-	d, err := h.decide(c.front.serving, &c.ask, &t, cost)
+	d, err := h.decide(c.front.conns.Context, &c.ask, &t, cost)
 	if err != nil {
 		status = c.refuse(err, isLast)
 	} else {
@@ -312,7 +231,7 @@ func (c *frontConn) answer(r *frontRequest) (next, error) {
 // refuse writes the answer to a request that could not be decided.
 func (c *frontConn) refuse(err error, isLast bool) (status int) {
 	w := &answering{header: make(http.Header), status: http.StatusOK}
-	c.front.api.fail(c.front.serving, w, "/v1/allow", err)
+	c.front.api.fail(c.front.conns.Context, w, "/v1/allow", err)
 	c.out = append(c.out, "HTTP/1.1 "...)
 	c.out = strconv.AppendInt(c.out, int64(w.status), 10)
 	c.out = append(append(append(c.out, ' '), http.StatusText(w.status)...), "\r\n"...)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/proof/pipes"
 )
 
@@ -62,9 +63,7 @@ func open(t *testing.T, hasFront bool, o Options) *site {
 		return err
 	}
 	t.Cleanup(func() {
-		if err := s.shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, s.shutdown(context.Background()))
 		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
@@ -368,9 +367,7 @@ func TestFrontShutdown(t *testing.T) {
 		if all, err := io.ReadAll(busy); err != nil || !bytes.HasPrefix(all, []byte("HTTP/1.1 200 OK\r\n")) {
 			t.Errorf("busy: %q, %v", all, err)
 		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must.Report(t, <-ended)
 		if _, err := s.front.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Accept afterwards: %v", err)
 		}

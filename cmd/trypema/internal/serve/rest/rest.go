@@ -232,11 +232,8 @@ func (h *API) fail(ctx context.Context, w http.ResponseWriter, path string, err 
 	text, isClients := engine.Problem(err)
 	switch {
 	case errors.As(err, &large):
-		writeProblem(
-			w,
-			http.StatusRequestEntityTooLarge,
-			fmt.Sprintf("The body has more than %d bytes.", maxBody),
-		)
+		writeProblem(w, http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("The body has more than %d bytes.", maxBody))
 	case errors.As(err, &own):
 		writeProblem(w, own.status, own.title)
 	case errors.Is(err, engine.ErrUnknownPolicy), errors.Is(err, engine.ErrUnknownReservation):
@@ -395,10 +392,8 @@ func (q *question) target() (t engine.Target, err error) {
 	case q.Policy == "" && q.Limit == nil:
 		return t, bad("policy is missing; there must be a policy, or a limit and a window")
 	case q.Policy != "" && (q.Limit != nil || q.Window != ""):
-		return t, bad(
-			"policy is %q, and there is a limit or a window; there must be a policy or these",
-			q.Policy,
-		)
+		return t, bad("policy is %q, and there is a limit or a window; there must be a policy or these",
+			q.Policy)
 	case q.Policy != "":
 		return t, nil
 	}

@@ -22,7 +22,9 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -36,11 +38,7 @@ policies:
 // start returns the API on Local. It is ended with the test.
 func start(t testing.TB, o Options) *API {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	o.Engine = engine.New(limits, engine.Options{})
 	t.Cleanup(o.Engine.Close)
 	o.Logger = slog.New(slog.DiscardHandler)
@@ -48,13 +46,9 @@ func start(t testing.TB, o Options) *API {
 	if err == nil {
 		err = o.Engine.Use(set)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	h, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return h
 }
 
@@ -438,9 +432,7 @@ func TestDecisionJSON(t *testing.T) {
 		{RefusedBy: "<\"é\u2028\xff", Fallback: true, Reservation: "0123456789abcdef"},
 	} {
 		var want bytes.Buffer
-		if err := json.NewEncoder(&want).Encode(&d); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, json.NewEncoder(&want).Encode(&d))
 		if got := d.append(nil); string(got) != want.String() {
 			t.Errorf("%s, want %s", got, &want)
 		}
@@ -480,9 +472,7 @@ func FuzzForwarded(f *testing.F) {
 // as its schema says; a field that it does not name is refused.
 func TestOpenAPI(t *testing.T) {
 	var doc map[string]any
-	if err := yaml.Unmarshal(OpenAPI, &doc); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, yaml.Unmarshal(OpenAPI, &doc))
 	h := start(t, Options{})
 	reservation := ""
 	for path, item := range at(doc, "paths").(map[string]any) {
@@ -541,21 +531,11 @@ func TestOpenAPI(t *testing.T) {
 	if w.Code != 200 {
 		t.Fatalf("commit: %d %s", w.Code, w.Body)
 	}
-	conforms(
-		t,
-		doc,
-		"/v1/commit",
-		at(doc, "components", "schemas", "Committed").(map[string]any),
-		jsonOf(t, w.Body.Bytes()),
-	)
+	conforms(t, doc, "/v1/commit", at(doc, "components", "schemas", "Committed").(map[string]any),
+		jsonOf(t, w.Body.Bytes()))
 	w = do(h, "POST", "/v1/allow", "{}")
-	conforms(
-		t,
-		doc,
-		"a problem",
-		at(doc, "components", "schemas", "Problem").(map[string]any),
-		jsonOf(t, w.Body.Bytes()),
-	)
+	conforms(t, doc, "a problem", at(doc, "components", "schemas", "Problem").(map[string]any),
+		jsonOf(t, w.Body.Bytes()))
 	if w := do(h, "GET", "/openapi.yaml", ""); !bytes.Equal(w.Body.Bytes(), OpenAPI) {
 		t.Error("/openapi.yaml is not the document")
 	}

@@ -122,8 +122,7 @@ func (s *Service) limitOf(of *engine.Status) *pb.RateLimitResponse_RateLimit {
 // ShouldRateLimit decides a request. What is wrong with it is InvalidArgument; Unavailable is a store that
 // does not answer, or a server without a configuration, and the failure mode of Envoy decides.
 func (s *Service) ShouldRateLimit(
-	ctx context.Context,
-	r *pb.RateLimitRequest,
+	ctx context.Context, r *pb.RateLimitRequest,
 ) (*pb.RateLimitResponse, error) {
 	response, err := s.decide(ctx, r, "ShouldRateLimit")
 	if err == nil {
@@ -143,9 +142,7 @@ func (s *Service) ShouldRateLimit(
 }
 
 func (s *Service) decide(
-	ctx context.Context,
-	r *pb.RateLimitRequest,
-	method string,
+	ctx context.Context, r *pb.RateLimitRequest, method string,
 ) (*pb.RateLimitResponse, error) {
 	var began time.Time
 	if s.Served != nil {
@@ -241,9 +238,7 @@ func (s *Service) response(r *pb.RateLimitRequest, a *engine.Answer) *pb.RateLim
 
 // tell makes what Envoy is told of one descriptor.
 func (s *Service) tell(
-	to *pb.RateLimitResponse_DescriptorStatus,
-	reset *durationpb.Duration,
-	of *engine.Status,
+	to *pb.RateLimitResponse_DescriptorStatus, reset *durationpb.Duration, of *engine.Status,
 ) {
 	to.Code = pb.RateLimitResponse_OK
 	switch {

@@ -28,7 +28,9 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/engine"
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -46,20 +48,14 @@ descriptors:
 // start returns a service on Local. It is ended with the test.
 func start(t testing.TB, o Options) *Service {
 	t.Helper()
-	limits, err := trypema.NewLocal(trypema.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { limits.Close() })
+	limits := fixture.Local(t, trypema.Options{})
 	o.Engine = engine.New(limits, engine.Options{})
 	o.Logger = slog.New(slog.DiscardHandler)
 	set, err := rules.Compile([]rules.File{{Name: "config.yaml", Data: []byte(config)}}, rules.Options{})
 	if err == nil {
 		err = o.Engine.Use(set)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return New(o)
 }
 
@@ -72,9 +68,7 @@ func connect(t testing.TB, s *Service) (*grpc.ClientConn, *Server) {
 	go func() { ended <- server.Serve(l) }()
 	c, err := grpc.NewClient("passthrough:pipe", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() {
 		_ = c.Close()
 		server.GracefulStop()
@@ -89,9 +83,7 @@ func connect(t testing.TB, s *Service) (*grpc.ClientConn, *Server) {
 func request(t testing.TB, text string) *pb.RateLimitRequest {
 	t.Helper()
 	r := new(pb.RateLimitRequest)
-	if err := protojson.Unmarshal([]byte(text), r); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, protojson.Unmarshal([]byte(text), r))
 	return r
 }
 
@@ -135,13 +127,9 @@ func TestShouldRateLimit(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				got, err := start(t, Options{}).ShouldRateLimit(t.Context(), request(t, tt.request))
-				if err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, err)
 				want := new(pb.RateLimitResponse)
-				if err := protojson.Unmarshal([]byte(tt.want), want); err != nil {
-					t.Fatal(err)
-				}
+				must.OK(t, protojson.Unmarshal([]byte(tt.want), want))
 				if !proto.Equal(got, want) {
 					t.Errorf("\n got %s\nwant %s", protojson.Format(got), protojson.Format(want))
 				}
@@ -184,9 +172,7 @@ func TestHeaders(t *testing.T) {
 		s := start(t, Options{Headers: true})
 		ask := func(text string) (all []string) {
 			got, err := s.ShouldRateLimit(t.Context(), request(t, text))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must.OK(t, err)
 			for _, h := range got.ResponseHeadersToAdd {
 				all = append(all, h.Key+": "+h.Value)
 			}
@@ -216,14 +202,10 @@ func TestMetadata(t *testing.T) {
 		t,
 		`{"domain":"d","hitsAddend":1,"descriptors":[{"entries":[{"key":"ip","value":"a"}]},{"entries":[{"key":"user","value":"b"}],"hitsAddend":"2"}]}`,
 	))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	want := `{"domain":"d","hitsAddend":1,"descriptors":[{"entries":["ip=a"]},{"entries":["user=b"],"hitsAddend":2}],"metadata":{"plan":{"name":"free","tier":1}}}`
 	r := new(pb.RateLimitResponse)
-	if err := protojson.Unmarshal([]byte(`{"dynamicMetadata":`+want+`}`), r); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, protojson.Unmarshal([]byte(`{"dynamicMetadata":`+want+`}`), r))
 	if !proto.Equal(got.DynamicMetadata, r.DynamicMetadata) {
 		t.Errorf("%s", protojson.Format(got.DynamicMetadata))
 	}
@@ -266,16 +248,12 @@ func TestServer(t *testing.T) {
 			},
 		)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	answer, err := stream.Recv()
 	if err != nil || !strings.Contains(answer.String(), "envoy.service.ratelimit.v3.RateLimitService") {
 		t.Errorf("reflection: %v, %v", answer, err)
 	}
-	if err := stream.CloseSend(); err != nil {
-		t.Error(err)
-	}
+	must.Report(t, stream.CloseSend())
 }
 
 func TestJSON(t *testing.T) {
@@ -392,17 +370,13 @@ func BenchmarkServer(b *testing.B) {
 	}{{"bare", bare{}}, {"serve", start(b, Options{})}} {
 		b.Run(s.name, func(b *testing.B) {
 			l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
+			must.OK(b, err)
 			server := grpc.NewServer()
 			pb.RegisterRateLimitServiceServer(server, s.server)
 			ended := make(chan error, 1)
 			go func() { ended <- server.Serve(l) }()
 			c, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-			if err != nil {
-				b.Fatal(err)
-			}
+			must.OK(b, err)
 			client := pb.NewRateLimitServiceClient(c)
 			b.SetParallelism(25)
 			b.RunParallel(func(p *testing.PB) {

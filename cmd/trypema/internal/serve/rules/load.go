@@ -32,19 +32,7 @@ const (
 )
 
 // Error is one thing that is wrong with the configuration.
-type Error struct {
-	File         string
-	Line, Column int // 0 for what is wrong with the file as a whole
-	Problem      string
-}
-
-// Error returns file:line:column: problem.
-func (e *Error) Error() string {
-	if e.Line == 0 {
-		return e.File + ": " + e.Problem
-	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Problem)
-}
+type Error = policyfile.Error
 
 // Options say how files are read.
 type Options struct {
@@ -257,11 +245,8 @@ func (l *loader) document(data []byte) (value *yaml.Node) {
 	case errors.Is(err, io.EOF):
 		l.errorf(nil, "the file is empty; it must have a domain, or policies")
 	case errors.As(err, &wrong):
-		l.errorf(
-			&yaml.Node{Line: wrong.Mark.Line, Column: wrong.Mark.Column},
-			"it cannot be read as YAML: %s",
-			wrong.Message,
-		)
+		l.errorf(&yaml.Node{Line: wrong.Mark.Line, Column: wrong.Mark.Column},
+			"it cannot be read as YAML: %s", wrong.Message)
 	default:
 		l.errorf(nil, "it cannot be read as YAML: %s", err)
 	}
@@ -490,11 +475,8 @@ func (l *loader) descriptor(at *node, n *yaml.Node, path, what string, depth int
 	isWild := strings.Contains(composite, "*")
 	if l.boolean(fields["share_threshold"], path+": share_threshold") {
 		if !isWild {
-			l.errorf(
-				fields["share_threshold"].key,
-				"%s: share_threshold is true; the value must then have a *",
-				path,
-			)
+			l.errorf(fields["share_threshold"].key,
+				"%s: share_threshold is true; the value must then have a *", path)
 		}
 		next.pattern = composite
 	}
@@ -540,12 +522,8 @@ func (l *loader) limit(r *Rule, n *yaml.Node, what string) bool {
 		if f, ok := fields["unit"]; ok {
 			where = f.value
 		}
-		l.errorf(
-			where,
-			"%s: unit is %q; it must be second, minute, hour, day, week, month or year",
-			what,
-			unit,
-		)
+		l.errorf(where, "%s: unit is %q; it must be second, minute, hour, day, week, month or year", what,
+			unit)
 	}
 	if f, ok := fields["requests_per_unit"]; ok {
 		r.Requests = l.number(f.value, what+": requests_per_unit")

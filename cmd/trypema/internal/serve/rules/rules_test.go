@@ -9,14 +9,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/trypema/trypema/internal/proof/leak"
+	"github.com/trypema/trypema/internal/proof/must"
 )
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func compile(t *testing.T, text string) *Set {
 	t.Helper()
 	set, err := Compile([]File{{"test.yaml", []byte(text)}}, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	return set
 }
 
@@ -467,9 +470,7 @@ descriptors:
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	if _, err := Read(dir); err == nil || !strings.Contains(err.Error(), "the folder has no file") {
 		t.Errorf("empty folder: %v", err)
@@ -479,17 +480,11 @@ func TestRead(t *testing.T) {
 	write("p.json", `{"policies": [{"name": "p", "limits": [{"rate": "10/m"}]}]}`)
 	write("notes.txt", "no configuration")
 	write(".hidden.yaml", "'''")
-	if err := os.Mkdir(filepath.Join(dir, "folder.yaml"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, os.Mkdir(filepath.Join(dir, "folder.yaml"), 0o700))
 	files, err := Read(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	set, err := Compile(files, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	if got := set.Domains(); !slices.Equal(got, []string{"a", "b"}) || len(set.Policies) != 1 {
 		t.Errorf("domains %v, policies %v", got, set.Policies)
 	}
@@ -514,9 +509,7 @@ func large(n int) []byte {
 func BenchmarkFind(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		set, err := Compile([]File{{"f", large(n)}}, Options{})
-		if err != nil {
-			b.Fatal(err)
-		}
+		must.OK(b, err)
 		for _, e := range [][]Entry{{{"user", "u3"}}, {{"path", "/v3/x"}}} {
 			b.Run(fmt.Sprintf("%s/%d", e[0].Key, n), func(b *testing.B) {
 				var m Match

@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// func prefetch(p unsafe.Pointer)
-TEXT ·prefetch(SB), NOSPLIT, $0-8
+// func Two(p unsafe.Pointer)
+TEXT ·Two(SB), NOSPLIT, $0-8
 	MOVD p+0(FP), R0
 	PRFM (R0), PSTL1KEEP
 	PRFM 64(R0), PSTL1KEEP
