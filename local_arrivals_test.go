@@ -33,7 +33,7 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 						limiter, bound = local.Suppressed(), space.Capacity*3/2
 					}
 					tried := 0
-					attack(t, space, arrivals.Tries(250), bound, func(s arrivals.Schedule) uint64 {
+					attack(t, space, arrivals.Tries(100), bound, func(s arrivals.Schedule) uint64 {
 						tried++
 						key := fmt.Sprint(tried) // among the keys of other schedules
 						return anywindow.Most(s.Run(false, func(c arrivals.Call) (bool, time.Duration) {
@@ -66,7 +66,7 @@ func TestNoArrivalsPassOneOfSeveralLimits(t *testing.T) {
 						t.Fatal(err)
 					}
 					tried := 0
-					attack(t, space, arrivals.Tries(120), space.Capacity, func(s arrivals.Schedule) uint64 {
+					attack(t, space, arrivals.Tries(60), space.Capacity, func(s arrivals.Schedule) uint64 {
 						tried++
 						key := fmt.Sprint(tried)
 						return anywindow.Most(s.Run(false, func(c arrivals.Call) (bool, time.Duration) {
@@ -79,14 +79,18 @@ func TestNoArrivalsPassOneOfSeveralLimits(t *testing.T) {
 	}
 }
 
-// All schedules of four calls at the edges of window and bucket.
+// All schedules of a few calls at the edges of window and bucket: of three, or of four where tests explore.
 func TestNoShortScheduleAtEdgesPassesTheLimit(t *testing.T) {
 	const window, bucket, capacity = 100 * time.Millisecond, 10 * time.Millisecond, 2
 	gaps := []time.Duration{0, bucket - 1, bucket, window - bucket, window - bucket + 1}
+	calls := 3
+	if explore.Long() {
+		calls = 4
+	}
 	synctest.Test(t, func(t *testing.T) {
 		limiter := newLocal(t, trypema.Options{Window: window, Bucket: bucket}).Absolute()
 		tried := 0
-		for s := range arrivals.All(4, gaps, []uint64{1, 2}) {
+		for s := range arrivals.All(calls, gaps, []uint64{1, 2}) {
 			tried++
 			key := fmt.Sprint(tried)
 			if most := anywindow.Most(s.Run(false, func(c arrivals.Call) (bool, time.Duration) {

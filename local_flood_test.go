@@ -20,7 +20,7 @@ import (
 // MaxKeys, and so does memory; and a key that is in use meanwhile has its limit, no more and no less.
 func TestFloodOfKeys(t *testing.T) {
 	const window, tick = time.Second, 10 * time.Millisecond
-	each, ticks := 50, 500
+	each, ticks := 50, 300
 	if explore.Long() {
 		each, ticks = 100, 800
 	}
@@ -53,7 +53,7 @@ func TestFloodOfKeys(t *testing.T) {
 							}
 						}
 						most = max(most, l.Len())
-						if i == 250 {
+						if i == 200 {
 							early = heap()
 						}
 						time.Sleep(tick)
@@ -83,10 +83,10 @@ func TestFloodOfKeys(t *testing.T) {
 	}
 }
 
-// Ten thousand callers of one key at once: the capacity is admitted, to the last, and nothing is left of
+// Thousands of callers of one key at once: the capacity is admitted, to the last, and nothing is left of
 // them.
 func TestCrowdOnOneKey(t *testing.T) {
-	const callers, capacity = 10_000, 1234
+	const callers, capacity = 3000, 1234
 	l := newLocal(t, trypema.Options{Window: time.Hour, HardLimitFactor: 1})
 	rate := trypema.Per(capacity, time.Hour)
 	multi, err := l.Bind(trypema.StrategyAbsolute, trypema.Limit{Rate: rate, Window: time.Hour},

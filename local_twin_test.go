@@ -223,7 +223,7 @@ func FuzzLocal(f *testing.F) {
 
 func TestLocalAgreesWithTwin(t *testing.T) {
 	first := explore.Seed(t)
-	for run := range uint64(explore.Runs(50, 20_000)) {
+	for run := range uint64(explore.Runs(25, 20_000)) {
 		agree(t, model.Noise(first+run, 2000))
 	}
 }

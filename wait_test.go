@@ -286,7 +286,7 @@ func TestWaitCountsOnce(t *testing.T) {
 
 // TestWaitersAreSmall holds the number in the doc comment of WaitN.
 func TestWaitersAreSmall(t *testing.T) {
-	n := explore.Size(20_000, 100_000)
+	n := max(4000, explore.Size(8000, 100_000))
 	l := newLocal(t, trypema.Options{})
 	b := bind(t, l, trypema.StrategyAbsolute, trypema.AtMost(1, time.Hour))
 	if _, err := b.Allow(t.Context(), "k"); err != nil {

@@ -27,6 +27,9 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 			{Window: window, Bucket: 100 * time.Millisecond, Capacity: 8, Instances: instances, Calls: 12},
 			{Window: window, Bucket: 10 * time.Millisecond, Capacity: 60, Instances: instances, Calls: 12},
 		} {
+			if suppressed && space.Capacity == 8 && !explore.Long() { // as Absolute
+				continue
+			}
 			t.Run(fmt.Sprintf("%s, C=%d", name(suppressed), space.Capacity), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					seed := explore.Seed(t)
@@ -50,7 +53,7 @@ func TestNoArrivalsPassTheLimit(t *testing.T) {
 					tried := 0
 					tries := 20
 					if space.Capacity > 8 { // which takes longer to fill
-						tries = 40
+						tries = 30
 					}
 					best, most := space.Search(seed, arrivals.Tries(tries), func(s arrivals.Schedule) uint64 {
 						tried++

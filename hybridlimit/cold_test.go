@@ -10,6 +10,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 )
 
@@ -25,15 +26,20 @@ func TestCold(t *testing.T) {
 		keys     int
 		delay    time.Duration // there and back
 		warm     time.Duration // by then hardly a call waits
+		long     bool          // only where tests explore
 	}{
-		{trypema.StrategyAbsolute, 1000, 10 * time.Second, 2000, 10 * time.Millisecond, 20 * time.Second},
-		{trypema.StrategyAbsolute, 1000, time.Second, 2000, 10 * time.Millisecond, 20 * time.Second},
-		{trypema.StrategyAbsolute, 1, 10 * time.Second, 300, 6 * time.Millisecond, 10 * time.Second},
-		{trypema.StrategySuppressed, 1, 10 * time.Second, 300, 6 * time.Millisecond, 10 * time.Second},
-		{trypema.StrategySuppressed, 1, time.Second, 200, 5 * time.Millisecond, 10 * time.Second},
-		{trypema.StrategySuppressed, 1000, 10 * time.Second, 2000, 10 * time.Millisecond, 20 * time.Second},
+		{trypema.StrategyAbsolute, 1000, 10 * time.Second, 2000, 10 * time.Millisecond, 20 * time.Second, true},
+		{trypema.StrategyAbsolute, 1000, time.Second, 2000, 10 * time.Millisecond, 20 * time.Second, false},
+		{trypema.StrategyAbsolute, 1, 10 * time.Second, 300, 6 * time.Millisecond, 10 * time.Second, true},
+		{trypema.StrategySuppressed, 1, 10 * time.Second, 300, 6 * time.Millisecond, 10 * time.Second, true},
+		{trypema.StrategySuppressed, 1, time.Second, 200, 5 * time.Millisecond, 3 * time.Second, false},
+		{trypema.StrategyAbsolute, 1, 10 * time.Second, 300, 6 * time.Millisecond, 3 * time.Second, false},
+		{trypema.StrategySuppressed, 1000, 10 * time.Second, 2000, 10 * time.Millisecond, 20 * time.Second, true},
 	} {
-		t.Run(fmt.Sprint(test.strategy, test.rate, test.window), func(t *testing.T) {
+		if test.long && !explore.Long() {
+			continue
+		}
+		t.Run(fmt.Sprint(test.strategy, test.rate, test.window, test.warm), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
 				f.Delay = test.delay

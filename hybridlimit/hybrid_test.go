@@ -229,7 +229,7 @@ func TestEightInstances(t *testing.T) {
 	}{
 		{1000, 10, 0, false, true}, {1000, 10, .9, false, false}, {5000, 10, .9, false, true},
 		{1000, .5, 0, false, true}, {1000, .95, 0, false, false}, {1000, 1.05, 0, false, true}, {1000, 2, 0, false, true},
-		{1000, .95, .9, false, true}, {1000, 1.05, .9, false, false},
+		{1000, .95, .9, false, true}, {1000, 1.05, .9, false, true},
 		{100, 10, 0, false, false}, {5, 10, 0, false, false},
 		{1000, .9, 0, true, true}, {1000, 2, 0, true, true}, {1000, 4, 0, true, false}, {1000, 10, 0, true, true}, {1000, 10, .9, true, true}, {1000, 50, 0, true, true},
 	} {

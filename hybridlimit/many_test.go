@@ -27,9 +27,15 @@ func TestAllowManyWaitsTogether(t *testing.T) {
 				o := hybridlimit.Options{Options: redislimit.Options{OnFailure: redislimit.FailClosed}}
 				p := open(t, f, o)
 				for name, decide := range batches.Of(t, p, s, n) {
+					// A lease for the first call of a key is too small for all that its limit admits.
+					const keys = 200
+					times := 10
+					if s == trypema.StrategySuppressed {
+						times = 7 // more may be declined
+					}
 					var calls []trypema.Call
-					for i := range 3000 {
-						calls = append(calls, trypema.Call{Key: fmt.Sprint(name, i%1000), Cost: 1})
+					for i := range times * keys {
+						calls = append(calls, trypema.Call{Key: fmt.Sprint(name, i%keys), Cost: 1})
 					}
 					synctest.Wait()
 					runs, began := f.Runs, time.Now()
@@ -42,7 +48,7 @@ func TestAllowManyWaitsTogether(t *testing.T) {
 					runs = f.Runs - runs
 					t.Logf("%v, %s of %d: %d exchanges, %v", s, name, n, runs, took)
 					if took > 2*f.Delay || runs > 16 {
-						t.Errorf("1000 keys took %d exchanges and %v, of %v each", runs, took, f.Delay)
+						t.Errorf("%d keys took %d exchanges and %v, of %v each", keys, runs, took, f.Delay)
 					}
 					for i, d := range got {
 						if !d.Allowed || d.Fallback {
@@ -50,8 +56,8 @@ func TestAllowManyWaitsTogether(t *testing.T) {
 						}
 					}
 					began = time.Now()
-					got, err = decide(t.Context(), calls[:1000])
-					if err != nil || len(got) != 1000 || n == 1000 && time.Since(began) > 0 {
+					got, err = decide(t.Context(), calls[:keys])
+					if err != nil || len(got) != keys || n == 1000 && time.Since(began) > 0 {
 						t.Errorf("warm: %d decisions, %v after %v", len(got), err, time.Since(began))
 					}
 				}

@@ -129,7 +129,10 @@ func TestMultiOutage(t *testing.T) {
 					if policy != redislimit.FailLocal && instances > 1 {
 						continue
 					}
-					if s == trypema.StrategySuppressed && instances == 1 && !explore.Long() { // as Absolute
+					// Suppressed is as Absolute, and the other policies are as with the other provider.
+					of := map[redislimit.FailurePolicy]string{redislimit.FailOpen: "redis", redislimit.FailClosed: "hybrid"}
+					if !explore.Long() && (s == trypema.StrategySuppressed && (instances == 1 || provider == "redis") ||
+						policy != redislimit.FailLocal && provider != of[policy]) {
 						continue
 					}
 					t.Run(fmt.Sprintf("%s/%v/%v/%d", provider, s, policy, instances), func(t *testing.T) {

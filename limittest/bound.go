@@ -24,6 +24,7 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 		}
 		return of
 	}
+	s.brief = !explore.Long() // Run has looked at all cases
 	if s.In != nil {
 		t.Run("Alone", func(t *testing.T) { Run(t, with(false)) })
 	}
@@ -231,7 +232,7 @@ func (m *multiSubject) bounds() {
 	var log []anywindow.Admission
 	steps := 60
 	if m.s.Jitter == 0 {
-		steps = 100
+		steps = 50
 		if explore.Long() {
 			steps = 300
 		}

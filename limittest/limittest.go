@@ -65,6 +65,7 @@ type Subject struct {
 	EmptyKey bool
 
 	virtual bool // time is
+	brief   bool // the first case of each test is enough
 }
 
 // Run runs the suite, one subtest for each requirement.
@@ -221,9 +222,9 @@ func (l subject) coherent(d trypema.Decision, n uint64) {
 	}
 }
 
-// some returns all cases, or the first of them where time is real and each takes many windows.
+// some returns all cases, or the first of them where time is real and each takes many windows, or in brief.
 func some[T any](s *Subject, cases ...T) []T {
-	if s.Jitter > 0 {
+	if s.Jitter > 0 || s.brief {
 		return cases[:1]
 	}
 	return cases
@@ -343,7 +344,7 @@ func (s *Subject) greedyCaller(t *trial) {
 	for _, parts := range some(s, 100, 10, 2, 1) {
 		o := trypema.Options{Window: s.Window, Bucket: max(s.Window/time.Duration(parts), time.Millisecond)}
 		l := s.make(t, o)
-		const c, windows = 100, 5
+		const c, windows = 100, 3
 		admitted := 0
 		start := time.Now()
 		for time.Since(start) < windows*s.Window {
@@ -384,7 +385,7 @@ func (s *Subject) retryAfter(t *trial) {
 	rate := s.rate(c)
 	rounds := 6
 	if s.Jitter == 0 {
-		rounds = explore.Size(50, 500)
+		rounds = max(10, explore.Size(20, 500))
 	}
 	for round := range rounds {
 		for l.peek("k", rate, 1).Allowed || rng.IntN(4) > 0 {

@@ -97,7 +97,7 @@ func TestAgreesWithMap(t *testing.T) {
 			if max > 0 {
 				keys = 2 * max
 			}
-			for now := range int64(explore.Size(8_000, 200_000)) {
+			for now := range int64(explore.Size(4000, 200_000)) {
 				// The number of keys swells and shrinks.
 				key, n := name(rng.IntN(keys)), rng.IntN(100)
 				if n < 30+40*int(now/2_000%2) {

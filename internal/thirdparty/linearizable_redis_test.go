@@ -51,7 +51,7 @@ func TestRedisIsLinearizable(t *testing.T) {
 	server := redisserver.Start(t)
 	for i, client := range rig.Adapters {
 		conns := []redislimit.Conn{dial(t, client, server), dial(t, client, server)}
-		histories := []int{4, 1}[i]
+		histories := []int{2, 1}[i]
 		for _, s := range onRedis {
 			t.Run(client.Name+"/"+s.name, func(t *testing.T) {
 				s.judge(t, histories, func(traffic traffic) []porcupine.Operation { return s.historyOnRedis(t, traffic, conns) })

@@ -26,11 +26,11 @@ import (
 // order. The window is longer than a history, so that the specification (counter_test.go) needs no clock.
 // That the search finds what is wrong is proved with limiters that are.
 
-// seeds returns the seeds of so many histories, or of many more where tests explore. A seed says what is
-// asked, and not how it is scheduled.
+// seeds returns the seeds of so many histories, or of fifty times as many where tests explore. A seed says
+// what is asked, and not how it is scheduled.
 func seeds(t *testing.T, few int) (first, last uint64) {
 	first = explore.Seed(t)
-	return first, first + uint64(explore.Runs(few, 20*few))
+	return first, first + uint64(explore.Runs(few, 50*few))
 }
 
 // withProcessors runs Go code on n processors for the rest of the test.
@@ -173,7 +173,7 @@ func TestLocalIsLinearizable(t *testing.T) {
 		for _, processors := range []int{1, 2, 8} {
 			t.Run(fmt.Sprintf("%s/%d", s.name, processors), func(t *testing.T) {
 				withProcessors(t, processors)
-				s.judge(t, 15, func(traffic traffic) []porcupine.Operation { return s.history(t, traffic, wrapper{}) })
+				s.judge(t, 6, func(traffic traffic) []porcupine.Operation { return s.history(t, traffic, wrapper{}) })
 			})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/arrivals"
+	"github.com/trypema/trypema/internal/proof/explore"
 )
 
 const (
@@ -117,7 +118,7 @@ func TestFindsWeakLimiters(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				for seed := range uint64(5) {
+				for seed := range uint64(explore.Size(2, 5)) {
 					tried, found := 0, 0
 					best, most := space.Search(seed, test.tries, func(s arrivals.Schedule) uint64 {
 						n := anywindow.Most(s.Run(false, test.make()), window)

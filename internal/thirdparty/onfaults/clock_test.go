@@ -28,9 +28,12 @@ func TestClock(t *testing.T) {
 		steps = append(steps, time.Millisecond, 10*time.Millisecond, window-time.Millisecond, window,
 			5*window, time.Hour)
 	}
-	for _, kind := range both {
-		for _, step := range steps {
-			for _, step := range []time.Duration{step, -step} {
+	for i, kind := range both {
+		for j, step := range steps {
+			for k, step := range []time.Duration{step, -step} {
+				if !explore.Long() && (i+j+k)%2 == 1 {
+					continue // each step befalls one provider forward, and the other one back
+				}
 				t.Run(fmt.Sprintf("%v, %v", kind, step), func(t *testing.T) {
 					repeat(t, func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) { clock(t, bridge, kind, window, step) })

@@ -34,10 +34,8 @@ var conformers = []struct {
 // brief are the suites that "make test" runs, in their short form: those that share no code with another of
 // them but the client, which is for TestConn of thirdparty to prove. On miniredis, TestTwin runs the scripts.
 var brief = []string{
-	"redis/go-redis Absolute", "redis/go-redis Suppressed", "redis/hybrid go-redis Absolute",
-	"redis/go-redis Absolute multi", "redis/hybrid go-redis Suppressed multi",
-	"cluster/hybrid go-redis Suppressed", "cluster/rueidis Absolute multi",
-	"redis/redigo Absolute", "cluster/valkey-go Suppressed",
+	"redis/go-redis Suppressed", "redis/go-redis Absolute multi", "redis/hybrid go-redis Suppressed",
+	"cluster/hybrid go-redis Absolute", "cluster/rueidis Absolute",
 }
 
 // severalOn says where the suite also runs with several limits: once by each client, once on each kind of

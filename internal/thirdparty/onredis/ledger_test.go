@@ -168,7 +168,7 @@ func TestLedger(t *testing.T) {
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
 			// A run has 250 steps, so there are 10⁶ of them at length.
-			runs, steps := explore.Runs(6, 2000), 250
+			runs, steps := explore.Runs(3, 2000), 250
 			if name == "miniredis" { // which is slow
 				runs = explore.Runs(1, 50)
 				if !explore.Long() {

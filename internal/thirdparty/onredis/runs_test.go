@@ -182,7 +182,7 @@ func TestSeveralLimitsInRuns(t *testing.T) {
 		addr func() string
 		runs int
 	}{
-		{"redis", redisserver.Start(t).Addr, explore.Runs(8, 2000)},
+		{"redis", redisserver.Start(t).Addr, explore.Runs(3, 2000)},
 		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50)},
 	} {
 		t.Run(server.name, func(t *testing.T) {

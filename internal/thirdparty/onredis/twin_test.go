@@ -428,7 +428,7 @@ func TestTwin(t *testing.T) {
 		addr         func() string
 		runs, length int
 	}{
-		{"redis", redisserver.Start(t).Addr, explore.Runs(4, 600), 1500},
+		{"redis", redisserver.Start(t).Addr, explore.Runs(3, 600), 1500},
 		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50), 1000},
 	} {
 		t.Run(server.name, func(t *testing.T) {

@@ -147,7 +147,7 @@ func TestPipelines(t *testing.T) {
 // limit, clients see errors of the one that was killed alone, and what the limit admits is used, but for what
 // that one had on lease.
 func TestFleet(t *testing.T) {
-	const capacity = 3000
+	const capacity = 1500
 	for _, tt := range []struct {
 		name string
 		flag string

@@ -180,7 +180,7 @@ type descriptorStatus struct {
 func TestBesideEnvoyproxy(t *testing.T) {
 	path := reference(t)
 	r := rand.New(rand.NewPCG(explore.Seed(t), 0))
-	domains := explore.Size(120, 1000)
+	domains := explore.Size(40, 1000)
 	dir := t.TempDir()
 	must.OK(t, os.MkdirAll(filepath.Join(dir, "ratelimit", "config"), 0o700))
 	configs := make([][]*word, domains)

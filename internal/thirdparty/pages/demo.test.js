@@ -163,7 +163,7 @@ async function move(some) {
   await page.context().close()
 }
 
-test('a lower limit acts at once', async () => {
+longTest('a lower limit acts at once', async () => {
   const visited = await visit()
   const { page } = visited
   await page.locator('#limit').fill('2')

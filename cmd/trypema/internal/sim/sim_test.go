@@ -96,11 +96,9 @@ func TestPromises(t *testing.T) {
 		{"--load 1.05", none, .95, 1.05, .05},
 		{"--load 2", .95, .95, 1.05, .02},
 		{"--load 0.95 --rate 1000", none, .98, 1.02, .001},
-		{"--load 0.9 --rate 1000 --skew 0.9 --skew-moves 5s", none, .985, 1.02, .01},
 		{"--load 10 --shape step", none, .95, 1.05, .05},
 		{"--load 10 --shape spike", none, .95, 1.05, .05},
 		{"--load 10 --shape on-off", none, .95, 1.05, .01},
-		{"--load 10 --window 1s --rate 1000", .95, .95, 1.05, .01},
 
 		{"--load 10 --loss 0.3", none, none, none, none},
 		{"--load 10 --jitter 20ms", none, none, none, none},
@@ -114,7 +112,6 @@ func TestPromises(t *testing.T) {
 		{"--load 10 --loss 0.05 --die-at 25s --pause-at 12s --pause-for 1s --outage-at 30s --outage-for 5s",
 			none, none, none, none},
 
-		{"--load 10 --instances 32 --rate 200", .95, .95, 1.05, .01},
 		{"--load 2 --keys 5 --hot-keys 0.4 --hot-load 0.5 --skew 0.5", none, .95, 1.05, none},
 
 		{"--strategy suppressed --load 1.1", .95, .95, 1.05, .02},
@@ -126,7 +123,10 @@ func TestPromises(t *testing.T) {
 	}
 	if explore.Long() {
 		tests = append(tests, []row{
+			{"--load 0.9 --rate 1000 --skew 0.9 --skew-moves 5s", none, .985, 1.02, .01},
+			{"--load 10 --window 1s --rate 1000", .95, .95, 1.05, .01},
 			{"--load 10 --loss 0.05", none, none, none, none},
+			{"--load 10 --instances 32 --rate 200", .95, .95, 1.05, .01},
 			{"--load 10 --instances 32 --rate 1000", .95, .95, 1.05, .01},
 			{"--load 10 --instances 100 --rate 1000", .95, .95, 1.05, .01},
 			{"--load 10 --keys 20 --hot-keys 0.5 --hot-load 0.5 --skew 0.5", none, .95, 1.05, none},
