@@ -30,3 +30,26 @@ func TestSeveralLimitsAllocateNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestLookingAllocatesNothing: a call for a key that is looked at between calls does not make its window
+// again and again.
+func TestLookingAllocatesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, fakeredis.New(), hybridlimit.Options{}).Absolute()
+		for range 200 {
+			for range 20 {
+				l.Allow(ctx, "k", 1e5) //nolint:errcheck // looked at below
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		n := testing.AllocsPerRun(1000, func() {
+			l.Peek(ctx, "k", 1e5, 1) //nolint:errcheck // looked at below
+			if d, err := l.Allow(ctx, "k", 1e5); err != nil || !d.Allowed {
+				t.Fatal(d, err)
+			}
+		})
+		if n > 0 {
+			t.Errorf("%v allocations", n)
+		}
+	})
+}

@@ -74,8 +74,8 @@ func newLimiter(s *redisproto.Server, b *breaker.Set, o Options, suppressed bool
 		Free: func(g *window.Groups, k **account) { l.remove(g, *k); *k = nil },
 		Move: func(from, to *window.Groups, k **account) { (*k).Move(from, to) },
 		Add:  func(k **account, last int64, n uint64) { (*k).Join(last, n) },
-		Enter: func(g *window.Groups, k **account, w *cells.Window, added uint64) {
-			(*k).Enter(l.moment(g, 0), w, added)
+		Enter: func(g *window.Groups, k **account, w cells.Window, added uint64) {
+			(*k).Enter(l.moment(g, 0), &w, added)
 		},
 		Span: l.terms.Span,
 		Kept: l.terms.Kept(),

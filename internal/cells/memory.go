@@ -19,8 +19,8 @@ func (a *Arena[T]) Alloc(class uint8) slab.Ref {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := a.slab.Alloc(class)
-	pages := a.slab.Pages()
-	if old := a.pages.Load(); old == nil || len(*old) != len(pages) {
+	if old := a.pages.Load(); old == nil || len(*old) != len(a.slab.Pages()) {
+		pages := a.slab.Pages()
 		a.pages.Store(&pages)
 	}
 	return r

@@ -215,7 +215,9 @@ func (t *Table) add(hd *Held, key string, now int64) {
 		sh.publishOldest()
 	}
 	ix.insert(hd.hash, h)
-	sh.index.Store(ix)
+	if ix != sh.index.Load() { // readers have it in their caches
+		sh.index.Store(ix)
+	}
 	sh.n++
 }
 

@@ -100,8 +100,10 @@ func (p *Place[S, M]) Take(key string, capacity uint64, now int64, n uint64) (ha
 		defer p.sh.Unlock()
 	}
 	o := &p.e.own
-	if !o.tryLock() {
-		return 0, false // the state is asked for, or others are as fast
+	for tries := 0; !o.tryLock(); tries++ {
+		if tries == looks {
+			return 0, false // the state is asked for, or the owner of the lock was interrupted
+		}
 	}
 	if o.only > 0 && p.ix.isKey(p.e, key) && !p.turnsHot(n) {
 		if have, ok = o.take(&p.sh.table.own, &p.ix.memory.cells, capacity, now, n); ok && p.sh.ordered {
@@ -130,6 +132,8 @@ func (p *Place[S, M]) turnsHot(n uint64) (hot bool) {
 	}
 	return hot
 }
+
+const looks = 30 // at a locked entry, before the state is asked for
 
 func (o *own) tryLock() bool { return atomic.CompareAndSwapUint32(&o.Lock, 0, 1) }
 
@@ -171,7 +175,6 @@ func (sh *Shard[S, M]) reclaim(h Handle) {
 	o.only, o.added = 0, 0
 	o.unlock()
 	if added > 0 {
-		w := sh.Window(h)
-		sh.table.kind.Enter(&sh.Memory, sh.state(h), &w, uint64(added))
+		sh.table.kind.Enter(&sh.Memory, sh.state(h), sh.Window(h), uint64(added))
 	}
 }

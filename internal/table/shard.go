@@ -232,7 +232,9 @@ func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
 	ix.setKey(e, key)
 	*b = back[S]{tag: uint32(hash), link: link{newer: None, older: None}}
 	ix.insert(b.tag, h)
-	sh.index.Store(ix)
+	if ix != sh.index.Load() { // readers have it in their caches
+		sh.index.Store(ix)
+	}
 	sh.n++
 	return h
 }

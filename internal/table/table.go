@@ -39,7 +39,7 @@ type Kind[S, M any] struct {
 
 	// Enter enters events into a state that callers have added to the window of its key. So many were added
 	// since Lend. What has left the window since then is not in there.
-	Enter func(m *M, s *S, w *cells.Window, added uint64)
+	Enter func(m *M, s *S, w cells.Window, added uint64)
 
 	Span window.Span // of the window of the limit
 	Kept int64       // how long an event counts in the windows of the keys

@@ -32,7 +32,7 @@ var testKind = Kind[state, struct{}]{
 	Free: func(_ *struct{}, s *state) { *s = state{} },
 	Move: func(_, _ *struct{}, _ *state) {},
 	Add:  func(s *state, last int64, n uint64) { s.last = max(s.last, last); s.added += n },
-	Enter: func(_ *struct{}, s *state, w *cells.Window, added uint64) {
+	Enter: func(_ *struct{}, s *state, w cells.Window, added uint64) {
 		s.last = max(s.last, w.Last())
 		s.added += added
 	},
