@@ -26,7 +26,6 @@ var quoted = []struct{ file, text string }{
 	{"docs/migrating.md", "A lone caller waits {ratio redis-alone redis_rate} times as long"},
 	{"docs/migrating.md", "is {share hot-over rust-trypema} times as fast here, 100,000 keys " +
 		"{share uniform-100k rust-trypema} times"},
-	{"docs/benchmarks.md", "made {ratio uniform-100k governor} times our calls with 100,000 keys in the full report"},
 	{"docs/benchmarks.md", "waits {ratio redis-alone redis_rate} times as long as with redis_rate"},
 	{"docs/benchmarks.md", "had {ratio hybrid-100k trypema-hybrid} of Local's throughput"},
 	{"docs/benchmarks.md", "a key takes {bytes memory-1m trypema} bytes. httprate takes " +
