@@ -36,7 +36,7 @@ func BenchmarkBesideLocal(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer local.Close() //nolint:errcheck // it has nothing to settle
+				defer local.Close()
 				hybrid := open(b, fakeredis.New(),
 					hybridlimit.Options{Options: redislimit.Options{Options: o, Timeout: 10 * time.Second}})
 				limiters := []trypema.Limiter{local.Absolute(), hybrid.Absolute()}

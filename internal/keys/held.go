@@ -56,7 +56,7 @@ func (hd *Held) Take(key string, capacity uint64, now int64, n uint64) (have uin
 		return 0, false
 	}
 	if votes := word&asked + 1; word&(opened|full) == 0 && votes%worthIt != 0 {
-		have, began, ok := e.State.Take(&t.grid, capacity, now, n)
+		have, began, ok := e.Take(&t.grid, capacity, now, n)
 		if ok {
 			if began {
 				votes = 1

@@ -148,7 +148,7 @@ func (o *own) unlock() { atomic.StoreUint32(&o.Lock, 0) }
 
 // Window returns the window of a key, for its state to fill in before Lend. Its content is that of before.
 func (sh *Shard[S, M]) Window(h Handle) cells.Window {
-	return cells.Window{State: &sh.entry(h).own.State, Grid: &sh.table.own.grid, Memory: &sh.index.Load().memory.cells}
+	return cells.Window{State: &sh.entry(h).State, Grid: &sh.table.own.grid, Memory: &sh.index.Load().memory.cells}
 }
 
 // Lends reports whether Lend can open windows on such terms.

@@ -130,37 +130,6 @@ func TestHostileNumbersKnown(t *testing.T) {
 	}
 }
 
-// sound returns a window of three groups, of which two are closed, in order, with what one holder has.
-func (h *hostility) sound() edited {
-	for i := range uint64(3) {
-		h.clock.Advance(2 * h.span.Bucket)
-		if len(h.letter) > 1 {
-			h.settle(h.names("good")[0], lease.Message{
-				Holder: 1, Seq: i + 1, Capacity: 1000, Hold: 1, NearLife: 1000,
-				Base: window.Counts{Admitted: 2 * i}, Groups: []lease.Group{{Counts: window.Counts{Admitted: 2}}},
-			})
-		} else if _, err := h.one.AllowN(h.Context(), "good", 1000, 2); err != nil {
-			h.Fatal(err)
-		}
-	}
-	b, err := h.client.Get(h.Context(), h.names("good")[0]).Bytes()
-	h.check(err)
-	return b
-}
-
-// edited is the content of a window: see load.lua.
-type edited []byte
-
-// log returns where the log begins, in one of the Hybrid provider.
-func (b edited) log() int { return 120 + 43*int(b[118]) }
-
-// put writes a number of seven bytes.
-func (b edited) put(at int, n uint64) {
-	var all [8]byte
-	binary.LittleEndian.PutUint64(all[:], n)
-	copy(b[at:at+7], all[:])
-}
-
 // hostility is a key that is in order, from which contents are made, and one that gets these.
 type hostility struct {
 	*testing.T
@@ -207,6 +176,37 @@ func newHostility(t *testing.T, client *redis.Client, letter string, seed uint64
 		t.Fatal(err)
 	}
 	return h
+}
+
+// sound returns a window of three groups, of which two are closed, in order, with what one holder has.
+func (h *hostility) sound() edited {
+	for i := range uint64(3) {
+		h.clock.Advance(2 * h.span.Bucket)
+		if len(h.letter) > 1 {
+			h.settle(h.names("good")[0], lease.Message{
+				Holder: 1, Seq: i + 1, Capacity: 1000, Hold: 1, NearLife: 1000,
+				Base: window.Counts{Admitted: 2 * i}, Groups: []lease.Group{{Counts: window.Counts{Admitted: 2}}},
+			})
+		} else if _, err := h.one.AllowN(h.Context(), "good", 1000, 2); err != nil {
+			h.Fatal(err)
+		}
+	}
+	b, err := h.client.Get(h.Context(), h.names("good")[0]).Bytes()
+	h.check(err)
+	return b
+}
+
+// edited is the content of a window: see load.lua.
+type edited []byte
+
+// log returns where the log begins, in one of the Hybrid provider.
+func (b edited) log() int { return 120 + 43*int(b[118]) }
+
+// put writes a number of seven bytes.
+func (b edited) put(at int, n uint64) {
+	var all [8]byte
+	binary.LittleEndian.PutUint64(all[:], n)
+	copy(b[at:at+7], all[:])
 }
 
 func (h *hostility) names(key string) []string {

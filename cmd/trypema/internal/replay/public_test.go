@@ -27,7 +27,7 @@ func publicLog(t *testing.T, name string) (events []event) {
 	t.Helper()
 	f, err := os.Open(name)
 	must.OK(t, err)
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // it was only read
 	unzipped, err := gzip.NewReader(f)
 	must.OK(t, err)
 	lines := bufio.NewScanner(unzipped)
