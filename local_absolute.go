@@ -73,12 +73,11 @@ func (at *looked) look(k *localKeys) {
 	at.requested = true
 }
 
-// acquire locks the key.
-func (at *looked) acquire(k *localKeys, key string, now int64) {
+// request is look, unless that was called before.
+func (at *looked) request(k *localKeys) {
 	if !at.requested {
 		at.look(k)
 	}
-	at.Acquire(key, now)
 }
 
 // absoluteHot decides a call for a hot key, or reports that it could not.
@@ -151,9 +150,7 @@ func (k *localKeys) absoluteLocked(d *Decision, at *looked, key string, now int6
 		k.count(false, key, now)
 		return
 	}
-	if !at.requested {
-		at.look(k)
-	}
+	at.request(k)
 	if have, ok := at.Take(key, c, now, n); ok {
 		k.admitted(d, key, now, c, have)
 		return

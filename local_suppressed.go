@@ -81,7 +81,8 @@ func (k *localKeys) suppressedHot(
 func (k *localKeys) suppressedLocked(
 	d *Decision, at *looked, key string, now int64, law *window.Law, dice float64, n uint64,
 ) {
-	at.acquire(k, key, now)
+	at.request(k)
+	at.Acquire(key, now)
 	var v window.Verdict
 	newest := at.Newest()
 	at.Suppressed(&v, law, now, n, dice, true)

@@ -71,7 +71,7 @@ type ownKind struct {
 type Place[S, M any] struct {
 	sh *Shard[S, M]
 	ix *index
-	e  *entry // nil if there is no such key
+	e  *entry // nil if none was found
 	h  Handle
 }
 
