@@ -203,8 +203,8 @@ func (t *Twin) place(at int64, c window.Counts) {
 		g := &t.groups[dead+i]
 		newest := i == len(live)-1
 		if !newest {
-			// The newest group takes what it had begun by then. If it was cut it may seem to have begun before the
-			// end of the one before.
+			// The newest group takes what seems to come after its beginning. If it was cut, it may seem to
+			// have begun before the end of the group before.
 			if n := &t.groups[len(t.groups)-1]; at > g.last || at >= begins(n) && n.last-at < t.Bucket {
 				continue
 			}
