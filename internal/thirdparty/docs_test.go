@@ -300,6 +300,8 @@ func TestDocumentsCompile(t *testing.T) {
 				t.Error(err)
 				continue
 			}
+			// A program would be linked, too. TestQuickstart and TestReadmeProgram run theirs.
+			source = strings.Replace(source, "\npackage main\n", "\npackage p\n", 1)
 			name := fmt.Sprintf("%s_%d", strings.TrimSuffix(filepath.Base(file), ".md"), b.line)
 			sources[strings.ToLower(name)] = source
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,47 +42,66 @@ var vectors = [][2]string{
 func TestRedisClients(t *testing.T) {
 	clients := []struct {
 		name string
-		call func(t *testing.T, address, command string) string
+		call func(t *testing.T, address string, commands []string) (answers []string)
 	}{
-		{"redis-cli", func(t *testing.T, address, command string) string {
+		{"redis-cli", func(t *testing.T, address string, commands []string) (answers []string) {
 			path := program(t, "redis-cli")
 			host, port, _ := net.SplitHostPort(address)
-			out, err := exec.CommandContext(t.Context(), path, append([]string{"--no-auth-warning", "-a", "secret", "-h", host, "-p", port, "-3"}, strings.Fields(command)...)...).
-				CombinedOutput()
-			must.OK(t, err)
-			return strings.Join(strings.Fields(string(out)), " ")
+			flags := []string{"--no-auth-warning", "-a", "secret", "-h", host, "-p", port, "-3"}
+			for _, command := range commands {
+				args := append(slices.Clone(flags), strings.Fields(command)...)
+				out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+				must.OK(t, err)
+				answers = append(answers, strings.Join(strings.Fields(string(out)), " "))
+			}
+			return answers
 		}},
-		{"go-redis", func(t *testing.T, address, command string) string {
+		{"go-redis", func(t *testing.T, address string, commands []string) (answers []string) {
 			c := redis.NewClient(
 				&redis.Options{Addr: address, Password: "secret", ClientName: "test", Protocol: 3},
 			)
 			defer c.Close() //nolint:errcheck // it was asked
-			args := make([]any, 0, 6)
-			for _, arg := range strings.Fields(command) {
-				args = append(args, arg)
+			for _, command := range commands {
+				args := make([]any, 0, 6)
+				for _, arg := range strings.Fields(command) {
+					args = append(args, arg)
+				}
+				all, err := c.Do(t.Context(), args...).Slice()
+				must.OK(t, err)
+				answers = append(answers, strings.Trim(fmt.Sprint(all), "[]"))
 			}
-			all, err := c.Do(t.Context(), args...).Slice()
-			must.OK(t, err)
-			return strings.Trim(fmt.Sprint(all), "[]")
+			return answers
 		}},
-		{"redis-py", func(t *testing.T, address, command string) string {
+		{"redis-py", func(t *testing.T, address string, commands []string) []string {
 			python := pythonWith(t, "redis")
 			host, port, _ := net.SplitHostPort(address)
-			script := "import sys, redis\nc = redis.Redis(host=sys.argv[1], port=int(sys.argv[2]), password='secret', protocol=2)\n" +
-				"print(*c.execute_command(*sys.argv[3:]))\n"
-			out, err := exec.CommandContext(t.Context(), python,
-				append([]string{"-c", script, host, port}, strings.Fields(command)...)...).CombinedOutput()
+			const script = `
+import sys, redis
+c = redis.Redis(host=sys.argv[1], port=int(sys.argv[2]), password='secret', protocol=2)
+for command in sys.argv[3:]:
+    print(*c.execute_command(*command.split()))
+`
+			// One process for all commands: Python takes a second of processor time to start.
+			args := append([]string{"-c", script, host, port}, commands...)
+			out, err := exec.CommandContext(t.Context(), python, args...).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			return strings.TrimSpace(string(out))
+			return strings.Split(strings.TrimSpace(string(out)), "\n")
 		}},
+	}
+	var commands []string
+	for _, v := range vectors {
+		commands = append(commands, v[0])
 	}
 	for _, client := range clients {
 		t.Run(client.name, func(t *testing.T) {
-			s := serve(t, "--token", "secret")
-			for _, v := range vectors {
-				if got := client.call(t, s.resp, v[0]); got != v[1] && !within(got, v[1]) {
+			answers := client.call(t, serve(t, "--token", "secret").resp, commands)
+			if len(answers) != len(vectors) {
+				t.Fatalf("%d answers to %d commands: %q", len(answers), len(vectors), answers)
+			}
+			for i, v := range vectors {
+				if got := answers[i]; got != v[1] && !within(got, v[1]) {
 					t.Errorf("%s: %s, want %s", v[0], got, v[1])
 				}
 			}
