@@ -1,20 +1,17 @@
 // Package goredisconn lets the Redis and Hybrid providers of Trypema reach Redis through a client of
 // github.com/redis/go-redis/v9: a single server, Sentinel (NewFailoverClient), Cluster or Ring.
 //
-// It requires nothing of Trypema. What it implements is redislimit.Conn, by its methods alone.
+// What it implements is redislimit.Conn, by its methods alone.
 package goredisconn
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
-	"reflect"
-	"runtime/debug"
-	"slices"
-	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema/internal/adapter"
+	"github.com/trypema/trypema/internal/invalid"
 )
 
 // Conn is a go-redis client as redislimit.Conn. It is safe for concurrent use.
@@ -30,7 +27,7 @@ type Conn struct {
 // made with ContextTimeoutEnabled, the deadline of ctx. When ctx is canceled, nothing more is sent.
 func New(c redis.UniversalClient) *Conn {
 	conn := new(Conn)
-	if none(c) {
+	if invalid.Nil(c) {
 		return conn
 	}
 	conn.client = c
@@ -56,12 +53,6 @@ func (c *Conn) Check() error {
 	return nil
 }
 
-// none reports whether there is nothing behind a client.
-func none(c redis.UniversalClient) bool {
-	v := reflect.ValueOf(c)
-	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
-}
-
 // OneServer reports whether all keys are on one server: neither a Cluster nor a Ring.
 func (c *Conn) OneServer() bool { return c.nodeOf == nil }
 
@@ -74,11 +65,14 @@ var noWait = func() context.Context {
 
 // Node returns the address of the server that has a key in a Cluster or Ring, as far as the client knows;
 // else "".
-func (c *Conn) Node(key string) string {
+func (c *Conn) Node(key string) string { return c.node(noWait, key) }
+
+// node is Node for a client that may ask for what it does not know.
+func (c *Conn) node(ctx context.Context, key string) string {
 	if c.nodeOf == nil {
 		return ""
 	}
-	node, err := c.nodeOf(noWait, key)
+	node, err := c.nodeOf(ctx, key)
 	if err != nil {
 		return ""
 	}
@@ -99,83 +93,30 @@ func (c *Conn) Run(
 	ctx context.Context, script, sha1 string, keys, args [][]string,
 	answer func(i int, reply []any, err error),
 ) {
-	if len(keys) == 0 {
-		return
-	}
-	if err := c.Check(); err != nil {
-		for i := range keys {
-			answer(i, nil, err)
+	command, code := adapter.Eval(script, sha1)
+	node := func(key string) string { return c.node(ctx, key) }
+	adapter.Run("goredisconn", keys, node, func(which []int, tell func(reply any, err error)) error {
+		if err := c.Check(); err != nil {
+			return err
 		}
-		return
-	}
-	r := run{Conn: c, ctx: ctx, verb: "evalsha", script: sha1, keys: keys, args: args, answer: answer}
-	if sha1 == "" {
-		r.verb, r.script = "eval", script
-	}
-	r.answered = make([]bool, len(keys))
-	groups := r.byNode()
-	var others sync.WaitGroup
-	for _, which := range groups[1:] {
-		others.Go(func() { r.guarded(which) })
-	}
-	r.guarded(groups[0])
-	others.Wait()
-}
-
-// run is what one Run is about.
-type run struct {
-	*Conn
-	ctx          context.Context
-	verb, script string // evalsha and a SHA-1, or eval and a script
-	keys         [][]string
-	args         [][]string
-	answer       func(i int, reply []any, err error)
-	answered     []bool // which have an answer
-}
-
-// byNode returns the indices of the runs, those on one node together. Runs that are together wait for each
-// other; the client decides where a key is sent.
-func (r *run) byNode() [][]int {
-	all := make([]int, len(r.keys))
-	for i := range all {
-		all[i] = i
-	}
-	if r.nodeOf == nil || len(r.keys) == 1 {
-		return [][]int{all}
-	}
-	groups := make(map[*redis.Client][]int)
-	for i, keys := range r.keys {
-		node, err := r.nodeOf(r.ctx, keys[0])
-		if err != nil {
-			return [][]int{all} // and what is wrong comes up again when they are sent
-		}
-		groups[node] = append(groups[node], i)
-	}
-	return slices.Collect(maps.Values(groups))
-}
-
-// guarded makes the calls in which. If the client panics, in one of its hooks perhaps, that is the answer to
-// those that have none: on a goroutine of Run it would end the process.
-func (r *run) guarded(which []int) {
-	defer func() {
-		p := recover()
-		for _, i := range which {
-			if p != nil && !r.answered[i] {
-				r.tell(i, nil, panicked(p))
+		cmds := make([]redis.Cmder, len(which))
+		for n, i := range which {
+			words := make([]any, 0, 3+len(keys[i])+len(args[i]))
+			words = append(words, command, code, len(keys[i]))
+			for _, key := range keys[i] {
+				words = append(words, key)
 			}
+			for _, arg := range args[i] {
+				words = append(words, arg)
+			}
+			cmds[n] = once{redis.NewCmd(ctx, words...)}
 		}
-	}()
-	r.send(which)
-}
-
-func panicked(p any) error {
-	return fmt.Errorf("goredisconn: the client panicked: %v\n\n%s", p, debug.Stack())
-}
-
-// tell answers one run.
-func (r *run) tell(i int, reply []any, err error) {
-	r.answered[i] = true
-	r.answer(i, reply, err)
+		err := c.send(ctx, cmds)
+		for _, cmd := range cmds {
+			tell(value(cmd.(once).Cmd, err))
+		}
+		return nil
+	}, answer)
 }
 
 // once is a command that go-redis does not send again after a network error.
@@ -183,55 +124,25 @@ type once struct{ *redis.Cmd }
 
 func (once) NoRetry() bool { return true }
 
-// send makes the calls in which, and answers them.
-func (r *run) send(which []int) {
-	cmds := make([]redis.Cmder, len(which))
-	for n, i := range which {
-		args := make([]any, 0, 3+len(r.keys[i])+len(r.args[i]))
-		args = append(args, r.verb, r.script, len(r.keys[i]))
-		for _, key := range r.keys[i] {
-			args = append(args, key)
-		}
-		for _, arg := range r.args[i] {
-			args = append(args, arg)
-		}
-		cmds[n] = once{redis.NewCmd(r.ctx, args...)}
+// send makes some calls.
+func (c *Conn) send(ctx context.Context, cmds []redis.Cmder) error {
+	if len(cmds) == 1 && c.nodeOf == nil {
+		return c.client.Process(ctx, cmds[0])
 	}
-
-	var err error
-	if len(cmds) == 1 && r.nodeOf == nil {
-		err = r.client.Process(r.ctx, cmds[0])
-	} else { // in a Cluster also for one: outside a pipeline, it may first ask for COMMAND, for longer than ctx lasts
-		pipe := r.client.Pipeline()
-		_ = pipe.BatchProcess(r.ctx, cmds...) // only queues
-		_, err = pipe.Exec(r.ctx)
-	}
-
-	for n, i := range which {
-		reply, err := result(cmds[n].(once).Cmd, err)
-		r.tell(i, reply, err)
-	}
+	// In a Cluster also for one: outside a pipeline, it may first ask for COMMAND, for longer than ctx lasts.
+	pipe := c.client.Pipeline()
+	_ = pipe.BatchProcess(ctx, cmds...) // only queues
+	_, err := pipe.Exec(ctx)
+	return err
 }
 
-// result is the reply to cmd. If cmd was never sent, the reason is err.
-func result(cmd *redis.Cmd, err error) ([]any, error) {
+// value is the reply to cmd. If cmd was never sent, the reason is err.
+func value(cmd *redis.Cmd, err error) (any, error) {
 	if cmd.Err() != nil || cmd.Val() != nil {
 		err = cmd.Err()
 	}
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
-	reply, ok := cmd.Val().([]any)
-	if !ok {
-		return nil, fmt.Errorf("goredisconn: reply is of type %T, not an array", cmd.Val())
-	}
-	for n, element := range reply {
-		switch element.(type) {
-		case int64, string:
-		default:
-			return nil, fmt.Errorf("goredisconn: element %d of the reply is of type %T, "+
-				"neither int64 nor string", n, element)
-		}
-	}
-	return reply, nil
+	return cmd.Val(), nil
 }

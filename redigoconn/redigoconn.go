@@ -3,18 +3,21 @@
 //
 // redigo does not support Cluster. If the server is a node of one, its redirections are errors.
 //
-// It requires nothing of Trypema. What it implements is redislimit.Conn, by its methods alone.
+// What it implements is redislimit.Conn, by its methods alone.
 package redigoconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
+
+	"github.com/trypema/trypema/internal/adapter"
+	"github.com/trypema/trypema/internal/guard"
 )
 
 // Conn is a redigo pool as redislimit.Conn. It is safe for concurrent use.
@@ -59,31 +62,16 @@ func (c *Conn) Run(
 	ctx context.Context, script, sha1 string, keys, args [][]string,
 	answer func(i int, reply []any, err error),
 ) {
-	next := 0 // all before it are answered
-	tell := func(reply []any, err error) {
-		i := next
-		next++
-		answer(i, reply, err)
-	}
-	err := guarded(func() error {
-		verb := "EVALSHA"
-		if sha1 == "" {
-			verb, sha1 = "EVAL", script
-		}
-		return c.exchange(ctx, verb, sha1, keys, args, tell)
-	})
-	for next < len(keys) {
-		tell(nil, err)
-	}
+	command, code := adapter.Eval(script, sha1)
+	adapter.Run("redigoconn", keys, nil, func(_ []int, tell func(reply any, err error)) error {
+		return c.exchange(ctx, command, code, keys, args, tell)
+	}, answer)
 }
 
 // exchange sends all runs, and tells of each reply in turn. It returns what kept it from the others.
 func (c *Conn) exchange(
-	ctx context.Context, verb, script string, keys, args [][]string, tell func(reply []any, err error),
+	ctx context.Context, command, code string, keys, args [][]string, tell func(reply any, err error),
 ) error {
-	if len(keys) == 0 {
-		return nil
-	}
 	if err := errors.Join(c.Check(), ctx.Err()); err != nil {
 		return err
 	}
@@ -92,7 +80,7 @@ func (c *Conn) exchange(
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // it goes back to the pool
-	err = pipeline(ctx, conn, verb, script, keys, args, tell)
+	err = pipeline(ctx, conn, command, code, keys, args, tell)
 	switch {
 	case err == nil:
 		return nil
@@ -115,20 +103,20 @@ var errReplica = errors.New("redigoconn: the server is a replica")
 
 // pipeline is an exchange on a connection. Its error says that the connection is of no use any more.
 func pipeline(
-	ctx context.Context, conn redis.Conn, verb, script string, keys, args [][]string,
-	tell func(reply []any, err error),
+	ctx context.Context, conn redis.Conn, command, code string, keys, args [][]string,
+	tell func(reply any, err error),
 ) error {
 	defer endWith(ctx, conn)()
 	for i := range keys {
 		words := make([]any, 0, 2+len(keys[i])+len(args[i]))
-		words = append(words, script, len(keys[i]))
+		words = append(words, code, len(keys[i]))
 		for _, key := range keys[i] {
 			words = append(words, key)
 		}
 		for _, arg := range args[i] {
 			words = append(words, arg)
 		}
-		if err := conn.Send(verb, words...); err != nil {
+		if err := conn.Send(command, words...); err != nil {
 			return err
 		}
 	}
@@ -143,7 +131,7 @@ func pipeline(
 			return err
 		}
 		replica = replica || strings.Contains(string(said), "READONLY ")
-		tell(result(value, err))
+		tell(value, explained(err))
 	}
 	if replica {
 		return errReplica
@@ -156,10 +144,9 @@ func (c *Conn) get(ctx context.Context) (redis.Conn, error) {
 	var conn redis.Conn
 	got := make(chan error, 1)
 	go func() {
-		got <- guarded(func() (err error) {
-			conn, err = c.pool.GetContext(ctx)
-			return err
-		})
+		var err error
+		panicked := guard.Call("redigoconn: the client", func() { conn, err = c.pool.GetContext(ctx) })
+		got <- cmp.Or(panicked, err)
 	}()
 	select {
 	case err := <-got:
@@ -199,44 +186,12 @@ func endWith(ctx context.Context, conn redis.Conn) (stop func()) {
 	}
 }
 
-// guarded calls f. If the client panics, that is the error.
-func guarded(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("redigoconn: the client panicked: %v\n\n%s", p, debug.Stack())
-		}
-	}()
-	return f()
-}
-
-// result is a reply as redislimit.Conn has it.
-func result(value any, err error) ([]any, error) {
+// explained is an error of the server, with what it means if that is not obvious.
+func explained(err error) error {
 	if err != nil {
 		if code, _, _ := strings.Cut(err.Error(), " "); code == "MOVED" || code == "ASK" {
-			err = fmt.Errorf("redigoconn: the server is a node of a Cluster, which redigo does not support: %w", err)
-		}
-		return nil, err
-	}
-	reply, ok := text(value).([]any)
-	if !ok {
-		return nil, fmt.Errorf("redigoconn: reply is of type %T, not an array", text(value))
-	}
-	for i, element := range reply {
-		switch element := text(element).(type) {
-		case int64, string:
-			reply[i] = element
-		default:
-			return nil, fmt.Errorf("redigoconn: element %d of the reply is of type %T, "+
-				"neither int64 nor string", i, element)
+			return fmt.Errorf("redigoconn: the server is a node of a Cluster, which redigo does not support: %w", err)
 		}
 	}
-	return reply, nil
-}
-
-// text returns a value, as a string if it is one: redigo has bytes.
-func text(value any) any {
-	if b, ok := value.([]byte); ok {
-		return string(b)
-	}
-	return value
+	return err
 }

@@ -4,4 +4,7 @@ go 1.25
 
 require github.com/redis/rueidis v1.0.71
 
-require golang.org/x/sys v0.39.0 // indirect
+require (
+	github.com/trypema/trypema v0.1.0
+	golang.org/x/sys v0.39.0 // indirect
+)

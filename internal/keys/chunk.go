@@ -3,6 +3,8 @@ package keys
 import (
 	"sync"
 	"unsafe"
+
+	"github.com/trypema/trypema/internal/table/entries"
 )
 
 // chunks is where the pages of a large table come from: pieces of memory that are long enough for the pages
@@ -18,26 +20,23 @@ type chunks struct {
 }
 
 const (
-	hugePage = 2 << 20 // on most processors
-	mostLen  = hugePage / int(unsafe.Sizeof(entry{}))
+	mostLen  = entries.HugePage / int(unsafe.Sizeof(entry{}))
 	manyKeys = mostLen // from so many on, the pages come from chunks
 	inUnused = 64      // a chunk is this part of the keys that there are, so what is unused of it is less
-
-	hugeIndex = 32 << 10 // bytes of the slots of a shard, from which on there are many keys
 )
 
 // page returns the entries of a page.
 func (t *Table) page(n int) []entry {
 	keys := t.count.Load()
-	if n < pageLen || keys < int64(manyKeys) {
+	if n < entries.PageLen || keys < int64(manyKeys) {
 		return make([]entry, n)
 	}
 	c := &t.chunks
 	c.Lock()
 	defer c.Unlock()
 	if len(c.rest) < n {
-		c.rest = make([]entry, min(keys/inUnused, int64(mostLen))/pageLen*pageLen)
-		adviseHuge(uintptr(unsafe.Pointer(&c.rest[0])), uintptr(len(c.rest))*unsafe.Sizeof(entry{}))
+		c.rest = make([]entry, min(keys/inUnused, int64(mostLen))/entries.PageLen*entries.PageLen)
+		entries.AdviseHuge(uintptr(unsafe.Pointer(&c.rest[0])), uintptr(len(c.rest))*unsafe.Sizeof(entry{}))
 	}
 	p := c.rest[:n:n]
 	c.rest = c.rest[n:]

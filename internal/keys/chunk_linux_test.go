@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/trypema/trypema/internal/table/entries"
 )
 
 // The system was asked for huge pages where the entries of a large table are.
@@ -17,7 +19,7 @@ func TestHugePagesAreAskedFor(t *testing.T) {
 	tab := New(options(time.Minute, 0, false))
 	defer tab.Close()
 	tab.count.Store(int64(manyKeys)) // it is large
-	page := tab.page(pageLen)
+	page := tab.page(entries.PageLen)
 	tab.count.Store(0)
 	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {

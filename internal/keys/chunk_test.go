@@ -8,6 +8,7 @@ import (
 	"unsafe"
 	"weak"
 
+	"github.com/trypema/trypema/internal/table/entries"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -18,8 +19,8 @@ func TestPagesOfChunks(t *testing.T) {
 	tab.count.Store(int64(manyKeys)) // it is large
 	defer tab.count.Store(0)
 	places := make(map[*entry]bool)
-	for range 3 * mostLen / pageLen {
-		page := tab.page(pageLen)
+	for range 3 * mostLen / entries.PageLen {
+		page := tab.page(entries.PageLen)
 		for i := range page {
 			if e := &page[i]; places[e] || uintptr(unsafe.Pointer(e))%128 != 0 {
 				t.Fatalf("entry at %p, seen before: %v", e, places[e])
@@ -27,7 +28,7 @@ func TestPagesOfChunks(t *testing.T) {
 			places[&page[i]] = true
 		}
 	}
-	if len(tab.page(firstPage)) != firstPage || len(places) != 3*mostLen {
+	if len(tab.page(entries.PageLen-1)) != entries.PageLen-1 || len(places) != 3*mostLen {
 		t.Errorf("%d entries", len(places))
 	}
 }
@@ -95,8 +96,8 @@ func TestShardsCompactInOneRound(t *testing.T) {
 	}
 	size := 0
 	for i := range tab.shards {
-		for _, page := range tab.shards[i].index.Load().backs {
-			size += len(page.entries)
+		for page := range tab.shards[i].index.Load().Pages() {
+			size += entries.LengthOf(page)
 		}
 	}
 	if tab.Len() != left || size > 2*left {

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"encoding/binary"
 	"unsafe"
 
 	"github.com/trypema/trypema/internal/cells"
@@ -21,7 +22,7 @@ type entry struct {
 const (
 	inText   = 47
 	longText = inText + 1 // the length of a key that does not fit: the text says where it is
-	unused   = inText + 2 // the length of an entry without a key: the text says which is the next
+	unused   = inText + 2 // the length of an entry without a key
 )
 
 // fine returns the window of a key whose buckets are too many for cells. It takes the place of all of State
@@ -85,31 +86,21 @@ func (t *Table) setText(m *memory, e *entry, key string) {
 	}
 	ref := m.texts.Alloc(slab.Class(len(key)))
 	copy(m.texts.Block(ref, slab.Class(len(key))), key)
-	put32(room, uint32(ref))
-	put32(room[4:], uint32(len(key)))
+	binary.LittleEndian.PutUint32(room, uint32(ref))
+	binary.LittleEndian.PutUint32(room[4:], uint32(len(key)))
 	e.length = longText
 }
 
-// dropText makes an entry one without a key. The next such is given.
-func (t *Table) dropText(m *memory, e *entry, next Handle) {
-	room := t.room(e)
+// dropText makes an entry one without a key.
+func (t *Table) dropText(m *memory, e *entry) {
 	if e.length == longText {
-		ref, n := where(room)
+		ref, n := where(t.room(e))
 		m.texts.Free(ref, slab.Class(n))
 	}
-	put32(room, uint32(next))
 	e.length = unused
 }
 
 // where is a long key.
 func where(room []byte) (ref slab.Ref, length int) {
-	return slab.Ref(get32(room)), int(get32(room[4:]))
-}
-
-func put32(b []byte, n uint32) {
-	b[0], b[1], b[2], b[3] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
-}
-
-func get32(b []byte) uint32 {
-	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
+	return slab.Ref(binary.LittleEndian.Uint32(room)), int(binary.LittleEndian.Uint32(room[4:]))
 }

@@ -115,7 +115,7 @@ func (hd *Held) usedAs(f *known, now int64) {
 		if now-at < grain {
 			at = now // there may have been more calls
 		}
-		used := hd.ix.used(hd.h)
+		used := usedAt(hd.ix, hd.h)
 		*used = max(*used, at)
 	}
 }
@@ -167,7 +167,7 @@ func (hd *Held) tell(c *content, now int64) {
 		old = nil
 	}
 	f := &Full{at: at}
-	f.key = f.keep(hd.t.textOf(hd.ix.memory, hd.e))
+	f.key = f.keep(hd.t.textOf(hd.ix.Memory, hd.e))
 	f.content = *c
 	hd.name(&f.known)
 	if at.CompareAndSwap(old, f) { // or a caller for another key was faster
@@ -200,7 +200,7 @@ func (f *Full) keep(text []byte) string {
 // forget takes back the Full of the key.
 func (hd *Held) forget() {
 	hd.word &^= full
-	at := hd.sh.fulls.Load().of(*hd.ix.hash(hd.h))
+	at := hd.sh.fulls.Load().of(*hd.ix.Hash(hd.h))
 	f := at.Load()
 	if f != nil && f.e == hd.e && at.CompareAndSwap(f, nil) && hd.t.bound > 0 {
 		hd.usedAs(&f.known, hd.t.clock())

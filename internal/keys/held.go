@@ -73,13 +73,13 @@ func (hd *Held) Take(key string, capacity uint64, now int64, n uint64) (have uin
 // window returns the window of a key that has cells.
 func (hd *Held) window() cells.Window {
 	return cells.Window{
-		State: &hd.e.State, Declines: hd.t.suppressed, Grid: &hd.t.grid, Memory: &hd.ix.memory.cells,
+		State: &hd.e.State, Declines: hd.t.suppressed, Grid: &hd.t.grid, Memory: &hd.ix.Memory.cells,
 	}
 }
 
 // groups locks the memory of the windows that have groups, and returns that of the key.
 func (hd *Held) groups() (*window.Window, *groups) {
-	g := &hd.ix.memory.fine
+	g := &hd.ix.Memory.fine
 	g.Lock()
 	return hd.e.fine(), g
 }

@@ -259,7 +259,7 @@ func (hd *Held) openFor(capacity uint64, law *window.Law, now, calls, took int64
 	f := &Hot{capacity: capacity}
 	f.since.Store(now)
 	hd.name(&f.known)
-	f.key = string(t.textOf(hd.ix.memory, hd.e))
+	f.key = string(t.textOf(hd.ix.Memory, hd.e))
 	f.Closes = hd.describe(&f.content)
 	f.room = capacity - min(capacity, f.Admitted)
 	if law != nil {

@@ -77,14 +77,14 @@ func (t *Table) evictFrom(sh *shard, when int64) bool {
 		return false
 	}
 	h, ix := sh.order[0].h, sh.index.Load()
-	if ix.entry(h).length == unused {
+	if ix.Entry(h).length == unused {
 		sh.order.drop()
 		return false
 	}
 	hd := Held{t: t, sh: sh}
-	hd.lockAt(ix, h, ix.entry(h))
+	hd.lockAt(ix, h, ix.Entry(h))
 	hd.settle()
-	if used := *ix.used(h); used > when {
+	if used := *usedAt(ix, h); used > when {
 		hd.Unlock()
 		sh.order[0].used = used
 		sh.order.sink()
@@ -114,11 +114,11 @@ func (t *Table) reorder(sh *shard) {
 	}
 	ix := sh.index.Load()
 	sh.order = nil
-	for h := Handle(0); h < sh.end; h = ix.next(h) {
-		if e := ix.entry(h); e.length != unused {
+	for h := Handle(0); h < sh.end; h = h.Next() {
+		if e := ix.Entry(h); e.length != unused {
 			hd := Held{t: t, sh: sh}
 			hd.lockAt(ix, h, e)
-			sh.order.add(h, *ix.used(h))
+			sh.order.add(h, *usedAt(ix, h))
 			hd.Unlock()
 		}
 	}

@@ -4,14 +4,15 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
-	"unsafe"
+
+	"github.com/trypema/trypema/internal/table/entries"
 )
 
-// Handle is the number of an entry in an index: the page above its place there.
-type Handle int32
+// Handle is the number of an entry in an index.
+type Handle = entries.Handle
 
 // None is no entry.
-const None Handle = -1
+const None = entries.None
 
 // shard is a part of the table.
 type shard struct {
@@ -36,185 +37,57 @@ type shard struct {
 	_      [64]byte
 }
 
-// index is where the keys of a shard are. Callers read it without a lock. What they find must be checked
-// under the lock of the entry: the key may be another by then, or have moved. What they do not find must be
-// looked for again under the lock of the shard.
-//
-// What a call needs of it is one cache line, as memory for 128 bytes begins at a multiple of that.
-type index struct {
-	slots  []uint32 // open addressing: some bits of the hash, and bits bits of the handle + 1; 0 is an empty slot
-	pages  []*entry // the first entry of each
-	memory *memory
-	bits   uint8
-	backs  []*back // of the pages
-	_      [128 - (10*bits.UintSize/8 + bits.UintSize/8)]byte
-}
+// index is where the keys of a shard are. Callers read it without a lock. When a key was used last, it says
+// with a bound on the number of keys, under the lock of the entry.
+type index = entries.Index[entry, memory]
 
-// back is a page, and what is known of its entries under the lock of the shard.
-type back struct {
-	entries []entry
-	hashes  []uint64 // of the keys
-	used    []int64  // when each was used last, with a bound on the number of keys; under the lock of the entry
-}
-
-const (
-	pageBits  = 7
-	pageLen   = 1 << pageBits
-	firstPage = 4 // entries of the first two pages; the others are longer, up to a full page
-	partial   = 6 // pages that are not full pages
-)
-
-// lengthOf returns the number of entries of a page.
-func lengthOf(page int) int {
-	switch {
-	case page == 0:
-		return firstPage
-	case page < partial:
-		return firstPage / 2 << page
-	}
-	return pageLen
-}
-
-func (ix *index) entry(h Handle) *entry {
-	first := unsafe.Pointer(ix.pages[h>>pageBits])
-	return (*entry)(unsafe.Add(first, uintptr(h&(pageLen-1))*unsafe.Sizeof(entry{})))
-}
-
-func (ix *index) hash(h Handle) *uint64 { return &ix.backs[h>>pageBits].hashes[h&(pageLen-1)] }
-
-func (ix *index) used(h Handle) *int64 { return &ix.backs[h>>pageBits].used[h&(pageLen-1)] }
-
-// next returns the handle after another.
-func (ix *index) next(h Handle) Handle {
-	if int(h&(pageLen-1))+1 < len(ix.backs[h>>pageBits].entries) {
-		return h + 1
-	}
-	return (h>>pageBits + 1) << pageBits
-}
-
-// home returns where the search for a hash begins. It uses other bits than a slot and than the shard.
-func (ix *index) home(hash uint64) uint32 { return uint32(hash>>16) & uint32(len(ix.slots)-1) }
-
-func (ix *index) slot(hash uint64, h Handle) uint32 { return uint32(hash)<<ix.bits | uint32(h+1) }
-
-func (ix *index) handle(slot uint32) Handle { return Handle(slot&(1<<(ix.bits&31)-1)) - 1 }
-
-// named returns the handle in a slot, if the slot is, as far as it tells, that of a key with a hash.
-func (ix *index) named(slot uint32, hash uint64) (h Handle, ok bool) {
-	x := slot ^ uint32(hash)<<(ix.bits&31)
-	return Handle(x) - 1, x>>(ix.bits&31) == 0
-}
+// usedAt returns when a key was used last.
+func usedAt(ix *index, h Handle) *int64 { return &ix.Used[h.Page()][h.Place()] }
 
 // find returns the entry of a key, or None. The shard must be locked.
 func (t *Table) find(ix *index, hash uint64, key string) Handle {
-	mask := uint32(len(ix.slots) - 1)
-	for i := ix.home(hash); ix.slots[i] != 0; i = (i + 1) & mask {
-		if h, ok := ix.named(ix.slots[i], hash); ok && t.isKey(ix.memory, ix.entry(h), key) {
-			return h
-		}
+	h, next := ix.Probe(hash, entries.Home(hash))
+	for h != None && !t.isKey(ix.Memory, ix.Entry(h), key) {
+		h, next = ix.Probe(hash, next)
 	}
-	return None
-}
-
-// noSlots are those of an empty shard, so that Look need not ask whether there are any.
-var noSlots = make([]uint32, 1)
-
-// empty returns the index of a shard without keys.
-func empty() *index { return &index{slots: noSlots, bits: leastBits, memory: new(memory)} }
-
-// insert enters a handle into an index.
-func (ix *index) insert(hash uint64, h Handle) {
-	mask := uint32(len(ix.slots) - 1)
-	i := ix.home(hash)
-	for ix.slots[i] != 0 {
-		i = (i + 1) & mask
-	}
-	atomic.StoreUint32(&ix.slots[i], ix.slot(hash, h))
-}
-
-// remove takes a handle out of an index, and moves back what was displaced by it: there are no tombstones.
-// Who reads meanwhile may miss a key that moves, and looks again under the lock of the shard.
-func (ix *index) remove(h Handle) {
-	mask := uint32(len(ix.slots) - 1)
-	i := ix.home(*ix.hash(h))
-	for ix.handle(ix.slots[i]) != h {
-		i = (i + 1) & mask
-	}
-	for j := (i + 1) & mask; ix.slots[j] != 0; j = (j + 1) & mask {
-		home := ix.home(*ix.hash(ix.handle(ix.slots[j])))
-		if (j-home)&mask >= (j-i)&mask { // its home is not between the hole and itself
-			atomic.StoreUint32(&ix.slots[i], ix.slots[j])
-			i = j
-		}
-	}
-	atomic.StoreUint32(&ix.slots[i], 0)
+	return h
 }
 
 // place returns an entry for one more key, and the index that has it. The caller publishes that.
 func (t *Table) place(sh *shard, ix *index) (*index, Handle) {
-	if 8*(sh.n+1) > 7*len(ix.slots) {
-		ix = ix.rebuilt(max(8, 2*len(ix.slots)), ix.bits)
+	h := sh.free
+	if h == None {
+		h = sh.end
 	}
-	if h := sh.free; h != None {
-		sh.free = Handle(get32(t.room(ix.entry(h))))
-		return ix, h
-	}
-	h := sh.end
-	if int(h)+1 >= 1<<ix.bits {
-		ix = ix.rebuilt(len(ix.slots), ix.bits+moreBits)
-	}
-	if n := int(h >> pageBits); n == len(ix.pages) {
-		more := *ix
-		n = lengthOf(n)
-		p := &back{entries: t.page(n), hashes: make([]uint64, n)}
-		if t.bound > 0 {
-			p.used = make([]int64, n)
+	if !ix.Fits(sh.n, h) {
+		more := ix.Grown(sh.n, h, t.page)
+		if t.bound > 0 && len(more.Used) < more.Pages() {
+			more.Used = append(more.Used, make([]int64, entries.LengthOf(h.Page())))
 		}
-		more.pages, more.backs = append(more.pages, &p.entries[0]), append(more.backs, p)
-		ix = &more
+		ix = more
 	}
-	sh.end = ix.next(h)
+	if h == sh.free {
+		sh.free = Handle(*ix.Hash(h))
+	} else {
+		sh.end = h.Next()
+	}
 	return ix, h
-}
-
-// A handle has 20 bits of a slot at first, so that two keys of a shard have the same other bits once in 4096,
-// and more when there are more keys.
-const (
-	leastBits = 20
-	moreBits  = 4
-)
-
-// rebuilt returns an index with so many slots. No entry is touched. Others go on with the old one meanwhile.
-func (ix *index) rebuilt(slots int, bits uint8) *index {
-	more := *ix
-	more.slots, more.bits = make([]uint32, slots), bits
-	if size := uintptr(slots) * unsafe.Sizeof(more.slots[0]); size >= hugeIndex {
-		adviseHuge(uintptr(unsafe.Pointer(&more.slots[0])), size)
-	}
-	for _, slot := range ix.slots {
-		if slot != 0 {
-			h := ix.handle(slot)
-			more.insert(*ix.hash(h), h)
-		}
-	}
-	return &more
 }
 
 // add adds a key that is not there, with an empty window, and locks its entry. The shard must be locked.
 func (t *Table) add(hd *Held, key string, now int64) {
 	sh := hd.sh
 	ix, h := t.place(sh, sh.index.Load())
-	e := ix.entry(h)
+	e := ix.Entry(h)
 	hd.lockAt(ix, h, e) // somebody may have found the key that was there before
-	t.setText(ix.memory, e, key)
+	t.setText(ix.Memory, e, key)
 	hd.word = 0
-	*ix.hash(h) = hd.hash
 	if t.bound > 0 {
-		*ix.used(h) = now
+		*usedAt(ix, h) = now
 		sh.order.add(h, now)
 		sh.publishOldest()
 	}
-	ix.insert(hd.hash, h)
+	ix.Insert(hd.hash, h)
 	if ix != sh.index.Load() { // readers have it in their caches
 		sh.index.Store(ix)
 	}
@@ -226,10 +99,10 @@ func (t *Table) remove(hd *Held) {
 	sh, ix, e := hd.sh, hd.ix, hd.e
 	hd.settle()
 	hd.Clear()
-	t.dropText(ix.memory, e, sh.free)
+	t.dropText(ix.Memory, e)
 	sh.queue.unlock(e, 0)
-	sh.free = hd.h
-	ix.remove(hd.h)
+	ix.Remove(hd.h)
+	*ix.Hash(hd.h), sh.free = uint64(sh.free), hd.h
 	sh.n--
 	t.count.Add(-1)
 	if sh.n == 0 {
@@ -242,7 +115,7 @@ func (t *Table) remove(hd *Held) {
 
 // reset gives all memory back. There must be no keys.
 func (sh *shard) reset() {
-	sh.index.Store(empty())
+	sh.index.Store(entries.New[entry, memory]())
 	sh.fulls.Store(nil)
 	sh.end, sh.free, sh.hand = 0, None, 0
 	sh.order = order{}
@@ -253,50 +126,40 @@ func (sh *shard) reset() {
 // after that, less is enough for the other shards: their pages keep the chunks that this one has left.
 func (t *Table) compact(sh *shard) {
 	from := sh.index.Load()
-	have := int(sh.end) - (partial-1)<<pageBits // entries, if there is a full page
 	switch {
-	case have <= pageLen:
-		return
-	case 4*sh.n <= have:
+	case entries.Sparse(sh.n, sh.end, 4):
 		t.thrifty.Store(int32(len(t.shards)))
-	case t.thrifty.Load() <= 0 || 3*sh.n > have:
+	case t.thrifty.Load() <= 0 || !entries.Sparse(sh.n, sh.end, 3):
 		return
 	}
-	n := sh.n
-	end := sh.end
-	to := empty()
-	to.slots = make([]uint32, 8)
-	for 8*n > 7*len(to.slots) {
-		to.slots = make([]uint32, 2*len(to.slots))
-	}
+	to, end := entries.New[entry, memory](), sh.end
 	sh.end, sh.free, sh.hand, sh.order, sh.n = 0, None, 0, order{}, 0
-	for h := Handle(0); h < end; h = from.next(h) {
-		if from.entry(h).length == unused {
+	for h := Handle(0); h < end; h = h.Next() {
+		if from.Entry(h).length == unused {
 			continue
 		}
 		hd := Held{t: t, sh: sh}
-		hd.lockAt(from, h, from.entry(h))
+		hd.lockAt(from, h, from.Entry(h))
 		hd.settle()
 		var g Handle
 		to, g = t.place(sh, to)
-		e := to.entry(g)
-		t.setText(to.memory, e, string(t.textOf(from.memory, hd.e)))
+		e := to.Entry(g)
+		t.setText(to.Memory, e, string(t.textOf(from.Memory, hd.e)))
 		if t.fine {
 			*e.fine() = *hd.e.fine()
-			from.memory.fine.Lock() // which the other keys still use
-			e.fine().Move(&from.memory.fine.Groups, &to.memory.fine.Groups)
-			from.memory.fine.Unlock()
+			from.Memory.fine.Lock() // which the other keys still use
+			e.fine().Move(&from.Memory.fine.Groups, &to.Memory.fine.Groups)
+			from.Memory.fine.Unlock()
 		} else {
 			w := hd.window()
-			w.Move(&to.memory.cells)
+			w.Move(&to.Memory.cells)
 			e.Set(w.State)
 		}
 		if t.bound > 0 {
-			*to.used(g) = *from.used(h)
-			sh.order.add(g, *to.used(g))
+			*usedAt(to, g) = *usedAt(from, h)
+			sh.order.add(g, *usedAt(to, g))
 		}
-		*to.hash(g) = *from.hash(h)
-		to.insert(*to.hash(g), g)
+		to.Insert(*from.Hash(h), g)
 		sh.n++
 		hd.e.length = unused // whoever has found it before must look again
 		sh.queue.unlock(hd.e, 0)
@@ -313,7 +176,7 @@ func (t *Table) tidy(sh *shard, now int64) {
 		}
 		if sh.end > 0 {
 			h := sh.hand
-			sh.hand = sh.index.Load().next(h)
+			sh.hand = h.Next()
 			t.removeIfIdle(sh, h, now)
 		}
 	}
@@ -322,11 +185,11 @@ func (t *Table) tidy(sh *shard, now int64) {
 // removeIfIdle removes a key whose last event is as old as it must be.
 func (t *Table) removeIfIdle(sh *shard, h Handle, now int64) {
 	ix := sh.index.Load()
-	if ix.entry(h).length == unused {
+	if ix.Entry(h).length == unused {
 		return
 	}
 	hd := Held{t: t, sh: sh}
-	hd.lockAt(ix, h, ix.entry(h))
+	hd.lockAt(ix, h, ix.Entry(h))
 	if now-hd.last() >= t.idle {
 		if hd.settle(); now-hd.last() >= t.idle { // the second look is at a hot key too
 			t.remove(&hd)

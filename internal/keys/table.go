@@ -19,8 +19,6 @@ package keys
 
 import (
 	"hash/maphash"
-	"math/bits"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +26,7 @@ import (
 
 	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/prefetch"
+	"github.com/trypema/trypema/internal/table/entries"
 	"github.com/trypema/trypema/internal/table/sweep"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -68,24 +67,13 @@ type groups struct {
 	window.Groups
 }
 
-// Shards by number: enough that two cores seldom meet in one, few enough that an empty table is small.
-const (
-	minShards = 64
-	maxShards = 1024
-)
-
 // New returns an empty table.
 func New(o Options) *Table {
-	n := minShards
-	for n < 8*runtime.GOMAXPROCS(0) && n < maxShards {
-		n *= 2
-	}
+	n, shift := entries.Shards()
 	t := &Table{
 		span: o.Span, suppressed: o.Suppressed, idle: o.Span.Window + o.Span.Bucket,
 		bound: int64(o.Bound), clock: o.Clock,
-		seed:   maphash.MakeSeed(),
-		shift:  uint8(64 - bits.TrailingZeros(uint(n))),
-		shards: make([]shard, n),
+		seed: maphash.MakeSeed(), shift: shift, shards: make([]shard, n),
 	}
 	grid, ok := cells.New(o.Span.Window, o.Span.Bucket)
 	t.grid, t.fine = grid, !ok
@@ -125,26 +113,9 @@ func (t *Table) Len() int { return int(t.count.Load()) }
 func (t *Table) Look(hd *Held, hash uint64) {
 	sh := t.shard(hash)
 	hd.t, hd.sh, hd.hash = t, sh, hash
-	hd.lookIn(sh.index.Load(), hash)
-}
-
-// lookIn is Look in an index. Until the slots grow, an index shares them with those that follow it: so a slot
-// may name a page that this index does not have, of a key that was added since.
-func (hd *Held) lookIn(ix *index, hash uint64) {
-	hd.ix, hd.h = ix, None
-	mask := uint32(len(ix.slots) - 1)
-	for i := ix.home(hash); ; i++ {
-		slot := atomic.LoadUint32(&ix.slots[i&mask])
-		if slot == 0 {
-			return
-		}
-		if h, ok := ix.named(slot, hash); ok {
-			if int(h>>pageBits) < len(ix.pages) {
-				hd.h, hd.e = h, ix.entry(h)
-				prefetch.Two(unsafe.Pointer(hd.e))
-			}
-			return
-		}
+	hd.ix = sh.index.Load()
+	if hd.h, hd.e = hd.ix.Look(hash); hd.h != None {
+		prefetch.Two(unsafe.Pointer(hd.e))
 	}
 }
 
@@ -171,7 +142,7 @@ func (hd *Held) lockKnown(key string) bool {
 		w = hd.lock(hd.e)
 	}
 	hd.word = w
-	if !hd.t.isKey(hd.ix.memory, hd.e, key) {
+	if !hd.t.isKey(hd.ix.Memory, hd.e, key) {
 		hd.sh.queue.unlock(hd.e, hd.word)
 		return false
 	}
@@ -188,7 +159,7 @@ func (t *Table) acquireSlowly(hd *Held, key string, now int64, bounded bool) {
 		sh.Lock()
 		ix := sh.index.Load()
 		if h := t.find(ix, hd.hash, key); h != None {
-			hd.lockAt(ix, h, ix.entry(h))
+			hd.lockAt(ix, h, ix.Entry(h))
 			hd.settle()
 			sh.Unlock()
 			return
@@ -226,7 +197,7 @@ func (hd *Held) Find(key string) bool {
 		hd.ix, hd.h, hd.e, hd.word = ix, None, new(entry), locked
 		return false
 	}
-	hd.lockAt(ix, h, ix.entry(h))
+	hd.lockAt(ix, h, ix.Entry(h))
 	hd.settle()
 	return true
 }
@@ -250,7 +221,7 @@ func (hd *Held) TryFind(key string) (found, sure bool) {
 		hd.ix, hd.e, hd.word = ix, new(entry), locked
 		return false, true
 	}
-	hd.lockAt(ix, h, ix.entry(h))
+	hd.lockAt(ix, h, ix.Entry(h))
 	hd.settle()
 	return true, true
 }
@@ -286,7 +257,7 @@ func (t *Table) Trim() {
 // Use notes that a key is used at now.
 func (hd *Held) Use(now int64) {
 	if hd.t.bound > 0 {
-		used := hd.ix.used(hd.h)
+		used := usedAt(hd.ix, hd.h)
 		*used = max(*used, now)
 	}
 }
@@ -305,7 +276,7 @@ func (t *Table) removeIf(hash uint64, key string, empty bool) {
 		return
 	}
 	hd := Held{t: t, sh: sh, hash: hash}
-	hd.lockAt(ix, h, ix.entry(h))
+	hd.lockAt(ix, h, ix.Entry(h))
 	if hd.settle(); empty && hd.Counts() != (window.Counts{}) {
 		hd.Unlock()
 		return
@@ -323,10 +294,10 @@ func (t *Table) Close() {
 		sh := &t.shards[i]
 		sh.Lock()
 		ix, end := sh.index.Load(), sh.end
-		for h := Handle(0); h < end; h = ix.next(h) {
-			if ix.entry(h).length != unused {
+		for h := Handle(0); h < end; h = h.Next() {
+			if ix.Entry(h).length != unused {
 				hd := Held{t: t, sh: sh}
-				hd.lockAt(ix, h, ix.entry(h))
+				hd.lockAt(ix, h, ix.Entry(h))
 				t.remove(&hd)
 			}
 		}
@@ -350,7 +321,7 @@ func (t *Table) Visit(shard int) {
 		sh.Lock()
 		for step := 0; step < sweepStep && h < sh.end; step++ {
 			at := h
-			h = sh.index.Load().next(h)
+			h = h.Next()
 			t.removeIfIdle(sh, at, now)
 		}
 		done := h >= sh.end

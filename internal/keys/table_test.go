@@ -18,6 +18,7 @@ import (
 	"weak"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/table/entries"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -157,7 +158,8 @@ func TestEntrySize(t *testing.T) {
 	if got := unsafe.Offsetof(shard{}.Mutex); got != 128 {
 		t.Errorf("the lock of a shard is at %d, in the cache line of those who wait", got)
 	}
-	for size := 1; size < pageLen; size *= 2 { // pages must begin at a cache line, for entries to be two of them
+	// Pages must begin at a cache line, for entries to be two of them.
+	for size := 1; size < entries.PageLen; size *= 2 {
 		page := make([]entry, size)
 		if at := uintptr(unsafe.Pointer(&page[0])) % 128; at != 0 {
 			t.Errorf("a page of %d entries begins %d bytes after a pair of cache lines", size, at)
@@ -209,7 +211,7 @@ func TestIdleKeysLeave(t *testing.T) {
 				t.Fatalf("%d keys are still there after twice the idle time", table.Len())
 			}
 			for i := range table.shards {
-				if ix := table.shards[i].index.Load(); ix.pages != nil || len(ix.slots) > 1 {
+				if table.shards[i].index.Load().Pages() != 0 {
 					t.Fatal("an empty shard holds memory")
 				}
 			}
@@ -247,11 +249,11 @@ func TestCompact(t *testing.T) {
 			}
 			size := 0
 			for i := range table.shards {
-				for _, page := range table.shards[i].index.Load().backs {
-					size += len(page.entries)
+				for page := range table.shards[i].index.Load().Pages() {
+					size += entries.LengthOf(page)
 				}
 			}
-			if table.Len() != 90 || size > 64*pageLen {
+			if table.Len() != 90 || size > 64*entries.PageLen {
 				t.Errorf("%d keys in %d entries", table.Len(), size)
 			}
 			for i := 0; i < 9_000; i += 100 {
@@ -546,7 +548,7 @@ func TestEntriesAreUsedAgain(t *testing.T) {
 		}
 		pages := 0
 		for i := range table.shards {
-			pages += len(table.shards[i].index.Load().pages)
+			pages += table.shards[i].index.Load().Pages()
 		}
 		if pages > len(table.shards) {
 			t.Errorf("%d pages for ten keys", pages)
@@ -618,12 +620,9 @@ func TestIndexOfBefore(t *testing.T) {
 			indexes[sh] = append(last, before)
 		}
 		for _, ix := range indexes[sh] {
-			old := Held{t: tab, hash: hash, sh: sh}
-			old.lookIn(ix, hash)
-			if old.h == None && slices.ContainsFunc(ix.slots, func(slot uint32) bool {
-				h, ok := ix.named(slot, hash)
-				return ok && slot != 0 && int(h>>pageBits) >= len(ix.pages)
-			}) {
+			old := Held{t: tab, hash: hash, sh: sh, ix: ix}
+			old.h, old.e = ix.Look(hash)
+			if h, _ := ix.Probe(hash, entries.Home(hash)); h.Page() >= ix.Pages() {
 				newer++
 			}
 			if !old.Find(key) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/table/entries"
 )
 
 // chosen are lists of keys as somebody might choose them who wants them to collide: they differ in little. Of
@@ -59,13 +60,16 @@ func (t *Table[S, M]) crowded() (mean float64, longest int, fullest float64) {
 	looks, keys := 0, 0
 	for i := range t.shards {
 		sh := &t.shards[i]
-		mask := uint32(len(sh.index.Load().slots) - 1)
-		for at, slot := range sh.index.Load().slots {
-			if slot != 0 {
-				n := int((uint32(at)-uint32(slot>>32))&mask) + 1
-				looks += n
-				longest = max(longest, n)
+		ix := sh.index.Load()
+		for h := Handle(0); h < sh.end; h = h.Next() {
+			hash := *ix.Hash(h)
+			home := entries.Home(hash)
+			found, next := ix.Probe(hash, home)
+			for found != h {
+				found, next = ix.Probe(hash, next)
 			}
+			looks += int(next - home)
+			longest = max(longest, int(next-home))
 		}
 		keys += sh.n
 		fullest = max(fullest, float64(sh.n))
@@ -117,7 +121,7 @@ func TestHashIsSeeded(t *testing.T) {
 		if x>>a.shift == y>>b.shift {
 			shards++
 		}
-		if uint32(x)%1024 == uint32(y)%1024 {
+		if entries.Home(x)%1024 == entries.Home(y)%1024 {
 			slots++
 		}
 	}

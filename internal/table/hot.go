@@ -152,7 +152,7 @@ func (sh *Shard[S, M]) Forget() { sh.votes = 0 }
 func (sh *Shard[S, M]) Open(h Handle, f *Hot) {
 	sh.settle()
 	ix := sh.index.Load()
-	f.key = string(ix.keyOf(ix.entry(h)))
+	f.key = string(ix.Memory.keyOf(ix.Entry(h)))
 	sh.hot = h
 	sh.open.Store(f)
 }

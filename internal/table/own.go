@@ -80,7 +80,7 @@ type Place[S, M any] struct {
 func (t *Table[S, M]) Look(hash uint64) (p Place[S, M]) {
 	p.sh = t.Shard(hash)
 	p.ix = p.sh.index.Load()
-	if p.e, p.h = p.ix.look(hash); p.e != nil {
+	if p.h, p.e = p.ix.Look(hash); p.e != nil {
 		prefetch.Two(unsafe.Pointer(p.e))
 	}
 	return p
@@ -105,8 +105,8 @@ func (p *Place[S, M]) Take(key string, capacity uint64, now int64, n uint64) (ha
 			return 0, false // the state is asked for, or the owner of the lock was interrupted
 		}
 	}
-	if o.only > 0 && p.ix.isKey(p.e, key) && !p.turnsHot(n) {
-		if have, ok = o.take(&p.sh.table.own, &p.ix.memory.cells, capacity, now, n); ok && p.sh.ordered {
+	if o.only > 0 && p.ix.Memory.isKey(p.e, key) && !p.turnsHot(n) {
+		if have, ok = o.take(&p.sh.table.own, &p.ix.Memory.cells, capacity, now, n); ok && p.sh.ordered {
 			p.sh.Use(p.h, now)
 		}
 	}
@@ -148,7 +148,8 @@ func (o *own) unlock() { atomic.StoreUint32(&o.Lock, 0) }
 
 // Window returns the window of a key, for its state to fill in before Lend. Its content is that of before.
 func (sh *Shard[S, M]) Window(h Handle) cells.Window {
-	return cells.Window{State: &sh.entry(h).State, Grid: &sh.table.own.grid, Memory: &sh.index.Load().memory.cells}
+	ix := sh.index.Load()
+	return cells.Window{State: &ix.Entry(h).State, Grid: &sh.table.own.grid, Memory: &ix.Memory.cells}
 }
 
 // Lends reports whether Lend can open windows on such terms.

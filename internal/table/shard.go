@@ -6,18 +6,18 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/trypema/trypema/internal/cells"
+	"github.com/trypema/trypema/internal/table/entries"
 	"github.com/trypema/trypema/internal/table/slab"
 	"github.com/trypema/trypema/internal/table/sweep"
 )
 
 // Handle is a key of a shard, valid while the shard is locked and no key is added or removed.
-type Handle int32
+type Handle = entries.Handle
 
 // None is no key.
-const None Handle = -1
+const None = entries.None
 
 // Shard is a part of the table. Its lock guards all of it, but what Take reads without: see index and own.
 type Shard[S, M any] struct {
@@ -36,7 +36,7 @@ type Shard[S, M any] struct {
 	table  *Table[S, M]
 	n      int    // keys
 	end    Handle // one after the last entry that was ever in use
-	unused Handle // entries that are not in use, linked by tag
+	unused Handle // entries that are not in use, linked in the place of their hashes
 	hand   Handle // where tidy goes on
 
 	newest, tail Handle        // of the list by last use
@@ -44,15 +44,9 @@ type Shard[S, M any] struct {
 	_            [64]byte
 }
 
-// index is where the keys of a shard are. Take reads it without a lock: what it finds it checks under the
-// lock of the entry, and what it does not find is looked for under the lock of the shard. So slots change one
-// by one, an index that grows is another one, and entries stay where they are. An entry that is not in use,
-// or has moved, has no open window, so whoever still finds it takes nothing from it.
-type index struct {
-	slots  []uint64 // open addressing: the low half of the hash, and the handle + 1; 0 is an empty slot
-	pages  []*entry // the first entry of each
-	memory *memory
-}
+// index is where the keys of a shard are. Take reads it without a lock: an entry that is not in use, or has
+// moved, has no open window, so whoever still finds it takes nothing from it.
+type index = entries.Index[entry, memory]
 
 // memory is what the entries of a shard have elsewhere.
 type memory struct {
@@ -60,8 +54,8 @@ type memory struct {
 	texts cells.Arena[byte]
 }
 
-// noIndex is that of an empty shard.
-var noIndex = &index{slots: make([]uint64, 1)}
+// noIndex is that of an empty shard, whose memory is not used.
+var noIndex = entries.New[entry, memory]()
 
 // entry is a key and its own window, all that most calls need: 128 bytes, two cache lines, without a pointer;
 // TestEntrySize holds that.
@@ -74,7 +68,6 @@ type entry struct {
 // back is what there is of an entry beside that. The lock of the shard guards it.
 type back[S any] struct {
 	state S
-	tag   uint32 // the low half of the hash; of an entry that is not in use: the next such
 	link
 }
 
@@ -88,39 +81,11 @@ const (
 	inlineKey   = 23
 	longKey     = inlineKey + 1 // the length of a key that does not fit: the bytes say where it is
 	unusedEntry = inlineKey + 2
-	pageBits    = 7
-	pageLen     = 1 << pageBits
-	firstPage   = 4 // entries of the first two pages; the others are longer, up to a full page
-	partial     = 6 // pages that are not full pages
 )
 
-// lengthOf returns the number of entries of a page.
-func lengthOf(page int) int {
-	switch {
-	case page == 0:
-		return firstPage
-	case page < partial:
-		return firstPage / 2 << page
-	}
-	return pageLen
-}
+func (sh *Shard[S, M]) entry(h Handle) *entry { return sh.index.Load().Entry(h) }
 
-// next returns the handle after another.
-func (h Handle) next() Handle {
-	if int(h&(pageLen-1))+1 < lengthOf(int(h>>pageBits)) {
-		return h + 1
-	}
-	return (h>>pageBits + 1) << pageBits
-}
-
-func (ix *index) entry(h Handle) *entry {
-	first := unsafe.Pointer(ix.pages[h>>pageBits])
-	return (*entry)(unsafe.Add(first, uintptr(h&(pageLen-1))*unsafe.Sizeof(entry{})))
-}
-
-func (sh *Shard[S, M]) entry(h Handle) *entry { return sh.index.Load().entry(h) }
-
-func (sh *Shard[S, M]) back(h Handle) *back[S] { return &sh.backs[h>>pageBits][h&(pageLen-1)] }
+func (sh *Shard[S, M]) back(h Handle) *back[S] { return &sh.backs[h.Page()][h.Place()] }
 
 func (sh *Shard[S, M]) state(h Handle) *S { return &sh.back(h).state }
 
@@ -133,19 +98,19 @@ func (sh *Shard[S, M]) State(h Handle) *S {
 	return sh.state(h)
 }
 
-func (ix *index) isKey(e *entry, key string) bool {
+func (m *memory) isKey(e *entry, key string) bool {
 	if n := int(e.length); n == len(key) && n <= inlineKey {
 		return string(e.key[:n]) == key
 	}
-	return e.length == longKey && string(ix.keyOf(e)) == key
+	return e.length == longKey && string(m.keyOf(e)) == key
 }
 
-func (ix *index) keyOf(e *entry) []byte {
+func (m *memory) keyOf(e *entry) []byte {
 	if e.length <= inlineKey {
 		return e.key[:e.length]
 	}
 	r, n := where(e)
-	return ix.memory.texts.Block(r, slab.Class(n))[:n]
+	return m.texts.Block(r, slab.Class(n))[:n]
 }
 
 // where is a long key.
@@ -153,53 +118,26 @@ func where(e *entry) (r slab.Ref, length int) {
 	return slab.Ref(binary.LittleEndian.Uint32(e.key[:])), int(binary.LittleEndian.Uint32(e.key[4:]))
 }
 
-func (ix *index) setKey(e *entry, key string) {
+func (m *memory) setKey(e *entry, key string) {
 	if len(key) <= inlineKey {
 		e.length = uint8(copy(e.key[:], key))
 		return
 	}
-	r := ix.memory.texts.Alloc(slab.Class(len(key)))
+	r := m.texts.Alloc(slab.Class(len(key)))
 	binary.LittleEndian.PutUint32(e.key[:], uint32(r))
 	binary.LittleEndian.PutUint32(e.key[4:], uint32(len(key)))
 	e.length = longKey
-	copy(ix.keyOf(e), key)
+	copy(m.keyOf(e), key)
 }
 
 // Find returns the handle of a key, or None.
 func (sh *Shard[S, M]) Find(hash uint64, key string) Handle {
-	ix, tag := sh.index.Load(), uint32(hash)
-	mask := uint32(len(ix.slots) - 1)
-	for i := tag & mask; ix.slots[i] != 0; i = (i + 1) & mask {
-		slot := ix.slots[i]
-		if slot>>32 != uint64(tag) {
-			continue
-		}
-		if h := Handle(uint32(slot) - 1); ix.isKey(ix.entry(h), key) {
-			return h
-		}
+	ix := sh.index.Load()
+	h, next := ix.Probe(hash, entries.Home(hash))
+	for h != None && !ix.Memory.isKey(ix.Entry(h), key) {
+		h, next = ix.Probe(hash, next)
 	}
-	return None
-}
-
-// look returns the entry that is most likely that of a key with a hash, or nil. It takes no lock.
-func (ix *index) look(hash uint64) (e *entry, h Handle) {
-	tag := uint32(hash)
-	mask := uint32(len(ix.slots) - 1)
-	for i := tag & mask; ; i = (i + 1) & mask {
-		slot := atomic.LoadUint64(&ix.slots[i])
-		if slot == 0 {
-			return nil, None
-		}
-		if slot>>32 != uint64(tag) {
-			continue
-		}
-		// Until the slots grow, an index shares them with those that follow it. So a slot may name a page
-		// that this index does not have.
-		if h = Handle(uint32(slot) - 1); int(h>>pageBits) >= len(ix.pages) {
-			return nil, None
-		}
-		return ix.entry(h), h
-	}
+	return h
 }
 
 // Enter adds a key that is not there, with a zero state, also beyond the bound on the keys: Trim must be
@@ -216,22 +154,27 @@ func (sh *Shard[S, M]) Enter(hash uint64, key string, now int64) Handle {
 // add adds a key that is not there, with a zero state.
 func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
 	ix := sh.index.Load()
-	if ix.memory == nil {
-		ix = &index{slots: ix.slots, memory: new(memory)}
-	}
-	if 8*(sh.n+1) > 7*len(ix.slots) {
-		ix = ix.rebuilt(max(8, 2*len(ix.slots)))
-	}
 	h := sh.unused
 	if h == None {
-		ix, h = sh.grow(ix)
-	} else {
-		sh.unused = Handle(sh.back(h).tag)
+		h = sh.end
 	}
-	e, b := ix.entry(h), sh.back(h)
-	ix.setKey(e, key)
-	*b = back[S]{tag: uint32(hash), link: link{newer: None, older: None}}
-	ix.insert(b.tag, h)
+	if !ix.Fits(sh.n, h) {
+		if ix == noIndex {
+			ix = entries.New[entry, memory]()
+		}
+		ix = ix.Grown(sh.n, h, func(n int) []entry {
+			sh.backs = append(sh.backs, make([]back[S], n))
+			return make([]entry, n)
+		})
+	}
+	if h == sh.unused {
+		sh.unused = Handle(*ix.Hash(h))
+	} else {
+		sh.end = h.Next()
+	}
+	ix.Memory.setKey(ix.Entry(h), key)
+	*sh.back(h) = back[S]{link: link{newer: None, older: None}}
+	ix.Insert(hash, h)
 	if ix != sh.index.Load() { // readers have it in their caches
 		sh.index.Store(ix)
 	}
@@ -239,81 +182,28 @@ func (sh *Shard[S, M]) add(hash uint64, key string) Handle {
 	return h
 }
 
-// grow returns a new entry, and an index that has it.
-func (sh *Shard[S, M]) grow(ix *index) (*index, Handle) {
-	h := sh.end
-	if page := int(h >> pageBits); page == len(ix.pages) {
-		more, n := *ix, lengthOf(page)
-		more.pages = append(more.pages, &make([]entry, n)[0])
-		sh.backs = append(sh.backs, make([]back[S], n))
-		ix = &more
-	}
-	sh.end = h.next()
-	return ix, h
-}
-
-// insert enters a handle into the index.
-func (ix *index) insert(tag uint32, h Handle) {
-	mask := uint32(len(ix.slots) - 1)
-	i := tag & mask
-	for ix.slots[i] != 0 {
-		i = (i + 1) & mask
-	}
-	atomic.StoreUint64(&ix.slots[i], uint64(tag)<<32|uint64(h+1))
-}
-
-// rebuilt returns an index with so many slots. The tags are in the slots: no entry is touched.
-func (ix *index) rebuilt(length int) *index {
-	more := *ix
-	more.slots = make([]uint64, length)
-	for _, slot := range ix.slots {
-		if slot != 0 {
-			more.insert(uint32(slot>>32), Handle(uint32(slot)-1))
-		}
-	}
-	return &more
-}
-
 // Remove removes a key.
 func (sh *Shard[S, M]) Remove(h Handle) {
 	sh.table.kind.Free(&sh.Memory, sh.State(h))
 	sh.unlink(h)
 	ix := sh.index.Load()
-	e, b := ix.entry(h), sh.back(h)
+	e := ix.Entry(h)
 	if e.length == longKey {
 		r, n := where(e)
-		ix.memory.texts.Free(r, slab.Class(n))
+		ix.Memory.texts.Free(r, slab.Class(n))
 	}
 	w := sh.Window(h)
 	w.Clear()
 	w.Reset()
-	ix.remove(b.tag, h)
+	ix.Remove(h)
 	e.length = unusedEntry
-	*b = back[S]{tag: uint32(sh.unused)}
-	sh.unused = h
+	*sh.back(h) = back[S]{}
+	*ix.Hash(h), sh.unused = uint64(sh.unused), h
 	sh.n--
 	sh.table.count.Add(-1)
 	if sh.n == 0 {
 		sh.reset()
 	}
-}
-
-// remove takes a handle out of the index, and moves back what was displaced by it: there are no tombstones.
-// Who reads meanwhile may miss a key that moves, and looks again under the lock of the shard.
-func (ix *index) remove(tag uint32, h Handle) {
-	mask := uint32(len(ix.slots) - 1)
-	i := tag & mask
-	for ix.slots[i] != uint64(tag)<<32|uint64(h+1) {
-		i = (i + 1) & mask
-	}
-	for j := (i + 1) & mask; ix.slots[j] != 0; j = (j + 1) & mask {
-		home := uint32(ix.slots[j]>>32) & mask
-		if (j-home)&mask >= (j-i)&mask { // its home is not between the hole and itself
-			atomic.StoreUint64(&ix.slots[i], ix.slots[j])
-			i = j
-		}
-	}
-	atomic.StoreUint64(&ix.slots[i], 0)
 }
 
 // reset gives all memory back. No window may be open.
@@ -330,8 +220,7 @@ func (sh *Shard[S, M]) reset() {
 
 // compact moves the keys into as little memory as they need, if that is far less than they have.
 func (sh *Shard[S, M]) compact() {
-	have := int(sh.end) - (partial-1)<<pageBits // entries, if there is a full page
-	if have <= pageLen || 4*sh.n > have {
+	if !entries.Sparse(sh.n, sh.end, 4) {
 		return
 	}
 	order := make([]Handle, 0, sh.n)
@@ -340,7 +229,7 @@ func (sh *Shard[S, M]) compact() {
 			order = append(order, h)
 		}
 	} else {
-		for h := Handle(0); h < sh.end; h = h.next() {
+		for h := Handle(0); h < sh.end; h = h.Next() {
 			if sh.entry(h).length != unusedEntry {
 				order = append(order, h)
 			}
@@ -354,7 +243,7 @@ func (sh *Shard[S, M]) compact() {
 	sh.reset()
 	for _, h := range order {
 		b := from.back(h)
-		to := sh.add(uint64(b.tag), string(ix.keyOf(ix.entry(h))))
+		to := sh.add(*ix.Hash(h), string(ix.Memory.keyOf(ix.Entry(h))))
 		*sh.state(to) = b.state
 		sh.table.kind.Move(&from.Memory, &sh.Memory, sh.state(to))
 		if sh.ordered {
@@ -371,7 +260,7 @@ func (sh *Shard[S, M]) Tidy(now int64) {
 		}
 		if sh.end > 0 {
 			h := sh.hand
-			sh.hand = h.next()
+			sh.hand = h.Next()
 			sh.removeIfIdle(h, now)
 		}
 	}

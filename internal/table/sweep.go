@@ -19,7 +19,7 @@ func (sh *Shard[S, M]) sweep(now int64) {
 		sh.Lock()
 		for step := 0; step < sweepStep && h < sh.end; step++ {
 			sh.removeIfIdle(h, now)
-			h = h.next()
+			h = h.Next()
 		}
 		done := h >= sh.end
 		if done {

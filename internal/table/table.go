@@ -1,9 +1,8 @@
 // Package table is a hash table from strings to small states, for many goroutines and many keys.
 //
-// It is made of shards, each with a lock of its own. In a shard the keys are found by open addressing in an
-// index of 8-byte slots; entries lie in pages that do not move when the index grows. Neither index nor
-// entries hold a pointer: the garbage collector does not look at keys that sit still. The hash is seeded, so
-// an attacker cannot choose keys that collide.
+// It is made of shards, each with a lock of its own. Package entries has what finds keys in a shard. Neither
+// index nor entries hold a pointer: the garbage collector does not look at keys that sit still. The hash is
+// seeded, so an attacker cannot choose keys that collide.
 //
 // Beside its state a key has a window in its entry, which callers use without the lock of the shard while the
 // state lends it to them: see own.
@@ -17,12 +16,11 @@ import (
 	"cmp"
 	"hash/maphash"
 	"math"
-	"math/bits"
-	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema/internal/cells"
+	"github.com/trypema/trypema/internal/table/entries"
 	"github.com/trypema/trypema/internal/table/sweep"
 	"github.com/trypema/trypema/internal/window"
 )
@@ -63,25 +61,16 @@ type Table[S, M any] struct {
 	sweep sweep.Sweep
 }
 
-// Shards by number: enough that two cores seldom meet in one, few enough that an empty table is small.
-const (
-	minShards = 64
-	maxShards = 1024
-)
-
 // New returns an empty table, whose keys may go when their last event is idle old by the clock.
 func New[S, M any](kind Kind[S, M], idle time.Duration, bound int, clock func() int64) *Table[S, M] {
-	n := minShards
-	for n < 8*runtime.GOMAXPROCS(0) && n < maxShards {
-		n *= 2
-	}
+	n, shift := entries.Shards()
 	t := &Table[S, M]{
 		kind:   kind,
 		idle:   int64(idle),
 		bound:  int64(bound),
 		clock:  clock,
 		seed:   maphash.MakeSeed(),
-		shift:  uint8(64 - bits.TrailingZeros(uint(n))),
+		shift:  shift,
 		shards: make([]Shard[S, M], n),
 	}
 	t.own.window, t.own.kept = kind.Span.Window, kind.Kept
@@ -173,7 +162,7 @@ func (t *Table[S, M]) Close() {
 	for i := range t.shards {
 		sh := &t.shards[i]
 		sh.Lock()
-		for h := Handle(0); h < sh.end; h = h.next() {
+		for h := Handle(0); h < sh.end; h = h.Next() {
 			if sh.entry(h).length != unusedEntry {
 				t.kind.Free(&sh.Memory, sh.State(h))
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/table/entries"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -226,7 +227,7 @@ func TestCompact(t *testing.T) {
 		for i := range table.shards {
 			size += int(table.shards[i].end)
 		}
-		if table.Len() != 250 || size > 64*pageLen {
+		if table.Len() != 250 || size > 64*entries.PageLen {
 			t.Errorf("%d keys in %d entries", table.Len(), size)
 		}
 		for i := 0; i < 25_000; i += 100 {

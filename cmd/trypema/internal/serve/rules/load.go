@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -274,6 +275,18 @@ func (l *loader) resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// present returns a value that may be left out, or nil: a null stands for what is left out.
+func (l *loader) present(f field) *yaml.Node {
+	if f.value == nil {
+		return nil
+	}
+	n := l.resolve(f.value)
+	if n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return nil
+	}
+	return n
+}
+
 // fields returns the fields of a mapping by their names. known are those that may be there.
 func (l *loader) fields(n *yaml.Node, what string, known ...string) map[string]field {
 	n = l.resolve(n)
@@ -352,20 +365,12 @@ func shown(n *yaml.Node) string {
 
 // text returns a text, or what YAML takes for a whole number or a boolean, as it is written. Null is "".
 func (l *loader) text(f field, what string) string {
-	if f.value == nil {
-		return ""
-	}
-	n := l.resolve(f.value)
+	n := l.present(f)
 	if n == nil {
 		return ""
 	}
-	if n.Kind == yaml.ScalarNode {
-		switch n.Tag {
-		case "!!str", "!!int", "!!bool":
-			return n.Value
-		case "!!null":
-			return ""
-		}
+	if n.Kind == yaml.ScalarNode && (n.Tag == "!!str" || n.Tag == "!!int" || n.Tag == "!!bool") {
+		return n.Value
 	}
 	l.errorf(n, "%s is %s; it must be a text, in quotes if YAML takes it for something else", what, shown(n))
 	return ""
@@ -373,11 +378,8 @@ func (l *loader) text(f field, what string) string {
 
 // boolean returns a boolean of YAML 1.1, which has yes and on.
 func (l *loader) boolean(f field, what string) bool {
-	if f.value == nil {
-		return false
-	}
-	n := l.resolve(f.value)
-	if n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	n := l.present(f)
+	if n == nil {
 		return false
 	}
 	if n.Kind == yaml.ScalarNode && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) == 0 {
@@ -394,11 +396,8 @@ func (l *loader) boolean(f field, what string) bool {
 
 // list returns the elements of a list; none if there is no list.
 func (l *loader) list(f field, what string) []*yaml.Node {
-	if f.value == nil {
-		return nil
-	}
-	n := l.resolve(f.value)
-	if n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	n := l.present(f)
+	if n == nil {
 		return nil
 	}
 	if n.Kind != yaml.SequenceNode {
@@ -415,11 +414,8 @@ func (l *loader) domain(top *yaml.Node) {
 	}
 	name := l.text(fields["domain"], "domain")
 	if name == "" {
-		at := top
-		if f, ok := fields["domain"]; ok {
-			at = f.value
-		}
-		l.errorf(at, "domain is missing or empty; a file must have one, or policies")
+		l.errorf(cmp.Or(fields["domain"].value, top),
+			"domain is missing or empty; a file must have one, or policies")
 		return
 	}
 	if in, ok := l.owner[name]; ok && !l.options.MergeDomains {
@@ -489,7 +485,7 @@ func (l *loader) descriptor(at *node, n *yaml.Node, path, what string, depth int
 		Place:    fmt.Sprintf("%s:%d", l.name, n.Line),
 		Index:    len(l.set.rules),
 	}
-	if f, ok := fields["rate_limit"]; ok && l.limit(r, f.value, path+": rate_limit") {
+	if l.limit(r, fields["rate_limit"], path+": rate_limit") {
 		next.rule = r
 		l.set.rules = append(l.set.rules, r)
 	}
@@ -501,9 +497,9 @@ func (l *loader) descriptor(at *node, n *yaml.Node, path, what string, depth int
 }
 
 // limit reads what rate_limit has. It reports whether there is a limit; null is none.
-func (l *loader) limit(r *Rule, n *yaml.Node, what string) bool {
-	at := l.resolve(n)
-	if at == nil || at.Kind == yaml.ScalarNode && at.Tag == "!!null" {
+func (l *loader) limit(r *Rule, f field, what string) bool {
+	at := l.present(f)
+	if at == nil {
 		return false
 	}
 	fields := l.fields(at, what, "unit", "requests_per_unit", "unlimited", "name", "replaces")
@@ -518,16 +514,10 @@ func (l *loader) limit(r *Rule, n *yaml.Node, what string) bool {
 	case r.Unlimited && unit != "":
 		l.errorf(fields["unit"].key, "%s: unit is %q; it must be left out if unlimited is true", what, unit)
 	case !r.Unlimited && r.Unit == Unknown:
-		where := at
-		if f, ok := fields["unit"]; ok {
-			where = f.value
-		}
-		l.errorf(where, "%s: unit is %q; it must be second, minute, hour, day, week, month or year", what,
-			unit)
+		l.errorf(cmp.Or(fields["unit"].value, at),
+			"%s: unit is %q; it must be second, minute, hour, day, week, month or year", what, unit)
 	}
-	if f, ok := fields["requests_per_unit"]; ok {
-		r.Requests = l.number(f.value, what+": requests_per_unit")
-	}
+	r.Requests = l.number(fields["requests_per_unit"], what+": requests_per_unit")
 	for i, n := range l.list(fields["replaces"], what+": replaces") {
 		one := fmt.Sprintf("%s: replaces %d", what, i+1)
 		fields := l.fields(n, one, "name")
@@ -546,9 +536,9 @@ func (l *loader) limit(r *Rule, n *yaml.Node, what string) bool {
 	return true
 }
 
-func (l *loader) number(n *yaml.Node, what string) uint32 {
-	n = l.resolve(n)
-	if n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+func (l *loader) number(f field, what string) uint32 {
+	n := l.present(f)
+	if n == nil {
 		return 0
 	}
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!int" {
@@ -562,11 +552,8 @@ func (l *loader) number(n *yaml.Node, what string) uint32 {
 
 // metadata returns what a mapping holds, whatever that is.
 func (l *loader) metadata(f field, what string) map[string]any {
-	if f.value == nil {
-		return nil
-	}
-	n := l.resolve(f.value)
-	if n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	n := l.present(f)
+	if n == nil {
 		return nil
 	}
 	value, ok := l.value(n, what, 0).(map[string]any)
