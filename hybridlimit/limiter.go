@@ -26,6 +26,7 @@ type limiter struct {
 	seconds    float64 // of the window
 	pace       atomic.Pointer[lease.Pace]
 	suppressed bool
+	anyLaw     window.Law // of Suppressed, at a capacity of 1
 	denial     trypema.Outcome
 	names      redisproto.Names
 
@@ -66,6 +67,7 @@ func newLimiter(s *redisproto.Server, b *breaker.Set, o Options, suppressed bool
 	}
 	if suppressed {
 		l.denial, l.names = trypema.OutcomeSuppressed, redisproto.NewNames(o.Prefix, "hs", o.Window)
+		l.anyLaw = *window.NewLaw(l.terms.Span, 1, o.HardLimitFactor)
 	}
 	l.holders.Store(rand.Uint64() &^ math.MaxUint32) // each key is a holder of its own
 	l.settler.init(l)
@@ -97,7 +99,7 @@ func (l *limiter) moment(g *window.Groups, now int64) *lease.Moment {
 // law returns the law of Suppressed at a capacity; the zero Law under Absolute.
 func (l *limiter) law(c uint64) (law window.Law) {
 	if l.suppressed {
-		law = *window.NewLaw(l.terms.Span, c, l.options.HardLimitFactor)
+		law = l.anyLaw.At(c)
 		law.Hard = min(law.Hard, redisproto.Most)
 	}
 	return law
