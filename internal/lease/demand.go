@@ -6,7 +6,7 @@ import "math"
 type demand struct {
 	since       int64   // when the last answer came
 	rate        float64 // cost per unit of time
-	soon        uint64  // cost that mostly comes in an interval
+	soon        uint64  // cost that mostly comes until a message is answered
 	keptSince   int64   // since then nothing was settled
 	nearUntil   int64   // until then the account wants no lease far from the limit: there was none
 	growAt      int64   // a lease far from the limit may grow again then
@@ -138,11 +138,21 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 	if kept > 0 {
 		keptFor = float64(m.Now - d.keptSince)
 	}
-	next := d.rate * float64(m.Pace.Slack)
-	d.soon = uint64(min(next+2*math.Sqrt(next), float64(a.capacity)))
-	mean := float64(kept) + d.rate*max(0, window-keptFor)
+	// If others do not need what is free, what a lease has to spare costs nothing. So it is for what came in
+	// the last window, if that is more than expected, and it is low while some calls can still be made.
+	tight := a.tight()
+	rate, sigmas, spare := d.rate, 2., uint64(0)
+	if !tight {
+		rate, sigmas, spare = max(rate, float64(kept)/window), 4, 1
+	}
+	// A low lease is renewed at the next tick, also if keys near their limit settle less often for now.
+	next := rate * float64(m.Interval+m.Pace.Trip)
+	if d.soon = uint64(min(next+sigmas*math.Sqrt(next), float64(a.capacity))); d.soon > 0 {
+		d.soon += spare
+	}
+	mean := max(float64(kept)+d.rate*max(0, window-keptFor), rate*window)
 	target := a.above(mean, 3) + 1
-	soon := d.rate * window
+	soon := rate * window
 	want := min(target, kept+a.above(soon/4, 4)+1)
 	if out.New = !a.knowledge.answered; out.New {
 		want = max(want, a.capacity/m.Pace.First, min(a.capacity, newLeast))
@@ -152,7 +162,7 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 	}
 	least := min(target, kept+a.above(soon/16, 2))
 	d.surplus = 0
-	if a.tight() {
+	if tight {
 		slack := uint64(math.Ceil(3*math.Sqrt(2*d.rate*window/driftPart))) + 1
 		slack = min(slack, max(a.interval, a.knowledge.free/slackPart))
 		target = min(a.capacity, kept+slack)

@@ -48,9 +48,10 @@
 // reserve. Then a lease is a window lease: as much as the holder's own window will nearly always be below.
 // The holder settles nothing; it renews its lease now and then, and has it grow and shrink, by messages
 // without groups. The larger the lease, the shorter it lives, so that a holder that falls silent keeps no
-// more than a sixteenth of what a window holds from others. Only a small one, up to a 64th of the capacity,
-// lives for as long as any, and no longer for a holder that asks for a large one: the ledger charges one
-// amount until one instant. Who is alone gets all that there is.
+// more than a sixteenth of what a window holds from others. With thousands of keys, to renew their leases is
+// a load. So those that others do not need live longer, and may keep up to all that a window holds. Only a
+// small one, up to a 64th of the capacity, lives for as long as any, and no longer for a holder that asks for
+// a large one: the ledger charges one amount until one instant. Who is alone gets all that there is.
 //
 // A holder whose callers wait for each key comes back to a key late. If its lease has ended by then, every
 // call waits, for ever. So a new key among many wants little, which it keeps for long; a small lease rests

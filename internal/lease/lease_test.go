@@ -303,6 +303,7 @@ func TestBound(t *testing.T) {
 			w.pace.Far = 3 * w.terms.Window
 		}
 		w.pace.Brief = []int64{1, w.terms.Window / 10, w.pace.Far}[rng.IntN(3)]
+		w.pace.Spread = []int64{0, w.terms.Window, w.pace.Far}[rng.IntN(3)]
 		w.waits = rng.IntN(2) == 0 // so there are turns
 		w.lends = rng.IntN(4) > 0
 		if rng.IntN(4) == 0 { // a lease near the limit outlives the charge for the one before
@@ -839,6 +840,50 @@ func TestUse(t *testing.T) {
 			float64(waits)/float64(calls), by)
 		if use < test.least {
 			t.Errorf("%s: use %.3f, want %v", name, use, test.least)
+		}
+	}
+}
+
+// One of very many keys sends few messages, and hardly a call waits, while all of them are so much work that
+// keys near their limit settle once in a window: a message more for each would be more work still. If the
+// instance is killed, its lease keeps from others about as much as a window holds, at most.
+func TestOneOfManyKeys(t *testing.T) {
+	for _, test := range []struct {
+		rate     float64 // of calls in a window; three times that in the second half
+		messages uint64  // in 60 windows, at most
+	}{{1, 10}, {10, 16}, {50, 30}} {
+		w := newWorld(5, 1, 1000, false)
+		w.pace = lease.NewPace(&w.terms, 500, w.terms.Window, 100_000)
+		delay := func() int64 { return 300 + w.rng.Int64N(200) }
+		a, calls, waits := w.accounts[0], 0, 0
+		for next := 0.0; w.now < 60*w.terms.Window; w.now += 200 {
+			mean := float64(w.terms.Window) / test.rate
+			if w.now > 30*w.terms.Window {
+				mean /= 3
+			}
+			for ; int64(next) <= w.now; next += w.rng.ExpFloat64() * mean {
+				if calls++; w.call(0, 1).AskLedger {
+					waits++
+				}
+			}
+			w.settle(delay)
+		}
+		t.Logf("%v calls in a window: %d messages, %d of %d calls waited", test.rate, a.Seq(), waits, calls)
+		if a.Seq() > test.messages || waits > 2+calls/1000 {
+			t.Errorf("%v calls in a window: %d messages, want %d; %d of %d calls waited", test.rate, a.Seq(),
+				test.messages, waits, calls)
+		}
+		// It is killed.
+		_, held := w.ledger.Live(w.terms.Span, w.now)
+		lost, step := uint64(0), w.terms.Window/100
+		for leased := held; leased > 0; w.now += step {
+			_, leased = w.ledger.Live(w.terms.Span, w.now)
+			lost += leased
+		}
+		// A lease lives for some intervals at least, and is charged for a window after its end.
+		most := max(w.capacity, held*uint64(w.pace.Brief/w.terms.Window)) + held
+		if lost /= 100; held == 0 || lost > most {
+			t.Errorf("%v calls in a window: %d were on lease, %d are lost with it, want %d", test.rate, held, lost, most)
 		}
 	}
 }

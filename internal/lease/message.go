@@ -132,14 +132,15 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	if a.spell != nil {
 		a.spell.unsent = window.Counts{}
 	}
-	out.Hold, out.NearLife, out.Brief = a.budget+kept, life/m.Micro, m.Pace.Brief/m.Micro
-	out.Kept = kept
+	out.Hold, out.Kept, out.NearLife = a.budget+kept, kept, life/m.Micro
+	all := min(out.Hold+max(out.Near, out.Far), a.capacity)
+	brief := a.brief(m, all)
+	out.Brief = brief / m.Micro
 	if out.Hold > 0 {
 		if out.Keeps || out.Lone {
 			// All of it is charged for as long as what it has lives. So that lives no longer than what it
 			// wants.
-			all := min(out.Hold+max(out.Near, out.Far), a.capacity)
-			a.leaseEnd = min(a.leaseEnd, now+windowLife(all, a.capacity, m.Window, m.Pace.Far, m.Pace.Brief))
+			a.leaseEnd = min(a.leaseEnd, now+windowLife(all, a.capacity, m.Window, m.Pace.Far, brief))
 		}
 		left := a.leaseEnd - now
 		out.HoldLife = (left+left/clockError)/m.Micro + 1
@@ -173,6 +174,17 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	x.mustTell = false
 	x.hold, x.near, x.far, x.capacity = out.Hold, out.Near, out.Far, out.Capacity
 	return out
+}
+
+// brief returns how long a window lease of so much lives at least. With so many keys that renewing their
+// leases is a load, a lease that others do not need lives longer: a holder that falls silent then keeps from
+// others as much as a window holds, at most, and not a part of that.
+func (a *Account) brief(m *Moment, all uint64) int64 {
+	if a.tight() {
+		return m.Pace.Brief
+	}
+	whole := float64(m.Window) * float64(a.capacity) / float64(max(all, 1))
+	return max(m.Pace.Brief, int64(min(whole, float64(m.Pace.Spread))))
 }
 
 // MustTell has the next message tell what is not settled, for those who want to see it in the ledger, and ask

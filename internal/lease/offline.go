@@ -219,7 +219,7 @@ func larger(others uint64, p parts) uint64 {
 
 // othersLease returns what the window may hold of what others had on lease when the ledger last answered. A
 // lease counts for a window after its end. Under Absolute the life of one that is not small is short: see
-// atStake. So the longer ago the answer is, the smaller are the leases that still count.
+// atStake and Account.brief. So the longer ago the answer is, the smaller are the leases that still count.
 func (a *Account) othersLease(m *Moment, instances uint64) uint64 {
 	ago := m.Now - a.demand.since
 	lived := ago - ago/clockError - m.Window // how long those have lived at least that count
@@ -229,7 +229,11 @@ func (a *Account) othersLease(m *Moment, instances uint64) uint64 {
 	case m.Suppressed || lived <= m.longest():
 		return a.others
 	}
-	each := max(float64(m.Window)/float64(atStake*lived)*float64(a.ceiling), float64(a.ceiling/smallPart))
+	stake := int64(atStake)
+	if lived <= m.spread() {
+		stake = 1
+	}
+	each := max(float64(m.Window)/float64(stake*lived)*float64(a.ceiling), float64(a.ceiling/smallPart))
 	return min(a.others, uint64(each*float64(instances-1))+instances-1)
 }
 
@@ -237,13 +241,16 @@ func (a *Account) othersLease(m *Moment, instances uint64) uint64 {
 // one of an instance that has a few times as many keys.
 func (m *Moment) longest() int64 { return max(3*m.Pace.Brief, cheapIntervals*m.Interval) }
 
+// spread returns for how long renewals may be spread by an instance that has a few times as many keys.
+func (m *Moment) spread() int64 { return 3 * m.Pace.Spread }
+
 // othersLeaseEnds returns when othersLease is at most a limit.
 func (a *Account) othersLeaseEnds(m *Moment, instances, limit uint64) int64 {
 	if at := a.knowledge.othersAdmit; m.Suppressed || limit < instances+(instances-1)*(a.ceiling/smallPart) {
 		return at
 	}
 	lived := float64(m.Window) * float64(a.ceiling) * float64(instances-1) / float64(atStake*(limit-instances+1))
-	lived = max(lived, float64(m.longest()))
+	lived = max(lived, min(atStake*lived, float64(m.spread())), float64(m.longest()))
 	at := float64(a.demand.since) + (lived+float64(m.Window)+1)*clockError/(clockError-1)
 	return int64(min(at+1, float64(a.knowledge.othersAdmit)))
 }

@@ -9,6 +9,7 @@ type Pace struct {
 	Near     int64  // life of a lease near the limit
 	Far      int64  // longest life of a lease far from it
 	Brief    int64  // shortest life of one
+	Spread   int64  // life of all leases at which renewing them is no load
 	First    uint64 // part of the capacity, as a divisor, that an account wants while its demand is not known
 	Trip     int64  // of a message and its answer, with some to spare
 	Slack    int64  // from when an account is due until its answer is here
@@ -35,10 +36,10 @@ func NewPace(t *Terms, rtt, interval int64, active int) *Pace {
 	if t.Suppressed {
 		far = max(t.Window/2, min(5000*ms, 10*t.Window))
 	}
-	renew := min(int64(active)*ms*1000/renewals, 600_000*ms)
-	p.Far = max(min(far, 60_000*ms), 4*p.Near, renew)
-	// However many leases there are, one that keeps much from others lives for a window at most.
-	p.Brief = max(t.Window/10, 4*p.Near, min(renew, t.Window))
+	p.Spread = min(int64(active)*ms*1000/renewals, 600_000*ms)
+	p.Far = max(min(far, 60_000*ms), 4*p.Near, p.Spread)
+	// However many leases there are, one that keeps much from others who need it lives for a window at most.
+	p.Brief = max(t.Window/10, 4*p.Near, min(p.Spread, t.Window))
 	// Few keys get much at first, so that a burst does not wait. Many get little, which they keep for long:
 	// the callers must come back to each before its lease ends, or else each call waits, for ever.
 	if p.First = coldPart; active > fewKeys {

@@ -194,8 +194,8 @@ func TestScheduleRests(t *testing.T) {
 	}
 }
 
-// However many keys there are, a lease that keeps much from others lives for a window at most, unless keys
-// settle less often than that.
+// However many keys there are, a lease that keeps much from others who need it lives for a window at most,
+// unless keys settle less often than that. But they are not renewed more than 4000 times a second otherwise.
 func TestPaceOfManyKeys(t *testing.T) {
 	const ms = 1_000_000
 	for _, w := range []int64{1000 * ms, 10_000 * ms, 60_000 * ms} {
@@ -206,6 +206,10 @@ func TestPaceOfManyKeys(t *testing.T) {
 				if p.Brief < w/10 || p.Brief > max(w, 4*p.Near) || p.Brief > p.Far {
 					t.Errorf("window %d ms, %d keys: a brief lease lives for %d ms, others for %d ms", w/ms, active,
 						p.Brief/ms, p.Far/ms)
+				}
+				if p.Spread*4000 < int64(active)*1000*ms && p.Spread < 600_000*ms || p.Spread > p.Far {
+					t.Errorf("window %d ms: the leases of %d keys are renewed in %d ms, and live for %d ms", w/ms, active,
+						p.Spread/ms, p.Far/ms)
 				}
 				if first := map[bool]uint64{false: 16, true: 64}[active > 1000]; p.First != first {
 					t.Errorf("%d keys: a new one wants one %d-th, want %d", active, p.First, first)

@@ -106,3 +106,16 @@ func TestSlowHolderLeavesRoom(t *testing.T) {
 		}
 	}
 }
+
+// A lease that others need lives briefly, however many keys there are.
+func TestTightLeaseIsBrief(t *testing.T) {
+	a, m := tightAccount(t, 10_000, 2000, 6000)
+	m.Pace = NewPace(m.Terms, 500, m.Interval, 100_000)
+	if out := a.Message(m, 0, More); !out.Keeps || out.Brief != m.Window {
+		t.Errorf("others need the rest: %+v", out)
+	}
+	a.Hear(m, Answer{Life: m.Window, Far: true, Next: -1, Others: 1000})
+	if out := a.Message(m, 0, More); a.tight() || out.Brief < 4*m.Window || out.Brief > 5*m.Window {
+		t.Errorf("others do not need it: %+v", out)
+	}
+}

@@ -77,6 +77,32 @@ func TestSmallLeaseCountsForLong(t *testing.T) {
 	}
 }
 
+// Without Redis, what another has on lease counts until a window after the longest life that it may have with
+// so many keys, however large it is. It does not count for ever.
+func TestLeaseOfManyKeysCountsForLong(t *testing.T) {
+	const capacity = 1000
+	terms := &Terms{Span: window.Span{Window: 1_000_000, Bucket: 10_000}, Micro: 1, Interval: 5000}
+	for _, keys := range []int{1, 2000, 10_000, 100_000} {
+		for _, held := range []uint64{16, 20, 50, 100, 500, capacity} {
+			m := &Moment{Terms: terms, Groups: new(window.Groups), Pace: NewPace(terms, 1000, terms.Interval, keys), Now: 1}
+			other := &Account{capacity: capacity}
+			life := windowLife(held, capacity, terms.Window, m.Pace.Far, other.brief(m, held))
+			a := &Account{lease: lease{ceiling: capacity, others: held}, demand: demand{since: m.Now}}
+			a.knowledge.othersAdmit = m.Now + max(m.Pace.Far, m.longest()) + terms.Window
+			end := m.Now + life + terms.Window
+			if at := a.othersLeaseEnds(m, 2, held-1); at < end {
+				t.Errorf("%d keys: less than %d counts after %d, want %d", keys, held, at, end)
+			}
+			if m.Now = end - 1; a.othersLease(m, 2) < held {
+				t.Errorf("%d keys: %d on lease for %d, and %d counts at its end", keys, held, life, a.othersLease(m, 2))
+			}
+			if m.Now = a.knowledge.othersAdmit; a.othersLease(m, 2) > 0 {
+				t.Errorf("%d keys: %d counts for ever", keys, held)
+			}
+		}
+	}
+}
+
 // What an account knows of its next turn is void once the window was set, a call was committed below its
 // estimate, or the clock has missed some time. No call is denied because of it, not even while the ledger is
 // asked.

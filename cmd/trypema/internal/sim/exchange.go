@@ -35,9 +35,14 @@ func (i *instance) schedule(k *account, at int64) {
 	i.settling.Settle(k, at)
 }
 
-// urge has a key settle at once, for calls that wait.
+// urge has a key settle at once, for calls that wait. An answer that ends a tick sets the pace first: in
+// hybridlimit the flight is a goroutine of its own.
 func (i *instance) urge(k *account) {
-	if i.settling.Urge(k) {
+	switch {
+	case !i.settling.Urge(k):
+	case i.answering:
+		i.flights++
+	default:
 		i.fly()
 	}
 }
@@ -125,7 +130,7 @@ func (i *instance) answered(x *exchange) {
 	if x.ended {
 		return
 	}
-	x.ended = true
+	x.ended, i.answering = true, true
 	for n, m := range x.messages {
 		if m.k.UnderWay() && m.k.Seq() == m.Seq {
 			i.hear(m.k, x.answers[n])
@@ -134,6 +139,10 @@ func (i *instance) answered(x *exchange) {
 	i.redis.Success()
 	i.settling.Answered(i.now()-x.began, len(x.messages))
 	i.next(x)
+	i.answering = false
+	for ; i.flights > 0; i.flights-- {
+		i.fly()
+	}
 }
 
 // hear has an account take an answer, serves the calls that wait, and schedules the key.

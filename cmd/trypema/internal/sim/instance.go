@@ -10,18 +10,20 @@ import (
 
 // instance is one process with a Hybrid provider. It counts time from its own start.
 type instance struct {
-	world    *world
-	terms    *lease.Terms
-	index    int
-	started  int64
-	dead     bool
-	resumes  int64 // it pauses until then
-	groups   window.Groups
-	accounts []*account // by key; nil where it was not asked for
-	kept     int64      // how long a key is kept after its last call
-	settling lease.Schedule[*account]
-	lapsed   int // calls since the last tick that found a lease that had ended
-	redis    *breaker.Breaker
+	world     *world
+	terms     *lease.Terms
+	index     int
+	started   int64
+	dead      bool
+	resumes   int64 // it pauses until then
+	groups    window.Groups
+	accounts  []*account // by key; nil where it was not asked for
+	kept      int64      // how long a key is kept after its last call
+	settling  lease.Schedule[*account]
+	lapsed    int  // calls since the last tick that found a lease that had ended
+	answering bool // an exchange is being answered: flights begin after that
+	flights   int  // that begin then
+	redis     *breaker.Breaker
 }
 
 // account is a key in use.

@@ -244,7 +244,7 @@ func TestKilledHolder(t *testing.T) {
 						}
 					}
 					t.Logf("seed %d: back after %.2f windows", s.seed, float64(back)/parts)
-					if back < 0 || back > parts*5/4 || uint64(w.meter.fullest) > s.bound {
+					if back < 0 || back > parts*3/2 || uint64(w.meter.fullest) > s.bound {
 						t.Errorf("%s: back after %d parts of a window; %d in a window of %d", args, back,
 							w.meter.fullest, s.bound)
 					}
