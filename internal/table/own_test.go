@@ -24,9 +24,13 @@ func lend(sh *Shard[state, struct{}], h Handle, t Terms) {
 // Callers take from the windows of keys while others ask for the states, and while keys come, go, move and
 // are evicted: nothing is lost, nothing counted twice, and no key takes what is another's.
 func TestWindowsUnderStress(t *testing.T) {
-	for _, bound := range []int{0, 40} {
+	for _, test := range []struct {
+		bound    int
+		declines bool
+	}{{0, false}, {40, false}, {0, true}} {
 		var freed atomic.Uint64
-		kind := testKind
+		kind, bound := testKind, test.bound
+		kind.Declines = test.declines
 		kind.Span, kind.Kept = window.Span{Window: 1e12, Bucket: 1e10}, 1001e9
 		kind.Free = func(_ *struct{}, s *state) { freed.Add(s.added); *s = state{} }
 		start := time.Now()
@@ -39,12 +43,26 @@ func TestWindowsUnderStress(t *testing.T) {
 			wg.Go(func() {
 				for range calls {
 					k := rng.IntN(keys)
-					key, capacity := strings.Repeat("k", 1+k), uint64(1000+k)
+					key, capacity, most := strings.Repeat("k", 1+k), uint64(1000+k), uint64(1000+k)
+					terms := Terms{End: math.MaxInt64, Capacity: capacity, Limit: 40, Base: 7}
+					if test.declines {
+						capacity, most = uint64(20+k), terms.Limit
+						terms.Capacity, terms.Base = capacity, 0
+					}
 					hash, now := table.Hash(key), int64(time.Since(start))
 					place := table.Look(hash)
-					if have, ok := place.Take(key, capacity, now, 1); ok {
-						if have > capacity {
-							t.Errorf("%d of %d", have, capacity)
+					have, ok := uint64(0), false
+					if test.declines {
+						var v window.Verdict
+						law := window.NewLaw(table.LawSpan(), capacity, 1.5)
+						ok = place.Suppress(&v, key, law, now, 1, rng.Float64())
+						have = v.Now
+					} else {
+						have, ok = place.Take(key, capacity, now, 1)
+					}
+					if ok {
+						if have > most {
+							t.Errorf("%d of %d", have, most)
 						}
 						admitted.Add(1)
 						taken.Add(1)
@@ -58,7 +76,7 @@ func TestWindowsUnderStress(t *testing.T) {
 						sh.Remove(h)
 					case 1: // it stays closed
 					default:
-						lend(sh, h, Terms{End: math.MaxInt64, Capacity: capacity, Limit: 40, Base: 7})
+						lend(sh, h, terms)
 					}
 					sh.Unlock()
 				}
