@@ -193,16 +193,24 @@ func (t *Twin) place(at int64, c window.Counts) {
 		return
 	}
 	dead := len(t.groups) - len(live) // they are all before the live ones
+	begins := func(newest *group) int64 {
+		if newest.closed { // others were behind it
+			return newest.last - t.Bucket
+		}
+		return newest.first
+	}
 	for i := range live {
 		g := &t.groups[dead+i]
 		newest := i == len(live)-1
-		first := g.first
-		if newest && g.closed { // others were behind it
-			first = g.last - t.Bucket
+		if !newest {
+			// The newest group takes what seems to come after its beginning. If it was cut, it may seem to
+			// have begun before the end of the group before.
+			if n := &t.groups[len(t.groups)-1]; at > g.last || at >= begins(n) && n.last-at < t.Bucket {
+				continue
+			}
 		}
+		first := begins(g)
 		switch {
-		case at > g.last && !newest:
-			continue
 		case at > g.last && (g.closed || at-first >= grain):
 			g.closed = true
 			t.groups = append(t.groups, alone)
