@@ -88,8 +88,19 @@ func (l *limiter) judge(
 	}
 	plain := groupkey.Plain(key)
 	hash := l.table.Hash(plain)
-	if l.suppressed || how == peek {
-		r := request{key: plain, hash: hash, began: l.now(), Call: lease.Call{Cost: n, Capacity: c}}
+	switch {
+	case how == peek:
+		r := l.request(plain, hash, l.now(), n, c)
+		return l.judgeLocked(ctx, d, &r, how)
+	case l.suppressed:
+		place, dice := l.table.Look(hash), rand.Float64()
+		now := l.now() // while the memory of the key comes
+		if l.suppress(d, &place, plain, now, n, c, dice) {
+			l.count(key, d, nil, now)
+			return nil
+		}
+		r := l.request(plain, hash, now, n, c)
+		r.Dice = dice
 		return l.judgeLocked(ctx, d, &r, how)
 	}
 	var place table.Place[*account, window.Groups]
@@ -120,7 +131,27 @@ func (l *limiter) judge(
 			return nil
 		}
 	}
-	return l.judgeLocked(ctx, d, &request{key: plain, hash: hash, began: now, Call: lease.Call{Cost: n, Capacity: c}}, how)
+	r := l.request(plain, hash, now, n, c)
+	return l.judgeLocked(ctx, d, &r, how)
+}
+
+// suppress decides a call under Suppressed by the window of its key, where Look has found it. It reports
+// false if it cannot. What the account decides then must be by the same dice.
+func (l *limiter) suppress(
+	d *trypema.Decision, place *table.Place[*account, window.Groups], key string, now int64, n, c uint64,
+	dice float64,
+) bool {
+	var v window.Verdict
+	law := lawAt(&l.cellsLaw, c)
+	if !place.Suppress(&v, key, &law, now, n, dice) {
+		return false
+	}
+	if !v.Allowed && v.Wait != window.Never { // the account may have to settle by then
+		pace := l.pace.Load()
+		v.Wait += pace.Trip + pace.Slack
+	}
+	redisproto.Decide(d, c, &v, time.Nanosecond, l.denial)
+	return true
 }
 
 // admit makes d the answer to a call that was admitted without the account, when so much of the capacity was
@@ -145,9 +176,6 @@ func (l *limiter) judgeLocked(ctx context.Context, d *trypema.Decision, r *reque
 	if how == takeLate {
 		r.now = l.now()
 	}
-	if l.suppressed {
-		r.Law, r.Dice = l.law(r.Capacity), rand.Float64()
-	}
 	err := l.decide(ctx, d, r)
 	if how != peek && (err == nil || !errors.Is(err, errWaits)) {
 		l.count(groupkey.Shown(r.key), d, err, r.began)
@@ -163,6 +191,15 @@ type request struct {
 	now   int64 // when it is decided first
 	lease.Call
 	mustNotWait bool
+}
+
+// request returns a call at an instant, with dice of its own under Suppressed.
+func (l *limiter) request(key string, hash uint64, began int64, n, capacity uint64) request {
+	r := request{key: key, hash: hash, began: began, Call: lease.Call{Cost: n, Capacity: capacity}}
+	if l.suppressed {
+		r.Law, r.Dice = l.law(capacity), rand.Float64()
+	}
+	return r
 }
 
 // decide decides a call under the lock of its key. When this instance has nothing on lease, the call waits
@@ -191,8 +228,8 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 			l.reject(&v, k, at, &r.Call)
 		}
 		if !v.AskLedger {
-			if !l.suppressed && r.Mode == lease.Record {
-				lend(sh, h, k, at, &v)
+			if r.Mode == lease.Record {
+				l.lend(sh, h, k, at, &r.Call, &v)
 			}
 			sh.Unlock()
 			l.tell(d, k, r.Capacity, &v)
@@ -223,25 +260,28 @@ func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) e
 }
 
 // lend lets callers have the key without the account, if they may: by the one word of a hot key, or by the
-// window of the key. The shard must be locked, and v be what the account has decided last.
-func lend(sh *shard, h table.Handle, k *account, at *lease.Moment, v *lease.Decision) {
-	if sh.Asked(h) {
+// window of the key. The shard must be locked, and v be what the account has decided on c, which was the
+// last.
+func (l *limiter) lend(
+	sh *shard, h table.Handle, k *account, at *lease.Moment, c *lease.Call, v *lease.Decision,
+) {
+	if !l.suppressed && sh.Asked(h) {
 		if f := k.Hot(at); f != nil {
 			sh.Open(h, f)
 			return
 		}
 		sh.Forget() // and not at each call
 	}
-	if v.Allowed {
-		lendWindow(sh, h, k, at, v)
+	if l.suppressed || v.Allowed {
+		lendWindow(sh, h, k, at, c, v)
 	}
 }
 
-// lendWindow lets callers have the window of a key, if they may, after a call that was admitted.
-func lendWindow(sh *shard, h table.Handle, k *account, at *lease.Moment, v *lease.Decision) {
-	if t, ok := k.Lend(at, v.SettleAt > 0); ok && sh.Lends(&t) {
+// lendWindow lets callers have the window of a key, if they may, after a call that was recorded.
+func lendWindow(sh *shard, h table.Handle, k *account, at *lease.Moment, c *lease.Call, v *lease.Decision) {
+	if t, ok := k.Lend(at, c, v.SettleAt > 0); ok && sh.Lends(&t) {
 		w := sh.Window(h)
-		k.Fill(at, &w)
+		k.Fill(at, c, &w)
 		sh.Lend(h, t)
 	}
 }

@@ -2,9 +2,11 @@ package hybridlimit
 
 import (
 	"context"
+	"math/rand/v2"
 	"runtime"
 	"time"
 
+	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/lease"
 )
 
@@ -51,6 +53,15 @@ func Windows(p *Provider) (n int) {
 		n += len(l.all()) - 1
 	}
 	return n
+}
+
+// SuppressNow has the window of a key under Suppressed decide a call of cost 1, as judge does. It reports
+// false if that is not open.
+func SuppressNow(p *Provider, key string, capacity uint64) (d trypema.Decision, ok bool) {
+	l := p.suppressed
+	place := l.table.Look(l.table.Hash(key))
+	ok = l.suppress(&d, &place, key, l.now(), 1, capacity, rand.Float64())
+	return d, ok
 }
 
 // TakeNow has the window of a key under Absolute admit a call of cost 1, as judge does. It reports false if

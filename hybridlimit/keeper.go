@@ -112,12 +112,13 @@ func (m *keeper) take(
 		err = redisproto.ErrZeroCost
 	}
 	key = m.inTable(key)
-	if err == nil && r == nil && m.takesAlone(d, key, n, how, began) {
+	dice := rand.Float64()
+	if err == nil && r == nil && m.takesAlone(d, key, n, how, began, dice) {
 		return nil
 	}
 	if err == nil {
 		var room [trypema.MaxLimits]party
-		j := joint{keeper: m, parties: m.join(room[:0], key, n), began: began, dice: rand.Float64(), mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
+		j := joint{keeper: m, parties: m.join(room[:0], key, n), began: began, dice: dice, mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
 		if how == takeLate {
 			j.now = m.counter.now()
 		}
@@ -131,9 +132,11 @@ func (m *keeper) take(
 
 // takesAlone decides a call of one limit by the window of its key, as judge does. It reports false if it
 // cannot.
-func (m *keeper) takesAlone(d *trypema.Decision, key string, n uint64, how manner, began int64) bool {
+func (m *keeper) takesAlone(
+	d *trypema.Decision, key string, n uint64, how manner, began int64, dice float64,
+) bool {
 	l := &m.limits[0]
-	if len(m.limits) > 1 || l.suppressed {
+	if len(m.limits) > 1 {
 		return false
 	}
 	now := began
@@ -141,6 +144,16 @@ func (m *keeper) takesAlone(d *trypema.Decision, key string, n uint64, how manne
 		now = l.now()
 	}
 	place := l.table.Look(l.table.Hash(key))
+	if l.suppressed {
+		ok := l.suppress(d, &place, key, now, n, l.capacity, dice)
+		if ok {
+			if !d.Allowed {
+				d.RefusedBy = l.label
+			}
+			m.counter.count(groupkey.Shown(key), d, nil, began)
+		}
+		return ok
+	}
 	have, ok := place.Take(key, l.capacity, now, n)
 	if ok {
 		m.counter.admit(d, groupkey.Shown(key), began, l.capacity, have)
@@ -277,8 +290,10 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 			t := j.combine()
 			if j.mode == lease.Record {
 				j.record(t.Allowed)
-				if p := &j.parties[0]; len(j.parties) == 1 && t.Allowed && j.reservation == nil && p.h != table.None {
-					lendWindow(p.sh, p.h, p.k, j.at(p), &p.decision)
+				p := &j.parties[0]
+				alone := len(j.parties) == 1 && j.reservation == nil && p.h != table.None
+				if alone && (t.Allowed || p.suppressed) {
+					lendWindow(p.sh, p.h, p.k, j.at(p), j.call(p, lease.Record), &p.decision)
 				}
 			}
 			j.unlock()

@@ -26,6 +26,8 @@ type limiter struct {
 	seconds    float64 // of the window
 	pace       atomic.Pointer[lease.Pace]
 	suppressed bool
+	anyLaw     window.Law // of Suppressed, at a capacity of 1
+	cellsLaw   window.Law // that for the windows of keys
 	denial     trypema.Outcome
 	names      redisproto.Names
 
@@ -66,6 +68,7 @@ func newLimiter(s *redisproto.Server, b *breaker.Set, o Options, suppressed bool
 	}
 	if suppressed {
 		l.denial, l.names = trypema.OutcomeSuppressed, redisproto.NewNames(o.Prefix, "hs", o.Window)
+		l.anyLaw = *window.NewLaw(l.terms.Span, 1, o.HardLimitFactor)
 	}
 	l.holders.Store(rand.Uint64() &^ math.MaxUint32) // each key is a holder of its own
 	l.settler.init(l)
@@ -74,12 +77,16 @@ func newLimiter(s *redisproto.Server, b *breaker.Set, o Options, suppressed bool
 		Free: func(g *window.Groups, k **account) { l.remove(g, *k); *k = nil },
 		Move: func(from, to *window.Groups, k **account) { (*k).Move(from, to) },
 		Add:  func(k **account, last int64, n uint64) { (*k).Join(last, n) },
-		Enter: func(g *window.Groups, k **account, w cells.Window, added uint64) {
+		Enter: func(g *window.Groups, k **account, w cells.Window, added window.Counts) {
 			(*k).Enter(l.moment(g, 0), &w, added)
 		},
-		Span: l.terms.Span,
-		Kept: l.terms.Kept(),
+		Span:     l.terms.Span,
+		Kept:     l.terms.Kept(),
+		Declines: suppressed,
 	}, o.Window+o.Bucket+time.Duration(l.pace.Load().Far), o.MaxKeys, l.now)
+	if suppressed {
+		l.cellsLaw = *window.NewLaw(l.table.LawSpan(), 1, o.HardLimitFactor)
+	}
 	return l
 }
 
@@ -97,9 +104,15 @@ func (l *limiter) moment(g *window.Groups, now int64) *lease.Moment {
 // law returns the law of Suppressed at a capacity; the zero Law under Absolute.
 func (l *limiter) law(c uint64) (law window.Law) {
 	if l.suppressed {
-		law = *window.NewLaw(l.terms.Span, c, l.options.HardLimitFactor)
-		law.Hard = min(law.Hard, redisproto.Most)
+		law = lawAt(&l.anyLaw, c)
 	}
+	return law
+}
+
+// lawAt returns a law at a capacity.
+func lawAt(any *window.Law, c uint64) window.Law {
+	law := any.At(c)
+	law.Hard = min(law.Hard, redisproto.Most)
 	return law
 }
 

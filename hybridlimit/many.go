@@ -34,10 +34,8 @@ func (l *limiter) AllowMany(
 		},
 		later: func(c trypema.Call, d *trypema.Decision) error {
 			key := groupkey.Plain(c.Key)
-			return l.judgeLocked(ctx, d, &request{
-				key: key, hash: l.table.Hash(key), began: began,
-				Call: lease.Call{Cost: c.Cost, Capacity: capacity},
-			}, takeLate)
+			r := l.request(key, l.table.Hash(key), began, c.Cost, capacity)
+			return l.judgeLocked(ctx, d, &r, takeLate)
 		},
 		fetch: func(key string, cost uint64) {
 			l.want(groupkey.Plain(key), capacity, cost).wait(ctx, began)

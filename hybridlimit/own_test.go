@@ -52,3 +52,69 @@ func TestWindowsOfKeys(t *testing.T) {
 		})
 	}
 }
+
+// Under Suppressed the window of a key decides for an instance that is alone, whatever its load. Redis hears
+// of all that was admitted and declined, and another instance that comes declines for the load of both.
+func TestSuppressedWindowsOfKeys(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		t.Run(fmt.Sprint("bound ", bound), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakeredis.New()
+				p, q := open(t, f, hybridlimit.Options{}), open(t, f, hybridlimit.Options{})
+				l := p.Suppressed()
+				allow := func() (trypema.Decision, error) { return l.Allow(ctx, "k", 10) }
+				if bound {
+					b := bind(t, p, trypema.StrategySuppressed, trypema.AtMost(100, 10*time.Second))
+					allow = func() (trypema.Decision, error) { return b.Allow(ctx, "k") }
+				}
+				calls, admitted, byWindow := uint64(0), uint64(0), 0
+				count := func(d trypema.Decision) {
+					if calls++; d.Allowed {
+						admitted++
+					}
+				}
+				for range 480 { // five times the limit, for a window
+					d, err := allow()
+					if err != nil || d.Limit != 100 || d.Allowed != (d.RetryAfter == 0) {
+						t.Fatalf("call %d: %+v, %v", calls, d, err)
+					}
+					if d.RefusedBy != "" && (!bound || d.Allowed) || bound && !d.Allowed && d.RefusedBy == "" {
+						t.Fatalf("call %d: %+v", calls, d)
+					}
+					count(d)
+					if d, ok := hybridlimit.SuppressNow(p, "k", 100); ok {
+						count(d)
+						byWindow++
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				if byWindow < 400 {
+					t.Errorf("the window of the key was open for %d calls of 480", byWindow)
+				}
+				if _, ok := hybridlimit.SuppressNow(p, "k", 99); ok {
+					t.Error("the window of the key decides a call that is not for it")
+				}
+				u, err := l.Usage(ctx, "k", 10)
+				if err != nil || u.Total != calls || u.Declined != calls-admitted || u.SuppressionFactor < .7 {
+					t.Errorf("%d of %d calls admitted: %+v, %v", admitted, calls, u, err)
+				}
+				if admitted > 150 {
+					t.Errorf("%d admitted in a window of at most 150", admitted)
+				}
+				other, of := 0, 100
+				for range of {
+					d, err := q.Suppressed().Allow(ctx, "k", 10)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if d.Allowed {
+						other++
+					}
+				}
+				if other > of/2 {
+					t.Errorf("another instance admitted %d of %d calls", other, of)
+				}
+			})
+		})
+	}
+}

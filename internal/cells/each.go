@@ -1,29 +1,29 @@
 package cells
 
-// Each calls f for each cell that holds admitted events and that begins at since or later, the oldest first:
-// with its first instant, the last one at which an event of it may have happened, and how many there are.
-// Call Advance first.
-func (w *Window) Each(since int64, f func(first, last int64, admitted uint64)) {
+import "github.com/trypema/trypema/internal/window"
+
+// Each calls f for each cell that holds events and that begins at since or later, the oldest first: with its
+// first instant, the last one at which an event of it may have happened, and what it holds. Call Advance
+// first.
+func (w *Window) Each(since int64, f func(first, last int64, c window.Counts)) {
 	for before := w.Grid.number; before >= 0; before-- {
 		first := w.first - before*w.Grid.bucket
 		if first < since {
 			continue
 		}
-		n := w.in(w.place(before)).Admitted
+		c := w.in(w.place(before))
 		switch {
-		case n == 0:
+		case c == (window.Counts{}):
 		case before == 0:
-			f(first, w.last, n)
+			f(first, w.last, c)
 		default:
-			f(first, first+w.Grid.bucket-1, n)
+			f(first, first+w.Grid.bucket-1, c)
 		}
 	}
 }
 
-// Newest returns the beginning of the newest cell, and how many admitted events that holds.
-func (w *Window) Newest() (first int64, admitted uint64) {
-	return w.first, w.in(int(w.at)).Admitted
-}
+// Newest returns the beginning of the newest cell, and what that holds.
+func (w *Window) Newest() (first int64, c window.Counts) { return w.first, w.in(int(w.at)) }
 
 // Admit adds n admitted events at now, which must come from Advance, if the window holds no more than limit
 // then. It returns how many it holds.

@@ -108,7 +108,11 @@ func (w *Window) Tell(v *window.Verdict, l *window.Law, now int64, n uint64) {
 
 // Factor returns the suppression factor for a call of cost n at now, which must come from Advance.
 func (w *Window) Factor(l *window.Law, now int64, n uint64) float64 {
-	return l.Factor(w.Counts(), w.Recent(now), n)
+	c := w.Counts()
+	if factor, ok := l.Sure(c, n); ok {
+		return factor
+	}
+	return l.Factor(c, w.Recent(now), n)
 }
 
 // Recent returns the observed events of the cells that reach into the recent part of the window at now.

@@ -90,13 +90,8 @@ const clockError = 1000
 // whatever the clocks of holder and ledger are.
 func (t *Terms) ownWindow() int64 { return t.Window + t.Window/clockError + t.Micro }
 
-// Kept returns for how long the windows of keys keep an event: see Account.Lend. It is 0 if there are none.
-func (t *Terms) Kept() int64 {
-	if t.Suppressed {
-		return 0
-	}
-	return t.ownWindow()
-}
+// Kept returns for how long the windows of keys keep an event: see Account.Lend.
+func (t *Terms) Kept() int64 { return t.ownWindow() }
 
 // age returns in µs how old the ledger takes events for that happened at an instant and are settled at now,
 // if they were recorded so much earlier than that.

@@ -3,7 +3,9 @@ package lease_test
 import (
 	"testing"
 
+	"github.com/trypema/trypema/internal/cells"
 	"github.com/trypema/trypema/internal/lease"
+	"github.com/trypema/trypema/internal/window"
 )
 
 // TestWindowOfKey: callers use all of the window of a key, whatever the clock of the instance is. They admit
@@ -87,4 +89,99 @@ func TestWindowOfKeyInBursts(t *testing.T) {
 			t.Errorf("clock %d: the window of the key admitted %d", clock, w.taken)
 		}
 	}
+}
+
+// TestSuppressedWindowOfKey: under Suppressed, callers of a holder that is alone decide all calls in the
+// window of the key, whatever the clock of the instance is. The factor is always that of all that happened in
+// a window, give or take some buckets. The ledger hears of what was admitted and of what was declined.
+func TestSuppressedWindowOfKey(t *testing.T) {
+	for _, clock := range []int64{-500, 0, 500} {
+		for _, capacity := range []uint64{1, 20, 1000} {
+			for _, load := range []float64{.3, 1.2, 3, 60} {
+				if load > 3 && capacity > 100 {
+					continue // it takes long
+				}
+				w := newWorld(1, 1, capacity, true)
+				w.pace.Far, w.pace.Brief, w.lends = 5*w.terms.Window, w.terms.Window, true
+				a := w.accounts[0]
+				a.fast = clock
+				calls, outside, all := 0, 0, observed{}
+				w.judged = func(v *lease.Decision) {
+					low, high := all.factors(w)
+					if calls++; v.Factor < low || v.Factor > high {
+						outside++
+						t.Logf("at %d, %v: factor %.4f, want %.4f to %.4f", w.now, v.Allowed, v.Factor, low, high)
+					}
+					c := window.Counts{Declined: 1}
+					if v.Allowed {
+						c = window.Counts{Admitted: 1}
+					}
+					all = append(all, event{w.now, c})
+				}
+				mean, next := float64(w.terms.Window)/float64(capacity)/load, 1000.0
+				for w.now = 1000; w.now < 6*w.terms.Window; w.now += 100 {
+					for ; next < float64(w.now); next += w.rng.ExpFloat64() * mean {
+						w.call(0, 1)
+					}
+					if w.now%(5*w.terms.Window/2) == 0 { // Usage is asked for
+						a.MustTell()
+						a.due = 0
+					}
+					w.settle(func() int64 { return 100 })
+				}
+				if outside > 0 {
+					t.Errorf("clock %d, capacity %d, load %v: %d of %d factors are not those of the window",
+						clock, capacity, load, outside, calls)
+				}
+				if most := w.most(); most > w.bound() {
+					t.Errorf("clock %d, capacity %d, load %v: %d admitted in a window of at most %d",
+						clock, capacity, load, most, w.bound())
+				}
+				if part := float64(w.taken) / float64(calls); part < .4 && calls > 300 {
+					t.Errorf("clock %d, capacity %d, load %v: the window of the key decided %.2f of all",
+						clock, capacity, load, part)
+				}
+				w.network, w.now = nil, w.now+10
+				a.Lost()
+				a.MustTell()
+				answer := w.ledger.Settle(w.terms.Span, w.now, 1, a.Message(w.at(a), 0, lease.Nothing))
+				recent, most := all.since(w.now-w.terms.Window), all.since(w.now-w.terms.Window-60_000)
+				have := answer.Live
+				if have.Admitted < recent.Admitted || have.Declined < recent.Declined ||
+					have.Admitted > most.Admitted || have.Declined > most.Declined {
+					t.Errorf("clock %d, capacity %d, load %v: the ledger has %+v, and there was %+v",
+						clock, capacity, load, have, recent)
+				}
+			}
+		}
+	}
+}
+
+// observed is what happened to a key, one by one.
+type observed []event
+
+type event struct {
+	at int64
+	window.Counts
+}
+
+// since returns what happened after an instant.
+func (o observed) since(at int64) (c window.Counts) {
+	for i := len(o) - 1; i >= 0 && o[i].at > at; i-- {
+		c = c.Plus(o[i].Counts)
+	}
+	return c
+}
+
+// factors returns the least and the largest factor of a call. In the account and in the window of its key, an
+// event counts up to three buckets longer, and a thousandth of a window; by a clock that is fast, a
+// thousandth shorter. The recent part has a cell more.
+func (o observed) factors(w *world) (low, high float64) {
+	span := w.terms.Span
+	grid, _ := cells.New(w.terms.Kept(), span.Bucket)
+	coarse, fine := window.NewLaw(grid.Span(), w.capacity, hardFactor), window.NewLaw(span, w.capacity, hardFactor)
+	at := func(l *window.Law, longer int64) float64 {
+		return l.Factor(o.since(w.now-span.Window-longer), o.since(w.now-span.Recent()-longer-longer/3).Observed(), 1)
+	}
+	return at(coarse, -span.Window/1000), at(fine, 3*span.Bucket+span.Window/500)
 }

@@ -89,6 +89,14 @@ func (u *unsettled) allCharged() bool {
 	return !slices.ContainsFunc(u.groups, func(g ownGroup) bool { return !g.charged })
 }
 
+// declined returns what was declined in all groups.
+func (u *unsettled) declined() (n uint64) {
+	for i := range u.groups {
+		n += u.groups[i].Declined
+	}
+	return n
+}
+
 // merge makes one group of two that are not sent, and of which none or both are of the spell. It takes the
 // two whose events then seem the least younger than they are. These are neighbours, except for reservations,
 // whose groups are not in order of age. It reports whether there are two.

@@ -24,9 +24,13 @@ func lend(sh *Shard[state, struct{}], h Handle, t Terms) {
 // Callers take from the windows of keys while others ask for the states, and while keys come, go, move and
 // are evicted: nothing is lost, nothing counted twice, and no key takes what is another's.
 func TestWindowsUnderStress(t *testing.T) {
-	for _, bound := range []int{0, 40} {
+	for _, test := range []struct {
+		bound    int
+		declines bool
+	}{{0, false}, {40, false}, {0, true}} {
 		var freed atomic.Uint64
-		kind := testKind
+		kind, bound := testKind, test.bound
+		kind.Declines = test.declines
 		kind.Span, kind.Kept = window.Span{Window: 1e12, Bucket: 1e10}, 1001e9
 		kind.Free = func(_ *struct{}, s *state) { freed.Add(s.added); *s = state{} }
 		start := time.Now()
@@ -39,12 +43,26 @@ func TestWindowsUnderStress(t *testing.T) {
 			wg.Go(func() {
 				for range calls {
 					k := rng.IntN(keys)
-					key, capacity := strings.Repeat("k", 1+k), uint64(1000+k)
+					key, capacity, most := strings.Repeat("k", 1+k), uint64(1000+k), uint64(1000+k)
+					terms := Terms{End: math.MaxInt64, Capacity: capacity, Limit: 40, Base: 7}
+					if test.declines {
+						capacity, most = uint64(20+k), terms.Limit
+						terms.Capacity, terms.Base = capacity, 0
+					}
 					hash, now := table.Hash(key), int64(time.Since(start))
 					place := table.Look(hash)
-					if have, ok := place.Take(key, capacity, now, 1); ok {
-						if have > capacity {
-							t.Errorf("%d of %d", have, capacity)
+					have, ok := uint64(0), false
+					if test.declines {
+						var v window.Verdict
+						law := window.NewLaw(table.LawSpan(), capacity, 1.5)
+						ok = place.Suppress(&v, key, law, now, 1, rng.Float64())
+						have = v.Now
+					} else {
+						have, ok = place.Take(key, capacity, now, 1)
+					}
+					if ok {
+						if have > most {
+							t.Errorf("%d of %d", have, most)
 						}
 						admitted.Add(1)
 						taken.Add(1)
@@ -58,7 +76,7 @@ func TestWindowsUnderStress(t *testing.T) {
 						sh.Remove(h)
 					case 1: // it stays closed
 					default:
-						lend(sh, h, Terms{End: math.MaxInt64, Capacity: capacity, Limit: 40, Base: 7})
+						lend(sh, h, terms)
 					}
 					sh.Unlock()
 				}
@@ -159,5 +177,62 @@ func TestTerms(t *testing.T) {
 	table.remove(key)
 	if _, ok := place.Take(key, 100, 1, 1); ok {
 		t.Error("a key that was removed admits a call")
+	}
+}
+
+// Under Suppressed a window decides by the law and by its limit, and the state hears of what was declined.
+func TestSuppressedTerms(t *testing.T) {
+	kind := testKind
+	kind.Declines = true
+	start := time.Now()
+	table := New(kind, math.MaxInt64, 0, func() int64 { return int64(time.Since(start)) })
+	defer table.Close()
+	key := "k"
+	hash := table.Hash(key)
+	suppress := func(v *window.Verdict, capacity uint64, now int64, n uint64, dice float64) bool {
+		place := table.Look(hash)
+		return place.Suppress(v, key, window.NewLaw(table.LawSpan(), capacity, 1.5), now, n, dice)
+	}
+	sh, h := table.Acquire(hash, key, 1)
+	lend(sh, h, Terms{End: 5000, Capacity: 20, Limit: 25})
+	sh.Unlock()
+	for _, test := range []struct {
+		capacity      uint64
+		now           int64
+		n             uint64
+		dice          float64
+		ok, allowed   bool
+		have          uint64
+		least, factor float64
+	}{
+		{20, 10, 16, 0, true, true, 16, 0, 0},
+		{21, 10, 1, 0, false, false, 0, 0, 0},      // another capacity
+		{20, 10, 1, .1, true, false, 16, .5, .99},  // over the limit in the recent part
+		{20, 10, 8, .999, true, true, 24, .5, .99}, // by good luck
+		{20, 10, 2, .999, false, false, 0, 0, 0},   // there is less on lease
+		{20, 10, 1, .999, true, true, 25, .5, .99},
+		{20, 10, 1, .999, false, false, 0, 0, 0}, // the law would admit 30
+		{20, 10, 6, .999, true, false, 25, 1, 1}, // and no more
+		{20, 10, 21, .999, true, false, 25, 1, 1},
+		{20, 10, mostCost + 1, 0, false, false, 0, 0, 0},
+		{20, 1009, 1, .999, false, false, 0, 0, 0}, // its events still count
+		{20, 1010, 1, 0, false, false, 0, 0, 0},    // they have left the window of the limit, and not this one
+		{20, 1011, 1, 0, true, true, 1, 0, 0},
+		{20, 5000, 1, 0, false, false, 0, 0, 0}, // it is over
+	} {
+		var v window.Verdict
+		ok := suppress(&v, test.capacity, test.now, test.n, test.dice)
+		if ok != test.ok || ok && (v.Allowed != test.allowed || v.Now != test.have ||
+			v.Factor < test.least || v.Factor > test.factor || v.Allowed != (v.Wait == 0)) {
+			t.Errorf("%+v: %+v, %v", test, v, ok)
+		}
+	}
+	sh.Lock()
+	if s := sh.State(h); s.added != 16+1+8+1+6+21+1 || s.declined != 1+6+21 || s.last != 1011 {
+		t.Errorf("%+v was entered", s)
+	}
+	sh.Unlock()
+	if suppress(new(window.Verdict), 20, 1012, 1, .9) {
+		t.Error("a window decides a call after its state was asked for")
 	}
 }

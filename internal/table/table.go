@@ -37,10 +37,11 @@ type Kind[S, M any] struct {
 
 	// Enter enters events into a state that callers have added to the window of its key. So many were added
 	// since Lend. What has left the window since then is not in there.
-	Enter func(m *M, s *S, w cells.Window, added uint64)
+	Enter func(m *M, s *S, w cells.Window, added window.Counts)
 
-	Span window.Span // of the window of the limit
-	Kept int64       // how long an event counts in the windows of the keys
+	Span     window.Span // of the window of the limit
+	Kept     int64       // how long an event counts in the windows of the keys
+	Declines bool        // events may be declined: see Suppress
 }
 
 // Table is the hash table. A state is reached through its shard, under the lock of the shard.
@@ -73,7 +74,7 @@ func New[S, M any](kind Kind[S, M], idle time.Duration, bound int, clock func() 
 		shift:  shift,
 		shards: make([]Shard[S, M], n),
 	}
-	t.own.window, t.own.kept = kind.Span.Window, kind.Kept
+	t.own.window, t.own.kept, t.own.declines = kind.Span.Window, kind.Kept, kind.Declines
 	if kind.Kept > 0 {
 		t.own.grid, t.owns = cells.New(kind.Kept, kind.Span.Bucket)
 	}

@@ -23,9 +23,10 @@ import (
 
 // state is a state that notices if it is lost, or mixed up with another.
 type state struct {
-	last  int64
-	value uint64
-	added uint64
+	last     int64
+	value    uint64
+	added    uint64
+	declined uint64 // of those
 }
 
 var testKind = Kind[state, struct{}]{
@@ -33,9 +34,10 @@ var testKind = Kind[state, struct{}]{
 	Free: func(_ *struct{}, s *state) { *s = state{} },
 	Move: func(_, _ *struct{}, _ *state) {},
 	Add:  func(s *state, last int64, n uint64) { s.last = max(s.last, last); s.added += n },
-	Enter: func(_ *struct{}, s *state, w cells.Window, added uint64) {
+	Enter: func(_ *struct{}, s *state, w cells.Window, added window.Counts) {
 		s.last = max(s.last, w.Last())
-		s.added += added
+		s.added += added.Observed()
+		s.declined += added.Declined
 	},
 	Span: window.Span{Window: 1000, Bucket: 10},
 	Kept: 1001,

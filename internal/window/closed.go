@@ -325,3 +325,15 @@ func (w *Window) search(g *Groups, found func(c group) bool) int {
 	high = min(high-1, int(w.n))
 	return low + sort.Search(high-low, func(i int) bool { return at(low + i) })
 }
+
+// searchBack is search for an index that is mostly near the newest group: it looks at the newest groups
+// first.
+func (w *Window) searchBack(g *Groups, found func(c group) bool) int {
+	at := func(i int) bool { return found(w.closedAt(g, i)) }
+	high, step := int(w.n), 1 // it holds from high on
+	for high >= step && at(high-step) {
+		high, step = high-step, 2*step
+	}
+	low := max(high-step+1, 0)
+	return low + sort.Search(high-low, func(i int) bool { return at(low + i) })
+}

@@ -70,6 +70,15 @@ func (l *Law) Factor(c Counts, recent, n uint64) float64 {
 	return 0
 }
 
+// Sure returns the factor if that does not depend on what was observed in the recent part: of a window that
+// is not loaded, and of a call that would pass the hard capacity.
+func (l *Law) Sure(c Counts, n uint64) (factor float64, ok bool) {
+	if !l.fits(c, n) {
+		return 1, true
+	}
+	return 0, float64(c.Observed()) < calm*float64(l.Capacity)
+}
+
 // Calm reports whether the factor is 0.
 func (l *Law) Calm(c Counts, recent, n uint64) bool {
 	return l.fits(c, n) && l.aim(c) >= l.load(c, recent)
@@ -104,7 +113,11 @@ func (l *Law) load(c Counts, recent uint64) float64 {
 
 // Factor returns the suppression factor for a call of cost n at now, which must come from Advance.
 func (w *Window) Factor(g *Groups, s Span, l *Law, now int64, n uint64) float64 {
-	return l.Factor(w.Counts(), w.Since(g, now-s.Recent()), n)
+	c := w.Counts()
+	if factor, ok := l.Sure(c, n); ok {
+		return factor
+	}
+	return l.Factor(c, w.Since(g, now-s.Recent()), n)
 }
 
 // Since returns the observed events of the groups whose last event came after t.
@@ -115,7 +128,7 @@ func (w *Window) After(g *Groups, t int64) Counts {
 	if w.empty() || w.last <= t {
 		return Counts{}
 	}
-	before, _ := w.bounds(g, w.search(g, func(c group) bool { return c.last > t }))
+	before, _ := w.bounds(g, w.searchBack(g, func(c group) bool { return c.last > t }))
 	return w.upto.minus(before)
 }
 
@@ -126,10 +139,17 @@ func (w *Window) After(g *Groups, t int64) Counts {
 // The factor only falls while nothing happens, and changes only when a group expires or leaves the recent
 // part: the answer is one of those instants.
 func (w *Window) Calms(g *Groups, s Span, l *Law, n uint64) (at int64, admitted uint64) {
-	// Which expiry brings calm at the latest?
+	// What the newest group holds may be too much, whatever expires before it.
+	if w.n > 0 {
+		if c := w.closedAt(g, int(w.n)-1); !l.Calm(w.upto.minus(c.upto), 0, n) {
+			return w.last + s.Window, 0
+		}
+	}
+	// Which expiry brings calm at the latest? The recent part holds between nothing and all that is left.
 	k := w.search(g, func(c group) bool {
 		left := w.upto.minus(c.upto)
-		return l.Calm(left, w.Since(g, c.last+s.Window-s.Recent()), n)
+		return l.Calm(left, 0, n) && (l.Calm(left, left.Observed(), n) ||
+			l.Calm(left, w.Since(g, c.last+s.Window-s.Recent()), n))
 	})
 	before, _ := w.bounds(g, k)
 	at, admitted = w.last+s.Window, 0
