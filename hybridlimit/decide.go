@@ -148,7 +148,7 @@ func (l *limiter) suppress(
 	}
 	if !v.Allowed && v.Wait != window.Never { // the account may have to settle by then
 		pace := l.pace.Load()
-		v.Wait += pace.Trip + pace.Slack
+		v.Wait += pace.Trip + pace.Slack + l.terms.Bucket
 	}
 	redisproto.Decide(d, c, &v, time.Nanosecond, l.denial)
 	return true

@@ -71,8 +71,9 @@ func TestConformance(t *testing.T) {
 					In:         synctest.Test,
 					Resolution: time.Microsecond,
 					Jitter:     delay,
-					Lag:        2*50*time.Millisecond + 12*time.Millisecond, // two intervals and a few trips
-					Use:        .97,
+					// two intervals, a bucket and a few trips
+					Lag: 2*50*time.Millisecond + 100*time.Millisecond + 12*time.Millisecond,
+					Use: .97,
 				})
 			})
 		}

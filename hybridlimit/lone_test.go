@@ -98,3 +98,41 @@ func TestLateCallerFindsItsLease(t *testing.T) {
 		}
 	}
 }
+
+// A lone caller is admitted when it was told to come again, although its instance gives its lease
+// back meanwhile: Redis has the room later, as it may keep events together.
+func TestLoneCallerComesAgain(t *testing.T) {
+	const window, capacity = 10 * time.Second, 40
+	first := explore.Seed(t)
+	for _, suppressed := range []bool{false, true} {
+		for i := range uint64(explore.Runs(30, 1000)) {
+			synctest.Test(t, func(t *testing.T) {
+				rng := rand.New(rand.NewPCG(first+i, 0))
+				o := loneOptions(window)
+				o.SyncInterval, o.HardLimitFactor = 50*time.Millisecond, 1
+				l := strategy(open(t, fakeredis.New(), o), suppressed)
+				for round := range 30 {
+					n, d := uint64(0), trypema.Decision{Allowed: true}
+					for d.Allowed || rng.IntN(4) > 0 {
+						n = 1 + rng.Uint64N(4)
+						if rng.IntN(8) == 0 {
+							n = 1 + rng.Uint64N(capacity)
+						}
+						var err error
+						if d, err = l.AllowN(ctx, "k", 4, n); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(time.Duration(rng.Int64N(int64(window / 100))))
+					}
+					if n, d.RetryAfter = 1+rng.Uint64N(capacity), 0; true {
+						d, _ = l.Peek(ctx, "k", 4, n)
+					}
+					time.Sleep(d.RetryAfter)
+					if got, err := l.AllowN(ctx, "k", 4, n); err != nil || !got.Allowed {
+						t.Fatalf("seed %d, round %d: %d denied when told: %+v, then %+v, %v", first+i, round, n, d, got, err)
+					}
+				}
+			})
+		}
+	}
+}

@@ -39,8 +39,8 @@ func TestMulti(t *testing.T) {
 					In:         synctest.Test,
 					Resolution: time.Microsecond,
 					Jitter:     delay,
-					// two intervals of the longest window and a few trips
-					Lag: 2*100*time.Millisecond + 12*time.Millisecond,
+					// two intervals and a bucket of the longest window, and a few trips
+					Lag: 2*100*time.Millisecond + 200*time.Millisecond + 12*time.Millisecond,
 					Use: .97,
 				}
 				limittest.RunBind(t, subject, func(t *testing.T, o trypema.Options) trypema.Provider {

@@ -89,7 +89,7 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 	case fresh && a.holdsAll(capacity):
 		a.demand.exhaust(now)
 		room, at := a.ownRoom(m, n)
-		at += m.Pace.Trip // by then the ledger has the room, if the lease goes back meanwhile
+		at += m.Pace.Trip + m.Bucket // by then the ledger has the room, if the lease goes back meanwhile
 		if now >= k.promisedRetryAt || at < k.promisedRetryAt {
 			k.promisedRetryAt = at
 		}
@@ -102,7 +102,7 @@ func (a *Account) absolute(d *Decision, m *Moment, c *Call) {
 		at, then := a.view.Fits(m.Groups, m.Span, capacity-n)
 		a.demand.exhaust(now)
 		at += a.lag(m)
-		d.Wait, d.Then = at+m.Pace.Slack-now, then
+		d.Wait, d.Then = at+m.Pace.Slack+a.together(m)-now, then
 		d.SettleAt = min(at, max(now, a.exchange.sentAt+recheckIntervals*m.Interval))
 		if now >= k.promisedRetryAt || at+m.Pace.Slack < k.promisedRetryAt {
 			k.promisedRetryAt = at + m.Pace.Slack
@@ -134,7 +134,7 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 		return
 	case !d.Allowed:
 		if d.Wait != window.Never {
-			d.Wait += a.lag(m) + m.Pace.Slack
+			d.Wait += a.lag(m) + m.Pace.Slack + a.together(m)
 		}
 	case n <= a.budget && (l.Hard >= a.ceiling || d.Now+a.others+n <= l.Hard):
 		if c.Mode == Record {
@@ -150,7 +150,7 @@ func (a *Account) suppressed(d *Decision, m *Moment, c *Call) {
 	case a.holdsAll(l.Hard):
 		a.demand.exhaust(now)
 		_, at := a.ownRoom(m, n)
-		d.Allowed, d.Factor, d.Wait = false, 1, at+m.Pace.Trip-now
+		d.Allowed, d.Factor, d.Wait = false, 1, at+m.Pace.Trip+m.Bucket-now
 	case a.exhausted(now, l.Hard) && now < k.sharedUntil:
 		// Others have the rest up to the hard capacity.
 		a.demand.exhaust(now)
@@ -293,4 +293,13 @@ func (a *Account) lag(m *Moment) int64 {
 		lag += m.Bucket
 	}
 	return lag
+}
+
+// together is how much later than lag says the ledger may have room for a holder without others: it may hold
+// events together that the view has apart. A caller is told that, but the account asks before.
+func (a *Account) together(m *Moment) int64 {
+	if m.Now < a.knowledge.sharedUntil {
+		return 0 // that is in the lag
+	}
+	return m.Bucket
 }

@@ -31,11 +31,12 @@ import (
 // The histories are such that hybridlimit has one way to go, whichever of its goroutines runs first at an
 // instant. So no decision takes dice, and the way to Redis always takes the same time: hybridlimit may make a
 // message before or after it has set the pace. Where the window is full the strategy is Suppressed without
-// headroom, which decides as Absolute does, but never without the lock: the simulator does not have that.
+// headroom, which decides as Absolute does, but never without the lock, with buckets so short that the table
+// has no windows of keys for callers: the simulator has neither.
 // Where it is Absolute, keys are called too seldom to become hot. Where messages are lost one call at a time
 // waits for a key.
 func TestSameMessages(t *testing.T) {
-	const full = "--strategy suppressed --hard-limit-factor 1 "
+	const full = "--strategy suppressed --hard-limit-factor 1 --bucket 1ms "
 	for _, args := range []string{
 		full + "--instances 1 --keys 1 --rate 50",
 		full + "--instances 3 --keys 2 --rate 10",
