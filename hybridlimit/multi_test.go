@@ -40,7 +40,7 @@ func TestMulti(t *testing.T) {
 					Resolution: time.Microsecond,
 					Jitter:     delay,
 					// two intervals and a bucket of the longest window, and a few trips
-					Lag: 2*100*time.Millisecond + 200*time.Millisecond + 12*time.Millisecond,
+					Lag: 2*100*time.Millisecond + 300*time.Millisecond + 12*time.Millisecond,
 					Use: .97,
 				}
 				limittest.RunBind(t, subject, func(t *testing.T, o trypema.Options) trypema.Provider {

@@ -961,7 +961,7 @@ func TestSuppressedHolderOfAll(t *testing.T) {
 		w.now = admittedAt + test.after
 		var v lease.Decision
 		w.accounts[0].Decide(&v, w.at(w.accounts[0]), w.question(1, lease.Try))
-		if v.AskLedger || v.Allowed == test.wait || test.wait && (v.Factor != 1 || v.Wait < 1 || v.Wait > 1+w.terms.Window/1000+w.pace.Trip) {
+		if v.AskLedger || v.Allowed == test.wait || test.wait && (v.Factor != 1 || v.Wait < 1 || v.Wait > 1+w.terms.Window/1000+w.pace.Trip+w.terms.Bucket) {
 			t.Errorf("%d after it was full: %+v", test.after, v)
 		}
 	}
