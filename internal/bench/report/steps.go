@@ -173,10 +173,12 @@ func (e effort) steps() []step {
 			lines: []line{{args: "--provider hybrid --keys hot --key-space 1 --compare " +
 				some(leasing, besideLocal)}}},
 		step{ID: "hybrid-100k", Title: "Hybrid: 100,000 keys", needs: store.Hybrid,
-			About: "Beside Local, which needs no server. Six seconds before a round is timed, its calls begin: " +
-				"leases of keys that have rested since the round before are renewed by then.",
-			lines: []line{{args: "--provider hybrid --keys uniform --key-space 100000 --warm-up 6s --compare " +
-				some(leasing, besideLocal)}}},
+			About: "Beside Local, which needs no server. " +
+				some("Six seconds before a round is timed, its calls begin: leases of keys that have rested "+
+					"since the round before are renewed by then.",
+					"All keys have rested when a round begins, and their leases are renewed first."),
+			lines: []line{{args: "--provider hybrid --keys uniform --key-space 100000 " +
+				some("--warm-up 6s --compare "+leasing, "--compare "+besideLocal)}}},
 		step{ID: "hybrid-suppressed-10k", Title: "Hybrid, Suppressed: 10,000 keys", needs: store.Hybrid,
 			About: "Each key has a limit of 1/s.",
 			lines: []line{{args: "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 " +
