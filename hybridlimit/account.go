@@ -34,7 +34,7 @@ type account struct {
 }
 
 // acquire locks the shard of a key and finds its account there, or adds it.
-func (l *limiter) acquire(hash uint64, key string, now int64) (*shard, table.Handle, *account) {
+func (l *limiter) acquire(hash uint64, key string, now int64) (_ *shard, entry table.Handle, _ *account) {
 	sh, h := l.table.Acquire(hash, key, now)
 	return sh, h, l.accountAt(sh, h, hash, key)
 }

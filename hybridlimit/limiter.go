@@ -109,9 +109,9 @@ func (l *limiter) law(c uint64) (law window.Law) {
 	return law
 }
 
-// lawAt returns a law at a capacity.
-func lawAt(any *window.Law, c uint64) window.Law {
-	law := any.At(c)
+// lawAt returns a law at a capacity, by that at a capacity of 1.
+func lawAt(unit *window.Law, c uint64) window.Law {
+	law := unit.At(c)
 	law.Hard = min(law.Hard, redisproto.Most)
 	return law
 }

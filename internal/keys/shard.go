@@ -54,7 +54,7 @@ func (t *Table) find(ix *index, hash uint64, key string) Handle {
 }
 
 // place returns an entry for one more key, and the index that has it. The caller publishes that.
-func (t *Table) place(sh *shard, ix *index) (*index, Handle) {
+func (t *Table) place(sh *shard, ix *index) (_ *index, place Handle) {
 	h := sh.free
 	if h == None {
 		h = sh.end

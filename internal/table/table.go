@@ -107,7 +107,7 @@ func (t *Table[S, M]) Len() int { return int(t.count.Load()) }
 
 // Acquire locks the shard of a key and finds the key in it, or adds it with a zero state. At now it counts as
 // used. With a bound on the keys, the one used the longest ago goes first.
-func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (*Shard[S, M], Handle) {
+func (t *Table[S, M]) Acquire(hash uint64, key string, now int64) (_ *Shard[S, M], entry Handle) {
 	sh := t.Shard(hash)
 	for {
 		sh.Lock()
