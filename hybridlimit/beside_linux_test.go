@@ -57,7 +57,9 @@ func BenchmarkSuppressedBesideLocal(b *testing.B) {
 }
 
 // besideLocal is one case. No more than a part of the calls may be denied.
-func besideLocal(b *testing.B, s trypema.Strategy, keys int, window time.Duration, rate trypema.Rate, most float64) {
+func besideLocal(
+	b *testing.B, s trypema.Strategy, keys int, window time.Duration, rate trypema.Rate, most float64,
+) {
 	o := trypema.Options{Window: window}
 	local, err := trypema.NewLocal(o)
 	if err != nil {

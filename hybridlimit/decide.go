@@ -91,6 +91,7 @@ func (l *limiter) judge(
 	switch {
 	case how == peek:
 		r := l.request(plain, hash, l.now(), n, c)
+		r.Dice = rand.Float64()
 		return l.judgeLocked(ctx, d, &r, how)
 	case l.suppressed:
 		place, dice := l.table.Look(hash), rand.Float64()
@@ -193,13 +194,10 @@ type request struct {
 	mustNotWait bool
 }
 
-// request returns a call at an instant, with dice of its own under Suppressed.
+// request returns a call at an instant. Its dice are for the caller to throw.
 func (l *limiter) request(key string, hash uint64, began int64, n, capacity uint64) request {
-	r := request{key: key, hash: hash, began: began, Call: lease.Call{Cost: n, Capacity: capacity}}
-	if l.suppressed {
-		r.Law, r.Dice = l.law(capacity), rand.Float64()
-	}
-	return r
+	call := lease.Call{Cost: n, Capacity: capacity, Law: l.law(capacity)}
+	return request{key: key, hash: hash, began: began, Call: call}
 }
 
 // decide decides a call under the lock of its key. When this instance has nothing on lease, the call waits

@@ -112,13 +112,19 @@ func (m *keeper) take(
 		err = redisproto.ErrZeroCost
 	}
 	key = m.inTable(key)
-	dice := rand.Float64()
+	dice := 0.
+	if len(m.limits) > 1 || m.limits[0].suppressed {
+		dice = rand.Float64()
+	}
 	if err == nil && r == nil && m.takesAlone(d, key, n, how, began, dice) {
 		return nil
 	}
 	if err == nil {
 		var room [trypema.MaxLimits]party
-		j := joint{keeper: m, parties: m.join(room[:0], key, n), began: began, dice: dice, mode: lease.Record, mustNotWait: how == takeNow, reservation: r}
+		j := joint{
+			keeper: m, parties: m.join(room[:0], key, n), began: began, dice: dice, mode: lease.Record,
+			mustNotWait: how == takeNow, reservation: r,
+		}
 		if how == takeLate {
 			j.now = m.counter.now()
 		}

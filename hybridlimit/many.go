@@ -3,6 +3,7 @@ package hybridlimit
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ func (l *limiter) AllowMany(
 		later: func(c trypema.Call, d *trypema.Decision) error {
 			key := groupkey.Plain(c.Key)
 			r := l.request(key, l.table.Hash(key), began, c.Cost, capacity)
+			r.Dice = rand.Float64()
 			return l.judgeLocked(ctx, d, &r, takeLate)
 		},
 		fetch: func(key string, cost uint64) {

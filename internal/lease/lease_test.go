@@ -291,7 +291,8 @@ func TestBound(t *testing.T) {
 	first, runs, lone, fullest := explore.Seed(t), explore.Runs(14, 3000), 0, 0.0
 	var taken [2]int
 	defer func() {
-		t.Logf("in %d runs a window held up to %.4f of its bound; windows of keys decided %d calls", runs, fullest, taken)
+		t.Logf("in %d runs a window held up to %.4f of its bound; windows of keys decided %d calls", runs,
+			fullest, taken)
 	}()
 	for run := range runs {
 		seed := first + uint64(run)
@@ -883,7 +884,8 @@ func TestOneOfManyKeys(t *testing.T) {
 		// A lease lives for some intervals at least, and is charged for a window after its end.
 		most := max(w.capacity, held*uint64(w.pace.Brief/w.terms.Window)) + held
 		if lost /= 100; held == 0 || lost > most {
-			t.Errorf("%v calls in a window: %d were on lease, %d are lost with it, want %d", test.rate, held, lost, most)
+			t.Errorf("%v calls in a window: %d were on lease, %d are lost with it, want %d", test.rate, held,
+				lost, most)
 		}
 	}
 }
@@ -961,7 +963,9 @@ func TestSuppressedHolderOfAll(t *testing.T) {
 		w.now = admittedAt + test.after
 		var v lease.Decision
 		w.accounts[0].Decide(&v, w.at(w.accounts[0]), w.question(1, lease.Try))
-		if v.AskLedger || v.Allowed == test.wait || test.wait && (v.Factor != 1 || v.Wait < 1 || v.Wait > 1+w.terms.Window/1000+w.pace.Trip+w.terms.Bucket) {
+		most := 1 + w.terms.Window/1000 + w.pace.Trip + w.terms.Bucket
+		if v.AskLedger || v.Allowed == test.wait ||
+			test.wait && (v.Factor != 1 || v.Wait < 1 || v.Wait > most) {
 			t.Errorf("%d after it was full: %+v", test.after, v)
 		}
 	}

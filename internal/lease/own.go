@@ -47,8 +47,8 @@ const leastLent = 4
 // they may not: the lease is none that keeps a window, or calls must be noted one by one.
 //
 // It must follow the decision of a call that was recorded, so that the last event is not before any that the
-// window forgets; and the decision has the account settle soon or not. If it does, callers may
-// use all that is left. Otherwise the call that makes the lease low must come to the account.
+// window forgets. If that decision has the account settle soon, callers may use all that is left. Otherwise
+// the call that makes the lease low must come to the account.
 func (a *Account) Lend(m *Moment, c *Call, settles bool) (t table.Terms, ok bool) {
 	u, low := &a.unsettled, a.lowBudget(m.Now)
 	if settles {
