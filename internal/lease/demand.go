@@ -161,6 +161,9 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 		want = min(a.capacity, max(want, 2*kept+need))
 	}
 	least := min(target, kept+a.above(soon/16, 2))
+	if have := a.budget + kept; have > want && a.roomy(m) && 2*a.windowLife(m, have) > a.windowLife(m, want) {
+		want, target = have, max(target, have)
+	}
 	d.surplus = 0
 	if tight {
 		slack := uint64(math.Ceil(3*math.Sqrt(2*d.rate*window/driftPart))) + 1
@@ -182,6 +185,13 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 // tight reports whether a lease far from the limit must be what the holder's window holds and little more:
 // others need the rest.
 func (a *Account) tight() bool { return a.others > 0 && a.knowledge.free < a.capacity/tightPart }
+
+// roomy reports whether others do not need what a lease far from the limit has beyond what the account needs,
+// and there are so many keys that renewing all leases at once is a load. Then a lease shrinks only if it
+// lives twice as long for that: a key that rests may soon be called as often as before.
+func (a *Account) roomy(m *Moment) bool {
+	return m.Pace.Spread > m.Window && a.knowledge.free >= a.capacity/2
+}
 
 // leavesRoom reports whether the account needs so little that it does not settle often near the limit either.
 // There may be many such holders. What each has beyond its window is missing where hardly anything is left.

@@ -852,7 +852,7 @@ func TestOneOfManyKeys(t *testing.T) {
 	for _, test := range []struct {
 		rate     float64 // of calls in a window; three times that in the second half
 		messages uint64  // in 60 windows, at most
-	}{{1, 10}, {10, 16}, {50, 30}} {
+	}{{1, 6}, {10, 12}, {50, 24}} {
 		w := newWorld(5, 1, 1000, false)
 		w.pace = lease.NewPace(&w.terms, 500, w.terms.Window, 100_000)
 		delay := func() int64 { return 300 + w.rng.Int64N(200) }
@@ -886,6 +886,53 @@ func TestOneOfManyKeys(t *testing.T) {
 		if lost /= 100; held == 0 || lost > most {
 			t.Errorf("%v calls in a window: %d were on lease, %d are lost with it, want %d", test.rate, held,
 				lost, most)
+		}
+	}
+}
+
+// One of very many keys that nobody else uses soon has the lease that it needs, and keeps that while nobody
+// calls: when all of them are called again, few have something to say.
+func TestManyKeysAfterRest(t *testing.T) {
+	const keys = 50
+	phases := []struct {
+		what     string
+		windows  int64
+		rate     float64 // calls in a window
+		messages uint64  // of all keys, at most
+	}{
+		{"while they come to be known", 12, .5, 2 * keys},
+		{"in use", 8, 20, 3 * keys},
+		{"at rest", 10, 0, 2 * keys},
+		{"in use again", 3, 20, 3 * keys / 5},
+	}
+	messages, calls, waits := make([]uint64, len(phases)), make([]int, len(phases)), make([]int, len(phases))
+	for seed := range uint64(keys) {
+		w := newWorld(seed, 1, 1000, false)
+		w.pace = lease.NewPace(&w.terms, 500, w.terms.Window, 100_000)
+		delay := func() int64 { return 15_000 + w.rng.Int64N(5000) } // there is much to do for Redis, too
+		next := 0.
+		for i, phase := range phases {
+			before, end := w.accounts[0].Seq(), w.now+phase.windows*w.terms.Window
+			mean := float64(w.terms.Window) / phase.rate
+			for ; w.now < end; w.now += 200 {
+				for ; next <= float64(w.now); next += w.rng.ExpFloat64() * mean {
+					if calls[i]++; w.call(0, 1).AskLedger {
+						waits[i]++
+					}
+				}
+				w.settle(delay)
+			}
+			messages[i] += w.accounts[0].Seq() - before
+			if phase.rate == 0 {
+				next = float64(w.now)
+			}
+		}
+	}
+	for i, phase := range phases {
+		t.Logf("%s: %d messages, %d of %d calls waited", phase.what, messages[i], waits[i], calls[i])
+		if messages[i] > phase.messages || waits[i] > keys/2 && i > 0 {
+			t.Errorf("%s: %d messages, want %d; %d of %d calls waited",
+				phase.what, messages[i], phase.messages, waits[i], calls[i])
 		}
 	}
 }

@@ -134,13 +134,12 @@ func (a *Account) Message(m *Moment, need uint64, want Want) Message {
 	}
 	out.Hold, out.Kept, out.NearLife = a.budget+kept, kept, life/m.Micro
 	all := min(out.Hold+max(out.Near, out.Far), a.capacity)
-	brief := a.brief(m, all)
-	out.Brief = brief / m.Micro
+	out.Brief = a.brief(m, all) / m.Micro
 	if out.Hold > 0 {
 		if out.Keeps || out.Lone {
 			// All of it is charged for as long as what it has lives. So that lives no longer than what it
 			// wants.
-			a.leaseEnd = min(a.leaseEnd, now+windowLife(all, a.capacity, m.Window, m.Pace.Far, brief))
+			a.leaseEnd = min(a.leaseEnd, now+a.windowLife(m, all))
 		}
 		left := a.leaseEnd - now
 		out.HoldLife = (left+left/clockError)/m.Micro + 1
@@ -185,6 +184,11 @@ func (a *Account) brief(m *Moment, all uint64) int64 {
 	}
 	whole := float64(m.Window) * float64(a.capacity) / float64(max(all, 1))
 	return max(m.Pace.Brief, int64(min(whole, float64(m.Pace.Spread))))
+}
+
+// windowLife returns how long a window lease of so much lives if the ledger grants that.
+func (a *Account) windowLife(m *Moment, all uint64) int64 {
+	return windowLife(all, a.capacity, m.Window, m.Pace.Far, a.brief(m, all))
 }
 
 // MustTell has the next message tell what is not settled, for those who want to see it in the ledger, and ask
