@@ -26,6 +26,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // Subject is the implementation under test.
@@ -795,9 +796,7 @@ func (s *Subject) delete(t *trial) {
 	l := s.make(t, trypema.Options{})
 	l.allow("k", s.rate(10), 7)
 	for range 2 {
-		if err := l.Delete(ctx, "k"); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, l.Delete(ctx, "k"))
 		if u := l.usage("k", s.rate(10)); u.Total != 0 {
 			t.Fatalf("after Delete: %+v", u)
 		}
