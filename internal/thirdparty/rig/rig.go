@@ -19,6 +19,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redigoconn"
 	"github.com/trypema/trypema/redislimit"
@@ -57,9 +58,7 @@ var OtherAdapters = []Adapter{
 		c, err := valkey.NewClient(valkey.ClientOption{
 			InitAddress: addrs, ConnWriteTimeout: Patience, Dialer: net.Dialer{Timeout: Patience}, DisableCache: true,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		t.Cleanup(c.Close)
 		return valkeyconn.New(c)
 	}},
@@ -68,9 +67,7 @@ var OtherAdapters = []Adapter{
 			return redigo.DialContext(ctx, "tcp", addrs[0])
 		}}
 		t.Cleanup(func() {
-			if err := p.Close(); err != nil {
-				t.Error(err)
-			}
+			must.Report(t, p.Close())
 		})
 		return redigoconn.New(p)
 	}},
@@ -84,9 +81,7 @@ func GoRedis(t testing.TB, addrs []string) redis.UniversalClient {
 // Closing closes a client when t ends.
 func Closing(t testing.TB, c redis.UniversalClient) redis.UniversalClient {
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
+		must.Report(t, c.Close())
 	})
 	return c
 }
@@ -96,9 +91,7 @@ func Rueidis(t testing.TB, o rueidis.ClientOption) redislimit.Conn {
 	t.Helper()
 	o.DisableCache = true
 	c, err := rueidis.NewClient(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(c.Close)
 	return rueidisconn.New(c)
 }
@@ -115,9 +108,7 @@ func Open(t testing.TB, c redislimit.Conn, o redislimit.Options) *redislimit.Pro
 		o.Prefix = Unique("test")
 	}
 	p, err := redislimit.New(c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			if o.Timeout >= Patience {
@@ -136,9 +127,7 @@ func OpenHybrid(t testing.TB, c redislimit.Conn, o hybridlimit.Options) *hybridl
 		o.Prefix = Unique("test")
 	}
 	p, err := hybridlimit.New(c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil && !t.Failed() {
 			t.Log(err) // with Redis gone
