@@ -2,6 +2,7 @@ package onmodel
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/internal/redisproto"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/internal/window"
 	"github.com/trypema/trypema/redislimit"
 )
@@ -155,7 +157,8 @@ func (f *Fleet) Run(t *rapid.T) {
 	}
 	if !f.Calm {
 		actions["at once"] = f.atOnce
-		actions["take away"], actions["restore"] = f.takeAway, f.restore
+		actions["take away"] = func(*rapid.T) { f.takeAway() }
+		actions["restore"] = func(*rapid.T) { f.restore() }
 		actions["wires"], actions["wires again"] = f.wires, f.wires
 		actions["forget"], actions["replace"], actions["die"] = f.forget, f.replace, f.die
 	}
@@ -172,7 +175,7 @@ func (f *Fleet) check(t *rapid.T) {
 		f.checkBound(p)
 	}
 	for _, m := range f.members {
-		if m.storms() {
+		if m.storm.Load() {
 			f.fault("%s does not stop asking", m.name)
 		}
 	}
@@ -212,12 +215,9 @@ func (f *Fleet) fault(format string, args ...any) {
 }
 
 func (f *Fleet) places() []place {
-	var all []place
-	for p := range f.records {
-		all = append(all, p)
-	}
-	slices.SortFunc(all, func(a, b place) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
-	return all
+	return slices.SortedFunc(maps.Keys(f.records), func(a, b place) int {
+		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+	})
 }
 
 func (f *Fleet) record(p place) *record {
@@ -255,10 +255,7 @@ func (f *Fleet) multi(m *member, windows []time.Duration) *trypema.Bound {
 }
 
 func (f *Fleet) limiter(m *member) trypema.Limiter {
-	if f.suppressed() {
-		return m.Suppressed()
-	}
-	return m.Absolute()
+	return rig.Strategy(m, f.suppressed())
 }
 
 // leave ends an instance, and reports whether the ledger has all of it.
