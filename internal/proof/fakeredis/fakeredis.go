@@ -44,17 +44,6 @@ func New() *Server {
 	}
 }
 
-// The scripts that it knows.
-const (
-	absolute   = "absolute.lua"
-	suppressed = "suppressed.lua"
-	multi      = "multi.lua"
-	commit     = "commit.lua"
-	set        = "set.lua"
-	settle     = "settle.lua"
-	mend       = "mend.lua"
-)
-
 // now is the server's clock, in µs, under the lock.
 func (f *Server) now() int64 { return time.Now().Add(f.ahead).UnixMicro() }
 
@@ -106,7 +95,7 @@ func (f *Server) instead(script, key string) (reply []any, err error) {
 	if f.Fault != nil {
 		reply, err = f.Fault(key)
 	}
-	if reply == nil && err == nil && script != mend && f.spoiled[key] {
+	if reply == nil && err == nil && script != "mend.lua" && f.spoiled[key] {
 		reply = []any{"NOTAWINDOW the key was spoiled"}
 	}
 	return reply, err
@@ -158,7 +147,7 @@ func (f *Server) Run(
 		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
 			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
 		}
-		if errs[i] == nil && script == multi {
+		if errs[i] == nil && script == "multi.lua" {
 			replies[i], errs[i] = f.multi(keys[i], args[i])
 			continue
 		}
@@ -186,14 +175,14 @@ func (f *Server) eval(script, key string, k, keys int, args []string) ([]any, er
 	if reply, err := f.instead(script, key); reply != nil || err != nil {
 		return reply, err
 	}
-	if script == mend {
+	if script == "mend.lua" {
 		return f.mend(key), nil
 	}
 	s := spanOf(args)
-	if script == settle {
+	if script == "settle.lua" {
 		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
-	if script == commit {
+	if script == "commit.lua" {
 		return f.commit(key, args[2], number(args[3]), number(args[4]), args[5+4*k:]), nil
 	}
 	if l := f.ledgers[key]; l != nil {
@@ -201,12 +190,12 @@ func (f *Server) eval(script, key string, k, keys int, args []string) ([]any, er
 	}
 	l := f.limit(key, s)
 	switch script {
-	case absolute:
+	case "absolute.lua":
 		return f.alone(l, "", "", args[2:]), nil
-	case suppressed:
+	case "suppressed.lua":
 		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
 		return f.alone(l, args[2], dice, args[4:]), nil
-	case set:
+	case "set.lua":
 		return f.set(l.w, s, l.now, args[2], args[3], args[4]), nil
 	}
 	return nil, errors.New("ERR the fake does not know the script")
@@ -403,7 +392,7 @@ func (f *Server) multi(keys, args []string) ([]any, error) {
 	}
 	args = args[5:]
 	for _, key := range keys {
-		if reply, err := f.instead(multi, key); reply != nil || err != nil {
+		if reply, err := f.instead("multi.lua", key); reply != nil || err != nil {
 			return reply, err
 		}
 		l := f.limit(key, spanOf(args))
