@@ -3,8 +3,10 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redigoconn"
@@ -63,13 +66,10 @@ var OtherAdapters = []Adapter{
 		return valkeyconn.New(c)
 	}},
 	{"redigo", func(t testing.TB, addrs []string) redislimit.Conn {
-		p := &redigo.Pool{MaxIdle: 16, DialContext: func(ctx context.Context) (redigo.Conn, error) {
-			return redigo.DialContext(ctx, "tcp", addrs[0])
-		}}
-		t.Cleanup(func() {
-			must.Report(t, p.Close())
-		})
-		return redigoconn.New(p)
+		return redigoconn.New(Closing(t, &redigo.Pool{MaxIdle: 16,
+			DialContext: func(ctx context.Context) (redigo.Conn, error) {
+				return redigo.DialContext(ctx, "tcp", addrs[0])
+			}}))
 	}},
 }
 
@@ -79,10 +79,8 @@ func GoRedis(t testing.TB, addrs []string) redis.UniversalClient {
 }
 
 // Closing closes a client when t ends.
-func Closing(t testing.TB, c redis.UniversalClient) redis.UniversalClient {
-	t.Cleanup(func() {
-		must.Report(t, c.Close())
-	})
+func Closing[C io.Closer](t testing.TB, c C) C {
+	t.Cleanup(func() { must.Report(t, c.Close()) })
 	return c
 }
 
@@ -104,9 +102,7 @@ func Unique(word string) string { return fmt.Sprint(word, prefixes.Add(1)) }
 // Open returns a provider with keys of its own, unless o has a Prefix.
 func Open(t testing.TB, c redislimit.Conn, o redislimit.Options) *redislimit.Provider {
 	t.Helper()
-	if o.Prefix == "" {
-		o.Prefix = Unique("test")
-	}
+	o.Prefix = cmp.Or(o.Prefix, Unique("test"))
 	p, err := redislimit.New(c, o)
 	must.OK(t, err)
 	t.Cleanup(func() {
@@ -123,17 +119,8 @@ func Open(t testing.TB, c redislimit.Conn, o redislimit.Options) *redislimit.Pro
 // OpenHybrid is Open for the Hybrid provider.
 func OpenHybrid(t testing.TB, c redislimit.Conn, o hybridlimit.Options) *hybridlimit.Provider {
 	t.Helper()
-	if o.Prefix == "" {
-		o.Prefix = Unique("test")
-	}
-	p, err := hybridlimit.New(c, o)
-	must.OK(t, err)
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil && !t.Failed() {
-			t.Log(err) // with Redis gone
-		}
-	})
-	return p
+	o.Prefix = cmp.Or(o.Prefix, Unique("test"))
+	return fixture.Hybrid(t, c, o)
 }
 
 // Strategy returns one of the limiters of a provider.
