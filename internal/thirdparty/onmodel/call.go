@@ -135,7 +135,6 @@ func (f *Fleet) do(c call) *promise {
 	excused := f.excused(c.by, from, to)
 	f.note(c.key, "%s: %s(%q, %v, %d) since %v: %+v, %v", c.by.name, verb, c.key, windows, c.cost,
 		from.Sub(f.began), d, err)
-	f.slowest = max(f.slowest, to.Sub(from))
 	if to.Sub(from) > f.Options.Timeout {
 		f.fault("%s of %q took %v", verb, c.key, to.Sub(from))
 	}

@@ -373,7 +373,10 @@ func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) 
 	if record {
 		verb, name = m.Limiter.AllowN, "AllowN"
 	}
-	held, fresh := m.held(), m.twin(key, m.Options.Window).Counts(m.now).Observed() == 0
+	held, fresh := 0, m.twin(key, m.Options.Window).Counts(m.now).Observed() == 0
+	if m.Held != nil {
+		held = m.Held()
+	}
 	got, err := verb(context.Background(), key, rateOf(capacity, m.Options.Window), n)
 	if err != nil {
 		t.Fatalf("%s(%q, limit %d, %d): %v", name, key, capacity, n, err)
@@ -760,14 +763,6 @@ func (m *Machine) committed(r *reservation, is uint64) {
 			tw.unjudged()
 		}
 	}
-}
-
-// held is how many keys there are, if there is a bound on them.
-func (m *Machine) held() int {
-	if m.Held == nil {
-		return 0
-	}
-	return m.Held()
 }
 
 // evicted finds out which key has made room for one that was just asked for, if one has: there is only one,
