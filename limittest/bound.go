@@ -57,7 +57,7 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.In(t, func(t *testing.T) {
-				test.run(&multiSubject{trial: s.trial(t), s: &s, p: open(t, trypema.Options{Window: s.Window})})
+				test.run(&multiSubject{s.trial(t), open(t, trypema.Options{Window: s.Window})})
 			})
 		})
 	}
@@ -135,7 +135,6 @@ func (l single) Usage(ctx context.Context, key string, rate trypema.Rate) (u try
 // multiSubject is a provider with the helpers that make tests short.
 type multiSubject struct {
 	*trial
-	s *Subject
 	p trypema.Provider
 }
 

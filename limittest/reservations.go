@@ -17,7 +17,6 @@ type life struct {
 	expiry      string // none, short (of the window), or long (between the two windows)
 	early, late func(r *trypema.Reservation, remove func() error) error
 	counts      [3]uint64
-	deletes     bool // what others have used before goes, too
 }
 
 func commits(n uint64) func(*trypema.Reservation, func() error) error {
@@ -64,15 +63,15 @@ var lives = []life{
 	{name: "expired, then committed above", expiry: "short", late: twice(150), counts: [3]uint64{100, 0, 150}},
 	{name: "expired, then refunded", expiry: "short", late: twice(0), counts: [3]uint64{100, 0, 0}},
 
-	{name: "deleted, then forgotten", expiry: "none", early: deletes, deletes: true},
-	{name: "deleted, then expired", expiry: "short", early: deletes, deletes: true},
-	{name: "deleted, then refunded", expiry: "none", early: deletes, late: commits(0), deletes: true},
+	{name: "deleted, then forgotten", expiry: "none", early: deletes},
+	{name: "deleted, then expired", expiry: "short", early: deletes},
+	{name: "deleted, then refunded", expiry: "none", early: deletes, late: commits(0)},
 	{name: "deleted, then committed", expiry: "none", early: deletes, late: commits(30),
-		counts: [3]uint64{0, 0, 30}, deletes: true},
+		counts: [3]uint64{0, 0, 30}},
 	{name: "deleted, expired, then committed", expiry: "short", early: deletes, late: commits(30),
-		counts: [3]uint64{0, 0, 30}, deletes: true},
+		counts: [3]uint64{0, 0, 30}},
 	{name: "committed, then deleted", expiry: "short", early: commits(30), late: deletes,
-		counts: [3]uint64{30, 30, 0}, deletes: true},
+		counts: [3]uint64{30, 30, 0}},
 }
 
 // cycle is one of them, in the company of others.
@@ -245,7 +244,7 @@ func (m *multiSubject) outlives() {
 	}
 	w := m.s.Window
 	l := m.limits(1000, 2000, 4)
-	other := &multiSubject{trial: m.trial, s: m.s, p: m.s.Join(m.T, m.p)}
+	other := &multiSubject{m.trial, m.s.Join(m.T, m.p)}
 	seen := other.limits(1000, 2000, 4)
 	m.allow(l, 7)
 	open, expiring := m.reserve(l, 20, 0), m.reserve(l, 100, w/4)
