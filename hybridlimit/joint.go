@@ -3,10 +3,12 @@ package hybridlimit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"runtime"
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/groupkey"
 	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/table"
@@ -19,13 +21,17 @@ import (
 // before the call comes to it.
 const maxAsks = 3
 
-// joint is one call that several limits decide together: those of its keeper or, by AllowAll, of several.
+// joint is one call that one or several limits decide: that of a Limiter, those of a keeper, or those of
+// several keepers by AllowAll.
 //
 // Its invariant: the call is recorded in all limits or in none. decide holds the locks of all shards from the
-// first decision to the last record. While the call waits it holds none, and then begins again.
+// first decision to the last record. While the call waits it holds none, and then begins again. A call of a
+// single limit is recorded as it is decided, and decided where the answer comes that it waits for: so calls
+// are admitted in the order in which they came.
 type joint struct {
-	*keeper
-	parties     []party // one for each limit, in the order in which their shards are locked
+	counter     *limiter // it counts for the Observer
+	keeper      *keeper  // whose windows must not go meanwhile, or nil
+	parties     []party  // one for each limit, in the order in which their shards are locked
 	began, now  int64
 	mustNotWait bool
 	mode        lease.Mode
@@ -36,7 +42,7 @@ type joint struct {
 
 // party is the part of one limit in a decision. Its shard is locked but while the call waits.
 type party struct {
-	*limit
+	limit
 	key      string // in the table
 	hash     uint64
 	cost     uint64
@@ -50,14 +56,29 @@ type party struct {
 	waiter   *waiter // nil if it does not ask the ledger
 }
 
-// join adds a party for each limit.
-func (m *keeper) join(parties []party, key string, cost uint64) []party {
-	for i := range m.limits {
-		l := &m.limits[i]
-		hash := l.table.Hash(key)
-		parties = append(parties, party{limit: l, key: key, hash: hash, cost: cost, sh: l.table.Shard(hash)})
+// party returns the part of a limit in a decision about a key.
+func (l *limit) party(key string, hash, cost uint64) party {
+	return party{limit: *l, key: key, hash: hash, cost: cost, sh: l.table.Shard(hash)}
+}
+
+// isSingle reports whether the call has one limit, and its cost does not change.
+func (j *joint) isSingle() bool { return len(j.parties) == 1 && j.reservation == nil }
+
+// judge decides a call that is made in some manner, and counts it.
+func (j *joint) judge(ctx context.Context, d *trypema.Decision, how manner) error {
+	if how != peek {
+		j.mode = lease.Record
 	}
-	return parties
+	j.mustNotWait = how == takeNow
+	if j.began == 0 || how == takeLate {
+		j.now = j.counter.now()
+		j.began = cmp.Or(j.began, j.now)
+	}
+	err := j.decide(ctx, d)
+	if how != peek && (err == nil || !errors.Is(err, errWaits)) {
+		j.counter.count(groupkey.Shown(j.parties[0].key), d, err, j.began)
+	}
+	return err
 }
 
 // decide decides the call, and records it if the mode says so.
@@ -102,22 +123,22 @@ func (j *joint) decide(ctx context.Context, d *trypema.Decision) error {
 			if err := j.waitFor(ctx); err != nil {
 				return err
 			}
+			if p := &j.parties[0]; j.isSingle() && p.waiter != nil && !p.waiter.failed {
+				p.decision = p.waiter.decision
+				t := j.combine()
+				j.tell(d, &t)
+				return nil
+			}
 		default:
 			t := j.combine()
-			if j.mode == lease.Record {
+			switch {
+			case j.mode != lease.Record:
+			case j.isSingle():
+				j.lend()
+			default:
 				j.record(t.Allowed)
-				p := &j.parties[0]
-				alone := len(j.parties) == 1 && j.reservation == nil && p.h != table.None
-				if alone && (t.Allowed || p.suppressed) {
-					lendWindow(p.sh, p.h, p.k, j.at(p), j.call(p, lease.Record), &p.decision)
-				}
 			}
 			j.unlock()
-			for i := range j.parties {
-				if p := &j.parties[i]; p.decision.SettleAt > 0 {
-					p.schedule(p.k, p.decision.SettleAt)
-				}
-			}
 			j.tell(d, &t)
 			return nil
 		}
@@ -185,13 +206,42 @@ func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
 // at returns the moment at which one account acts.
 func (j *joint) at(p *party) *lease.Moment { return p.moment(p.groups, j.now) }
 
-// try has each account decide without recording anything. It reports whether the ledger must be asked: it
-// must not if one account denies whatever the ledger says.
+// lend lets callers have the key of a single limit without the account, if they may after this call: by the
+// one word of a hot key, or by the window of the key. The shard must be locked.
+func (j *joint) lend() {
+	p := &j.parties[0]
+	v, c, at := &p.decision, j.call(p, lease.Record), j.at(p)
+	if !p.suppressed && p.sh.Asked(p.h) {
+		if f := p.k.Hot(at); f != nil {
+			p.sh.Open(p.h, f)
+			return
+		}
+		p.sh.Forget() // and not at each call
+	}
+	if p.suppressed || v.Allowed {
+		if t, ok := p.k.Lend(at, c, v.SettleAt > 0); ok && p.sh.Lends(&t) {
+			w := p.sh.Window(p.h)
+			p.k.Fill(at, c, &w)
+			p.sh.Lend(p.h, t)
+		}
+	}
+}
+
+// tryMode is how the accounts decide first: a single one records what it decides.
+func (j *joint) tryMode() lease.Mode {
+	if j.isSingle() {
+		return j.mode
+	}
+	return min(j.mode, lease.Try)
+}
+
+// try has each account decide. It reports whether the ledger must be asked: it must not if one account denies
+// whatever the ledger says.
 func (j *joint) try() (ask bool) {
 	denied := false
 	for i := range j.parties {
 		p := &j.parties[i]
-		c, at := j.call(p, min(j.mode, lease.Try)), j.at(p)
+		c, at := j.call(p, j.tryMode()), j.at(p)
 		p.decision = lease.Decision{}
 		p.k.Decide(&p.decision, at, c)
 		if p.decision.AskLedger {
@@ -226,7 +276,7 @@ func (j *joint) ask() {
 			continue
 		}
 		p.asks++
-		w := &waiter{Call: *j.call(p, min(j.mode, lease.Try)), stays: true, done: make(chan struct{})}
+		w := &waiter{Call: *j.call(p, j.tryMode()), stays: !j.isSingle(), done: make(chan struct{})}
 		if p.enqueue(p.k, w, j.now) {
 			p.waiter = w
 		}
@@ -255,7 +305,7 @@ func (j *joint) combine() (t window.Joint) {
 	for i := range j.parties {
 		p := &j.parties[i]
 		v := &p.decision.Verdict
-		if v.Allowed && j.mode == lease.Record {
+		if v.Allowed && j.mode == lease.Record && !j.isSingle() {
 			v.Now = min(v.Now+p.cost, p.capacity)
 			v.Then = v.Now
 		}
@@ -348,8 +398,13 @@ func (j *joint) decideOffline(mode lease.Mode) {
 	}
 }
 
-// tell makes d what the limits have decided together.
+// tell makes d what the limits have decided together, and has the keys settle when that says.
 func (j *joint) tell(d *trypema.Decision, t *window.Joint) {
+	for i := range j.parties {
+		if p := &j.parties[i]; p.decision.SettleAt > 0 {
+			p.schedule(p.k, p.decision.SettleAt)
+		}
+	}
 	v := t.Verdict
 	v.Factor = t.Most
 	redisproto.Decide(d, t.Capacity, &v, time.Nanosecond, j.counter.denial)

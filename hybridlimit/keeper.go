@@ -3,7 +3,6 @@ package hybridlimit
 import (
 	"cmp"
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 
@@ -93,12 +92,12 @@ func (m *keeper) inTable(key string) string {
 
 // AllowN implements trypema.Keeper.
 func (m *keeper) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	err = m.take(ctx, &d, key, n, take, m.counter.now(), nil)
+	err = m.take(ctx, &d, key, n, take, 0, nil)
 	return d, err
 }
 
-// take decides a call that began at an instant, records it, and counts it if there is an Observer. r is nil
-// unless the call is a reservation.
+// take decides a call that began at an instant, or begins now if that is 0, records it, and counts it if
+// there is an Observer. r is nil unless the call is a reservation.
 func (m *keeper) take(
 	ctx context.Context, d *trypema.Decision, key string, n uint64, how manner, began int64, r *reservation,
 ) (err error) {
@@ -106,59 +105,38 @@ func (m *keeper) take(
 		err = redisproto.ErrZeroCost
 	}
 	key = m.inTable(key)
+	if err != nil {
+		m.counter.count(groupkey.Shown(key), d, err, m.counter.now())
+		return err
+	}
 	dice := 0.
-	if len(m.limits) > 1 || m.limits[0].suppressed {
+	if len(m.limits) > 1 || m.counter.suppressed {
 		dice = rand.Float64()
 	}
-	if err == nil && r == nil && m.takesAlone(d, key, n, how, began, dice) {
-		return nil
-	}
-	if err == nil {
-		var room [trypema.MaxLimits]party
-		j := joint{
-			keeper: m, parties: m.join(room[:0], key, n), began: began, dice: dice, mode: lease.Record,
-			mustNotWait: how == takeNow, reservation: r,
-		}
-		if how == takeLate {
-			j.now = m.counter.now()
-		}
-		if err = j.decide(ctx, d); err != nil && errors.Is(err, errWaits) {
-			return err
-		}
-	}
-	m.counter.count(groupkey.Shown(key), d, err, began)
-	return err
-}
-
-// takesAlone decides a call of one limit by the window of its key, as judge does. It reports false if it
-// cannot.
-func (m *keeper) takesAlone(
-	d *trypema.Decision, key string, n uint64, how manner, began int64, dice float64,
-) bool {
-	l := &m.limits[0]
-	if len(m.limits) > 1 {
-		return false
-	}
-	now := began
-	if how == takeLate {
-		now = l.now()
-	}
-	place := l.table.Look(l.table.Hash(key))
-	if l.suppressed {
-		ok := l.suppress(d, &place, key, now, n, l.capacity, dice)
-		if ok {
+	if l := &m.limits[0]; len(m.limits) == 1 && r == nil {
+		now, ok := l.quick(d, key, l.table.Hash(key), n, l.capacity, dice)
+		if began = cmp.Or(began, now); ok {
 			if !d.Allowed {
 				d.RefusedBy = l.label
 			}
 			m.counter.count(groupkey.Shown(key), d, nil, began)
+			return nil
 		}
-		return ok
 	}
-	have, ok := place.Take(key, l.capacity, now, n)
-	if ok {
-		m.counter.admit(d, groupkey.Shown(key), began, l.capacity, have)
+	var room [trypema.MaxLimits]party
+	j := joint{
+		counter: m.counter, keeper: m, parties: m.join(room[:0], key, n), began: began, dice: dice, reservation: r,
 	}
-	return ok
+	return j.judge(ctx, d, how)
+}
+
+// join adds a party for each limit.
+func (m *keeper) join(parties []party, key string, cost uint64) []party {
+	for i := range m.limits {
+		l := &m.limits[i]
+		parties = append(parties, l.party(key, l.table.Hash(key), cost))
+	}
+	return parties
 }
 
 // Peek implements trypema.Keeper.
@@ -166,8 +144,8 @@ func (m *keeper) Peek(ctx context.Context, key string, n uint64) (d trypema.Deci
 	if err = m.check(key); err == nil {
 		var room [trypema.MaxLimits]party
 		all := m.join(room[:0], m.inTable(key), max(n, 1))
-		j := joint{keeper: m, parties: all, began: m.counter.now(), dice: rand.Float64(), mode: lease.Peek}
-		err = j.decide(ctx, &d)
+		j := joint{counter: m.counter, keeper: m, parties: all, dice: rand.Float64()}
+		err = j.judge(ctx, &d, peek)
 	}
 	return d, err
 }
@@ -181,7 +159,7 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 	}
 	var room [trypema.MaxLimits]party
 	key = m.inTable(key)
-	j := joint{keeper: m, parties: m.join(room[:0], key, n), began: m.counter.now(), dice: rand.Float64(), mode: lease.Peek}
+	j := joint{counter: m.counter, keeper: m, parties: m.join(room[:0], key, n), began: m.counter.now(), dice: rand.Float64()}
 	if j.counter.suppressed {
 		if err = j.decide(ctx, &d); err != nil || !d.Allowed {
 			return d, err
@@ -189,7 +167,7 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 	}
 	// The look may have waited for Redis. What it saw then may have ended since.
 	again := joint{
-		keeper: m, parties: m.join(room[:0], key, n),
+		counter: m.counter, keeper: m, parties: m.join(room[:0], key, n),
 		began: j.began, now: m.counter.now(), dice: j.dice, mode: lease.Record, again: true,
 	}
 	d = trypema.Decision{}
