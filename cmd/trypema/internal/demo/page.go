@@ -133,12 +133,7 @@ func (c *Command) listen(out screen.Streams) (net.Listener, error) {
 	return nil, err
 }
 
-func (c *Command) addr() string {
-	if c.Addr == nil {
-		return defaultAddr
-	}
-	return *c.Addr
-}
+func (c *Command) addr() string { return flags.Or(c.Addr, defaultAddr) }
 
 // handler serves the page, what it needs, the stream of what there is to see, and the knobs.
 func (s *stage) handler(ctx context.Context, server string) http.Handler {

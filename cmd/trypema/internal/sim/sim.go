@@ -127,16 +127,9 @@ func (c *Command) resolve() (setup, error) {
 	options, capacity, err := limit.Resolve()
 	// err has been seen to
 	hybrid, _ := hybridlimit.Options{Options: redislimit.Options{Options: options}}.WithDefaults()
-	interval, duration, skew := hybrid.SyncInterval, defaultWindows*c.Window, -1.0
-	if c.SyncInterval != nil {
-		interval = *c.SyncInterval
-	}
-	if c.Duration != nil {
-		duration = *c.Duration
-	}
-	if c.Skew != nil {
-		skew = *c.Skew
-	}
+	interval := flags.Or(c.SyncInterval, hybrid.SyncInterval)
+	duration := flags.Or(c.Duration, defaultWindows*c.Window)
+	skew := flags.Or(c.Skew, -1)
 	part := func(name string, x float64) error { return flags.Check(x >= 0 && x <= 1, name, x, "from 0 to 1") }
 	positive := func(name string, x float64) error {
 		return flags.Check(x > 0 && !math.IsInf(x, 1), name, x, "above 0")
