@@ -60,10 +60,10 @@ func newMeter(w *world) *meter {
 		from:  w.terms.Window,
 		law:   w.law,
 		span:  w.terms.Span,
-		coins: rand.New(rand.NewPCG(w.seed, 4)),
+		coins: rand.New(rand.NewPCG(uint64(w.Seed), 4)),
 		keys:  make([]tally, len(w.keys)),
 		waits: latency.NewHistogram(),
-		by:    make([]uint64, w.setup.instances),
+		by:    make([]uint64, w.Instances),
 	}
 }
 
