@@ -106,7 +106,7 @@ func client(ctx context.Context, c *http.Client, url string, perSecond float64) 
 // send makes one call. It is not bound to the end of the load: a call that was decided shall also be
 // answered, so that the accounts of both sides can be compared.
 func (s *sent) send(c *http.Client, url string) {
-	status, err := get(c, url)
+	status, _, err := get(c, url)
 	switch {
 	case err != nil:
 	case status == http.StatusOK:
@@ -124,12 +124,13 @@ func (s *sent) send(c *http.Client, url string) {
 	}
 }
 
-func get(c *http.Client, url string) (status int, err error) {
+// get makes a call, and reads its answer to the end.
+func get(c *http.Client, url string) (status int, header http.Header, err error) {
 	response, err := c.Get(url)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer func() { _ = response.Body.Close() }() // what matters was read
 	_, err = io.Copy(io.Discard, response.Body)  // a body that was read lets the connection be used again
-	return response.StatusCode, err
+	return response.StatusCode, response.Header, err
 }

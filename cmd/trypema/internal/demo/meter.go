@@ -26,21 +26,26 @@ type meter struct {
 	// does not know.
 	apart bool
 
-	mu        sync.Mutex // guards the fields below
-	judged    judged
-	fullest   *anywindow.Counter
-	latency   latency.Histogram
+	mu      sync.Mutex // guards the fields below
+	judged  judged
+	fullest *anywindow.Counter
+	latency latency.Histogram
+	account
+
+	last         time.Duration // the latest decision
+	lastAdmitted time.Duration
+	refused      uint64 // since then
+	longestPause time.Duration
+}
+
+// account is what a meter has counted.
+type account struct {
 	total     tally
 	settled   tally  // after the first window
 	fallback  uint64 // decided without the server that should have
 	stalled   time.Duration
 	failed    uint64
 	firstFail error
-
-	last         time.Duration // the latest decision
-	lastAdmitted time.Duration
-	refused      uint64 // since then
-	longestPause time.Duration
 }
 
 // judged is since when the limit and the load are what they are, and how much was offered before.
@@ -143,14 +148,9 @@ func (m *meter) errored(err error) {
 
 // reading is what a meter shows at one instant.
 type reading struct {
+	account
 	elapsed      time.Duration
-	total        tally
-	settled      tally
 	settledTook  time.Duration
-	fallback     uint64
-	stalled      time.Duration
-	failed       uint64
-	firstFail    error
 	longestPause time.Duration
 	fullest      uint64
 	latency      latency.Percentiles
@@ -160,14 +160,9 @@ func (m *meter) read() reading {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return reading{
+		account:      m.account,
 		elapsed:      m.clock(),
-		total:        m.total,
-		settled:      m.settled,
 		settledTook:  max(0, m.last-m.window),
-		fallback:     m.fallback,
-		stalled:      m.stalled,
-		failed:       m.failed,
-		firstFail:    m.firstFail,
 		longestPause: m.pauseAt(m.last),
 		fullest:      m.fullest.Max(),
 		latency:      m.latency.Percentiles(),
