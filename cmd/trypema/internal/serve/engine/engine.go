@@ -97,7 +97,7 @@ func (e *Engine) Use(set *rules.Set) error {
 			continue
 		}
 		var err error
-		if c.limiters[r.Index], err = bind(e.provider, limit{uint64(r.Requests), r.Unit.Window()}); err != nil {
+		if c.limiters[r.Index], err = bind(e.provider, Limit{uint64(r.Requests), r.Unit.Window()}); err != nil {
 			return fmt.Errorf("%s: %s: %w", r.Place, r.Path, err)
 		}
 		if _, is := e.budgets.Load(r.Path); is {
@@ -279,7 +279,7 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 				return invalid("descriptor %d: limit: unit is %v; it must be one of second to week", i+1,
 					d.Limit.Unit)
 			}
-			l, err := e.own.of(limit{uint64(d.Limit.Requests), d.Limit.Unit.Window()})
+			l, err := e.own.of(Limit{uint64(d.Limit.Requests), d.Limit.Unit.Window()})
 			if err != nil {
 				return err
 			}
@@ -461,7 +461,7 @@ func (e *Engine) giveBack(ctx context.Context, a *Answer, one *ask) error {
 			return e.failed(false, err)
 		}
 	}
-	d, err := one.Peek(ctx, one.key, max(one.capacity, 1))
+	d, err := one.Peek(ctx, one.key, max(one.Capacity, 1))
 	if err := e.failed(d.Fallback, err); err != nil {
 		return err
 	}
@@ -481,7 +481,7 @@ func (e *Engine) decide(ctx context.Context, a *Answer, one *ask) (allowed bool,
 	}
 	a.tell(one, &d)
 	if d.Allowed {
-		a.Statuses[one.at].Reset = one.window
+		a.Statuses[one.at].Reset = one.Window
 	}
 	return d.Allowed, nil
 }
@@ -592,7 +592,7 @@ func (e *Engine) lookAtAdmitted(ctx context.Context, a *Answer) error {
 		}
 		s := &a.Statuses[one.at]
 		s.Over, s.wouldBeOver = false, false
-		s.Remaining, s.Reset = uint32(min(d.Remaining, math.MaxUint32)), one.window
+		s.Remaining, s.Reset = uint32(min(d.Remaining, math.MaxUint32)), one.Window
 	}
 	return nil
 }
@@ -621,7 +621,7 @@ func (e *Engine) look(ctx context.Context, a *Answer, one *ask) (over bool, err 
 	}
 	a.tell(one, &d)
 	if d.Allowed {
-		full, err := one.Peek(ctx, one.key, max(one.capacity, 1))
+		full, err := one.Peek(ctx, one.key, max(one.Capacity, 1))
 		if err := e.failed(full.Fallback, err); err != nil {
 			return false, err
 		}
