@@ -120,12 +120,7 @@ func (c *Command) newServer(
 		paths:  c.Config,
 		merge:  c.MergeDomains,
 		logger: logger,
-		loaded: func(err error) {
-			s.metrics.configured(err)
-			if s.metrics.envoy != nil {
-				s.metrics.envoy.configured(err)
-			}
-		},
+		loaded: s.metrics.configured,
 	}
 	if c.XDS == "" {
 		if err := s.loader.load(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,6 +155,14 @@ type Request struct {
 	Descriptors []Descriptor
 	// Hits is the cost where a descriptor has none of its own; 0 is 1.
 	Hits uint32
+}
+
+// cost is that of a descriptor.
+func (r *Request) cost(d *Descriptor) uint64 {
+	if d.HasHits {
+		return d.Hits
+	}
+	return uint64(max(r.Hits, 1))
 }
 
 // Descriptor is one of a request.
@@ -313,18 +322,14 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 // ask adds the ask of a descriptor.
 func (e *Engine) ask(c *config, r *Request, a *Answer, i int, l *limiter) error {
 	d, s := &r.Descriptors[i], &a.Statuses[i]
-	cost := uint64(max(r.Hits, 1))
-	if d.HasHits {
-		cost = d.Hits
-	}
-	one := ask{limiter: l, key: a.key(r.Domain, d.Entries), cost: cost, at: i}
+	one := ask{limiter: l, key: a.key(r.Domain, d.Entries), cost: r.cost(d), at: i}
 	switch {
 	case d.GivesBack:
 		if _, ok := l.Keeper().(giver); !ok && l.Keeper() != nil {
 			return invalid("descriptor %d has is_negative_hits, which the store of this server does not support", i+1)
 		}
 		a.returns = append(a.returns, one)
-	case cost == 0:
+	case one.cost == 0:
 		if s.Rule != nil && !c.budget[s.Rule.Index].Load() {
 			c.budget[s.Rule.Index].Store(true)
 			e.budgets.Store(s.Rule.Path, true)
@@ -378,34 +383,19 @@ func appendEscaped(b []byte, s string) []byte {
 
 // replace drops the limits that another one of the request replaces.
 func (a *Answer) replace() {
-	replaced := func(name string) bool {
-		if name == "" {
-			return false
+	var replaced []string // names, none of which is empty
+	for i := range a.Statuses {
+		if r := a.Statuses[i].Rule; r != nil {
+			replaced = append(replaced, r.Replaces...)
 		}
-		for i := range a.Statuses {
-			if r := a.Statuses[i].Rule; r != nil {
-				for _, other := range r.Replaces {
-					if other == name {
-						return true
-					}
-				}
-			}
-		}
-		return false
 	}
 	for i := range a.Statuses {
-		if s := &a.Statuses[i]; s.Rule != nil && !s.Rule.Unlimited && replaced(s.Rule.Name) {
+		if s := &a.Statuses[i]; s.Rule != nil && !s.Rule.Unlimited && slices.Contains(replaced, s.Rule.Name) {
 			s.Applies = false
 		}
 	}
 	for _, list := range []*[]ask{&a.asks, &a.shadow, &a.quota, &a.looks, &a.returns} {
-		kept := (*list)[:0]
-		for _, one := range *list {
-			if a.Statuses[one.at].Applies {
-				kept = append(kept, one)
-			}
-		}
-		*list = kept
+		*list = slices.DeleteFunc(*list, func(one ask) bool { return !a.Statuses[one.at].Applies })
 	}
 	for i := range a.Statuses {
 		if s := &a.Statuses[i]; !s.Applies {
@@ -466,11 +456,16 @@ func (e *Engine) giveBack(ctx context.Context, a *Answer, one *ask) error {
 		return err
 	}
 	s := &a.Statuses[one.at]
-	s.Remaining = uint32(min(d.Remaining, math.MaxUint32))
-	if d.RetryAfter != trypema.Never {
-		s.Reset = d.RetryAfter
-	}
+	s.Remaining, s.Reset = uint32(min(d.Remaining, math.MaxUint32)), resetOf(&d)
 	return nil
+}
+
+// resetOf is the Reset of a limit without the room that was asked for.
+func resetOf(d *trypema.Decision) time.Duration {
+	if d.RetryAfter == trypema.Never {
+		return NoReset
+	}
+	return d.RetryAfter
 }
 
 // decide decides an ask by itself, and tells the answer.
@@ -530,10 +525,7 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 		a.Over = true
 		if !a.isAnyOver() { // what refused has room again
 			s := &a.Statuses[a.all[0].at]
-			s.Over, s.wouldBeOver, s.Reset = true, true, NoReset
-			if d.RetryAfter != trypema.Never {
-				s.Reset = d.RetryAfter
-			}
+			s.Over, s.wouldBeOver, s.Reset = true, true, resetOf(&d)
 		}
 		return nil
 	}
@@ -574,12 +566,7 @@ func (e *Engine) choose(ctx context.Context, a *Answer) error {
 
 // isAnyOver reports whether one of the asks without quota mode is over.
 func (a *Answer) isAnyOver() bool {
-	for i := range a.asks {
-		if a.Statuses[a.asks[i].at].Over {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.asks, func(one ask) bool { return a.Statuses[one.at].Over })
 }
 
 // lookAtAdmitted notes what is left after a request that was admitted.
@@ -625,9 +612,7 @@ func (e *Engine) look(ctx context.Context, a *Answer, one *ask) (over bool, err 
 		if err := e.failed(full.Fallback, err); err != nil {
 			return false, err
 		}
-		if full.RetryAfter != trypema.Never {
-			a.Statuses[one.at].Reset = full.RetryAfter
-		}
+		a.Statuses[one.at].Reset = resetOf(&full)
 	}
 	return !d.Allowed, nil
 }
@@ -641,10 +626,7 @@ func (a *Answer) tell(one *ask, d *trypema.Decision) {
 	if d.Allowed {
 		return
 	}
-	s.Reset = NoReset
-	if d.RetryAfter != trypema.Never {
-		s.Reset = d.RetryAfter
-	}
+	s.Reset = resetOf(d)
 	if s.Rule != nil && s.Rule.Shadow {
 		s.Over, s.Remaining = false, 0
 	}
