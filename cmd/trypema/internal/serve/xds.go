@@ -83,26 +83,12 @@ func (s *server) follow(
 			return err
 		}
 		ask.ResponseNonce, ask.ErrorDetail = answer.Nonce, nil
-		if err := s.useResources(answer); err != nil {
+		if err := s.loader.use(filesOf(answer)); err != nil {
 			ask.ErrorDetail = &statuspb.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 			continue
 		}
 		*version = answer.VersionInfo
 	}
-}
-
-// useResources puts the configurations of an answer in place.
-func (s *server) useResources(answer *discovery.DiscoveryResponse) error {
-	files, err := filesOf(answer)
-	var set *rules.Set
-	if err == nil {
-		set, err = rules.Compile(files, rules.Options{MergeDomains: s.command.MergeDomains})
-	}
-	if err != nil {
-		s.loader.refuse(err)
-		return err
-	}
-	return s.loader.useSet(set)
 }
 
 // filesOf returns the resources of an answer as files, by the JSON that their messages have.
