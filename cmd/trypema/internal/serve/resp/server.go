@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -74,7 +73,7 @@ func (s *Server) knows(token []byte) bool {
 // Serve serves the connections of a listener until it fails, or Shutdown, after which it returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	return s.conns.Serve(l, func(one net.Conn) (end func()) {
-		c := &conn{Conn: one, server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0}
+		c := &conn{Conn: s.conns.Conn(one, s.Idle, s.Patience), server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0}
 		c.in = bufio.NewReaderSize(c, bufferSize)
 		s.serve(c)
 		return func() { _ = one.Close() }
@@ -112,5 +111,3 @@ func (s *Server) Conns() int { return s.conns.Len() }
 // Shutdown ends the listeners, lets commands that were read be answered, and ends the connections. With the
 // end of ctx it ends them at once. It returns when nothing of the server runs.
 func (s *Server) Shutdown(ctx context.Context) error { return s.conns.Shutdown(ctx) }
-
-var _ io.Reader = (*conn)(nil)
