@@ -148,23 +148,10 @@ func (c *conn) splitLine(line []byte) error {
 
 // number parses a whole number of at most nine digits.
 func number(b []byte) (n int, ok bool) {
-	negative := len(b) > 0 && b[0] == '-'
-	if negative {
-		b = b[1:]
+	if n, err := strconv.Atoi(string(b)); err == nil && len(b) <= 9 && b[0] != '+' {
+		return n, true
 	}
-	if len(b) == 0 || len(b) > 9 {
-		return 0, false
-	}
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + int(c-'0')
-	}
-	if negative {
-		n = -n
-	}
-	return n, true
+	return 0, false
 }
 
 func noEOF(err error) error {

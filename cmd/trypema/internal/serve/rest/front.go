@@ -377,12 +377,7 @@ func (r *frontRequest) readHeaders(b []byte) (length int, ok bool) {
 
 // hasBareLF reports whether a line feed has no carriage return before it.
 func hasBareLF(b []byte) bool {
-	for i, c := range b {
-		if c == '\n' && (i == 0 || b[i-1] != '\r') {
-			return true
-		}
-	}
-	return false
+	return bytes.Count(b, []byte("\n")) > bytes.Count(b, []byte("\r\n"))
 }
 
 // isNameByte has the bytes that names of headers have, in lower case.
@@ -408,11 +403,6 @@ func isHost(b []byte) bool {
 
 // wholeNumber parses a number of one to four digits.
 func wholeNumber(b []byte) (n int, ok bool) {
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + int(c-'0')
-	}
-	return n, len(b) >= 1 && len(b) <= 4
+	whole, err := strconv.ParseUint(string(b), 10, 16)
+	return int(whole), err == nil && len(b) <= 4
 }
