@@ -192,23 +192,18 @@ func isLocal(a net.Addr) bool {
 }
 
 func (s *server) openRESP(to *service, cert *certificate) error {
-	counters := make(map[string][2]prometheus.Counter)
+	type answer struct {
+		command string
+		failed  bool
+	}
+	counters := make(map[answer]prometheus.Counter)
 	for _, name := range append(resp.Commands(), "unknown") {
-		counters[name] = [2]prometheus.Counter{
-			s.metrics.requests.WithLabelValues("resp", name,
-				"answered"), s.metrics.requests.WithLabelValues("resp", name, "wrong"),
-		}
+		counters[answer{name, false}] = s.metrics.requests.WithLabelValues("resp", name, "answered")
+		counters[answer{name, true}] = s.metrics.requests.WithLabelValues("resp", name, "wrong")
 	}
 	server := resp.New(resp.Options{
 		Engine: s.engine, Tokens: s.tokens, Idle: s.command.Idle, Logger: s.logger,
-		Served: func(command string, failed bool) {
-			of := counters[command]
-			if failed {
-				of[1].Inc()
-			} else {
-				of[0].Inc()
-			}
-		},
+		Served: func(command string, failed bool) { counters[answer{command, failed}].Inc() },
 	})
 	to.serve = func(l net.Listener) error {
 		if cert != nil {
@@ -285,15 +280,9 @@ func (s *server) httpServer(
 }
 
 func (s *server) openHTTP(to *service, cert *certificate, json http.Handler) error {
-	var proxies []netip.Prefix
-	for _, text := range s.command.TrustedProxies {
-		p, _ := netip.ParsePrefix(strings.TrimSpace(text)) // it was checked
-		proxies = append(proxies, p)
-	}
-	api, err := rest.New(rest.Options{
-		Engine: s.engine, Tokens: s.tokens, Key: rest.Key(s.command.AuthKey), Proxies: proxies,
-		OnUnixSocket: s.command.TrustSockets, IPv6Bits: s.command.IPv6Bits, Logger: s.logger,
-	})
+	o, _ := s.command.auth() // it was checked
+	o.Engine, o.Tokens, o.Logger = s.engine, s.tokens, s.logger
+	api, err := rest.New(o)
 	if err != nil {
 		return err
 	}
@@ -365,11 +354,11 @@ func (w *statusWriter) WriteHeader(status int) {
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (s *server) openGRPC(to *service, cert *certificate, envoy *rls.Service) error {
-	o := rls.ServerOptions{MaxAge: s.command.MaxAge}
+	var secure []grpc.ServerOption
 	if cert != nil {
-		o.Options = append(o.Options, grpc.Creds(credentials.NewTLS(cert.server())))
+		secure = append(secure, grpc.Creds(credentials.NewTLS(cert.server())))
 	}
-	server := rls.NewServer(envoy, o)
+	server := rls.NewServer(envoy, s.command.MaxAge, secure...)
 	s.grpc = server
 	to.serve = server.Serve
 	to.shutdown = func(ctx context.Context) error {

@@ -123,11 +123,8 @@ func (c *Command) redisOptions() (o *redis.UniversalOptions, name string, err er
 		o.Addrs = append(o.Addrs, single.Addr)
 		if i == 0 {
 			o.Username, o.Password, o.DB, o.TLSConfig = single.Username, single.Password, single.DB, single.TLSConfig
-			if single.Network == "unix" {
-				if strings.Contains(c.Redis, ",") {
-					return nil, "", wrong("one URL, if that is a socket")
-				}
-				o.Addrs[0] = single.Addr
+			if single.Network == "unix" && strings.Contains(c.Redis, ",") {
+				return nil, "", wrong("one URL, if that is a socket")
 			}
 		}
 		u, _ := url.Parse(strings.TrimSpace(one)) // it was parsed

@@ -204,14 +204,6 @@ type Status struct {
 	wouldBeOver bool // Over but for shadow mode
 }
 
-// Limit returns the capacity of the limit, its unit and its name.
-func (s *Status) Limit() (requests uint32, unit rules.Unit, name string) {
-	if s.Override != nil {
-		return s.Override.Requests, s.Override.Unit, ""
-	}
-	return s.Rule.Requests, s.Rule.Unit, s.Rule.Name
-}
-
 // Answer is what became of a request. It can be used again: Decide overwrites it.
 type Answer struct {
 	Over     bool

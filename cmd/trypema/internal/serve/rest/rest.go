@@ -56,8 +56,6 @@ type Options struct {
 	OnUnixSocket bool
 	// IPv6Bits is the length of the network that is one client. Default 64.
 	IPv6Bits int
-	// Headers are those of answers under /auth.
-	Headers httplimit.Headers
 	// Logger is told why requests could not be judged. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -648,9 +646,8 @@ func (h *API) guard(policy string) (http.Handler, error) {
 			one, _ := h.Engine.Policies().Get(policy)
 			return one.Limits
 		},
-		Key:     h.key,
-		Name:    toldName(policy),
-		Headers: h.Headers,
+		Key:  h.key,
+		Name: toldName(policy),
 		Failed: func(w http.ResponseWriter, r *http.Request, err error) {
 			h.fail(r.Context(), w, r.URL.Path, err)
 		},
