@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,9 +39,7 @@ func (s *sent) add(o sent) {
 	s.failed += o.failed
 	s.skipped += o.skipped
 	s.late += o.late
-	if s.firstFail == nil {
-		s.firstFail = o.firstFail
-	}
+	s.firstFail = cmp.Or(s.firstFail, o.firstFail)
 }
 
 func (s sent) answered() uint64 { return s.admitted + s.declined }
@@ -119,9 +118,7 @@ func (s *sent) send(c *http.Client, url string) {
 		err = fmt.Errorf("%s answered %d", url, status)
 	}
 	s.failed++
-	if s.firstFail == nil {
-		s.firstFail = err
-	}
+	s.firstFail = cmp.Or(s.firstFail, err)
 }
 
 // get makes a call, and reads its answer to the end.

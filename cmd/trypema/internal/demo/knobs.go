@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -157,13 +158,10 @@ func (c *Command) knobs() (knobs, error) {
 		k.Bucket = screen.Milliseconds(*c.Bucket)
 	}
 	if wrong := k.wrong(); wrong != nil {
-		name := map[string]string{"limit": "rate", "hard_limit_factor": "hard-limit-factor"}[wrong.Knob]
-		if name == "" {
-			name = wrong.Knob
-		}
+		flag := map[string]string{"limit": "rate", "hard_limit_factor": "hard-limit-factor"}[wrong.Knob]
 		_, rule, _ := strings.Cut(wrong.Error, "; it must be ")
 		value, _, _ := strings.Cut(strings.TrimPrefix(wrong.Error, wrong.Knob+" is "), ";")
-		return k, flags.Check(false, name, value, rule+", for the page (--headless takes more)")
+		return k, flags.Check(false, cmp.Or(flag, wrong.Knob), value, rule+", for the page (--headless takes more)")
 	}
 	return k, nil
 }

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -141,9 +142,7 @@ func (m *meter) errored(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failed++
-	if m.firstFail == nil {
-		m.firstFail = err
-	}
+	m.firstFail = cmp.Or(m.firstFail, err)
 }
 
 // reading is what a meter shows at one instant.

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,10 +100,7 @@ func filesOf(answer *discovery.DiscoveryResponse) ([]rules.File, error) {
 		if err := r.UnmarshalTo(one); err != nil {
 			return nil, fmt.Errorf("xds: resource %d: %w", i+1, err)
 		}
-		name := one.Name
-		if name == "" {
-			name = fmt.Sprintf("resource %d", i+1)
-		}
+		name := cmp.Or(one.Name, fmt.Sprintf("resource %d", i+1))
 		one.Name = "" // which files do not have
 		data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(one)
 		if err != nil {

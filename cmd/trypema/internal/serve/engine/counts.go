@@ -44,9 +44,6 @@ func (c *counts) of(name, path string) *series {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all == nil {
-		c.all = make(map[string]*series)
-	}
 	if c.all[name] == nil {
 		c.all[name] = new(series)
 	}

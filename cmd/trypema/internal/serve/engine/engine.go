@@ -83,7 +83,10 @@ type config struct {
 
 // New returns an engine without a configuration, on a provider that the caller closes.
 func New(p trypema.Binder, o Options) *Engine {
-	return &Engine{options: o, provider: p, own: newLimiters(p)}
+	return &Engine{
+		options: o, provider: p, own: newLimiters(p),
+		counts: counts{all: make(map[string]*series)}, reserved: reservations{open: make(map[string]*reservation)},
+	}
 }
 
 // Use puts a configuration in place. With an error everything stays as it was. What keys have used stays

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -205,9 +206,7 @@ type reservation struct {
 func (e *Engine) Reserve(
 	ctx context.Context, t *Target, estimate uint64, expiry time.Duration,
 ) (name string, d trypema.Decision, err error) {
-	if expiry == 0 {
-		expiry = DefaultExpiry
-	}
+	expiry = cmp.Or(expiry, DefaultExpiry)
 	switch {
 	case estimate == 0:
 		return "", d, invalid("estimate is 0; it must be at least 1")
@@ -243,9 +242,6 @@ func (r *reservations) add(one *trypema.Reservation, expiry time.Duration) strin
 	name := hex.EncodeToString(id[:])
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.open == nil {
-		r.open = make(map[string]*reservation)
-	}
 	r.open[name] = &reservation{one, time.AfterFunc(expiry, func() { r.take(name) })}
 	return name
 }

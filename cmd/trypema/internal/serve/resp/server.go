@@ -6,6 +6,7 @@ package resp
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -48,12 +49,7 @@ type Server struct {
 
 // New returns a server without listeners.
 func New(o Options) *Server {
-	if o.Patience == 0 {
-		o.Patience = 10 * time.Second
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Patience, o.Logger = cmp.Or(o.Patience, 10*time.Second), cmp.Or(o.Logger, slog.Default())
 	s := &Server{Options: o, started: time.Now(), conns: conns.New("resp", "command", o.Logger)}
 	for _, token := range o.Tokens {
 		s.tokens = append(s.tokens, sha256.Sum256([]byte(token)))

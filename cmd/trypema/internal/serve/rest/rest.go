@@ -5,6 +5,7 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -84,12 +85,7 @@ type API struct {
 
 // New returns the API.
 func New(o Options) (*API, error) {
-	if o.Key == "" {
-		o.Key = KeyAddress
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Key, o.Logger = cmp.Or(o.Key, KeyAddress), cmp.Or(o.Logger, slog.Default())
 	if o.Proxies == nil {
 		o.Proxies = Loopback
 	}

@@ -3,6 +3,7 @@
 package rls
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +68,7 @@ type Service struct {
 
 // New returns a service.
 func New(o Options) *Service {
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	return &Service{Options: o, calls: sync.Pool{New: func() any { return new(call) }}}
 }
 
