@@ -169,12 +169,12 @@ func (w *world) reportSettled(out *report, seconds float64) {
 	out.Load = ptr(float64(m.late.offered) / limit)
 	out.Use = ptr(float64(m.late.admitted) / limit)
 	if m.late.offered > 0 {
-		out.FirstCalls = ptr(float64(m.first) / float64(m.late.offered))
-		out.SettlementsPerCall = ptr(float64(m.messages) / float64(m.late.offered))
+		out.FirstCalls = ptr(float64(m.late.first) / float64(m.late.offered))
+		out.SettlementsPerCall = ptr(float64(m.late.settlements) / float64(m.late.offered))
 		out.WaitedSettled = ptr(float64(m.late.waited) / float64(m.late.offered))
 	}
-	out.Exchanges = ptr(float64(m.sent) / float64(s.Instances) / (seconds / s.interval.Seconds()))
-	settlements := float64(m.messages) / seconds
+	out.Exchanges = ptr(float64(m.late.exchanges) / float64(s.Instances) / (seconds / s.interval.Seconds()))
+	settlements := float64(m.late.settlements) / seconds
 	out.Settlements = &settlements
 	out.SettlementsPerInstance = ptr(settlements / float64(s.Instances))
 	if m.late.admitted > 0 {

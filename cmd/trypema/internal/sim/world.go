@@ -177,7 +177,7 @@ func (w *world) clock() time.Time { return time.Unix(0, w.now) }
 
 // send puts an exchange on its way.
 func (w *world) send(x *exchange) {
-	w.meter.exchanges(w.now)
+	w.meter.count(w.now, func(t *total) { t.exchanges++ })
 	x.from.after(int64(w.Timeout), event{kind: overdue, exchange: x})
 	if !w.link.loses(x) {
 		w.events.push(event{at: w.now + w.link.trip(x), kind: request, exchange: x})
@@ -189,7 +189,7 @@ func (w *world) serve(x *exchange) {
 	if at := time.Duration(w.now); at >= w.OutageAt && at < w.OutageAt+w.OutageFor {
 		return
 	}
-	w.meter.settled(w.now, len(x.messages))
+	w.meter.count(w.now, func(t *total) { t.settlements += uint64(len(x.messages)) })
 	for _, m := range x.messages {
 		x.answers = append(x.answers,
 			w.keys[m.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.farLife, m.Message))
