@@ -83,13 +83,6 @@ func newMetrics() *metrics {
 	return m
 }
 
-// gauge registers a gauge that is read when it is wanted.
-func (m *metrics) gauge(name, help string, labels prometheus.Labels, read func() float64) {
-	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read),
-	)
-}
-
 func (m *metrics) configured(err error) {
 	result := "error"
 	if err == nil {

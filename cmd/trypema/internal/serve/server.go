@@ -134,9 +134,10 @@ func (c *Command) newServer(
 		Name: "trypema_serve_connections_refused_total", Help: "Number of connections that were closed because there were too many.",
 	}, func() float64 { return float64(s.gate.refused.Load()) }))
 	for _, one := range s.services {
-		s.metrics.gauge("trypema_serve_connections", "Open connections.",
-			prometheus.Labels{"listener": one.name},
-			func() float64 { return float64(one.listener.open.Load()) })
+		s.metrics.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "trypema_serve_connections", Help: "Open connections.",
+			ConstLabels: prometheus.Labels{"listener": one.name},
+		}, func() float64 { return float64(one.listener.open.Load()) }))
 	}
 	return s, nil
 }

@@ -410,24 +410,21 @@ func (e *Engine) judge(ctx context.Context, c *config, a *Answer) error {
 		return e.enterBudgets(ctx, c, a)
 	}
 	for i := range a.looks {
-		over, err := e.look(ctx, a, &a.looks[i])
-		if err != nil {
+		if _, err := e.look(ctx, a, &a.looks[i]); err != nil {
 			return err
 		}
-		a.Over = a.Over || over && !e.isSoft(a, &a.looks[i])
+		s := &a.Statuses[a.looks[i].at]
+		a.Over = a.Over || s.Over && (s.Rule == nil || !s.Rule.Quota)
 	}
 	if err := e.judgeTogether(ctx, a); err != nil {
 		return err
 	}
+	judge := e.decide
+	if a.Over {
+		judge = e.look // nothing is recorded
+	}
 	for i := range a.shadow {
-		one := &a.shadow[i]
-		if a.Over {
-			if _, err := e.look(ctx, a, one); err != nil {
-				return err
-			}
-			continue
-		}
-		if _, err := e.decide(ctx, a, one); err != nil {
+		if _, err := judge(ctx, a, &a.shadow[i]); err != nil {
 			return err
 		}
 	}
@@ -474,12 +471,6 @@ func (e *Engine) decide(ctx context.Context, a *Answer, one *ask) (allowed bool,
 		a.Statuses[one.at].Reset = one.Window
 	}
 	return d.Allowed, nil
-}
-
-// isSoft reports whether a limit alone does not make the answer be over.
-func (e *Engine) isSoft(a *Answer, one *ask) bool {
-	r := a.Statuses[one.at].Rule
-	return r != nil && (r.Shadow || r.Quota)
 }
 
 // judgeTogether decides the asks that count together: those without quota mode all or nothing, and with them
@@ -529,17 +520,13 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 // choose has all be the asks that are to count together. The answer is over if quotas leave none.
 func (e *Engine) choose(ctx context.Context, a *Answer) error {
 	quotas, room := 0, 0
-	for i := range a.returns { // which are never over
-		if r := a.Statuses[a.returns[i].at].Rule; r != nil && r.Quota && !r.Shadow {
-			quotas++
-			room++
-		}
-	}
-	for i := range a.looks {
-		if r := a.Statuses[a.looks[i].at].Rule; r != nil && r.Quota && !r.Shadow {
-			quotas++
-			if !a.Statuses[a.looks[i].at].Over {
-				room++
+	for _, list := range [][]ask{a.returns, a.looks} { // the former are never over
+		for i := range list {
+			if s := &a.Statuses[list[i].at]; s.Rule != nil && s.Rule.Quota && !s.Rule.Shadow {
+				quotas++
+				if !s.Over {
+					room++
+				}
 			}
 		}
 	}

@@ -334,20 +334,17 @@ func describe(d *ratelimit.RateLimitDescriptor) map[string]any {
 // merge adds what is in from to what is in to. What is there already stays; mappings are merged.
 func merge(to, from map[string]any) {
 	for k, v := range from {
-		old, ok := to[k]
-		if !ok {
-			if m, is := v.(map[string]any); is {
-				copied := make(map[string]any, len(m))
-				merge(copied, m)
-				v = copied
-			}
+		m, isMap := v.(map[string]any)
+		switch old, ok := to[k]; {
+		case !ok && isMap:
+			to[k] = make(map[string]any, len(m))
+			merge(to[k].(map[string]any), m)
+		case !ok:
 			to[k] = v
-			continue
-		}
-		a, isA := old.(map[string]any)
-		b, isB := v.(map[string]any)
-		if isA && isB {
-			merge(a, b)
+		case isMap:
+			if old, ok := old.(map[string]any); ok {
+				merge(old, m)
+			}
 		}
 	}
 }
