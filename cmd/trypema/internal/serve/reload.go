@@ -2,7 +2,6 @@ package serve
 
 import (
 	"bytes"
-	"context"
 	_ "embed"
 	"log/slog"
 	"slices"
@@ -140,21 +139,12 @@ func (l *loader) current() state {
 	return l.state
 }
 
-// watch looks at the files of the configuration and of certificates every so often, until the context ends.
-func (l *loader) watch(ctx context.Context, every time.Duration, certificates []*certificate) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if len(l.paths) > 0 {
-			l.look()
-		}
-		reloadAll(certificates, l.logger)
+// watch looks at the files of the configuration and of certificates.
+func (l *loader) watch(certificates []*certificate) {
+	if len(l.paths) > 0 {
+		l.look()
 	}
+	reloadAll(certificates, l.logger)
 }
 
 // reloadAll reads certificates again, and logs what is wrong, once.

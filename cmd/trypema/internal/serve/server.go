@@ -429,15 +429,30 @@ func (s *server) run(ctx context.Context) error {
 	}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	every := func(pause time.Duration, do func()) {
+		group.Go(func() {
+			ticker := time.NewTicker(pause)
+			defer ticker.Stop()
+			for background.Err() == nil {
+				do()
+				select {
+				case <-background.Done():
+				case <-ticker.C:
+				}
+			}
+		})
+	}
 	if s.command.Watch > 0 {
-		group.Go(func() { s.loader.watch(background, s.command.Watch, s.certificates) })
+		every(s.command.Watch, func() { s.loader.watch(s.certificates) })
 	}
 	if s.command.XDS != "" {
 		group.Go(func() { s.subscribe(background) })
 	}
-	group.Go(func() { s.tellHealth(background) })
+	if s.grpc != nil { // its health says what /readyz says
+		every(250*time.Millisecond, func() { s.grpc.SetServing(s.ready() == nil) })
+	}
 	if s.needsRedis() {
-		group.Go(func() { s.store.probe(background, time.Second, max(s.command.RedisTimeout, time.Second)) })
+		every(time.Second, func() { s.store.probe(background, max(s.command.RedisTimeout, time.Second)) })
 	}
 
 	var err error
@@ -478,27 +493,6 @@ func (s *server) run(ctx context.Context) error {
 	group.Wait()
 	s.logger.Info("stopped")
 	return err
-}
-
-// tellHealth has the health of gRPC say what /readyz says.
-func (s *server) tellHealth(ctx context.Context) {
-	if s.grpc == nil {
-		return
-	}
-	ticker := time.NewTicker(250 * time.Millisecond)
-	defer ticker.Stop()
-	was := false
-	for {
-		if is := s.ready() == nil; is != was {
-			s.grpc.SetServing(is)
-			was = is
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }
 
 // close ends the services, lets their requests be answered, and gives leases back.

@@ -32,21 +32,11 @@ type store struct {
 	isGone atomic.Bool // Redis did not answer to the last probe
 }
 
-// probe asks Redis every so often whether it is there, until the context ends.
-func (s *store) probe(ctx context.Context, every, timeout time.Duration) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		asking, cancel := context.WithTimeout(ctx, timeout)
-		err := s.client.Ping(asking).Err()
-		cancel()
-		s.isGone.Store(err != nil)
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
+// probe asks Redis whether it is there.
+func (s *store) probe(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s.isGone.Store(s.client.Ping(ctx).Err() != nil)
 }
 
 // close gives leases back, and ends the client.
