@@ -114,8 +114,8 @@ func (s *Set) start(c net.Conn, serve func(net.Conn) (end func())) {
 	})
 }
 
-// Conn is a connection whose client has some time for each request: idle to begin it, patience to send the rest
-// of it, and patience to read the answer. Each can take up to slack more; an idle of 0 is no bound.
+// Conn is a connection whose client has some time for each request: idle to begin it, patience to send the
+// rest of it, and patience to read the answer. Each can take up to slack more; an idle of 0 is no bound.
 type Conn struct {
 	net.Conn
 	set             *Set

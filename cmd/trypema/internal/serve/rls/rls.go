@@ -398,8 +398,8 @@ type Server struct {
 	health *health.Server
 }
 
-// NewServer returns a gRPC server that is not healthy until SetServing. A connection lives for maxAge, so that
-// clients spread over new servers; its calls may then take another hour.
+// NewServer returns a gRPC server that is not healthy until SetServing. A connection lives for maxAge, so
+// that clients spread over new servers; its calls may then take another hour.
 func NewServer(s *Service, maxAge time.Duration, more ...grpc.ServerOption) *Server {
 	options := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
