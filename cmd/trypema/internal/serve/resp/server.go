@@ -8,8 +8,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"log/slog"
 	"net"
@@ -40,7 +38,7 @@ type Options struct {
 // Server serves the connections of its listeners.
 type Server struct {
 	Options
-	tokens [][sha256.Size]byte
+	tokens engine.Tokens
 
 	conns   *conns.Set
 	lastID  atomic.Int64
@@ -50,20 +48,10 @@ type Server struct {
 // New returns a server without listeners.
 func New(o Options) *Server {
 	o.Patience, o.Logger = cmp.Or(o.Patience, 10*time.Second), cmp.Or(o.Logger, slog.Default())
-	s := &Server{Options: o, started: time.Now(), conns: conns.New("resp", "command", o.Logger)}
-	for _, token := range o.Tokens {
-		s.tokens = append(s.tokens, sha256.Sum256([]byte(token)))
+	return &Server{
+		Options: o, tokens: engine.HashTokens(o.Tokens), started: time.Now(),
+		conns: conns.New("resp", "command", o.Logger),
 	}
-	return s
-}
-
-// knows reports whether a token is one of those wanted, in a time that does not depend on them.
-func (s *Server) knows(token []byte) bool {
-	sum, known := sha256.Sum256(token), 0
-	for i := range s.tokens {
-		known |= subtle.ConstantTimeCompare(sum[:], s.tokens[i][:])
-	}
-	return known == 1
 }
 
 // Serve serves the connections of a listener until it fails, or Shutdown, after which it returns nil.

@@ -7,8 +7,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -78,7 +76,7 @@ var Loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustPa
 type API struct {
 	http.Handler
 	Options
-	tokens [][sha256.Size]byte
+	tokens engine.Tokens
 	key    httplimit.KeyFunc
 	guards sync.Map // http.Handler by policy; see guard
 }
@@ -89,10 +87,7 @@ func New(o Options) (*API, error) {
 	if o.Proxies == nil {
 		o.Proxies = Loopback
 	}
-	h := &API{Options: o}
-	for _, token := range o.Tokens {
-		h.tokens = append(h.tokens, sha256.Sum256([]byte(token)))
-	}
+	h := &API{Options: o, tokens: engine.HashTokens(o.Tokens)}
 	var err error
 	if h.key, err = o.keyFunc(); err != nil {
 		return nil, err
@@ -134,15 +129,6 @@ func isToken(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	}) < 0
-}
-
-// knows reports whether a token is one of those wanted, in a time that does not depend on them.
-func (h *API) knows(token string) bool {
-	sum, known := sha256.Sum256([]byte(token)), 0
-	for i := range h.tokens {
-		known |= subtle.ConstantTimeCompare(sum[:], h.tokens[i][:])
-	}
-	return known == 1
 }
 
 // wrong is an error of a request that has a status.
@@ -193,7 +179,7 @@ func (h *API) admits(authorization string) bool {
 		return true
 	}
 	scheme, token, _ := strings.Cut(authorization, " ")
-	return strings.EqualFold(scheme, "bearer") && h.knows(strings.TrimSpace(token))
+	return strings.EqualFold(scheme, "bearer") && h.tokens.Have(strings.TrimSpace(token))
 }
 
 // Headers of answers, which are the same for all.
@@ -573,7 +559,7 @@ func (h *API) usage(r *http.Request) (any, error) {
 // auth answers a proxy whether the request of a client may pass: 200, or 429 with a problem document. With
 // the parameter denied the status is that, for nginx, which takes only 401 and 403 for a denial.
 func (h *API) auth(w http.ResponseWriter, r *http.Request) {
-	if len(h.tokens) > 0 && !h.knows(r.Header.Get("X-Trypema-Token")) {
+	if len(h.tokens) > 0 && !h.tokens.Have(r.Header.Get("X-Trypema-Token")) {
 		writeProblem(w, http.StatusUnauthorized, "X-Trypema-Token is missing or wrong.")
 		return
 	}
