@@ -388,34 +388,6 @@ func opsOf(x measure.Compared) (ops []float64) {
 	return ops
 }
 
-// curves draws a line for each limiter, with its name.
-type curves struct {
-	*plot.Plot
-	n int
-}
-
-func (c *curves) add(name string, points plotter.XYs) {
-	if len(points) == 0 {
-		return
-	}
-	line, dots, err := plotter.NewLinePoints(points)
-	if err != nil { // a number that is none
-		return
-	}
-	colour := figure.Colours[c.n%len(figure.Colours)]
-	line.Color, line.Width = colour, vg.Points(1.2)
-	dots.Color, dots.Shape, dots.Radius = colour, draw.CircleGlyph{}, vg.Points(1.8)
-	if ours(name) {
-		line.Width = vg.Points(2.4)
-	}
-	if c.n >= len(figure.Colours)/2 {
-		line.Dashes = []vg.Length{vg.Points(5), vg.Points(2)}
-	}
-	c.Add(line, dots)
-	c.Legend.Add(name, line)
-	c.n++
-}
-
 // series are the points of lines, in the order in which these were met.
 type series struct {
 	names  []string
@@ -432,12 +404,25 @@ func (s *series) add(name string, x, y float64) {
 	s.points[name] = append(s.points[name], plotter.XY{X: x, Y: y})
 }
 
-// draw adds a line for each; it reports whether there were any.
-func (c *curves) draw(s series) bool {
-	for _, name := range s.names {
-		c.add(name, s.points[name])
+// draw adds a line for each name, with a point at each value.
+func (s *series) draw(p *plot.Plot) {
+	for i, name := range s.names {
+		line, dots, err := plotter.NewLinePoints(s.points[name])
+		if err != nil { // a number that is none
+			continue
+		}
+		colour := figure.Colours[i%len(figure.Colours)]
+		line.Color, line.Width = colour, vg.Points(1.2)
+		dots.Color, dots.Shape, dots.Radius = colour, draw.CircleGlyph{}, vg.Points(1.8)
+		if ours(name) {
+			line.Width = vg.Points(2.4)
+		}
+		if i >= len(figure.Colours)/2 {
+			line.Dashes = []vg.Length{vg.Points(5), vg.Points(2)}
+		}
+		p.Add(line, dots)
+		p.Legend.Add(name, line)
 	}
-	return len(s.names) > 0
 }
 
 // abreast is how many small pictures stand side by side.
@@ -450,10 +435,10 @@ func panels(s series, few int, blank func() *plot.Plot, finish func(*plot.Plot))
 		return nil
 	}
 	if len(s.names) <= few {
-		p := &curves{Plot: blank()}
-		p.draw(s)
-		finish(p.Plot)
-		return one(p.Plot)
+		p := blank()
+		s.draw(p)
+		finish(p)
+		return one(p)
 	}
 	var plots []*plot.Plot
 	for _, name := range s.names {
@@ -609,31 +594,22 @@ func stepPlot(a measure.Accuracy) *plot.Plot {
 // strategiesPlot shows a step to ten times the limit under both strategies of ours; nil if either was not
 // measured.
 func (d *document) strategiesPlot() *plot.Plot {
-	p := &curves{Plot: figure.Blank("windows", "admitted ÷ limit")}
-	figure.Grid(p.Plot)
 	var s series
-	for _, strategy := range []string{"absolute", "suppressed"} {
-		id := map[string]string{"absolute": "accuracy", "suppressed": "accuracy-suppressed"}[strategy]
-		r := d.step(id)
-		if r == nil {
+	for i, strategy := range []string{"absolute", "suppressed"} {
+		a := d.accuracy([]string{"accuracy", "accuracy-suppressed"}[i], "trypema")
+		if a == nil {
 			return nil
 		}
-		i := slices.IndexFunc(r.Accuracy,
-			func(a measure.Accuracy) bool { return a.Limiter == "trypema" && a.Failed == "" })
-		if i < 0 {
-			return nil
-		}
-		line := r.Accuracy[i].Step
-		for at, n := range line.Admitted {
-			s.add(strategy, (float64(at)+0.5)*line.Bin/r.Accuracy[i].Window,
-				float64(n)/(float64(r.Accuracy[i].Capacity)*line.Bin/r.Accuracy[i].Window))
+		bin := a.Step.Bin / a.Window
+		for at, n := range a.Step.Admitted {
+			s.add(strategy, (float64(at)+0.5)*bin, float64(n)/(float64(a.Capacity)*bin))
 		}
 	}
-	if !p.draw(s) {
-		return nil
-	}
+	p := figure.Blank("windows", "admitted ÷ limit")
+	figure.Grid(p)
+	s.draw(p)
 	p.Y.Min = 0
-	return p.Plot
+	return p
 }
 
 // scalingPlot shows what a limiter does as something grows that the labels of the cases say.
@@ -642,40 +618,33 @@ func scalingPlot(r *result) *plot.Plot {
 	if r.ID == "processors" {
 		y = "calls per second"
 	}
-	p := &curves{Plot: figure.Blank(strings.ToLower(r.Title), y)}
-	figure.Grid(p.Plot)
+	p := figure.Blank(strings.ToLower(r.Title), y)
+	figure.Grid(p)
 	var s series
+	var ticks plot.ConstantTicks
 	for _, x := range r.Comparison.Limiters {
 		at, err := strconv.ParseFloat(x.Case, 64)
 		if err != nil || x.Failed != "" || x.OpsPerSecond == 0 {
 			continue
 		}
+		ticks = append(ticks, plot.Tick{Value: at, Label: x.Case})
 		value := 1e9 * float64(r.Comparison.Workers) / x.OpsPerSecond
 		if r.ID == "processors" {
 			value = x.OpsPerSecond
 		}
 		s.add(x.Limiter, at, value)
 	}
-	if !p.draw(s) {
+	if len(s.names) == 0 {
 		return nil
 	}
+	s.draw(p)
 	p.Y.Min = 0
 	if r.ID == "processors" {
-		p.X.Tick.Marker = plot.ConstantTicks(casesTicks(r.Comparison))
-		p.Y.Tick.Marker = labelled{figure.Short}
+		p.X.Tick.Marker, p.Y.Tick.Marker = ticks, labelled{figure.Short}
 	} else {
 		figure.Logarithmic(&p.X, figure.Short)
 	}
-	return p.Plot
-}
-
-func casesTicks(c *measure.Comparison) (ticks []plot.Tick) {
-	for _, x := range c.Limiters {
-		if at, err := strconv.ParseFloat(x.Case, 64); err == nil {
-			ticks = append(ticks, plot.Tick{Value: at, Label: x.Case})
-		}
-	}
-	return ticks
+	return p
 }
 
 // gridPlots show calls per second by rate, one picture for each key space with a line for each limiter.
@@ -697,12 +666,12 @@ func gridPlots(c *measure.Comparison) [][]*plot.Plot {
 	var plots []*plot.Plot
 	most := 0.0
 	for _, keys := range keySpaces {
-		p := &curves{Plot: figure.Blank("limit per second", "")}
-		figure.Grid(p.Plot)
+		p := figure.Blank("limit per second", "")
+		figure.Grid(p)
 		p.Title.Text = keys
-		p.draw(*lines[keys])
+		lines[keys].draw(p)
 		figure.Logarithmic(&p.X, figure.Short)
-		plots = append(plots, p.Plot)
+		plots = append(plots, p)
 		most = max(most, p.Y.Max)
 	}
 	for i, p := range plots {
@@ -716,16 +685,16 @@ func gridPlots(c *measure.Comparison) [][]*plot.Plot {
 }
 
 func reachPlot(f *measure.Floors) *plot.Plot {
-	p := &curves{Plot: figure.Blank("memory", "ns for a load")}
-	figure.Grid(p.Plot)
-	var points plotter.XYs
-	for _, r := range f.Reaches {
-		points = append(points, plotter.XY{X: float64(r.Bytes), Y: measure.Median(r.Cost)})
-	}
-	if len(points) == 0 {
+	if len(f.Reaches) == 0 {
 		return nil
 	}
-	p.add("one load after the other", points)
+	p := figure.Blank("memory", "ns for a load")
+	figure.Grid(p)
+	var s series
+	for _, r := range f.Reaches {
+		s.add("one load after the other", float64(r.Bytes), measure.Median(r.Cost))
+	}
+	s.draw(p)
 	p.X.Scale = plot.LogScale{}
 	p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
 		for x := 16 << 10; float64(x) <= high*1.01; x *= 4 { // from the least on
@@ -734,7 +703,7 @@ func reachPlot(f *measure.Floors) *plot.Plot {
 		return ticks
 	})
 	p.Y.Min = 0
-	return p.Plot
+	return p
 }
 
 // binary writes a number of bytes that is a power of two.
