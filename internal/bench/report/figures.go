@@ -268,9 +268,18 @@ func addLine(p *plot.Plot, x1, y1, x2, y2, width float64, dashes ...vg.Length) {
 // faster is how much faster Trypema is than others in a step.
 type faster struct {
 	title  string
-	ratios []float64
-	names  []string // of the others
-	next   int      // the fastest of the others
+	others []other
+	next   other // the fastest of them
+}
+
+// other is another limiter, and how many times as fast Trypema is.
+type other struct {
+	name  string
+	ratio float64
+}
+
+func (f faster) String() string {
+	return fmt.Sprintf("%s (%s %s)", lower(f.title), ratio(f.next.ratio), f.next.name)
 }
 
 // overview compares Trypema in every step with the others of its kind.
@@ -290,16 +299,12 @@ func (d *document) overview() (all []faster) {
 			}
 			f := faster{title: r.Title}
 			for _, x := range r.Comparison.Limiters {
-				if ours(x.Limiter) || x.Failed != "" || x.OpsPerSecond == 0 {
-					continue
-				}
-				f.ratios = append(f.ratios, us.OpsPerSecond/x.OpsPerSecond)
-				f.names = append(f.names, x.Limiter)
-				if f.ratios[f.next] > f.ratios[len(f.ratios)-1] {
-					f.next = len(f.ratios) - 1
+				if !ours(x.Limiter) && x.Failed == "" && x.OpsPerSecond > 0 {
+					f.others = append(f.others, other{x.Limiter, us.OpsPerSecond / x.OpsPerSecond})
 				}
 			}
-			if len(f.ratios) > 0 {
+			if len(f.others) > 0 {
+				f.next = slices.MinFunc(f.others, func(a, b other) int { return cmp.Compare(a.ratio, b.ratio) })
 				all = append(all, f)
 			}
 		}
@@ -323,10 +328,10 @@ func overviewPlot(all []faster) *plot.Plot {
 			wins   bool
 		}{{figure.Colours[0], true}, {figure.Colours[1], false}} {
 			var points plotter.XYs
-			for _, x := range f.ratios {
-				least, most = min(least, x), max(most, x)
-				if (x >= 1) == side.wins {
-					points = append(points, plotter.XY{X: x, Y: y})
+			for _, x := range f.others {
+				least, most = min(least, x.ratio), max(most, x.ratio)
+				if (x.ratio >= 1) == side.wins {
+					points = append(points, plotter.XY{X: x.ratio, Y: y})
 				}
 			}
 			if dots, err := plotter.NewScatter(points); err == nil && len(points) > 0 {
@@ -334,7 +339,7 @@ func overviewPlot(all []faster) *plot.Plot {
 				p.Add(dots)
 			}
 		}
-		name := called{at: plotter.XY{X: f.ratios[f.next], Y: y}, name: f.names[f.next], style: p.X.Tick.Label}
+		name := called{at: plotter.XY{X: f.next.ratio, Y: y}, name: f.next.name, style: p.X.Tick.Label}
 		name.style.XAlign, name.style.YAlign = text.XRight, text.YCenter
 		p.Add(name)
 	}
