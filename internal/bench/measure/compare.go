@@ -89,16 +89,22 @@ func (c *Comparison) Add(o *Comparison) {
 	}
 }
 
+// PerRound is a number of each round; none for a limiter that was not measured.
+func (x *Compared) PerRound(of func(Round) float64) (values []float64) {
+	if x == nil {
+		return nil
+	}
+	for _, r := range x.ByRound {
+		values = append(values, of(r))
+	}
+	return values
+}
+
 // summarize sets what is said of all rounds.
 func (x *Compared) summarize() {
-	var ops, ratios []float64
-	for _, r := range x.ByRound {
-		ops = append(ops, r.OpsPerSecond)
-		if r.Ratio > 0 {
-			ratios = append(ratios, r.Ratio)
-		}
-	}
-	x.OpsPerSecond = Median(ops)
+	ratios := slices.DeleteFunc(x.PerRound(func(r Round) float64 { return r.Ratio }),
+		func(ratio float64) bool { return ratio <= 0 })
+	x.OpsPerSecond = Median(x.PerRound(func(r Round) float64 { return r.OpsPerSecond }))
 	x.Ratio, x.RatioMin, x.RatioMax = Median(ratios), quantile(ratios, 0), quantile(ratios, 1)
 	x.RatioP25, x.RatioP75 = quantile(ratios, 0.25), quantile(ratios, 0.75)
 }

@@ -195,7 +195,7 @@ func barsHeight(bars []bar) vg.Length { return (1.5 + 0.53*vg.Length(len(bars)))
 
 func speedBars(c *measure.Comparison) (bars []bar) {
 	for _, x := range c.Limiters {
-		if rounds := opsOf(x); x.Failed == "" && len(rounds) > 0 {
+		if rounds := x.PerRound(calls); x.Failed == "" && len(rounds) > 0 {
 			b := newBar(c.Label(x), x.Limiter, rounds)
 			b.value = x.OpsPerSecond
 			bars = append(bars, b)
@@ -384,13 +384,6 @@ func (l labelled) Ticks(low, high float64) []plot.Tick {
 		}
 	}
 	return ticks
-}
-
-func opsOf(x measure.Compared) (ops []float64) {
-	for _, r := range x.ByRound {
-		ops = append(ops, r.OpsPerSecond)
-	}
-	return ops
 }
 
 // series are the points of lines, in the order in which these were met.

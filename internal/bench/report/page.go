@@ -235,14 +235,10 @@ func comparisonSheets(c *measure.Comparison) []sheet {
 			row = append(row, "failed")
 		} else {
 			of := func(get func(measure.Round) float64, write func(float64) string) string {
-				var values []float64
-				for _, r := range x.ByRound {
-					values = append(values, get(r))
-				}
-				return spread(values, write)
+				return spread(x.PerRound(get), write)
 			}
 			row = append(row,
-				of(func(r measure.Round) float64 { return r.OpsPerSecond }, figure.Short),
+				of(calls, figure.Short),
 				of(func(r measure.Round) float64 { return r.Ratio }, hundredths),
 				of(func(r measure.Round) float64 { return float64(r.P50) }, nanoseconds),
 				of(func(r measure.Round) float64 { return float64(r.P99) }, nanoseconds),

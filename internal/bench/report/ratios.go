@@ -174,18 +174,14 @@ func (r *Ratios) measure(
 		return row, nil, err
 	}
 	ours := &result.Limiters[0]
-	var each []float64
-	for _, round := range ours.ByRound {
-		each = append(each, took(round, result.Workers))
-	}
-	row.Ours, row.P999 = measure.Median(each), ours.P999
+	cost := func(r measure.Round) float64 { return took(r, result.Workers) }
+	row.Ours, row.P999 = measure.Median(ours.PerRound(cost)), ours.P999
 	for i := range result.Limiters[1:] {
 		peer := &result.Limiters[i+1]
 		if ours.Failed != "" || peer.Failed != "" {
 			continue
 		}
-		per := perRound(ours, peer,
-			func(x, y measure.Round) float64 { return took(y, result.Workers) / took(x, result.Workers) })
+		per := perRound(peer, ours, cost)
 		row.Ratios[peer.Limiter] = ratioSpread{
 			Median: measure.Median(per), Spread: measure.HalfQuartiles(per), P999: peer.P999,
 		}
