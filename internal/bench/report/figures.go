@@ -242,11 +242,12 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 		p.Add(chart)
 		most = max(most, b.high)
 		if b.low < b.high {
-			addLine(p, b.low, float64(i), b.high, float64(i), 1)
+			addLine(p, plotter.XYs{{X: b.low, Y: float64(i)}, {X: b.high, Y: float64(i)}}, color.Black, 1)
 		}
 	}
 	if line > 0 {
-		addLine(p, line, -0.5, line, float64(len(bars))-0.5, 1, vg.Points(4), vg.Points(3))
+		all := plotter.XYs{{X: line, Y: -0.5}, {X: line, Y: float64(len(bars)) - 0.5}}
+		addLine(p, all, color.Black, 1, vg.Points(4), vg.Points(3))
 	}
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, most*1.05
@@ -257,10 +258,10 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 	return p
 }
 
-// addLine draws a straight line so many points wide.
-func addLine(p *plot.Plot, x1, y1, x2, y2, width float64, dashes ...vg.Length) {
-	if line, err := plotter.NewLine(plotter.XYs{{X: x1, Y: y1}, {X: x2, Y: y2}}); err == nil {
-		line.Width, line.Dashes = vg.Points(width), dashes
+// addLine draws a line so many points wide.
+func addLine(p *plot.Plot, points plotter.XYs, colour color.Color, width float64, dashes ...vg.Length) {
+	if line, err := plotter.NewLine(points); err == nil {
+		line.Color, line.Width, line.Dashes = colour, vg.Points(width), dashes
 		p.Add(line)
 	}
 }
@@ -445,20 +446,12 @@ func panels(s series, few int, blank func() *plot.Plot, finish func(*plot.Plot))
 		}
 		p := blank()
 		p.Title.Text = name
-		for _, side := range []struct {
-			names  []string
-			colour color.Color
-		}{{s.names, figure.Colours[0]}, {[]string{name}, figure.Colours[1]}} {
-			for _, n := range side.names {
-				if n != name && !ours(n) {
-					continue
-				}
-				if line, err := plotter.NewLine(s.points[n]); err == nil {
-					line.Color, line.Width = side.colour, vg.Points(1.8)
-					p.Add(line)
-				}
+		for _, n := range s.names {
+			if n == name || ours(n) {
+				addLine(p, s.points[n], figure.Colours[0], 1.8)
 			}
 		}
+		addLine(p, s.points[name], figure.Colours[1], 1.8)
 		plots = append(plots, p)
 	}
 	x0, x1, y0, y1 := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
@@ -530,10 +523,7 @@ func offeredPlots(all []measure.Accuracy) [][]*plot.Plot {
 		for x := 0.1; x < 100; x *= 1.05 { // a line on this scale is none on a logarithmic one
 			ideal = append(ideal, plotter.XY{X: x, Y: min(x, 1)})
 		}
-		if line, err := plotter.NewLine(ideal); err == nil {
-			line.Color, line.Width = figure.Grey, vg.Points(4)
-			p.Add(line)
-		}
+		addLine(p, ideal, figure.Grey, 4)
 		return p
 	}, func(p *plot.Plot) {
 		figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) })
@@ -581,10 +571,7 @@ func stepPlot(a measure.Accuracy) *plot.Plot {
 		p.Add(box)
 	}
 	end := float64(len(a.Step.Admitted)) * a.Step.Bin / a.Window
-	if line, err := plotter.NewLine(plotter.XYs{{X: 0, Y: 1}, {X: end, Y: 1}}); err == nil {
-		line.Color, line.Width = figure.Colours[1], vg.Points(1)
-		p.Add(line)
-	}
+	addLine(p, plotter.XYs{{X: 0, Y: 1}, {X: end, Y: 1}}, figure.Colours[1], 1)
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, end, 0, stepTop
 	return p
 }
