@@ -226,8 +226,7 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 	if len(bars) == 0 {
 		return nil
 	}
-	p := figure.Blank(unit, "")
-	figure.Grid(p)
+	p := figure.Gridded(unit, "")
 	var names []string
 	most := line
 	for i := range bars {
@@ -317,8 +316,7 @@ func overviewPlot(all []faster) *plot.Plot {
 	if len(all) == 0 {
 		return nil
 	}
-	p := figure.Blank("calls per second of Trypema ÷ those of the other", "")
-	figure.Grid(p)
+	p := figure.Gridded("calls per second of Trypema ÷ those of the other", "")
 	least, most := 0.5, 2.0
 	var names []string
 	for i := range all {
@@ -489,11 +487,7 @@ func latencyPlots(c *measure.Comparison) [][]*plot.Plot {
 			}
 		}
 	}
-	return panels(s, 4, func() *plot.Plot {
-		p := figure.Blank("", "")
-		figure.Grid(p)
-		return p
-	}, func(p *plot.Plot) {
+	return panels(s, 4, func() *plot.Plot { return figure.Gridded("", "") }, func(p *plot.Plot) {
 		p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
 			for e := 0.0; e <= high+0.01; e++ {
 				ticks = append(ticks, plot.Tick{Value: e, Label: figure.Short(math.Pow(10, e))})
@@ -517,8 +511,7 @@ func offeredPlots(all []measure.Accuracy) [][]*plot.Plot {
 		}
 	}
 	return panels(s, 4, func() *plot.Plot {
-		p := figure.Blank("", "")
-		figure.Grid(p)
+		p := figure.Gridded("", "")
 		var ideal plotter.XYs
 		for x := 0.1; x < 100; x *= 1.05 { // a line on this scale is none on a logarithmic one
 			ideal = append(ideal, plotter.XY{X: x, Y: min(x, 1)})
@@ -590,8 +583,7 @@ func (d *document) strategiesPlot() *plot.Plot {
 			s.add(strategy, (float64(at)+0.5)*bin, float64(n)/(float64(a.Capacity)*bin))
 		}
 	}
-	p := figure.Blank("windows", "admitted ÷ limit")
-	figure.Grid(p)
+	p := figure.Gridded("windows", "admitted ÷ limit")
 	s.draw(p)
 	p.Y.Min = 0
 	return p
@@ -603,8 +595,7 @@ func scalingPlot(r *result) *plot.Plot {
 	if r.ID == "processors" {
 		y = "calls per second"
 	}
-	p := figure.Blank(strings.ToLower(r.Title), y)
-	figure.Grid(p)
+	p := figure.Gridded(strings.ToLower(r.Title), y)
 	var s series
 	var ticks plot.ConstantTicks
 	for _, x := range r.Comparison.Limiters {
@@ -651,8 +642,7 @@ func gridPlots(c *measure.Comparison) [][]*plot.Plot {
 	var plots []*plot.Plot
 	most := 0.0
 	for _, keys := range keySpaces {
-		p := figure.Blank("limit per second", "")
-		figure.Grid(p)
+		p := figure.Gridded("limit per second", "")
 		p.Title.Text = keys
 		lines[keys].draw(p)
 		figure.Logarithmic(&p.X, figure.Short)
@@ -673,8 +663,7 @@ func reachPlot(f *measure.Floors) *plot.Plot {
 	if len(f.Reaches) == 0 {
 		return nil
 	}
-	p := figure.Blank("memory", "ns for a load")
-	figure.Grid(p)
+	p := figure.Gridded("memory", "ns for a load")
 	var s series
 	for _, r := range f.Reaches {
 		s.add("one load after the other", float64(r.Bytes), measure.Median(r.Cost))
