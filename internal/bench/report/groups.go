@@ -61,8 +61,7 @@ var groups = []group{
 // titles are those of the steps as they are called now, whatever they were called when they were measured.
 var titles = func() map[string]step {
 	all := make(map[string]step)
-	quick, standard, full := efforts()
-	for _, e := range []effort{quick, standard, full} {
+	for _, e := range efforts {
 		for _, s := range e.steps() {
 			if _, known := all[s.ID]; !known {
 				all[s.ID] = s

@@ -59,7 +59,6 @@ wrong flag.`
 }
 
 func (c *Command) effort() effort {
-	quick, standard, full := efforts()
 	switch {
 	case c.Quick:
 		return quick
@@ -405,7 +404,7 @@ func (r *runner) step(
 	case turns:
 		res.Comparison, err = measure.Compare(ctx, cases, progress)
 	case accuracy:
-		res.Accuracy, err = c.AccuracyOf(ctx, r.effort.accuracy.windows, r.effort.mostLoad(s),
+		res.Accuracy, err = c.AccuracyOf(ctx, r.effort.windows, r.effort.mostLoad(s),
 			r.effort.together(s), progress)
 	case fullest:
 		res.Fullest, err = c.FullestWindows(ctx, r.effort.Times, progress)
@@ -420,13 +419,13 @@ func (r *runner) step(
 // mostLoad is the highest load that is offered in an accuracy step.
 func (e effort) mostLoad(s step) float64 {
 	if s.needs == store.Redis {
-		return e.accuracy.remote
+		return e.remote
 	}
 	return 100
 }
 
 // together reports whether all limiters of an accuracy step can be offered their loads at the same time.
-func (e effort) together(s step) bool { return s.needs != store.Redis || e.accuracy.remote <= 10 }
+func (e effort) together(s step) bool { return s.needs != store.Redis || e.remote <= 10 }
 
 // summary says in a few lines what came of it; of some steps, only that.
 func (d *document) summary(w io.Writer, dir string, some bool) error {

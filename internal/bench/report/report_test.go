@@ -30,8 +30,7 @@ func quiet(out io.Writer) screen.Streams { return screen.Streams{Out: out, Err: 
 
 // TestEveryStepIsACommand: what a report says that it ran can be run.
 func TestEveryStepIsACommand(t *testing.T) {
-	quick, standard, full := efforts()
-	for _, e := range []effort{quick, standard, full} {
+	for _, e := range efforts {
 		seen := make(map[string]int)
 		for _, s := range e.steps() {
 			seen[s.ID]++
@@ -52,7 +51,6 @@ func TestEveryStepIsACommand(t *testing.T) {
 }
 
 func TestQuickIsShort(t *testing.T) {
-	quick, _, _ := efforts()
 	var total time.Duration
 	for _, s := range quick.steps() {
 		total += s.took
@@ -337,9 +335,8 @@ func TestGroups(t *testing.T) {
 			in[id]++
 		}
 	}
-	quick, standard, full := efforts()
 	named := make(map[string]string)
-	for _, e := range []effort{quick, standard, full} {
+	for _, e := range efforts {
 		for _, s := range e.steps() {
 			if in[s.ID] != 1 {
 				t.Errorf("%s is in %d groups", s.ID, in[s.ID])
