@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"html/template"
 	"image/color"
 	"math"
 	"slices"
@@ -29,16 +30,31 @@ const (
 
 // picture is what a step came to, drawn.
 type picture struct {
-	id      string
+	ID      string
 	step    string // empty for the one of all steps
-	title   string
-	caption string
-	wide    bool
+	Title   string
+	Named   bool // otherwise than its step
+	Caption string
+	Wide    bool
 	more    bool // shown with the tables
 	svg     []byte
 }
 
-func (f picture) file() string { return f.id + ".svg" }
+// File is its name.
+func (f picture) File() string { return f.ID + ".svg" }
+
+// SVG is the picture for a page.
+func (f picture) SVG() template.HTML {
+	return template.HTML(f.svg) //nolint:gosec // it is made here, of numbers and names of ours
+}
+
+// span is how much of a row of six columns it takes.
+func (f picture) span() int {
+	if f.Wide {
+		return 3
+	}
+	return 2
+}
 
 // colourOf makes ours stand out.
 func colourOf(limiter string) color.Color {
@@ -60,7 +76,7 @@ func (a *album) add(f picture, height vg.Length, plots [][]*plot.Plot) {
 		return
 	}
 	width := narrow
-	if f.wide {
+	if f.Wide {
 		width = wide
 	}
 	f.svg, a.err = figure.SVG(width, height, plots...)
@@ -74,20 +90,20 @@ func (d *document) figures() ([]picture, error) {
 	a := new(album)
 	o := d.overview()
 	a.add(picture{
-		id: "overview", title: "Decisions per second of Trypema ÷ those of each other limiter", wide: true,
-		caption: "A point is one other limiter. Right of the line Trypema is faster. " +
+		ID: "overview", Title: "Decisions per second of Trypema ÷ those of each other limiter", Wide: true,
+		Caption: "A point is one other limiter. Right of the line Trypema is faster. " +
 			"The name is that of the fastest other one.",
 	}, (2.2+0.75*vg.Length(len(o)))*vg.Centimeter, one(overviewPlot(o)))
 	for i := range d.Steps {
 		r := titled(d.Steps[i])
-		f := picture{id: r.ID, step: r.ID, title: r.Title}
+		f := picture{ID: r.ID, step: r.ID, Title: r.Title}
 		switch {
 		case r.Floors != nil:
-			f.title = "How long memory takes"
-			f.caption = "A load that depends on the one before, at random places of so much memory."
+			f.Title = "How long memory takes"
+			f.Caption = "A load that depends on the one before, at random places of so much memory."
 			a.add(f, low, one(reachPlot(r.Floors)))
 		case r.Fullest != nil:
-			f.caption = "Above 1 a window has more than the limit. What could not be measured is left out."
+			f.Caption = "Above 1 a window has more than the limit. What could not be measured is left out."
 			bars := fullestBars(r.Fullest)
 			a.add(f, barsHeight(bars), one(barPlot("most in any window ÷ limit", bars, hundredths, 1)))
 		case r.Memory != nil:
@@ -98,26 +114,31 @@ func (d *document) figures() ([]picture, error) {
 		case r.ID == "growth" || r.ID == "buckets" || r.ID == "processors":
 			a.add(f, low, one(scalingPlot(&r)))
 		case strings.HasSuffix(r.ID, "-grid"):
-			f.wide, f.more, f.caption = true, true, "Calls per second, by the limit of a key."
+			f.Wide, f.more, f.Caption = true, true, "Calls per second, by the limit of a key."
 			a.add(f, low, gridPlots(r.Comparison))
 		default:
 			bars := speedBars(r.Comparison)
 			a.add(f, barsHeight(bars), one(barPlot("calls per second", bars, figure.Short, 0)))
 			if r.ID == "tail" || strings.HasPrefix(r.ID, "redis-") || strings.HasPrefix(r.ID, "hybrid-") {
 				l := picture{
-					id: r.ID + "-latency", step: r.ID, title: "Latency", more: r.ID != "tail",
-					caption: "How long the slowest of so many calls took.",
+					ID: r.ID + "-latency", step: r.ID, Title: "Latency", more: r.ID != "tail",
+					Caption: "How long the slowest of so many calls took.",
 				}
 				plots := latencyPlots(r.Comparison)
-				l.wide = len(plots) > 1
+				l.Wide = len(plots) > 1
 				a.add(l, heightOf(plots), plots)
 			}
 		}
 	}
 	a.add(picture{
-		id: "step", step: "accuracy-suppressed", title: "Absolute and Suppressed of Trypema",
-		caption: "The same calls, half of the limit at first and ten times the limit from one instant on.",
+		ID: "step", step: "accuracy-suppressed", Title: "Absolute and Suppressed of Trypema",
+		Caption: "The same calls, half of the limit at first and ten times the limit from one instant on.",
 	}, low, one(d.strategiesPlot()))
+	for i := range a.all {
+		f := &a.all[i]
+		r := d.step(f.step)
+		f.Named = r == nil || f.Title != titled(*r).Title
+	}
 	return a.all, a.err
 }
 
@@ -129,17 +150,17 @@ func heightOf(plots [][]*plot.Plot) vg.Length {
 }
 
 func (d *document) addAccuracy(a *album, f picture, all []measure.Accuracy) {
-	f.caption = "What is admitted, by what is offered, both ÷ the limit. The grey line is as it should be."
+	f.Caption = "What is admitted, by what is offered, both ÷ the limit. The grey line is as it should be."
 	plots := offeredPlots(all)
-	if f.wide = len(plots) > 1; f.wide {
-		f.caption += " Blue is Trypema, orange the other limiter."
+	if f.Wide = len(plots) > 1; f.Wide {
+		f.Caption += " Blue is Trypema, orange the other limiter."
 	}
 	a.add(f, heightOf(plots), plots)
 	steps := stepPlots(all)
 	a.add(picture{
-		id: f.id + "-step", step: f.step, title: "After a step to ten times the limit",
-		caption: "Admitted in each twentieth of a window ÷ limit, by windows. The line is the limit.",
-		wide:    len(all) > 2, more: f.id != "accuracy",
+		ID: f.ID + "-step", step: f.step, Title: "After a step to ten times the limit",
+		Caption: "Admitted in each twentieth of a window ÷ limit, by windows. The line is the limit.",
+		Wide:    len(all) > 2, more: f.ID != "accuracy",
 	}, max(4.2*vg.Centimeter, heightOf(steps)*vg.Length(min(1, len(steps)-1))), steps)
 }
 
@@ -173,7 +194,7 @@ func (d *document) addMemory(a *album, r *result) {
 				bars = append(bars, newBar(cmp.Or(f.Limiter, "harness"), f.Limiter, values))
 			}
 		}
-		p := picture{id: of.id, step: r.ID, title: of.title, caption: of.caption}
+		p := picture{ID: of.id, step: r.ID, Title: of.title, Caption: of.caption}
 		a.add(p, barsHeight(bars), one(barPlot(of.unit, bars, figure.Short, 0)))
 	}
 }
@@ -286,7 +307,7 @@ func (f faster) String() string {
 func (d *document) overview() (all []faster) {
 	for _, g := range groups {
 		for _, r := range d.grouped(g) {
-			if r.Comparison == nil || !g.open || strings.HasSuffix(r.ID, "-grid") {
+			if r.Comparison == nil || !g.Open || strings.HasSuffix(r.ID, "-grid") {
 				continue
 			}
 			limiter := "trypema"

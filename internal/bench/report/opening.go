@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// opening is what the report comes to, in a few sentences: on what machine, how accurate, where Trypema is
+// Opening is what the report comes to, in a few sentences: on what machine, how accurate, where Trypema is
 // ahead, where it is behind, and which marks it misses. What was not measured is not spoken of.
-func (d *document) opening() (sentences []string) {
+func (d *document) Opening() (sentences []string) {
 	sentences = append(sentences, fmt.Sprintf(
 		"Measured on %d × %s with %s on %s: compare numbers within this report alone.",
 		d.Machine.Processors, d.Machine.Processor, d.Machine.Go, d.Began.UTC().Format("2006-01-02")))

@@ -28,8 +28,8 @@ type sheet struct {
 type section struct {
 	result
 	Sheets  []sheet
-	Figures []shown // at once
-	More    []shown // with the tables
+	Figures []picture // at once
+	More    []picture // with the tables
 	Failing []string
 }
 
@@ -37,20 +37,12 @@ type section struct {
 func (s section) Span() int {
 	n := 0
 	for _, f := range s.Figures {
-		n += f.Span
+		n += f.span()
 	}
 	if n == 0 {
 		return 2
 	}
 	return min(n, 6)
-}
-
-// shown is a figure in a page.
-type shown struct {
-	ID, Title, Caption, File string
-	Named                    bool // unlike the section
-	Span                     int  // of six columns
-	SVG                      template.HTML
 }
 
 // part is a group as it is shown.
@@ -59,19 +51,12 @@ type part struct {
 	Sections []section
 }
 
-// Open reports whether it is shown at once.
-func (p part) Open() bool { return p.open }
-
 // view is a report as it is shown.
 type view struct {
 	*document
 	When      string
-	Partial   []string // why it is
-	LeftOut   []string
-	Opening   []string
-	Overview  []shown // at most one
-	Promises  sheet
-	Missed    sheet // those of the promises that were missed
+	Overview  []picture // at most one
+	Missed    sheet     // those of the promises that were missed
 	Parts     []part
 	Libraries sheet
 	Theme     template.CSS
@@ -81,21 +66,18 @@ func (d *document) view(figures []picture) view {
 	v := view{
 		document: d,
 		When:     fmt.Sprintf("%s to %s", d.Began.UTC().Format("2006-01-02 15:04"), d.Ended.UTC().Format("15:04 MST")),
-		Partial:  d.why(),
-		LeftOut:  d.leftOut(),
-		Opening:  d.opening(),
-		Promises: d.promised(),
 		Theme:    template.CSS(figure.Theme), //nolint:gosec // a constant
 	}
-	v.Missed.Head = v.Promises.Head
-	for _, row := range v.Promises.Rows {
+	promised := d.Promised()
+	v.Missed.Head = promised.Head
+	for _, row := range promised.Rows {
 		if row[3] == missedMark {
 			v.Missed.Rows = append(v.Missed.Rows, row)
 		}
 	}
 	for _, f := range figures {
 		if f.step == "" {
-			v.Overview = append(v.Overview, f.shown(""))
+			v.Overview = append(v.Overview, f)
 		}
 	}
 	for _, g := range groups {
@@ -122,9 +104,9 @@ func newSection(r result, figures []picture) section {
 		switch {
 		case f.step != r.ID:
 		case f.more:
-			s.More = append(s.More, f.shown(r.Title))
+			s.More = append(s.More, f)
 		default:
-			s.Figures = append(s.Figures, f.shown(r.Title))
+			s.Figures = append(s.Figures, f)
 		}
 	}
 	for _, f := range r.failures() {
@@ -133,17 +115,8 @@ func newSection(r result, figures []picture) section {
 	return s
 }
 
-func (f picture) shown(section string) shown {
-	span := 2
-	if f.wide {
-		span = 3
-	}
-	return shown{f.id, f.title, f.caption, f.file(), f.title != section, span,
-		template.HTML(f.svg)} //nolint:gosec // it is made here, of numbers and names of ours
-}
-
-// why says what makes the report partial.
-func (d *document) why() (all []string) {
+// Partial says what makes the report partial.
+func (d *document) Partial() (all []string) {
 	if n := d.Expected - d.Done; n > 0 {
 		all = append(all, fmt.Sprintf("it was interrupted: %d of %d measurements are missing; "+
 			"the same command goes on", n, d.Expected))
@@ -157,8 +130,8 @@ func (d *document) why() (all []string) {
 	return all
 }
 
-// leftOut lists the limiters that are missing in some comparison, once each.
-func (d *document) leftOut() (all []string) {
+// LeftOut lists the limiters that are missing in some comparison, once each.
+func (d *document) LeftOut() (all []string) {
 	seen := make(map[string]bool)
 	for _, r := range d.Steps {
 		if r.Comparison == nil {
@@ -345,16 +318,5 @@ func (d *document) page(figures []picture) ([]byte, error) {
 // Seconds is how long the step took.
 func (s section) Seconds() float64 { return s.Took / 1000 }
 
-// row is a line of a sheet, and whether it is one of Trypema's in Go.
-type row struct {
-	Ours  bool
-	Cells []string
-}
-
-// Lines are the rows of a sheet.
-func (s sheet) Lines() (rows []row) {
-	for _, cells := range s.Rows {
-		rows = append(rows, row{slices.ContainsFunc(cells[:min(2, len(cells))], ours), cells})
-	}
-	return rows
-}
+// Ours reports whether a row is one of Trypema's in Go.
+func (sheet) Ours(row []string) bool { return slices.ContainsFunc(row[:min(2, len(row))], ours) }

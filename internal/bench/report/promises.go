@@ -44,8 +44,8 @@ const missedMark = "missed"
 // notMeasured stands where a number is missing.
 const notMeasured = "not measured"
 
-// promised is a sheet of all of them.
-func (d *document) promised() sheet {
+// Promised is a sheet of all of them.
+func (d *document) Promised() sheet {
 	s := sheet{Head: []string{"", "asked for", "measured", ""}}
 	for _, p := range d.promises() {
 		s.Rows = append(s.Rows, []string{p.What, p.Asked, p.Got(), p.Verdict()})

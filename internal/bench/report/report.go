@@ -176,7 +176,7 @@ func (c *Command) publish(d *document, out screen.Streams) error {
 	}
 	err = errors.Join(write(c.Out, pageFile, page), write(c.Out, tableFile, d.table(figures)))
 	for _, f := range figures {
-		err = errors.Join(err, write(c.Out, f.file(), figure.Alone(f.svg)))
+		err = errors.Join(err, write(c.Out, f.File(), figure.Alone(f.svg)))
 	}
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (c *Command) publish(d *document, out screen.Streams) error {
 	} else {
 		err = d.summary(out.Out, c.Out, len(c.Only) > 0)
 	}
-	if d.partial() {
+	if len(d.Partial()) > 0 {
 		err = errors.Join(err, errPartial)
 	}
 	return errors.Join(err, d.broken())
@@ -429,7 +429,7 @@ func (e effort) together(s step) bool { return s.needs != store.Redis || e.remot
 
 // summary says in a few lines what came of it; of some steps, only that.
 func (d *document) summary(w io.Writer, dir string, some bool) error {
-	s := d.promised()
+	s := d.Promised()
 	if some {
 		s.Rows = slices.DeleteFunc(s.Rows, func(row []string) bool { return slices.Contains(row, notMeasured) })
 	}

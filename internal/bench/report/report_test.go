@@ -300,7 +300,7 @@ func TestOpening(t *testing.T) {
 		"It is slower than the fastest other limiter on 100,000 keys (0.40 × governor); and Redis: " +
 			"a lone caller (0.80 × redis_rate).",
 	}
-	got := d.opening()
+	got := d.Opening()
 	for i := range got {
 		got[i] = strings.ReplaceAll(got[i], "\u00a0×", " ×") // no line begins with the sign
 	}
@@ -322,7 +322,7 @@ func TestOpening(t *testing.T) {
 		t.Errorf("%q, want %q", got[4], marks)
 	}
 	d.Steps = nil
-	if got := d.opening(); len(got) != 1 {
+	if got := d.Opening(); len(got) != 1 {
 		t.Errorf("of nothing it says %q", got)
 	}
 }
@@ -374,7 +374,7 @@ func TestPartialReport(t *testing.T) {
 			XMLName xml.Name `xml:"svg"`
 		}
 		if err := xml.Unmarshal(f.svg, &svg); err != nil {
-			t.Errorf("%s is no picture: %v", f.id, err)
+			t.Errorf("%s is no picture: %v", f.ID, err)
 		}
 	}
 	page, err := d.page(figures)
@@ -394,8 +394,8 @@ func TestPartialReport(t *testing.T) {
 	if bytes.Contains(page, []byte("<one>")) || !bytes.Contains(page, []byte("Of another version &lt;one&gt;")) {
 		t.Error("a title is taken for a tag, or a step of another version is not shown")
 	}
-	if !d.partial() || d.broken() != nil {
-		t.Errorf("partial %v, broken %v", d.partial(), d.broken())
+	if len(d.Partial()) == 0 || d.broken() != nil {
+		t.Errorf("partial %v, broken %v", d.Partial(), d.broken())
 	}
 	d.Steps[0].Comparison.Limiters[0].Failed = "trypema: 5 admitted"
 	if err := d.broken(); err == nil || !strings.Contains(err.Error(), "5 admitted") {

@@ -12,14 +12,14 @@ func (d *document) table(figures []picture) []byte {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# Trypema beside its peers\n\n%s. Trypema %s. %s, %s report.\n\n", d.Machine,
 		d.Machine.Trypema, v.When, d.Effort)
-	if len(v.Partial) > 0 {
+	if len(v.Partial()) > 0 {
 		fmt.Fprintf(&out, "**This report is partial.**\n\n")
-		for _, why := range v.Partial {
+		for _, why := range v.Partial() {
 			fmt.Fprintf(&out, "- %s\n", why)
 		}
 		out.WriteString("\n")
 	}
-	for _, sentence := range v.Opening {
+	for _, sentence := range v.Opening() {
 		fmt.Fprintf(&out, "- %s\n", sentence)
 	}
 	out.WriteString("\n")
@@ -31,16 +31,16 @@ func (d *document) table(figures []picture) []byte {
 		}
 	}
 	fmt.Fprintf(&out, "## What the design asks for\n\n")
-	v.Promises.markdown(&out)
-	for _, why := range v.LeftOut {
+	v.Promised().markdown(&out)
+	for _, why := range v.LeftOut() {
 		fmt.Fprintf(&out, "- left out: %s\n", why)
 	}
 	return out.Bytes()
 }
 
-func pictures(out *bytes.Buffer, all []shown) {
+func pictures(out *bytes.Buffer, all []picture) {
 	for _, f := range all {
-		fmt.Fprintf(out, "![%s](%s)\n\n", f.Title, f.File)
+		fmt.Fprintf(out, "![%s](%s)\n\n", f.Title, f.File())
 	}
 }
 
