@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -22,6 +23,11 @@ var pageTemplate = template.Must(template.New("page").Parse(pageText))
 type sheet struct {
 	Head []string
 	Rows [][]string
+}
+
+// add adds a row, whose last cells may be left out.
+func (s *sheet) add(cells ...string) {
+	s.Rows = append(s.Rows, append(cells, make([]string, max(0, len(s.Head)-len(cells)))...))
 }
 
 // section is a step as it is shown.
@@ -92,7 +98,7 @@ func (d *document) view(figures []picture) view {
 	v.Libraries = sheet{Head: []string{"module", "version"}}
 	for _, path := range compared {
 		if version, ok := d.Machine.Modules[path]; ok {
-			v.Libraries.Rows = append(v.Libraries.Rows, []string{path, version})
+			v.Libraries.add(path, version)
 		}
 	}
 	return v
@@ -151,20 +157,20 @@ func (d *document) LeftOut() (all []string) {
 func (r *result) sheets() []sheet {
 	switch {
 	case r.Comparison != nil:
-		return comparisonSheets(r.Comparison)
+		return []sheet{comparisonSheet(r.Comparison)}
 	case r.Accuracy != nil:
 		return []sheet{accuracySheet(r.Accuracy), pauseSheet(r.Accuracy)}
 	case r.Fullest != nil:
 		s := sheet{Head: []string{"", "most in any window ÷ C"}}
 		for _, f := range r.Fullest {
-			cell := "failed"
 			switch {
 			case f.Ratio != nil:
-				cell = hundredths(*f.Ratio)
+				s.add(f.Limiter, hundredths(*f.Ratio))
 			case f.Failed == "":
-				cell = notMeasured
+				s.add(f.Limiter, notMeasured)
+			default:
+				s.add(f.Limiter, "failed")
 			}
-			s.Rows = append(s.Rows, []string{f.Limiter, cell})
 		}
 		return []sheet{s}
 	case r.Memory != nil:
@@ -172,11 +178,10 @@ func (r *result) sheets() []sheet {
 	case r.Floors != nil:
 		s := sheet{Head: []string{"", "ns"}}
 		for _, p := range r.Floors.Parts {
-			s.Rows = append(s.Rows, []string{p.Part, spread(p.Cost, tenths)})
+			s.add(p.Part, spread(p.Cost, tenths))
 		}
 		for _, p := range r.Floors.Reaches {
-			s.Rows = append(s.Rows,
-				[]string{"a load at a random place of " + binary(p.Bytes), spread(p.Cost, tenths)})
+			s.add("a load at a random place of "+binary(p.Bytes), spread(p.Cost, tenths))
 		}
 		return []sheet{s}
 	}
@@ -185,7 +190,7 @@ func (r *result) sheets() []sheet {
 
 func tenths(x float64) string { return fmt.Sprintf("%.1f", x) }
 
-func comparisonSheets(c *measure.Comparison) []sheet {
+func comparisonSheet(c *measure.Comparison) sheet {
 	cases, server := false, false
 	for _, x := range c.Limiters {
 		cases = cases || x.Case != ""
@@ -207,27 +212,24 @@ func comparisonSheets(c *measure.Comparison) []sheet {
 		if x.Failed != "" {
 			row = append(row, "failed")
 		} else {
-			of := func(get func(measure.Round) float64, write func(float64) string) string {
-				return spread(x.PerRound(get), write)
+			after := func(of func(measure.Round) int64) string {
+				return spread(x.PerRound(func(r measure.Round) float64 { return float64(of(r)) }), nanoseconds)
 			}
 			row = append(row,
-				of(calls, figure.Short),
-				of(func(r measure.Round) float64 { return r.Ratio }, hundredths),
-				of(func(r measure.Round) float64 { return float64(r.P50) }, nanoseconds),
-				of(func(r measure.Round) float64 { return float64(r.P99) }, nanoseconds),
-				of(func(r measure.Round) float64 { return float64(r.P999) }, nanoseconds),
-				of(func(r measure.Round) float64 { return float64(r.Max) }, nanoseconds),
+				spread(x.PerRound(calls), figure.Short),
+				spread(x.PerRound(func(r measure.Round) float64 { return r.Ratio }), hundredths),
+				after(func(r measure.Round) int64 { return r.P50 }),
+				after(func(r measure.Round) int64 { return r.P99 }),
+				after(func(r measure.Round) int64 { return r.P999 }),
+				after(func(r measure.Round) int64 { return r.Max }),
 				fmt.Sprintf("%.3f", x.AdmittedToLimit))
 			if server && x.RedisCommands != nil {
 				row = append(row, nanoseconds(*x.RedisCommands))
 			}
 		}
-		for len(row) < len(speed.Head) {
-			row = append(row, "")
-		}
-		speed.Rows = append(speed.Rows, row)
+		speed.add(row...)
 	}
-	return []sheet{speed}
+	return speed
 }
 
 // accuracySheet is what was admitted of each load, as a part of the limit.
@@ -250,10 +252,7 @@ func accuracySheet(all []measure.Accuracy) sheet {
 		if a.Failed != "" {
 			row = append(row, "failed")
 		}
-		for len(row) < len(s.Head) {
-			row = append(row, "")
-		}
-		s.Rows = append(s.Rows, row)
+		s.add(row...)
 	}
 	return s
 }
@@ -264,7 +263,7 @@ func pauseSheet(all []measure.Accuracy) sheet {
 		"longest pause at 2 ×", "at 10 ×", "after the step to 10 ×"}}
 	for _, a := range all {
 		if a.Failed != "" {
-			s.Rows = append(s.Rows, []string{title(a), "failed", "", "", "", "", ""})
+			s.add(title(a), "failed")
 			continue
 		}
 		most := uint64(0)
@@ -280,10 +279,8 @@ func pauseSheet(all []measure.Accuracy) sheet {
 			return ""
 		}
 		pause := func(ms float64) string { return screen.Duration(milliseconds(ms)) }
-		s.Rows = append(s.Rows, []string{
-			title(a), hundredths(float64(most) / float64(a.Capacity)), exact(0.95), exact(1.05),
-			pause(at[2].Pause), pause(at[10].Pause), pause(a.Step.Pause),
-		})
+		s.add(title(a), hundredths(float64(most)/float64(a.Capacity)), exact(0.95), exact(1.05),
+			pause(at[2].Pause), pause(at[10].Pause), pause(a.Step.Pause))
 	}
 	return s
 }
@@ -293,17 +290,11 @@ func memorySheet(all []measure.Footprint) sheet {
 		"its pause, µs"}}
 	for _, f := range all {
 		if f.Failed != "" {
-			s.Rows = append(s.Rows, []string{f.Limiter, "failed", "", "", ""})
+			s.add(f.Limiter, "failed")
 			continue
 		}
-		name := f.Limiter
-		if name == "" {
-			name = "harness alone"
-		}
-		s.Rows = append(s.Rows, []string{
-			name, spread(f.BytesPerKey, whole), spread(f.AllocsPerOp, hundredths),
-			spread(f.Collection, tenths), spread(f.Pause, whole),
-		})
+		s.add(cmp.Or(f.Limiter, "harness alone"), spread(f.BytesPerKey, whole), spread(f.AllocsPerOp, hundredths),
+			spread(f.Collection, tenths), spread(f.Pause, whole))
 	}
 	return s
 }

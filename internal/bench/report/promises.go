@@ -48,7 +48,7 @@ const notMeasured = "not measured"
 func (d *document) Promised() sheet {
 	s := sheet{Head: []string{"", "asked for", "measured", ""}}
 	for _, p := range d.promises() {
-		s.Rows = append(s.Rows, []string{p.What, p.Asked, p.Got(), p.Verdict()})
+		s.add(p.What, p.Asked, p.Got(), p.Verdict())
 	}
 	return s
 }
