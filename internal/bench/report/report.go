@@ -83,7 +83,7 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 		return err
 	}
 	if c.List {
-		return list(out, e, steps)
+		return list(out.Out, e, steps)
 	}
 	if c.Redraw {
 		d, err := load(c.Out)
@@ -125,34 +125,23 @@ func (c *Command) resolve(steps []step) ([]step, error) {
 	for _, id := range c.Only {
 		err = flags.First(err, flags.OneOf("only", id, names...))
 	}
-	if err != nil || len(c.Only) == 0 {
-		return steps, err
+	if len(c.Only) > 0 {
+		steps = slices.DeleteFunc(steps, func(s step) bool { return !slices.Contains(c.Only, s.ID) })
 	}
-	var some []step
-	for _, s := range steps {
-		for _, id := range c.Only {
-			if s.ID == id {
-				some = append(some, s)
-			}
-		}
-	}
-	return some, nil
+	return steps, err
 }
 
-func list(out screen.Streams, e effort, steps []step) error {
+func list(w io.Writer, e effort, steps []step) error {
 	var total time.Duration
+	var text strings.Builder
 	for _, s := range steps {
 		total += s.took
-		if _, err := fmt.Fprintf(out.Out, "%s: %s, about %v\n", s.ID, s.Title, s.took.Round(time.Second)); err != nil {
-			return err
-		}
+		fmt.Fprintf(&text, "%s: %s, about %v\n", s.ID, s.Title, s.took.Round(time.Second))
 		for _, l := range e.commands(s) {
-			if _, err := fmt.Fprintf(out.Out, "    %s\n", l); err != nil {
-				return err
-			}
+			fmt.Fprintf(&text, "    %s\n", l)
 		}
 	}
-	_, err := fmt.Fprintf(out.Out, "%d steps, about %v\n", len(steps), total.Round(time.Minute))
+	_, err := fmt.Fprintf(w, "%s%d steps, about %v\n", &text, len(steps), total.Round(time.Minute))
 	return err
 }
 
