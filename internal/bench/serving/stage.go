@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -175,9 +174,14 @@ func free(ctx context.Context) (string, error) {
 // patience is how long a server may take to start, on a slow machine.
 const patience = 2 * time.Minute
 
-// start starts a process, and returns when it listens at an address.
-func start(ctx context.Context, c *exec.Cmd, address string) (stop func(), err error) {
-	var said lockedBuffer
+// start starts the process of a server at an address of its own, and returns when it listens there.
+func start(ctx context.Context, one contender, command func(address string) *exec.Cmd) (*contender, error) {
+	address, err := free(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var said words
+	c := command(address)
 	c.Stdout, c.Stderr = &said, &said
 	c.WaitDelay = 10 * time.Second
 	if err := c.Start(); err != nil {
@@ -188,49 +192,37 @@ func start(ctx context.Context, c *exec.Cmd, address string) (stop func(), err e
 		_ = c.Wait() // it is killed
 		close(ended)
 	}()
-	stop = func() {
+	stop := func() {
 		_ = c.Process.Signal(syscall.SIGKILL)
 		<-ended
 	}
 	for end := time.Now().Add(patience); ; {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err == nil {
-			return stop, conn.Close()
+			one.address, one.pid, one.ends = address, c.Process.Pid, []func(){stop}
+			return &one, conn.Close()
 		}
 		select {
 		case <-ended:
-			return nil, fmt.Errorf("%s has ended: %s", filepath.Base(c.Path), trimmed(said.Bytes()))
+			return nil, fmt.Errorf("%s has ended: %s", filepath.Base(c.Path), trimmed(said))
 		case <-time.After(20 * time.Millisecond):
 		}
 		if ctx.Err() != nil || time.Now().After(end) {
 			stop()
 			return nil, fmt.Errorf("%s does not listen at %s: %w: %s", filepath.Base(c.Path), address, err,
-				trimmed(said.Bytes()))
+				trimmed(said))
 		}
 	}
 }
 
-// lockedBuffer is what a process has said.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+// words are what a process has said first. It may be read when the process has ended.
+type words []byte
 
 const mostSaid = 64 << 10
 
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.b.Len() < mostSaid {
-		b.b.Write(p)
-	}
+func (w *words) Write(p []byte) (int, error) {
+	*w = append(*w, p[:min(len(p), mostSaid-len(*w))]...)
 	return len(p), nil
-}
-
-func (b *lockedBuffer) Bytes() []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return bytes.Clone(b.b.Bytes())
 }
 
 // trimmed is the end of what a process has said, in one line.
