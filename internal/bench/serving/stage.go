@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/bench/rustpeer"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/proof/realredis"
@@ -88,14 +89,16 @@ func (s *stage) server(ctx context.Context) (string, error) {
 	return s.redis.Addr(), nil
 }
 
-// found makes the error of a redis-server that is not installed a missingError.
+// found makes the error of a redis-server that is not installed a MissingError.
 func found(err error) error {
-	var missing *realredis.MissingError
-	if errors.As(err, &missing) {
-		return &missingError{"redis-server", err.Error()}
+	var none *realredis.MissingError
+	if errors.As(err, &none) {
+		return missing("redis-server", err.Error())
 	}
 	return err
 }
+
+func missing(what, why string) error { return &peer.MissingError{Name: what, Why: why} }
 
 // The programs that can be installed, and how. They go to a folder of the user's cache, where the tests look,
 // too.
@@ -108,7 +111,7 @@ const (
 func (s *stage) program(ctx context.Context, name, given string, install ...string) (string, error) {
 	if given != "" {
 		if _, err := os.Stat(given); err != nil {
-			return "", &missingError{name, err.Error()}
+			return "", missing(name, err.Error())
 		}
 		return given, nil
 	}
@@ -117,7 +120,7 @@ func (s *stage) program(ctx context.Context, name, given string, install ...stri
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil || len(install) == 0 {
-		return "", &missingError{name, "it is not on PATH"}
+		return "", missing(name, "it is not on PATH")
 	}
 	dir := filepath.Join(cache, "trypema-tests", install[0])
 	path := filepath.Join(dir, name)
@@ -128,7 +131,7 @@ func (s *stage) program(ctx context.Context, name, given string, install ...stri
 		return path, nil
 	}
 	if !s.command.Install {
-		return "", &missingError{name, "it is not installed; --install installs it"}
+		return "", missing(name, "it is not installed; --install installs it")
 	}
 	s.bar.Line("installing " + name)
 	c := exec.CommandContext(ctx, "go", "install", install[1])
@@ -137,7 +140,7 @@ func (s *stage) program(ctx context.Context, name, given string, install ...stri
 		c = exec.CommandContext(ctx, "cargo", "install", "--locked", "--root", dir, install[1])
 	}
 	if out, err := c.CombinedOutput(); err != nil {
-		return "", &missingError{name, fmt.Sprintf("it cannot be installed: %v: %s", err, trimmed(out))}
+		return "", missing(name, fmt.Sprintf("it cannot be installed: %v: %s", err, trimmed(out)))
 	}
 	return path, nil
 }
@@ -158,7 +161,7 @@ func (s *stage) cell(ctx context.Context) (string, error) {
 	if err == nil {
 		err = errors.New("it could not be built")
 	}
-	return "", &missingError{"redis-cell", trimmed([]byte(err.Error()))}
+	return "", missing("redis-cell", trimmed([]byte(err.Error())))
 }
 
 // free returns an address of the loopback that nothing listens at.
