@@ -220,6 +220,9 @@ func (p *Process) Close() error {
 		p.broken = errors.New(program + " is closed")
 	}
 	err := p.in.Close()
+	if errors.Is(err, os.ErrClosed) {
+		err = nil
+	}
 	timer := time.AfterFunc(endTime, func() { _ = p.command.Process.Kill() })
 	defer timer.Stop()
 	waited := p.wait()
@@ -227,12 +230,5 @@ func (p *Process) Close() error {
 	if errors.As(waited, &exit) { // it was killed, or its end was reported before
 		waited = nil
 	}
-	return errors.Join(ignoreClosed(err), waited)
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
+	return errors.Join(err, waited)
 }
