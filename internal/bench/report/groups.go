@@ -61,12 +61,8 @@ var groups = []group{
 // titles are those of the steps as they are called now, whatever they were called when they were measured.
 var titles = func() map[string]step {
 	all := make(map[string]step)
-	for _, e := range efforts {
-		for _, s := range e.steps() {
-			if _, known := all[s.ID]; !known {
-				all[s.ID] = s
-			}
-		}
+	for _, s := range full.steps() { // which has those of all efforts
+		all[s.ID] = s
 	}
 	return all
 }()

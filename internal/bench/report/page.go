@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"slices"
@@ -299,11 +300,13 @@ func memorySheet(all []measure.Footprint) sheet {
 	return s
 }
 
-// page is the report as one file that a browser shows.
-func (d *document) page(figures []picture) ([]byte, error) {
-	var out bytes.Buffer
-	err := pageTemplate.Execute(&out, d.view(figures))
-	return out.Bytes(), err
+// pages are the report as one file that a browser shows, and as a table in Markdown. What is folded in one is
+// folded in the other, too.
+func (d *document) pages(figures []picture) (page, table []byte, err error) {
+	var html, markdown bytes.Buffer
+	v := d.view(figures)
+	err = errors.Join(pageTemplate.Execute(&html, v), tableTemplate.Execute(&markdown, v))
+	return html.Bytes(), markdown.Bytes(), err
 }
 
 // Seconds is how long the step took.

@@ -159,11 +159,11 @@ func (c *Command) publish(d *document, out screen.Streams) error {
 	if err != nil {
 		return err
 	}
-	page, err := d.page(figures)
+	page, table, err := d.pages(figures)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(write(c.Out, pageFile, page), write(c.Out, tableFile, d.table(figures)))
+	err = errors.Join(write(c.Out, pageFile, page), write(c.Out, tableFile, table))
 	for _, f := range figures {
 		err = errors.Join(err, write(c.Out, f.File(), figure.Alone(f.svg)))
 	}

@@ -377,9 +377,9 @@ func TestPartialReport(t *testing.T) {
 			t.Errorf("%s is no picture: %v", f.ID, err)
 		}
 	}
-	page, err := d.page(figures)
+	page, table, err := d.pages(figures)
 	must.OK(t, err)
-	for _, text := range []string{string(page), string(d.table(figures))} {
+	for _, text := range []string{string(page), string(table)} {
 		for _, want := range []string{
 			"This report is partial.", "2 of 7 measurements are missing", "everything with Redis: no server",
 			"skewed failed: out of order",
