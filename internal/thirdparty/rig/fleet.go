@@ -53,8 +53,8 @@ type Fleet struct {
 	stop    chan struct{}
 	callers sync.WaitGroup
 
-	mu              sync.Mutex
-	calls, admitted []Call // guarded by mu; what is in them stays as it is
+	mu    sync.Mutex
+	calls []Call // guarded by mu; what is in it stays as it is
 }
 
 // NewFleet returns a fleet with an instance for each connection.
@@ -152,9 +152,6 @@ func (f *Fleet) ask(l trypema.Limiter, instance int, key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, c)
-	if c.Allowed {
-		f.admitted = append(f.admitted, c)
-	}
 }
 
 // Calls returns those so far, in the order of their ends.
@@ -162,13 +159,6 @@ func (f *Fleet) Calls() []Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.calls[:len(f.calls):len(f.calls)]
-}
-
-// admissions is Calls of those that were allowed.
-func (f *Fleet) admissions() []Call {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.admitted[:len(f.admitted):len(f.admitted)]
 }
 
 // Of returns the calls for which a condition holds.
@@ -185,7 +175,7 @@ func (f *Fleet) Of(wanted func(Call) bool) (calls []Call) {
 // hold.
 func (f *Fleet) Most(wanted ...func(Call) bool) (most uint64) {
 	logs := make(map[string][]anywindow.Admission)
-	for _, c := range f.admissions() {
+	for _, c := range f.Of(Admitted) {
 		if !slices.ContainsFunc(wanted, func(w func(Call) bool) bool { return !w(c) }) {
 			logs[c.Key] = append(logs[c.Key], c.Admission)
 		}
