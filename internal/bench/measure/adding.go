@@ -33,27 +33,15 @@ type Percentile struct {
 
 const knownKeys = 1000
 
-// Adding measures that for each limiter that the command compares and that is in this process.
-func (c *Command) Adding(
-	ctx context.Context, progress func(part float64, doing string),
-) (out []Added, err error) {
+// Adding measures that for each limiter that the command compares. They must be in this process.
+func (c *Command) Adding(ctx context.Context) (out []Added, err error) {
 	p, names, err := c.prepare(ctx, c.Window)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
-	for i, name := range names {
-		progress(float64(i)/float64(len(names)), name)
+	for _, name := range names {
 		l, err := peer.Open(ctx, name, p.limit)
-		if isMissing(err) || err == nil && l.Process != nil {
-			if err == nil {
-				err = l.Close()
-			}
-			if err != nil && !isMissing(err) {
-				return nil, err
-			}
-			continue
-		}
 		if err != nil {
 			return nil, err
 		}

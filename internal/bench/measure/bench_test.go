@@ -460,7 +460,7 @@ func TestEveryKindOfRun(t *testing.T) {
 			t.Parallel()
 			c := small()
 			tt.change(&c)
-			p, names, err := c.resolve()
+			p, names, err := c.prepare(t.Context(), time.Second)
 			must.OK(t, err)
 			got, err := p.measure(t.Context(), names[0], p.duration, func(float64) {})
 			must.OK(t, err)
@@ -671,7 +671,7 @@ func TestFreshAndManyAdmitTheSame(t *testing.T) {
 func TestAdding(t *testing.T) {
 	c := small()
 	c.Compare, c.KeySpace = "trypema,xtime-syncmap", 3000
-	all, err := c.Adding(t.Context(), func(float64, string) {})
+	all, err := c.Adding(t.Context())
 	if err != nil || len(all) != 2 {
 		t.Fatal(all, err)
 	}
@@ -681,7 +681,7 @@ func TestAdding(t *testing.T) {
 		}
 	}
 	c.KeySpace = 5
-	all, err = c.Adding(t.Context(), func(float64, string) {})
+	all, err = c.Adding(t.Context())
 	if err != nil || !strings.Contains(all[0].Failed, "5 keys") {
 		t.Errorf("%+v, %v", all, err)
 	}

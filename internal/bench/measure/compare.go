@@ -170,7 +170,7 @@ func Compare(
 			if err == nil {
 				ends = append(ends, s.limiter.Close)
 				progress(0, "warming up "+name)
-				err = s.warm(ctx, func(float64) {})
+				err = s.warm(ctx)
 			}
 			if err := one.fails(ctx, err); err != nil {
 				return nil, err

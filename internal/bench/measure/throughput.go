@@ -310,15 +310,15 @@ func (s *session) wake(ctx context.Context) error {
 	if err := s.fillOnce(ctx); err != nil {
 		return err
 	}
-	return s.warm(ctx, func(float64) {})
+	return s.warm(ctx)
 }
 
 // warm drives the limiter before it is timed.
-func (s *session) warm(ctx context.Context, progress func(part float64)) error {
+func (s *session) warm(ctx context.Context) error {
 	if s.warmUp == 0 {
 		return nil
 	}
-	_, err := s.drive(ctx, s.warmUp, progress)
+	_, err := s.drive(ctx, s.warmUp, func(float64) {})
 	if errors.Is(err, errIdle) { // at a low rate it may be too short for any
 		err = nil
 	}
@@ -335,7 +335,7 @@ func (p plan) measure(
 		return run{}, err
 	}
 	defer func() { err = errors.Join(err, s.limiter.Close()) }()
-	if err := s.warm(ctx, func(float64) {}); err != nil {
+	if err := s.warm(ctx); err != nil {
 		return run{}, err
 	}
 	if r, err = s.drive(ctx, duration, progress); err != nil {

@@ -200,8 +200,7 @@ func (r *Ratios) memory(ctx context.Context, all *ratios) error {
 	if err != nil {
 		return err
 	}
-	quiet := func(float64, string) {}
-	foot, err := c.Footprints(ctx, 1, quiet)
+	foot, err := c.Footprints(ctx, 1, func(float64, string) {})
 	if err != nil {
 		return err
 	}
@@ -217,7 +216,7 @@ func (r *Ratios) memory(ctx context.Context, all *ratios) error {
 			Allocations: measure.Median(f.AllocsPerOp), Collection: max(0, measure.Median(f.Collection)-alone),
 		})
 	}
-	all.Adding, err = c.Adding(ctx, quiet)
+	all.Adding, err = c.Adding(ctx)
 	for _, a := range all.Adding {
 		if a.Failed != "" {
 			failed = append(failed, fmt.Errorf("%s: %s", a.Limiter, a.Failed))
