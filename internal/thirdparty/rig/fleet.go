@@ -60,12 +60,8 @@ type Fleet struct {
 // NewFleet returns a fleet with an instance for each connection.
 func NewFleet(t testing.TB, load Load, o redislimit.Options, conns ...redislimit.Conn) *Fleet {
 	t.Helper()
-	if load.Window == 0 {
-		load.Window = 2 * time.Second
-	}
-	if load.Rate == 0 {
-		load.Rate = 500
-	}
+	load.Window = cmp.Or(load.Window, 2*time.Second)
+	load.Rate = cmp.Or(load.Rate, 500)
 	if load.Keys == nil {
 		load.Keys = []string{"k"}
 	}
