@@ -449,12 +449,11 @@ func clients(s *store.Server, verb func(redis.UniversalClient) Verb) Limiter {
 		c := s.GoRedis()
 		verbs, ends = append(verbs, verb(c)), append(ends, c.Close)
 	}
-	return Limiter{Allow: verbs[0], Instances: verbs, Close: func() error {
-		var errs []error
+	return Limiter{Allow: verbs[0], Instances: verbs, Close: func() (err error) {
 		for _, end := range ends {
-			errs = append(errs, end())
+			err = errors.Join(err, end())
 		}
-		return errors.Join(errs...)
+		return err
 	}}
 }
 

@@ -217,9 +217,7 @@ func barsHeight(bars []bar) vg.Length { return (1.5 + 0.53*vg.Length(len(bars)))
 func speedBars(c *measure.Comparison) (bars []bar) {
 	for _, x := range c.Limiters {
 		if rounds := x.PerRound(calls); x.Failed == "" && len(rounds) > 0 {
-			b := newBar(c.Label(x), x.Limiter, rounds)
-			b.value = x.OpsPerSecond
-			bars = append(bars, b)
+			bars = append(bars, newBar(c.Label(x), x.Limiter, rounds))
 		} else if x.Failed != "" {
 			bars = append(bars, bar{name: c.Label(x) + " (failed)", colour: figure.Grey})
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/trypema/trypema/internal/bench/measure"
 	"github.com/trypema/trypema/internal/bench/peer"
@@ -27,5 +26,3 @@ func spread(values []float64, write func(float64) string) string {
 	}
 	return fmt.Sprintf("%s (%s – %s)", write(measure.Median(values)), write(low), write(high))
 }
-
-func milliseconds(x float64) time.Duration { return time.Duration(x * float64(time.Millisecond)) }

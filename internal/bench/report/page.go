@@ -279,7 +279,7 @@ func pauseSheet(all []measure.Accuracy) sheet {
 			}
 			return ""
 		}
-		pause := func(ms float64) string { return screen.Duration(milliseconds(ms)) }
+		pause := func(ms float64) string { return screen.Nanoseconds(int64(ms * 1e6)) }
 		s.add(title(a), hundredths(float64(most)/float64(a.Capacity)), exact(0.95), exact(1.05),
 			pause(at[2].Pause), pause(at[10].Pause), pause(a.Step.Pause))
 	}
