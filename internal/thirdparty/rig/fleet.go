@@ -198,8 +198,7 @@ func By(instances ...int) func(Call) bool {
 // calls that may have been judged at most so long before it, while not after. A limiter that uses its limit
 // denies nothing below that, however fast or slow its callers are.
 func Fewest(admitted, denied []anywindow.Admission, before time.Duration) (fewest uint64) {
-	var froms, tos []anywindow.Admission
-	froms, tos = slices.Clone(admitted), slices.Clone(admitted)
+	froms, tos := slices.Clone(admitted), slices.Clone(admitted)
 	slices.SortFunc(froms, func(a, b anywindow.Admission) int { return a.From.Compare(b.From) })
 	slices.SortFunc(tos, func(a, b anywindow.Admission) int { return a.To.Compare(b.To) })
 	sums := func(log []anywindow.Admission) []uint64 {
