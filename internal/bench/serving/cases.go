@@ -53,8 +53,8 @@ func cases() []measured {
 			name: name, title: title, client: fmt.Sprintf("ghz, %d callers on 4 connections", callers),
 			asked: "≥ 3 with Hybrid, ≥ 1.2 with strict Redis, p99 no worse",
 			servers: []launcher{
-				serve("trypema serve --hybrid", "grpc", "", onRedis("hybrid"), "--hybrid"),
-				serve("trypema serve --redis", "grpc", "", onRedis("strict")),
+				serve("trypema serve --hybrid", "grpc", "", "--redis-prefix=hybrid", "--hybrid"),
+				serve("trypema serve --redis", "grpc", "", "--redis-prefix=strict"),
 				ratelimit,
 			},
 			turn: ghz(keys),
@@ -112,10 +112,7 @@ func (s *stage) config() (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "limits.yaml"), []byte(limits), 0o600)
 }
 
-// onRedis is an argument that has serve count in Redis, apart from others.
-func onRedis(prefix string) string { return "--redis-prefix=" + prefix }
-
-// serve starts trypema serve with one listener.
+// serve starts trypema serve with one listener. With arguments it counts in Redis.
 func serve(name, listener, request string, args ...string) launcher {
 	return func(ctx context.Context, s *stage) (*contender, error) {
 		dir, err := s.config()
@@ -148,7 +145,7 @@ func fleet(name, listener, request string) launcher {
 	return func(ctx context.Context, s *stage) (*contender, error) {
 		all := new(contender)
 		for range 4 {
-			one, err := serve(name, listener, request, onRedis("fleet"), "--hybrid")(ctx, s)
+			one, err := serve(name, listener, request, "--redis-prefix=fleet", "--hybrid")(ctx, s)
 			if err != nil {
 				all.stop()
 				return nil, err

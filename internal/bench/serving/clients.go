@@ -142,7 +142,7 @@ const method = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 // ghz is turns of ghz, with requests for so many keys one after the other.
 func ghz(keys int) func(context.Context, *stage, *contender, time.Duration) (turn, error) {
 	return func(ctx context.Context, s *stage, c *contender, duration time.Duration) (turn, error) {
-		path, err := s.ghz(ctx)
+		path, err := s.program(ctx, "ghz", s.command.GHZ, "go", ghzPackage)
 		if err != nil {
 			return turn{}, err
 		}

@@ -145,10 +145,6 @@ func (s *stage) program(ctx context.Context, name, given string, install ...stri
 	return path, nil
 }
 
-func (s *stage) ghz(ctx context.Context) (string, error) {
-	return s.program(ctx, "ghz", s.command.GHZ, "go", ghzPackage)
-}
-
 // cell returns the path of redis-cell.
 func (s *stage) cell(ctx context.Context) (string, error) {
 	if s.command.Cell != "" {
