@@ -205,7 +205,7 @@ func (c *Command) check() (plan, []string, error) {
 		limit: peer.Limit{
 			Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options,
 		},
-		burst:    1,
+		burst:    cmp.Or(deref(c.Burst), 1),
 		procs:    c.Procs,
 		fresh:    c.Fresh,
 		many:     c.Many,
@@ -219,13 +219,7 @@ func (c *Command) check() (plan, []string, error) {
 		p.warmUp = *c.WarmUp
 	}
 	if target {
-		p.qps = defaultQPS
-		if c.QPS != nil {
-			p.qps = *c.QPS
-		}
-		if c.Burst != nil {
-			p.burst = *c.Burst
-		}
+		p.qps = cmp.Or(deref(c.QPS), defaultQPS)
 	}
 	if c.adjust != nil {
 		c.adjust(&p)

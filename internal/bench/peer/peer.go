@@ -465,10 +465,7 @@ func openRedisRate(_ context.Context, l Limit) (Limiter, error) {
 		limiter := redis_rate.NewLimiter(c)
 		return func(key string) (bool, error) {
 			r, err := limiter.Allow(ctx, prefix+key, limit)
-			if err != nil {
-				return false, err
-			}
-			return r.Allowed > 0, nil
+			return err == nil && r.Allowed > 0, err
 		}
 	}), nil
 }
@@ -482,10 +479,7 @@ func openRedisCell(_ context.Context, l Limit) (Limiter, error) {
 		return func(key string) (bool, error) {
 			// Its reply: whether it is limited, then how far and for how long.
 			reply, err := c.Do(ctx, "CL.THROTTLE", prefix+key, l.Capacity-1, count, seconds, 1).Int64Slice()
-			if err != nil {
-				return false, err
-			}
-			return len(reply) > 0 && reply[0] == 0, nil
+			return err == nil && len(reply) > 0 && reply[0] == 0, err
 		}
 	})
 	if _, err := limiter.Allow(""); err != nil {

@@ -46,10 +46,7 @@ func (s section) Span() int {
 	for _, f := range s.Figures {
 		n += f.span()
 	}
-	if n == 0 {
-		return 2
-	}
-	return min(n, 6)
+	return min(cmp.Or(n, 2), 6)
 }
 
 // part is a group as it is shown.
