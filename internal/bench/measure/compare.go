@@ -275,11 +275,7 @@ func quantile(values []float64, part float64) float64 {
 
 // ratio writes x with three digits, or all before the point.
 func ratio(x float64) string {
-	decimals := 2
-	for limit := 10.0; x >= limit && decimals > 0; limit *= 10 {
-		decimals--
-	}
-	return strconv.FormatFloat(x, 'f', decimals, 64)
+	return strconv.FormatFloat(x, 'f', max(0, 3-len(strconv.Itoa(int(x)))), 64)
 }
 
 func (c *Comparison) table(w io.Writer) error {
