@@ -26,3 +26,13 @@ func spread(values []float64, write func(float64) string) string {
 	}
 	return fmt.Sprintf("%s (%s – %s)", write(measure.Median(values)), write(low), write(high))
 }
+
+// unique returns each text once, in the order in which they were first there.
+func unique(all []string) (once []string) {
+	for _, s := range all {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
+}

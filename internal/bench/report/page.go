@@ -136,19 +136,12 @@ func (d *document) Partial() (all []string) {
 
 // LeftOut lists the limiters that are missing in some comparison, once each.
 func (d *document) LeftOut() (all []string) {
-	seen := make(map[string]bool)
 	for _, r := range d.Steps {
-		if r.Comparison == nil {
-			continue
-		}
-		for _, why := range r.Comparison.LeftOut {
-			if !seen[why] {
-				all = append(all, why)
-			}
-			seen[why] = true
+		if r.Comparison != nil {
+			all = append(all, r.Comparison.LeftOut...)
 		}
 	}
-	return all
+	return unique(all)
 }
 
 // sheets are the tables of a step.

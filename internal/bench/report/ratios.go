@@ -130,11 +130,7 @@ func (r *Ratios) Run(ctx context.Context, out screen.Streams) error {
 		}
 		failed = append(failed, err)
 		all.Rows = append(all.Rows, row)
-		for _, why := range leftOut {
-			if !slices.Contains(all.LeftOut, why) {
-				all.LeftOut = append(all.LeftOut, why)
-			}
-		}
+		all.LeftOut = unique(append(all.LeftOut, leftOut...))
 	}
 	if len(r.Only) == 0 {
 		bar.Set(0.9, "memory")

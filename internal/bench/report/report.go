@@ -110,10 +110,8 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 // resolve checks the flags, and returns those of the steps that they name.
 func (c *Command) resolve(steps []step) ([]step, error) {
 	var names []string
-	for _, s := range steps { // a step is in there once for each pass
-		if !slices.Contains(names, s.ID) {
-			names = append(names, s.ID)
-		}
+	for _, s := range steps {
+		names = append(names, s.ID)
 	}
 	err := flags.First(
 		flags.Check(c.Out != "", "out", c.Out, "a folder"),
@@ -122,8 +120,8 @@ func (c *Command) resolve(steps []step) ([]step, error) {
 	if err == nil && c.Redis != nil {
 		err = store.Flags{Provider: store.Redis, Redis: c.Redis}.Check()
 	}
-	for _, id := range c.Only {
-		err = flags.First(err, flags.OneOf("only", id, names...))
+	for _, id := range c.Only { // a step is in names once for each pass
+		err = flags.First(err, flags.OneOf("only", id, unique(names)...))
 	}
 	if len(c.Only) > 0 {
 		steps = slices.DeleteFunc(steps, func(s step) bool { return !slices.Contains(c.Only, s.ID) })
