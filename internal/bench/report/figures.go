@@ -33,14 +33,14 @@ type picture struct {
 	ID      string
 	step    string // empty for the one of all steps
 	Title   string
-	Named   bool // otherwise than its step
+	Named   bool // its title is not that of its step
 	Caption string
 	Wide    bool
 	more    bool // shown with the tables
 	svg     []byte
 }
 
-// File is its name.
+// File is the name of its file.
 func (f picture) File() string { return f.ID + ".svg" }
 
 // SVG is the picture for a page.

@@ -179,7 +179,7 @@ func start(ctx context.Context, one contender, command func(address string) *exe
 	if err != nil {
 		return nil, err
 	}
-	var said words
+	var said head
 	c := command(address)
 	c.Stdout, c.Stderr = &said, &said
 	c.WaitDelay = 10 * time.Second
@@ -214,13 +214,13 @@ func start(ctx context.Context, one contender, command func(address string) *exe
 	}
 }
 
-// words are what a process has said first. It may be read when the process has ended.
-type words []byte
+// head keeps the beginning of what a process prints. It may be read when the process has ended.
+type head []byte
 
 const mostSaid = 64 << 10
 
-func (w *words) Write(p []byte) (int, error) {
-	*w = append(*w, p[:min(len(p), mostSaid-len(*w))]...)
+func (h *head) Write(p []byte) (int, error) {
+	*h = append(*h, p[:min(len(p), mostSaid-len(*h))]...)
 	return len(p), nil
 }
 
