@@ -39,7 +39,8 @@ func (m *keeper) AllowAll(
 		parties = k.join(parties, k.inTable(a.Key), a.Cost)
 	}
 	slices.SortStableFunc(parties, lockOrder)
-	j := joint{keeper: m, parties: merge(parties), began: began, dice: rand.Float64(), mode: lease.Record}
+	j := joint{counter: m.counter, keeper: m, parties: merge(parties), began: began, dice: rand.Float64()}
+	j.mode = lease.Record
 	err = j.decide(ctx, &d)
 	if errors.Is(err, errSeveralServers) {
 		return d, false, nil

@@ -9,7 +9,6 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/groupkey"
-	"github.com/trypema/trypema/internal/lease"
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/internal/table"
 	"github.com/trypema/trypema/internal/tally"
@@ -74,8 +73,7 @@ const (
 // errWaits is a call that would have to wait for Redis. It never gets to a caller of the package.
 var errWaits = errors.New("hybridlimit: the call has to wait")
 
-// judge decides a call: without the lock of its shard if the key is hot or its window is open, otherwise by
-// decide. It takes six parameters, all that a caller gives: most calls need no request.
+// judge decides a call at a rate, and counts it. It takes six parameters, all that a caller gives.
 func (l *limiter) judge(
 	ctx context.Context, d *trypema.Decision, key string, rate trypema.Rate, n uint64, how manner,
 ) error {
@@ -86,58 +84,67 @@ func (l *limiter) judge(
 		}
 		return cmp.Or(err, redisproto.ErrZeroCost)
 	}
-	plain := groupkey.Plain(key)
+	plain, dice := groupkey.Plain(key), 0.
 	hash := l.table.Hash(plain)
-	switch {
-	case how == peek:
-		r := l.request(plain, hash, l.now(), n, c)
-		r.Dice = rand.Float64()
-		return l.judgeLocked(ctx, d, &r, how)
-	case l.suppressed:
-		place, dice := l.table.Look(hash), rand.Float64()
-		now := l.now() // while the memory of the key comes
-		if l.suppress(d, &place, plain, now, n, c, dice) {
-			l.count(key, d, nil, now)
+	if l.suppressed {
+		dice = rand.Float64()
+	}
+	began := int64(0)
+	if how != peek {
+		var ok bool
+		if began, ok = l.quick(d, plain, hash, n, c, dice); ok {
+			l.count(key, d, nil, began)
 			return nil
 		}
-		r := l.request(plain, hash, now, n, c)
-		r.Dice = dice
-		return l.judgeLocked(ctx, d, &r, how)
+	}
+	one := limit{limiter: l, capacity: c, law: l.law(c)}
+	parties := [...]party{one.party(plain, hash, n)}
+	j := joint{counter: l, parties: parties[:], began: began, dice: dice}
+	return j.judge(ctx, d, how)
+}
+
+// quick decides a call without the lock of its shard, if the key is hot or its window is open. It returns the
+// instant that it has read, and reports false if it cannot decide. What the account decides then must be by
+// the same dice. It takes six parameters: most calls end here, and to fill in a struct takes longer.
+func (l *limiter) quick(
+	d *trypema.Decision, key string, hash, n, c uint64, dice float64,
+) (now int64, ok bool) {
+	if l.suppressed {
+		place := l.table.Look(hash)
+		now = l.now() // while the memory of the key comes
+		return now, l.suppress(d, &place, key, now, n, c, dice)
 	}
 	var place table.Place[*account, window.Groups]
 	sh := l.table.Shard(hash)
-	hot := sh.Hot(plain)
+	hot := sh.Hot(key)
 	if hot == nil {
 		place = l.table.Look(hash)
 	}
-	now := l.now() // while the memory of the key comes
-	if have, ok := place.Take(plain, c, now, n); ok {
-		l.admit(d, key, now, c, have)
-		return nil
+	now = l.now() // while the memory of the key comes
+	if have, ok := place.Take(key, c, now, n); ok {
+		admit(d, c, have)
+		return now, true
 	}
-	if hot != nil && !l.breakers.Gone() {
-		sh.Called(hot, now)
-		switch a, have, at, then := hot.Take(c, now, n, true); a {
-		case table.Admitted:
-			l.admit(d, key, now, c, have)
-			return nil
-		case table.Denied:
-			if stands := l.tally.Count(tally.Denied); stands > 0 {
-				l.sample(tally.Denied, stands, key, now)
-			}
-			d.Limit = c
-			d.Remaining = window.Room(c, have)
-			d.RetryAfter = time.Duration(at - now)
-			d.RemainingAfterWaiting = c - then
-			return nil
-		}
+	if hot == nil || l.breakers.Gone() {
+		return now, false
 	}
-	r := l.request(plain, hash, now, n, c)
-	return l.judgeLocked(ctx, d, &r, how)
+	sh.Called(hot, now)
+	switch a, have, at, then := hot.Take(c, now, n, true); a {
+	case table.Admitted:
+		admit(d, c, have)
+		return now, true
+	case table.Denied:
+		d.Limit = c
+		d.Remaining = window.Room(c, have)
+		d.RetryAfter = time.Duration(at - now)
+		d.RemainingAfterWaiting = c - then
+		return now, true
+	}
+	return now, false
 }
 
 // suppress decides a call under Suppressed by the window of its key, where Look has found it. It reports
-// false if it cannot. What the account decides then must be by the same dice.
+// false if it cannot.
 func (l *limiter) suppress(
 	d *trypema.Decision, place *table.Place[*account, window.Groups], key string, now int64, n, c uint64,
 	dice float64,
@@ -156,132 +163,13 @@ func (l *limiter) suppress(
 }
 
 // admit makes d the answer to a call that was admitted without the account, when so much of the capacity was
-// taken, and counts it.
-func (l *limiter) admit(d *trypema.Decision, key string, now int64, capacity, have uint64) {
-	if stands := l.tally.Count(tally.Allowed); stands > 0 {
-		l.sample(tally.Allowed, stands, key, now)
-	}
+// taken.
+func admit(d *trypema.Decision, capacity, have uint64) {
 	d.Allowed = true
 	d.Outcome = trypema.OutcomeAllowed
 	d.Limit = capacity
 	d.Remaining = capacity - have
 	d.RemainingAfterWaiting = capacity - have
-}
-
-// judgeLocked decides a call under the lock of its key, and counts it.
-func (l *limiter) judgeLocked(ctx context.Context, d *trypema.Decision, r *request, how manner) error {
-	if how != peek {
-		r.Mode = lease.Record
-	}
-	r.now, r.mustNotWait = r.began, how == takeNow
-	if how == takeLate {
-		r.now = l.now()
-	}
-	err := l.decide(ctx, d, r)
-	if how != peek && (err == nil || !errors.Is(err, errWaits)) {
-		l.count(groupkey.Shown(r.key), d, err, r.began)
-	}
-	return err
-}
-
-// request is a call that has to be decided under the lock of its key.
-type request struct {
-	key   string // in the table
-	hash  uint64
-	began int64
-	now   int64 // when it is decided first
-	lease.Call
-	mustNotWait bool
-}
-
-// request returns a call at an instant. Its dice are for the caller to throw.
-func (l *limiter) request(key string, hash uint64, began int64, n, capacity uint64) request {
-	call := lease.Call{Cost: n, Capacity: capacity, Law: l.law(capacity)}
-	return request{key: key, hash: hash, began: began, Call: call}
-}
-
-// decide decides a call under the lock of its key. When this instance has nothing on lease, the call waits
-// for the answer to a message, unless the options say otherwise.
-func (l *limiter) decide(ctx context.Context, d *trypema.Decision, r *request) error {
-	waited := r.Mode == lease.Peek // which the Observer does not count
-	for now := r.now; ; now = l.now() {
-		sh, h, k := l.acquire(r.hash, r.key, now)
-		if l.closed.Load() {
-			sh.Unlock()
-			return trypema.ErrClosed
-		}
-		var v lease.Decision
-		at := l.moment(&sh.Memory, now)
-		alone := l.decidesAlone(k, now)
-		if !alone {
-			k.Decide(&v, at, &r.Call)
-		}
-		if alone || v.AskLedger && l.mayNotWait(k, now, r.began) {
-			l.decideAlone(d, k, at, &r.Call)
-			sh.Unlock()
-			l.schedule(k, now)
-			return nil
-		}
-		if v.AskLedger && l.options.OnEmpty == EmptyReject {
-			l.reject(&v, k, at, &r.Call)
-		}
-		if !v.AskLedger {
-			if r.Mode == lease.Record {
-				l.lend(sh, h, k, at, &r.Call, &v)
-			}
-			sh.Unlock()
-			l.tell(d, k, r.Capacity, &v)
-			return nil
-		}
-		if r.mustNotWait {
-			sh.Unlock()
-			return errWaits
-		}
-		w := &waiter{Call: r.Call, done: make(chan struct{})}
-		if !l.enqueue(k, w, now) {
-			sh.Unlock()
-			return trypema.ErrClosed
-		}
-		sh.Unlock()
-		if !waited {
-			l.tally.Count(tally.Waited)
-			waited = true
-		}
-		switch err := l.waitFor(ctx, k, w, r.began); {
-		case err != nil:
-			return err
-		case !w.failed:
-			l.tell(d, k, r.Capacity, &w.decision)
-			return nil
-		}
-	}
-}
-
-// lend lets callers have the key without the account, if they may: by the one word of a hot key, or by the
-// window of the key. The shard must be locked, and v be what the account has decided on c, which was the
-// last.
-func (l *limiter) lend(
-	sh *shard, h table.Handle, k *account, at *lease.Moment, c *lease.Call, v *lease.Decision,
-) {
-	if !l.suppressed && sh.Asked(h) {
-		if f := k.Hot(at); f != nil {
-			sh.Open(h, f)
-			return
-		}
-		sh.Forget() // and not at each call
-	}
-	if l.suppressed || v.Allowed {
-		lendWindow(sh, h, k, at, c, v)
-	}
-}
-
-// lendWindow lets callers have the window of a key, if they may, after a call that was recorded.
-func lendWindow(sh *shard, h table.Handle, k *account, at *lease.Moment, c *lease.Call, v *lease.Decision) {
-	if t, ok := k.Lend(at, c, v.SettleAt > 0); ok && sh.Lends(&t) {
-		w := sh.Window(h)
-		k.Fill(at, c, &w)
-		sh.Lend(h, t)
-	}
 }
 
 // enqueue has a call wait for the answer to the next message of its key. It reports false if the limiter is
@@ -297,15 +185,6 @@ func (l *limiter) enqueue(k *account, w *waiter, now int64) bool {
 	return true
 }
 
-// reject denies a call that would have to wait, as EmptyReject says. A lease for it is asked for in the
-// background. The shard must be locked.
-func (l *limiter) reject(v *lease.Decision, k *account, at *lease.Moment, c *lease.Call) {
-	if c.Mode != lease.Peek {
-		k.Miss(c.Cost)
-	}
-	k.Deny(v, at, c)
-}
-
 // decidesAlone reports whether the failure policy has to decide: there is nothing on lease, and there will be
 // nothing. The shard must be locked.
 func (l *limiter) decidesAlone(k *account, now int64) bool {
@@ -315,25 +194,6 @@ func (l *limiter) decidesAlone(k *account, now int64) bool {
 // mayNotWait reports whether a call that began at an instant must not wait for Redis, or not any longer.
 func (l *limiter) mayNotWait(k *account, now, began int64) bool {
 	return k.server.Load().Gone() || now-began >= int64(l.options.Timeout)
-}
-
-// decideAlone decides by the failure policy. The shard must be locked.
-func (l *limiter) decideAlone(d *trypema.Decision, k *account, at *lease.Moment, c *lease.Call) {
-	switch l.options.OnFailure {
-	case redislimit.FailLocal:
-		var v lease.Decision
-		k.DecideOffline(&v, at, c, uint64(l.options.Instances))
-		redisproto.Decide(d, c.Capacity, &v.Verdict, time.Nanosecond, l.denial)
-	case redislimit.FailOpen:
-		if c.Mode == lease.Record {
-			k.Admit(at, c)
-		}
-		*d = redisproto.Open(c.Capacity, c.Cost)
-	default:
-		k.Touch(at.Now)
-		*d = redisproto.Closed(c.Capacity, c.Cost, l.options.RetryInterval, l.denial)
-	}
-	d.Fallback = true
 }
 
 // takesNothing reports whether messages ask for no lease: while FailLocal decides, which does not count what
@@ -355,12 +215,4 @@ func (l *limiter) sharing(k *account) bool {
 	}
 	pace := l.pace.Load()
 	return time.Since(b.Back()) < l.options.RetryInterval+time.Duration(2*pace.Slack)
-}
-
-// tell makes d what an account has decided, and has the key settle when that says.
-func (l *limiter) tell(d *trypema.Decision, k *account, capacity uint64, v *lease.Decision) {
-	if v.SettleAt > 0 {
-		l.schedule(k, v.SettleAt)
-	}
-	redisproto.Decide(d, capacity, &v.Verdict, time.Nanosecond, l.denial)
 }

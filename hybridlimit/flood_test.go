@@ -121,8 +121,8 @@ func TestCrowdOnOneKey(t *testing.T) {
 func TestRemovedWhileCallsWait(t *testing.T) {
 	for _, maxKeys := range []int{1, 4} {
 		for _, suppressed := range []bool{false, true} {
-			for _, bound := range []bool{false, true} {
-				t.Run(fmt.Sprintf("MaxKeys %d, %s, Bound %v", maxKeys, name(suppressed), bound), func(t *testing.T) {
+			for bound := range 3 { // limits; 0 is a Limiter
+				t.Run(fmt.Sprintf("MaxKeys %d, %s, %d bound", maxKeys, name(suppressed), bound), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { removedWhileCallsWait(t, maxKeys, suppressed, bound) })
 				})
 			}
@@ -130,14 +130,16 @@ func TestRemovedWhileCallsWait(t *testing.T) {
 	}
 }
 
-func removedWhileCallsWait(t *testing.T, maxKeys int, suppressed, bound bool) {
+func removedWhileCallsWait(t *testing.T, maxKeys int, suppressed bool, bound int) {
 	const callers, delay = 40, 10 * time.Millisecond
 	f := fakeredis.New()
 	f.Delay = delay
 	p := open(t, f, hybridlimit.Options{Options: redislimit.Options{
 		Options: trypema.Options{MaxKeys: maxKeys}, OnFailure: redislimit.FailClosed,
 	}})
-	b, err := p.Bind(map[bool]trypema.Strategy{true: trypema.StrategySuppressed}[suppressed], trypema.AtMost(100, time.Second))
+	limits := []trypema.Limit{trypema.AtMost(100, time.Second), trypema.AtMost(1000, 10*time.Second)}
+	s := map[bool]trypema.Strategy{true: trypema.StrategySuppressed}[suppressed]
+	b, err := p.Bind(s, limits[:max(bound, 1)]...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +150,7 @@ func removedWhileCallsWait(t *testing.T, maxKeys int, suppressed, bound bool) {
 			key, began := fmt.Sprint(i), time.Now()
 			var d trypema.Decision
 			var err error
-			if bound {
+			if bound > 0 {
 				d, err = b.Allow(ctx, key)
 			} else {
 				d, err = strategy(p, suppressed).Allow(ctx, key, 10)
@@ -176,7 +178,7 @@ func removedWhileCallsWait(t *testing.T, maxKeys int, suppressed, bound bool) {
 
 // A call whose key makes room for another while it waits is declined as often as if it had not.
 func TestRemovedIsSuppressed(t *testing.T) {
-	for _, bound := range []bool{false, true} {
+	for _, bound := range []bool{false, true} { // two limits, or a Limiter
 		t.Run(fmt.Sprintf("Bound %v", bound), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
@@ -185,13 +187,13 @@ func TestRemovedIsSuppressed(t *testing.T) {
 				other := open(t, f, o).Suppressed()
 				o.MaxKeys = 1
 				p := open(t, f, o)
-				b, err := p.Bind(trypema.StrategySuppressed, trypema.AtMost(100, time.Second))
+				b, err := p.Bind(trypema.StrategySuppressed, trypema.AtMost(100, time.Second), trypema.AtMost(1e6, time.Minute))
 				if err != nil {
 					t.Fatal(err)
 				}
 				allow := func(key string) trypema.Decision {
 					call := func() (trypema.Decision, error) { return p.Suppressed().Allow(ctx, key, 100) }
-					if bound {
+					if bound && key == "k" {
 						call = func() (trypema.Decision, error) { return b.Allow(ctx, key) }
 					}
 					d, err := call()

@@ -34,10 +34,10 @@ func (l *limiter) AllowMany(
 			return l.judge(ctx, d, c.Key, rate, c.Cost, takeNow)
 		},
 		later: func(c trypema.Call, d *trypema.Decision) error {
-			key := groupkey.Plain(c.Key)
-			r := l.request(key, l.table.Hash(key), began, c.Cost, capacity)
-			r.Dice = rand.Float64()
-			return l.judgeLocked(ctx, d, &r, takeLate)
+			key, one := groupkey.Plain(c.Key), limit{limiter: l, capacity: capacity, law: l.law(capacity)}
+			parties := [...]party{one.party(key, l.table.Hash(key), c.Cost)}
+			j := joint{counter: l, parties: parties[:], began: began, dice: rand.Float64()}
+			return j.judge(ctx, d, takeLate)
 		},
 		fetch: func(key string, cost uint64) {
 			l.want(groupkey.Plain(key), capacity, cost).wait(ctx, began)
@@ -56,7 +56,7 @@ func (m *keeper) AllowMany(
 	}
 	return many{
 		now: func(c trypema.Call, d *trypema.Decision) error {
-			return m.take(ctx, d, c.Key, c.Cost, takeNow, m.counter.now(), nil)
+			return m.take(ctx, d, c.Key, c.Cost, takeNow, 0, nil)
 		},
 		later: func(c trypema.Call, d *trypema.Decision) error {
 			return m.take(ctx, d, c.Key, c.Cost, takeLate, began, nil)

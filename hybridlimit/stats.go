@@ -4,21 +4,18 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
-	"github.com/trypema/trypema/internal/tally"
 )
 
 // count counts a call that began at an instant.
 func (l *limiter) count(key string, d *trypema.Decision, err error, began int64) {
-	if l.tally.Decided(key, d.Allowed, d.Fallback, err) > 0 {
-		l.tally.Took(time.Duration(l.now() - began))
+	if l.tally != nil {
+		l.observe(key, d, err, began)
 	}
 }
 
-// sample measures a call, and notes the key of a denial. It stands for n calls.
-func (l *limiter) sample(cell tally.Cell, n uint64, key string, began int64) {
-	l.tally.Took(time.Duration(l.now() - began))
-	if cell == tally.Denied {
-		l.tally.Denied(key, n)
+func (l *limiter) observe(key string, d *trypema.Decision, err error, began int64) {
+	if l.tally.Decided(key, d.Allowed, d.Fallback, err) > 0 {
+		l.tally.Took(time.Duration(l.now() - began))
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -25,11 +26,9 @@ func describe(name string, info *debug.BuildInfo) string {
 			}
 		}
 	}
-	if number == "" {
-		number = "(devel)"
-	}
 	if commit != "" {
 		commit += ")"
 	}
-	return fmt.Sprintf("%s %s%s %s %s/%s", name, number, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("%s %s%s %s %s/%s", name, cmp.Or(number, "(devel)"), commit, runtime.Version(),
+		runtime.GOOS, runtime.GOARCH)
 }

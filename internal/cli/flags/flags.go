@@ -57,6 +57,14 @@ func OneOf(name, value string, words ...string) error {
 	return &Error{name, strconv.Quote(value), "one of " + strings.Join(words, ", ")}
 }
 
+// Or is the value of a flag, or otherwise if the flag was not given.
+func Or[T any](flag *T, otherwise T) T {
+	if flag == nil {
+		return otherwise
+	}
+	return *flag
+}
+
 // Mappers replaces kong's parsers of numbers and durations, whose messages name neither the flag nor the rule
 // in a form that is the same for all of them.
 func Mappers() []kong.Option {

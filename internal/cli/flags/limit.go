@@ -20,10 +20,7 @@ type Limit struct {
 // and the capacity of one window. A zero is refused here because the library takes it for "use the default",
 // which is not what a user who writes 0 means.
 func (l Limit) Resolve() (trypema.Options, uint64, error) {
-	options := trypema.Options{Window: l.Window, HardLimitFactor: l.HardLimitFactor}
-	if l.Bucket != nil {
-		options.Bucket = *l.Bucket
-	}
+	options := trypema.Options{Window: l.Window, Bucket: Or(l.Bucket, 0), HardLimitFactor: l.HardLimitFactor}
 	err := First(
 		Check(l.Window >= time.Millisecond, "window", l.Window, "at least 1ms"),
 		Check(l.Bucket == nil || *l.Bucket >= time.Millisecond, "bucket", options.Bucket, "at least 1ms"),

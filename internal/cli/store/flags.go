@@ -69,20 +69,10 @@ func (f Flags) CheckFor(window time.Duration) error {
 		fmt.Sprintf("from 1ms to --window (%v)", window))
 }
 
-func (f Flags) instances() int {
-	if f.Instances == nil {
-		return 1
-	}
-	return *f.Instances
-}
+func (f Flags) instances() int { return flags.Or(f.Instances, 1) }
 
 // syncInterval is 0 for the library's default.
-func (f Flags) syncInterval() time.Duration {
-	if f.SyncInterval == nil {
-		return 0
-	}
-	return *f.SyncInterval
-}
+func (f Flags) syncInterval() time.Duration { return flags.Or(f.SyncInterval, 0) }
 
 // The client libraries.
 const (
@@ -90,12 +80,7 @@ const (
 	Rueidis = "rueidis"
 )
 
-func (f Flags) client() string {
-	if f.Client == nil {
-		return GoRedis
-	}
-	return *f.Client
-}
+func (f Flags) client() string { return flags.Or(f.Client, GoRedis) }
 
 // address is what --redis says.
 type address struct {

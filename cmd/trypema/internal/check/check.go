@@ -3,6 +3,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,17 +144,10 @@ func documentOf(files []rules.File, set *rules.Set, wrong error) *document {
 		d.Rules = append(d.Rules, one)
 	}
 	for _, p := range set.Policies {
-		d.Policies = append(d.Policies, policyOf(p))
+		d.Policies = append(d.Policies,
+			policy{p.Name, p.Limits, p.Strategy, max(p.Cost, 1), cmp.Or(p.Group, p.Name), p.Shadow})
 	}
 	return d
-}
-
-func policyOf(p trypema.Policy) policy {
-	one := policy{p.Name, p.Limits, p.Strategy, max(p.Cost, 1), p.Group, p.Shadow}
-	if one.Group == "" {
-		one.Group = p.Name
-	}
-	return one
 }
 
 func problemOf(err error) problem {

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,9 +39,7 @@ func (s *sent) add(o sent) {
 	s.failed += o.failed
 	s.skipped += o.skipped
 	s.late += o.late
-	if s.firstFail == nil {
-		s.firstFail = o.firstFail
-	}
+	s.firstFail = cmp.Or(s.firstFail, o.firstFail)
 }
 
 func (s sent) answered() uint64 { return s.admitted + s.declined }
@@ -106,7 +105,7 @@ func client(ctx context.Context, c *http.Client, url string, perSecond float64) 
 // send makes one call. It is not bound to the end of the load: a call that was decided shall also be
 // answered, so that the accounts of both sides can be compared.
 func (s *sent) send(c *http.Client, url string) {
-	status, err := get(c, url)
+	status, _, err := get(c, url)
 	switch {
 	case err != nil:
 	case status == http.StatusOK:
@@ -119,17 +118,16 @@ func (s *sent) send(c *http.Client, url string) {
 		err = fmt.Errorf("%s answered %d", url, status)
 	}
 	s.failed++
-	if s.firstFail == nil {
-		s.firstFail = err
-	}
+	s.firstFail = cmp.Or(s.firstFail, err)
 }
 
-func get(c *http.Client, url string) (status int, err error) {
+// get makes a call, and reads its answer to the end.
+func get(c *http.Client, url string) (status int, header http.Header, err error) {
 	response, err := c.Get(url)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer func() { _ = response.Body.Close() }() // what matters was read
 	_, err = io.Copy(io.Discard, response.Body)  // a body that was read lets the connection be used again
-	return response.StatusCode, err
+	return response.StatusCode, response.Header, err
 }

@@ -92,11 +92,8 @@ func (s setup) limit() float64   { return float64(s.capacity) / s.options.Window
 func (s setup) offered() float64 { return float64(s.rate) * s.load }
 
 func (c *Command) resolve() (setup, error) {
-	window := min(defaultWindow, max(c.Duration/rateWindows, time.Millisecond)).Truncate(time.Millisecond)
-	if c.Window != nil {
-		window = *c.Window
-	}
-	rate := c.rate(defaultRate)
+	longest := min(defaultWindow, max(c.Duration/rateWindows, time.Millisecond)).Truncate(time.Millisecond)
+	window, rate := flags.Or(c.Window, longest), flags.Or(c.Rate, defaultRate)
 	limit := flags.Limit{Rate: rate, Window: window, Bucket: c.Bucket, HardLimitFactor: c.HardLimitFactor}
 	options, capacity, err := limit.Resolve()
 	err = flags.First(
@@ -163,20 +160,7 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) (err error) {
 	return errors.Join(err, report.broken())
 }
 
-// rate is the limit per second that the flags name, or the one given.
-func (c *Command) rate(otherwise float64) float64 {
-	if c.Rate == nil {
-		return otherwise
-	}
-	return *c.Rate
-}
-
-func (c *Command) network() web {
-	if c.web != nil {
-		return *c.web
-	}
-	return loopback
-}
+func (c *Command) network() web { return flags.Or(c.web, loopback) }
 
 // limits returns the instances that guard the servers, and what ends them.
 func (c *Command) limits(server *store.Server, s *setup) (instances []trypema.Provider, end func() error, err error) {

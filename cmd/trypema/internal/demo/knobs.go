@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/cli/flags"
+	"github.com/trypema/trypema/internal/cli/screen"
 )
 
 // knobs are what people change on the page while they look.
@@ -146,29 +148,20 @@ func (k knobs) bound(strategy string) uint64 {
 
 // knobs are what the page begins with.
 func (c *Command) knobs() (knobs, error) {
-	const ms = float64(time.Millisecond)
 	k := knobs{
-		Limit: c.rate(defaultPageRate), Window: 2, HardLimitFactor: c.HardLimitFactor, Load: c.Load,
-		Instances: 2, Shape: steady, Redis: true,
-	}
-	if c.Window != nil {
-		k.Window = c.Window.Seconds()
+		Limit: flags.Or(c.Rate, defaultPageRate), Window: flags.Or(c.Window, 2*time.Second).Seconds(),
+		HardLimitFactor: c.HardLimitFactor, Load: c.Load, Instances: flags.Or(c.Instances, 2),
+		Shape: steady, Redis: true,
 	}
 	k.Bucket = math.Max(10, math.Round(k.Window*1000/100))
 	if c.Bucket != nil {
-		k.Bucket = float64(*c.Bucket) / ms
-	}
-	if c.Instances != nil {
-		k.Instances = *c.Instances
+		k.Bucket = screen.Milliseconds(*c.Bucket)
 	}
 	if wrong := k.wrong(); wrong != nil {
-		name := map[string]string{"limit": "rate", "hard_limit_factor": "hard-limit-factor"}[wrong.Knob]
-		if name == "" {
-			name = wrong.Knob
-		}
+		flag := map[string]string{"limit": "rate", "hard_limit_factor": "hard-limit-factor"}[wrong.Knob]
 		_, rule, _ := strings.Cut(wrong.Error, "; it must be ")
 		value, _, _ := strings.Cut(strings.TrimPrefix(wrong.Error, wrong.Knob+" is "), ";")
-		return k, flags.Check(false, name, value, rule+", for the page (--headless takes more)")
+		return k, flags.Check(false, cmp.Or(flag, wrong.Knob), value, rule+", for the page (--headless takes more)")
 	}
 	return k, nil
 }

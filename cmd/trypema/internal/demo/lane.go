@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -41,9 +40,8 @@ type lane struct {
 	recent  latency.Histogram // since the last sample
 	clients []asked           // since the load or the limit has changed
 	answers []answer
-	sent    sent
 	counted counted // at the last sample
-	before  counted // of limiters that are no more
+	before  counted // of limiters that are no more, and what was skipped
 }
 
 // counted is what a lane has seen.
@@ -157,7 +155,7 @@ func (l *lane) offer(who int) {
 	case l.due <- who:
 	default:
 		l.mu.Lock()
-		l.sent.skipped++
+		l.before.skipped++
 		l.mu.Unlock()
 	}
 }
@@ -193,26 +191,14 @@ func (l *lane) call(s *stage, client *http.Client, who int) {
 		return
 	}
 	url, instance := s.fleet.url(l)
-	status, header := 0, http.Header(nil)
-	response, err := client.Get(url)
-	if err == nil {
-		status, header = response.StatusCode, response.Header
-		_, err = io.Copy(io.Discard, response.Body)
-		_ = response.Body.Close() // what matters was read
-	}
+	status, header, err := get(client, url)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := &l.clients[who]
-	switch {
-	case err == nil && status == http.StatusOK:
-		l.sent.admitted++
-		a.Admitted++
-	case err == nil && status == http.StatusTooManyRequests:
-		l.sent.declined++
-	default:
-		l.sent.failed++
-	}
 	a.Asked++
+	if err == nil && status == http.StatusOK {
+		a.Admitted++
+	}
 	shown := answer{At: time.Now().Format("15:04:05.000"), Client: a.Client, Instance: instance,
 		Status: http.StatusText(status)}
 	if err != nil {
@@ -241,9 +227,7 @@ func (l *lane) countLocked() counted {
 
 // countedLocked is countLocked where the meter has been read.
 func (l *lane) countedLocked(m reading) counted {
-	c := l.before.plus(counted{m.total.admitted, m.total.declined, m.fallback, m.failed, 0})
-	c.skipped = l.sent.skipped
-	return c
+	return l.before.plus(counted{m.total.admitted, m.total.declined, m.fallback, m.failed, 0})
 }
 
 // sample is what happened in a lane between two ticks.

@@ -19,6 +19,7 @@ func (t *traffic) log(w io.Writer) {
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	before := make([]reading, len(t.routes))
 	for {
 		select {
 		case <-t.done:
@@ -26,27 +27,23 @@ func (t *traffic) log(w io.Writer) {
 		case <-tick.C:
 		}
 		line := ""
-		for _, r := range t.routes {
-			m := r.meter.read()
+		for i, r := range t.routes {
+			was, m := before[i], r.meter.read()
+			before[i] = m
+			perSecond := func(now, then uint64) string {
+				return screen.PerSecond(float64(now-then) / (m.elapsed - was.elapsed).Seconds())
+			}
 			if line == "" {
 				line = fmt.Sprintf("%3.0fs", m.elapsed.Seconds())
 			}
 			line += fmt.Sprintf("   %s %s offered, %s admitted", r.path,
-				screen.PerSecond(m.recent(m.lately.offered())), screen.PerSecond(m.recent(m.lately.admitted)))
+				perSecond(m.total.offered(), was.total.offered()), perSecond(m.total.admitted, was.total.admitted))
 			if m.fallback+m.failed > 0 {
 				line += fmt.Sprintf(" (%s fallback, %s errors)", screen.Count(m.fallback), screen.Count(m.failed))
 			}
 		}
 		fmt.Fprintln(w, line)
 	}
-}
-
-// recent is n events of the last second as a rate.
-func (m reading) recent(n uint64) float64 {
-	if m.latelyTook == 0 {
-		return 0
-	}
-	return float64(n) / m.latelyTook.Seconds()
 }
 
 // title says in one line what is being run.

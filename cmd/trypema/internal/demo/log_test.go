@@ -40,3 +40,18 @@ func TestLogEndsWithTheClients(t *testing.T) {
 		}
 	})
 }
+
+func TestLogIsAboutTheTimeSinceTheLineBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run := busy(t)
+		run.done = make(chan struct{})
+		time.AfterFunc(2200*time.Millisecond, func() { close(run.done) })
+		var b strings.Builder
+		run.log(&b)
+		lines := strings.Split(b.String(), "\n")
+		if len(lines) != 4 || !strings.Contains(lines[1], "/absolute 90.9/s offered, 30.4/s admitted") ||
+			!strings.Contains(lines[2], "/absolute 0.0/s offered, 0.0/s admitted") {
+			t.Errorf("got %q", lines)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -9,8 +10,6 @@ import (
 )
 
 const (
-	historyBins = 256 // what the widest chart shows
-
 	// A gap between two calls is the machine's, not chance, when it is this long and this many calls were due
 	// in it: by chance that happens once in e²⁰ gaps.
 	stallLength = 50 * time.Millisecond
@@ -21,32 +20,33 @@ const (
 // decisions are made, in the server. Its size depends on the window, not on how long it runs.
 type meter struct {
 	window time.Duration
-	bin    time.Duration // width of a bar of the chart
-	asked  float64       // calls per second that the clients try to make
+	asked  float64 // calls per second that the clients try to make
 	start  time.Time
 
 	// Where a limit that a server keeps is judged apart from what was decided without it, which the server
 	// does not know.
 	apart bool
 
-	mu        sync.Mutex // guards the fields below
-	judged    judged
-	fullest   *anywindow.Counter
-	latency   latency.Histogram
+	mu      sync.Mutex // guards the fields below
+	judged  judged
+	fullest *anywindow.Counter
+	latency latency.Histogram
+	account
+
+	last         time.Duration // the latest decision
+	lastAdmitted time.Duration
+	refused      uint64 // since then
+	longestPause time.Duration
+}
+
+// account is what a meter has counted.
+type account struct {
 	total     tally
 	settled   tally  // after the first window
 	fallback  uint64 // decided without the server that should have
 	stalled   time.Duration
 	failed    uint64
 	firstFail error
-
-	last         time.Duration // the latest decision
-	lastAdmitted time.Duration
-	refused      uint64 // since then
-	longestPause time.Duration
-
-	history [historyBins]tally
-	newest  int // index of the newest bin, counted from the start
 }
 
 // judged is since when the limit and the load are what they are, and how much was offered before.
@@ -71,7 +71,6 @@ func (t *tally) add(allowed bool) {
 func newMeter(window time.Duration, asked float64) *meter {
 	return &meter{
 		window:  window,
-		bin:     max(window/16, 50*time.Millisecond),
 		asked:   asked,
 		start:   time.Now(),
 		fullest: anywindow.NewCounter(window),
@@ -102,8 +101,6 @@ func (m *meter) decided(before, took time.Duration, allowed, fallback bool) {
 		}
 	}
 	m.last = now
-	m.binAt(now).add(allowed)
-
 	if !allowed {
 		m.refused++
 		return
@@ -139,72 +136,34 @@ func (m *meter) pauseAt(now time.Duration) time.Duration {
 	return m.longestPause
 }
 
-// binAt returns the bin of the chart that now falls into, and empties those that come into use.
-func (m *meter) binAt(now time.Duration) *tally {
-	i := int(now / m.bin)
-	for ; m.newest < i; m.newest++ {
-		m.history[(m.newest+1)%historyBins] = tally{}
-	}
-	return &m.history[i%historyBins]
-}
-
 // errored records a call that the limiter answered with an error, so that it was neither admitted nor
 // declined.
 func (m *meter) errored(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failed++
-	if m.firstFail == nil {
-		m.firstFail = err
-	}
+	m.firstFail = cmp.Or(m.firstFail, err)
 }
 
 // reading is what a meter shows at one instant.
 type reading struct {
+	account
 	elapsed      time.Duration
-	total        tally
-	lately       tally // the last second, or the time since the start
-	latelyTook   time.Duration
-	settled      tally
 	settledTook  time.Duration
-	fallback     uint64
-	stalled      time.Duration
-	failed       uint64
-	firstFail    error
 	longestPause time.Duration
 	fullest      uint64
 	latency      latency.Percentiles
-	bin          time.Duration
-	history      []tally // complete bins, the oldest first
 }
 
 func (m *meter) read() reading {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.clock()
-	m.binAt(now)
-	r := reading{
-		elapsed:      now,
-		total:        m.total,
-		settled:      m.settled,
+	return reading{
+		account:      m.account,
+		elapsed:      m.clock(),
 		settledTook:  max(0, m.last-m.window),
-		fallback:     m.fallback,
-		stalled:      m.stalled,
-		failed:       m.failed,
-		firstFail:    m.firstFail,
 		longestPause: m.pauseAt(m.last),
 		fullest:      m.fullest.Max(),
 		latency:      m.latency.Percentiles(),
-		bin:          m.bin,
 	}
-	for i := max(0, m.newest-historyBins+1); i < m.newest; i++ {
-		r.history = append(r.history, m.history[i%historyBins])
-	}
-	lately := r.history[max(0, len(r.history)-int((time.Second+m.bin-1)/m.bin)):]
-	for _, t := range lately {
-		r.lately.admitted += t.admitted
-		r.lately.declined += t.declined
-	}
-	r.latelyTook = time.Duration(len(lately)) * m.bin
-	return r
 }

@@ -74,30 +74,5 @@ func TestMeterReading(t *testing.T) {
 		if r.latency.P50 != 1000 || r.latency.Max != 1000 {
 			t.Errorf("latency p50 %dns, max %dns, want 1µs", r.latency.P50, r.latency.Max)
 		}
-		if r.lately.admitted != 0 || r.lately.declined == 0 || r.lately.declined > 51 {
-			t.Errorf("lately: %+v", r.lately)
-		}
-	})
-}
-
-func TestMeterHistoryMovesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMeter(800*time.Millisecond, 100) // bins of 50ms
-		script{{10 * time.Millisecond, 3 * historyBins * 5, true}}.play(m)
-		r := m.read()
-		if len(r.history) != historyBins-1 {
-			t.Fatalf("%d bins, want %d", len(r.history), historyBins-1)
-		}
-		for i, bin := range r.history {
-			if bin != (tally{admitted: 5}) {
-				t.Fatalf("bin %d is %+v, want 5 admitted", i, bin)
-			}
-		}
-		time.Sleep(time.Hour) // the bins that nobody wrote to are empty
-		for i, bin := range m.read().history {
-			if bin != (tally{}) {
-				t.Fatalf("bin %d is %+v after an hour of quiet", i, bin)
-			}
-		}
 	})
 }

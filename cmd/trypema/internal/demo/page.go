@@ -65,28 +65,15 @@ func (c *Command) show(ctx context.Context, out screen.Streams) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pages := http.Server{Handler: s.handler(ctx, about), ReadHeaderTimeout: 5 * time.Second}
-	served := make(chan error, 1)
-	go func() {
-		err := pages.Serve(l)
-		cancel()
-		served <- err
-	}()
-	url := "http://" + l.Addr().String()
-	fmt.Fprintf(out.Err, "%s shows all six limiters under the same traffic. Ctrl-C ends it.\n", url)
+	pages := serveOn(l, s.handler(ctx, about), cancel)
+	fmt.Fprintf(out.Err, "%s shows all six limiters under the same traffic. Ctrl-C ends it.\n", pages.url)
 	if c.Open && screen.IsTerminal(out.Out) && hasBrowser() {
 		browser.Stdout, browser.Stderr = io.Discard, io.Discard
-		_ = browser.OpenURL(url) // the address stands above
+		_ = browser.OpenURL(pages.url) // the address stands above
 	}
 	err = s.run(ctx)
 	cancel() // which ends the streams of the watchers
-	closing, stop := context.WithTimeout(context.Background(), requestTimeout)
-	defer stop()
-	err = errors.Join(err, pages.Shutdown(closing))
-	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
-		err = errors.Join(err, ended)
-	}
-	return errors.Join(err, s.table(out.Out), s.judge())
+	return errors.Join(err, servers{pages}.close(), s.table(out.Out), s.judge())
 }
 
 // backend returns the server that the flags name, what there is to say about it, and what ends it.
@@ -133,12 +120,7 @@ func (c *Command) listen(out screen.Streams) (net.Listener, error) {
 	return nil, err
 }
 
-func (c *Command) addr() string {
-	if c.Addr == nil {
-		return defaultAddr
-	}
-	return *c.Addr
-}
+func (c *Command) addr() string { return flags.Or(c.Addr, defaultAddr) }
 
 // handler serves the page, what it needs, the stream of what there is to see, and the knobs.
 func (s *stage) handler(ctx context.Context, server string) http.Handler {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -12,26 +13,35 @@ import (
 	"github.com/trypema/trypema/httplimit"
 )
 
-// server is an HTTP server on a free port.
+// server is an HTTP server.
 type server struct {
 	http http.Server
 	url  string
 	done chan error
 }
 
-// serve listens on a free port and answers by the handler until the server is closed.
+// serve is serveOn a free port.
 func (w web) serve(h http.Handler) (*server, error) {
 	l, err := w.listen(freeAddr)
 	if err != nil {
 		return nil, err
 	}
+	return serveOn(l, h, func() {}), nil
+}
+
+// serveOn answers by the handler until the server is closed, and calls ended then, or when it has failed.
+func serveOn(l net.Listener, h http.Handler, ended func()) *server {
 	s := &server{
 		http: http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second},
 		url:  "http://" + l.Addr().String(),
 		done: make(chan error, 1),
 	}
-	go func() { s.done <- s.http.Serve(l) }()
-	return s, nil
+	go func() {
+		err := s.http.Serve(l)
+		ended()
+		s.done <- err
+	}()
+	return s
 }
 
 // close ends the server, after the requests in flight, and returns what ended it before its time, if anything

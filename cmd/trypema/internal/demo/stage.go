@@ -36,7 +36,7 @@ type stage struct {
 	say   func(string)  // to who has started it
 	over  chan struct{} // closed when something has failed that ends the show
 
-	calling *gate  // while it is closed, the fleet can change
+	calling gate   // while it is closed, the fleet can change
 	fleet   *fleet // of the calls that are inside
 
 	turning sync.Mutex // held by who turns a knob, one after the other
@@ -58,7 +58,7 @@ type stage struct {
 
 func newStage(w web, redis backend, k knobs, say func(string)) (*stage, error) {
 	s := &stage{
-		web: w, redis: redis, knobs: k, say: say, calling: newGate(), over: make(chan struct{}),
+		web: w, redis: redis, knobs: k, say: say, over: make(chan struct{}),
 		turned: time.Now(), lonely: time.Now(),
 		broken: make(map[string]string), watchers: make(map[chan []byte]bool),
 	}
@@ -71,6 +71,7 @@ func newStage(w web, redis backend, k knobs, say func(string)) (*stage, error) {
 		s.lanes = append(s.lanes, newLane(peer, "", &s.rate))
 	}
 	s.show(nil)
+	s.calling = make(gate, len(s.lanes)*laneWorkers)
 	s.series = make([][]sample, len(s.lanes))
 	err := s.build(k)
 	return s, err

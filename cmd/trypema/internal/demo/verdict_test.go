@@ -22,8 +22,7 @@ func smooth() (setup, *route, reading) {
 	r := &route{path: "/suppressed", strategy: "suppressed", bound: 750, sent: sent{admitted: 2500, declined: 5000}}
 	m := reading{
 		elapsed:      25 * time.Second,
-		total:        tally{2500, 5000},
-		settled:      tally{2000, 4000},
+		account:      account{total: tally{2500, 5000}, settled: tally{2000, 4000}},
 		settledTook:  20 * time.Second,
 		fullest:      600,
 		longestPause: 100 * time.Millisecond,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/window"
 )
 
@@ -103,7 +104,7 @@ func (e *engine) see(l *line) {
 		} else {
 			of.denied++
 		}
-		if r.suppressed && i > 0 { // the others were seen under Absolute
+		if i > 0 && r.strategy == trypema.StrategySuppressed { // the others were seen under Absolute
 			continue
 		}
 		bucket, fixed := j.peers(r, &e.groups, now)
@@ -205,12 +206,12 @@ func (e *engine) report(suggest float64) *Report {
 	}
 	for i, of := range e.results {
 		x := Rule{
-			Limit: e.rules[i].text, Strategy: e.rules[i].strategy(),
+			Limit: e.rules[i].text, Strategy: e.rules[i].strategy.String(),
 			Denied: of.denied, DeniedShare: share(of.denied, e.calls),
 			MostInAWindow: of.most, KeysLimited: of.limited,
 			FullnessP50: quantile(of.fullness[:], .5), FullnessP99: quantile(of.fullness[:], .99),
 		}
-		if !e.rules[i].suppressed || i == 0 {
+		if i == 0 || e.rules[i].strategy == trypema.StrategyAbsolute {
 			x.TokenBucket = &Peer{of.bucketDenied, share(of.bucketDenied, e.calls), of.bucketMost}
 			x.FixedWindow = &Peer{of.fixedDenied, share(of.fixedDenied, e.calls), of.fixedMost}
 		}

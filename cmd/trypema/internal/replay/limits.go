@@ -12,9 +12,9 @@ import (
 
 // rule is some limits that are kept together by a strategy.
 type rule struct {
-	text       string
-	suppressed bool
-	limits     []limit
+	text     string
+	strategy trypema.Strategy
+	limits   []limit
 }
 
 // limit is one of them, in the unit of the log.
@@ -40,7 +40,7 @@ func spanOf(w time.Duration) window.Span {
 
 // parseRule reads limits as in 10/s,1000/h.
 func parseRule(text string, s trypema.Strategy) (*rule, error) {
-	r := &rule{text: text, suppressed: s == trypema.StrategySuppressed}
+	r := &rule{text: text, strategy: s}
 	var limits []trypema.Limit
 	for one := range strings.SplitSeq(text, ",") {
 		l, err := trypema.ParseLimit(strings.TrimSpace(one))
@@ -58,20 +58,12 @@ func parseRule(text string, s trypema.Strategy) (*rule, error) {
 		}
 		c, _ := l.Capacity() // it was checked
 		one := limit{capacity: c, span: spanOf(l.Window)}
-		if r.suppressed {
+		if s == trypema.StrategySuppressed {
 			one.law = window.NewLaw(one.span, max(c, 1), defaults.HardLimitFactor)
 		}
 		r.limits = append(r.limits, one)
 	}
 	return r, nil
-}
-
-// strategy returns the name of the strategy.
-func (r *rule) strategy() string {
-	if r.suppressed {
-		return trypema.StrategySuppressed.String()
-	}
-	return trypema.StrategyAbsolute.String()
 }
 
 // judge is the windows of one key under one rule, as the library decides by them, and what other algorithms

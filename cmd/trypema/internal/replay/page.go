@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/trypema/trypema/internal/cli/screen"
@@ -73,7 +74,7 @@ func (r *Report) page(w io.Writer) error {
 
 // keysNote reads a few points off the picture of the keys.
 func (r *Report) keysNote() string {
-	i := indexOf(drawn[1].window)
+	i := slices.Index(suggested[:], drawn[1].window)
 	if i >= len(r.Suggestions) {
 		i = 0
 	}

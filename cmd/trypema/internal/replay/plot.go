@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -179,7 +180,7 @@ func (r *Report) keysPlot(wide bool) template.HTML {
 	}
 	lowest := math.Inf(1) // label, so that none is written over another
 	for d := len(drawn) - 1; d >= 0; d-- {
-		i := indexOf(drawn[d].window)
+		i := slices.Index(suggested[:], drawn[d].window)
 		if i >= len(r.Suggestions) {
 			continue
 		}
@@ -197,16 +198,6 @@ func (r *Report) keysPlot(wide bool) template.HTML {
 		p.text(p.width-p.right+inset, y, "start", "1 "+drawn[d].class)
 	}
 	return p.html()
-}
-
-// indexOf is where a window is among those for which limits are proposed.
-func indexOf(window time.Duration) int {
-	for i, w := range suggested {
-		if w == window {
-			return i
-		}
-	}
-	return len(suggested)
 }
 
 // shareText writes 0.999 as 99.9 %.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,9 +67,8 @@ func (r *reader) run(ctx context.Context, sources []source, e *engine) error {
 	for range cap(empty) {
 		empty <- new(batch)
 	}
-	judged := make(chan struct{})
-	go func() {
-		defer close(judged)
+	var judging, showing sync.WaitGroup
+	judging.Go(func() {
 		o := newOrder(r.reorder, e.see)
 		for b := range full {
 			for i, at := range b.at {
@@ -78,13 +78,9 @@ func (r *reader) run(ctx context.Context, sources []source, e *engine) error {
 		}
 		o.flush()
 		r.sorted = o.sorted
-	}()
-	shown := make(chan struct{})
+	})
 	stop := make(chan struct{})
-	go func() {
-		defer close(shown)
-		r.show(stop)
-	}()
+	showing.Go(func() { r.show(stop) })
 	var err error
 	for i := range sources {
 		if err == nil && ctx.Err() == nil {
@@ -93,9 +89,9 @@ func (r *reader) run(ctx context.Context, sources []source, e *engine) error {
 		_ = sources[i].Close()
 	}
 	close(full)
-	<-judged
+	judging.Wait()
 	close(stop)
-	<-shown
+	showing.Wait()
 	return err
 }
 

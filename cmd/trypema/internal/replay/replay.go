@@ -88,7 +88,7 @@ func (c *Command) replay(ctx context.Context, out screen.Streams) (*Report, erro
 		l := r.first[0]
 		return nil, fmt.Errorf("no line can be read; %s:%d: %s", l.File, l.Line, l.Why)
 	}
-	report := e.report(deref(c.Suggest))
+	report := e.report(flags.Or(c.Suggest, 0))
 	report.Sorted, report.Complete = r.sorted, ctx.Err() == nil && broken == nil
 	report.Files, report.Lines, report.Wrong, report.WrongLines = r.names, r.lines, r.wrong, r.first
 	return report, broken
@@ -101,7 +101,7 @@ func (c *Command) rules() (rules []*rule, err error) {
 		flags.Check(c.Key != "", "key", `""`, "ip, user, path, or a field of JSON"),
 		flags.Check(c.Reorder >= 0 && c.Reorder <= 24*time.Hour, "reorder", c.Reorder, "at least 0s and at most 24h"),
 		flags.Check(c.MaxKeys >= 100, "max-keys", c.MaxKeys, "at least 100"),
-		flags.Check(c.Suggest == nil || *c.Suggest > 0 && *c.Suggest <= 100, "suggest", deref(c.Suggest),
+		flags.Check(c.Suggest == nil || *c.Suggest > 0 && *c.Suggest <= 100, "suggest", flags.Or(c.Suggest, 0),
 			"above 0 and at most 100"),
 		flags.Check(len(c.Limit) > 0 || c.Suggest != nil, "limit", `""`,
 			"a limit to try, as in 100/1m, unless --suggest is given"),
@@ -125,13 +125,6 @@ func (c *Command) rules() (rules []*rule, err error) {
 		}
 	}
 	return rules, nil
-}
-
-func deref(x *float64) float64 {
-	if x == nil {
-		return 0
-	}
-	return *x
 }
 
 // source is a log.

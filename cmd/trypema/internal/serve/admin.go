@@ -17,9 +17,7 @@ import (
 func envoyLabels(name string) [3]string {
 	name = strings.ToValidUTF8(name, "\uFFFD")
 	var l [3]string
-	for i, part := range strings.SplitN(name, ".", 3) {
-		l[i] = part
-	}
+	copy(l[:], strings.SplitN(name, ".", 3))
 	return l
 }
 

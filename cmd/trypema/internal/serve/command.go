@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,26 +95,11 @@ failed or --check found something wrong, 2 for a wrong flag.`
 
 // check returns the first flag that is wrong, as a flags.Error.
 func (c *Command) check() error {
-	var networks []netip.Prefix
-	for _, text := range c.TrustedProxies {
-		p, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil {
-			return &flags.Error{
-				Name:  "trusted-proxies",
-				Value: fmt.Sprintf("%q", text),
-				Rule:  "networks such as 10.0.0.0/8",
-			}
-		}
-		networks = append(networks, p)
+	auth, err := c.auth()
+	if err != nil {
+		return err
 	}
-	_, err := rest.New(
-		rest.Options{
-			Key:          rest.Key(c.AuthKey),
-			Proxies:      networks,
-			OnUnixSocket: c.TrustSockets,
-			IPv6Bits:     c.IPv6Bits,
-		},
-	)
+	_, err = rest.New(auth)
 	return flags.First(
 		flags.Check(c.Redis != "" || !c.Hybrid, "hybrid", c.Hybrid, "left out unless --redis is given"),
 		flags.Check(c.Redis != "" || c.RedisMaster == "", "redis-master", c.RedisMaster,
@@ -151,6 +137,19 @@ func (c *Command) check() error {
 		c.RESPTLS.check("resp"),
 		c.AdminTLS.check("admin"),
 	)
+}
+
+// auth is what the flags say of /auth.
+func (c *Command) auth() (rest.Options, error) {
+	o := rest.Options{Key: rest.Key(c.AuthKey), OnUnixSocket: c.TrustSockets, IPv6Bits: c.IPv6Bits}
+	for _, text := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return o, flags.Check(false, "trusted-proxies", strconv.Quote(text), "networks such as 10.0.0.0/8")
+		}
+		o.Proxies = append(o.Proxies, p)
+	}
+	return o, nil
 }
 
 // Run checks the configuration, or serves it until the context ends.

@@ -83,20 +83,16 @@ func newMetrics() *metrics {
 	return m
 }
 
-// gauge registers a gauge that is read when it is wanted.
-func (m *metrics) gauge(name, help string, labels prometheus.Labels, read func() float64) {
-	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read),
-	)
-}
-
 func (m *metrics) configured(err error) {
-	if err != nil {
-		m.loads.WithLabelValues("error").Inc()
-		return
+	result := "error"
+	if err == nil {
+		result = "success"
+		m.loaded.SetToCurrentTime()
 	}
-	m.loads.WithLabelValues("success").Inc()
-	m.loaded.SetToCurrentTime()
+	m.loads.WithLabelValues(result).Inc()
+	if m.envoy != nil {
+		m.envoy.loads[result].Inc()
+	}
 }
 
 // counters are those of the outcomes of one method, found once.
@@ -149,16 +145,11 @@ type envoyMetrics struct {
 	requests *prometheus.CounterVec
 	errors   *prometheus.CounterVec
 	duration *prometheus.HistogramVec
-	loads    [2]prometheus.Counter // success, error
-
-	total, over, near, within, shadow, returned *prometheus.Desc
+	loads    map[string]prometheus.Counter // by result
+	hits     [len(engine.Hits{})]*prometheus.Desc
 }
 
 func (m *metrics) addEnvoy(e *engine.Engine) {
-	hits := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("ratelimit_service_rate_limit_"+name, help,
-			[]string{"domain", "key1", "key2"}, nil)
-	}
 	v := &envoyMetrics{
 		engine: e,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -170,19 +161,24 @@ func (m *metrics) addEnvoy(e *engine.Engine) {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ratelimit_service_response_time_seconds", Help: "Duration of requests.",
 		}, []string{"grpc_method"}),
-		total:  hits("total_hits", "Hits of the rule."),
-		over:   hits("over_limit", "Hits that were refused."),
-		near:   hits("near_limit", "Hits above 80 % of the limit."),
-		within: hits("within_limit", "Hits that were admitted."),
-		shadow: hits("shadow_mode", "Hits that would have been refused, but for shadow mode."),
-
-		returned: hits("total_negative_hits", "Hits that were given back."),
+		loads: make(map[string]prometheus.Counter),
 	}
-	for i, name := range []string{"success", "error"} {
-		v.loads[i] = prometheus.NewCounter(prometheus.CounterOpts{
+	for kind, of := range [...]struct{ name, help string }{
+		engine.Total:    {"total_hits", "Hits of the rule."},
+		engine.Over:     {"over_limit", "Hits that were refused."},
+		engine.Near:     {"near_limit", "Hits above 80 % of the limit."},
+		engine.Within:   {"within_limit", "Hits that were admitted."},
+		engine.Shadow:   {"shadow_mode", "Hits that would have been refused, but for shadow mode."},
+		engine.Returned: {"total_negative_hits", "Hits that were given back."},
+	} {
+		v.hits[kind] = prometheus.NewDesc("ratelimit_service_rate_limit_"+of.name, of.help,
+			[]string{"domain", "key1", "key2"}, nil)
+	}
+	for _, name := range []string{"success", "error"} {
+		v.loads[name] = prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ratelimit_service_config_load_" + name, Help: "Number of configurations: " + name + ".",
 		})
-		m.registry.MustRegister(v.loads[i])
+		m.registry.MustRegister(v.loads[name])
 	}
 	m.envoy = v
 	m.registry.MustRegister(v, v.requests, v.errors, v.duration)
@@ -201,17 +197,9 @@ func (v *envoyMetrics) served(method string, took time.Duration, err error) {
 	v.errors.WithLabelValues(kind).Inc()
 }
 
-func (v *envoyMetrics) configured(err error) {
-	if err != nil {
-		v.loads[1].Inc()
-		return
-	}
-	v.loads[0].Inc()
-}
-
 // Describe implements prometheus.Collector.
 func (v *envoyMetrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{v.total, v.over, v.near, v.within, v.shadow, v.returned} {
+	for _, d := range v.hits {
 		to <- d
 	}
 }
@@ -220,23 +208,18 @@ func (v *envoyMetrics) Describe(to chan<- *prometheus.Desc) {
 func (v *envoyMetrics) Collect(to chan<- prometheus.Metric) {
 	// A name has the domain, the key of the first level, and what is below that. Two rules whose names are
 	// the same in that form, as parts that are not UTF-8 are, are added up: a series must be there once.
-	type labels [3]string
-	sums := make(map[labels]*engine.Hits)
+	sums := make(map[[3]string]engine.Hits)
 	for name, h := range v.engine.Hits {
-		l := labels(envoyLabels(name))
-		if sums[l] == nil {
-			sums[l] = new(engine.Hits)
+		labels := envoyLabels(name)
+		sum := sums[labels]
+		for kind, n := range h {
+			sum[kind] += n
 		}
-		s := sums[l]
-		s.Total, s.Over, s.Near, s.Within, s.Shadow = s.Total+h.Total, s.Over+h.Over, s.Near+h.Near, s.Within+h.Within, s.Shadow+h.Shadow
-		s.Returned += h.Returned
+		sums[labels] = sum
 	}
-	for l, h := range sums {
-		for _, one := range []struct {
-			desc *prometheus.Desc
-			n    uint64
-		}{{v.total, h.Total}, {v.over, h.Over}, {v.near, h.Near}, {v.within, h.Within}, {v.shadow, h.Shadow}, {v.returned, h.Returned}} {
-			to <- prometheus.MustNewConstMetric(one.desc, prometheus.CounterValue, float64(one.n), l[0], l[1], l[2])
+	for labels, sum := range sums {
+		for kind, n := range sum {
+			to <- prometheus.MustNewConstMetric(v.hits[kind], prometheus.CounterValue, float64(n), labels[:]...)
 		}
 	}
 }

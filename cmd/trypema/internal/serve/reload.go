@@ -2,8 +2,7 @@ package serve
 
 import (
 	"bytes"
-	"context"
-	"embed"
+	_ "embed"
 	"log/slog"
 	"slices"
 	"sync"
@@ -13,26 +12,13 @@ import (
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/rules"
 )
 
-// example is what is served without a configuration.
-//
-//go:embed example
-var example embed.FS
-
-func exampleFiles() ([]rules.File, error) {
-	var files []rules.File
-	entries, err := example.ReadDir("example")
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		data, err := example.ReadFile("example/" + e.Name())
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, rules.File{Name: "example/" + e.Name(), Data: data})
-	}
-	return files, nil
-}
+// What is served without a configuration.
+var (
+	//go:embed example/policies.yaml
+	examplePolicies []byte
+	//go:embed example/ratelimit.yaml
+	exampleDomain []byte
+)
 
 // loader reads the configuration, and puts it in place when it has changed.
 type loader struct {
@@ -59,7 +45,10 @@ type state struct {
 
 func (l *loader) read() ([]rules.File, error) {
 	if len(l.paths) == 0 {
-		return exampleFiles()
+		return []rules.File{
+			{Name: "example/policies.yaml", Data: examplePolicies},
+			{Name: "example/ratelimit.yaml", Data: exampleDomain},
+		}, nil
 	}
 	return rules.Read(l.paths...)
 }
@@ -68,36 +57,28 @@ func (l *loader) read() ([]rules.File, error) {
 func (l *loader) load() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	files, err := l.read()
-	if err != nil {
-		l.tell(err)
-		return err
-	}
-	l.seen = files
-	return l.useLocked(files)
+	return l.useLocked(l.read())
 }
 
-func (l *loader) useLocked(files []rules.File) error {
-	l.tried = files
-	set, err := rules.Compile(files, rules.Options{MergeDomains: l.merge})
+// use puts files in place that came from elsewhere, unless they are wrong, or err says what was.
+func (l *loader) use(files []rules.File, err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.useLocked(files, err)
+}
+
+func (l *loader) useLocked(files []rules.File, err error) error {
+	var set *rules.Set
+	if err == nil {
+		l.seen, l.tried = files, files
+		set, err = rules.Compile(files, rules.Options{MergeDomains: l.merge})
+	}
 	if err == nil {
 		err = l.engine.Use(set)
 	}
 	l.tell(err)
 	return err
 }
-
-// useSet puts a configuration in place that came from elsewhere.
-func (l *loader) useSet(set *rules.Set) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	err := l.engine.Use(set)
-	l.tell(err)
-	return err
-}
-
-// refuse tells that a configuration from elsewhere is wrong.
-func (l *loader) refuse(err error) { l.tell(err) }
 
 // look reads the files, and puts them in place after two identical reads, so that a file that is just being
 // written is not.
@@ -119,7 +100,7 @@ func (l *loader) look() {
 		return
 	}
 	if !same(files, l.tried) {
-		_ = l.useLocked(files) // it was told
+		_ = l.useLocked(files, nil) // it was told
 	}
 }
 
@@ -137,9 +118,7 @@ func (l *loader) tell(err error) {
 	}
 	first := l.state.at.IsZero() && len(l.paths) > 0
 	l.stateMu.Unlock()
-	if l.loaded != nil {
-		l.loaded(err)
-	}
+	l.loaded(err)
 	if err == nil {
 		set := l.engine.Set()
 		l.logger.Info("configuration in use", "files", len(set.Files), "rules", len(set.Rules()), "policies",
@@ -160,21 +139,12 @@ func (l *loader) current() state {
 	return l.state
 }
 
-// watch looks at the files of the configuration and of certificates every so often, until the context ends.
-func (l *loader) watch(ctx context.Context, every time.Duration, certificates []*certificate) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if len(l.paths) > 0 {
-			l.look()
-		}
-		reloadAll(certificates, l.logger)
+// watch looks at the files of the configuration and of certificates.
+func (l *loader) watch(certificates []*certificate) {
+	if len(l.paths) > 0 {
+		l.look()
 	}
+	reloadAll(certificates, l.logger)
 }
 
 // reloadAll reads certificates again, and logs what is wrong, once.

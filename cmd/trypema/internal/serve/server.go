@@ -120,12 +120,7 @@ func (c *Command) newServer(
 		paths:  c.Config,
 		merge:  c.MergeDomains,
 		logger: logger,
-		loaded: func(err error) {
-			s.metrics.configured(err)
-			if s.metrics.envoy != nil {
-				s.metrics.envoy.configured(err)
-			}
-		},
+		loaded: s.metrics.configured,
 	}
 	if c.XDS == "" {
 		if err := s.loader.load(); err != nil {
@@ -139,9 +134,10 @@ func (c *Command) newServer(
 		Name: "trypema_serve_connections_refused_total", Help: "Number of connections that were closed because there were too many.",
 	}, func() float64 { return float64(s.gate.refused.Load()) }))
 	for _, one := range s.services {
-		s.metrics.gauge("trypema_serve_connections", "Open connections.",
-			prometheus.Labels{"listener": one.name},
-			func() float64 { return float64(one.listener.open.Load()) })
+		s.metrics.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "trypema_serve_connections", Help: "Open connections.",
+			ConstLabels: prometheus.Labels{"listener": one.name},
+		}, func() float64 { return float64(one.listener.open.Load()) }))
 	}
 	return s, nil
 }
@@ -197,23 +193,18 @@ func isLocal(a net.Addr) bool {
 }
 
 func (s *server) openRESP(to *service, cert *certificate) error {
-	counters := make(map[string][2]prometheus.Counter)
+	type answer struct {
+		command string
+		failed  bool
+	}
+	counters := make(map[answer]prometheus.Counter)
 	for _, name := range append(resp.Commands(), "unknown") {
-		counters[name] = [2]prometheus.Counter{
-			s.metrics.requests.WithLabelValues("resp", name,
-				"answered"), s.metrics.requests.WithLabelValues("resp", name, "wrong"),
-		}
+		counters[answer{name, false}] = s.metrics.requests.WithLabelValues("resp", name, "answered")
+		counters[answer{name, true}] = s.metrics.requests.WithLabelValues("resp", name, "wrong")
 	}
 	server := resp.New(resp.Options{
 		Engine: s.engine, Tokens: s.tokens, Idle: s.command.Idle, Logger: s.logger,
-		Served: func(command string, failed bool) {
-			of := counters[command]
-			if failed {
-				of[1].Inc()
-			} else {
-				of[0].Inc()
-			}
-		},
+		Served: func(command string, failed bool) { counters[answer{command, failed}].Inc() },
 	})
 	to.serve = func(l net.Listener) error {
 		if cert != nil {
@@ -290,15 +281,9 @@ func (s *server) httpServer(
 }
 
 func (s *server) openHTTP(to *service, cert *certificate, json http.Handler) error {
-	var proxies []netip.Prefix
-	for _, text := range s.command.TrustedProxies {
-		p, _ := netip.ParsePrefix(strings.TrimSpace(text)) // it was checked
-		proxies = append(proxies, p)
-	}
-	api, err := rest.New(rest.Options{
-		Engine: s.engine, Tokens: s.tokens, Key: rest.Key(s.command.AuthKey), Proxies: proxies,
-		OnUnixSocket: s.command.TrustSockets, IPv6Bits: s.command.IPv6Bits, Logger: s.logger,
-	})
+	o, _ := s.command.auth() // it was checked
+	o.Engine, o.Tokens, o.Logger = s.engine, s.tokens, s.logger
+	api, err := rest.New(o)
 	if err != nil {
 		return err
 	}
@@ -370,11 +355,11 @@ func (w *statusWriter) WriteHeader(status int) {
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (s *server) openGRPC(to *service, cert *certificate, envoy *rls.Service) error {
-	o := rls.ServerOptions{MaxAge: s.command.MaxAge}
+	var secure []grpc.ServerOption
 	if cert != nil {
-		o.Options = append(o.Options, grpc.Creds(credentials.NewTLS(cert.server())))
+		secure = append(secure, grpc.Creds(credentials.NewTLS(cert.server())))
 	}
-	server := rls.NewServer(envoy, o)
+	server := rls.NewServer(envoy, s.command.MaxAge, secure...)
 	s.grpc = server
 	to.serve = server.Serve
 	to.shutdown = func(ctx context.Context) error {
@@ -444,15 +429,30 @@ func (s *server) run(ctx context.Context) error {
 	}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	every := func(pause time.Duration, do func()) {
+		group.Go(func() {
+			ticker := time.NewTicker(pause)
+			defer ticker.Stop()
+			for background.Err() == nil {
+				do()
+				select {
+				case <-background.Done():
+				case <-ticker.C:
+				}
+			}
+		})
+	}
 	if s.command.Watch > 0 {
-		group.Go(func() { s.loader.watch(background, s.command.Watch, s.certificates) })
+		every(s.command.Watch, func() { s.loader.watch(s.certificates) })
 	}
 	if s.command.XDS != "" {
 		group.Go(func() { s.subscribe(background) })
 	}
-	group.Go(func() { s.tellHealth(background) })
+	if s.grpc != nil { // its health says what /readyz says
+		every(250*time.Millisecond, func() { s.grpc.SetServing(s.ready() == nil) })
+	}
 	if s.needsRedis() {
-		group.Go(func() { s.store.probe(background, time.Second, max(s.command.RedisTimeout, time.Second)) })
+		every(time.Second, func() { s.store.probe(background, max(s.command.RedisTimeout, time.Second)) })
 	}
 
 	var err error
@@ -493,27 +493,6 @@ func (s *server) run(ctx context.Context) error {
 	group.Wait()
 	s.logger.Info("stopped")
 	return err
-}
-
-// tellHealth has the health of gRPC say what /readyz says.
-func (s *server) tellHealth(ctx context.Context) {
-	if s.grpc == nil {
-		return
-	}
-	ticker := time.NewTicker(250 * time.Millisecond)
-	defer ticker.Stop()
-	was := false
-	for {
-		if is := s.ready() == nil; is != was {
-			s.grpc.SetServing(is)
-			was = is
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }
 
 // close ends the services, lets their requests be answered, and gives leases back.

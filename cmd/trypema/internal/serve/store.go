@@ -32,21 +32,11 @@ type store struct {
 	isGone atomic.Bool // Redis did not answer to the last probe
 }
 
-// probe asks Redis every so often whether it is there, until the context ends.
-func (s *store) probe(ctx context.Context, every, timeout time.Duration) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		asking, cancel := context.WithTimeout(ctx, timeout)
-		err := s.client.Ping(asking).Err()
-		cancel()
-		s.isGone.Store(err != nil)
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
+// probe asks Redis whether it is there.
+func (s *store) probe(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s.isGone.Store(s.client.Ping(ctx).Err() != nil)
 }
 
 // close gives leases back, and ends the client.
@@ -123,11 +113,8 @@ func (c *Command) redisOptions() (o *redis.UniversalOptions, name string, err er
 		o.Addrs = append(o.Addrs, single.Addr)
 		if i == 0 {
 			o.Username, o.Password, o.DB, o.TLSConfig = single.Username, single.Password, single.DB, single.TLSConfig
-			if single.Network == "unix" {
-				if strings.Contains(c.Redis, ",") {
-					return nil, "", wrong("one URL, if that is a socket")
-				}
-				o.Addrs[0] = single.Addr
+			if single.Network == "unix" && strings.Contains(c.Redis, ",") {
+				return nil, "", wrong("one URL, if that is a socket")
 			}
 		}
 		u, _ := url.Parse(strings.TrimSpace(one)) // it was parsed

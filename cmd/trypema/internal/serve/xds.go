@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,26 +84,12 @@ func (s *server) follow(
 			return err
 		}
 		ask.ResponseNonce, ask.ErrorDetail = answer.Nonce, nil
-		if err := s.useResources(answer); err != nil {
+		if err := s.loader.use(filesOf(answer)); err != nil {
 			ask.ErrorDetail = &statuspb.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 			continue
 		}
 		*version = answer.VersionInfo
 	}
-}
-
-// useResources puts the configurations of an answer in place.
-func (s *server) useResources(answer *discovery.DiscoveryResponse) error {
-	files, err := filesOf(answer)
-	var set *rules.Set
-	if err == nil {
-		set, err = rules.Compile(files, rules.Options{MergeDomains: s.command.MergeDomains})
-	}
-	if err != nil {
-		s.loader.refuse(err)
-		return err
-	}
-	return s.loader.useSet(set)
 }
 
 // filesOf returns the resources of an answer as files, by the JSON that their messages have.
@@ -113,10 +100,7 @@ func filesOf(answer *discovery.DiscoveryResponse) ([]rules.File, error) {
 		if err := r.UnmarshalTo(one); err != nil {
 			return nil, fmt.Errorf("xds: resource %d: %w", i+1, err)
 		}
-		name := one.Name
-		if name == "" {
-			name = fmt.Sprintf("resource %d", i+1)
-		}
+		name := cmp.Or(one.Name, fmt.Sprintf("resource %d", i+1))
 		one.Name = "" // which files do not have
 		data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(one)
 		if err != nil {

@@ -77,7 +77,7 @@ func TestDocumentedSimulations(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %s: %v", file, args, err)
 				}
-				if calls := s.load * float64(s.rate) * s.duration.Seconds() * float64(s.keys); calls > most &&
+				if calls := s.Load * s.Rate * s.duration.Seconds() * float64(s.Keys); calls > most &&
 					!explore.Long() && !*update {
 					skipped++
 					continue

@@ -99,7 +99,7 @@ func (i *instance) decide(k *account, c call) {
 	if !alone {
 		k.Decide(&v, i.moment(), i.question())
 	}
-	if alone || v.AskLedger && (i.redis.Gone() || i.world.now-c.made >= int64(i.world.timeout)) {
+	if alone || v.AskLedger && (i.redis.Gone() || i.world.now-c.made >= int64(i.world.Timeout)) {
 		i.decideAlone(k, c)
 		return
 	}
@@ -190,14 +190,14 @@ func (i *instance) fail(k *account) {
 func (i *instance) watch(k *account) {
 	if !k.watched && len(k.waiting) > 0 {
 		k.watched = true
-		i.after(max(0, k.waiting[0].made+int64(i.world.timeout)-i.world.now), event{kind: deadline, key: k.key})
+		i.after(max(0, k.waiting[0].made+int64(i.world.Timeout)-i.world.now), event{kind: deadline, key: k.key})
 	}
 }
 
 // expire judges the calls that have waited for the timeout, without Redis.
 func (i *instance) expire(k *account) {
 	k.watched = false
-	for len(k.waiting) > 0 && i.world.now-k.waiting[0].made >= int64(i.world.timeout) {
+	for len(k.waiting) > 0 && i.world.now-k.waiting[0].made >= int64(i.world.Timeout) {
 		c := k.waiting[0]
 		k.waiting = k.waiting[1:]
 		i.decide(k, c)

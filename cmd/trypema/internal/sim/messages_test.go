@@ -92,9 +92,9 @@ type fate struct{ lostThere, lostBack bool }
 // one instant may depend on which goroutine of hybridlimit runs first. Redis answers often enough not to be
 // taken for unavailable.
 func (h *history) fate(instance int, now int64) (f fate) {
-	rng := rand.New(rand.NewPCG(h.seed+uint64(instance), uint64(now)))
-	if now/int64(h.timeout)%4 == 3 {
-		f.lostThere, f.lostBack = rng.Float64() < h.loss, rng.Float64() < h.loss
+	rng := rand.New(rand.NewPCG(uint64(h.Seed+instance), uint64(now)))
+	if now/int64(h.Timeout)%4 == 3 {
+		f.lostThere, f.lostBack = rng.Float64() < h.Loss, rng.Float64() < h.Loss
 	}
 	return f
 }
@@ -132,14 +132,14 @@ func inOrder(all []sent) []sent {
 // hash. The calls of the first second are so few that none waits for the message of another: hybridlimit may
 // then make the next one before or after it takes the first round trip that it has measured for the pace.
 func newHistory(s setup) *history {
-	rng := rand.New(rand.NewPCG(s.seed, 5))
+	rng := rand.New(rand.NewPCG(uint64(s.Seed), 5))
 	h := &history{setup: s, holders: make(map[holding]uint64)}
-	for range s.instances {
+	for range s.Instances {
 		h.began = append(h.began, -1-rng.Int64N(int64(s.interval)))
 	}
 	kept := int64(s.options.Window) + int64(2*time.Second) // or more
-	for key := range s.keys {
-		for i := range s.instances {
+	for key := range s.Keys {
+		for i := range s.Instances {
 			for now := rng.Int64N(1e8); now < int64(s.duration); now += 1e9 + rng.Int64N(kept-1e9) {
 				h.calls = append(h.calls, made{now, i, int32(key)})
 			}
@@ -149,22 +149,22 @@ func newHistory(s setup) *history {
 		for now := int64(1e9); now < int64(s.duration); {
 			if now >= changes {
 				if load = []float64{.02, .3, .9, 1.1, 10}[rng.IntN(5)]; !s.suppressed {
-					load = min(load, s.load)
+					load = min(load, s.Load)
 				}
 				changes = now + rng.Int64N(int64(s.options.Window))
 			}
-			next := now + 1 + int64(rng.ExpFloat64()*1e9/float64(s.rate)/load)
+			next := now + 1 + int64(rng.ExpFloat64()*1e9/s.Rate/load)
 			if now = min(next, changes); now == next {
-				h.calls = append(h.calls, made{now, rng.IntN(s.instances), int32(key)})
+				h.calls = append(h.calls, made{now, rng.IntN(s.Instances), int32(key)})
 			}
 		}
 	}
 	slices.SortFunc(h.calls, func(a, b made) int { return cmp.Compare(a.at, b.at) })
-	if s.loss > 0 {
+	if s.Loss > 0 {
 		last := make(map[holding]int64)
 		h.calls = slices.DeleteFunc(h.calls, func(c made) bool {
 			of := holding{c.instance, c.key}
-			early := last[of] > 0 && c.at-last[of] <= int64(s.timeout)
+			early := last[of] > 0 && c.at-last[of] <= int64(s.Timeout)
 			if !early {
 				last[of] = c.at
 			}
@@ -180,8 +180,8 @@ func (h *history) live(t *testing.T) (all []sent) {
 		origin := time.Now().Add(time.Second)
 		server := fakeredis.New()
 		var mu sync.Mutex
-		providers := make([]*hybridlimit.Provider, h.instances)
-		first := make([]int, h.instances)
+		providers := make([]*hybridlimit.Provider, h.Instances)
+		first := make([]int, h.Instances)
 		for i := range first {
 			first[i] = i
 		}
@@ -191,7 +191,7 @@ func (h *history) live(t *testing.T) (all []sent) {
 			conn := &wire{Server: server, history: h, mu: &mu, all: &all, origin: origin, instance: i}
 			p, err := hybridlimit.New(conn, hybridlimit.Options{
 				Options: redislimit.Options{
-					Options: h.options, Timeout: h.timeout, RetryInterval: h.retry,
+					Options: h.options, Timeout: h.Timeout, RetryInterval: h.retry,
 					OnFailure: redislimit.FailClosed,
 				},
 				SyncInterval: h.interval,
@@ -203,7 +203,8 @@ func (h *history) live(t *testing.T) (all []sent) {
 		for _, c := range h.calls {
 			time.Sleep(time.Until(origin.Add(time.Duration(c.at))))
 			callers.Go(func() {
-				_, err := h.limiter(providers[c.instance]).Allow(t.Context(), fmt.Sprint("k", c.key), h.rate)
+				l, rate := h.limiter(providers[c.instance]), trypema.Rate(h.Rate)
+				_, err := l.Allow(t.Context(), fmt.Sprint("k", c.key), rate)
 				must.Report(t, err)
 			})
 		}
@@ -269,14 +270,14 @@ func (w *wire) Run(
 		fail()
 		return
 	}
-	time.Sleep(w.delay)
+	time.Sleep(w.history.Delay)
 	replies := make([][]any, len(keys))
 	w.Server.Run(ctx, source, sha1, keys, args, func(i int, reply []any, _ error) { replies[i] = reply })
 	if f.lostBack {
 		fail()
 		return
 	}
-	time.Sleep(w.delay)
+	time.Sleep(w.history.Delay)
 	for i := range keys {
 		answer(i, replies[i], nil)
 	}
@@ -285,13 +286,13 @@ func (w *wire) Run(
 // simulate has the simulator go through the history.
 func (h *history) simulate(t *testing.T) []sent {
 	s := h.setup
-	s.load = 0 // there are no other calls
+	s.Load = 0 // there are no other calls
 	w := newWorld(s)
 	n := &network{history: h}
 	w.link = n
 	for i, one := range w.instances {
 		one.started = h.began[i]
-		for key := range s.keys {
+		for key := range s.Keys {
 			one.account(int32(key)).Holder = h.holders[holding{i, int32(key)}]
 		}
 	}
@@ -319,4 +320,4 @@ func (n *network) loses(x *exchange) bool {
 	return f.lostThere
 }
 
-func (n *network) trip(*exchange) int64 { return int64(n.delay) }
+func (n *network) trip(*exchange) int64 { return int64(n.Delay) }

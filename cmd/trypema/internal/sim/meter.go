@@ -25,16 +25,15 @@ type meter struct {
 	fallback  uint64 // decided without Redis
 	waits     latency.Histogram
 	by        []uint64 // admissions of the settled part, by instance
-	first     uint64   // calls to the first instance in the settled part
-	sent      uint64   // exchanges of the settled part
-	messages  uint64   // settled in the settled part
 	fullest   int
 }
 
-// total is what became of a number of calls.
+// total is what became of a number of calls, and what that took.
 type total struct {
 	offered, admitted, declined, waited uint64
 	reference                           uint64 // what the reference admitted
+	first                               uint64 // calls to the first instance
+	exchanges, settlements              uint64
 }
 
 // tally is what a meter knows of one key.
@@ -60,18 +59,15 @@ func newMeter(w *world) *meter {
 		from:  w.terms.Window,
 		law:   w.law,
 		span:  w.terms.Span,
-		coins: rand.New(rand.NewPCG(w.seed, 4)),
+		coins: rand.New(rand.NewPCG(uint64(w.Seed), 4)),
 		keys:  make([]tally, len(w.keys)),
 		waits: latency.NewHistogram(),
-		by:    make([]uint64, w.setup.instances),
+		by:    make([]uint64, w.Instances),
 	}
 }
 
 // offered notes that an instance hears of a call, and asks the reference.
 func (m *meter) offered(now int64, i *instance, key int32) {
-	if i.index == 0 && now >= m.from {
-		m.first++
-	}
 	k := &m.keys[key]
 	admitted := false
 	if m.law != nil {
@@ -83,6 +79,9 @@ func (m *meter) offered(now int64, i *instance, key int32) {
 	}
 	m.count(now, func(t *total) {
 		t.offered++
+		if i.index == 0 {
+			t.first++
+		}
 		if admitted {
 			t.reference++
 		}
@@ -177,18 +176,6 @@ func (m *meter) variation(now int64) (measured, chance float64) {
 		}
 	}
 	return measured / keys, chance / keys
-}
-
-func (m *meter) exchanges(now int64) {
-	if now >= m.from {
-		m.sent++
-	}
-}
-
-func (m *meter) settled(now int64, n int) {
-	if now >= m.from {
-		m.messages += uint64(n)
-	}
 }
 
 // recent is the instants of one window, the oldest first: a ring.

@@ -130,12 +130,12 @@ func (w *world) report() report {
 		Undecided:    m.all.offered - m.all.admitted - m.all.declined,
 		Fallback:     m.fallback,
 		Reference:    exactLog,
-		settleCost:   s.settleCost,
+		settleCost:   s.SettleCost,
 		Capacity:     s.capacity,
 		Bound:        s.bound,
 		Fullest:      m.fullest,
 		FullestRatio: float64(m.fullest) / float64(s.capacity),
-		Judged:       m.fallback == 0 || s.policy == policyClosed,
+		Judged:       m.fallback == 0 || s.Policy == policyClosed,
 		WaitP99:      m.waits.Percentiles().P99,
 		WaitMax:      m.waits.Percentiles().Max,
 	}
@@ -165,20 +165,20 @@ func (w *world) report() report {
 
 func (w *world) reportSettled(out *report, seconds float64) {
 	m, s := w.meter, w.setup
-	limit := float64(s.capacity) / s.options.Window.Seconds() * float64(s.keys) * seconds
+	limit := float64(s.capacity) / s.options.Window.Seconds() * float64(s.Keys) * seconds
 	out.Load = ptr(float64(m.late.offered) / limit)
 	out.Use = ptr(float64(m.late.admitted) / limit)
 	if m.late.offered > 0 {
-		out.FirstCalls = ptr(float64(m.first) / float64(m.late.offered))
-		out.SettlementsPerCall = ptr(float64(m.messages) / float64(m.late.offered))
+		out.FirstCalls = ptr(float64(m.late.first) / float64(m.late.offered))
+		out.SettlementsPerCall = ptr(float64(m.late.settlements) / float64(m.late.offered))
 		out.WaitedSettled = ptr(float64(m.late.waited) / float64(m.late.offered))
 	}
-	out.Exchanges = ptr(float64(m.sent) / float64(s.instances) / (seconds / s.interval.Seconds()))
-	settlements := float64(m.messages) / seconds
+	out.Exchanges = ptr(float64(m.late.exchanges) / float64(s.Instances) / (seconds / s.interval.Seconds()))
+	settlements := float64(m.late.settlements) / seconds
 	out.Settlements = &settlements
-	out.SettlementsPerInstance = ptr(settlements / float64(s.instances))
+	out.SettlementsPerInstance = ptr(settlements / float64(s.Instances))
 	if m.late.admitted > 0 {
-		even := float64(m.late.admitted) / float64(s.instances)
+		even := float64(m.late.admitted) / float64(s.Instances)
 		if s.skew < 0 {
 			out.LeastShare = ptr(float64(slices.Min(m.by)) / even)
 			out.MostShare = ptr(float64(slices.Max(m.by)) / even)
@@ -186,11 +186,11 @@ func (w *world) reportSettled(out *report, seconds float64) {
 		out.FirstShare = ptr(float64(m.by[0]) / float64(m.late.admitted))
 	}
 	decisions := float64(m.late.offered) / seconds
-	cost := s.settleCost.Seconds() / nodeUse
+	cost := s.SettleCost.Seconds() / nodeUse
 	out.Nodes = &nodes{
-		SettleCost:  float64(s.settleCost),
+		SettleCost:  float64(s.SettleCost),
 		Use:         nodeUse,
-		Keys:        float64(s.keys) * s.scale,
+		Keys:        float64(s.Keys) * s.scale,
 		Decisions:   decisions * s.scale,
 		Settlements: settlements * s.scale,
 		Nodes:       settlements * s.scale * cost,
@@ -202,34 +202,31 @@ func (w *world) reportSettled(out *report, seconds float64) {
 
 func (s setup) settings() settings {
 	out := settings{
-		Instances:    s.instances,
-		Keys:         s.keys,
-		Strategy:     absolute,
-		Rate:         float64(s.rate),
+		Instances:    s.Instances,
+		Keys:         s.Keys,
+		Strategy:     s.Strategy,
+		Rate:         s.Rate,
 		Window:       screen.Milliseconds(s.options.Window),
 		Bucket:       screen.Milliseconds(s.options.Bucket),
 		HardFactor:   s.options.HardLimitFactor,
 		SyncInterval: screen.Milliseconds(s.interval),
-		Load:         s.load,
+		Load:         s.Load,
 		HotKeys:      s.hotKeys,
-		HotLoad:      s.hotLoad,
-		SkewMoves:    screen.Milliseconds(s.skewMoves),
+		HotLoad:      s.HotLoad,
+		SkewMoves:    screen.Milliseconds(s.SkewMoves),
 		Shape:        s.shape.name,
-		Delay:        screen.Milliseconds(s.delay),
-		Jitter:       screen.Milliseconds(s.jitter),
-		Timeout:      screen.Milliseconds(s.timeout),
-		Loss:         s.loss,
-		OutageAt:     screen.Milliseconds(s.outageAt),
-		OutageFor:    screen.Milliseconds(s.outageFor),
-		Policy:       s.policy,
-		DieAt:        screen.Milliseconds(s.dieAt),
-		PauseAt:      screen.Milliseconds(s.pauseAt),
-		PauseFor:     screen.Milliseconds(s.pauseFor),
+		Delay:        screen.Milliseconds(s.Delay),
+		Jitter:       screen.Milliseconds(s.Jitter),
+		Timeout:      screen.Milliseconds(s.Timeout),
+		Loss:         s.Loss,
+		OutageAt:     screen.Milliseconds(s.OutageAt),
+		OutageFor:    screen.Milliseconds(s.OutageFor),
+		Policy:       s.Policy,
+		DieAt:        screen.Milliseconds(s.DieAt),
+		PauseAt:      screen.Milliseconds(s.PauseAt),
+		PauseFor:     screen.Milliseconds(s.PauseFor),
 		Duration:     screen.Milliseconds(s.duration),
-		Seed:         s.seed,
-	}
-	if s.suppressed {
-		out.Strategy = suppressed
+		Seed:         uint64(s.Seed),
 	}
 	if s.skew >= 0 {
 		out.Skew = &s.skew

@@ -91,35 +91,20 @@ const (
 	longest        = 1000 * time.Hour
 )
 
-// setup is what the flags amount to.
+// setup is the flags, and what they amount to.
 type setup struct {
-	instances  int
-	keys       int
+	Command
 	suppressed bool
-	rate       trypema.Rate
 	options    trypema.Options
 	capacity   uint64 // C
 	bound      uint64 // the most that any window may admit
 	interval   time.Duration
-
-	load, hotLoad float64
-	hotKeys       int
-	shape         shape
-	skew          float64 // of the first instance; negative: none
-	skewMoves     time.Duration
-
-	delay, jitter, timeout time.Duration
-	retry                  time.Duration
-	loss                   float64
-	outageAt, outageFor    time.Duration
-	policy                 string
-	dieAt                  time.Duration
-	pauseAt, pauseFor      time.Duration
-
-	settleCost time.Duration
+	hotKeys    int
+	shape      shape
+	skew       float64 // of the first instance; negative: none
+	retry      time.Duration
 	scale      float64 // keys that there are for each that is simulated
 	duration   time.Duration
-	seed       uint64
 }
 
 func (c *Command) resolve() (setup, error) {
@@ -127,16 +112,9 @@ func (c *Command) resolve() (setup, error) {
 	options, capacity, err := limit.Resolve()
 	// err has been seen to
 	hybrid, _ := hybridlimit.Options{Options: redislimit.Options{Options: options}}.WithDefaults()
-	interval, duration, skew := hybrid.SyncInterval, defaultWindows*c.Window, -1.0
-	if c.SyncInterval != nil {
-		interval = *c.SyncInterval
-	}
-	if c.Duration != nil {
-		duration = *c.Duration
-	}
-	if c.Skew != nil {
-		skew = *c.Skew
-	}
+	interval := flags.Or(c.SyncInterval, hybrid.SyncInterval)
+	duration := flags.Or(c.Duration, defaultWindows*c.Window)
+	skew := flags.Or(c.Skew, -1)
 	part := func(name string, x float64) error { return flags.Check(x >= 0 && x <= 1, name, x, "from 0 to 1") }
 	positive := func(name string, x float64) error {
 		return flags.Check(x > 0 && !math.IsInf(x, 1), name, x, "above 0")
@@ -189,35 +167,18 @@ func (c *Command) resolve() (setup, error) {
 		flags.Check(c.Seed >= 0, "seed", c.Seed, "at least 0"),
 	)
 	s := setup{
-		instances:  c.Instances,
-		keys:       c.Keys,
+		Command:    *c,
 		suppressed: c.Strategy == suppressed,
-		rate:       trypema.Rate(c.Rate),
 		options:    options,
 		capacity:   capacity,
 		bound:      capacity,
 		interval:   interval,
-		load:       c.Load,
-		hotLoad:    c.HotLoad,
 		hotKeys:    hot,
 		shape:      form,
 		skew:       skew,
-		skewMoves:  c.SkewMoves,
-		delay:      c.Delay,
-		jitter:     c.Jitter,
-		timeout:    c.Timeout,
 		retry:      hybrid.RetryInterval,
-		loss:       c.Loss,
-		outageAt:   c.OutageAt,
-		outageFor:  c.OutageFor,
-		policy:     c.Policy,
-		dieAt:      c.DieAt,
-		pauseAt:    c.PauseAt,
-		pauseFor:   c.PauseFor,
-		settleCost: c.SettleCost,
 		scale:      1,
 		duration:   duration,
-		seed:       uint64(c.Seed),
 	}
 	if s.suppressed {
 		s.bound = flags.HardCapacity(capacity, options)

@@ -232,7 +232,7 @@ func TestKilledHolder(t *testing.T) {
 					until(5 * window)
 					w.instances[0].kill()
 					w.instances, w.skew = w.instances[1:], -1
-					w.keys[0].load, w.keys[0].peak = load, load*float64(w.rate)/1e9
+					w.keys[0].load, w.keys[0].peak = load, load*w.Rate/1e9
 					admitted, exact := make([]uint64, 3*parts+1), make([]uint64, 3*parts+1)
 					back := -1
 					for i := range admitted {
@@ -243,7 +243,7 @@ func TestKilledHolder(t *testing.T) {
 							back = from
 						}
 					}
-					t.Logf("seed %d: back after %.2f windows", s.seed, float64(back)/parts)
+					t.Logf("seed %d: back after %.2f windows", s.Seed, float64(back)/parts)
 					if back < 0 || back > parts*3/2 || uint64(w.meter.fullest) > s.bound {
 						t.Errorf("%s: back after %d parts of a window; %d in a window of %d", args, back,
 							w.meter.fullest, s.bound)
@@ -285,7 +285,7 @@ func TestBrokenBoundIsFound(t *testing.T) {
 	if r := w.report(); !r.OK || r.Judged || r.broken() != nil {
 		t.Errorf("without Redis nothing is promised: %+v", r)
 	}
-	s.loss, s.policy = 0, policyClosed
+	s.Loss, s.Policy = 0, policyClosed
 	w = newWorld(s)
 	w.run(t.Context(), func(float64) {})
 	if r := w.report(); r.OK || r.broken() == nil {

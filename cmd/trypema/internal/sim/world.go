@@ -48,34 +48,34 @@ func newWorld(s setup) *world {
 			Suppressed: s.suppressed,
 		},
 		server:  window.Span{Window: s.options.Window.Microseconds(), Bucket: s.options.Bucket.Microseconds()},
-		local:   s.policy == policyLocal,
-		keys:    make([]key, s.keys),
-		calls:   rand.New(rand.NewPCG(s.seed, 1)),
-		network: rand.New(rand.NewPCG(s.seed, 2)),
-		coins:   rand.New(rand.NewPCG(s.seed, 3)),
+		local:   s.Policy == policyLocal,
+		keys:    make([]key, s.Keys),
+		calls:   rand.New(rand.NewPCG(uint64(s.Seed), 1)),
+		network: rand.New(rand.NewPCG(uint64(s.Seed), 2)),
+		coins:   rand.New(rand.NewPCG(uint64(s.Seed), 3)),
 	}
 	if s.suppressed {
 		w.law = window.NewLaw(w.terms.Span, s.capacity, s.options.HardLimitFactor)
 	}
 	w.link = &lossy{s, w.network}
 	w.meter = newMeter(w)
-	for n := range s.instances {
+	for n := range s.Instances {
 		w.instances = append(w.instances, w.newInstance(n, -w.network.Int64N(w.terms.Interval)-1))
 	}
 	for n := range w.keys {
 		k := &w.keys[n]
-		k.load = s.load
+		k.load = s.Load
 		if n < s.hotKeys {
-			k.load = s.hotLoad
+			k.load = s.HotLoad
 		}
-		k.peak = max(k.load, s.shape.base) * float64(s.rate) / 1e9
+		k.peak = max(k.load, s.shape.base) * s.Rate / 1e9
 		w.arrive(int32(n))
 	}
-	if s.dieAt > 0 {
-		w.events.push(event{at: int64(s.dieAt), kind: death})
+	if s.DieAt > 0 {
+		w.events.push(event{at: int64(s.DieAt), kind: death})
 	}
-	if s.pauseFor > 0 {
-		w.events.push(event{at: int64(s.pauseAt), kind: pause})
+	if s.PauseFor > 0 {
+		w.events.push(event{at: int64(s.PauseAt), kind: pause})
 	}
 	return w
 }
@@ -114,7 +114,7 @@ func (w *world) happen(e event) {
 	case arrival:
 		w.arrive(e.key)
 		k := &w.keys[e.key]
-		if w.calls.Float64()*k.peak < w.shape.at(w.now, k.load)*float64(w.rate)/1e9 {
+		if w.calls.Float64()*k.peak < w.shape.at(w.now, k.load)*w.Rate/1e9 {
 			w.call(w.pick(), e.key, w.now)
 		}
 	case delayed:
@@ -132,7 +132,7 @@ func (w *world) happen(e event) {
 			e.instance.expire(k)
 		}
 	case pause:
-		w.instances[0].resumes = w.now + int64(w.pauseFor)
+		w.instances[0].resumes = w.now + int64(w.PauseFor)
 	case death:
 		w.instances[0].kill()
 		w.instances[0] = w.newInstance(0, w.now-1)
@@ -153,8 +153,8 @@ func (w *world) pick() *instance {
 		return w.instances[w.calls.IntN(n)]
 	}
 	first := 0
-	if w.skewMoves > 0 {
-		first = int(w.now / int64(w.skewMoves) % int64(n))
+	if w.SkewMoves > 0 {
+		first = int(w.now / int64(w.SkewMoves) % int64(n))
 	}
 	if w.calls.Float64() < w.skew {
 		return w.instances[first]
@@ -177,8 +177,8 @@ func (w *world) clock() time.Time { return time.Unix(0, w.now) }
 
 // send puts an exchange on its way.
 func (w *world) send(x *exchange) {
-	w.meter.exchanges(w.now)
-	x.from.after(int64(w.timeout), event{kind: overdue, exchange: x})
+	w.meter.count(w.now, func(t *total) { t.exchanges++ })
+	x.from.after(int64(w.Timeout), event{kind: overdue, exchange: x})
 	if !w.link.loses(x) {
 		w.events.push(event{at: w.now + w.link.trip(x), kind: request, exchange: x})
 	}
@@ -186,10 +186,10 @@ func (w *world) send(x *exchange) {
 
 // serve is what Redis does with an exchange.
 func (w *world) serve(x *exchange) {
-	if at := time.Duration(w.now); at >= w.outageAt && at < w.outageAt+w.outageFor {
+	if at := time.Duration(w.now); at >= w.OutageAt && at < w.OutageAt+w.OutageFor {
 		return
 	}
-	w.meter.settled(w.now, len(x.messages))
+	w.meter.count(w.now, func(t *total) { t.settlements += uint64(len(x.messages)) })
 	for _, m := range x.messages {
 		x.answers = append(x.answers,
 			w.keys[m.k.key].ledger.Settle(w.server, w.now/w.terms.Micro, x.farLife, m.Message))
@@ -212,8 +212,8 @@ type lossy struct {
 	rng *rand.Rand
 }
 
-func (l *lossy) loses(*exchange) bool { return l.rng.Float64() < l.loss }
+func (l *lossy) loses(*exchange) bool { return l.rng.Float64() < l.Loss }
 
 func (l *lossy) trip(*exchange) int64 {
-	return int64(l.delay) + int64(l.rng.ExpFloat64()*float64(l.jitter))
+	return int64(l.Delay) + int64(l.rng.ExpFloat64()*float64(l.Jitter))
 }

@@ -114,6 +114,71 @@ func (s *Set) start(c net.Conn, serve func(net.Conn) (end func())) {
 	})
 }
 
+// Conn is a connection whose client has some time for each request: idle to begin it, patience to send the
+// rest of it, and patience to read the answer. Each can take up to slack more; an idle of 0 is no bound.
+type Conn struct {
+	net.Conn
+	set             *Set
+	idle, patience  time.Duration
+	readBy, writeBy time.Time // the deadlines that are set; zero is none
+	isReading       bool      // a part of a request has come
+	isHurried       bool      // the rest of it has a deadline
+}
+
+// Conn returns a connection of the Set with bounds for its client.
+func (s *Set) Conn(c net.Conn, idle, patience time.Duration) *Conn {
+	return &Conn{Conn: c, set: s, idle: idle, patience: patience}
+}
+
+// Begin says that what is read next belongs to another request, of which a part may have come.
+func (c *Conn) Begin(hasPart bool) { c.isReading, c.isHurried = hasPart, false }
+
+// Read implements net.Conn. A request has one deadline, however many reads it takes.
+func (c *Conn) Read(p []byte) (int, error) {
+	if !c.isHurried {
+		after := c.idle
+		if c.isReading {
+			after = c.patience
+		}
+		if err := move(&c.readBy, after, c.SetReadDeadline); err != nil {
+			return 0, err
+		}
+		c.isHurried = c.isReading
+	}
+	if c.set.IsClosed() { // which sets a deadline that this one may have replaced
+		return 0, net.ErrClosed
+	}
+	n, err := c.Conn.Read(p)
+	c.isReading = c.isReading || n > 0
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(p []byte) (int, error) {
+	if err := move(&c.writeBy, c.patience, c.SetWriteDeadline); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// slack is how much later than asked for a deadline may be. A busy connection sets one once in that time: to
+// set one for each request costs about a twentieth of a small request.
+const slack = time.Second
+
+// move sets a deadline that is at least so far away, or none for 0, unless by, the one that is set, will do.
+func move(by *time.Time, after time.Duration, set func(time.Time) error) error {
+	var first, last time.Time
+	if after > 0 {
+		first = time.Now().Add(after)
+		last = first.Add(slack)
+	}
+	if by.Before(first) || by.After(last) {
+		*by = last
+		return set(last)
+	}
+	return nil
+}
+
 // Close closes the listeners, and ends the connections that wait for a client. It does not wait for the
 // others.
 func (s *Set) Close() error {

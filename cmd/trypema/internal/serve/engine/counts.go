@@ -11,10 +11,21 @@ import (
 // their rule.
 const maxSeries = 10_000
 
-// Hits is what was counted for a rule, as the Envoy rate limit service counts it.
-type Hits struct{ Total, Over, Near, Within, Shadow, Returned uint64 }
+// The kinds of hits that the Envoy rate limit service counts.
+const (
+	Total = iota
+	Over
+	Near
+	Within
+	Shadow
+	Returned
+	kinds
+)
 
-type series struct{ total, over, near, within, shadow, returned atomic.Uint64 }
+// Hits is what was counted for a rule, by kind.
+type Hits [kinds]uint64
+
+type series [kinds]atomic.Uint64
 
 type counts struct {
 	mu  sync.RWMutex
@@ -33,9 +44,6 @@ func (c *counts) of(name, path string) *series {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all == nil {
-		c.all = make(map[string]*series)
-	}
 	if c.all[name] == nil {
 		c.all[name] = new(series)
 	}
@@ -48,9 +56,9 @@ func (e *Engine) Hits(yield func(name string, h Hits) bool) {
 	all := maps.Clone(e.counts.all)
 	e.counts.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		s := all[name]
-		h := Hits{
-			s.total.Load(), s.over.Load(), s.near.Load(), s.within.Load(), s.shadow.Load(), s.returned.Load(),
+		var h Hits
+		for kind := range h {
+			h[kind] = all[name][kind].Load()
 		}
 		if !yield(name, h) {
 			return
@@ -66,31 +74,28 @@ func (e *Engine) count(c *config, r *Request, a *Answer) {
 			continue
 		}
 		d := &r.Descriptors[i]
-		hits := uint64(max(r.Hits, 1))
-		if d.HasHits {
-			hits = d.Hits
-		}
+		hits := r.cost(d)
 		a.scratch = c.set.Find(r.Domain, d.Entries, &a.match, a.scratch)
 		of := e.counts.of(c.set.MetricKey(r.Domain, d.Entries, &a.match), s.Rule.Path)
 		if d.GivesBack {
-			of.returned.Add(hits)
+			of[Returned].Add(hits)
 			continue
 		}
-		of.total.Add(hits)
+		of[Total].Add(hits)
 		switch limit := uint64(s.Rule.Requests); {
 		case s.Rule.Unlimited:
-			of.within.Add(hits)
+			of[Within].Add(hits)
 		case s.wouldBeOver:
-			of.over.Add(hits)
+			of[Over].Add(hits)
 			if s.Rule.Shadow {
-				of.shadow.Add(hits)
+				of[Shadow].Add(hits)
 			}
 		case a.Over:
 		default:
-			of.within.Add(hits)
+			of[Within].Add(hits)
 			used, near := limit-min(limit, uint64(s.Remaining)), limit*8/10
 			if used > near {
-				of.near.Add(min(hits, used-near))
+				of[Near].Add(min(hits, used-near))
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,7 +83,10 @@ type config struct {
 
 // New returns an engine without a configuration, on a provider that the caller closes.
 func New(p trypema.Binder, o Options) *Engine {
-	return &Engine{options: o, provider: p, own: newLimiters(p)}
+	return &Engine{
+		options: o, provider: p, own: newLimiters(p),
+		counts: counts{all: make(map[string]*series)}, reserved: reservations{open: make(map[string]*reservation)},
+	}
 }
 
 // Use puts a configuration in place. With an error everything stays as it was. What keys have used stays
@@ -97,7 +101,7 @@ func (e *Engine) Use(set *rules.Set) error {
 			continue
 		}
 		var err error
-		if c.limiters[r.Index], err = bind(e.provider, limit{uint64(r.Requests), r.Unit.Window()}); err != nil {
+		if c.limiters[r.Index], err = bind(e.provider, Limit{uint64(r.Requests), r.Unit.Window()}); err != nil {
 			return fmt.Errorf("%s: %s: %w", r.Place, r.Path, err)
 		}
 		if _, is := e.budgets.Load(r.Path); is {
@@ -156,6 +160,14 @@ type Request struct {
 	Hits uint32
 }
 
+// cost is that of a descriptor.
+func (r *Request) cost(d *Descriptor) uint64 {
+	if d.HasHits {
+		return d.Hits
+	}
+	return uint64(max(r.Hits, 1))
+}
+
 // Descriptor is one of a request.
 type Descriptor struct {
 	Entries []rules.Entry
@@ -193,14 +205,6 @@ type Status struct {
 	Reset time.Duration
 
 	wouldBeOver bool // Over but for shadow mode
-}
-
-// Limit returns the capacity of the limit, its unit and its name.
-func (s *Status) Limit() (requests uint32, unit rules.Unit, name string) {
-	if s.Override != nil {
-		return s.Override.Requests, s.Override.Unit, ""
-	}
-	return s.Rule.Requests, s.Rule.Unit, s.Rule.Name
 }
 
 // Answer is what became of a request. It can be used again: Decide overwrites it.
@@ -279,7 +283,7 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 				return invalid("descriptor %d: limit: unit is %v; it must be one of second to week", i+1,
 					d.Limit.Unit)
 			}
-			l, err := e.own.of(limit{uint64(d.Limit.Requests), d.Limit.Unit.Window()})
+			l, err := e.own.of(Limit{uint64(d.Limit.Requests), d.Limit.Unit.Window()})
 			if err != nil {
 				return err
 			}
@@ -313,18 +317,14 @@ func (e *Engine) match(c *config, r *Request, a *Answer) error {
 // ask adds the ask of a descriptor.
 func (e *Engine) ask(c *config, r *Request, a *Answer, i int, l *limiter) error {
 	d, s := &r.Descriptors[i], &a.Statuses[i]
-	cost := uint64(max(r.Hits, 1))
-	if d.HasHits {
-		cost = d.Hits
-	}
-	one := ask{limiter: l, key: a.key(r.Domain, d.Entries), cost: cost, at: i}
+	one := ask{limiter: l, key: a.key(r.Domain, d.Entries), cost: r.cost(d), at: i}
 	switch {
 	case d.GivesBack:
 		if _, ok := l.Keeper().(giver); !ok && l.Keeper() != nil {
 			return invalid("descriptor %d has is_negative_hits, which the store of this server does not support", i+1)
 		}
 		a.returns = append(a.returns, one)
-	case cost == 0:
+	case one.cost == 0:
 		if s.Rule != nil && !c.budget[s.Rule.Index].Load() {
 			c.budget[s.Rule.Index].Store(true)
 			e.budgets.Store(s.Rule.Path, true)
@@ -378,34 +378,19 @@ func appendEscaped(b []byte, s string) []byte {
 
 // replace drops the limits that another one of the request replaces.
 func (a *Answer) replace() {
-	replaced := func(name string) bool {
-		if name == "" {
-			return false
+	var replaced []string // names, none of which is empty
+	for i := range a.Statuses {
+		if r := a.Statuses[i].Rule; r != nil {
+			replaced = append(replaced, r.Replaces...)
 		}
-		for i := range a.Statuses {
-			if r := a.Statuses[i].Rule; r != nil {
-				for _, other := range r.Replaces {
-					if other == name {
-						return true
-					}
-				}
-			}
-		}
-		return false
 	}
 	for i := range a.Statuses {
-		if s := &a.Statuses[i]; s.Rule != nil && !s.Rule.Unlimited && replaced(s.Rule.Name) {
+		if s := &a.Statuses[i]; s.Rule != nil && !s.Rule.Unlimited && slices.Contains(replaced, s.Rule.Name) {
 			s.Applies = false
 		}
 	}
 	for _, list := range []*[]ask{&a.asks, &a.shadow, &a.quota, &a.looks, &a.returns} {
-		kept := (*list)[:0]
-		for _, one := range *list {
-			if a.Statuses[one.at].Applies {
-				kept = append(kept, one)
-			}
-		}
-		*list = kept
+		*list = slices.DeleteFunc(*list, func(one ask) bool { return !a.Statuses[one.at].Applies })
 	}
 	for i := range a.Statuses {
 		if s := &a.Statuses[i]; !s.Applies {
@@ -425,24 +410,21 @@ func (e *Engine) judge(ctx context.Context, c *config, a *Answer) error {
 		return e.enterBudgets(ctx, c, a)
 	}
 	for i := range a.looks {
-		over, err := e.look(ctx, a, &a.looks[i])
-		if err != nil {
+		if _, err := e.look(ctx, a, &a.looks[i]); err != nil {
 			return err
 		}
-		a.Over = a.Over || over && !e.isSoft(a, &a.looks[i])
+		s := &a.Statuses[a.looks[i].at]
+		a.Over = a.Over || s.Over && (s.Rule == nil || !s.Rule.Quota)
 	}
 	if err := e.judgeTogether(ctx, a); err != nil {
 		return err
 	}
+	judge := e.decide
+	if a.Over {
+		judge = e.look // nothing is recorded
+	}
 	for i := range a.shadow {
-		one := &a.shadow[i]
-		if a.Over {
-			if _, err := e.look(ctx, a, one); err != nil {
-				return err
-			}
-			continue
-		}
-		if _, err := e.decide(ctx, a, one); err != nil {
+		if _, err := judge(ctx, a, &a.shadow[i]); err != nil {
 			return err
 		}
 	}
@@ -461,16 +443,21 @@ func (e *Engine) giveBack(ctx context.Context, a *Answer, one *ask) error {
 			return e.failed(false, err)
 		}
 	}
-	d, err := one.Peek(ctx, one.key, max(one.capacity, 1))
+	d, err := one.Peek(ctx, one.key, max(one.Capacity, 1))
 	if err := e.failed(d.Fallback, err); err != nil {
 		return err
 	}
 	s := &a.Statuses[one.at]
-	s.Remaining = uint32(min(d.Remaining, math.MaxUint32))
-	if d.RetryAfter != trypema.Never {
-		s.Reset = d.RetryAfter
-	}
+	s.Remaining, s.Reset = uint32(min(d.Remaining, math.MaxUint32)), resetOf(&d)
 	return nil
+}
+
+// resetOf is the Reset of a limit without the room that was asked for.
+func resetOf(d *trypema.Decision) time.Duration {
+	if d.RetryAfter == trypema.Never {
+		return NoReset
+	}
+	return d.RetryAfter
 }
 
 // decide decides an ask by itself, and tells the answer.
@@ -481,15 +468,9 @@ func (e *Engine) decide(ctx context.Context, a *Answer, one *ask) (allowed bool,
 	}
 	a.tell(one, &d)
 	if d.Allowed {
-		a.Statuses[one.at].Reset = one.window
+		a.Statuses[one.at].Reset = one.Window
 	}
 	return d.Allowed, nil
-}
-
-// isSoft reports whether a limit alone does not make the answer be over.
-func (e *Engine) isSoft(a *Answer, one *ask) bool {
-	r := a.Statuses[one.at].Rule
-	return r != nil && (r.Shadow || r.Quota)
 }
 
 // judgeTogether decides the asks that count together: those without quota mode all or nothing, and with them
@@ -530,10 +511,7 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 		a.Over = true
 		if !a.isAnyOver() { // what refused has room again
 			s := &a.Statuses[a.all[0].at]
-			s.Over, s.wouldBeOver, s.Reset = true, true, NoReset
-			if d.RetryAfter != trypema.Never {
-				s.Reset = d.RetryAfter
-			}
+			s.Over, s.wouldBeOver, s.Reset = true, true, resetOf(&d)
 		}
 		return nil
 	}
@@ -542,17 +520,13 @@ func (e *Engine) judgeTogether(ctx context.Context, a *Answer) error {
 // choose has all be the asks that are to count together. The answer is over if quotas leave none.
 func (e *Engine) choose(ctx context.Context, a *Answer) error {
 	quotas, room := 0, 0
-	for i := range a.returns { // which are never over
-		if r := a.Statuses[a.returns[i].at].Rule; r != nil && r.Quota && !r.Shadow {
-			quotas++
-			room++
-		}
-	}
-	for i := range a.looks {
-		if r := a.Statuses[a.looks[i].at].Rule; r != nil && r.Quota && !r.Shadow {
-			quotas++
-			if !a.Statuses[a.looks[i].at].Over {
-				room++
+	for _, list := range [][]ask{a.returns, a.looks} { // the former are never over
+		for i := range list {
+			if s := &a.Statuses[list[i].at]; s.Rule != nil && s.Rule.Quota && !s.Rule.Shadow {
+				quotas++
+				if !s.Over {
+					room++
+				}
 			}
 		}
 	}
@@ -574,12 +548,7 @@ func (e *Engine) choose(ctx context.Context, a *Answer) error {
 
 // isAnyOver reports whether one of the asks without quota mode is over.
 func (a *Answer) isAnyOver() bool {
-	for i := range a.asks {
-		if a.Statuses[a.asks[i].at].Over {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.asks, func(one ask) bool { return a.Statuses[one.at].Over })
 }
 
 // lookAtAdmitted notes what is left after a request that was admitted.
@@ -592,7 +561,7 @@ func (e *Engine) lookAtAdmitted(ctx context.Context, a *Answer) error {
 		}
 		s := &a.Statuses[one.at]
 		s.Over, s.wouldBeOver = false, false
-		s.Remaining, s.Reset = uint32(min(d.Remaining, math.MaxUint32)), one.window
+		s.Remaining, s.Reset = uint32(min(d.Remaining, math.MaxUint32)), one.Window
 	}
 	return nil
 }
@@ -621,13 +590,11 @@ func (e *Engine) look(ctx context.Context, a *Answer, one *ask) (over bool, err 
 	}
 	a.tell(one, &d)
 	if d.Allowed {
-		full, err := one.Peek(ctx, one.key, max(one.capacity, 1))
+		full, err := one.Peek(ctx, one.key, max(one.Capacity, 1))
 		if err := e.failed(full.Fallback, err); err != nil {
 			return false, err
 		}
-		if full.RetryAfter != trypema.Never {
-			a.Statuses[one.at].Reset = full.RetryAfter
-		}
+		a.Statuses[one.at].Reset = resetOf(&full)
 	}
 	return !d.Allowed, nil
 }
@@ -641,10 +608,7 @@ func (a *Answer) tell(one *ask, d *trypema.Decision) {
 	if d.Allowed {
 		return
 	}
-	s.Reset = NoReset
-	if d.RetryAfter != trypema.Never {
-		s.Reset = d.RetryAfter
-	}
+	s.Reset = resetOf(d)
 	if s.Rule != nil && s.Rule.Shadow {
 		s.Over, s.Remaining = false, 0
 	}

@@ -15,16 +15,10 @@ const MaxLimits = 1024
 // ErrTooManyLimits is a request with a limit of its own, while MaxLimits others are in use.
 var ErrTooManyLimits = errors.New("too many different limits are in use")
 
-// limit is a capacity and the window in which it holds.
-type limit struct {
-	capacity uint64
-	window   time.Duration
-}
-
 // limiter is a limit that is bound to the provider.
 type limiter struct {
 	*trypema.Bound
-	limit
+	Limit
 	lastUse atomic.Int64 // in seconds of the clock of limiters
 }
 
@@ -35,15 +29,15 @@ type limiters struct {
 	started  time.Time
 
 	mu  sync.RWMutex
-	all map[limit]*limiter
+	all map[Limit]*limiter
 }
 
 func newLimiters(p trypema.Binder) *limiters {
-	return &limiters{provider: p, started: time.Now(), all: make(map[limit]*limiter)}
+	return &limiters{provider: p, started: time.Now(), all: make(map[Limit]*limiter)}
 }
 
 // of returns the limiter of a limit.
-func (l *limiters) of(want limit) (*limiter, error) {
+func (l *limiters) of(want Limit) (*limiter, error) {
 	now := int64(time.Since(l.started) / time.Second)
 	l.mu.RLock()
 	one := l.all[want]
@@ -78,17 +72,17 @@ func (l *limiters) of(want limit) (*limiter, error) {
 func (l *limiters) forgetLocked(now int64) {
 	for want, one := range l.all {
 		// An event counts for less than two windows, and the second of the last use is rounded down.
-		if idle := time.Duration(now-one.lastUse.Load()-1) * time.Second; idle > 2*want.window {
+		if idle := time.Duration(now-one.lastUse.Load()-1) * time.Second; idle > 2*want.Window {
 			delete(l.all, want)
 		}
 	}
 }
 
 // bind binds a limit to the provider. A capacity of 0 denies everything.
-func bind(p trypema.Binder, want limit) (*limiter, error) {
-	b, err := p.Bind(trypema.StrategyAbsolute, trypema.AtMost(want.capacity, want.window))
+func bind(p trypema.Binder, want Limit) (*limiter, error) {
+	b, err := p.Bind(trypema.StrategyAbsolute, trypema.AtMost(want.Capacity, want.Window))
 	if err != nil {
 		return nil, err
 	}
-	return &limiter{Bound: b, limit: want}, nil
+	return &limiter{Bound: b, Limit: want}, nil
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -84,80 +85,55 @@ type Target struct {
 // ErrUnknownPolicy is a request by a policy that is not there.
 var ErrUnknownPolicy = trypema.ErrUnknownPolicy
 
-// own returns what a target without a policy is judged by, and its key.
-func (e *Engine) ownLimiter(t *Target) (*limiter, error) {
-	if err := t.Limit.Check(); err != nil {
-		return nil, err
-	}
-	return e.own.of(limit{t.Limit.Capacity, t.Limit.Window})
-}
-
-func (t *Target) key() string { return "key|" + t.Key }
-
-func (t *Target) check() error {
+// bound returns the limits that a target is judged by, and its key as they know it.
+func (e *Engine) bound(t *Target) (b *trypema.Bound, key string, err error) {
 	switch {
 	case t.Key == "":
-		return invalid("key is empty; it must have from 1 to %d bytes", MaxKeyLen)
+		return nil, "", invalid("key is empty; it must have from 1 to %d bytes", MaxKeyLen)
 	case len(t.Key) > MaxKeyLen:
-		return invalid("key has %d bytes; it must have at most %d", len(t.Key), MaxKeyLen)
-	}
-	return nil
-}
-
-// by returns the policies, if the target names one.
-func (e *Engine) by(t *Target) (*trypema.Policies, error) {
-	if err := t.check(); err != nil {
-		return nil, err
-	}
-	if t.Policy == "" {
-		return nil, nil //nolint:nilnil // none
+		return nil, "", invalid("key has %d bytes; it must have at most %d", len(t.Key), MaxKeyLen)
+	case t.Policy == "":
+		if err := t.Limit.Check(); err != nil {
+			return nil, "", err
+		}
+		l, err := e.own.of(t.Limit)
+		if err != nil {
+			return nil, "", err
+		}
+		return l.Bound, "key|" + t.Key, nil
 	}
 	p := e.Policies()
 	if p == nil {
-		return nil, ErrUnknownPolicy
+		return nil, "", ErrUnknownPolicy
 	}
-	return p, nil
+	b, err = p.Use(t.Policy)
+	return b, t.Key, err
 }
 
 // Allow decides a call of a cost, and records it if it is admitted. With a policy, a cost of 0 is that of the
 // policy; otherwise it is wrong.
 func (e *Engine) Allow(ctx context.Context, t *Target, cost uint64) (d trypema.Decision, err error) {
-	p, err := e.by(t)
+	b, key, err := e.bound(t)
 	switch {
 	case err != nil:
 		return d, err
-	case p != nil && cost == 0:
-		d, err = p.Allow(ctx, t.Policy, t.Key)
-	case p != nil:
-		d, err = p.AllowN(ctx, t.Policy, t.Key, cost)
-	case cost == 0:
+	case cost > 0:
+		d, err = b.AllowN(ctx, key, cost)
+	case t.Policy == "":
 		return d, invalid("cost is 0; it must be at least 1")
 	default:
-		l, err := e.ownLimiter(t)
-		if err != nil {
-			return d, err
-		}
-		d, err = l.AllowN(ctx, t.key(), cost)
-		return d, e.failed(d.Fallback, err)
+		d, err = b.Allow(ctx, key)
 	}
 	return d, e.failed(d.Fallback, err)
 }
 
 // Peek decides as Allow would, and records nothing. A cost of 0 asks whether there is any room.
 func (e *Engine) Peek(ctx context.Context, t *Target, cost uint64) (d trypema.Decision, err error) {
-	p, err := e.by(t)
+	b, key, err := e.bound(t)
 	if err != nil {
 		return d, err
 	}
-	if p != nil {
-		d, err = p.Peek(ctx, t.Policy, t.Key, cost)
-		return d, e.failed(d.Fallback, err)
-	}
-	l, err := e.ownLimiter(t)
-	if err != nil {
-		return d, err
-	}
-	d, err = l.Peek(ctx, t.key(), cost)
+	d, err = b.Peek(ctx, key, cost)
 	return d, e.failed(d.Fallback, err)
 }
 
@@ -172,28 +148,16 @@ func (e *Engine) ResetAfter(ctx context.Context, t *Target) (time.Duration, erro
 
 // Usage reports what the windows of a key hold, and the limits that these have.
 func (e *Engine) Usage(ctx context.Context, t *Target) ([]trypema.Usage, []Limit, error) {
-	p, err := e.by(t)
+	b, key, err := e.bound(t)
 	if err != nil {
 		return nil, nil, err
 	}
-	if p == nil {
-		l, err := e.ownLimiter(t)
-		if err != nil {
-			return nil, nil, err
-		}
-		used, err := l.Usage(ctx, t.key())
-		return used, []Limit{t.Limit}, e.failed(false, err)
-	}
-	policy, ok := p.Get(t.Policy)
-	if !ok {
-		return nil, nil, ErrUnknownPolicy
-	}
-	used, err := p.Usage(ctx, t.Policy, t.Key)
+	used, err := b.Usage(ctx, key)
 	if err != nil {
 		return nil, nil, e.failed(false, err)
 	}
 	var limits []Limit
-	for _, l := range policy.Limits {
+	for _, l := range b.Limits() {
 		c, _ := l.Capacity() // it was checked
 		limits = append(limits, Limit{c, l.Window})
 	}
@@ -202,18 +166,11 @@ func (e *Engine) Usage(ctx context.Context, t *Target) ([]trypema.Usage, []Limit
 
 // Delete forgets what a key has used.
 func (e *Engine) Delete(ctx context.Context, t *Target) error {
-	p, err := e.by(t)
+	b, key, err := e.bound(t)
 	if err != nil {
 		return err
 	}
-	if p != nil {
-		return e.failed(false, p.Delete(ctx, t.Policy, t.Key))
-	}
-	l, err := e.ownLimiter(t)
-	if err != nil {
-		return err
-	}
-	return e.failed(false, l.Delete(ctx, t.key()))
+	return e.failed(false, b.Delete(ctx, key))
 }
 
 const (
@@ -249,33 +206,23 @@ type reservation struct {
 func (e *Engine) Reserve(
 	ctx context.Context, t *Target, estimate uint64, expiry time.Duration,
 ) (name string, d trypema.Decision, err error) {
-	if expiry == 0 {
-		expiry = DefaultExpiry
-	}
+	expiry = cmp.Or(expiry, DefaultExpiry)
 	switch {
 	case estimate == 0:
 		return "", d, invalid("estimate is 0; it must be at least 1")
 	case expiry < time.Millisecond || expiry > MaxExpiry:
 		return "", d, invalid("expiry is %v; it must be from 1ms to %v", expiry, MaxExpiry)
 	}
-	p, err := e.by(t)
-	if err != nil {
+	b, key, err := e.bound(t)
+	switch {
+	case err != nil:
 		return "", d, err
-	}
-	if !e.reserved.hasRoom() {
+	case !e.reserved.hasRoom():
 		return "", d, ErrTooManyReservations
 	}
-	var r *trypema.Reservation
-	if p != nil {
-		r, err = p.Reserve(ctx, t.Policy, t.Key, estimate, expiry)
-	} else {
-		var l *limiter
-		if l, err = e.ownLimiter(t); err == nil {
-			r, err = l.Reserve(ctx, t.key(), estimate, expiry)
-		}
-	}
+	r, err := b.Reserve(ctx, key, estimate, expiry)
 	if err != nil {
-		return "", d, e.failed(d.Fallback, err)
+		return "", d, e.failed(false, err)
 	}
 	if err := e.failed(r.Fallback, nil); err != nil || !r.Allowed {
 		return "", r.Decision, err
@@ -295,9 +242,6 @@ func (r *reservations) add(one *trypema.Reservation, expiry time.Duration) strin
 	name := hex.EncodeToString(id[:])
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.open == nil {
-		r.open = make(map[string]*reservation)
-	}
 	r.open[name] = &reservation{one, time.AfterFunc(expiry, func() { r.take(name) })}
 	return name
 }
@@ -324,18 +268,15 @@ func (e *Engine) Commit(ctx context.Context, name string, cost uint64) error {
 	return one.Commit(ctx, cost)
 }
 
-// forgetTimers ends the timers of open reservations. Their estimates expire all the same.
-func (r *reservations) forgetTimers() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, one := range r.open {
+// Close ends the timers of open reservations, whose estimates expire all the same. The provider stays open.
+func (e *Engine) Close() {
+	e.reserved.mu.Lock()
+	defer e.reserved.mu.Unlock()
+	for _, one := range e.reserved.open {
 		one.timer.Stop()
 	}
-	clear(r.open)
+	clear(e.reserved.open)
 }
-
-// Close ends what the engine has started. The provider stays open.
-func (e *Engine) Close() { e.reserved.forgetTimers() }
 
 // Problem returns what may be told to a client of an error, and whether the client is at fault. Errors of a
 // store are not told: they may name servers and keys.

@@ -416,7 +416,7 @@ func (c *conn) authenticate(user, password []byte) bool {
 	if len(c.server.tokens) == 0 && string(user) == "default" {
 		return true
 	}
-	if string(user) != "default" || !c.server.knows(password) {
+	if string(user) != "default" || !c.server.tokens.Have(string(password)) {
 		c.fail("WRONGPASS invalid username-password pair or user is disabled.")
 		return false
 	}

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strconv"
-	"time"
 
-	"github.com/trypema/trypema/cmd/trypema/internal/serve/deadline"
+	"github.com/trypema/trypema/cmd/trypema/internal/serve/conns"
 )
 
 // The bounds of one command. A client that has not given its token may send less.
@@ -33,7 +31,7 @@ func (e protocolError) Error() string { return "Protocol error: " + string(e) }
 // conn is a connection. One goroutine reads its commands and writes the answers, which go out when no more
 // commands have come.
 type conn struct {
-	net.Conn
+	*conns.Conn
 	server *Server
 	id     int64
 	in     *bufio.Reader
@@ -43,46 +41,15 @@ type conn struct {
 	ends []int
 	args [][]byte
 
-	readBy  time.Time // the deadlines that are set; zero is none
-	writeBy time.Time
-
 	isAuthenticated bool
 	isVersion3      bool
-	isReading       bool // a part of a command has come
-	isHurried       bool // the rest of it has a deadline
 	isLast          bool // the connection ends after the answer
 	name            string
 }
 
-// Read implements io.Reader for in. A client may take Options.Idle to begin a command, and Options.Patience
-// to end it.
-func (c *conn) Read(p []byte) (int, error) {
-	if err := c.limitRead(); err != nil {
-		return 0, err
-	}
-	if c.server.conns.IsClosed() { // which sets a deadline that this one may have replaced
-		return 0, net.ErrClosed
-	}
-	n, err := c.Conn.Read(p)
-	c.isReading = c.isReading || n > 0
-	return n, err
-}
-
-// limitRead sets the deadline of the next read. A command has one, however many reads it takes.
-func (c *conn) limitRead() error {
-	after := c.server.Idle
-	if c.isReading {
-		if c.isHurried {
-			return nil
-		}
-		after, c.isHurried = c.server.Patience, true
-	}
-	return deadline.Move(&c.readBy, after, c.SetReadDeadline)
-}
-
 // readCommand reads the next command into args, which is empty for an empty line.
 func (c *conn) readCommand() error {
-	c.isReading, c.isHurried = c.in.Buffered() > 0, false
+	c.Begin(c.in.Buffered() > 0)
 	c.data, c.ends, c.args = c.data[:0], c.ends[:0], c.args[:0]
 	line, err := c.readLine("too big inline request")
 	if err != nil {
@@ -181,23 +148,10 @@ func (c *conn) splitLine(line []byte) error {
 
 // number parses a whole number of at most nine digits.
 func number(b []byte) (n int, ok bool) {
-	negative := len(b) > 0 && b[0] == '-'
-	if negative {
-		b = b[1:]
+	if n, err := strconv.Atoi(string(b)); err == nil && len(b) <= 9 && b[0] != '+' {
+		return n, true
 	}
-	if len(b) == 0 || len(b) > 9 {
-		return 0, false
-	}
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + int(c-'0')
-	}
-	if negative {
-		n = -n
-	}
-	return n, true
+	return 0, false
 }
 
 func noEOF(err error) error {
@@ -211,9 +165,6 @@ func noEOF(err error) error {
 func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
-	}
-	if err := deadline.Move(&c.writeBy, c.server.Patience, c.SetWriteDeadline); err != nil {
-		return err
 	}
 	_, err := c.Write(c.out)
 	c.out = c.out[:0]

@@ -6,11 +6,9 @@ package resp
 
 import (
 	"bufio"
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -40,7 +38,7 @@ type Options struct {
 // Server serves the connections of its listeners.
 type Server struct {
 	Options
-	tokens [][sha256.Size]byte
+	tokens engine.Tokens
 
 	conns   *conns.Set
 	lastID  atomic.Int64
@@ -49,32 +47,17 @@ type Server struct {
 
 // New returns a server without listeners.
 func New(o Options) *Server {
-	if o.Patience == 0 {
-		o.Patience = 10 * time.Second
+	o.Patience, o.Logger = cmp.Or(o.Patience, 10*time.Second), cmp.Or(o.Logger, slog.Default())
+	return &Server{
+		Options: o, tokens: engine.HashTokens(o.Tokens), started: time.Now(),
+		conns: conns.New("resp", "command", o.Logger),
 	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
-	s := &Server{Options: o, started: time.Now(), conns: conns.New("resp", "command", o.Logger)}
-	for _, token := range o.Tokens {
-		s.tokens = append(s.tokens, sha256.Sum256([]byte(token)))
-	}
-	return s
-}
-
-// knows reports whether a token is one of those wanted, in a time that does not depend on them.
-func (s *Server) knows(token []byte) bool {
-	sum, known := sha256.Sum256(token), 0
-	for i := range s.tokens {
-		known |= subtle.ConstantTimeCompare(sum[:], s.tokens[i][:])
-	}
-	return known == 1
 }
 
 // Serve serves the connections of a listener until it fails, or Shutdown, after which it returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	return s.conns.Serve(l, func(one net.Conn) (end func()) {
-		c := &conn{Conn: one, server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0}
+		c := &conn{Conn: s.conns.Conn(one, s.Idle, s.Patience), server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0}
 		c.in = bufio.NewReaderSize(c, bufferSize)
 		s.serve(c)
 		return func() { _ = one.Close() }
@@ -112,5 +95,3 @@ func (s *Server) Conns() int { return s.conns.Len() }
 // Shutdown ends the listeners, lets commands that were read be answered, and ends the connections. With the
 // end of ctx it ends them at once. It returns when nothing of the server runs.
 func (s *Server) Shutdown(ctx context.Context) error { return s.conns.Shutdown(ctx) }
-
-var _ io.Reader = (*conn)(nil)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/trypema/trypema/cmd/trypema/internal/serve/conns"
-	"github.com/trypema/trypema/cmd/trypema/internal/serve/deadline"
 )
 
 // Front is a listener for a http.Server, which answers POST /v1/allow by itself in a third of the time that
@@ -81,7 +80,9 @@ func (f *Front) Shutdown(ctx context.Context) error {
 }
 
 func (f *Front) serve(one net.Conn) (end func()) {
-	c := &frontConn{Conn: one, front: f, isReading: true, buffer: make([]byte, 0, frontBuffer)}
+	bounded := f.conns.Conn(one, f.o.Idle, f.o.Patience)
+	c := &frontConn{Conn: bounded, front: f, buffer: make([]byte, 0, frontBuffer)}
+	c.Begin(true) // a client that connects has a request
 	for {
 		switch next, err := c.answerNext(); {
 		case err != nil, next == ends:
@@ -98,7 +99,7 @@ func (f *Front) pass(c *frontConn) error {
 		return errors.Join(err, c.Close())
 	}
 	select {
-	case f.passed <- &begun{Conn: c.Conn, rest: c.buffer}:
+	case f.passed <- &begun{Conn: c.Conn.Conn, rest: c.buffer}:
 		return nil
 	case <-f.conns.Closed:
 		return c.Close()
@@ -128,16 +129,12 @@ const frontBuffer = 4 << 10
 
 // frontConn is a connection whose requests the Front answers.
 type frontConn struct {
-	net.Conn
+	*conns.Conn
 	front  *Front
 	buffer []byte // what was read, from the beginning of a request
 	out    []byte
 	body   []byte
 	ask    question
-
-	isReading       bool // a request has begun
-	isHurried       bool // the rest of it has a deadline
-	readBy, writeBy time.Time
 }
 
 // next is what becomes of a connection.
@@ -151,7 +148,6 @@ const (
 
 // answerNext answers the next request, or leaves all of it in the buffer if it is for the http.Server.
 func (c *frontConn) answerNext() (next, error) {
-	c.isReading, c.isHurried = c.isReading || len(c.buffer) > 0, false
 	var r frontRequest
 	for {
 		switch is := r.read(c.buffer); {
@@ -170,22 +166,8 @@ func (c *frontConn) answerNext() (next, error) {
 
 // fill reads more of a request.
 func (c *frontConn) fill() error {
-	after := c.front.o.Idle
-	if c.isReading {
-		after = c.front.o.Patience
-	}
-	if !c.isHurried {
-		if err := deadline.Move(&c.readBy, after, c.SetReadDeadline); err != nil {
-			return err
-		}
-	}
-	c.isHurried = c.isReading
-	if c.front.conns.IsClosed() { // which sets a deadline that this one may have replaced
-		return net.ErrClosed
-	}
 	n, err := c.Read(c.buffer[len(c.buffer):cap(c.buffer)])
 	c.buffer = c.buffer[:len(c.buffer)+n]
-	c.isReading = c.isReading || n > 0
 	if n > 0 {
 		return nil
 	}
@@ -221,8 +203,10 @@ func (c *frontConn) answer(r *frontRequest) (next, error) {
 		c.front.o.Served(status)
 	}
 	c.buffer = c.buffer[:copy(c.buffer, c.buffer[r.size:])]
-	c.isReading = false
-	if err := c.flush(); err != nil || isLast {
+	c.Begin(len(c.buffer) > 0)
+	_, err = c.Write(c.out)
+	c.out = c.out[:0]
+	if err != nil || isLast {
 		return ends, err
 	}
 	return goesOn, nil
@@ -262,15 +246,6 @@ func (c *frontConn) finish(body []byte, isLast bool) {
 	c.out = append(c.out, "\r\nContent-Length: "...)
 	c.out = strconv.AppendInt(c.out, int64(len(body)), 10)
 	c.out = append(append(c.out, "\r\n\r\n"...), body...)
-}
-
-func (c *frontConn) flush() error {
-	if err := deadline.Move(&c.writeBy, c.front.o.Patience, c.SetWriteDeadline); err != nil {
-		return err
-	}
-	_, err := c.Write(c.out)
-	c.out = c.out[:0]
-	return err
 }
 
 // dated is the text of a second.
@@ -402,12 +377,7 @@ func (r *frontRequest) readHeaders(b []byte) (length int, ok bool) {
 
 // hasBareLF reports whether a line feed has no carriage return before it.
 func hasBareLF(b []byte) bool {
-	for i, c := range b {
-		if c == '\n' && (i == 0 || b[i-1] != '\r') {
-			return true
-		}
-	}
-	return false
+	return bytes.Count(b, []byte("\n")) > bytes.Count(b, []byte("\r\n"))
 }
 
 // isNameByte has the bytes that names of headers have, in lower case.
@@ -433,11 +403,6 @@ func isHost(b []byte) bool {
 
 // wholeNumber parses a number of one to four digits.
 func wholeNumber(b []byte) (n int, ok bool) {
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + int(c-'0')
-	}
-	return n, len(b) >= 1 && len(b) <= 4
+	whole, err := strconv.ParseUint(string(b), 10, 16)
+	return int(whole), err == nil && len(b) <= 4
 }

@@ -5,9 +5,8 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -56,8 +55,6 @@ type Options struct {
 	OnUnixSocket bool
 	// IPv6Bits is the length of the network that is one client. Default 64.
 	IPv6Bits int
-	// Headers are those of answers under /auth.
-	Headers httplimit.Headers
 	// Logger is told why requests could not be judged. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -79,42 +76,22 @@ var Loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustPa
 type API struct {
 	http.Handler
 	Options
-	tokens [][sha256.Size]byte
+	tokens engine.Tokens
 	key    httplimit.KeyFunc
-
-	mu       sync.RWMutex // guards guards
-	guards   map[guardName]http.Handler
-	allowing http.Handler
-}
-
-// guardName is a policy and the status of a denial.
-type guardName struct {
-	policy string
-	denied int
+	guards sync.Map // http.Handler by policy; see guard
 }
 
 // New returns the API.
 func New(o Options) (*API, error) {
-	if o.Key == "" {
-		o.Key = KeyAddress
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Key, o.Logger = cmp.Or(o.Key, KeyAddress), cmp.Or(o.Logger, slog.Default())
 	if o.Proxies == nil {
 		o.Proxies = Loopback
 	}
-	h := &API{Options: o, guards: make(map[guardName]http.Handler)}
-	for _, token := range o.Tokens {
-		h.tokens = append(h.tokens, sha256.Sum256([]byte(token)))
-	}
+	h := &API{Options: o, tokens: engine.HashTokens(o.Tokens)}
 	var err error
 	if h.key, err = o.keyFunc(); err != nil {
 		return nil, err
 	}
-	h.allowing = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-	})
 	mux := http.NewServeMux()
 	mux.Handle("POST /v1/allow", h.api(h.allow))
 	mux.Handle("POST /v1/reserve", h.api(h.reserve))
@@ -152,15 +129,6 @@ func isToken(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(r rune) bool {
 		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	}) < 0
-}
-
-// knows reports whether a token is one of those wanted, in a time that does not depend on them.
-func (h *API) knows(token string) bool {
-	sum, known := sha256.Sum256([]byte(token)), 0
-	for i := range h.tokens {
-		known |= subtle.ConstantTimeCompare(sum[:], h.tokens[i][:])
-	}
-	return known == 1
 }
 
 // wrong is an error of a request that has a status.
@@ -211,7 +179,7 @@ func (h *API) admits(authorization string) bool {
 		return true
 	}
 	scheme, token, _ := strings.Cut(authorization, " ")
-	return strings.EqualFold(scheme, "bearer") && h.knows(strings.TrimSpace(token))
+	return strings.EqualFold(scheme, "bearer") && h.tokens.Have(strings.TrimSpace(token))
 }
 
 // Headers of answers, which are the same for all.
@@ -305,7 +273,7 @@ func (q *question) scan(body []byte, allowed []string) (ok bool) {
 	}
 	ok = true
 	object.ForEach(func(key, value gjson.Result) bool {
-		ok = contains(allowed, key.Str) && q.set(key.Str, value)
+		ok = slices.Contains(allowed, key.Str) && q.set(key.Str, value)
 		return ok
 	})
 	return ok
@@ -355,7 +323,7 @@ func parse(body []byte, allowed []string) (*question, error) {
 		return nil, bad("The body is not a JSON object: %v", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if !contains(allowed, name) {
+		if !slices.Contains(allowed, name) {
 			return nil, bad("the body has a field %.64q; it may have %s", name, strings.Join(allowed, ", "))
 		}
 	}
@@ -374,15 +342,6 @@ var fieldRules = map[string]string{
 	"key": "a text", "policy": "a text", "reservation": "a text", "peek": "true or false",
 	"limit": "a whole number, 0 or more", "cost": "a whole number, 0 or more",
 	"window": `a text with a duration, such as "1m"`, "expiry": `a text with a duration, such as "1m"`,
-}
-
-func contains(all []string, one string) bool {
-	for _, s := range all {
-		if s == one {
-			return true
-		}
-	}
-	return false
 }
 
 // target is what a question is judged by.
@@ -541,10 +500,6 @@ func (h *API) reserve(r *http.Request) (any, error) {
 	return a, nil
 }
 
-type committed struct {
-	Committed uint64 `json:"committed"`
-}
-
 func (h *API) commit(r *http.Request) (any, error) {
 	q, err := read(r, "reservation", "cost")
 	switch {
@@ -559,7 +514,7 @@ func (h *API) commit(r *http.Request) (any, error) {
 	if err := h.Engine.Commit(context.WithoutCancel(r.Context()), q.Reservation, *q.Cost); err != nil {
 		return nil, err
 	}
-	return &committed{*q.Cost}, nil
+	return map[string]uint64{"committed": *q.Cost}, nil
 }
 
 // used is what a window holds.
@@ -570,15 +525,11 @@ type used struct {
 	Remaining uint64 `json:"remaining"`
 }
 
-type usages struct {
-	Limits []used `json:"limits"`
-}
-
 func (h *API) usage(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	q := &question{Key: query.Get("key"), Policy: query.Get("policy"), Window: query.Get("window")}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
-		if !contains([]string{"key", "policy", "limit", "window"}, name) {
+		if !slices.Contains([]string{"key", "policy", "limit", "window"}, name) {
 			return nil, bad("the query has a parameter %.64q; it may have key, policy, limit, window", name)
 		}
 	}
@@ -597,22 +548,22 @@ func (h *API) usage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &usages{Limits: []used{}}
+	windows := []used{}
 	for i, l := range limits {
 		n := min(all[i].Total, math.MaxInt64)
-		a.Limits = append(a.Limits, used{l.Capacity, l.Window.String(), n, l.Capacity - min(n, l.Capacity)})
+		windows = append(windows, used{l.Capacity, l.Window.String(), n, l.Capacity - min(n, l.Capacity)})
 	}
-	return a, nil
+	return map[string][]used{"limits": windows}, nil
 }
 
 // auth answers a proxy whether the request of a client may pass: 200, or 429 with a problem document. With
 // the parameter denied the status is that, for nginx, which takes only 401 and 403 for a denial.
 func (h *API) auth(w http.ResponseWriter, r *http.Request) {
-	if len(h.tokens) > 0 && !h.knows(r.Header.Get("X-Trypema-Token")) {
+	if len(h.tokens) > 0 && !h.tokens.Have(r.Header.Get("X-Trypema-Token")) {
 		writeProblem(w, http.StatusUnauthorized, "X-Trypema-Token is missing or wrong.")
 		return
 	}
-	name := guardName{r.PathValue("policy"), http.StatusTooManyRequests}
+	policy, denied := r.PathValue("policy"), http.StatusTooManyRequests
 	// With the path of the client comes its query, which must not say what a denial is.
 	if text := r.URL.Query().Get("denied"); text != "" && !strings.Contains(r.URL.Path[len("/auth/"):], "/") {
 		status, err := strconv.Atoi(text)
@@ -621,24 +572,19 @@ func (h *API) auth(w http.ResponseWriter, r *http.Request) {
 				fmt.Sprintf("denied is %.64q; it must be a status from 400 to 499", text))
 			return
 		}
-		name.denied = status
+		denied = status
 	}
-	policies := h.Engine.Policies()
-	known := policies != nil
-	if known {
-		_, known = policies.Get(name.policy)
-	}
-	if !known {
+	if _, known := h.Engine.Policies().Get(policy); !known {
 		h.fail(r.Context(), w, r.URL.Path, engine.ErrUnknownPolicy)
 		return
 	}
-	guard, err := h.guard(name)
+	guard, err := h.guard(policy)
 	if err != nil {
 		h.fail(r.Context(), w, r.URL.Path, err)
 		return
 	}
-	if name.denied != http.StatusTooManyRequests {
-		w = &denying{w, name.denied}
+	if denied != http.StatusTooManyRequests {
+		w = &denying{w, denied}
 	}
 	guard.ServeHTTP(w, r)
 }
@@ -669,33 +615,21 @@ func toldName(policy string) string {
 	return policy
 }
 
-// maxGuards bounds the statuses that are remembered; what is beyond it is made for each request.
-const maxGuards = 1000
-
 // guard returns the middleware of a policy in front of a handler that says yes.
-func (h *API) guard(name guardName) (http.Handler, error) {
-	h.mu.RLock()
-	one := h.guards[name]
-	h.mu.RUnlock()
-	if one != nil {
-		return one, nil
+func (h *API) guard(policy string) (http.Handler, error) {
+	if one, ok := h.guards.Load(policy); ok {
+		return one.(http.Handler), nil
 	}
-	policy := name.policy
 	middleware, err := httplimit.New(httplimit.Options{
 		Decide: func(r *http.Request, key string, _ uint64) (trypema.Decision, error) {
 			return h.Engine.Allow(r.Context(), &engine.Target{Policy: policy, Key: key}, 0)
 		},
 		Limits: func(*http.Request) []trypema.Limit {
-			if p := h.Engine.Policies(); p != nil {
-				if one, ok := p.Get(policy); ok {
-					return one.Limits
-				}
-			}
-			return nil
+			one, _ := h.Engine.Policies().Get(policy)
+			return one.Limits
 		},
-		Key:     h.key,
-		Name:    toldName(policy),
-		Headers: h.Headers,
+		Key:  h.key,
+		Name: toldName(policy),
 		Failed: func(w http.ResponseWriter, r *http.Request, err error) {
 			h.fail(r.Context(), w, r.URL.Path, err)
 		},
@@ -703,11 +637,9 @@ func (h *API) guard(name guardName) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	one = middleware(h.allowing)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.guards) < maxGuards {
-		h.guards[name] = one
-	}
+	one := middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+	}))
+	h.guards.Store(policy, one)
 	return one, nil
 }

@@ -3,6 +3,7 @@
 package rls
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +68,7 @@ type Service struct {
 
 // New returns a service.
 func New(o Options) *Service {
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	return &Service{Options: o, calls: sync.Pool{New: func() any { return new(call) }}}
 }
 
@@ -84,7 +83,7 @@ type call struct {
 // limits are the limits of a configuration as answers have them.
 type limits struct {
 	set *rules.Set
-	all []*pb.RateLimitResponse_RateLimit // by Rule.Index
+	all map[*rules.Rule]*pb.RateLimitResponse_RateLimit
 }
 
 func limitOf(requests uint32, unit rules.Unit, name string) *pb.RateLimitResponse_RateLimit {
@@ -101,22 +100,16 @@ func (s *Service) limitOf(of *engine.Status) *pb.RateLimitResponse_RateLimit {
 	set := s.Engine.Set()
 	known := s.limits.Load()
 	if known == nil || known.set != set {
-		all := set.Rules()
-		known = &limits{set: set, all: make([]*pb.RateLimitResponse_RateLimit, len(all))}
-		for _, r := range all {
-			known.all[r.Index] = limitOf(r.Requests, r.Unit, r.Name)
+		known = &limits{set: set, all: make(map[*rules.Rule]*pb.RateLimitResponse_RateLimit)}
+		for _, r := range set.Rules() {
+			known.all[r] = limitOf(r.Requests, r.Unit, r.Name)
 		}
 		s.limits.Store(known)
 	}
-	r := of.Rule
-	if r.Index < len(known.all) { // unless the configuration has just changed
-		if l := known.all[r.Index]; l.RequestsPerUnit == r.Requests &&
-			l.Unit == pb.RateLimitResponse_RateLimit_Unit(r.Unit) &&
-			l.Name == r.Name {
-			return l
-		}
+	if l := known.all[of.Rule]; l != nil {
+		return l
 	}
-	return limitOf(r.Requests, r.Unit, r.Name)
+	return limitOf(of.Rule.Requests, of.Rule.Unit, of.Rule.Name) // the configuration has just changed
 }
 
 // ShouldRateLimit decides a request. What is wrong with it is InvalidArgument; Unavailable is a store that
@@ -341,20 +334,17 @@ func describe(d *ratelimit.RateLimitDescriptor) map[string]any {
 // merge adds what is in from to what is in to. What is there already stays; mappings are merged.
 func merge(to, from map[string]any) {
 	for k, v := range from {
-		old, ok := to[k]
-		if !ok {
-			if m, is := v.(map[string]any); is {
-				copied := make(map[string]any, len(m))
-				merge(copied, m)
-				v = copied
-			}
+		m, isMap := v.(map[string]any)
+		switch old, ok := to[k]; {
+		case !ok && isMap:
+			to[k] = make(map[string]any, len(m))
+			merge(to[k].(map[string]any), m)
+		case !ok:
 			to[k] = v
-			continue
-		}
-		a, isA := old.(map[string]any)
-		b, isB := v.(map[string]any)
-		if isA && isB {
-			merge(a, b)
+		case isMap:
+			if old, ok := old.(map[string]any); ok {
+				merge(old, m)
+			}
 		}
 	}
 }
@@ -408,30 +398,16 @@ type Server struct {
 	health *health.Server
 }
 
-// ServerOptions configure a Server.
-type ServerOptions struct {
-	// MaxAge is how long a connection lives, so that clients spread over new servers, and MaxAgeGrace how
-	// long its calls may then take. Defaults 24h and 1h.
-	MaxAge, MaxAgeGrace time.Duration
-	// Options are more of grpc.
-	Options []grpc.ServerOption
-}
-
-// NewServer returns a gRPC server that is not healthy until SetServing.
-func NewServer(s *Service, o ServerOptions) *Server {
-	if o.MaxAge == 0 {
-		o.MaxAge = 24 * time.Hour
-	}
-	if o.MaxAgeGrace == 0 {
-		o.MaxAgeGrace = time.Hour
-	}
+// NewServer returns a gRPC server that is not healthy until SetServing. A connection lives for maxAge, so
+// that clients spread over new servers; its calls may then take another hour.
+func NewServer(s *Service, maxAge time.Duration, more ...grpc.ServerOption) *Server {
 	options := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionAge: o.MaxAge, MaxConnectionAgeGrace: o.MaxAgeGrace,
+			MaxConnectionAge: maxAge, MaxConnectionAgeGrace: time.Hour,
 			Time: time.Minute, Timeout: 20 * time.Second,
 		}),
 		grpc.KeepaliveEnforcementPolicy(
@@ -439,7 +415,7 @@ func NewServer(s *Service, o ServerOptions) *Server {
 		),
 		grpc.NumStreamWorkers(uint32(workers * runtime.GOMAXPROCS(0))), //nolint:gosec // it is a small number
 		grpc.UnaryInterceptor(s.recovered),
-	}, o.Options...)
+	}, more...)
 	server := &Server{grpc.NewServer(options...), health.NewServer()}
 	pb.RegisterRateLimitServiceServer(server, s)
 	healthpb.RegisterHealthServer(server, server.health)

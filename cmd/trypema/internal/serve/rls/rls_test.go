@@ -63,7 +63,7 @@ func start(t testing.TB, o Options) *Service {
 func connect(t testing.TB, s *Service) (*grpc.ClientConn, *Server) {
 	t.Helper()
 	l := bufconn.Listen(1 << 16)
-	server := NewServer(s, ServerOptions{})
+	server := NewServer(s, time.Hour)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
 	c, err := grpc.NewClient("passthrough:pipe", grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -128,7 +128,7 @@ func plain(err error) error {
 // Compile makes a set of files. It returns everything that is wrong with them, joined.
 func Compile(files []File, o Options) (*Set, error) {
 	set := &Set{domains: make(map[string]*node)}
-	l := loader{set: set, options: o, owner: make(map[string]string)}
+	l := loader{set: set, options: o, owner: make(map[string]string), policy: make(map[string]string)}
 	for _, f := range files {
 		l.file(f)
 		set.Files = append(set.Files, f.Name)
@@ -201,9 +201,6 @@ func (l *loader) policies(f File) {
 		return
 	}
 	for _, p := range list {
-		if l.policy == nil {
-			l.policy = make(map[string]string)
-		}
 		if in := l.policy[p.Name]; in != "" {
 			l.errorf(nil, "policy %q is in %s, too; a policy must be in one file", p.Name, in)
 			continue

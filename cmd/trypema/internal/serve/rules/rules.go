@@ -255,15 +255,11 @@ func (s *Set) MetricKey(domain string, entries []Entry, m *Match) string {
 		if at == nil {
 			break
 		}
-		var n *node
-		composite := e.Key + "_" + e.Value
-		if n = at.children[composite]; n == nil {
-			n = at.wildcards.find(composite)
-		}
-		value := e.Value
-		isDefault := false
-		if n == nil {
-			n, isDefault = at.children[e.Key], true
+		composite, value := e.Key+"_"+e.Value, e.Value
+		n := cmp.Or(at.children[composite], at.wildcards.find(composite))
+		isDefault := n == nil
+		if isDefault {
+			n = at.children[e.Key]
 		}
 		switch {
 		case n == nil:
@@ -276,11 +272,9 @@ func (s *Set) MetricKey(domain string, entries []Entry, m *Match) string {
 		default:
 			value = strings.TrimPrefix(n.composite, e.Key+"_")
 		}
-		b.WriteByte('.')
-		b.WriteString(e.Key)
+		b.WriteString("." + e.Key)
 		if value != "" {
-			b.WriteByte('_')
-			b.WriteString(value)
+			b.WriteString("_" + value)
 		}
 		at = n
 	}
@@ -291,9 +285,7 @@ func (s *Set) MetricKey(domain string, entries []Entry, m *Match) string {
 func (s *Set) String() string {
 	var b strings.Builder
 	for _, r := range s.Rules() {
-		b.WriteString(r.Path)
-		b.WriteString(": ")
-		b.WriteString(r.Limit())
+		b.WriteString(r.Path + ": " + r.Limit())
 		for _, f := range []struct {
 			is   bool
 			name string
