@@ -106,8 +106,10 @@ func (p plan) adding(ctx context.Context, name string, l peer.Limiter) (a Added,
 	if err := cmp.Or(errs...); err != nil {
 		return a, err
 	}
-	if l.Len != nil && time.Since(base) < p.limit.Options.Window && l.Len() != len(keys) {
-		return a, fmt.Errorf("it holds %d keys, but %d were called", l.Len(), len(keys))
+	if l.Len != nil { // counted before the time is read: keys go with their window
+		if held := l.Len(); held != len(keys) && time.Since(base) < p.limit.Options.Window {
+			return a, fmt.Errorf("it holds %d keys, but %d were called", held, len(keys))
+		}
 	}
 	return a, nil
 }

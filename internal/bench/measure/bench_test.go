@@ -616,6 +616,25 @@ func TestPremisesThatFail(t *testing.T) {
 	}
 }
 
+// TestKeysGoWhileTheyAreCounted: a window that ends meanwhile is no fault of the limiter.
+func TestKeysGoWhileTheyAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := planFor(t, 1e12, false).session("ulule", peer.Limiter{
+			Allow: func(string) (bool, error) { return true, nil },
+			Len:   func() int { time.Sleep(time.Minute); return 99 },
+		})
+		began := time.Now()
+		for range 20_000 {
+			s.workers[0].call()
+		}
+		time.Sleep(time.Second)
+		s.active(began)
+		if a, err := s.verify(t.Context()); err != nil || *a.held != 99 {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
+}
+
 // everySecond admits every second call, of any key.
 func everySecond() func(string) (bool, error) {
 	n := 0
