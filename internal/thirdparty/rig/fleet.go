@@ -53,19 +53,15 @@ type Fleet struct {
 	stop    chan struct{}
 	callers sync.WaitGroup
 
-	mu              sync.Mutex
-	calls, admitted []Call // guarded by mu; what is in them stays as it is
+	mu    sync.Mutex
+	calls []Call // guarded by mu; what is in it stays as it is
 }
 
 // NewFleet returns a fleet with an instance for each connection.
 func NewFleet(t testing.TB, load Load, o redislimit.Options, conns ...redislimit.Conn) *Fleet {
 	t.Helper()
-	if load.Window == 0 {
-		load.Window = 2 * time.Second
-	}
-	if load.Rate == 0 {
-		load.Rate = 500
-	}
+	load.Window = cmp.Or(load.Window, 2*time.Second)
+	load.Rate = cmp.Or(load.Rate, 500)
 	if load.Keys == nil {
 		load.Keys = []string{"k"}
 	}
@@ -152,9 +148,6 @@ func (f *Fleet) ask(l trypema.Limiter, instance int, key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, c)
-	if c.Allowed {
-		f.admitted = append(f.admitted, c)
-	}
 }
 
 // Calls returns those so far, in the order of their ends.
@@ -162,13 +155,6 @@ func (f *Fleet) Calls() []Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.calls[:len(f.calls):len(f.calls)]
-}
-
-// admissions is Calls of those that were allowed.
-func (f *Fleet) admissions() []Call {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.admitted[:len(f.admitted):len(f.admitted)]
 }
 
 // Of returns the calls for which a condition holds.
@@ -185,7 +171,7 @@ func (f *Fleet) Of(wanted func(Call) bool) (calls []Call) {
 // hold.
 func (f *Fleet) Most(wanted ...func(Call) bool) (most uint64) {
 	logs := make(map[string][]anywindow.Admission)
-	for _, c := range f.admissions() {
+	for _, c := range f.Of(Admitted) {
 		if !slices.ContainsFunc(wanted, func(w func(Call) bool) bool { return !w(c) }) {
 			logs[c.Key] = append(logs[c.Key], c.Admission)
 		}
@@ -212,8 +198,7 @@ func By(instances ...int) func(Call) bool {
 // calls that may have been judged at most so long before it, while not after. A limiter that uses its limit
 // denies nothing below that, however fast or slow its callers are.
 func Fewest(admitted, denied []anywindow.Admission, before time.Duration) (fewest uint64) {
-	var froms, tos []anywindow.Admission
-	froms, tos = slices.Clone(admitted), slices.Clone(admitted)
+	froms, tos := slices.Clone(admitted), slices.Clone(admitted)
 	slices.SortFunc(froms, func(a, b anywindow.Admission) int { return a.From.Compare(b.From) })
 	slices.SortFunc(tos, func(a, b anywindow.Admission) int { return a.To.Compare(b.To) })
 	sums := func(log []anywindow.Admission) []uint64 {

@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redigoconn"
 	"github.com/trypema/trypema/redislimit"
@@ -57,9 +59,7 @@ var OtherAdapters = []Adapter{
 		c, err := valkey.NewClient(valkey.ClientOption{
 			InitAddress: addrs, ConnWriteTimeout: Patience, Dialer: net.Dialer{Timeout: Patience}, DisableCache: true,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, err)
 		t.Cleanup(c.Close)
 		return valkeyconn.New(c)
 	}},
@@ -67,11 +67,7 @@ var OtherAdapters = []Adapter{
 		p := &redigo.Pool{MaxIdle: 16, DialContext: func(ctx context.Context) (redigo.Conn, error) {
 			return redigo.DialContext(ctx, "tcp", addrs[0])
 		}}
-		t.Cleanup(func() {
-			if err := p.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		t.Cleanup(func() { must.Report(t, p.Close()) })
 		return redigoconn.New(p)
 	}},
 }
@@ -83,11 +79,7 @@ func GoRedis(t testing.TB, addrs []string) redis.UniversalClient {
 
 // Closing closes a client when t ends.
 func Closing(t testing.TB, c redis.UniversalClient) redis.UniversalClient {
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must.Report(t, c.Close()) })
 	return c
 }
 
@@ -96,9 +88,7 @@ func Rueidis(t testing.TB, o rueidis.ClientOption) redislimit.Conn {
 	t.Helper()
 	o.DisableCache = true
 	c, err := rueidis.NewClient(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(c.Close)
 	return rueidisconn.New(c)
 }
@@ -111,13 +101,9 @@ func Unique(word string) string { return fmt.Sprint(word, prefixes.Add(1)) }
 // Open returns a provider with keys of its own, unless o has a Prefix.
 func Open(t testing.TB, c redislimit.Conn, o redislimit.Options) *redislimit.Provider {
 	t.Helper()
-	if o.Prefix == "" {
-		o.Prefix = Unique("test")
-	}
+	o.Prefix = cmp.Or(o.Prefix, Unique("test"))
 	p, err := redislimit.New(c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			if o.Timeout >= Patience {
@@ -132,13 +118,9 @@ func Open(t testing.TB, c redislimit.Conn, o redislimit.Options) *redislimit.Pro
 // OpenHybrid is Open for the Hybrid provider.
 func OpenHybrid(t testing.TB, c redislimit.Conn, o hybridlimit.Options) *hybridlimit.Provider {
 	t.Helper()
-	if o.Prefix == "" {
-		o.Prefix = Unique("test")
-	}
+	o.Prefix = cmp.Or(o.Prefix, Unique("test"))
 	p, err := hybridlimit.New(c, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.OK(t, err)
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil && !t.Failed() {
 			t.Log(err) // with Redis gone
