@@ -130,11 +130,13 @@ func Blank(x, y string) *plot.Plot {
 	return p
 }
 
-// Grid draws faint lines at the ticks.
-func Grid(p *plot.Plot) {
+// Gridded is a Blank with faint lines at the ticks.
+func Gridded(x, y string) *plot.Plot {
+	p := Blank(x, y)
 	g := plotter.NewGrid()
 	g.Vertical.Color, g.Horizontal.Color = Faint, Faint
 	p.Add(g)
+	return p
 }
 
 // Logarithmic makes an axis count by factors. What it is to show must have been added, and be above 0.

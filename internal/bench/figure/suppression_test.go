@@ -88,9 +88,8 @@ func factorPlot() *plot.Plot {
 }
 
 func panel(x, y string) *plot.Plot {
-	p := Blank(x, y)
+	p := Gridded(x, y)
 	p.BackgroundColor = color.White // documents are read on dark pages, too
-	Grid(p)
 	return p
 }
 

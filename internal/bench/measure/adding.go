@@ -33,27 +33,15 @@ type Percentile struct {
 
 const knownKeys = 1000
 
-// Adding measures that for each limiter that the command compares and that is in this process.
-func (c *Command) Adding(
-	ctx context.Context, progress func(part float64, doing string),
-) (out []Added, err error) {
+// Adding measures that for each limiter that the command compares. They must be in this process.
+func (c *Command) Adding(ctx context.Context) (out []Added, err error) {
 	p, names, err := c.prepare(ctx, c.Window)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
-	for i, name := range names {
-		progress(float64(i)/float64(len(names)), name)
+	for _, name := range names {
 		l, err := peer.Open(ctx, name, p.limit)
-		if isMissing(err) || err == nil && l.Process != nil {
-			if err == nil {
-				err = l.Close()
-			}
-			if err != nil && !isMissing(err) {
-				return nil, err
-			}
-			continue
-		}
 		if err != nil {
 			return nil, err
 		}
@@ -118,8 +106,10 @@ func (p plan) adding(ctx context.Context, name string, l peer.Limiter) (a Added,
 	if err := cmp.Or(errs...); err != nil {
 		return a, err
 	}
-	if l.Len != nil && time.Since(base) < p.limit.Options.Window && l.Len() != len(keys) {
-		return a, fmt.Errorf("it holds %d keys, but %d were called", l.Len(), len(keys))
+	if l.Len != nil { // counted before the time is read: keys go with their window
+		if held := l.Len(); held != len(keys) && time.Since(base) < p.limit.Options.Window {
+			return a, fmt.Errorf("it holds %d keys, but %d were called", held, len(keys))
+		}
 	}
 	return a, nil
 }

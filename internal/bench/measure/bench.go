@@ -127,31 +127,18 @@ const (
 	maxWarmUp     = 3 * time.Second
 )
 
-// resolve checks the flags, makes the workload, and returns the names of the limiters to measure.
-func (c *Command) resolve() (plan, []string, error) {
-	p, names, err := c.check()
-	if err == nil {
-		p.work = c.workload()
-	}
-	return p, names, err
-}
-
-// prepare is resolve with a server, which forgets no key before the time shortest; it is for the caller to
-// close.
+// prepare checks the flags, opens the server and makes the workload; and returns the names of the limiters to
+// measure. The server forgets no key before the time shortest; it is for the caller to close.
 func (c *Command) prepare(ctx context.Context, shortest time.Duration) (plan, []string, error) {
 	p, names, err := c.check()
 	if err == nil {
 		p.limit.Server, err = c.Open(ctx, shortest)
 	}
 	if err == nil { // the workload takes a while
-		p.work = c.workload()
+		hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
+		p.work = newWorkload(c.KeySpace, c.workers(), hot)
 	}
 	return p, names, err
-}
-
-func (c *Command) workload() *workload {
-	hot := map[string]float64{"hot": 1, "uniform": 0, "skewed": c.HotFraction}[c.Keys]
-	return newWorkload(c.KeySpace, c.workers(), hot)
 }
 
 // workers is how many goroutines call.
@@ -218,7 +205,7 @@ func (c *Command) check() (plan, []string, error) {
 		limit: peer.Limit{
 			Capacity: capacity, Rate: c.Rate, Suppressed: c.Strategy == "suppressed", Options: options,
 		},
-		burst:    1,
+		burst:    cmp.Or(deref(c.Burst), 1),
 		procs:    c.Procs,
 		fresh:    c.Fresh,
 		many:     c.Many,
@@ -232,13 +219,7 @@ func (c *Command) check() (plan, []string, error) {
 		p.warmUp = *c.WarmUp
 	}
 	if target {
-		p.qps = defaultQPS
-		if c.QPS != nil {
-			p.qps = *c.QPS
-		}
-		if c.Burst != nil {
-			p.burst = *c.Burst
-		}
+		p.qps = cmp.Or(deref(c.QPS), defaultQPS)
 	}
 	if c.adjust != nil {
 		c.adjust(&p)
@@ -255,10 +236,8 @@ func checkNames(value string, names []string) error {
 		if value != "" && err != nil {
 			return err
 		}
-		for _, other := range names[:i] {
-			if other == name {
-				return flags.Check(false, "compare", value, "a list without repetition")
-			}
+		if slices.Contains(names[:i], name) {
+			return flags.Check(false, "compare", value, "a list without repetition")
 		}
 	}
 	return flags.Check(value == "" || len(names) > 1, "compare", value,

@@ -460,7 +460,7 @@ func TestEveryKindOfRun(t *testing.T) {
 			t.Parallel()
 			c := small()
 			tt.change(&c)
-			p, names, err := c.resolve()
+			p, names, err := c.prepare(t.Context(), time.Second)
 			must.OK(t, err)
 			got, err := p.measure(t.Context(), names[0], p.duration, func(float64) {})
 			must.OK(t, err)
@@ -616,6 +616,25 @@ func TestPremisesThatFail(t *testing.T) {
 	}
 }
 
+// TestKeysGoWhileTheyAreCounted: a window that ends meanwhile is no fault of the limiter.
+func TestKeysGoWhileTheyAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := planFor(t, 1e12, false).session("ulule", peer.Limiter{
+			Allow: func(string) (bool, error) { return true, nil },
+			Len:   func() int { time.Sleep(time.Minute); return 99 },
+		})
+		began := time.Now()
+		for range 20_000 {
+			s.workers[0].call()
+		}
+		time.Sleep(time.Second)
+		s.active(began)
+		if a, err := s.verify(t.Context()); err != nil || *a.held != 99 {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
+}
+
 // everySecond admits every second call, of any key.
 func everySecond() func(string) (bool, error) {
 	n := 0
@@ -671,7 +690,7 @@ func TestFreshAndManyAdmitTheSame(t *testing.T) {
 func TestAdding(t *testing.T) {
 	c := small()
 	c.Compare, c.KeySpace = "trypema,xtime-syncmap", 3000
-	all, err := c.Adding(t.Context(), func(float64, string) {})
+	all, err := c.Adding(t.Context())
 	if err != nil || len(all) != 2 {
 		t.Fatal(all, err)
 	}
@@ -681,7 +700,7 @@ func TestAdding(t *testing.T) {
 		}
 	}
 	c.KeySpace = 5
-	all, err = c.Adding(t.Context(), func(float64, string) {})
+	all, err = c.Adding(t.Context())
 	if err != nil || !strings.Contains(all[0].Failed, "5 keys") {
 		t.Errorf("%+v, %v", all, err)
 	}

@@ -89,16 +89,22 @@ func (c *Comparison) Add(o *Comparison) {
 	}
 }
 
+// PerRound is a number of each round; none for a limiter that was not measured.
+func (x *Compared) PerRound(of func(Round) float64) (values []float64) {
+	if x == nil {
+		return nil
+	}
+	for _, r := range x.ByRound {
+		values = append(values, of(r))
+	}
+	return values
+}
+
 // summarize sets what is said of all rounds.
 func (x *Compared) summarize() {
-	var ops, ratios []float64
-	for _, r := range x.ByRound {
-		ops = append(ops, r.OpsPerSecond)
-		if r.Ratio > 0 {
-			ratios = append(ratios, r.Ratio)
-		}
-	}
-	x.OpsPerSecond = Median(ops)
+	ratios := slices.DeleteFunc(x.PerRound(func(r Round) float64 { return r.Ratio }),
+		func(ratio float64) bool { return ratio <= 0 })
+	x.OpsPerSecond = Median(x.PerRound(func(r Round) float64 { return r.OpsPerSecond }))
 	x.Ratio, x.RatioMin, x.RatioMax = Median(ratios), quantile(ratios, 0), quantile(ratios, 1)
 	x.RatioP25, x.RatioP75 = quantile(ratios, 0.25), quantile(ratios, 0.75)
 }
@@ -164,7 +170,7 @@ func Compare(
 			if err == nil {
 				ends = append(ends, s.limiter.Close)
 				progress(0, "warming up "+name)
-				err = s.warm(ctx, func(float64) {})
+				err = s.warm(ctx)
 			}
 			if err := one.fails(ctx, err); err != nil {
 				return nil, err
@@ -269,11 +275,7 @@ func quantile(values []float64, part float64) float64 {
 
 // ratio writes x with three digits, or all before the point.
 func ratio(x float64) string {
-	decimals := 2
-	for limit := 10.0; x >= limit && decimals > 0; limit *= 10 {
-		decimals--
-	}
-	return strconv.FormatFloat(x, 'f', decimals, 64)
+	return strconv.FormatFloat(x, 'f', max(0, 3-len(strconv.Itoa(int(x)))), 64)
 }
 
 func (c *Comparison) table(w io.Writer) error {

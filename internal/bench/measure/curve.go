@@ -307,7 +307,15 @@ func (c *Command) AccuracyOf(
 	}
 	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
 	out := make([]Accuracy, len(names))
-	one := func(i int) error {
+	callers, took := 1, time.Duration(windows+1)*c.Window
+	if together {
+		callers = len(names)
+		defer watch(ctx, took, func(part float64) { progress(part, "all limiters at once") })()
+	}
+	err = share(callers, len(names), func(i int) error {
+		if !together {
+			defer watch(ctx, took, func(part float64) { progress((float64(i)+part)/float64(len(names)), names[i]) })()
+		}
 		a, err := p.accuracy(ctx, names[i], windows, maxLoad)
 		if ctx.Err() != nil {
 			return errInterrupted
@@ -324,20 +332,7 @@ func (c *Command) AccuracyOf(
 		}
 		out[i] = a
 		return nil
-	}
-	took := time.Duration(windows+1) * c.Window
-	if together {
-		watched := watch(ctx, took, func(part float64) { progress(part, "all limiters at once") })
-		err = share(len(names), len(names), one)
-		watched()
-	} else {
-		n := float64(len(names))
-		for i := 0; i < len(names) && err == nil; i++ {
-			watched := watch(ctx, took, func(part float64) { progress((float64(i)+part)/n, names[i]) })
-			err = one(i)
-			watched()
-		}
-	}
+	})
 	if err != nil {
 		return nil, err
 	}

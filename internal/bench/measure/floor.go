@@ -2,6 +2,7 @@ package measure
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"math/rand/v2"
 	"runtime"
@@ -37,12 +38,14 @@ const (
 	cacheLine = 64
 )
 
-// floorParts are timed as long as floorTime takes, by one goroutine, or by one on each processor.
-func floorParts() []struct {
+// floorPart is timed as long as floorTime takes, by one goroutine, or by one on each processor.
+type floorPart struct {
 	name string
 	all  bool
 	do   func(g int) // floorStep times, by goroutine g
-} {
+}
+
+func floorParts() []floorPart {
 	base, seed, key := time.Now(), maphash.MakeSeed(), "user:00012345"
 	var shared, lone atomic.Uint64
 	var sharedLock, loneLock sync.Mutex
@@ -67,11 +70,7 @@ func floorParts() []struct {
 			}
 		}
 	}
-	return []struct {
-		name string
-		all  bool
-		do   func(g int)
-	}{
+	return []floorPart{
 		{"a clock read", false, func(g int) {
 			for range floorStep {
 				sinks[g].n += uint64(time.Since(base))
@@ -92,12 +91,13 @@ func floorParts() []struct {
 // Floors measures each part so many times, in turn, and the workload of the command without any limiter.
 func (c *Command) Floors(
 	ctx context.Context, times int, progress func(part float64, doing string),
-) (*Floors, error) {
-	p, _, err := c.resolve()
+) (out *Floors, err error) {
+	p, _, err := c.prepare(ctx, c.Window)
 	if err != nil {
 		return nil, err
 	}
-	out := new(Floors)
+	defer func() { err = errors.Join(err, p.limit.Server.Close()) }()
+	out = new(Floors)
 	parts := floorParts()
 	for _, part := range parts {
 		out.Parts = append(out.Parts, Floor{Part: part.name})

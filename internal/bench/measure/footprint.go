@@ -1,13 +1,11 @@
 package measure
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/trypema/trypema/internal/bench/peer"
@@ -68,25 +66,17 @@ func (p plan) footprint(ctx context.Context, name string, filled func()) (f foot
 	for i := range p.work.sequences {
 		workers = append(workers, newWorker(l, &p, i))
 	}
-	var wg sync.WaitGroup
 	var start, end runtime.MemStats
 	runtime.ReadMemStats(&start)
-	for i, w := range workers {
-		wg.Go(func() {
-			for j := i; j < p.counted; j += len(workers) {
-				w.call()
-			}
-		})
-	}
-	wg.Wait()
+	err = share(len(workers), p.counted, func(i int) error {
+		w := workers[i%len(workers)]
+		w.call()
+		return w.firstFail
+	})
 	runtime.ReadMemStats(&end)
 	f.allocsPerOp = ptr(float64(end.Mallocs-start.Mallocs) / float64(p.counted))
-	var failed error
-	for _, w := range workers {
-		failed = cmp.Or(failed, w.firstFail)
-	}
-	if failed != nil {
-		return f, fmt.Errorf("%s: %w", name, failed)
+	if err != nil {
+		return f, fmt.Errorf("%s: %w", name, err)
 	}
 	return f, nil
 }

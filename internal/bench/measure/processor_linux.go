@@ -1,7 +1,6 @@
 package measure
 
 import (
-	"os"
 	"syscall"
 	"time"
 	"unsafe"
@@ -10,9 +9,6 @@ import (
 // processorTime returns how long a process has run on processors, of this process for pid 0. It reports false
 // where that is not known.
 func processorTime(pid int) (time.Duration, bool) {
-	if pid == 0 {
-		pid = os.Getpid()
-	}
 	const perProcess = 2 // CPUCLOCK_SCHED, of all threads
 	clock := uintptr(uint32(int32(^pid<<3 | perProcess)))
 	var t syscall.Timespec

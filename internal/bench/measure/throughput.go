@@ -310,15 +310,15 @@ func (s *session) wake(ctx context.Context) error {
 	if err := s.fillOnce(ctx); err != nil {
 		return err
 	}
-	return s.warm(ctx, func(float64) {})
+	return s.warm(ctx)
 }
 
 // warm drives the limiter before it is timed.
-func (s *session) warm(ctx context.Context, progress func(part float64)) error {
+func (s *session) warm(ctx context.Context) error {
 	if s.warmUp == 0 {
 		return nil
 	}
-	_, err := s.drive(ctx, s.warmUp, progress)
+	_, err := s.drive(ctx, s.warmUp, func(float64) {})
 	if errors.Is(err, errIdle) { // at a low rate it may be too short for any
 		err = nil
 	}
@@ -335,7 +335,7 @@ func (p plan) measure(
 		return run{}, err
 	}
 	defer func() { err = errors.Join(err, s.limiter.Close()) }()
-	if err := s.warm(ctx, func(float64) {}); err != nil {
+	if err := s.warm(ctx); err != nil {
 		return run{}, err
 	}
 	if r, err = s.drive(ctx, duration, progress); err != nil {
@@ -568,7 +568,6 @@ func (s *session) verify(ctx context.Context) (a audit, err error) {
 			err = fmt.Errorf("%s: %w", s.name, err)
 		}
 	}()
-	took := time.Since(s.began)
 	r := s.sum()
 	var calls []uint64
 	for _, w := range s.workers {
@@ -578,14 +577,13 @@ func (s *session) verify(ctx context.Context) (a audit, err error) {
 	if a.touched, a.expected, err = s.work.verify(calls, counts); err != nil {
 		return a, err
 	}
-	withinWindow := took < s.limit.Options.Window
 	if s.limiter.Len != nil {
-		held := s.limiter.Len()
-		a.held = &held
-		if withinWindow && held != len(s.work.keys) {
-			return a, fmt.Errorf("the limiter holds %d keys, but %d were called within a window", held,
-				len(s.work.keys))
-		}
+		a.held = ptr(s.limiter.Len())
+	}
+	withinWindow := time.Since(s.began) < s.limit.Options.Window // after the keys were counted: they go with it
+	if withinWindow && a.held != nil && *a.held != len(s.work.keys) {
+		return a, fmt.Errorf("the limiter holds %d keys, but %d were called within a window", *a.held,
+			len(s.work.keys))
 	}
 
 	// An exact limiter admits at most the capacity in each of the windows that cover the session.

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
@@ -165,19 +166,13 @@ var others = []struct {
 }
 
 // Names lists the peers, ours first.
-func Names() []string {
-	names := []string{Ours}
-	for _, p := range others {
-		names = append(names, p.name)
-	}
-	return names
-}
+func Names() []string { return NamesIn(store.Local, store.Redis, store.Hybrid) }
 
-// NamesIn lists those that can keep their counts where a provider does, ours first.
-func NamesIn(provider string) []string {
+// NamesIn lists those that can keep their counts where one of the providers does, ours first.
+func NamesIn(providers ...string) []string {
 	names := []string{Ours}
 	for _, p := range others {
-		if p.provider == provider {
+		if slices.Contains(providers, p.provider) {
 			names = append(names, p.name)
 		}
 	}
@@ -189,7 +184,11 @@ func NamesIn(provider string) []string {
 // which takes a minute or two. The error is a *MissingError for a limiter that can not be had.
 func Open(ctx context.Context, name string, l Limit) (Limiter, error) {
 	if IsOurs(name) {
-		return openTrypema(cmp.Or(variants[name], l.Server.Provider()), l)
+		provider := cmp.Or(variants[name], l.Server.Provider())
+		if provider == store.Local {
+			return openTrypemaLocal(l)
+		}
+		return openTrypemaRemote(provider, l)
 	}
 	for _, p := range others {
 		if p.name != name {
@@ -203,16 +202,6 @@ func Open(ctx context.Context, name string, l Limit) (Limiter, error) {
 		return limiter, err
 	}
 	return Limiter{}, fmt.Errorf("no peer is called %q", name)
-}
-
-func openTrypema(provider string, l Limit) (limiter Limiter, err error) {
-	if provider == store.Local {
-		limiter, err = openTrypemaLocal(l)
-	} else {
-		limiter, err = openTrypemaRemote(provider, l)
-	}
-	limiter.Provider = provider
-	return limiter, err
 }
 
 func openTrypemaLocal(l Limit) (Limiter, error) {
@@ -243,8 +232,9 @@ func openTrypemaLocal(l Limit) (Limiter, error) {
 			}
 			return allowed, err
 		},
-		Len:   local.Len,
-		Close: local.Close,
+		Len:      local.Len,
+		Provider: store.Local,
+		Close:    local.Close,
 	}, nil
 }
 
@@ -282,7 +272,7 @@ func openTrypemaRemote(provider string, l Limit) (Limiter, error) {
 			return d.Allowed, err
 		})
 	}
-	limiter := Limiter{Allow: verbs[0], Instances: verbs, Close: limits.Close}
+	limiter := Limiter{Allow: verbs[0], Instances: verbs, Provider: provider, Close: limits.Close}
 	if provider == store.Hybrid {
 		first := l.strategy(limits.Instances[0])
 		limiter.Len = limits.Len
@@ -459,12 +449,11 @@ func clients(s *store.Server, verb func(redis.UniversalClient) Verb) Limiter {
 		c := s.GoRedis()
 		verbs, ends = append(verbs, verb(c)), append(ends, c.Close)
 	}
-	return Limiter{Allow: verbs[0], Instances: verbs, Close: func() error {
-		var errs []error
+	return Limiter{Allow: verbs[0], Instances: verbs, Close: func() (err error) {
 		for _, end := range ends {
-			errs = append(errs, end())
+			err = errors.Join(err, end())
 		}
-		return errors.Join(errs...)
+		return err
 	}}
 }
 
@@ -476,10 +465,7 @@ func openRedisRate(_ context.Context, l Limit) (Limiter, error) {
 		limiter := redis_rate.NewLimiter(c)
 		return func(key string) (bool, error) {
 			r, err := limiter.Allow(ctx, prefix+key, limit)
-			if err != nil {
-				return false, err
-			}
-			return r.Allowed > 0, nil
+			return err == nil && r.Allowed > 0, err
 		}
 	}), nil
 }
@@ -493,10 +479,7 @@ func openRedisCell(_ context.Context, l Limit) (Limiter, error) {
 		return func(key string) (bool, error) {
 			// Its reply: whether it is limited, then how far and for how long.
 			reply, err := c.Do(ctx, "CL.THROTTLE", prefix+key, l.Capacity-1, count, seconds, 1).Int64Slice()
-			if err != nil {
-				return false, err
-			}
-			return len(reply) > 0 && reply[0] == 0, nil
+			return err == nil && len(reply) > 0 && reply[0] == 0, err
 		}
 	})
 	if _, err := limiter.Allow(""); err != nil {
@@ -511,10 +494,6 @@ func openRedisCell(_ context.Context, l Limit) (Limiter, error) {
 // inWholeSeconds is a rate of n per window as a count per whole number of seconds, in the smallest numbers
 // there are.
 func inWholeSeconds(n uint64, window time.Duration) (count, seconds uint64) {
-	count, seconds = n*uint64(time.Second), uint64(window)
-	a, b := count, seconds
-	for b > 0 {
-		a, b = b, a%b
-	}
-	return count / a, seconds / a
+	r := big.NewRat(int64(n)*int64(time.Second), int64(window))
+	return r.Num().Uint64(), r.Denom().Uint64()
 }

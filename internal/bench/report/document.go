@@ -43,9 +43,6 @@ type result struct {
 	Floors     *measure.Floors     `json:"floors,omitempty"`
 }
 
-// partial reports whether something is missing that belongs to such a report.
-func (d *document) partial() bool { return len(d.why()) > 0 }
-
 // complete reports whether there is nothing to go on with.
 func (d *document) complete() bool { return d.Done >= d.Expected }
 

@@ -127,7 +127,7 @@ func (d *document) quote(name string) string {
 	}
 	step, limiter := words[1], words[2]
 	if words[0] == "bytes" {
-		return whole(measure.Median(footprint(d.step(step), limiter).BytesPerKey))
+		return whole(measure.Median(d.footprint(step, limiter).BytesPerKey))
 	}
 	row := d.row(step, "", limiter)
 	if row == nil {

@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"html/template"
 	"image/color"
 	"math"
 	"slices"
@@ -29,16 +30,31 @@ const (
 
 // picture is what a step came to, drawn.
 type picture struct {
-	id      string
+	ID      string
 	step    string // empty for the one of all steps
-	title   string
-	caption string
-	wide    bool
+	Title   string
+	Named   bool // its title is not that of its step
+	Caption string
+	Wide    bool
 	more    bool // shown with the tables
 	svg     []byte
 }
 
-func (f picture) file() string { return f.id + ".svg" }
+// File is the name of its file.
+func (f picture) File() string { return f.ID + ".svg" }
+
+// SVG is the picture for a page.
+func (f picture) SVG() template.HTML {
+	return template.HTML(f.svg) //nolint:gosec // it is made here, of numbers and names of ours
+}
+
+// span is how much of a row of six columns it takes.
+func (f picture) span() int {
+	if f.Wide {
+		return 3
+	}
+	return 2
+}
 
 // colourOf makes ours stand out.
 func colourOf(limiter string) color.Color {
@@ -60,7 +76,7 @@ func (a *album) add(f picture, height vg.Length, plots [][]*plot.Plot) {
 		return
 	}
 	width := narrow
-	if f.wide {
+	if f.Wide {
 		width = wide
 	}
 	f.svg, a.err = figure.SVG(width, height, plots...)
@@ -74,20 +90,20 @@ func (d *document) figures() ([]picture, error) {
 	a := new(album)
 	o := d.overview()
 	a.add(picture{
-		id: "overview", title: "Decisions per second of Trypema ÷ those of each other limiter", wide: true,
-		caption: "A point is one other limiter. Right of the line Trypema is faster. " +
+		ID: "overview", Title: "Decisions per second of Trypema ÷ those of each other limiter", Wide: true,
+		Caption: "A point is one other limiter. Right of the line Trypema is faster. " +
 			"The name is that of the fastest other one.",
 	}, (2.2+0.75*vg.Length(len(o)))*vg.Centimeter, one(overviewPlot(o)))
 	for i := range d.Steps {
 		r := titled(d.Steps[i])
-		f := picture{id: r.ID, step: r.ID, title: r.Title}
+		f := picture{ID: r.ID, step: r.ID, Title: r.Title}
 		switch {
 		case r.Floors != nil:
-			f.title = "How long memory takes"
-			f.caption = "A load that depends on the one before, at random places of so much memory."
+			f.Title = "How long memory takes"
+			f.Caption = "A load that depends on the one before, at random places of so much memory."
 			a.add(f, low, one(reachPlot(r.Floors)))
 		case r.Fullest != nil:
-			f.caption = "Above 1 a window has more than the limit. What could not be measured is left out."
+			f.Caption = "Above 1 a window has more than the limit. What could not be measured is left out."
 			bars := fullestBars(r.Fullest)
 			a.add(f, barsHeight(bars), one(barPlot("most in any window ÷ limit", bars, hundredths, 1)))
 		case r.Memory != nil:
@@ -98,26 +114,31 @@ func (d *document) figures() ([]picture, error) {
 		case r.ID == "growth" || r.ID == "buckets" || r.ID == "processors":
 			a.add(f, low, one(scalingPlot(&r)))
 		case strings.HasSuffix(r.ID, "-grid"):
-			f.wide, f.more, f.caption = true, true, "Calls per second, by the limit of a key."
+			f.Wide, f.more, f.Caption = true, true, "Calls per second, by the limit of a key."
 			a.add(f, low, gridPlots(r.Comparison))
 		default:
 			bars := speedBars(r.Comparison)
 			a.add(f, barsHeight(bars), one(barPlot("calls per second", bars, figure.Short, 0)))
 			if r.ID == "tail" || strings.HasPrefix(r.ID, "redis-") || strings.HasPrefix(r.ID, "hybrid-") {
 				l := picture{
-					id: r.ID + "-latency", step: r.ID, title: "Latency", more: r.ID != "tail",
-					caption: "How long the slowest of so many calls took.",
+					ID: r.ID + "-latency", step: r.ID, Title: "Latency", more: r.ID != "tail",
+					Caption: "How long the slowest of so many calls took.",
 				}
 				plots := latencyPlots(r.Comparison)
-				l.wide = len(plots) > 1
+				l.Wide = len(plots) > 1
 				a.add(l, heightOf(plots), plots)
 			}
 		}
 	}
 	a.add(picture{
-		id: "step", step: "accuracy-suppressed", title: "Absolute and Suppressed of Trypema",
-		caption: "The same calls, half of the limit at first and ten times the limit from one instant on.",
+		ID: "step", step: "accuracy-suppressed", Title: "Absolute and Suppressed of Trypema",
+		Caption: "The same calls, half of the limit at first and ten times the limit from one instant on.",
 	}, low, one(d.strategiesPlot()))
+	for i := range a.all {
+		f := &a.all[i]
+		r := d.step(f.step)
+		f.Named = r == nil || f.Title != titled(*r).Title
+	}
 	return a.all, a.err
 }
 
@@ -129,17 +150,17 @@ func heightOf(plots [][]*plot.Plot) vg.Length {
 }
 
 func (d *document) addAccuracy(a *album, f picture, all []measure.Accuracy) {
-	f.caption = "What is admitted, by what is offered, both ÷ the limit. The grey line is as it should be."
+	f.Caption = "What is admitted, by what is offered, both ÷ the limit. The grey line is as it should be."
 	plots := offeredPlots(all)
-	if f.wide = len(plots) > 1; f.wide {
-		f.caption += " Blue is Trypema, orange the other limiter."
+	if f.Wide = len(plots) > 1; f.Wide {
+		f.Caption += " Blue is Trypema, orange the other limiter."
 	}
 	a.add(f, heightOf(plots), plots)
 	steps := stepPlots(all)
 	a.add(picture{
-		id: f.id + "-step", step: f.step, title: "After a step to ten times the limit",
-		caption: "Admitted in each twentieth of a window ÷ limit, by windows. The line is the limit.",
-		wide:    len(all) > 2, more: f.id != "accuracy",
+		ID: f.ID + "-step", step: f.step, Title: "After a step to ten times the limit",
+		Caption: "Admitted in each twentieth of a window ÷ limit, by windows. The line is the limit.",
+		Wide:    len(all) > 2, more: f.ID != "accuracy",
 	}, max(4.2*vg.Centimeter, heightOf(steps)*vg.Length(min(1, len(steps)-1))), steps)
 }
 
@@ -173,7 +194,7 @@ func (d *document) addMemory(a *album, r *result) {
 				bars = append(bars, newBar(cmp.Or(f.Limiter, "harness"), f.Limiter, values))
 			}
 		}
-		p := picture{id: of.id, step: r.ID, title: of.title, caption: of.caption}
+		p := picture{ID: of.id, step: r.ID, Title: of.title, Caption: of.caption}
 		a.add(p, barsHeight(bars), one(barPlot(of.unit, bars, figure.Short, 0)))
 	}
 }
@@ -195,10 +216,8 @@ func barsHeight(bars []bar) vg.Length { return (1.5 + 0.53*vg.Length(len(bars)))
 
 func speedBars(c *measure.Comparison) (bars []bar) {
 	for _, x := range c.Limiters {
-		if rounds := opsOf(x); x.Failed == "" && len(rounds) > 0 {
-			b := newBar(c.Label(x), x.Limiter, rounds)
-			b.value = x.OpsPerSecond
-			bars = append(bars, b)
+		if rounds := x.PerRound(calls); x.Failed == "" && len(rounds) > 0 {
+			bars = append(bars, newBar(c.Label(x), x.Limiter, rounds))
 		} else if x.Failed != "" {
 			bars = append(bars, bar{name: c.Label(x) + " (failed)", colour: figure.Grey})
 		}
@@ -226,8 +245,7 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 	if len(bars) == 0 {
 		return nil
 	}
-	p := figure.Blank(unit, "")
-	figure.Grid(p)
+	p := figure.Gridded(unit, "")
 	var names []string
 	most := line
 	for i := range bars {
@@ -242,11 +260,12 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 		p.Add(chart)
 		most = max(most, b.high)
 		if b.low < b.high {
-			addLine(p, b.low, float64(i), b.high, float64(i), 1)
+			addLine(p, plotter.XYs{{X: b.low, Y: float64(i)}, {X: b.high, Y: float64(i)}}, color.Black, 1)
 		}
 	}
 	if line > 0 {
-		addLine(p, line, -0.5, line, float64(len(bars))-0.5, 1, vg.Points(4), vg.Points(3))
+		all := plotter.XYs{{X: line, Y: -0.5}, {X: line, Y: float64(len(bars)) - 0.5}}
+		addLine(p, all, color.Black, 1, vg.Points(4), vg.Points(3))
 	}
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, most*1.05
@@ -257,10 +276,10 @@ func barPlot(unit string, bars []bar, write func(float64) string, line float64) 
 	return p
 }
 
-// addLine draws a straight line so many points wide.
-func addLine(p *plot.Plot, x1, y1, x2, y2, width float64, dashes ...vg.Length) {
-	if line, err := plotter.NewLine(plotter.XYs{{X: x1, Y: y1}, {X: x2, Y: y2}}); err == nil {
-		line.Width, line.Dashes = vg.Points(width), dashes
+// addLine draws a line so many points wide.
+func addLine(p *plot.Plot, points plotter.XYs, colour color.Color, width float64, dashes ...vg.Length) {
+	if line, err := plotter.NewLine(points); err == nil {
+		line.Color, line.Width, line.Dashes = colour, vg.Points(width), dashes
 		p.Add(line)
 	}
 }
@@ -268,16 +287,25 @@ func addLine(p *plot.Plot, x1, y1, x2, y2, width float64, dashes ...vg.Length) {
 // faster is how much faster Trypema is than others in a step.
 type faster struct {
 	title  string
-	ratios []float64
-	names  []string // of the others
-	next   int      // the fastest of the others
+	others []other
+	next   other // the fastest of them
+}
+
+// other is another limiter, and how many times as fast Trypema is.
+type other struct {
+	name  string
+	ratio float64
+}
+
+func (f faster) String() string {
+	return fmt.Sprintf("%s (%s %s)", lower(f.title), ratio(f.next.ratio), f.next.name)
 }
 
 // overview compares Trypema in every step with the others of its kind.
 func (d *document) overview() (all []faster) {
 	for _, g := range groups {
 		for _, r := range d.grouped(g) {
-			if r.Comparison == nil || !g.open || strings.HasSuffix(r.ID, "-grid") {
+			if r.Comparison == nil || !g.Open || strings.HasSuffix(r.ID, "-grid") {
 				continue
 			}
 			limiter := "trypema"
@@ -290,16 +318,12 @@ func (d *document) overview() (all []faster) {
 			}
 			f := faster{title: r.Title}
 			for _, x := range r.Comparison.Limiters {
-				if ours(x.Limiter) || x.Failed != "" || x.OpsPerSecond == 0 {
-					continue
-				}
-				f.ratios = append(f.ratios, us.OpsPerSecond/x.OpsPerSecond)
-				f.names = append(f.names, x.Limiter)
-				if f.ratios[f.next] > f.ratios[len(f.ratios)-1] {
-					f.next = len(f.ratios) - 1
+				if !ours(x.Limiter) && x.Failed == "" && x.OpsPerSecond > 0 {
+					f.others = append(f.others, other{x.Limiter, us.OpsPerSecond / x.OpsPerSecond})
 				}
 			}
-			if len(f.ratios) > 0 {
+			if len(f.others) > 0 {
+				f.next = slices.MinFunc(f.others, func(a, b other) int { return cmp.Compare(a.ratio, b.ratio) })
 				all = append(all, f)
 			}
 		}
@@ -311,8 +335,7 @@ func overviewPlot(all []faster) *plot.Plot {
 	if len(all) == 0 {
 		return nil
 	}
-	p := figure.Blank("calls per second of Trypema ÷ those of the other", "")
-	figure.Grid(p)
+	p := figure.Gridded("calls per second of Trypema ÷ those of the other", "")
 	least, most := 0.5, 2.0
 	var names []string
 	for i := range all {
@@ -323,10 +346,10 @@ func overviewPlot(all []faster) *plot.Plot {
 			wins   bool
 		}{{figure.Colours[0], true}, {figure.Colours[1], false}} {
 			var points plotter.XYs
-			for _, x := range f.ratios {
-				least, most = min(least, x), max(most, x)
-				if (x >= 1) == side.wins {
-					points = append(points, plotter.XY{X: x, Y: y})
+			for _, x := range f.others {
+				least, most = min(least, x.ratio), max(most, x.ratio)
+				if (x.ratio >= 1) == side.wins {
+					points = append(points, plotter.XY{X: x.ratio, Y: y})
 				}
 			}
 			if dots, err := plotter.NewScatter(points); err == nil && len(points) > 0 {
@@ -334,7 +357,7 @@ func overviewPlot(all []faster) *plot.Plot {
 				p.Add(dots)
 			}
 		}
-		name := called{at: plotter.XY{X: f.ratios[f.next], Y: y}, name: f.names[f.next], style: p.X.Tick.Label}
+		name := called{at: plotter.XY{X: f.next.ratio, Y: y}, name: f.next.name, style: p.X.Tick.Label}
 		name.style.XAlign, name.style.YAlign = text.XRight, text.YCenter
 		p.Add(name)
 	}
@@ -381,41 +404,6 @@ func (l labelled) Ticks(low, high float64) []plot.Tick {
 	return ticks
 }
 
-func opsOf(x measure.Compared) (ops []float64) {
-	for _, r := range x.ByRound {
-		ops = append(ops, r.OpsPerSecond)
-	}
-	return ops
-}
-
-// curves draws a line for each limiter, with its name.
-type curves struct {
-	*plot.Plot
-	n int
-}
-
-func (c *curves) add(name string, points plotter.XYs) {
-	if len(points) == 0 {
-		return
-	}
-	line, dots, err := plotter.NewLinePoints(points)
-	if err != nil { // a number that is none
-		return
-	}
-	colour := figure.Colours[c.n%len(figure.Colours)]
-	line.Color, line.Width = colour, vg.Points(1.2)
-	dots.Color, dots.Shape, dots.Radius = colour, draw.CircleGlyph{}, vg.Points(1.8)
-	if ours(name) {
-		line.Width = vg.Points(2.4)
-	}
-	if c.n >= len(figure.Colours)/2 {
-		line.Dashes = []vg.Length{vg.Points(5), vg.Points(2)}
-	}
-	c.Add(line, dots)
-	c.Legend.Add(name, line)
-	c.n++
-}
-
 // series are the points of lines, in the order in which these were met.
 type series struct {
 	names  []string
@@ -432,12 +420,25 @@ func (s *series) add(name string, x, y float64) {
 	s.points[name] = append(s.points[name], plotter.XY{X: x, Y: y})
 }
 
-// draw adds a line for each; it reports whether there were any.
-func (c *curves) draw(s series) bool {
-	for _, name := range s.names {
-		c.add(name, s.points[name])
+// draw adds a line for each name, with a point at each value.
+func (s *series) draw(p *plot.Plot) {
+	for i, name := range s.names {
+		line, dots, err := plotter.NewLinePoints(s.points[name])
+		if err != nil { // a number that is none
+			continue
+		}
+		colour := figure.Colours[i%len(figure.Colours)]
+		line.Color, line.Width = colour, vg.Points(1.2)
+		dots.Color, dots.Shape, dots.Radius = colour, draw.CircleGlyph{}, vg.Points(1.8)
+		if ours(name) {
+			line.Width = vg.Points(2.4)
+		}
+		if i >= len(figure.Colours)/2 {
+			line.Dashes = []vg.Length{vg.Points(5), vg.Points(2)}
+		}
+		p.Add(line, dots)
+		p.Legend.Add(name, line)
 	}
-	return len(s.names) > 0
 }
 
 // abreast is how many small pictures stand side by side.
@@ -450,10 +451,10 @@ func panels(s series, few int, blank func() *plot.Plot, finish func(*plot.Plot))
 		return nil
 	}
 	if len(s.names) <= few {
-		p := &curves{Plot: blank()}
-		p.draw(s)
-		finish(p.Plot)
-		return one(p.Plot)
+		p := blank()
+		s.draw(p)
+		finish(p)
+		return one(p)
 	}
 	var plots []*plot.Plot
 	for _, name := range s.names {
@@ -462,20 +463,12 @@ func panels(s series, few int, blank func() *plot.Plot, finish func(*plot.Plot))
 		}
 		p := blank()
 		p.Title.Text = name
-		for _, side := range []struct {
-			names  []string
-			colour color.Color
-		}{{s.names, figure.Colours[0]}, {[]string{name}, figure.Colours[1]}} {
-			for _, n := range side.names {
-				if n != name && !ours(n) {
-					continue
-				}
-				if line, err := plotter.NewLine(s.points[n]); err == nil {
-					line.Color, line.Width = side.colour, vg.Points(1.8)
-					p.Add(line)
-				}
+		for _, n := range s.names {
+			if n == name || ours(n) {
+				addLine(p, s.points[n], figure.Colours[0], 1.8)
 			}
 		}
+		addLine(p, s.points[name], figure.Colours[1], 1.8)
 		plots = append(plots, p)
 	}
 	x0, x1, y0, y1 := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
@@ -513,11 +506,7 @@ func latencyPlots(c *measure.Comparison) [][]*plot.Plot {
 			}
 		}
 	}
-	return panels(s, 4, func() *plot.Plot {
-		p := figure.Blank("", "")
-		figure.Grid(p)
-		return p
-	}, func(p *plot.Plot) {
+	return panels(s, 4, func() *plot.Plot { return figure.Gridded("", "") }, func(p *plot.Plot) {
 		p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
 			for e := 0.0; e <= high+0.01; e++ {
 				ticks = append(ticks, plot.Tick{Value: e, Label: figure.Short(math.Pow(10, e))})
@@ -541,16 +530,12 @@ func offeredPlots(all []measure.Accuracy) [][]*plot.Plot {
 		}
 	}
 	return panels(s, 4, func() *plot.Plot {
-		p := figure.Blank("", "")
-		figure.Grid(p)
+		p := figure.Gridded("", "")
 		var ideal plotter.XYs
 		for x := 0.1; x < 100; x *= 1.05 { // a line on this scale is none on a logarithmic one
 			ideal = append(ideal, plotter.XY{X: x, Y: min(x, 1)})
 		}
-		if line, err := plotter.NewLine(ideal); err == nil {
-			line.Color, line.Width = figure.Grey, vg.Points(4)
-			p.Add(line)
-		}
+		addLine(p, ideal, figure.Grey, 4)
 		return p
 	}, func(p *plot.Plot) {
 		figure.Logarithmic(&p.X, func(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) })
@@ -598,10 +583,7 @@ func stepPlot(a measure.Accuracy) *plot.Plot {
 		p.Add(box)
 	}
 	end := float64(len(a.Step.Admitted)) * a.Step.Bin / a.Window
-	if line, err := plotter.NewLine(plotter.XYs{{X: 0, Y: 1}, {X: end, Y: 1}}); err == nil {
-		line.Color, line.Width = figure.Colours[1], vg.Points(1)
-		p.Add(line)
-	}
+	addLine(p, plotter.XYs{{X: 0, Y: 1}, {X: end, Y: 1}}, figure.Colours[1], 1)
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, end, 0, stepTop
 	return p
 }
@@ -609,31 +591,21 @@ func stepPlot(a measure.Accuracy) *plot.Plot {
 // strategiesPlot shows a step to ten times the limit under both strategies of ours; nil if either was not
 // measured.
 func (d *document) strategiesPlot() *plot.Plot {
-	p := &curves{Plot: figure.Blank("windows", "admitted ÷ limit")}
-	figure.Grid(p.Plot)
 	var s series
-	for _, strategy := range []string{"absolute", "suppressed"} {
-		id := map[string]string{"absolute": "accuracy", "suppressed": "accuracy-suppressed"}[strategy]
-		r := d.step(id)
-		if r == nil {
+	for i, strategy := range []string{"absolute", "suppressed"} {
+		a := d.accuracy([]string{"accuracy", "accuracy-suppressed"}[i], "trypema")
+		if a == nil {
 			return nil
 		}
-		i := slices.IndexFunc(r.Accuracy,
-			func(a measure.Accuracy) bool { return a.Limiter == "trypema" && a.Failed == "" })
-		if i < 0 {
-			return nil
-		}
-		line := r.Accuracy[i].Step
-		for at, n := range line.Admitted {
-			s.add(strategy, (float64(at)+0.5)*line.Bin/r.Accuracy[i].Window,
-				float64(n)/(float64(r.Accuracy[i].Capacity)*line.Bin/r.Accuracy[i].Window))
+		bin := a.Step.Bin / a.Window
+		for at, n := range a.Step.Admitted {
+			s.add(strategy, (float64(at)+0.5)*bin, float64(n)/(float64(a.Capacity)*bin))
 		}
 	}
-	if !p.draw(s) {
-		return nil
-	}
+	p := figure.Gridded("windows", "admitted ÷ limit")
+	s.draw(p)
 	p.Y.Min = 0
-	return p.Plot
+	return p
 }
 
 // scalingPlot shows what a limiter does as something grows that the labels of the cases say.
@@ -642,40 +614,32 @@ func scalingPlot(r *result) *plot.Plot {
 	if r.ID == "processors" {
 		y = "calls per second"
 	}
-	p := &curves{Plot: figure.Blank(strings.ToLower(r.Title), y)}
-	figure.Grid(p.Plot)
+	p := figure.Gridded(strings.ToLower(r.Title), y)
 	var s series
+	var ticks plot.ConstantTicks
 	for _, x := range r.Comparison.Limiters {
 		at, err := strconv.ParseFloat(x.Case, 64)
 		if err != nil || x.Failed != "" || x.OpsPerSecond == 0 {
 			continue
 		}
+		ticks = append(ticks, plot.Tick{Value: at, Label: x.Case})
 		value := 1e9 * float64(r.Comparison.Workers) / x.OpsPerSecond
 		if r.ID == "processors" {
 			value = x.OpsPerSecond
 		}
 		s.add(x.Limiter, at, value)
 	}
-	if !p.draw(s) {
+	if len(s.names) == 0 {
 		return nil
 	}
+	s.draw(p)
 	p.Y.Min = 0
 	if r.ID == "processors" {
-		p.X.Tick.Marker = plot.ConstantTicks(casesTicks(r.Comparison))
-		p.Y.Tick.Marker = labelled{figure.Short}
+		p.X.Tick.Marker, p.Y.Tick.Marker = ticks, labelled{figure.Short}
 	} else {
 		figure.Logarithmic(&p.X, figure.Short)
 	}
-	return p.Plot
-}
-
-func casesTicks(c *measure.Comparison) (ticks []plot.Tick) {
-	for _, x := range c.Limiters {
-		if at, err := strconv.ParseFloat(x.Case, 64); err == nil {
-			ticks = append(ticks, plot.Tick{Value: at, Label: x.Case})
-		}
-	}
-	return ticks
+	return p
 }
 
 // gridPlots show calls per second by rate, one picture for each key space with a line for each limiter.
@@ -697,12 +661,11 @@ func gridPlots(c *measure.Comparison) [][]*plot.Plot {
 	var plots []*plot.Plot
 	most := 0.0
 	for _, keys := range keySpaces {
-		p := &curves{Plot: figure.Blank("limit per second", "")}
-		figure.Grid(p.Plot)
+		p := figure.Gridded("limit per second", "")
 		p.Title.Text = keys
-		p.draw(*lines[keys])
+		lines[keys].draw(p)
 		figure.Logarithmic(&p.X, figure.Short)
-		plots = append(plots, p.Plot)
+		plots = append(plots, p)
 		most = max(most, p.Y.Max)
 	}
 	for i, p := range plots {
@@ -716,16 +679,15 @@ func gridPlots(c *measure.Comparison) [][]*plot.Plot {
 }
 
 func reachPlot(f *measure.Floors) *plot.Plot {
-	p := &curves{Plot: figure.Blank("memory", "ns for a load")}
-	figure.Grid(p.Plot)
-	var points plotter.XYs
-	for _, r := range f.Reaches {
-		points = append(points, plotter.XY{X: float64(r.Bytes), Y: measure.Median(r.Cost)})
-	}
-	if len(points) == 0 {
+	if len(f.Reaches) == 0 {
 		return nil
 	}
-	p.add("one load after the other", points)
+	p := figure.Gridded("memory", "ns for a load")
+	var s series
+	for _, r := range f.Reaches {
+		s.add("one load after the other", float64(r.Bytes), measure.Median(r.Cost))
+	}
+	s.draw(p)
 	p.X.Scale = plot.LogScale{}
 	p.X.Tick.Marker = plot.TickerFunc(func(_, high float64) (ticks []plot.Tick) {
 		for x := 16 << 10; float64(x) <= high*1.01; x *= 4 { // from the least on
@@ -734,7 +696,7 @@ func reachPlot(f *measure.Floors) *plot.Plot {
 		return ticks
 	})
 	p.Y.Min = 0
-	return p.Plot
+	return p
 }
 
 // binary writes a number of bytes that is a power of two.

@@ -6,14 +6,14 @@ import "slices"
 type group struct {
 	ID, Title, About string
 
-	open  bool // others are folded
+	Open  bool // others are folded
 	steps []string
 }
 
 // groups have all steps, in the order in which they are shown.
 var groups = []group{
 	{
-		ID: "part-speed", Title: "Decisions per second", open: true,
+		ID: "part-speed", Title: "Decisions per second", Open: true,
 		About: "Limiters in one process, called by all processors at once. Trypema is blue. " +
 			"A bar is the median of the rounds, and the thin line goes from the least to the greatest.",
 		steps: []string{
@@ -22,13 +22,13 @@ var groups = []group{
 		},
 	},
 	{
-		ID: "part-accuracy", Title: "Accuracy", open: true,
+		ID: "part-accuracy", Title: "Accuracy", Open: true,
 		About: "What is admitted of what is offered. " +
 			"More than the limit is a broken promise, and less is lost capacity.",
 		steps: []string{"windows", "accuracy-suppressed", "accuracy"},
 	},
 	{
-		ID: "part-servers", Title: "Redis and Hybrid", open: true,
+		ID: "part-servers", Title: "Redis and Hybrid", Open: true,
 		About: "Limits that several processes share. The Redis server runs on the same machine.",
 		steps: []string{
 			"redis-hot", "redis-10k", "redis-alone", "hybrid-hot", "hybrid-100k", "hybrid-suppressed-10k",
@@ -61,13 +61,8 @@ var groups = []group{
 // titles are those of the steps as they are called now, whatever they were called when they were measured.
 var titles = func() map[string]step {
 	all := make(map[string]step)
-	quick, standard, full := efforts()
-	for _, e := range []effort{quick, standard, full} {
-		for _, s := range e.steps() {
-			if _, known := all[s.ID]; !known {
-				all[s.ID] = s
-			}
-		}
+	for _, s := range full.steps() { // which has those of all efforts
+		all[s.ID] = s
 	}
 	return all
 }()

@@ -3,12 +3,13 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"github.com/klauspost/cpuid/v2"
 )
 
 // machine is what the numbers depend on that nobody chose. Numbers of different ones are not put together.
@@ -68,20 +69,8 @@ func thisMachine(redis string) machine {
 	return m
 }
 
-// Processor is what Linux or macOS calls it.
-func Processor() string {
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				return strings.TrimSpace(value)
-			}
-		}
-	}
-	if name := output("sysctl", "-n", "machdep.cpu.brand_string"); name != "" {
-		return name
-	}
-	return "unknown"
-}
+// Processor is what it calls itself.
+func Processor() string { return cmp.Or(cpuid.CPU.BrandName, "unknown") }
 
 // output is what a program prints; empty if it is not there.
 func output(name string, args ...string) string {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/trypema/trypema/internal/bench/measure"
 	"github.com/trypema/trypema/internal/bench/peer"
@@ -28,4 +27,12 @@ func spread(values []float64, write func(float64) string) string {
 	return fmt.Sprintf("%s (%s – %s)", write(measure.Median(values)), write(low), write(high))
 }
 
-func milliseconds(x float64) time.Duration { return time.Duration(x * float64(time.Millisecond)) }
+// unique returns each text once, in the order in which they were first there.
+func unique(all []string) (once []string) {
+	for _, s := range all {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
+}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// opening is what the report comes to, in a few sentences: on what machine, how accurate, where Trypema is
+// Opening is what the report comes to, in a few sentences: on what machine, how accurate, where Trypema is
 // ahead, where it is behind, and which marks it misses. What was not measured is not spoken of.
-func (d *document) opening() (sentences []string) {
+func (d *document) Opening() (sentences []string) {
 	sentences = append(sentences, fmt.Sprintf(
 		"Measured on %d × %s with %s on %s: compare numbers within this report alone.",
 		d.Machine.Processors, d.Machine.Processor, d.Machine.Go, d.Began.UTC().Format("2006-01-02")))
@@ -18,10 +19,11 @@ func (d *document) opening() (sentences []string) {
 		sentences = append(sentences, s)
 	}
 	ahead, behind := d.standings()
-	least, most := extremes(ahead)
 	if len(ahead) > 0 {
+		byRatio := func(a, b faster) int { return cmp.Compare(a.next.ratio, b.next.ratio) }
 		sentences = append(sentences, fmt.Sprintf("Trypema decides faster than all others on %d of %d workloads, "+
-			"from %s to %s.", len(ahead), len(ahead)+len(behind), least, most))
+			"from %s to %s.", len(ahead), len(ahead)+len(behind),
+			slices.MinFunc(ahead, byRatio), slices.MaxFunc(ahead, byRatio)))
 	}
 	if len(behind) > 0 {
 		sentences = append(sentences, "It is slower than the fastest other limiter on "+enumerate(behind)+".")
@@ -77,39 +79,16 @@ func (d *document) accuracySentence() string {
 		hundredths(worst))
 }
 
-// standings are the workloads on which Trypema is faster than all others, and those on which it is not, with
-// the fastest other one.
-func (d *document) standings() (ahead, behind []standing) {
+// standings are the workloads on which Trypema is faster than all others, and those on which it is not.
+func (d *document) standings() (ahead, behind []faster) {
 	for _, f := range d.overview() {
-		s := standing{f.ratios[f.next], lower(f.title), f.names[f.next]}
-		if s.ratio >= 1 {
-			ahead = append(ahead, s)
+		if f.next.ratio >= 1 {
+			ahead = append(ahead, f)
 		} else {
-			behind = append(behind, s)
+			behind = append(behind, f)
 		}
 	}
 	return ahead, behind
-}
-
-// standing is how fast Trypema is on a workload beside the fastest other limiter.
-type standing struct {
-	ratio       float64
-	title, next string
-}
-
-func (s standing) String() string { return fmt.Sprintf("%s (%s %s)", s.title, ratio(s.ratio), s.next) }
-
-// extremes are those with the least and the greatest ratio.
-func extremes(all []standing) (least, most standing) {
-	for i, s := range all {
-		if i == 0 || s.ratio < least.ratio {
-			least = s
-		}
-		if i == 0 || s.ratio > most.ratio {
-			most = s
-		}
-	}
-	return least, most
 }
 
 // ratio has two digits that matter.
@@ -134,7 +113,7 @@ func lower(title string) string {
 }
 
 // enumerate is a list in a sentence, whose parts may have commas.
-func enumerate(all []standing) string {
+func enumerate(all []faster) string {
 	var parts []string
 	for _, s := range all {
 		parts = append(parts, s.String())

@@ -2,7 +2,9 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"slices"
@@ -24,12 +26,17 @@ type sheet struct {
 	Rows [][]string
 }
 
+// add adds a row, whose last cells may be left out.
+func (s *sheet) add(cells ...string) {
+	s.Rows = append(s.Rows, append(cells, make([]string, max(0, len(s.Head)-len(cells)))...))
+}
+
 // section is a step as it is shown.
 type section struct {
 	result
 	Sheets  []sheet
-	Figures []shown // at once
-	More    []shown // with the tables
+	Figures []picture // at once
+	More    []picture // with the tables
 	Failing []string
 }
 
@@ -37,20 +44,9 @@ type section struct {
 func (s section) Span() int {
 	n := 0
 	for _, f := range s.Figures {
-		n += f.Span
+		n += f.span()
 	}
-	if n == 0 {
-		return 2
-	}
-	return min(n, 6)
-}
-
-// shown is a figure in a page.
-type shown struct {
-	ID, Title, Caption, File string
-	Named                    bool // unlike the section
-	Span                     int  // of six columns
-	SVG                      template.HTML
+	return min(cmp.Or(n, 2), 6)
 }
 
 // part is a group as it is shown.
@@ -59,19 +55,12 @@ type part struct {
 	Sections []section
 }
 
-// Open reports whether it is shown at once.
-func (p part) Open() bool { return p.open }
-
 // view is a report as it is shown.
 type view struct {
 	*document
 	When      string
-	Partial   []string // why it is
-	LeftOut   []string
-	Opening   []string
-	Overview  []shown // at most one
-	Promises  sheet
-	Missed    sheet // those of the promises that were missed
+	Overview  []picture // at most one
+	Missed    sheet     // those of the promises that were missed
 	Parts     []part
 	Libraries sheet
 	Theme     template.CSS
@@ -81,21 +70,18 @@ func (d *document) view(figures []picture) view {
 	v := view{
 		document: d,
 		When:     fmt.Sprintf("%s to %s", d.Began.UTC().Format("2006-01-02 15:04"), d.Ended.UTC().Format("15:04 MST")),
-		Partial:  d.why(),
-		LeftOut:  d.leftOut(),
-		Opening:  d.opening(),
-		Promises: d.promised(),
 		Theme:    template.CSS(figure.Theme), //nolint:gosec // a constant
 	}
-	v.Missed.Head = v.Promises.Head
-	for _, row := range v.Promises.Rows {
+	promised := d.Promised()
+	v.Missed.Head = promised.Head
+	for _, row := range promised.Rows {
 		if row[3] == missedMark {
 			v.Missed.Rows = append(v.Missed.Rows, row)
 		}
 	}
 	for _, f := range figures {
 		if f.step == "" {
-			v.Overview = append(v.Overview, f.shown(""))
+			v.Overview = append(v.Overview, f)
 		}
 	}
 	for _, g := range groups {
@@ -110,7 +96,7 @@ func (d *document) view(figures []picture) view {
 	v.Libraries = sheet{Head: []string{"module", "version"}}
 	for _, path := range compared {
 		if version, ok := d.Machine.Modules[path]; ok {
-			v.Libraries.Rows = append(v.Libraries.Rows, []string{path, version})
+			v.Libraries.add(path, version)
 		}
 	}
 	return v
@@ -122,9 +108,9 @@ func newSection(r result, figures []picture) section {
 		switch {
 		case f.step != r.ID:
 		case f.more:
-			s.More = append(s.More, f.shown(r.Title))
+			s.More = append(s.More, f)
 		default:
-			s.Figures = append(s.Figures, f.shown(r.Title))
+			s.Figures = append(s.Figures, f)
 		}
 	}
 	for _, f := range r.failures() {
@@ -133,17 +119,8 @@ func newSection(r result, figures []picture) section {
 	return s
 }
 
-func (f picture) shown(section string) shown {
-	span := 2
-	if f.wide {
-		span = 3
-	}
-	return shown{f.id, f.title, f.caption, f.file(), f.title != section, span,
-		template.HTML(f.svg)} //nolint:gosec // it is made here, of numbers and names of ours
-}
-
-// why says what makes the report partial.
-func (d *document) why() (all []string) {
+// Partial says what makes the report partial.
+func (d *document) Partial() (all []string) {
 	if n := d.Expected - d.Done; n > 0 {
 		all = append(all, fmt.Sprintf("it was interrupted: %d of %d measurements are missing; "+
 			"the same command goes on", n, d.Expected))
@@ -157,41 +134,34 @@ func (d *document) why() (all []string) {
 	return all
 }
 
-// leftOut lists the limiters that are missing in some comparison, once each.
-func (d *document) leftOut() (all []string) {
-	seen := make(map[string]bool)
+// LeftOut lists the limiters that are missing in some comparison, once each.
+func (d *document) LeftOut() (all []string) {
 	for _, r := range d.Steps {
-		if r.Comparison == nil {
-			continue
-		}
-		for _, why := range r.Comparison.LeftOut {
-			if !seen[why] {
-				all = append(all, why)
-			}
-			seen[why] = true
+		if r.Comparison != nil {
+			all = append(all, r.Comparison.LeftOut...)
 		}
 	}
-	return all
+	return unique(all)
 }
 
 // sheets are the tables of a step.
 func (r *result) sheets() []sheet {
 	switch {
 	case r.Comparison != nil:
-		return comparisonSheets(r.Comparison)
+		return []sheet{comparisonSheet(r.Comparison)}
 	case r.Accuracy != nil:
 		return []sheet{accuracySheet(r.Accuracy), pauseSheet(r.Accuracy)}
 	case r.Fullest != nil:
 		s := sheet{Head: []string{"", "most in any window ÷ C"}}
 		for _, f := range r.Fullest {
-			cell := "failed"
 			switch {
 			case f.Ratio != nil:
-				cell = hundredths(*f.Ratio)
+				s.add(f.Limiter, hundredths(*f.Ratio))
 			case f.Failed == "":
-				cell = notMeasured
+				s.add(f.Limiter, notMeasured)
+			default:
+				s.add(f.Limiter, "failed")
 			}
-			s.Rows = append(s.Rows, []string{f.Limiter, cell})
 		}
 		return []sheet{s}
 	case r.Memory != nil:
@@ -199,11 +169,10 @@ func (r *result) sheets() []sheet {
 	case r.Floors != nil:
 		s := sheet{Head: []string{"", "ns"}}
 		for _, p := range r.Floors.Parts {
-			s.Rows = append(s.Rows, []string{p.Part, spread(p.Cost, tenths)})
+			s.add(p.Part, spread(p.Cost, tenths))
 		}
 		for _, p := range r.Floors.Reaches {
-			s.Rows = append(s.Rows,
-				[]string{"a load at a random place of " + binary(p.Bytes), spread(p.Cost, tenths)})
+			s.add("a load at a random place of "+binary(p.Bytes), spread(p.Cost, tenths))
 		}
 		return []sheet{s}
 	}
@@ -212,7 +181,7 @@ func (r *result) sheets() []sheet {
 
 func tenths(x float64) string { return fmt.Sprintf("%.1f", x) }
 
-func comparisonSheets(c *measure.Comparison) []sheet {
+func comparisonSheet(c *measure.Comparison) sheet {
 	cases, server := false, false
 	for _, x := range c.Limiters {
 		cases = cases || x.Case != ""
@@ -234,31 +203,24 @@ func comparisonSheets(c *measure.Comparison) []sheet {
 		if x.Failed != "" {
 			row = append(row, "failed")
 		} else {
-			of := func(get func(measure.Round) float64, write func(float64) string) string {
-				var values []float64
-				for _, r := range x.ByRound {
-					values = append(values, get(r))
-				}
-				return spread(values, write)
+			after := func(of func(measure.Round) int64) string {
+				return spread(x.PerRound(func(r measure.Round) float64 { return float64(of(r)) }), nanoseconds)
 			}
 			row = append(row,
-				of(func(r measure.Round) float64 { return r.OpsPerSecond }, figure.Short),
-				of(func(r measure.Round) float64 { return r.Ratio }, hundredths),
-				of(func(r measure.Round) float64 { return float64(r.P50) }, nanoseconds),
-				of(func(r measure.Round) float64 { return float64(r.P99) }, nanoseconds),
-				of(func(r measure.Round) float64 { return float64(r.P999) }, nanoseconds),
-				of(func(r measure.Round) float64 { return float64(r.Max) }, nanoseconds),
+				spread(x.PerRound(calls), figure.Short),
+				spread(x.PerRound(func(r measure.Round) float64 { return r.Ratio }), hundredths),
+				after(func(r measure.Round) int64 { return r.P50 }),
+				after(func(r measure.Round) int64 { return r.P99 }),
+				after(func(r measure.Round) int64 { return r.P999 }),
+				after(func(r measure.Round) int64 { return r.Max }),
 				fmt.Sprintf("%.3f", x.AdmittedToLimit))
 			if server && x.RedisCommands != nil {
 				row = append(row, nanoseconds(*x.RedisCommands))
 			}
 		}
-		for len(row) < len(speed.Head) {
-			row = append(row, "")
-		}
-		speed.Rows = append(speed.Rows, row)
+		speed.add(row...)
 	}
-	return []sheet{speed}
+	return speed
 }
 
 // accuracySheet is what was admitted of each load, as a part of the limit.
@@ -281,10 +243,7 @@ func accuracySheet(all []measure.Accuracy) sheet {
 		if a.Failed != "" {
 			row = append(row, "failed")
 		}
-		for len(row) < len(s.Head) {
-			row = append(row, "")
-		}
-		s.Rows = append(s.Rows, row)
+		s.add(row...)
 	}
 	return s
 }
@@ -295,7 +254,7 @@ func pauseSheet(all []measure.Accuracy) sheet {
 		"longest pause at 2 ×", "at 10 ×", "after the step to 10 ×"}}
 	for _, a := range all {
 		if a.Failed != "" {
-			s.Rows = append(s.Rows, []string{title(a), "failed", "", "", "", "", ""})
+			s.add(title(a), "failed")
 			continue
 		}
 		most := uint64(0)
@@ -310,11 +269,9 @@ func pauseSheet(all []measure.Accuracy) sheet {
 			}
 			return ""
 		}
-		pause := func(ms float64) string { return screen.Duration(milliseconds(ms)) }
-		s.Rows = append(s.Rows, []string{
-			title(a), hundredths(float64(most) / float64(a.Capacity)), exact(0.95), exact(1.05),
-			pause(at[2].Pause), pause(at[10].Pause), pause(a.Step.Pause),
-		})
+		pause := func(ms float64) string { return screen.Nanoseconds(int64(ms * 1e6)) }
+		s.add(title(a), hundredths(float64(most)/float64(a.Capacity)), exact(0.95), exact(1.05),
+			pause(at[2].Pause), pause(at[10].Pause), pause(a.Step.Pause))
 	}
 	return s
 }
@@ -324,41 +281,26 @@ func memorySheet(all []measure.Footprint) sheet {
 		"its pause, µs"}}
 	for _, f := range all {
 		if f.Failed != "" {
-			s.Rows = append(s.Rows, []string{f.Limiter, "failed", "", "", ""})
+			s.add(f.Limiter, "failed")
 			continue
 		}
-		name := f.Limiter
-		if name == "" {
-			name = "harness alone"
-		}
-		s.Rows = append(s.Rows, []string{
-			name, spread(f.BytesPerKey, whole), spread(f.AllocsPerOp, hundredths),
-			spread(f.Collection, tenths), spread(f.Pause, whole),
-		})
+		s.add(cmp.Or(f.Limiter, "harness alone"), spread(f.BytesPerKey, whole), spread(f.AllocsPerOp, hundredths),
+			spread(f.Collection, tenths), spread(f.Pause, whole))
 	}
 	return s
 }
 
-// page is the report as one file that a browser shows.
-func (d *document) page(figures []picture) ([]byte, error) {
-	var out bytes.Buffer
-	err := pageTemplate.Execute(&out, d.view(figures))
-	return out.Bytes(), err
+// pages are the report as one file that a browser shows, and as a table in Markdown. What is folded in one is
+// folded in the other, too.
+func (d *document) pages(figures []picture) (page, table []byte, err error) {
+	var html, markdown bytes.Buffer
+	v := d.view(figures)
+	err = errors.Join(pageTemplate.Execute(&html, v), tableTemplate.Execute(&markdown, v))
+	return html.Bytes(), markdown.Bytes(), err
 }
 
 // Seconds is how long the step took.
 func (s section) Seconds() float64 { return s.Took / 1000 }
 
-// row is a line of a sheet, and whether it is one of Trypema's in Go.
-type row struct {
-	Ours  bool
-	Cells []string
-}
-
-// Lines are the rows of a sheet.
-func (s sheet) Lines() (rows []row) {
-	for _, cells := range s.Rows {
-		rows = append(rows, row{slices.ContainsFunc(cells[:min(2, len(cells))], ours), cells})
-	}
-	return rows
-}
+// Ours reports whether a row is one of Trypema's in Go.
+func (sheet) Ours(row []string) bool { return slices.ContainsFunc(row[:min(2, len(row))], ours) }

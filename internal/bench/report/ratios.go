@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,12 +67,7 @@ func (r *Ratios) rows() []ratioRow {
 	}
 }
 
-func (r *Ratios) million() int {
-	if r.keys > 0 {
-		return r.keys
-	}
-	return 1_000_000
-}
+func (r *Ratios) million() int { return cmp.Or(r.keys, 1_000_000) }
 
 // ratios is what was measured.
 type ratios struct {
@@ -134,11 +130,7 @@ func (r *Ratios) Run(ctx context.Context, out screen.Streams) error {
 		}
 		failed = append(failed, err)
 		all.Rows = append(all.Rows, row)
-		for _, why := range leftOut {
-			if !slices.Contains(all.LeftOut, why) {
-				all.LeftOut = append(all.LeftOut, why)
-			}
-		}
+		all.LeftOut = unique(append(all.LeftOut, leftOut...))
 	}
 	if len(r.Only) == 0 {
 		bar.Set(0.9, "memory")
@@ -174,18 +166,14 @@ func (r *Ratios) measure(
 		return row, nil, err
 	}
 	ours := &result.Limiters[0]
-	var each []float64
-	for _, round := range ours.ByRound {
-		each = append(each, took(round, result.Workers))
-	}
-	row.Ours, row.P999 = measure.Median(each), ours.P999
+	cost := func(r measure.Round) float64 { return took(r, result.Workers) }
+	row.Ours, row.P999 = measure.Median(ours.PerRound(cost)), ours.P999
 	for i := range result.Limiters[1:] {
 		peer := &result.Limiters[i+1]
 		if ours.Failed != "" || peer.Failed != "" {
 			continue
 		}
-		per := perRound(ours, peer,
-			func(x, y measure.Round) float64 { return took(y, result.Workers) / took(x, result.Workers) })
+		per := perRound(peer, ours, cost)
 		row.Ratios[peer.Limiter] = ratioSpread{
 			Median: measure.Median(per), Spread: measure.HalfQuartiles(per), P999: peer.P999,
 		}
@@ -208,8 +196,7 @@ func (r *Ratios) memory(ctx context.Context, all *ratios) error {
 	if err != nil {
 		return err
 	}
-	quiet := func(float64, string) {}
-	foot, err := c.Footprints(ctx, 1, quiet)
+	foot, err := c.Footprints(ctx, 1, func(float64, string) {})
 	if err != nil {
 		return err
 	}
@@ -225,7 +212,7 @@ func (r *Ratios) memory(ctx context.Context, all *ratios) error {
 			Allocations: measure.Median(f.AllocsPerOp), Collection: max(0, measure.Median(f.Collection)-alone),
 		})
 	}
-	all.Adding, err = c.Adding(ctx, quiet)
+	all.Adding, err = c.Adding(ctx)
 	for _, a := range all.Adding {
 		if a.Failed != "" {
 			failed = append(failed, fmt.Errorf("%s: %s", a.Limiter, a.Failed))
@@ -257,17 +244,17 @@ func (all *ratios) table(w io.Writer) error {
 	err := screen.Table(w, head, rows)
 	fmt.Fprintln(w, " ns: for a call of trypema, of a processor (Linux) or a caller; "+
 		"then how many times as long a call of the others takes")
-	if small, large := all.row("1 k keys, fresh"), all.row("1 M keys, fresh"); small != nil && large != nil {
-		fmt.Fprintf(w, " growth, 1 k keys to 1 M, fresh: %.1f ×\n", large.Ours/small.Ours)
+	if small, large := all.ours("1 k keys, fresh"), all.ours("1 M keys, fresh"); small > 0 && large > 0 {
+		fmt.Fprintf(w, " growth, 1 k keys to 1 M, fresh: %.1f ×\n", large/small)
 	}
 	if len(all.Memory) > 0 {
 		fmt.Fprintln(w)
 		rows = nil
-		for i, m := range all.Memory {
+		for _, m := range all.Memory {
 			row := []string{m.Limiter, fmt.Sprintf("%.0f", m.BytesPerKey), fmt.Sprintf("%.2f", m.Allocations),
 				fmt.Sprintf("%.1f ms", m.Collection)}
 			for _, a := range all.Adding {
-				if a.Limiter == all.Memory[i].Limiter && a.Failed == "" {
+				if a.Limiter == m.Limiter && a.Failed == "" {
 					row = append(row, screen.Nanoseconds(a.Known.P999), screen.Nanoseconds(a.Known.Max),
 						screen.Nanoseconds(a.New.Max))
 				}
@@ -285,11 +272,12 @@ func (all *ratios) table(w io.Writer) error {
 	return err
 }
 
-func (all *ratios) row(name string) *measuredRow {
-	for i := range all.Rows {
-		if all.Rows[i].Name == name && all.Rows[i].Ours > 0 {
-			return &all.Rows[i]
+// ours is how long a call of ours took in a row; 0 if that was not measured.
+func (all *ratios) ours(name string) float64 {
+	for _, r := range all.Rows {
+		if r.Name == name {
+			return r.Ours
 		}
 	}
-	return nil
+	return 0
 }

@@ -59,7 +59,6 @@ wrong flag.`
 }
 
 func (c *Command) effort() effort {
-	quick, standard, full := efforts()
 	switch {
 	case c.Quick:
 		return quick
@@ -84,7 +83,7 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 		return err
 	}
 	if c.List {
-		return list(out, e, steps)
+		return list(out.Out, e, steps)
 	}
 	if c.Redraw {
 		d, err := load(c.Out)
@@ -111,10 +110,8 @@ func (c *Command) Run(ctx context.Context, out screen.Streams) error {
 // resolve checks the flags, and returns those of the steps that they name.
 func (c *Command) resolve(steps []step) ([]step, error) {
 	var names []string
-	for _, s := range steps { // a step is in there once for each pass
-		if !slices.Contains(names, s.ID) {
-			names = append(names, s.ID)
-		}
+	for _, s := range steps {
+		names = append(names, s.ID)
 	}
 	err := flags.First(
 		flags.Check(c.Out != "", "out", c.Out, "a folder"),
@@ -123,37 +120,26 @@ func (c *Command) resolve(steps []step) ([]step, error) {
 	if err == nil && c.Redis != nil {
 		err = store.Flags{Provider: store.Redis, Redis: c.Redis}.Check()
 	}
-	for _, id := range c.Only {
-		err = flags.First(err, flags.OneOf("only", id, names...))
+	for _, id := range c.Only { // a step is in names once for each pass
+		err = flags.First(err, flags.OneOf("only", id, unique(names)...))
 	}
-	if err != nil || len(c.Only) == 0 {
-		return steps, err
+	if len(c.Only) > 0 {
+		steps = slices.DeleteFunc(steps, func(s step) bool { return !slices.Contains(c.Only, s.ID) })
 	}
-	var some []step
-	for _, s := range steps {
-		for _, id := range c.Only {
-			if s.ID == id {
-				some = append(some, s)
-			}
-		}
-	}
-	return some, nil
+	return steps, err
 }
 
-func list(out screen.Streams, e effort, steps []step) error {
+func list(w io.Writer, e effort, steps []step) error {
 	var total time.Duration
+	var text strings.Builder
 	for _, s := range steps {
 		total += s.took
-		if _, err := fmt.Fprintf(out.Out, "%s: %s, about %v\n", s.ID, s.Title, s.took.Round(time.Second)); err != nil {
-			return err
-		}
+		fmt.Fprintf(&text, "%s: %s, about %v\n", s.ID, s.Title, s.took.Round(time.Second))
 		for _, l := range e.commands(s) {
-			if _, err := fmt.Fprintf(out.Out, "    %s\n", l); err != nil {
-				return err
-			}
+			fmt.Fprintf(&text, "    %s\n", l)
 		}
 	}
-	_, err := fmt.Fprintf(out.Out, "%d steps, about %v\n", len(steps), total.Round(time.Minute))
+	_, err := fmt.Fprintf(w, "%s%d steps, about %v\n", &text, len(steps), total.Round(time.Minute))
 	return err
 }
 
@@ -171,13 +157,13 @@ func (c *Command) publish(d *document, out screen.Streams) error {
 	if err != nil {
 		return err
 	}
-	page, err := d.page(figures)
+	page, table, err := d.pages(figures)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(write(c.Out, pageFile, page), write(c.Out, tableFile, d.table(figures)))
+	err = errors.Join(write(c.Out, pageFile, page), write(c.Out, tableFile, table))
 	for _, f := range figures {
-		err = errors.Join(err, write(c.Out, f.file(), figure.Alone(f.svg)))
+		err = errors.Join(err, write(c.Out, f.File(), figure.Alone(f.svg)))
 	}
 	if err != nil {
 		return err
@@ -187,7 +173,7 @@ func (c *Command) publish(d *document, out screen.Streams) error {
 	} else {
 		err = d.summary(out.Out, c.Out, len(c.Only) > 0)
 	}
-	if d.partial() {
+	if len(d.Partial()) > 0 {
 		err = errors.Join(err, errPartial)
 	}
 	return errors.Join(err, d.broken())
@@ -405,7 +391,7 @@ func (r *runner) step(
 	case turns:
 		res.Comparison, err = measure.Compare(ctx, cases, progress)
 	case accuracy:
-		res.Accuracy, err = c.AccuracyOf(ctx, r.effort.accuracy.windows, r.effort.mostLoad(s),
+		res.Accuracy, err = c.AccuracyOf(ctx, r.effort.windows, r.effort.mostLoad(s),
 			r.effort.together(s), progress)
 	case fullest:
 		res.Fullest, err = c.FullestWindows(ctx, r.effort.Times, progress)
@@ -420,17 +406,17 @@ func (r *runner) step(
 // mostLoad is the highest load that is offered in an accuracy step.
 func (e effort) mostLoad(s step) float64 {
 	if s.needs == store.Redis {
-		return e.accuracy.remote
+		return e.remote
 	}
 	return 100
 }
 
 // together reports whether all limiters of an accuracy step can be offered their loads at the same time.
-func (e effort) together(s step) bool { return s.needs != store.Redis || e.accuracy.remote <= 10 }
+func (e effort) together(s step) bool { return s.needs != store.Redis || e.remote <= 10 }
 
 // summary says in a few lines what came of it; of some steps, only that.
 func (d *document) summary(w io.Writer, dir string, some bool) error {
-	s := d.promised()
+	s := d.Promised()
 	if some {
 		s.Rows = slices.DeleteFunc(s.Rows, func(row []string) bool { return slices.Contains(row, notMeasured) })
 	}

@@ -30,8 +30,7 @@ func quiet(out io.Writer) screen.Streams { return screen.Streams{Out: out, Err: 
 
 // TestEveryStepIsACommand: what a report says that it ran can be run.
 func TestEveryStepIsACommand(t *testing.T) {
-	quick, standard, full := efforts()
-	for _, e := range []effort{quick, standard, full} {
+	for _, e := range efforts {
 		seen := make(map[string]int)
 		for _, s := range e.steps() {
 			seen[s.ID]++
@@ -52,7 +51,6 @@ func TestEveryStepIsACommand(t *testing.T) {
 }
 
 func TestQuickIsShort(t *testing.T) {
-	quick, _, _ := efforts()
 	var total time.Duration
 	for _, s := range quick.steps() {
 		total += s.took
@@ -302,7 +300,7 @@ func TestOpening(t *testing.T) {
 		"It is slower than the fastest other limiter on 100,000 keys (0.40 × governor); and Redis: " +
 			"a lone caller (0.80 × redis_rate).",
 	}
-	got := d.opening()
+	got := d.Opening()
 	for i := range got {
 		got[i] = strings.ReplaceAll(got[i], "\u00a0×", " ×") // no line begins with the sign
 	}
@@ -324,7 +322,7 @@ func TestOpening(t *testing.T) {
 		t.Errorf("%q, want %q", got[4], marks)
 	}
 	d.Steps = nil
-	if got := d.opening(); len(got) != 1 {
+	if got := d.Opening(); len(got) != 1 {
 		t.Errorf("of nothing it says %q", got)
 	}
 }
@@ -337,9 +335,8 @@ func TestGroups(t *testing.T) {
 			in[id]++
 		}
 	}
-	quick, standard, full := efforts()
 	named := make(map[string]string)
-	for _, e := range []effort{quick, standard, full} {
+	for _, e := range efforts {
 		for _, s := range e.steps() {
 			if in[s.ID] != 1 {
 				t.Errorf("%s is in %d groups", s.ID, in[s.ID])
@@ -377,12 +374,12 @@ func TestPartialReport(t *testing.T) {
 			XMLName xml.Name `xml:"svg"`
 		}
 		if err := xml.Unmarshal(f.svg, &svg); err != nil {
-			t.Errorf("%s is no picture: %v", f.id, err)
+			t.Errorf("%s is no picture: %v", f.ID, err)
 		}
 	}
-	page, err := d.page(figures)
+	page, table, err := d.pages(figures)
 	must.OK(t, err)
-	for _, text := range []string{string(page), string(d.table(figures))} {
+	for _, text := range []string{string(page), string(table)} {
 		for _, want := range []string{
 			"This report is partial.", "2 of 7 measurements are missing", "everything with Redis: no server",
 			"skewed failed: out of order",
@@ -397,8 +394,8 @@ func TestPartialReport(t *testing.T) {
 	if bytes.Contains(page, []byte("<one>")) || !bytes.Contains(page, []byte("Of another version &lt;one&gt;")) {
 		t.Error("a title is taken for a tag, or a step of another version is not shown")
 	}
-	if !d.partial() || d.broken() != nil {
-		t.Errorf("partial %v, broken %v", d.partial(), d.broken())
+	if len(d.Partial()) == 0 || d.broken() != nil {
+		t.Errorf("partial %v, broken %v", d.Partial(), d.broken())
 	}
 	d.Steps[0].Comparison.Limiters[0].Failed = "trypema: 5 admitted"
 	if err := d.broken(); err == nil || !strings.Contains(err.Error(), "5 admitted") {

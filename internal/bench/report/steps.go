@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,31 +18,32 @@ type effort struct {
 	Times  int           `json:"repeated_measurements"` // of memory, and of what is not measured in rounds
 	Passes int           `json:"passes"`                // over what the design sets marks for
 
-	hybrid   int  // rounds of Hybrid, which take a window each, as what it does depends on where in a window it is
-	matrix   bool // all key spaces and rates on Redis, and what is only for comparison
-	huge     bool // ten million keys, too
-	accuracy struct {
-		window  time.Duration
-		windows int
-		remote  float64 // the highest load for limiters that ask a server
-	}
+	hybrid int  // rounds of Hybrid, which take a window each, as what it does depends on where in a window it is
+	matrix bool // all key spaces and rates on Redis, and what is only for comparison
+	huge   bool // ten million keys, too
+
+	// of accuracy: the limit's window, how many are looked at, and the highest load where a server is asked
+	window  time.Duration
+	windows int
+	remote  float64
 }
 
-func efforts() (quick, standard, full effort) {
-	quick = effort{Name: "quick", Rounds: 6, Each: 50 * time.Millisecond, Times: 1, Passes: 2, hybrid: 3}
-	quick.accuracy.window, quick.accuracy.windows, quick.accuracy.remote = time.Second, 3, 10
+// The efforts, from the least on.
+var (
+	quick = effort{
+		Name: "quick", Rounds: 6, Each: 50 * time.Millisecond, Times: 1, Passes: 2,
+		hybrid: 3, window: time.Second, windows: 3, remote: 10,
+	}
 	standard = effort{
 		Name: "standard", Rounds: 10, Each: 200 * time.Millisecond, Times: 3, Passes: 2,
-		hybrid: 5, matrix: true,
+		hybrid: 5, matrix: true, window: 2 * time.Second, windows: 5, remote: 100,
 	}
-	standard.accuracy.window, standard.accuracy.windows, standard.accuracy.remote = 2*time.Second, 5, 100
 	full = effort{
 		Name: "full", Rounds: 15, Each: 300 * time.Millisecond, Times: 5, Passes: 2,
-		hybrid: 8, matrix: true, huge: true,
+		hybrid: 8, matrix: true, huge: true, window: 10 * time.Second, windows: 5, remote: 100,
 	}
-	full.accuracy.window, full.accuracy.windows, full.accuracy.remote = 10*time.Second, 5, 100
-	return quick, standard, full
-}
+	efforts = []effort{quick, standard, full}
+)
 
 // step is one measurement, after which a report can be interrupted without loss. Exactly one kind of result
 // comes of it.
@@ -95,6 +97,12 @@ func (e effort) steps() []step {
 		}
 		return quick
 	}
+	numbers := func(all ...int) []int {
+		if e.matrix {
+			return all
+		}
+		return slices.Delete(all, 1, 2)
+	}
 	s := []step{
 		{ID: "floors", Title: "The parts of a decision", kind: floors,
 			About: "The parts of any decision, and how long memory takes to answer, on this machine.",
@@ -123,9 +131,20 @@ func (e effort) steps() []step {
 			About: "100,000 calls a second in bursts of 50, of which each counts from the instant when it " +
 				"was due: being late because others were slow counts.",
 			lines: []line{{args: "--mode target --qps 100000 --burst 50 --compare " + some(inProcess, fewer)}}},
-		e.growth(),
-		e.buckets(),
-		e.processors(),
+		{ID: "growth", Title: "The number of keys",
+			About: "Nanoseconds for a call to one of more and more keys.",
+			lines: scaled(numbers(1000, 10_000, 100_000, 1_000_000), some(scaling, onlyGo),
+				func(n int) string { return fmt.Sprintf("--keys uniform --key-space %d --rate 1e5", n) })},
+		{ID: "buckets", Title: "Buckets in a window",
+			About: "Nanoseconds for a call to one of 1,000 keys, with finer and finer buckets.",
+			lines: scaled(numbers(1, 10, 100, 1000), onlyGo, func(n int) string {
+				return fmt.Sprint("--keys uniform --key-space 1000 --rate 1e5 --bucket ", time.Second/time.Duration(n))
+			})},
+		{ID: "processors", Title: "Processors",
+			About: "Calls per second of all callers together, to one key over its limit, with more and more processors.",
+			lines: scaled(processors(), scaling, func(n int) string {
+				return fmt.Sprint("--keys hot --key-space 1000 --warm-up 200ms --procs ", n)
+			})},
 		{ID: "memory-1k", Title: "Memory, 1,000 keys", kind: memory,
 			lines: []line{{args: "--keys uniform --key-space 1000 --compare " + inProcess}}},
 		{ID: "memory-100k", Title: "Memory, 100,000 keys", kind: memory,
@@ -238,55 +257,15 @@ func (e effort) again(steps []step, pass int) (again []step) {
 
 // accuracyArgs make a limit of 100/s.
 func (e effort) accuracyArgs(strategy string) string {
-	return fmt.Sprintf("--strategy %s --keys hot --key-space 1 --rate 100 --window %v", strategy,
-		e.accuracy.window)
+	return fmt.Sprintf("--strategy %s --keys hot --key-space 1 --rate 100 --window %v", strategy, e.window)
 }
 
-func (e effort) growth() step {
-	limiters := scaling
-	if !e.matrix {
-		limiters = onlyGo
+// scaled are lines that compare limiters as something grows. The labels are its numbers.
+func scaled(numbers []int, limiters string, args func(n int) string) (lines []line) {
+	for _, n := range numbers {
+		lines = append(lines, line{label: fmt.Sprint(n), args: args(n) + " " + compare + limiters})
 	}
-	s := step{ID: "growth", Title: "The number of keys", About: "Nanoseconds for a call to one of more and more keys."}
-	for _, keys := range []int{1000, 10_000, 100_000, 1_000_000} {
-		if !e.matrix && keys == 10_000 {
-			continue
-		}
-		s.lines = append(s.lines, line{
-			label: fmt.Sprint(keys),
-			args:  fmt.Sprintf("--keys uniform --key-space %d --rate 1e5 --compare %s", keys, limiters),
-		})
-	}
-	return s
-}
-
-func (e effort) buckets() step {
-	s := step{ID: "buckets", Title: "Buckets in a window",
-		About: "Nanoseconds for a call to one of 1,000 keys, with finer and finer buckets."}
-	for _, bucket := range []time.Duration{
-		time.Second, 100 * time.Millisecond, 10 * time.Millisecond, time.Millisecond,
-	} {
-		if !e.matrix && bucket == 100*time.Millisecond {
-			continue
-		}
-		s.lines = append(s.lines, line{
-			label: fmt.Sprint(int(time.Second / bucket)),
-			args:  fmt.Sprintf("--keys uniform --key-space 1000 --rate 1e5 --bucket %v --compare %s", bucket, onlyGo),
-		})
-	}
-	return s
-}
-
-func (e effort) processors() step {
-	s := step{ID: "processors", Title: "Processors",
-		About: "Calls per second of all callers together, to one key over its limit, with more and more processors."}
-	for _, n := range processors() {
-		s.lines = append(s.lines, line{
-			label: fmt.Sprint(n),
-			args:  fmt.Sprintf("--keys hot --key-space 1000 --warm-up 200ms --procs %d --compare %s", n, scaling),
-		})
-	}
-	return s
+	return lines
 }
 
 // grid is all key spaces and rates of a provider with a server.
@@ -364,10 +343,10 @@ func (e effort) duration(s step) (d time.Duration) {
 			}
 			d += n * each
 		case accuracy:
-			if s.needs == "" || e.together(s) {
+			if e.together(s) {
 				n = 1
 			}
-			d += n * time.Duration(e.accuracy.windows+1) * e.accuracy.window
+			d += n * time.Duration(e.windows+1) * e.window
 		case fullest:
 			d += n * time.Duration(e.Times) * 900 * time.Millisecond
 		case memory:

@@ -6,11 +6,11 @@ package rustpeer
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -21,11 +21,6 @@ import (
 type MissingError struct{ Why string }
 
 func (e *MissingError) Error() string { return e.Why }
-
-// source is where the program lies in the repository.
-var source = filepath.Join("internal", "bench", "rust")
-
-const manifest = "Cargo.toml"
 
 // build is the one build of a process, whose result does not change.
 var build struct {
@@ -61,7 +56,7 @@ func compile(ctx context.Context) (string, error) {
 		}
 		profile = "quick"
 	}
-	dir, err := find()
+	dir, err := source()
 	if err != nil {
 		return "", err
 	}
@@ -87,26 +82,14 @@ func run(ctx context.Context, cargo, dir string, args ...string) error {
 	return nil
 }
 
-// find looks for the sources here and in every folder above.
-func find() (string, error) {
-	at, err := os.Getwd()
-	if err != nil {
-		return "", err
+// source is the folder of the program, beside that of this file.
+func source() (string, error) {
+	_, file, _, _ := runtime.Caller(0)
+	dir := filepath.Join(filepath.Dir(filepath.Dir(file)), "rust")
+	if _, err := os.Stat(filepath.Join(dir, "Cargo.toml")); err != nil {
+		return "", &MissingError{"the sources of the limiters in Rust are not where they were: " + err.Error()}
 	}
-	for {
-		dir := filepath.Join(at, source)
-		_, err := os.Stat(filepath.Join(dir, manifest))
-		switch {
-		case err == nil:
-			return dir, nil
-		case !errors.Is(err, os.ErrNotExist):
-			return "", err
-		case at == filepath.Dir(at):
-			return "", &MissingError{"the limiters in Rust are built from " + source +
-				" of the repository, and this is not run in it"}
-		}
-		at = filepath.Dir(at)
-	}
+	return dir, nil
 }
 
 // lastLines is the end of a text, where the errors of a build are.

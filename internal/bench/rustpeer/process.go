@@ -161,9 +161,9 @@ type Pass struct {
 
 // Result is what a Pass came to.
 type Result struct {
-	Elapsed time.Duration
-	Workers []Worker
-	Latency latency.Histogram
+	Elapsed time.Duration     `json:"elapsed_ns"`
+	Workers []Worker          `json:"workers"`
+	Latency latency.Histogram `json:"-"`
 }
 
 // Worker is what one worker has done in a Pass.
@@ -182,16 +182,14 @@ func (p *Process) Drive(ctx context.Context, pass Pass) (r Result, err error) {
 		Do string `json:"do"`
 		Pass
 	}{"drive", pass}
-	var answer struct {
-		Elapsed time.Duration `json:"elapsed_ns"`
-		Workers []Worker      `json:"workers"`
-		Latency string        `json:"latency"`
-	}
+	answer := struct {
+		*Result
+		Text string `json:"latency"`
+	}{Result: &r}
 	if err := p.ask(ctx, request, &answer); err != nil {
 		return r, err
 	}
-	r.Elapsed, r.Workers = answer.Elapsed, answer.Workers
-	r.Latency, err = latency.Decode(answer.Latency)
+	r.Latency, err = latency.Decode(answer.Text)
 	return r, err
 }
 
@@ -220,6 +218,9 @@ func (p *Process) Close() error {
 		p.broken = errors.New(program + " is closed")
 	}
 	err := p.in.Close()
+	if errors.Is(err, os.ErrClosed) {
+		err = nil
+	}
 	timer := time.AfterFunc(endTime, func() { _ = p.command.Process.Kill() })
 	defer timer.Stop()
 	waited := p.wait()
@@ -227,12 +228,5 @@ func (p *Process) Close() error {
 	if errors.As(waited, &exit) { // it was killed, or its end was reported before
 		waited = nil
 	}
-	return errors.Join(ignoreClosed(err), waited)
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
+	return errors.Join(err, waited)
 }

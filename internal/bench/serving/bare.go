@@ -7,7 +7,6 @@ import (
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 
-	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 )
 
@@ -18,9 +17,6 @@ type Bare struct {
 
 // Run serves until the context ends.
 func (b *Bare) Run(ctx context.Context, _ screen.Streams) error {
-	if err := flags.Check(isAddress(b.Address), "address", b.Address, "host:port"); err != nil {
-		return err
-	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", b.Address)
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/realredis"
@@ -54,8 +53,8 @@ func cases() []measured {
 			name: name, title: title, client: fmt.Sprintf("ghz, %d callers on 4 connections", callers),
 			asked: "≥ 3 with Hybrid, ≥ 1.2 with strict Redis, p99 no worse",
 			servers: []launcher{
-				serve("trypema serve --hybrid", "grpc", "", onRedis("hybrid"), "--hybrid"),
-				serve("trypema serve --redis", "grpc", "", onRedis("strict")),
+				serve("trypema serve --hybrid", "grpc", "", "--redis-prefix=hybrid", "--hybrid"),
+				serve("trypema serve --redis", "grpc", "", "--redis-prefix=strict"),
 				ratelimit,
 			},
 			turn: ghz(keys),
@@ -113,66 +112,48 @@ func (s *stage) config() (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "limits.yaml"), []byte(limits), 0o600)
 }
 
-// onRedis is an argument that has serve count in Redis, apart from others.
-func onRedis(prefix string) string { return "--redis-prefix=" + prefix }
-
-// serve starts trypema serve with one listener.
+// serve starts trypema serve with one listener. With arguments it counts in Redis.
 func serve(name, listener, request string, args ...string) launcher {
 	return func(ctx context.Context, s *stage) (*contender, error) {
-		address, err := free(ctx)
-		if err != nil {
-			return nil, err
-		}
 		dir, err := s.config()
 		if err != nil {
 			return nil, err
 		}
-		all := []string{"serve", "--config=" + dir, "--log-level=warn", "--watch=0s"}
-		for _, one := range []string{"grpc", "http", "resp", "admin"} {
-			if one == listener {
-				all = append(all, "--"+one+"="+address)
-			} else {
-				all = append(all, "--"+one+"=")
-			}
-		}
+		where := args
 		if len(args) > 0 {
 			redis, err := s.server(ctx)
 			if err != nil {
 				return nil, err
 			}
-			all = append(append(all, "--redis=redis://"+redis), args...)
+			where = append([]string{"--redis=redis://" + redis}, args...)
 		}
-		c := exec.CommandContext(ctx, s.trypema, all...)
-		stop, err := start(ctx, c, address)
-		if err != nil {
-			return nil, err
-		}
-		return &contender{
-			name: name, address: address, request: request, path: "/v1/allow", pid: c.Process.Pid,
-			ends: []func(){stop},
-		}, nil
+		one := contender{name: name, request: request, path: "/v1/allow"}
+		return start(ctx, one, func(address string) *exec.Cmd {
+			all := []string{"serve", "--config=" + dir, "--log-level=warn", "--watch=0s"}
+			for _, other := range []string{"grpc", "http", "resp", "admin"} {
+				if other != listener {
+					all = append(all, "--"+other+"=")
+				}
+			}
+			return exec.CommandContext(ctx, s.trypema, append(append(all, "--"+listener+"="+address), where...)...)
+		})
 	}
 }
 
-// fleet starts four servers with Hybrid. The first is asked.
+// fleet starts four servers with Hybrid. One is asked.
 func fleet(name, listener, request string) launcher {
 	return func(ctx context.Context, s *stage) (*contender, error) {
-		var first *contender
+		all := new(contender)
 		for range 4 {
-			one, err := serve(name, listener, request, onRedis("fleet"), "--hybrid")(ctx, s)
-			switch {
-			case err != nil && first != nil:
-				first.stop()
+			one, err := serve(name, listener, request, "--redis-prefix=fleet", "--hybrid")(ctx, s)
+			if err != nil {
+				all.stop()
 				return nil, err
-			case err != nil:
-				return nil, err
-			case first == nil:
-				first = one
-			default:
-				first.ends = append(first.ends, one.ends...)
 			}
+			one.ends = append(all.ends, one.ends...)
+			all = one
 		}
-		return first, nil
+		return all, nil
 	}
 }
 
@@ -202,20 +183,12 @@ func throttlecrab(transport, request string) launcher {
 		if err != nil {
 			return nil, err
 		}
-		address, err := free(ctx)
-		if err != nil {
-			return nil, err
-		}
-		host, port, _ := net.SplitHostPort(address) // it was made of both
-		c := exec.CommandContext(ctx, path, "--"+transport, "--"+transport+"-host", host,
-			"--"+transport+"-port", port, "--log-level", "warn")
-		stop, err := start(ctx, c, address)
-		if err != nil {
-			return nil, err
-		}
-		return &contender{
-			name: name, peer: true, address: address, request: request, path: "/throttle", ends: []func(){stop},
-		}, nil
+		one := contender{name: name, peer: true, request: request, path: "/throttle"}
+		return start(ctx, one, func(address string) *exec.Cmd {
+			host, port, _ := net.SplitHostPort(address) // it was made of both
+			return exec.CommandContext(ctx, path, "--"+transport, "--"+transport+"-host", host,
+				"--"+transport+"-port", port, "--log-level", "warn")
+		})
 	}
 }
 
@@ -233,7 +206,7 @@ func ratelimit(ctx context.Context, s *stage) (*contender, error) {
 	if _, err := s.config(); err != nil {
 		return nil, err
 	}
-	var ports [3]string
+	var ports [2]string
 	for i := range ports {
 		address, err := free(ctx)
 		if err != nil {
@@ -241,38 +214,22 @@ func ratelimit(ctx context.Context, s *stage) (*contender, error) {
 		}
 		_, ports[i], _ = net.SplitHostPort(address) // it was made of both
 	}
-	c := exec.CommandContext(ctx, path)
-	c.Env = append(os.Environ(),
-		"USE_STATSD=false", "DISABLE_STATS=true", "REDIS_SOCKET_TYPE=tcp", "REDIS_URL="+redis,
-		"RUNTIME_ROOT="+filepath.Join(s.dir, "data"), "RUNTIME_SUBDIRECTORY=ratelimit",
-		"RUNTIME_WATCH_ROOT=false",
-		"HOST=127.0.0.1", "GRPC_HOST=127.0.0.1", "DEBUG_HOST=127.0.0.1",
-		"PORT="+ports[0], "GRPC_PORT="+ports[1], "DEBUG_PORT="+ports[2], "LOG_LEVEL=error")
-	address := "127.0.0.1:" + ports[1]
-	stop, err := start(ctx, c, address)
-	if err != nil {
-		return nil, err
-	}
-	return &contender{name: name, peer: true, address: address, ends: []func(){stop}}, nil
+	return start(ctx, contender{name: name, peer: true}, func(address string) *exec.Cmd {
+		host, port, _ := net.SplitHostPort(address)
+		c := exec.CommandContext(ctx, path)
+		c.Env = append(os.Environ(),
+			"USE_STATSD=false", "DISABLE_STATS=true", "REDIS_SOCKET_TYPE=tcp", "REDIS_URL="+redis,
+			"RUNTIME_ROOT="+filepath.Join(s.dir, "data"), "RUNTIME_SUBDIRECTORY=ratelimit",
+			"RUNTIME_WATCH_ROOT=false", "HOST="+host, "GRPC_HOST="+host, "DEBUG_HOST="+host,
+			"PORT="+ports[0], "GRPC_PORT="+port, "DEBUG_PORT="+ports[1], "LOG_LEVEL=error")
+		return c
+	})
 }
 
 // bareServer starts this program as a gRPC server that does not look.
 func bareServer(ctx context.Context, s *stage) (*contender, error) {
-	address, err := free(ctx)
-	if err != nil {
-		return nil, err
-	}
-	stop, err := start(ctx, exec.CommandContext(ctx, s.self, "bare-server", address), address)
-	if err != nil {
-		return nil, err
-	}
-	return &contender{
-		name: "a server that answers OK without looking", peer: true, address: address, ends: []func(){stop},
-	}, nil
-}
-
-// isAddress reports whether a text is host:port.
-func isAddress(text string) bool {
-	host, port, err := net.SplitHostPort(text)
-	return err == nil && host != "" && strings.Trim(port, "0123456789") == ""
+	one := contender{name: "a server that answers OK without looking", peer: true}
+	return start(ctx, one, func(address string) *exec.Cmd {
+		return exec.CommandContext(ctx, s.self, "bare-server", address)
+	})
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -142,23 +141,18 @@ const method = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 // ghz is turns of ghz, with requests for so many keys one after the other.
 func ghz(keys int) func(context.Context, *stage, *contender, time.Duration) (turn, error) {
 	return func(ctx context.Context, s *stage, c *contender, duration time.Duration) (turn, error) {
-		path, err := s.ghz(ctx)
+		path, err := s.program(ctx, "ghz", s.command.GHZ, "go", ghzPackage)
 		if err != nil {
 			return turn{}, err
 		}
-		var all []any
+		var all []string
 		for i := range keys {
-			entry := map[string]string{"key": "user", "value": fmt.Sprint("u", i)}
-			all = append(all, map[string]any{
-				"domain": "bench", "descriptors": []any{map[string]any{"entries": []any{entry}}},
-			})
+			all = append(all, fmt.Sprintf(
+				`{"domain":"bench","descriptors":[{"entries":[{"key":"user","value":"u%d"}]}]}`, i))
 		}
-		data, err := json.Marshal(all)
-		if err != nil {
-			return turn{}, err
-		}
+		data := "[" + strings.Join(all, ",") + "]"
 		file := filepath.Join(s.dir, fmt.Sprintf("requests-%d.json", keys))
-		if err := os.WriteFile(file, data, 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
 			return turn{}, err
 		}
 		protocol := filepath.Join(s.dir, "protocol.pb")

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/cli/flags"
 	"github.com/trypema/trypema/internal/cli/screen"
 )
@@ -48,8 +49,8 @@ func (c *Command) check() error {
 		names = append(names, one.name)
 	}
 	for _, name := range c.Only {
-		if !slices.Contains(names, name) {
-			return flags.OneOf("only", name, names...)
+		if err := flags.OneOf("only", name, names...); err != nil {
+			return err
 		}
 	}
 	return flags.First(
@@ -133,7 +134,7 @@ func (s *stage) run(
 	if c.alone != nil {
 		var err error
 		r.Found, err = c.alone(ctx, s)
-		var missing *missingError
+		var missing *peer.MissingError
 		if errors.As(err, &missing) {
 			r.LeftOut, err = err.Error(), nil
 		}
@@ -147,12 +148,12 @@ func (s *stage) run(
 	}()
 	for i, with := range c.servers {
 		one, err := with(ctx, s)
-		var missing *missingError
+		var missing *peer.MissingError
 		switch {
 		case errors.As(err, &missing):
-			s.missing[missing.what] = missing.why
+			s.missing[missing.Name] = missing.Why
 			if i == 0 {
-				r.LeftOut = missing.what + " is missing"
+				r.LeftOut = missing.Name + " is missing"
 				return r, nil
 			}
 			continue
@@ -180,8 +181,3 @@ func (s *stage) run(
 	r.Rows = rowsOf(running, turns)
 	return r, ctx.Err()
 }
-
-// missingError is something that is not installed.
-type missingError struct{ what, why string }
-
-func (e *missingError) Error() string { return e.what + ": " + e.why }

@@ -24,7 +24,7 @@ func idle(ctx context.Context, s *stage) (string, error) {
 	defer c.stop()
 	before, err := resident(c.pid)
 	if err != nil {
-		return "", &missingError{"the memory of a process", err.Error()}
+		return "", missing("the memory of a process", err.Error())
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"runtime"
@@ -91,9 +92,8 @@ func ratioOf(name string, ours, theirs []turn) ratio {
 func (d *document) markdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s. %d rounds, %gs a turn. Throughput is the median of the rounds, "+
-		"with the least and the most; a ratio is "+
-		"the throughput of trypema serve ÷ that of the server of the row, in the same round.\n", d.Machine,
-		d.Rounds, d.Seconds)
+		"with the least and the most; a ratio is the throughput of trypema serve ÷ that of the server of the row, "+
+		"in the same round.\n", d.Machine, d.Rounds, d.Seconds)
 	for _, c := range d.Cases {
 		fmt.Fprintf(&b, "\n### %s\n\n", c.Title)
 		if c.LeftOut != "" {
@@ -115,17 +115,8 @@ func (d *document) markdown(w io.Writer) error {
 				}
 				ratios = append(ratios, text)
 			}
-			ratio := strings.Join(ratios, "<br>")
-			if ratio == "" {
-				ratio = "–"
-			}
-			p99 := "–"
-			if r.P99 > 0 {
-				p99 = screen.Duration(r.P99)
-			}
 			fmt.Fprintf(&b, "| %s | %s (%s…%s) | %s | %s |\n", r.Server, number(r.PerSecond), number(r.Least),
-				number(r.Most),
-				ratio, p99)
+				number(r.Most), cmp.Or(strings.Join(ratios, "<br>"), "–"), screen.Duration(r.P99))
 		}
 	}
 	if len(d.LeftOut) > 0 {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/trypema/trypema/internal/bench/leak"
+	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/proof/must"
 )
@@ -73,7 +74,7 @@ func TestTurns(t *testing.T) {
 		}
 	}
 	missing := func(context.Context, *stage) (*contender, error) {
-		return nil, &missingError{"other", "it is not on PATH"}
+		return nil, &peer.MissingError{Name: "other", Why: "it is not on PATH"}
 	}
 	speed := map[string][]float64{"hybrid": {0, 300, 200, 600}, "strict": {0, 150, 100, 150},
 		"peer": {0, 100, 100, 100}}

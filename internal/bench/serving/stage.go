@@ -9,10 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
+	"github.com/trypema/trypema/internal/bench/peer"
 	"github.com/trypema/trypema/internal/bench/rustpeer"
 	"github.com/trypema/trypema/internal/cli/screen"
 	"github.com/trypema/trypema/internal/proof/realredis"
@@ -89,14 +89,16 @@ func (s *stage) server(ctx context.Context) (string, error) {
 	return s.redis.Addr(), nil
 }
 
-// found makes the error of a redis-server that is not installed a missingError.
+// found makes the error of a redis-server that is not installed a MissingError.
 func found(err error) error {
-	var missing *realredis.MissingError
-	if errors.As(err, &missing) {
-		return &missingError{"redis-server", err.Error()}
+	var none *realredis.MissingError
+	if errors.As(err, &none) {
+		return missing("redis-server", err.Error())
 	}
 	return err
 }
+
+func missing(what, why string) error { return &peer.MissingError{Name: what, Why: why} }
 
 // The programs that can be installed, and how. They go to a folder of the user's cache, where the tests look,
 // too.
@@ -109,7 +111,7 @@ const (
 func (s *stage) program(ctx context.Context, name, given string, install ...string) (string, error) {
 	if given != "" {
 		if _, err := os.Stat(given); err != nil {
-			return "", &missingError{name, err.Error()}
+			return "", missing(name, err.Error())
 		}
 		return given, nil
 	}
@@ -118,7 +120,7 @@ func (s *stage) program(ctx context.Context, name, given string, install ...stri
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil || len(install) == 0 {
-		return "", &missingError{name, "it is not on PATH"}
+		return "", missing(name, "it is not on PATH")
 	}
 	dir := filepath.Join(cache, "trypema-tests", install[0])
 	path := filepath.Join(dir, name)
@@ -129,7 +131,7 @@ func (s *stage) program(ctx context.Context, name, given string, install ...stri
 		return path, nil
 	}
 	if !s.command.Install {
-		return "", &missingError{name, "it is not installed; --install installs it"}
+		return "", missing(name, "it is not installed; --install installs it")
 	}
 	s.bar.Line("installing " + name)
 	c := exec.CommandContext(ctx, "go", "install", install[1])
@@ -138,13 +140,9 @@ func (s *stage) program(ctx context.Context, name, given string, install ...stri
 		c = exec.CommandContext(ctx, "cargo", "install", "--locked", "--root", dir, install[1])
 	}
 	if out, err := c.CombinedOutput(); err != nil {
-		return "", &missingError{name, fmt.Sprintf("it cannot be installed: %v: %s", err, trimmed(out))}
+		return "", missing(name, fmt.Sprintf("it cannot be installed: %v: %s", err, trimmed(out)))
 	}
 	return path, nil
-}
-
-func (s *stage) ghz(ctx context.Context) (string, error) {
-	return s.program(ctx, "ghz", s.command.GHZ, "go", ghzPackage)
 }
 
 // cell returns the path of redis-cell.
@@ -159,7 +157,7 @@ func (s *stage) cell(ctx context.Context) (string, error) {
 	if err == nil {
 		err = errors.New("it could not be built")
 	}
-	return "", &missingError{"redis-cell", trimmed([]byte(err.Error()))}
+	return "", missing("redis-cell", trimmed([]byte(err.Error())))
 }
 
 // free returns an address of the loopback that nothing listens at.
@@ -175,9 +173,14 @@ func free(ctx context.Context) (string, error) {
 // patience is how long a server may take to start, on a slow machine.
 const patience = 2 * time.Minute
 
-// start starts a process, and returns when it listens at an address.
-func start(ctx context.Context, c *exec.Cmd, address string) (stop func(), err error) {
-	var said lockedBuffer
+// start starts the process of a server at an address of its own, and returns when it listens there.
+func start(ctx context.Context, one contender, command func(address string) *exec.Cmd) (*contender, error) {
+	address, err := free(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var said head
+	c := command(address)
 	c.Stdout, c.Stderr = &said, &said
 	c.WaitDelay = 10 * time.Second
 	if err := c.Start(); err != nil {
@@ -188,49 +191,37 @@ func start(ctx context.Context, c *exec.Cmd, address string) (stop func(), err e
 		_ = c.Wait() // it is killed
 		close(ended)
 	}()
-	stop = func() {
+	stop := func() {
 		_ = c.Process.Signal(syscall.SIGKILL)
 		<-ended
 	}
 	for end := time.Now().Add(patience); ; {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err == nil {
-			return stop, conn.Close()
+			one.address, one.pid, one.ends = address, c.Process.Pid, []func(){stop}
+			return &one, conn.Close()
 		}
 		select {
 		case <-ended:
-			return nil, fmt.Errorf("%s has ended: %s", filepath.Base(c.Path), trimmed(said.Bytes()))
+			return nil, fmt.Errorf("%s has ended: %s", filepath.Base(c.Path), trimmed(said))
 		case <-time.After(20 * time.Millisecond):
 		}
 		if ctx.Err() != nil || time.Now().After(end) {
 			stop()
 			return nil, fmt.Errorf("%s does not listen at %s: %w: %s", filepath.Base(c.Path), address, err,
-				trimmed(said.Bytes()))
+				trimmed(said))
 		}
 	}
 }
 
-// lockedBuffer is what a process has said.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+// head keeps the beginning of what a process prints. It may be read when the process has ended.
+type head []byte
 
 const mostSaid = 64 << 10
 
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.b.Len() < mostSaid {
-		b.b.Write(p)
-	}
+func (h *head) Write(p []byte) (int, error) {
+	*h = append(*h, p[:min(len(p), mostSaid-len(*h))]...)
 	return len(p), nil
-}
-
-func (b *lockedBuffer) Bytes() []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return bytes.Clone(b.b.Bytes())
 }
 
 // trimmed is the end of what a process has said, in one line.

@@ -171,11 +171,10 @@ type Far struct {
 func (f Far) Run(
 	ctx context.Context, script, sha1 string, keys, args [][]string, answer func(int, []any, error),
 ) {
-	replies, errs := make([][]any, len(keys)), make([]error, len(keys))
 	time.Sleep(f.Delay / 2)
-	f.Conn.Run(ctx, script, sha1, keys, args, func(i int, reply []any, err error) { replies[i], errs[i] = reply, err })
-	time.Sleep(f.Delay / 2)
-	for i := range keys {
-		answer(i, replies[i], errs[i])
-	}
+	back := sync.OnceFunc(func() { time.Sleep(f.Delay / 2) })
+	f.Conn.Run(ctx, script, sha1, keys, args, func(i int, reply []any, err error) {
+		back()
+		answer(i, reply, err)
+	})
 }

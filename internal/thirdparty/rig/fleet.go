@@ -60,7 +60,8 @@ type Fleet struct {
 // NewFleet returns a fleet with an instance for each connection.
 func NewFleet(t testing.TB, load Load, o redislimit.Options, conns ...redislimit.Conn) *Fleet {
 	t.Helper()
-	load.Window, load.Rate = cmp.Or(load.Window, 2*time.Second), cmp.Or(load.Rate, 500)
+	load.Window = cmp.Or(load.Window, 2*time.Second)
+	load.Rate = cmp.Or(load.Rate, 500)
 	if load.Keys == nil {
 		load.Keys = []string{"k"}
 	}
@@ -170,8 +171,8 @@ func (f *Fleet) Of(wanted func(Call) bool) (calls []Call) {
 // hold.
 func (f *Fleet) Most(wanted ...func(Call) bool) (most uint64) {
 	logs := make(map[string][]anywindow.Admission)
-	for _, c := range f.Calls() {
-		if c.Allowed && !slices.ContainsFunc(wanted, func(w func(Call) bool) bool { return !w(c) }) {
+	for _, c := range f.Of(Admitted) {
+		if !slices.ContainsFunc(wanted, func(w func(Call) bool) bool { return !w(c) }) {
 			logs[c.Key] = append(logs[c.Key], c.Admission)
 		}
 	}

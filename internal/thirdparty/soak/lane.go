@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,10 +115,8 @@ func histogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(time
 // close closes all, the last first, and returns how long it took.
 func (f *fleet) close() (took time.Duration, err error) {
 	began := time.Now()
-	for i := len(f.closes) - 1; i >= 0; i-- {
-		if e := f.closes[i](); e != nil && err == nil {
-			err = e
-		}
+	for _, end := range slices.Backward(f.closes) {
+		err = errors.Join(err, end())
 	}
 	return time.Since(began), err
 }

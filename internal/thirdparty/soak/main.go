@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -138,9 +139,7 @@ func (c *command) soak(ctx context.Context, p *progress) (out *result, err error
 		out.NewKeys += l.fresh.Load()
 	}
 	out.Samples, out.Faults, out.Stalls = r.samples, r.count, r.stalls
-	out.Rules = append(out.Rules, bound(f.lanes)...)
-	out.Rules = append(out.Rules, r.counted()...)
-	out.Rules = append(out.Rules, steady(r.samples, f.lanes)...)
+	out.Rules = slices.Concat(out.Rules, bound(f.lanes), r.counted(), steady(r.samples, f.lanes))
 	if ctx.Err() == nil {
 		out.Rules = append(out.Rules, judge("new keys", "all", float64(out.NewKeys), "≥", 0.8*float64(c.Churn)))
 	}

@@ -53,14 +53,7 @@ func parts(series []float64) (early, late float64, ok bool) {
 	return median(first), median(last), true
 }
 
-func values(series []float64) (all []float64) {
-	for _, x := range series {
-		if !math.IsNaN(x) {
-			all = append(all, x)
-		}
-	}
-	return all
-}
+func values(series []float64) []float64 { return slices.DeleteFunc(slices.Clone(series), math.IsNaN) }
 
 func median(all []float64) float64 {
 	sorted := slices.Sorted(slices.Values(all))
