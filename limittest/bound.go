@@ -10,6 +10,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // RunBind runs the suite of [Run] on what a provider binds: one limit, where time is virtual, and one with
@@ -20,7 +21,7 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 		of := s
 		of.New = func(t *testing.T, o trypema.Options) trypema.Limiter {
 			p := open(t, o)
-			return single{p, s.strategy(p), s.Suppressed, o.Window, other}
+			return single{p, s.strategy(p), s.kind(), o.Window, other}
 		}
 		return of
 	}
@@ -56,7 +57,7 @@ func RunBind(t *testing.T, s Subject, open func(t *testing.T, o trypema.Options)
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.In(t, func(t *testing.T) {
-				test.run(&multiSubject{trial: s.trial(t), s: &s, p: open(t, trypema.Options{Window: s.Window})})
+				test.run(&multiSubject{s.trial(t), open(t, trypema.Options{Window: s.Window})})
 			})
 		})
 	}
@@ -80,49 +81,43 @@ func (s *Subject) kind() trypema.Strategy {
 type single struct {
 	trypema.Provider
 	trypema.Limiter
-	suppressed bool
-	window     time.Duration
-	other      bool
+	kind   trypema.Strategy
+	window time.Duration
+	other  bool
+}
+
+// with asks what the limits of a rate are bound to, and returns the decision as one limit would give it.
+func (l single) with(
+	rate trypema.Rate, ask func(*trypema.Bound) (trypema.Decision, error),
+) (d trypema.Decision, err error) {
+	b, err := l.bind(rate)
+	if err == nil {
+		d, err = ask(b)
+	}
+	d.RefusedBy = ""
+	return d, err
 }
 
 func (l single) bind(rate trypema.Rate) (*trypema.Bound, error) {
-	s := Subject{Suppressed: l.suppressed}
 	limits := []trypema.Limit{{Rate: rate, Window: l.window}}
 	if l.other {
 		limits = append(limits, trypema.Limit{Name: "far", Rate: trypema.Unlimited, Window: 2 * l.window})
 	}
-	return l.Bind(s.kind(), limits...)
+	return l.Bind(l.kind, limits...)
 }
 
-func (l single) Allow(ctx context.Context, key string, rate trypema.Rate) (d trypema.Decision, err error) {
-	m, err := l.bind(rate)
-	if err != nil {
-		return d, err
-	}
-	d, err = m.Allow(ctx, key)
-	return plain(d), err
+func (l single) Allow(ctx context.Context, key string, rate trypema.Rate) (trypema.Decision, error) {
+	return l.with(rate, func(b *trypema.Bound) (trypema.Decision, error) { return b.Allow(ctx, key) })
 }
 
 func (l single) AllowN(
 	ctx context.Context, key string, rate trypema.Rate, n uint64,
-) (d trypema.Decision, err error) {
-	m, err := l.bind(rate)
-	if err != nil {
-		return d, err
-	}
-	d, err = m.AllowN(ctx, key, n)
-	return plain(d), err
+) (trypema.Decision, error) {
+	return l.with(rate, func(b *trypema.Bound) (trypema.Decision, error) { return b.AllowN(ctx, key, n) })
 }
 
-func (l single) Peek(
-	ctx context.Context, key string, rate trypema.Rate, n uint64,
-) (d trypema.Decision, err error) {
-	m, err := l.bind(rate)
-	if err != nil {
-		return d, err
-	}
-	d, err = m.Peek(ctx, key, n)
-	return plain(d), err
+func (l single) Peek(ctx context.Context, key string, rate trypema.Rate, n uint64) (trypema.Decision, error) {
+	return l.with(rate, func(b *trypema.Bound) (trypema.Decision, error) { return b.Peek(ctx, key, n) })
 }
 
 func (l single) Usage(ctx context.Context, key string, rate trypema.Rate) (u trypema.Usage, err error) {
@@ -137,29 +132,25 @@ func (l single) Usage(ctx context.Context, key string, rate trypema.Rate) (u try
 	return all[0], nil
 }
 
-// plain is the decision as one limit would give it.
-func plain(d trypema.Decision) trypema.Decision {
-	d.RefusedBy = ""
-	return d
-}
-
 // multiSubject is a provider with the helpers that make tests short.
 type multiSubject struct {
 	*trial
-	s *Subject
 	p trypema.Provider
 }
 
 // limits returns a limiter of c in a window, and of more in a longer one.
 func (m *multiSubject) limits(c, more uint64, times int) *trypema.Bound {
 	m.Helper()
-	l, err := m.p.Bind(m.s.kind(),
+	return m.bind(
 		trypema.Limit{Name: "long", Rate: trypema.Per(float64(more), time.Duration(times)*m.s.Window),
 			Window: time.Duration(times) * m.s.Window},
 		trypema.Limit{Name: "short", Rate: m.s.rate(c), Window: m.s.Window})
-	if err != nil {
-		m.Fatal(err)
-	}
+}
+
+func (m *multiSubject) bind(limits ...trypema.Limit) *trypema.Bound {
+	m.Helper()
+	l, err := m.p.Bind(m.s.kind(), limits...)
+	must.OK(m, err)
 	return l
 }
 
@@ -167,9 +158,7 @@ func (m *multiSubject) allow(l *trypema.Bound, n uint64) trypema.Decision {
 	m.Helper()
 	defer m.took(time.Now())
 	d, err := l.AllowN(ctx, "k", n)
-	if err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, err)
 	if d.Allowed != (d.RefusedBy == "") {
 		m.T.Fatalf("cost %d: a denial, and no other, names who refused: %+v", n, d)
 	}
@@ -216,9 +205,7 @@ func (m *multiSubject) allOrNothing() {
 	if d, err := l.Peek(ctx, "k", 6); err != nil || d.Allowed || d.RefusedBy != "long" {
 		m.Errorf("peek: %+v, %v", d, err)
 	}
-	if err := l.Delete(ctx, "k"); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, l.Delete(ctx, "k"))
 	if u := m.used(l); u != [2]uint64{} {
 		m.Errorf("%d used after Delete", u)
 	}
@@ -318,9 +305,7 @@ func (m *multiSubject) reserve(l *trypema.Bound, n uint64, expiry time.Duration)
 	m.Helper()
 	defer m.took(time.Now())
 	r, err := l.Reserve(ctx, "k", n, expiry)
-	if err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, err)
 	return r
 }
 
@@ -337,9 +322,7 @@ func (m *multiSubject) settles() {
 	m.check("reserved", l, 100)
 	m.sleep(m.s.Window / 4)
 	m.allow(l, 7) // a later group
-	if err := r.Commit(ctx, 30); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, r.Commit(ctx, 30))
 	m.check("committed at less", l, 37)
 	if err := r.Commit(ctx, 30); !errors.Is(err, trypema.ErrSettled) {
 		m.Errorf("committed again: %v", err)
@@ -349,9 +332,7 @@ func (m *multiSubject) settles() {
 	}
 	more, same, back := m.reserve(l, 10, 0), m.reserve(l, 5, 0), m.reserve(l, 20, 0)
 	for _, err := range []error{more.Commit(ctx, 50), same.Commit(ctx, 5), back.Refund(ctx)} {
-		if err != nil {
-			m.Fatal(err)
-		}
+		must.OK(m, err)
 	}
 	m.check("at more, as estimated, and refunded", l, 37+50+5)
 	// What was settled leaves with the group in which it was recorded.
@@ -378,9 +359,7 @@ func (m *multiSubject) settles() {
 	if d := m.allow(l, 1); d.Allowed {
 		m.Errorf("full: %+v", d)
 	}
-	if err := all.Refund(ctx); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, all.Refund(ctx))
 	if d := m.allow(l, 900); !d.Allowed {
 		m.Errorf("after the refund: %+v", d)
 	}
@@ -390,15 +369,11 @@ func (m *multiSubject) expires() {
 	l := m.limits(1000, 2000, 4)
 	expiry := m.s.Window / 4
 	lost, late, kept := m.reserve(l, 100, expiry), m.reserve(l, 10, expiry), m.reserve(l, 1, expiry)
-	if err := kept.Commit(ctx, 2); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, kept.Commit(ctx, 2))
 	m.check("reserved", l, 112)
 	m.sleep(expiry + m.s.Window/10 + m.s.Lag)
 	m.check("expired", l, 2)
-	if err := late.Commit(ctx, 20); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, late.Commit(ctx, 20))
 	m.check("committed after it expired", l, 22)
 	if err := lost.Refund(ctx); err != nil {
 		m.Errorf("refund of what has expired: %v", err)
@@ -411,22 +386,16 @@ func (m *multiSubject) settlesTooLate() {
 	r := m.reserve(l, 100, 0)
 	m.sleep(m.s.Window + m.s.Window/10)
 	m.allow(l, 7)
-	if err := r.Commit(ctx, 40); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, r.Commit(ctx, 40))
 	if u := m.used(l); u != [2]uint64{47, 7} {
 		m.Errorf("%d used, want 47 in the long window, and 7 in the short, which the rest has left", u)
 	}
 	// What was deleted is not there to be given back.
 	r = m.reserve(l, 50, 0)
-	if err := l.Delete(ctx, "k"); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, l.Delete(ctx, "k"))
 	m.sleep(m.s.Window / 4)
 	m.allow(l, 9)
-	if err := r.Refund(ctx); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, r.Refund(ctx))
 	m.check("deleted meanwhile", l, 9)
 }
 
@@ -442,9 +411,7 @@ func (m *multiSubject) givesBack() {
 	giveBack := func(key string, n uint64) {
 		m.Helper()
 		defer m.took(time.Now())
-		if err := k.GiveBack(ctx, key, n); err != nil {
-			m.Fatal(err)
-		}
+		must.OK(m, k.GiveBack(ctx, key, n))
 	}
 	m.allow(l, 4)
 	m.sleep(m.s.Window / 2)
@@ -501,10 +468,7 @@ func (m *multiSubject) badInput() {
 			m.Errorf("%v %v: %v, want %v", bad.strategy, bad.limits, err, bad.want)
 		}
 	}
-	l, err := m.p.Bind(m.s.kind(), good, long)
-	if err != nil {
-		m.Fatal(err)
-	}
+	l := m.bind(good, long)
 	if _, err := l.AllowN(ctx, "k", 0); !errors.Is(err, trypema.ErrInvalidCost) {
 		m.Errorf("a cost of 0: %v", err)
 	}

@@ -13,6 +13,7 @@
 package limittest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/internal/proof/anywindow"
 	"github.com/trypema/trypema/internal/proof/explore"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // Subject is the implementation under test.
@@ -113,15 +115,9 @@ func (s Subject) withDefaults() Subject {
 	if s.In == nil {
 		s.In = func(t *testing.T, test func(*testing.T)) { test(t) }
 	}
-	if s.Window == 0 {
-		s.Window = 10 * time.Second
-	}
-	if s.Resolution == 0 {
-		s.Resolution = 1
-	}
-	if s.Use == 0 {
-		s.Use = 1
-	}
+	s.Window = cmp.Or(s.Window, 10*time.Second)
+	s.Resolution = cmp.Or(s.Resolution, 1)
+	s.Use = cmp.Or(s.Use, 1)
 	return s
 }
 
@@ -129,17 +125,14 @@ func (s Subject) withDefaults() Subject {
 type subject struct {
 	trypema.Limiter
 	*trial
-	s *Subject
 }
 
 var ctx = context.Background()
 
 func (s *Subject) make(t *trial, o trypema.Options) subject {
 	t.Helper()
-	if o.Window == 0 {
-		o.Window = s.Window
-	}
-	return subject{s.New(t.T, o), t, s}
+	o.Window = cmp.Or(o.Window, s.Window)
+	return subject{s.New(t.T, o), t}
 }
 
 // rate is the rate at which a window holds c.
@@ -235,10 +228,7 @@ func (s *Subject) bound(c uint64, o trypema.Options) uint64 {
 	if !s.Suppressed {
 		return c
 	}
-	if o.HardLimitFactor == 0 {
-		o.HardLimitFactor = 1.5
-	}
-	return uint64(float64(c) * o.HardLimitFactor)
+	return uint64(float64(c) * cmp.Or(o.HardLimitFactor, 1.5))
 }
 
 func (s *Subject) firstCall(t *trial) {
@@ -795,9 +785,7 @@ func (s *Subject) delete(t *trial) {
 	l := s.make(t, trypema.Options{})
 	l.allow("k", s.rate(10), 7)
 	for range 2 {
-		if err := l.Delete(ctx, "k"); err != nil {
-			t.Fatal(err)
-		}
+		must.OK(t, l.Delete(ctx, "k"))
 		if u := l.usage("k", s.rate(10)); u.Total != 0 {
 			t.Fatalf("after Delete: %+v", u)
 		}

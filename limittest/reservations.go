@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // life is what becomes of a reservation of 100, and what it counts: after it has been made, after what
@@ -16,7 +17,6 @@ type life struct {
 	expiry      string // none, short (of the window), or long (between the two windows)
 	early, late func(r *trypema.Reservation, remove func() error) error
 	counts      [3]uint64
-	deletes     bool // what others have used before goes, too
 }
 
 func commits(n uint64) func(*trypema.Reservation, func() error) error {
@@ -63,15 +63,15 @@ var lives = []life{
 	{name: "expired, then committed above", expiry: "short", late: twice(150), counts: [3]uint64{100, 0, 150}},
 	{name: "expired, then refunded", expiry: "short", late: twice(0), counts: [3]uint64{100, 0, 0}},
 
-	{name: "deleted, then forgotten", expiry: "none", early: deletes, deletes: true},
-	{name: "deleted, then expired", expiry: "short", early: deletes, deletes: true},
-	{name: "deleted, then refunded", expiry: "none", early: deletes, late: commits(0), deletes: true},
+	{name: "deleted, then forgotten", expiry: "none", early: deletes},
+	{name: "deleted, then expired", expiry: "short", early: deletes},
+	{name: "deleted, then refunded", expiry: "none", early: deletes, late: commits(0)},
 	{name: "deleted, then committed", expiry: "none", early: deletes, late: commits(30),
-		counts: [3]uint64{0, 0, 30}, deletes: true},
+		counts: [3]uint64{0, 0, 30}},
 	{name: "deleted, expired, then committed", expiry: "short", early: deletes, late: commits(30),
-		counts: [3]uint64{0, 0, 30}, deletes: true},
+		counts: [3]uint64{0, 0, 30}},
 	{name: "committed, then deleted", expiry: "short", early: commits(30), late: deletes,
-		counts: [3]uint64{30, 30, 0}, deletes: true},
+		counts: [3]uint64{30, 30, 0}},
 }
 
 // cycle is one of them, in the company of others.
@@ -198,46 +198,30 @@ func (m *multiSubject) otherLimits() {
 	w := m.s.Window
 	old := m.limits(1000, 2000, 4)
 	lower, higher := m.limits(60, 120, 4), m.limits(3000, 6000, 4)
-	apart, err := m.p.Bind(m.s.kind(), trypema.Limit{Rate: m.s.rate(1000), Window: w},
+	apart := m.bind(trypema.Limit{Rate: m.s.rate(1000), Window: w},
 		trypema.Limit{Rate: m.s.rate(1000), Window: 8 * w})
-	if err != nil {
-		m.Fatal(err)
-	}
-	totals := func(l *trypema.Bound) (totals [2]uint64) {
-		defer m.took(time.Now())
-		all, err := l.Usage(ctx, "k")
-		if err != nil {
-			m.Fatal(err)
-		}
-		for i, u := range all {
-			totals[i] = u.Total - u.Declined
-		}
-		return totals
-	}
 	r := m.reserve(old, 100, w/4)
 	for name, l := range map[string]*trypema.Bound{"lower": lower, "higher": higher} {
-		if u := totals(l); u != [2]uint64{100, 100} {
+		if u := m.used(l); u != [2]uint64{100, 100} {
 			m.Errorf("reserved, %s limits: %d used", name, u)
 		}
 	}
 	if d := m.allow(lower, 1); d.Allowed {
 		m.Errorf("lower limits, which it takes up: %+v", d)
 	}
-	if u := totals(apart); u != [2]uint64{100, 0} {
+	if u := m.used(apart); u != [2]uint64{100, 0} {
 		m.Errorf("reserved, another window beside: %d used", u)
 	}
-	if err := r.Commit(ctx, 30); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, r.Commit(ctx, 30))
 	if d := m.allow(lower, 10); !d.Allowed && !m.s.Suppressed {
 		m.Errorf("lower limits, once it is settled at half of them: %+v", d)
 	}
 	m.sleep(w/4 + w/10 + m.s.Lag)
-	used := totals(old)
+	used := m.used(old)
 	if !m.s.Suppressed && used != [2]uint64{40, 40} {
 		m.Errorf("settled, and past the expiry: %d used, want 30 and 10", used)
 	}
-	if u := totals(apart); u != [2]uint64{used[1], 0} {
+	if u := m.used(apart); u != [2]uint64{used[1], 0} {
 		m.Errorf("settled, another window beside: %d used", u)
 	}
 	// What expires comes back, whatever the limits are by then.
@@ -246,7 +230,7 @@ func (m *multiSubject) otherLimits() {
 		m.Errorf("the old limits, of which half is reserved by higher ones: %+v, %v", d, err)
 	}
 	m.sleep(w/4 + w/10 + m.s.Lag)
-	if u := totals(old); u != used {
+	if u := m.used(old); u != used {
 		m.Errorf("expired: %d used, want %d", u, used)
 	}
 }
@@ -260,17 +244,13 @@ func (m *multiSubject) outlives() {
 	}
 	w := m.s.Window
 	l := m.limits(1000, 2000, 4)
-	other := &multiSubject{trial: m.trial, s: m.s, p: m.s.Join(m.T, m.p)}
+	other := &multiSubject{m.trial, m.s.Join(m.T, m.p)}
 	seen := other.limits(1000, 2000, 4)
 	m.allow(l, 7)
 	open, expiring := m.reserve(l, 20, 0), m.reserve(l, 100, w/4)
-	if err := m.reserve(l, 50, w/4).Commit(ctx, 3); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, m.reserve(l, 50, w/4).Commit(ctx, 3))
 	began := time.Now()
-	if err := closer.Close(); err != nil {
-		m.Fatal(err)
-	}
+	must.OK(m, closer.Close())
 	for _, r := range []*trypema.Reservation{open, expiring} {
 		if err := r.Commit(ctx, 1); !errors.Is(err, trypema.ErrClosed) {
 			m.Errorf("commit after Close: %v, want ErrClosed", err)

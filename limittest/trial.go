@@ -10,14 +10,14 @@ import (
 // such as the bound, fails by the embedded T.
 type trial struct {
 	*testing.T
-	jitter, window time.Duration // of the subject
+	s *Subject
 
 	began       time.Time
 	worst, lost time.Duration // by calls and by sleeping too long: the most at once, and in all
 }
 
 func (s *Subject) trial(t *testing.T) *trial {
-	return &trial{T: t, jitter: s.Jitter, window: s.Window, began: time.Now()}
+	return &trial{T: t, s: s, began: time.Now()}
 }
 
 // sleep is time.Sleep.
@@ -36,7 +36,7 @@ func (t *trial) took(since time.Time) {
 // late reports whether the machine was too busy so far: for longer than a call may be judged too late, or for
 // a large part of the time.
 func (t *trial) late() bool {
-	return t.jitter > 0 && (t.worst > t.jitter || t.lost > max(t.window, time.Since(t.began))/4)
+	return t.s.Jitter > 0 && (t.worst > t.s.Jitter || t.lost > max(t.s.Window, time.Since(t.began))/4)
 }
 
 // excuse ends the test if the machine was too busy for it.

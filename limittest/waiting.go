@@ -8,16 +8,13 @@ import (
 	"sync"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // atMost binds n in a window of the suite.
 func (m *multiSubject) atMost(n uint64) *trypema.Bound {
 	m.Helper()
-	b, err := m.p.Bind(m.s.kind(), trypema.AtMost(n, m.s.Window))
-	if err != nil {
-		m.Fatal(err)
-	}
-	return b
+	return m.bind(trypema.AtMost(n, m.s.Window))
 }
 
 // waitersTakeTurns: calls that wait are admitted in the order in which they came, and none before there is
@@ -99,9 +96,7 @@ func (m *multiSubject) waitersOfAClosedProvider() {
 		})
 	}
 	m.sleep(m.s.Window / 100)
-	if err := m.p.Close(); err != nil {
-		m.Error(err)
-	}
+	must.Report(m, m.p.Close())
 	all.Wait()
 }
 
@@ -111,9 +106,7 @@ func (m *multiSubject) allIsAllOrNothing() {
 	ask := func(n uint64, key string) trypema.Decision {
 		m.Helper()
 		d, err := trypema.All(ctx, tenant.Ask("acme", n), user.Ask(key, n))
-		if err != nil {
-			m.Fatal(err)
-		}
+		must.OK(m, err)
 		return d
 	}
 	if d := ask(6, "ann"); !d.Allowed || d.Limit != 10 || d.Remaining != 4 {
@@ -234,11 +227,7 @@ func (m *multiSubject) limitsThatDoNotCount() {
 		limit  trypema.Limit
 		passes bool
 	}{{trypema.AtMost(0, m.s.Window), false}, {trypema.NoLimit, true}} {
-		b, err := m.p.Bind(m.s.kind(), of.limit)
-		if err != nil {
-			m.Fatal(err)
-		}
-		d, err := b.AllowN(ctx, "k", 1000)
+		d, err := m.bind(of.limit).AllowN(ctx, "k", 1000)
 		if err != nil || d.Allowed != of.passes || d.Allowed == (d.RetryAfter == trypema.Never) {
 			m.Errorf("%v: %+v, %v", of.limit, d, err)
 		}

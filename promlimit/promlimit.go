@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,10 +65,8 @@ func describe(m *metrics.Metric, suffix string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 	to <- duration
-	for i, d := range descs {
-		if i == 0 || d != descs[i-1] {
-			to <- d
-		}
+	for _, d := range slices.Compact(slices.Clone(descs)) {
+		to <- d
 	}
 }
 

@@ -8,6 +8,7 @@
 package sloglimit
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -59,8 +60,8 @@ type policy struct {
 	own  uint64 // those that no policy has denied
 
 	unreadable struct { // windows
-		count uint64    // that a line has told of
-		at    time.Time // of that line
+		state
+		count uint64 // that a line has told of
 	}
 }
 
@@ -82,13 +83,8 @@ func (s *state) set(is bool, changes int, now time.Time, interval time.Duration)
 // New returns a Log that writes to a logger, slog.Default() if that is nil, until it is closed. It has a
 // timer, no goroutine; one that is dropped without Close is collected.
 func New(logger *slog.Logger, o Options) *Log {
-	if logger == nil {
-		logger = slog.Default()
-	}
-	l := &Log{logger: logger, interval: max(o.Interval, look), known: make(map[name]*policy)}
-	if o.Interval == 0 {
-		l.interval = 10 * time.Second
-	}
+	interval := max(cmp.Or(o.Interval, 10*time.Second), look)
+	l := &Log{logger: cmp.Or(logger, slog.Default()), interval: interval, known: make(map[name]*policy)}
 	w := weak.Make(l)
 	l.timer = time.AfterFunc(look, func() {
 		if l := w.Value(); l != nil {
@@ -257,9 +253,8 @@ func (l *Log) unreadable(id name, count uint64, now time.Time) {
 		return
 	}
 	const message = "trypema: windows in Redis could not be read, and were started again"
-	l.logger.LogAttrs(context.Background(), slog.LevelWarn, message, slog.String("policy", id.policy),
-		slog.String("provider", id.provider), slog.Uint64("windows", count-of.count))
-	of.count, of.at = count, now
+	l.say(slog.LevelWarn, message, id, &of.state, now, slog.Uint64("windows", count-of.count))
+	of.count = count
 }
 
 // say writes a line: what it is about, more, and how many changes before this one no line has told of. Its

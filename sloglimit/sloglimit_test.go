@@ -2,7 +2,9 @@ package sloglimit_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -221,6 +223,34 @@ func TestUnreadableWindows(t *testing.T) {
 			t.Errorf("got  %swant %s", got, want)
 		}
 	})
+}
+
+// A logger that panics costs a line of any kind, and does not end the program.
+func TestLoggerThatPanics(t *testing.T) {
+	for kind, happen := range map[string]func(context.Context, *redislimit.Provider, *fakeredis.Server){
+		"limiting": func(ctx context.Context, p *redislimit.Provider, _ *fakeredis.Server) {
+			p.Absolute().AllowN(ctx, "k", 1, 11)
+		},
+		"unreadable": func(ctx context.Context, p *redislimit.Provider, f *fakeredis.Server) {
+			f.Spoil("{trypema:k}:a:10s")
+			p.Absolute().Allow(ctx, "k", 1000)
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logger := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{
+					ReplaceAttr: func([]string, slog.Attr) slog.Attr { panic("no paper") },
+				}))
+				changes, f := sloglimit.New(logger, sloglimit.Options{}), fakeredis.New()
+				var o redislimit.Options
+				o.Observer = changes
+				happen(t.Context(), fixture.Redis(t, f, o), f)
+				if err := changes.Close(); err == nil || !strings.Contains(err.Error(), "no paper") {
+					t.Errorf("Close: %v", err)
+				}
+			})
+		})
+	}
 }
 
 func TestDroppedIsCollected(*testing.T) {

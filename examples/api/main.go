@@ -43,14 +43,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		program.Check(*window >= time.Millisecond, "--window is %v; it must be at least 1ms", *window),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "api:", err)
-		return 2
+		return program.Fail(flags, 2, err)
 	}
 
 	limits, err := trypema.NewLocal(trypema.Options{Window: *window})
 	if err != nil {
-		fmt.Fprintln(stderr, "api:", err)
-		return 2
+		return program.Fail(flags, 2, err)
 	}
 	defer limits.Close()
 	a := &api{
@@ -68,8 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = program.Serve(ctx, *addr, h, 10*time.Second, stdout)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "api:", err)
-		return 1
+		return program.Fail(flags, 1, err)
 	}
 	return 0
 }

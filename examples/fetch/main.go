@@ -47,8 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		program.Check(flags.NArg() > 0, "no URL to fetch"),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "fetch:", err)
-		return 2
+		return program.Fail(flags, 2, err)
 	}
 
 	// A host counts calls when they arrive. One that travels longer than those after it comes closer to them,
@@ -56,8 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	window := *per + *slack
 	limits, err := trypema.NewLocal(trypema.Options{Window: window})
 	if err != nil {
-		fmt.Fprintln(stderr, "fetch:", err)
-		return 2
+		return program.Fail(flags, 2, err)
 	}
 	defer limits.Close()
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -76,8 +74,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 		if err != nil {
-			fmt.Fprintln(stderr, "fetch:", err)
-			status = 1
+			status = program.Fail(flags, 1, err)
 			continue
 		}
 		fmt.Fprintf(stdout, "%d %8d bytes %8v  %s\n", a.status, a.size,

@@ -45,13 +45,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		program.Check(*budget >= 0 && *budget <= 1e9, "--budget is %v; it must be from 0 to 1e9", *budget),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "llm:", err)
-		return 2
+		return program.Fail(flags, 2, err)
 	}
 	limits, err := trypema.NewLocal(trypema.Options{})
 	if err != nil {
-		fmt.Fprintln(stderr, "llm:", err)
-		return 1
+		return program.Fail(flags, 1, err)
 	}
 	defer limits.Close()
 	a, err := newAPI(limits, *requests, *tokens, uint64(math.Round(*budget*1e6)), parrot)
@@ -59,8 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = program.Serve(ctx, *addr, a.handler(), longest, stdout)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "llm:", err)
-		return 1
+		return program.Fail(flags, 1, err)
 	}
 	return 0
 }

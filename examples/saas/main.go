@@ -104,14 +104,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if status, ok := program.Parse(flags, args); !ok {
 		return status
 	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "saas: unexpected argument %q\n", flags.Arg(0))
-		return 2
+	if err := program.Check(flags.NArg() == 0, "unexpected argument %q", flags.Arg(0)); err != nil {
+		return program.Fail(flags, 2, err)
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
 	if err := serve(ctx, o, logger, stdout); err != nil {
-		fmt.Fprintln(stderr, "saas:", err)
-		return 1
+		return program.Fail(flags, 1, err)
 	}
 	return 0
 }

@@ -61,16 +61,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		wrong,
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "workers:", err)
-		return 2
+		return program.Fail(flags, 2, err)
 	}
 
 	client := redis.NewClient(options)
 	defer func() { _ = client.Close() }()
 	if err := client.Ping(ctx).Err(); err != nil {
-		fmt.Fprintf(stderr, "workers: no Redis at %s, name one with --redis or REDIS_URL: %v\n", options.Addr,
-			err)
-		return 1
+		err = fmt.Errorf("no Redis at %s, name one with --redis or REDIS_URL: %w", options.Addr, err)
+		return program.Fail(flags, 1, err)
 	}
 	if *duration > 0 {
 		var cancel context.CancelFunc
@@ -90,8 +88,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stdout, "%d workers here, and at most %d jobs in any %v by all\n", *workers, capacity, *window)
 	if err := f.run(ctx); err != nil {
-		fmt.Fprintln(stderr, "workers:", err)
-		return 1
+		return program.Fail(flags, 1, err)
 	}
 	fmt.Fprintf(stdout, "%d jobs done here\n", f.done.Load())
 	return 0

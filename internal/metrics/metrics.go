@@ -43,6 +43,8 @@ func both(a, b func(string, string) bool) func(string, string) bool {
 func allowed(s *trypema.Stats) float64    { return float64(s.Allowed) }
 func suppressed(s *trypema.Stats) float64 { return float64(s.Suppressed) }
 func rejected(s *trypema.Stats) float64   { return float64(s.Rejected) }
+func errors(s *trypema.Stats) float64     { return float64(s.Errors) }
+func fallbacks(s *trypema.Stats) float64  { return float64(s.Fallbacks) }
 
 const (
 	decisions     = "decisions"
@@ -60,22 +62,19 @@ var All = []Metric{
 	{ofPolicies, "{call}", ofPoliciesHelp, true, "allowed", allowed, policies},
 	{ofPolicies, "{call}", ofPoliciesHelp, true, "suppressed", suppressed, both(policies, bySuppressed)},
 	{ofPolicies, "{call}", ofPoliciesHelp, true, "rejected", rejected, both(policies, byAbsolute)},
-	{
-		"errors", "{call}", "Number of calls that got an error and no decision.",
-		true, "", func(s *trypema.Stats) float64 { return float64(s.Errors) }, each,
-	},
+	{"errors", "{call}", "Number of calls that got an error and no decision.", true, "", errors, each},
 	{
 		"policy.errors", "{call}", "Number of calls by policies that got an error and no decision.",
-		true, "", func(s *trypema.Stats) float64 { return float64(s.Errors) }, policies,
+		true, "", errors, policies,
 	},
 	{
 		"fallback_decisions", "{call}",
 		"Number of calls that the failure policy decided, because Redis was unavailable.",
-		true, "", func(s *trypema.Stats) float64 { return float64(s.Fallbacks) }, remote,
+		true, "", fallbacks, remote,
 	},
 	{
 		"policy.fallback_decisions", "{call}", "Number of calls by policies that the failure policy decided.",
-		true, "", func(s *trypema.Stats) float64 { return float64(s.Fallbacks) }, policies,
+		true, "", fallbacks, policies,
 	},
 	{
 		"waited_calls", "{call}", "Number of calls to Hybrid that waited for Redis, because their key had no lease.",

@@ -53,6 +53,12 @@ func Check(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
+// Fail says to whom flags complain why a program ends, and returns its exit status.
+func Fail(flags *flag.FlagSet, status int, err error) int {
+	fmt.Fprintf(flags.Output(), "%s: %v\n", flags.Name(), err)
+	return status
+}
+
 // Serve serves until ctx ends, and then lets the calls that are under way come to their end, for as long as
 // grace.
 func Serve(ctx context.Context, addr string, h http.Handler, grace time.Duration, stdout io.Writer) error {
@@ -81,10 +87,8 @@ func Serve(ctx context.Context, addr string, h http.Handler, grace time.Duration
 
 // Sleep returns after d, or with an error when ctx ends.
 func Sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -11,7 +11,7 @@
 package anywindow
 
 import (
-	"container/heap"
+	"cmp"
 	"slices"
 	"time"
 )
@@ -36,11 +36,17 @@ func Most(log []Admission, w time.Duration) uint64 {
 }
 
 // Counter keeps the most that was admitted in a window of a stream of admissions. It holds two numbers for
-// each admission of the last window; an admission costs O(log n) of these. It is not safe for concurrent use.
+// each admission of the last window. An admission costs O(log n) of these, and O(1) for each call that ended
+// before it and began after it. It is not safe for concurrent use.
 type Counter struct {
 	window   time.Duration
-	starts   starts
-	sum, max uint64 // cost of starts, and the most of that so far
+	starts   []start // sorted: calls end in another order than they began
+	sum, max uint64  // cost of starts, and the most of that so far
+}
+
+type start struct {
+	at   time.Duration
+	cost uint64
 }
 
 // NewCounter returns a Counter for windows of length w.
@@ -50,33 +56,16 @@ func NewCounter(w time.Duration) *Counter { return &Counter{window: w} }
 // after: then every set that ends with this admission is a set of what was added so far, and an older
 // admission that no longer fits into one window with it fits with no later one.
 func (c *Counter) Add(before, after time.Duration, cost uint64) {
-	heap.Push(&c.starts, start{before, cost})
+	order := func(s start, at time.Duration) int { return cmp.Compare(s.at, at) }
+	i, _ := slices.BinarySearchFunc(c.starts, before, order)
+	c.starts = slices.Insert(c.starts, i, start{before, cost})
 	c.sum += cost
 	for len(c.starts) > 0 && after-c.starts[0].at >= c.window {
-		c.sum -= heap.Pop(&c.starts).(start).cost
+		c.sum -= c.starts[0].cost
+		c.starts = c.starts[1:]
 	}
 	c.max = max(c.max, c.sum)
 }
 
 // Max is the most cost in any window so far.
 func (c *Counter) Max() uint64 { return c.max }
-
-type start struct {
-	at   time.Duration
-	cost uint64
-}
-
-// starts is a heap of the earliest instants, the oldest on top. It is a heap and not a queue because calls
-// end in another order than they began.
-type starts []start
-
-func (s starts) Len() int           { return len(s) }
-func (s starts) Less(i, j int) bool { return s[i].at < s[j].at }
-func (s starts) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
-func (s *starts) Push(x any)        { *s = append(*s, x.(start)) }
-func (s *starts) Pop() any {
-	last := len(*s) - 1
-	x := (*s)[last]
-	*s = (*s)[:last]
-	return x
-}

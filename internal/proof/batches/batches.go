@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/trypema/trypema"
+	"github.com/trypema/trypema/internal/proof/fixture"
+	"github.com/trypema/trypema/internal/proof/must"
 )
 
 // Of is AllowMany on a limiter, a limit, several limits and a policy, of n in a window.
@@ -18,24 +20,12 @@ func Of(t testing.TB, p trypema.Provider, s trypema.Strategy, n uint64) map[stri
 	if s == trypema.StrategySuppressed {
 		limiter = p.Suppressed()
 	}
-	one, err := p.Bind(s, trypema.AtMost(n, time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := p.Bind(s, trypema.AtMost(n, time.Minute), trypema.AtMost(2*n, time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	policies, err := trypema.NewPolicies(p, trypema.Policy{
+	one := fixture.Bind(t, p, s, trypema.AtMost(n, time.Minute))
+	two := fixture.Bind(t, p, s, trypema.AtMost(n, time.Minute), trypema.AtMost(2*n, time.Hour))
+	policy, err := fixture.Policies(t, p, trypema.Policy{
 		Name: "p", Strategy: s, Limits: []trypema.Limit{trypema.AtMost(n, time.Minute)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy, err := policies.Use("p")
-	if err != nil {
-		t.Fatal(err)
-	}
+	}).Use("p")
+	must.OK(t, err)
 	return map[string]func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error){
 		"policy": func(ctx context.Context, calls []trypema.Call) ([]trypema.Decision, error) {
 			return policy.AllowMany(ctx, calls, nil)

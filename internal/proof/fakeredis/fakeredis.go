@@ -44,17 +44,6 @@ func New() *Server {
 	}
 }
 
-// The scripts that it knows.
-const (
-	absolute   = "absolute.lua"
-	suppressed = "suppressed.lua"
-	multi      = "multi.lua"
-	commit     = "commit.lua"
-	set        = "set.lua"
-	settle     = "settle.lua"
-	mend       = "mend.lua"
-)
-
 // now is the server's clock, in µs, under the lock.
 func (f *Server) now() int64 { return time.Now().Add(f.ahead).UnixMicro() }
 
@@ -101,12 +90,15 @@ func (f *Server) Spoil(key string) {
 	f.spoiled[key] = true
 }
 
-// unreadable is the reply about a key that was spoiled, or nil.
-func (f *Server) unreadable(key string) []any {
-	if f.spoiled[key] {
-		return []any{"NOTAWINDOW the key was spoiled"}
+// instead returns what to answer about a key instead of what a script would, unless both are nil.
+func (f *Server) instead(script, key string) (reply []any, err error) {
+	if f.Fault != nil {
+		reply, err = f.Fault(key)
 	}
-	return nil
+	if reply == nil && err == nil && script != "mend.lua" && f.spoiled[key] {
+		reply = []any{"NOTAWINDOW the key was spoiled"}
+	}
+	return reply, err
 }
 
 // mend begins a key again if it was spoiled.
@@ -155,7 +147,7 @@ func (f *Server) Run(
 		if err == nil && f.CrossSlot && len(keys[i]) > 1 {
 			errs[i] = errors.New("CROSSSLOT Keys in request don't hash to the same slot")
 		}
-		if errs[i] == nil && script == multi {
+		if errs[i] == nil && script == "multi.lua" {
 			replies[i], errs[i] = f.multi(keys[i], args[i])
 			continue
 		}
@@ -180,289 +172,238 @@ func (f *Server) Run(
 func (f *Server) eval(script, key string, k, keys int, args []string) ([]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.Fault != nil {
-		if reply, err := f.Fault(key); reply != nil || err != nil {
-			return reply, err
-		}
+	if reply, err := f.instead(script, key); reply != nil || err != nil {
+		return reply, err
 	}
-	if script == mend {
+	if script == "mend.lua" {
 		return f.mend(key), nil
 	}
-	if reply := f.unreadable(key); reply != nil {
-		return reply, nil
-	}
 	s := spanOf(args)
-	if script == settle {
+	if script == "settle.lua" {
 		return f.settle(key, s, int64(number(args[2])), args[3+k]), nil
 	}
-	if script == commit {
+	if script == "commit.lua" {
 		return f.commit(key, args[2], number(args[3]), number(args[4]), args[5+4*k:]), nil
 	}
 	if l := f.ledgers[key]; l != nil {
 		return f.setLedger(l, s, args[2], args[3], args[4]), nil
 	}
-	w := f.window(key)
-	now := w.Advance(&f.groups, s, f.now())
+	l := f.limit(key, s)
 	switch script {
-	case absolute:
-		return f.absolute(w, s, now, args[2:]), nil
-	case suppressed:
+	case "absolute.lua":
+		return f.alone(l, "", "", args[2:]), nil
+	case "suppressed.lua":
 		dice := args[3][len(args[3])*k/keys : len(args[3])*(k+1)/keys]
-		return f.suppressed(w, s, now, args[2], dice, args[4:]), nil
-	case set:
-		return f.set(w, s, now, args[2], args[3], args[4]), nil
+		return f.alone(l, args[2], dice, args[4:]), nil
+	case "set.lua":
+		return f.set(l.w, s, l.now, args[2], args[3], args[4]), nil
 	}
 	return nil, errors.New("ERR the fake does not know the script")
 }
 
-func (f *Server) window(key string) *window.Window {
-	w := f.windows[key]
-	if w == nil {
-		w = new(window.Window)
-		f.windows[key] = w
+// entry returns what a key holds, which is there from now on.
+func entry[T any](of map[string]*T, key string) *T {
+	if of[key] == nil {
+		of[key] = new(T)
 	}
-	return w
-}
-
-func (f *Server) ledger(key string) *lease.Ledger {
-	l := f.ledgers[key]
-	if l == nil {
-		l = new(lease.Ledger)
-		f.ledgers[key] = l
-	}
-	return l
+	return of[key]
 }
 
 func (f *Server) commit(key, kind string, was, is uint64, args []string) []any {
 	s, from, at := spanOf(args), int64(number(args[2])), int64(number(args[3]))
 	var removed, added uint64
 	if kind[0] == 'h' {
-		removed, added = f.ledger(key).Commit(s, f.now(), from, at, was, is)
+		removed, added = entry(f.ledgers, key).Commit(s, f.now(), from, at, was, is)
 	} else {
-		w := f.window(key)
+		w := entry(f.windows, key)
 		removed, added = w.Commit(&f.groups, s, w.Advance(&f.groups, s, f.now()), from, at, was, is)
 	}
 	return []any{int64(removed), int64(added)}
 }
 
-func (f *Server) absolute(w *window.Window, s window.Span, now int64, runs []string) (reply []any) {
-	for ; len(runs) > 0; runs = runs[min(3, len(runs)):] {
-		capacity, cost, count := run(runs)
-		have, fit := w.Counts().Admitted, uint64(0)
-		var v window.Verdict
-		for i := uint64(0); i == 0 || i < count; i++ {
-			v = window.Verdict{}
-			w.Absolute(&v, &f.groups, s, capacity, now, cost, count > 0)
-			if v.Allowed && count > 0 {
-				fit++
-			}
-		}
-		if v.Wait == window.Never {
-			v.Wait = -1
-		}
-		if v.Allowed {
-			v.Then = 0
-		}
-		reply = append(reply, int64(have), int64(fit))
-		if fit < max(count, 1) {
-			reply = append(reply, v.Wait, int64(v.Then))
-		}
-	}
-	return reply
+// limit is a window that a script decides about, and what the script replies of it.
+type limit struct {
+	w        *window.Window
+	s        window.Span
+	now      int64 // by the window, whose clock does not step back
+	capacity uint64
+	law      *window.Law // of Suppressed, otherwise nil
+	reply    []any
+
+	// as a run of calls begins
+	before window.Counts
+	recent uint64
+	joined uint64 // recent once the run has recorded anything, less that
 }
 
-func (f *Server) suppressed(
-	w *window.Window, s window.Span, now int64, factor, dice string, runs []string,
-) (reply []any) {
-	h, err := strconv.ParseFloat(factor, 64)
-	if err != nil {
-		panic(err)
-	}
-	wanted := false
-	for ; len(runs) > 0; runs = runs[min(3, len(runs)):] {
-		capacity, cost, count := run(runs)
-		law := window.NewLaw(s, capacity, h)
-		law.Hard = min(law.Hard, redisproto.Most)
-		before, recent := w.Counts(), w.Since(&f.groups, now-s.Recent())
-		joined, bits := recent, []any{}
-		wanted = wanted || count == 0
-		for i := range count {
-			// As much as is declined must be a number that the script can count with.
-			n := min(cost, redisproto.Most-min(redisproto.Most, w.Counts().Observed()))
-			if cost <= capacity {
-				n = cost
-			}
-			thrown := (float64(uint32(dice[0])<<16|uint32(dice[1])<<8|uint32(dice[2])) + 0.5) / (1 << 24)
-			dice = dice[3:]
-			var v window.Verdict
-			if cost > capacity {
-				w.Record(&f.groups, s, now, window.Counts{Declined: n})
-			} else {
-				w.Suppressed(&v, &f.groups, s, law, now, n, thrown, true)
-			}
-			wanted = wanted || !v.Allowed
-			if i == 0 {
-				joined = w.Since(&f.groups, now-s.Recent()) - n
-			}
-			if i%32 == 0 {
-				bits = append(bits, int64(0))
-			}
-			if v.Allowed {
-				bits[len(bits)-1] = bits[len(bits)-1].(int64) | 1<<(i%32)
-			}
-		}
-		reply = append(reply, int64(before.Admitted), int64(before.Declined), int64(recent), int64(joined))
-		reply = append(reply, bits...)
-	}
-	return f.appendGroups(reply, w, now, wanted)
+func (f *Server) limit(key string, s window.Span) limit {
+	w := entry(f.windows, key)
+	return limit{w: w, s: s, now: w.Advance(&f.groups, s, f.now())}
 }
 
-// appendGroups appends the groups of a window to a reply, if they are wanted and there are any.
-func (f *Server) appendGroups(reply []any, w *window.Window, now int64, wanted bool) []any {
-	if !wanted || w.Counts() == (window.Counts{}) {
-		return append(reply, int64(0))
-	}
-	var groups []lease.Group
-	for last, counts := range w.All(&f.groups) {
-		groups = append(groups, lease.Group{Age: now - last, Counts: counts})
-	}
-	return append(reply, now, int64(0), int64(0), redisproto.Log(now, groups))
-}
-
-func spanOf(args []string) window.Span {
-	return window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
-}
-
-// multi decides each call by all windows on their own, one call after the other, and has each window say what
-// it would by itself.
-func (f *Server) multi(keys, args []string) ([]any, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	kind, factor, dice, args := args[2], args[3], args[4], args[5:]
-	type limit struct {
-		w        *window.Window
-		s        window.Span
-		capacity uint64
-		law      *window.Law
-		reply    []any
-	}
-	limits := make([]limit, len(keys))
-	now := f.now()
-	for i, key := range keys {
-		if f.Fault != nil {
-			if reply, err := f.Fault(key); reply != nil || err != nil {
-				return reply, err
-			}
-		}
-		if reply := f.unreadable(key); reply != nil {
-			return reply, nil
-		}
-		l := &limits[i]
-		l.w = f.window(key)
-		l.s, l.capacity = spanOf(args), number(args[2])
+// holdTo sets the capacity for the next runs, and by a factor, which Absolute has none of, the law.
+func (l *limit) holdTo(capacity uint64, factor string) {
+	l.capacity = capacity
+	if factor != "" {
 		h, err := strconv.ParseFloat(factor, 64)
 		if err != nil {
 			panic(err)
 		}
-		l.law = window.NewLaw(l.s, l.capacity, h)
+		l.law = window.NewLaw(l.s, capacity, h)
 		l.law.Hard = min(l.law.Hard, redisproto.Most)
-		l.reply = []any{l.w.Advance(&f.groups, l.s, now)}
-		args = args[3:]
 	}
-	verdicts := func(cost uint64, thrown float64) (all []window.Verdict, passes bool) {
-		passes = true
-		for i := range limits {
-			l, v := &limits[i], window.Verdict{}
-			if kind == "s" {
-				l.w.Suppressed(&v, &f.groups, l.s, l.law, now, cost, thrown, false)
-			} else {
-				l.w.Absolute(&v, &f.groups, l.s, l.capacity, now, cost, false)
-			}
+}
+
+// judge returns what a limit by itself says of a call.
+func (l *limit) judge(g *window.Groups, cost uint64, thrown float64) (v window.Verdict) {
+	if l.law != nil {
+		l.w.Suppressed(&v, g, l.s, l.law, l.now, cost, thrown, false)
+	} else {
+		l.w.Absolute(&v, g, l.s, l.capacity, l.now, cost, false)
+	}
+	return v
+}
+
+// record records a call, the first of a run or a later one.
+func (l *limit) record(g *window.Groups, cost uint64, admitted bool, life int64, first bool) {
+	c := window.Counts{}
+	switch {
+	case admitted:
+		c.Admitted = cost
+	case l.law != nil: // as much as is declined must be a number that the script can count with
+		c.Declined = min(cost, redisproto.Most-min(redisproto.Most, l.w.Counts().Observed()))
+	}
+	if c == (window.Counts{}) {
+		return
+	}
+	if from := l.s.Backdate(l.now, life); admitted && from < l.now {
+		l.w.Place(g, l.s, l.now, from, from, c)
+		return
+	}
+	l.w.Record(g, l.s, l.now, c)
+	if first {
+		l.joined = l.w.Since(g, l.now-l.s.Recent()) - c.Observed()
+	}
+}
+
+// batch is the calls that a script decides by some limits together.
+type batch struct {
+	groups *window.Groups
+	limits []limit
+	dice   string // of Suppressed
+	wanted bool   // whether the reply has the groups of the windows
+}
+
+// run decides equal calls: what is admitted is recorded in all windows, or in none.
+func (b *batch) run(cost, count uint64, life int64) {
+	for i := range b.limits {
+		l := &b.limits[i]
+		l.before, l.recent = l.w.Counts(), l.w.Since(b.groups, l.now-l.s.Recent())
+		l.joined = l.recent
+	}
+	b.wanted = b.wanted || count == 0
+	bits, fit := []any{}, uint64(0)
+	for j := range count {
+		passes, thrown := true, 0.
+		if dice := b.dice; dice != "" {
+			thrown = (float64(uint32(dice[0])<<16|uint32(dice[1])<<8|uint32(dice[2])) + 0.5) / (1 << 24)
+			b.dice = dice[3:]
+		}
+		for i := range b.limits {
+			passes = passes && b.limits[i].judge(b.groups, cost, thrown).Allowed
+		}
+		if j%32 == 0 {
+			bits = append(bits, int64(0))
+		}
+		if passes {
+			fit++
+			bits[len(bits)-1] = bits[len(bits)-1].(int64) | 1<<(j%32)
+		}
+		b.wanted = b.wanted || !passes
+		for i := range b.limits {
+			b.limits[i].record(b.groups, cost, passes, life, j == 0)
+		}
+	}
+	for i := range b.limits {
+		l := &b.limits[i]
+		if l.law != nil {
+			l.reply = append(l.reply, int64(l.before.Admitted), int64(l.before.Declined),
+				int64(l.recent), int64(l.joined))
+			l.reply = append(l.reply, bits...)
+			continue
+		}
+		l.reply = append(l.reply, int64(l.before.Admitted), int64(fit))
+		if fit < max(count, 1) {
+			v := l.judge(b.groups, cost, 0)
 			if v.Wait == window.Never {
 				v.Wait = -1
 			}
 			if v.Allowed {
 				v.Then = 0
 			}
-			all, passes = append(all, v), passes && v.Allowed
-		}
-		return all, passes
-	}
-	wanted := false
-	for ; len(args) > 0; args = args[3:] {
-		cost, count, life := number(args[0]), number(args[1]), int64(number(args[2]))
-		bits, fit := []any{}, uint64(0)
-		befores, recents, joineds := make([]window.Counts, len(limits)), make([]uint64,
-			len(limits)), make([]uint64, len(limits))
-		for i := range limits {
-			l := &limits[i]
-			befores[i], recents[i] = l.w.Counts(), l.w.Since(&f.groups, now-l.s.Recent())
-			joineds[i] = recents[i]
-		}
-		wanted = wanted || count == 0
-		for j := range count {
-			thrown := 0.
-			if kind == "s" {
-				thrown = (float64(uint32(dice[0])<<16|uint32(dice[1])<<8|uint32(dice[2])) + 0.5) / (1 << 24)
-				dice = dice[3:]
-			}
-			_, passes := verdicts(cost, thrown)
-			if j%32 == 0 {
-				bits = append(bits, int64(0))
-			}
-			if passes {
-				fit++
-				bits[len(bits)-1] = bits[len(bits)-1].(int64) | 1<<(j%32)
-			} else {
-				wanted = true
-			}
-			for i := range limits {
-				l := &limits[i]
-				c := window.Counts{Admitted: cost}
-				if !passes {
-					c = window.Counts{}
-					if kind == "s" {
-						c.Declined = min(cost, redisproto.Most-min(redisproto.Most, l.w.Counts().Observed()))
-					}
-				}
-				if c == (window.Counts{}) {
-					continue
-				}
-				now := l.w.Advance(&f.groups, l.s, now)
-				if from := l.s.Backdate(now, life); passes && from < now {
-					l.w.Place(&f.groups, l.s, now, from, from, c)
-					continue
-				}
-				l.w.Record(&f.groups, l.s, now, c)
-				if j == 0 {
-					joineds[i] = l.w.Since(&f.groups, now-l.s.Recent()) - c.Observed()
-				}
-			}
-		}
-		all, _ := verdicts(cost, 0)
-		for i := range limits {
-			l := &limits[i]
-			if kind == "s" {
-				l.reply = append(l.reply, int64(befores[i].Admitted), int64(befores[i].Declined),
-					int64(recents[i]), int64(joineds[i]))
-				l.reply = append(l.reply, bits...)
-				continue
-			}
-			l.reply = append(l.reply, int64(befores[i].Admitted), int64(fit))
-			if fit < max(count, 1) {
-				l.reply = append(l.reply, all[i].Wait, int64(all[i].Then))
-			}
+			l.reply = append(l.reply, v.Wait, int64(v.Then))
 		}
 	}
-	var reply []any
-	for i := range limits {
-		l := &limits[i]
+}
+
+// reply returns what the script replies, with the groups of the windows if they are wanted and there are any.
+func (b *batch) reply() (reply []any) {
+	for i := range b.limits {
+		l := &b.limits[i]
 		reply = append(reply, l.reply...)
-		if kind == "s" {
-			reply = f.appendGroups(reply, l.w, now, wanted)
+		switch {
+		case l.law == nil:
+		case !b.wanted || l.w.Counts() == (window.Counts{}):
+			reply = append(reply, int64(0))
+		default:
+			var groups []lease.Group
+			for last, counts := range l.w.All(b.groups) {
+				groups = append(groups, lease.Group{Age: l.now - last, Counts: counts})
+			}
+			reply = append(reply, l.now, int64(0), int64(0), redisproto.Log(l.now, groups))
 		}
 	}
-	return reply, nil
+	return reply
+}
+
+// alone decides runs by one limit, each with its own capacity.
+func (f *Server) alone(l limit, factor, dice string, runs []string) []any {
+	b := batch{groups: &f.groups, limits: []limit{l}, dice: dice}
+	for ; len(runs) > 0; runs = runs[min(3, len(runs)):] {
+		capacity, cost, count := run(runs)
+		b.limits[0].holdTo(capacity, factor)
+		b.run(cost, count, 0)
+	}
+	return b.reply()
+}
+
+func spanOf(args []string) window.Span {
+	return window.Span{Window: int64(number(args[0])), Bucket: int64(number(args[1]))}
+}
+
+// multi decides runs by several limits, and has each window say what it would by itself.
+func (f *Server) multi(keys, args []string) ([]any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := batch{groups: &f.groups, dice: args[4]}
+	factor := ""
+	if args[2] == "s" {
+		factor = args[3]
+	}
+	args = args[5:]
+	for _, key := range keys {
+		if reply, err := f.instead("multi.lua", key); reply != nil || err != nil {
+			return reply, err
+		}
+		l := f.limit(key, spanOf(args))
+		l.holdTo(number(args[2]), factor)
+		l.reply = []any{l.now}
+		b.limits, args = append(b.limits, l), args[3:]
+	}
+	for ; len(args) > 0; args = args[3:] {
+		b.run(number(args[0]), number(args[1]), int64(number(args[2])))
+	}
+	return b.reply(), nil
 }
 
 func (f *Server) set(w *window.Window, s window.Span, now int64, when, wanted, keep string) []any {
@@ -504,7 +445,7 @@ func holds(when string, have uint64) bool {
 }
 
 func (f *Server) settle(key string, s window.Span, farLife int64, message string) []any {
-	l := f.ledger(key)
+	l := entry(f.ledgers, key)
 	ask := redisproto.ParseMessage(message)
 	a := l.Settle(s, f.now(), farLife, ask)
 	if a.Stale {

@@ -58,7 +58,7 @@ func (l *Liar) Run(
 			reply, err = l.bend(reply)
 		}
 		l.told = reply
-		if len(reply) > 0 && redisproto.NameOf(source) == settle {
+		if len(reply) > 0 && redisproto.NameOf(source) == "settle.lua" {
 			if n, ok := reply[0].(int64); ok && n > 0 {
 				l.granted += uint64(n)
 			}

@@ -4,7 +4,8 @@ package leak
 import (
 	"fmt"
 	"os"
-	"runtime"
+	"runtime/pprof"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func Main(m *testing.M, ignore ...string) {
 
 // await returns the stacks of other goroutines that are left after d, or nil as soon as there are none.
 func await(d time.Duration, ignore []string) []string {
-	// Of the goroutines that a process has without a test, runtime.Stack shows those that wait for signals.
+	// Of the goroutines that a process has without a test, the profile shows those that wait for signals.
 	ignore = append([]string{"os/signal.signal_recv", "os/signal.loop", "runtime.ensureSigM"}, ignore...)
 	for give := time.Now().Add(d); ; time.Sleep(5 * time.Millisecond) {
 		left := others(ignore)
@@ -42,20 +43,12 @@ func await(d time.Duration, ignore []string) []string {
 
 // others returns the stack of each goroutine, without the one that calls.
 func others(ignore []string) (left []string) {
-	buf := make([]byte, 1<<16)
-	n := runtime.Stack(buf, true)
-	for n == len(buf) {
-		buf = make([]byte, 2*len(buf))
-		n = runtime.Stack(buf, true)
-	}
-next:
-	for _, stack := range strings.Split(string(buf[:n]), "\n\n")[1:] {
-		for _, text := range ignore {
-			if strings.Contains(stack, text) {
-				continue next
-			}
+	var all strings.Builder
+	_ = pprof.Lookup("goroutine").WriteTo(&all, 2) // to memory
+	for _, stack := range strings.Split(all.String(), "\n\n")[1:] {
+		if !slices.ContainsFunc(ignore, func(text string) bool { return strings.Contains(stack, text) }) {
+			left = append(left, strings.TrimSpace(stack))
 		}
-		left = append(left, strings.TrimSpace(stack))
 	}
 	return left
 }

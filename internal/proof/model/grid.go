@@ -63,13 +63,14 @@ func (t *Grid) recent(at int64) (observed uint64) {
 }
 
 // advance forgets what has expired for good, even if the clock steps back.
-func (t *Grid) advance(now int64) {
+func (t *Grid) advance(now int64) int64 {
 	t.now = max(now, t.last)
 	had := slices.ContainsFunc(t.cells, func(c cell) bool { return c.Counts != window.Counts{} })
 	t.cells = t.live(t.now)
 	if had && t.now-t.last >= t.Window {
 		t.last = t.now // or a call whose clock was read before could be recorded before what has expired
 	}
+	return t.now
 }
 
 // at returns the cell of an instant, which is there from now on.
@@ -99,62 +100,24 @@ func (t *Grid) record(at int64, c window.Counts) {
 
 func (t *Grid) room() uint64 { return math.MaxInt64 - min(math.MaxInt64, t.sum(t.now).Observed()) }
 
-// wait returns how long it takes until pass holds, trying every instant at which anything changes by itself.
-func (t *Grid) wait(pass func(at int64) bool) (wait int64, then uint64) {
+// edges are the instants at which anything changes by itself.
+func (t *Grid) edges() []int64 {
 	part := t.after(window.Span{Window: t.Window}.Recent())
-	instants := []int64{t.last + part, t.last + t.Window}
+	all := []int64{t.last + part, t.last + t.Window}
 	for _, c := range t.cells {
-		instants = append(instants, t.end(c)+part, t.end(c)+t.after(t.Window))
+		all = append(all, t.end(c)+part, t.end(c)+t.after(t.Window))
 	}
-	slices.Sort(instants)
-	for _, at := range instants {
-		if at > t.now && pass(at) {
-			return at - t.now, t.sum(at).Admitted
-		}
-	}
-	return window.Never, 0
+	return all
 }
 
 // Absolute is cells.Window.Absolute.
 func (t *Grid) Absolute(capacity uint64, now int64, n uint64, record bool) window.Verdict {
-	t.advance(now)
-	fits := func(at int64) bool {
-		have := t.sum(at).Admitted
-		return have <= capacity && n <= capacity-have
-	}
-	v := window.Verdict{Allowed: fits(t.now)}
-	if v.Allowed && record {
-		t.record(t.now, window.Counts{Admitted: n})
-	}
-	v.Now = t.sum(t.now).Admitted
-	v.Then = v.Now
-	if !v.Allowed {
-		v.Wait, v.Then = t.wait(fits)
-	}
-	return v
+	return absolute(t, capacity, now, n, record)
 }
 
 // Suppressed is cells.Window.Suppressed.
 func (t *Grid) Suppressed(l *window.Law, now int64, n uint64, dice float64, record bool) window.Verdict {
-	t.advance(now)
-	v := window.Verdict{Factor: 1}
-	if n <= l.Capacity {
-		v.Factor = l.Factor(t.sum(t.now), t.recent(t.now), n)
-	}
-	v.Allowed = dice >= v.Factor
-	if record && v.Allowed {
-		t.record(t.now, window.Counts{Admitted: n})
-	} else if record {
-		t.record(t.now, window.Counts{Declined: n})
-	}
-	v.Now = t.sum(t.now).Admitted
-	v.Then = v.Now
-	if !v.Allowed {
-		v.Wait, v.Then = t.wait(func(at int64) bool {
-			return n <= l.Capacity && l.Calm(t.sum(at), t.recent(at), n)
-		})
-	}
-	return v
+	return suppressed(t, l, now, n, dice, record)
 }
 
 // Record enters events that others have judged.
@@ -233,14 +196,7 @@ func (t *Grid) Resize(now int64, total uint64, keep window.Keep) {
 	}
 	// From here on the cells to keep come first.
 	for i := range t.cells {
-		c := &t.cells[i]
-		have := c.Observed()
-		kept := min(have, total)
-		if kept < have {
-			c.Declined = window.MulDiv(c.Declined, kept, have)
-			c.Admitted = kept - c.Declined
-		}
-		total -= kept
+		total -= shrink(&t.cells[i].Counts, total)
 	}
 	t.cells[0].Admitted += total
 	if keep == window.Newest {

@@ -11,10 +11,10 @@ import (
 )
 
 type group struct {
-	first, last        int64
-	admitted, declined uint64
-	closed             bool // another group has followed it
-	gone               bool // nothing was left when it was looked at
+	first, last int64
+	window.Counts
+	closed bool // another group has followed it
+	gone   bool // nothing was left when it was looked at
 }
 
 // Twin is the history of one key.
@@ -27,17 +27,18 @@ type Twin struct {
 }
 
 // advance keeps time from running back behind a change.
-func (t *Twin) advance(now int64) {
+func (t *Twin) advance(now int64) int64 {
 	t.now = max(t.changed, now)
 	if len(t.live(t.now)) != len(t.live(t.changed)) {
 		t.changed = t.now
 	}
 	t.forget()
+	return t.now
 }
 
 // forget makes gone what is left when that was settled to nothing.
 func (t *Twin) forget() {
-	if sum(t.live(t.now)) == (window.Counts{}) {
+	if t.sum(t.now) == (window.Counts{}) {
 		for i := range t.groups {
 			t.groups[i].gone = true
 		}
@@ -55,110 +56,70 @@ func (t *Twin) live(at int64) []group {
 	return live
 }
 
-func sum(groups []group) (c window.Counts) {
-	for _, g := range groups {
-		c.Admitted += g.admitted
-		c.Declined += g.declined
+func (t *Twin) sum(at int64) (sum window.Counts) {
+	for _, g := range t.live(at) {
+		sum = sum.Plus(g.Counts)
 	}
-	return c
+	return sum
 }
+
+func (t *Twin) room() uint64 { return math.MaxInt64 - min(math.MaxInt64, t.sum(t.now).Observed()) }
 
 // recent sums what was observed in the live groups that reach into the recent part of the window.
 func (t *Twin) recent(at int64) (observed uint64) {
 	for _, g := range t.live(at) {
 		if at-g.last < t.Recent() {
-			observed += g.admitted + g.declined
+			observed += g.Observed()
 		}
 	}
 	return observed
 }
 
-func (t *Twin) record(admitted, declined uint64) {
-	declined = min(declined, math.MaxInt64-min(math.MaxInt64, sum(t.live(t.now)).Observed()))
-	if admitted == 0 && declined == 0 {
+func (t *Twin) record(c window.Counts) {
+	c.Declined = min(c.Declined, t.room())
+	if c == (window.Counts{}) {
 		return
 	}
 	t.changed = t.now
 	if len(t.live(t.now)) > 0 {
 		newest := &t.groups[len(t.groups)-1]
 		if !newest.closed && (t.now-newest.first < t.Bucket || t.now == newest.last && !t.Splits) {
-			newest.last = t.now
-			newest.admitted += admitted
-			newest.declined += declined
+			newest.last, newest.Counts = t.now, newest.Plus(c)
 			return
 		}
 		newest.closed = true
 	}
-	t.groups = append(t.groups, group{first: t.now, last: t.now, admitted: admitted, declined: declined})
+	t.groups = append(t.groups, group{first: t.now, last: t.now, Counts: c})
 }
 
-// wait returns how long it takes until pass holds, trying every instant at which anything changes by itself.
-func (t *Twin) wait(pass func(at int64) bool) (wait int64, then uint64) {
-	var instants []int64
+// edges are the instants at which anything changes by itself.
+func (t *Twin) edges() (all []int64) {
 	for _, g := range t.groups {
-		instants = append(instants, g.last+t.Window, g.last+t.Recent())
+		all = append(all, g.last+t.Window, g.last+t.Recent())
 	}
-	slices.Sort(instants)
-	for _, at := range instants {
-		if at > t.now && pass(at) {
-			return at - t.now, sum(t.live(at)).Admitted
-		}
-	}
-	return window.Never, 0
+	return all
 }
 
 // Absolute is window.Window.Absolute.
 func (t *Twin) Absolute(capacity uint64, now int64, n uint64, record bool) window.Verdict {
-	t.advance(now)
-	fits := func(at int64) bool {
-		have := sum(t.live(at)).Admitted
-		return have <= capacity && n <= capacity-have
-	}
-	v := window.Verdict{Allowed: fits(t.now)}
-	if v.Allowed && record {
-		t.record(n, 0)
-	}
-	v.Now = sum(t.live(t.now)).Admitted
-	v.Then = v.Now
-	if !v.Allowed {
-		v.Wait, v.Then = t.wait(fits)
-	}
-	return v
+	return absolute(t, capacity, now, n, record)
 }
 
 // Suppressed is window.Window.Suppressed.
 func (t *Twin) Suppressed(l *window.Law, now int64, n uint64, dice float64, record bool) window.Verdict {
-	t.advance(now)
-	v := window.Verdict{Factor: 1}
-	if n <= l.Capacity {
-		v.Factor = l.Factor(sum(t.live(t.now)), t.recent(t.now), n)
-	}
-	v.Allowed = dice >= v.Factor
-	if record && v.Allowed {
-		t.record(n, 0)
-	} else if record {
-		t.record(0, n)
-	}
-	v.Now = sum(t.live(t.now)).Admitted
-	v.Then = v.Now
-	if !v.Allowed {
-		v.Wait, v.Then = t.wait(func(at int64) bool {
-			return n <= l.Capacity && l.Calm(sum(t.live(at)), t.recent(at), n)
-		})
-	}
-	return v
+	return suppressed(t, l, now, n, dice, record)
 }
 
 // Record enters events that others have judged.
 func (t *Twin) Record(now int64, c window.Counts) {
 	t.advance(now)
-	t.record(c.Admitted, c.Declined)
+	t.record(c)
 }
 
 // Counts returns what is live.
 func (t *Twin) Counts(now int64) window.Counts {
 	t.advance(now)
-	return sum(t.live(t.now))
+	return t.sum(t.now)
 }
 
 // Last returns the instant of the last recorded event.
@@ -178,7 +139,7 @@ func (t *Twin) Place(now, at int64, c window.Counts) {
 func (t *Twin) place(at int64, c window.Counts) {
 	at = min(at, t.now)
 	live := t.live(t.now)
-	c.Declined = min(c.Declined, math.MaxInt64-min(math.MaxInt64, sum(live).Observed()))
+	c.Declined = min(c.Declined, t.room())
 	if c == (window.Counts{}) || t.now-at >= t.Window {
 		return
 	}
@@ -187,7 +148,7 @@ func (t *Twin) place(at int64, c window.Counts) {
 	if t.now-at >= t.Bucket {
 		grain = min(grain, max(1, (at+t.Window-t.now)/8))
 	}
-	alone := group{first: at, last: at, admitted: c.Admitted, declined: c.Declined}
+	alone := group{first: at, last: at, Counts: c}
 	if len(live) == 0 {
 		t.groups = append(t.groups, alone)
 		return
@@ -215,9 +176,7 @@ func (t *Twin) place(at int64, c window.Counts) {
 			g.closed = true
 			t.groups = append(t.groups, alone)
 		case at > g.last, (at >= first || !newest) && g.last-at < t.Bucket:
-			g.last = max(g.last, at)
-			g.admitted += c.Admitted
-			g.declined += c.Declined
+			g.last, g.Counts = max(g.last, at), g.Plus(c)
 		default:
 			alone.closed = true
 			end := g.last - t.Bucket
@@ -234,7 +193,6 @@ func (t *Twin) place(at int64, c window.Counts) {
 // Commit is window.Window.Commit.
 func (t *Twin) Commit(now, from, at int64, was, is uint64) (removed, added uint64) {
 	t.advance(now)
-	room := func() uint64 { return math.MaxInt64 - min(math.MaxInt64, sum(t.live(t.now)).Observed()) }
 	for i := range t.groups {
 		g := &t.groups[i]
 		if t.now-g.last >= t.Window || g.gone || from > g.last || t.now-from >= t.Window {
@@ -243,18 +201,18 @@ func (t *Twin) Commit(now, from, at int64, was, is uint64) (removed, added uint6
 		if g.last-from >= t.Bucket {
 			break
 		}
-		removed = min(was, g.admitted)
-		g.admitted -= removed
+		removed = min(was, g.Admitted)
+		g.Admitted -= removed
 		if from == at { // the group may be empty now, but it is there
-			added = min(is, room())
-			g.admitted += added
+			added = min(is, t.room())
+			g.Admitted += added
 			is = 0
 		}
 		t.forget()
 		break
 	}
 	if t.now-at < t.Window && is > 0 {
-		added = min(is, room())
+		added = min(is, t.room())
 		t.place(at, window.Counts{Admitted: added})
 	}
 	return removed, added
@@ -267,14 +225,14 @@ func (t *Twin) Delete() { t.groups, t.changed = nil, 0 }
 func (t *Twin) Replace(now int64, total uint64) {
 	t.advance(now)
 	t.groups = nil
-	t.record(total, 0)
+	t.record(window.Counts{Admitted: total})
 }
 
 // Resize makes the live total equal to total, which is not 0, by changing the groups from one side.
 func (t *Twin) Resize(now int64, total uint64, keep window.Keep) {
 	t.advance(now)
 	live := t.live(t.now)
-	if sum(live).Observed() == total {
+	if t.sum(t.now).Observed() == total {
 		return
 	}
 	if keep == window.Newest {
@@ -286,15 +244,10 @@ func (t *Twin) Resize(now int64, total uint64, keep window.Keep) {
 		if total == 0 {
 			break
 		}
-		c := g.admitted + g.declined
-		if k := min(c, total); k < c {
-			g.declined = window.MulDiv(g.declined, k, c)
-			g.admitted = k - g.declined
-		}
-		total -= min(c, total)
+		total -= shrink(&g.Counts, total)
 		kept = append(kept, g)
 	}
-	kept[0].admitted += total
+	kept[0].Admitted += total
 	if keep == window.Newest {
 		slices.Reverse(kept)
 	}
@@ -303,6 +256,77 @@ func (t *Twin) Resize(now int64, total uint64, keep window.Keep) {
 		newest.first, newest.closed = newest.last-t.Bucket, false
 	}
 	t.groups = kept
+}
+
+// history is what both kinds of twin are judged by.
+type history interface {
+	advance(now int64) int64
+	sum(at int64) window.Counts
+	recent(at int64) uint64
+	edges() []int64
+	Record(now int64, c window.Counts)
+}
+
+func absolute(t history, capacity uint64, now int64, n uint64, record bool) window.Verdict {
+	now = t.advance(now)
+	fits := func(at int64) bool {
+		have := t.sum(at).Admitted
+		return have <= capacity && n <= capacity-have
+	}
+	v := window.Verdict{Allowed: fits(now)}
+	if v.Allowed && record {
+		t.Record(now, window.Counts{Admitted: n})
+	}
+	return told(t, v, now, fits)
+}
+
+func suppressed(t history, l *window.Law, now int64, n uint64, dice float64, record bool) window.Verdict {
+	now = t.advance(now)
+	v := window.Verdict{Factor: 1}
+	if n <= l.Capacity {
+		v.Factor = l.Factor(t.sum(now), t.recent(now), n)
+	}
+	v.Allowed = dice >= v.Factor
+	if record && v.Allowed {
+		t.Record(now, window.Counts{Admitted: n})
+	} else if record {
+		t.Record(now, window.Counts{Declined: n})
+	}
+	return told(t, v, now, func(at int64) bool {
+		return n <= l.Capacity && l.Calm(t.sum(at), t.recent(at), n)
+	})
+}
+
+// told adds what is there now and, if the call was denied, how long it takes until pass holds: it tries every
+// instant at which anything changes by itself.
+func told(t history, v window.Verdict, now int64, pass func(at int64) bool) window.Verdict {
+	v.Now = t.sum(now).Admitted
+	v.Then = v.Now
+	if v.Allowed {
+		return v
+	}
+	instants := t.edges()
+	slices.Sort(instants)
+	for _, at := range instants {
+		if at > now && pass(at) {
+			v.Wait, v.Then = at-now, t.sum(at).Admitted
+			return v
+		}
+	}
+	v.Wait, v.Then = window.Never, 0
+	return v
+}
+
+// shrink makes counts such that they are at most n, with the same part of them declined, and returns how many
+// they are.
+func shrink(c *window.Counts, n uint64) uint64 {
+	have := c.Observed()
+	if n >= have {
+		return have
+	}
+	c.Declined = window.MulDiv(c.Declined, n, have)
+	c.Admitted = n - c.Declined
+	return n
 }
 
 // Of is a twin of either kind.

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,12 +54,9 @@ func run(ctx context.Context, out io.Writer, all []mutant, only string, timeout 
 		return err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // what stays is in the folder for such things
-	var chosen []mutant
-	for _, m := range all {
-		if strings.Contains(m.file+" "+m.what, only) {
-			chosen = append(chosen, m)
-		}
-	}
+	chosen := slices.DeleteFunc(slices.Clone(all), func(m mutant) bool {
+		return !strings.Contains(m.file+" "+m.what, only)
+	})
 	if len(chosen) == 0 {
 		return fmt.Errorf("no mutant has %q in its file or description", only)
 	}

@@ -5,11 +5,6 @@ import (
 	"syscall"
 )
 
-const (
-	stop   = syscall.SIGSTOP
-	resume = syscall.SIGCONT
-)
-
 // attributes make a process the first of a group, and have it killed when the thread that started it ends.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -16,7 +16,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -262,20 +261,17 @@ type process struct {
 func launch(command *exec.Cmd) (*process, error) {
 	command.SysProcAttr = attributes()
 	p := &process{command: command, ended: make(chan struct{})}
-	var started sync.WaitGroup
-	var err error
-	started.Add(1)
+	started := make(chan error)
 	go func() {
 		// The thread that starts it is the one whose end is its end, so that thread has to stay.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err = command.Start()
-		started.Done()
+		err := command.Start()
+		started <- err
 		if err == nil {
 			_ = command.Wait() // how it ended is of no interest
 			close(p.ended)
 		}
 	}()
-	started.Wait()
-	return p, err
+	return p, <-started
 }

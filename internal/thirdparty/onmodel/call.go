@@ -39,9 +39,7 @@ func (f *Fleet) drawCall(t *rapid.T) call {
 
 func (f *Fleet) drawSeveral(t *rapid.T) call {
 	c := f.drawCall(t)
-	w := f.Options.Window
-	c.windows = rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t,
-		"windows")
+	c.windows = drawWindows(t, f.Options.Window)
 	return c
 }
 
@@ -81,7 +79,7 @@ func (f *Fleet) atOnce(t *rapid.T) {
 		c.after = rapid.SampledFrom([]time.Duration{0, 0, time.Microsecond, f.Options.Timeout / 16, f.Options.SyncInterval}).Draw(t, "later")
 		calls = append(calls, c)
 	}
-	happens := rapid.SampledFrom([]func(){nil, nil, f.hang, f.unhang}).Draw(t, "meanwhile")
+	happens := rapid.SampledFrom([]func(){nil, nil, f.takeAway, f.restore}).Draw(t, "meanwhile")
 	when := rapid.SampledFrom([]time.Duration{time.Microsecond, f.Options.Timeout / 16, f.Options.Timeout / 8}).Draw(t, "then")
 	for _, c := range calls {
 		all.Go(func() {
@@ -137,7 +135,6 @@ func (f *Fleet) do(c call) *promise {
 	excused := f.excused(c.by, from, to)
 	f.note(c.key, "%s: %s(%q, %v, %d) since %v: %+v, %v", c.by.name, verb, c.key, windows, c.cost,
 		from.Sub(f.began), d, err)
-	f.slowest = max(f.slowest, to.Sub(from))
 	if to.Sub(from) > f.Options.Timeout {
 		f.fault("%s of %q took %v", verb, c.key, to.Sub(from))
 	}
@@ -207,14 +204,10 @@ func (f *Fleet) incoherent(d trypema.Decision, n uint64, windows []time.Duration
 	for _, w := range windows {
 		limits = append(limits, f.capacity[w])
 	}
-	denial := trypema.OutcomeRejected
-	if f.suppressed() {
-		denial = trypema.OutcomeSuppressed
-	}
 	switch {
 	case !fakeredis.Sane(d) || d == trypema.Decision{}:
 		return "it contradicts itself"
-	case !d.Allowed && d.Outcome != denial:
+	case !d.Allowed && d.Outcome != denial(f.Strategy):
 		return "another outcome"
 	case !slices.Contains(limits, d.Limit):
 		return "another limit"

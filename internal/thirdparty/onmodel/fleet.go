@@ -2,10 +2,10 @@ package onmodel
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pgregory.net/rapid"
@@ -14,8 +14,8 @@ import (
 	"github.com/trypema/trypema/hybridlimit"
 	"github.com/trypema/trypema/internal/proof/fakeredis"
 	"github.com/trypema/trypema/internal/redisproto"
+	"github.com/trypema/trypema/internal/thirdparty/rig"
 	"github.com/trypema/trypema/internal/window"
-	"github.com/trypema/trypema/redislimit"
 )
 
 // Fleet is a run of some instances of the Hybrid provider, which share a server in their own clock, through
@@ -52,7 +52,6 @@ type Fleet struct {
 	forgets  []time.Time // when the server lost its keys
 	rates    []change
 	apart    bool // something has happened to one instance only
-	slowest  time.Duration
 	away     bool // the server is
 	stranded bool // an instance has left something on lease
 }
@@ -88,8 +87,7 @@ type member struct {
 	*hybridlimit.Provider
 	*wire
 	name  string
-	gone  atomic.Bool // it takes Redis for gone
-	asked time.Time   // when it was called first, since there was trouble
+	asked time.Time // when it was called first, since there was trouble
 }
 
 // NewFleet returns a fleet of n.
@@ -128,7 +126,6 @@ func (f *Fleet) join(t *rapid.T) {
 	f.named++
 	m := &member{wire: w, name: fmt.Sprint("instance ", f.named)}
 	o := f.Options
-	o.OnChange = func(h redislimit.Health) { m.gone.Store(!h.Available) }
 	if f.Mixed {
 		upTo := func(most time.Duration, label string) time.Duration {
 			third := max(time.Millisecond, (most / 3).Truncate(time.Microsecond))
@@ -155,7 +152,8 @@ func (f *Fleet) Run(t *rapid.T) {
 	}
 	if !f.Calm {
 		actions["at once"] = f.atOnce
-		actions["take away"], actions["restore"] = f.takeAway, f.restore
+		actions["take away"] = func(*rapid.T) { f.takeAway() }
+		actions["restore"] = func(*rapid.T) { f.restore() }
 		actions["wires"], actions["wires again"] = f.wires, f.wires
 		actions["forget"], actions["replace"], actions["die"] = f.forget, f.replace, f.die
 	}
@@ -172,7 +170,7 @@ func (f *Fleet) check(t *rapid.T) {
 		f.checkBound(p)
 	}
 	for _, m := range f.members {
-		if m.storms() {
+		if m.storm.Load() {
 			f.fault("%s does not stop asking", m.name)
 		}
 	}
@@ -212,12 +210,9 @@ func (f *Fleet) fault(format string, args ...any) {
 }
 
 func (f *Fleet) places() []place {
-	var all []place
-	for p := range f.records {
-		all = append(all, p)
-	}
-	slices.SortFunc(all, func(a, b place) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
-	return all
+	return slices.SortedFunc(maps.Keys(f.records), func(a, b place) int {
+		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+	})
 }
 
 func (f *Fleet) record(p place) *record {
@@ -255,21 +250,17 @@ func (f *Fleet) multi(m *member, windows []time.Duration) *trypema.Bound {
 }
 
 func (f *Fleet) limiter(m *member) trypema.Limiter {
-	if f.suppressed() {
-		return m.Suppressed()
-	}
-	return m.Absolute()
+	return rig.Strategy(m, f.suppressed())
 }
 
-// leave ends an instance, and reports whether the ledger has all of it.
-func (f *Fleet) leave(m *member, end func() bool) {
-	good := end()
+// leave takes note that an instance has ended. It says whether the ledger has all of it.
+func (f *Fleet) leave(m *member, settled bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.members = slices.DeleteFunc(f.members, func(o *member) bool { return o == m })
 	f.promises = slices.DeleteFunc(f.promises, func(p *promise) bool { return p.by == m })
 	f.dead = append(f.dead, m)
-	if good {
+	if settled {
 		return
 	}
 	f.stranded = true
@@ -283,7 +274,7 @@ func (f *Fleet) replace(t *rapid.T) {
 	f.seldom(t)
 	m := f.drawMember(t)
 	f.expire()
-	f.leave(m, func() bool { return f.settle("Close", m, m.Close) })
+	f.leave(m, f.settle("Close", m, m.Close))
 	f.join(t)
 	f.happens("closed: "+m.name, func() {})
 }
@@ -292,7 +283,8 @@ func (f *Fleet) replace(t *rapid.T) {
 func (f *Fleet) die(t *rapid.T) {
 	f.seldom(t)
 	m := f.drawMember(t)
-	f.leave(m, func() bool { m.set(state{cut: true}); return false })
+	m.set(state{cut: true})
+	f.leave(m, false)
 	f.join(t)
 	f.happens("dies: "+m.name, func() {})
 }
@@ -344,7 +336,7 @@ func (f *Fleet) finish(t *rapid.T) {
 	f.heal()
 	for _, m := range slices.Clone(f.members) {
 		f.expire()
-		f.leave(m, func() bool { return f.settle("Close", m, m.Close) })
+		f.leave(m, f.settle("Close", m, m.Close))
 	}
 	f.check(t)
 	letter := map[bool]string{false: "ha", true: "hs"}[f.suppressed()]

@@ -72,7 +72,7 @@ func TestMaxKeys(t *testing.T) {
 			subject.Held = l.Len
 			m := New(subject)
 			m.Run(t)
-			evictions += m.Evictions()
+			evictions += m.evictions
 			l.Close()
 		})
 	})

@@ -59,7 +59,7 @@ type Machine struct {
 	twins    map[place]*twin
 	reserved []*reservation
 
-	evictions int
+	evictions int // keys that were seen to make room for another
 }
 
 // place is a window of a key.
@@ -200,8 +200,9 @@ func (m *Machine) law(key string, w time.Duration, capacity uint64) *window.Law 
 
 func (m *Machine) suppressed() bool { return m.Strategy == trypema.StrategySuppressed }
 
-func (m *Machine) denial() trypema.Outcome {
-	if m.suppressed() {
+// denial is the outcome of a call that a strategy denies.
+func denial(s trypema.Strategy) trypema.Outcome {
+	if s == trypema.StrategySuppressed {
 		return trypema.OutcomeSuppressed
 	}
 	return trypema.OutcomeRejected
@@ -330,7 +331,7 @@ func (m *Machine) judge(
 // decision is what a verdict means.
 func (m *Machine) decision(capacity uint64, v window.Verdict) trypema.Decision {
 	d := trypema.Decision{
-		Allowed: v.Allowed, Outcome: m.denial(), Limit: capacity, Remaining: window.Room(capacity, v.Now),
+		Allowed: v.Allowed, Outcome: denial(m.Strategy), Limit: capacity, Remaining: window.Room(capacity, v.Now),
 		RetryAfter: trypema.Never, SuppressionFactor: v.Factor,
 	}
 	if v.Allowed {
@@ -372,7 +373,10 @@ func (m *Machine) take(t *rapid.T, key string, capacity, n uint64, record bool) 
 	if record {
 		verb, name = m.Limiter.AllowN, "AllowN"
 	}
-	held, fresh := m.held(), m.twin(key, m.Options.Window).Counts(m.now).Observed() == 0
+	held, fresh := 0, m.twin(key, m.Options.Window).Counts(m.now).Observed() == 0
+	if m.Held != nil {
+		held = m.Held()
+	}
 	got, err := verb(context.Background(), key, rateOf(capacity, m.Options.Window), n)
 	if err != nil {
 		t.Fatalf("%s(%q, limit %d, %d): %v", name, key, capacity, n, err)
@@ -447,20 +451,27 @@ func (m *Machine) usageOf(key string, w time.Duration, capacity uint64) trypema.
 	return u
 }
 
+// drawCondition draws one on a total that is near a number.
+func drawCondition(t *rapid.T, near uint64) trypema.Condition {
+	return rapid.SampledFrom([]trypema.Condition{
+		trypema.Always(), trypema.Equal(near), trypema.NotEqual(near), trypema.Less(near), trypema.Greater(near),
+	}).Draw(t, "when")
+}
+
+func drawHistory(t *rapid.T) trypema.History {
+	all := []trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}
+	return rapid.SampledFrom(all).Draw(t, "keep")
+}
+
 func (m *Machine) set(t *rapid.T) {
 	key := drawKey(t)
 	tw := m.twin(key, m.Options.Window)
 	have := tw.Counts(m.now).Observed()
 	near := rapid.SampledFrom([]uint64{have, have + 1, have - min(have, 1), 0, 5}).Draw(t, "near")
-	when := rapid.SampledFrom([]trypema.Condition{
-		trypema.Always(), trypema.Equal(near), trypema.NotEqual(near), trypema.Less(near), trypema.Greater(near),
-	}).Draw(t, "when")
+	when := drawCondition(t, near)
 	total := rapid.SampledFrom([]uint64{0, 1, have / 2, have, have + 3, 20, 60}).Draw(t, "total")
-	if total > 1e6 {
-		total = 1e6
-	}
-	keep := rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t,
-		"keep")
+	total = min(total, 1e6)
+	keep := drawHistory(t)
 	want := trypema.SetResult{Matched: when.Holds(have), Previous: have, Current: have}
 	if m.Held != nil && have == 0 {
 		t.Skip("it is not known whether such a key is held, and so whether it is new")
@@ -528,14 +539,17 @@ type limit struct {
 	capacity uint64
 }
 
+// drawWindows draws those of several limits.
+func drawWindows(t *rapid.T, w time.Duration) []time.Duration {
+	all := [][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}
+	return rapid.SampledFrom(all).Draw(t, "windows")
+}
+
 // drawLimits draws some limits: one with the window of the options, which is shared, and others.
 func (m *Machine) drawLimits(t *rapid.T) (*trypema.Bound, []limit) {
-	w := m.Options.Window
-	windows := rapid.SampledFrom([][]time.Duration{{w}, {w, 3 * w}, {3 * w, w / 4}, {3 * w, w / 4, w}}).Draw(t,
-		"windows")
 	var limits []limit
 	var plain []trypema.Limit
-	for i, w := range windows {
+	for i, w := range drawWindows(t, m.Options.Window) {
 		c := m.drawCapacity(t)
 		limits = append(limits,
 			limit{trypema.Limit{Name: fmt.Sprint("limit ", i), Rate: rateOf(c, w), Window: w}, c})
@@ -751,14 +765,6 @@ func (m *Machine) committed(r *reservation, is uint64) {
 	}
 }
 
-// held is how many keys there are, if there is a bound on them.
-func (m *Machine) held() int {
-	if m.Held == nil {
-		return 0
-	}
-	return m.Held()
-}
-
 // evicted finds out which key has made room for one that was just asked for, if one has: there is only one,
 // only if there were as many as there may be, and it is the one of those with something in the window that
 // was asked for the longest ago.
@@ -795,6 +801,3 @@ func (m *Machine) evicted(t *rapid.T, before int) {
 	gone[0].unjudged()
 	m.evictions++
 }
-
-// Evictions returns how often a key was seen to make room for another.
-func (m *Machine) Evictions() int { return m.evictions }

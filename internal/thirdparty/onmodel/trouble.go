@@ -75,21 +75,17 @@ func (f *Fleet) excused(m *member, from, to time.Time) bool {
 	return len(f.troubles) > 0 && from.Sub(m.asked) < f.recovery()
 }
 
-func (f *Fleet) hang() {
+func (f *Fleet) takeAway() {
 	if !f.away {
 		f.happens("the server goes", func() { f.redis.TakeAway(); f.away = true })
 	}
 }
 
-func (f *Fleet) unhang() {
+func (f *Fleet) restore() {
 	if f.away {
 		f.happens("the server comes back", func() { f.redis.Restore(); f.away = false })
 	}
 }
-
-func (f *Fleet) takeAway(*rapid.T) { f.hang() }
-
-func (f *Fleet) restore(*rapid.T) { f.unhang() }
 
 // wires makes the line of an instance another.
 func (f *Fleet) wires(t *rapid.T) {
@@ -119,7 +115,7 @@ func (f *Fleet) forget(t *rapid.T) {
 		f.forgets = append(f.forgets, time.Now())
 		// an echo may come to a server that does not know that its holder has said more since
 		for _, m := range f.members {
-			f.stranded = f.stranded || m.echoes()
+			f.stranded = f.stranded || m.heard.Load()
 		}
 		for _, r := range f.records {
 			judged := r.judged // they still have to hold the bound
@@ -131,7 +127,7 @@ func (f *Fleet) forget(t *rapid.T) {
 
 // heal ends all that is wrong, and waits until that is over.
 func (f *Fleet) heal() {
-	f.unhang()
+	f.restore()
 	if slices.ContainsFunc(f.members, func(m *member) bool { return m.state() != state{} }) {
 		f.happens("all lines are good", func() {
 			for _, m := range f.members {

@@ -130,12 +130,9 @@ func (f *Fleet) set(t *rapid.T) {
 		f.judgeSet(m, p, trypema.Always(), 0, trypema.Replace, nil, err, from)
 	default:
 		near := rapid.Uint64Range(0, 10).Draw(t, "near")
-		when := rapid.SampledFrom([]trypema.Condition{
-			trypema.Always(), trypema.Equal(near), trypema.NotEqual(near), trypema.Less(near), trypema.Greater(near),
-		}).Draw(t, "when")
+		when := drawCondition(t, near)
 		total := rapid.SampledFrom([]uint64{0, 1, 3, 20, 60}).Draw(t, "total")
-		keep := rapid.SampledFrom([]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}).Draw(t,
-			"keep")
+		keep := drawHistory(t)
 		from := time.Now()
 		got, err := f.limiter(m).Set(context.Background(), p.key, when, total, keep)
 		f.judgeSet(m, p, when, total, keep, &got, err, from)

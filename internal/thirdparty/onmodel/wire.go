@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trypema/trypema/internal/proof/fakeredis"
@@ -18,8 +19,9 @@ type wire struct {
 	n     int       // answers
 	at    time.Time // of the last message
 	burst int       // exchanges at that instant
-	heard bool      // there were echoes
-	storm bool      // there were too many
+
+	heard atomic.Bool // messages may have arrived twice
+	storm atomic.Bool // there were too many exchanges at an instant
 }
 
 // maxBurst is how many exchanges there may be at an instant.
@@ -33,9 +35,9 @@ func (w *wire) paced() {
 	}
 	w.burst++
 	storm := w.burst > maxBurst
-	w.storm = w.storm || storm
 	w.mu.Unlock()
 	if storm {
+		w.storm.Store(true)
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -52,27 +54,15 @@ func (w *wire) set(s state) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now = s
-	w.heard = w.heard || s.echo > 0
+	if s.echo > 0 {
+		w.heard.Store(true)
+	}
 }
 
 func (w *wire) state() state {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.now
-}
-
-// storms reports whether there were too many exchanges at an instant.
-func (w *wire) storms() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.storm
-}
-
-// echoes reports whether messages may have arrived twice.
-func (w *wire) echoes() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.heard
 }
 
 // bad reports whether calls may fail by it.

@@ -5,14 +5,14 @@ package previous
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
 	"embed"
-	"encoding/hex"
 	"errors"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
@@ -53,12 +53,6 @@ func read(name string) string {
 // error.
 type Conn struct{ redislimit.Conn }
 
-// sumOf returns the name of a script in Redis.
-func sumOf(source string) string {
-	sum := sha1.Sum([]byte(source)) //nolint:gosec // it is how Redis names scripts
-	return hex.EncodeToString(sum[:])
-}
-
 var errUnknown = errors.New("ERR the version before does not have this script")
 
 // Run implements redislimit.Conn.
@@ -81,7 +75,7 @@ func (c Conn) Run(
 	}
 	if known && args != nil {
 		if sha1 != "" {
-			sha1 = sumOf(source)
+			sha1 = redis.NewScript(source).Hash()
 		}
 		c.Conn.Run(ctx, source, sha1, keys, args, answer)
 		return

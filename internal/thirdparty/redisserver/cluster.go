@@ -54,12 +54,13 @@ func (c *Cluster) Wait() {
 }
 
 // Addrs returns where the nodes listen.
-func (c *Cluster) Addrs() []string {
-	addrs := make([]string, len(c.Nodes))
-	for i, n := range c.Nodes {
-		addrs[i] = n.Addr()
+func (c *Cluster) Addrs() []string { return addrs(c.Nodes) }
+
+func addrs(servers []*Server) (all []string) {
+	for _, s := range servers {
+		all = append(all, s.Addr())
 	}
-	return addrs
+	return all
 }
 
 // form makes a Cluster of the nodes, in words that Redis 6.2 understands.

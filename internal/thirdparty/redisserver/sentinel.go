@@ -46,13 +46,7 @@ func StartWatched(t testing.TB, args ...string) *Watched {
 }
 
 // Addrs returns where the Sentinels listen.
-func (w *Watched) Addrs() []string {
-	addrs := make([]string, len(w.Sentinels))
-	for i, s := range w.Sentinels {
-		addrs[i] = s.Addr()
-	}
-	return addrs
-}
+func (w *Watched) Addrs() []string { return addrs(w.Sentinels) }
 
 // Promote has the Sentinels make the replica the master, and returns when all of them have. The master must
 // be gone.

@@ -2,8 +2,6 @@ package rig
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/trypema/trypema/internal/redisproto"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -30,24 +31,22 @@ func (c Clocked) Run(
 ) {
 	s := clocked(script)
 	if sha1 == "" {
-		s.sha1 = ""
+		s.SHA1 = ""
 	}
 	now := strconv.FormatInt(c.Time(), 10)
 	timed := make([][]string, len(args))
 	for i := range args {
 		timed[i] = append(slices.Clip(args[i]), now)
 	}
-	c.Conn.Run(ctx, s.source, s.sha1, keys, timed, answer)
+	c.Conn.Run(ctx, s.Source, s.SHA1, keys, timed, answer)
 }
 
-type source struct{ source, sha1 string }
-
-var sources sync.Map // of source, by the script
+var scripts sync.Map // of redisproto.Script, by the source that was changed
 
 // clocked returns the script with another clock: the last of its arguments.
-func clocked(script string) source {
-	if s, ok := sources.Load(script); ok {
-		return s.(source)
+func clocked(script string) redisproto.Script {
+	if s, ok := scripts.Load(script); ok {
+		return s.(redisproto.Script)
 	}
 	plain := script
 	for _, change := range [][2]string{
@@ -65,9 +64,8 @@ end
 		}
 		script = strings.Replace(script, change[0], change[1], 1)
 	}
-	sum := sha1.Sum([]byte(script)) //nolint:gosec // it is how Redis names scripts
-	s := source{script, hex.EncodeToString(sum[:])}
-	sources.Store(plain, s)
+	s := redisproto.Script{Source: script, SHA1: redis.NewScript(script).Hash()}
+	scripts.Store(plain, s)
 	return s
 }
 

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/trypema/trypema"
 	"github.com/trypema/trypema/goredisconn"
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/fixture"
 	"github.com/trypema/trypema/internal/proof/must"
 	"github.com/trypema/trypema/internal/thirdparty/redisserver"
 	"github.com/trypema/trypema/redigoconn"
@@ -64,11 +66,10 @@ var OtherAdapters = []Adapter{
 		return valkeyconn.New(c)
 	}},
 	{"redigo", func(t testing.TB, addrs []string) redislimit.Conn {
-		p := &redigo.Pool{MaxIdle: 16, DialContext: func(ctx context.Context) (redigo.Conn, error) {
-			return redigo.DialContext(ctx, "tcp", addrs[0])
-		}}
-		t.Cleanup(func() { must.Report(t, p.Close()) })
-		return redigoconn.New(p)
+		return redigoconn.New(Closing(t, &redigo.Pool{MaxIdle: 16,
+			DialContext: func(ctx context.Context) (redigo.Conn, error) {
+				return redigo.DialContext(ctx, "tcp", addrs[0])
+			}}))
 	}},
 }
 
@@ -78,7 +79,7 @@ func GoRedis(t testing.TB, addrs []string) redis.UniversalClient {
 }
 
 // Closing closes a client when t ends.
-func Closing(t testing.TB, c redis.UniversalClient) redis.UniversalClient {
+func Closing[C io.Closer](t testing.TB, c C) C {
 	t.Cleanup(func() { must.Report(t, c.Close()) })
 	return c
 }
@@ -119,14 +120,7 @@ func Open(t testing.TB, c redislimit.Conn, o redislimit.Options) *redislimit.Pro
 func OpenHybrid(t testing.TB, c redislimit.Conn, o hybridlimit.Options) *hybridlimit.Provider {
 	t.Helper()
 	o.Prefix = cmp.Or(o.Prefix, Unique("test"))
-	p, err := hybridlimit.New(c, o)
-	must.OK(t, err)
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil && !t.Failed() {
-			t.Log(err) // with Redis gone
-		}
-	})
-	return p
+	return fixture.Hybrid(t, c, o)
 }
 
 // Strategy returns one of the limiters of a provider.
