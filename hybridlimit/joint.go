@@ -207,11 +207,12 @@ func (j *joint) call(p *party, mode lease.Mode) *lease.Call {
 func (j *joint) at(p *party) *lease.Moment { return p.moment(p.groups, j.now) }
 
 // lend lets callers have the key of a single limit without the account, if they may after this call: by the
-// one word of a hot key, or by the window of the key. The shard must be locked.
+// one word of a hot key if it is that of a Limiter, or by the window of the key. The shard must be locked.
 func (j *joint) lend() {
 	p := &j.parties[0]
 	v, c, at := &p.decision, j.call(p, lease.Record), j.at(p)
-	if !p.suppressed && p.sh.Asked(p.h) {
+	// The account of a Bound must see who comes again in time, and so waits: the word would hide that.
+	if j.keeper == nil && !p.suppressed && p.sh.Asked(p.h) {
 		if f := p.k.Hot(at); f != nil {
 			p.sh.Open(p.h, f)
 			return

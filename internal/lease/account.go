@@ -197,14 +197,10 @@ func (a *Account) lowBudget(now int64) uint64 {
 		if a.budget+a.unsettled.charged >= a.capacity || now < a.demand.growAt {
 			return 0 // it cannot grow
 		}
-		cost, all := a.demand.soon, a.budget+a.unsettled.charged
-		switch {
-		case cost > 0 || all < fewCalls:
+		if cost := a.demand.soon; cost > 0 || a.budget+a.unsettled.charged < fewCalls {
 			return cost
-		case all < 2*fewCalls:
-			return 1
 		}
-		return 2 // the next call may come before the answer
+		return 1
 	case a.target > a.interval:
 		return max(a.interval, a.target/lowPart)
 	}

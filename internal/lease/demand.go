@@ -150,6 +150,10 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 	if d.soon = uint64(min(next+sigmas*math.Sqrt(next), float64(a.capacity))); d.soon > 0 {
 		d.soon += spare
 	}
+	roomy := a.roomy(m)
+	if roomy {
+		d.soon = max(d.soon, 2) // the next call may come before the answer
+	}
 	mean := max(float64(kept)+d.rate*max(0, window-keptFor), rate*window)
 	target := a.above(mean, 3) + 1
 	soon := rate * window
@@ -161,7 +165,7 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 		want = min(a.capacity, max(want, 2*kept+need))
 	}
 	least := min(target, kept+a.above(soon/16, 2))
-	if have := a.budget + kept; have > want && a.roomy(m) && 2*a.windowLife(m, have) > a.windowLife(m, want) {
+	if have := a.budget + kept; have > want && roomy && 2*a.windowLife(m, have) > a.windowLife(m, want) {
 		want, target = have, max(target, have)
 	}
 	d.surplus = 0
@@ -187,10 +191,10 @@ func (a *Account) wantsWindowLease(m *Moment, out *Message, kept, need uint64) {
 func (a *Account) tight() bool { return a.others > 0 && a.knowledge.free < a.capacity/tightPart }
 
 // roomy reports whether others do not need what a lease far from the limit has beyond what the account needs,
-// and there are so many keys that renewing all leases at once is a load. Then a lease shrinks only if it
-// lives twice as long for that: a key that rests may soon be called as often as before.
+// as far as it knows, and there are so many keys that renewing all leases at once is a load. Then a lease
+// shrinks only if it lives twice as long for that: a key that rests may soon be called as often as before.
 func (a *Account) roomy(m *Moment) bool {
-	return m.Pace.Spread > m.Window && a.knowledge.free >= a.capacity/2
+	return m.Pace.Spread > m.Window && (!a.knowledge.answered || a.knowledge.free >= a.capacity/2)
 }
 
 // leavesRoom reports whether the account needs so little that it does not settle often near the limit either.
