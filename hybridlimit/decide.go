@@ -97,9 +97,25 @@ func (l *limiter) judge(
 			return nil
 		}
 	}
-	one := limit{limiter: l, capacity: c, law: l.law(c)}
-	parties := [...]party{one.party(plain, hash, n)}
-	j := joint{counter: l, parties: parties[:], began: began, dice: dice}
+	r := request{key: plain, hash: hash, cost: n, capacity: c, began: began, dice: dice}
+	return l.judgeLocked(ctx, d, r, how)
+}
+
+// request is a call that quick has not decided.
+type request struct {
+	key            string // in the table
+	hash           uint64
+	cost, capacity uint64
+	began          int64 // or 0 if it begins now
+	dice           float64
+}
+
+// judgeLocked decides a call under the lock of its key, and counts it. It is apart from judge because what it
+// needs on the stack costs time.
+func (l *limiter) judgeLocked(ctx context.Context, d *trypema.Decision, r request, how manner) error {
+	one := limit{limiter: l, capacity: r.capacity, law: l.law(r.capacity)}
+	parties := [...]party{one.party(r.key, r.hash, r.cost)}
+	j := joint{counter: l, parties: parties[:], began: r.began, dice: r.dice}
 	return j.judge(ctx, d, how)
 }
 

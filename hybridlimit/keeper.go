@@ -123,9 +123,17 @@ func (m *keeper) take(
 			return nil
 		}
 	}
+	return m.takeLocked(ctx, d, request{key: key, cost: n, began: began, dice: dice}, how, r)
+}
+
+// takeLocked is take for a call that quick has not decided: see judgeLocked.
+func (m *keeper) takeLocked(
+	ctx context.Context, d *trypema.Decision, r request, how manner, reserves *reservation,
+) error {
 	var room [trypema.MaxLimits]party
+	all := m.join(room[:0], r.key, r.cost)
 	j := joint{
-		counter: m.counter, keeper: m, parties: m.join(room[:0], key, n), began: began, dice: dice, reservation: r,
+		counter: m.counter, keeper: m, parties: all, began: r.began, dice: r.dice, reservation: reserves,
 	}
 	return j.judge(ctx, d, how)
 }
@@ -159,7 +167,8 @@ func (m *keeper) Again(ctx context.Context, key string, n uint64) (d trypema.Dec
 	}
 	var room [trypema.MaxLimits]party
 	key = m.inTable(key)
-	j := joint{counter: m.counter, keeper: m, parties: m.join(room[:0], key, n), began: m.counter.now(), dice: rand.Float64()}
+	all := m.join(room[:0], key, n)
+	j := joint{counter: m.counter, keeper: m, parties: all, began: m.counter.now(), dice: rand.Float64()}
 	if j.counter.suppressed {
 		if err = j.decide(ctx, &d); err != nil || !d.Allowed {
 			return d, err

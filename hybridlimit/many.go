@@ -34,10 +34,9 @@ func (l *limiter) AllowMany(
 			return l.judge(ctx, d, c.Key, rate, c.Cost, takeNow)
 		},
 		later: func(c trypema.Call, d *trypema.Decision) error {
-			key, one := groupkey.Plain(c.Key), limit{limiter: l, capacity: capacity, law: l.law(capacity)}
-			parties := [...]party{one.party(key, l.table.Hash(key), c.Cost)}
-			j := joint{counter: l, parties: parties[:], began: began, dice: rand.Float64()}
-			return j.judge(ctx, d, takeLate)
+			r := request{key: groupkey.Plain(c.Key), cost: c.Cost, capacity: capacity, began: began}
+			r.hash, r.dice = l.table.Hash(r.key), rand.Float64()
+			return l.judgeLocked(ctx, d, r, takeLate)
 		},
 		fetch: func(key string, cost uint64) {
 			l.want(groupkey.Plain(key), capacity, cost).wait(ctx, began)
