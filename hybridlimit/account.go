@@ -34,9 +34,9 @@ type account struct {
 }
 
 // acquire locks the shard of a key and finds its account there, or adds it.
-func (l *limiter) acquire(hash uint64, key string, now int64) (_ *shard, entry table.Handle, _ *account) {
+func (l *limiter) acquire(hash uint64, key string, now int64) (*shard, *account) {
 	sh, h := l.table.Acquire(hash, key, now)
-	return sh, h, l.accountAt(sh, h, hash, key)
+	return sh, l.accountAt(sh, h, hash, key)
 }
 
 // accountAt returns the account of a key that is in the table. Its shard must be locked.

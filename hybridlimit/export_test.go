@@ -14,7 +14,7 @@ import (
 // lease for it.
 func ComeLate(p *Provider, key string, capacity, cost uint64, late time.Duration) bool {
 	l, began := p.absolute, p.absolute.now()
-	sh, _, k := l.acquire(l.table.Hash(key), key, began)
+	sh, k := l.acquire(l.table.Hash(key), key, began)
 	q := lease.Call{Capacity: capacity, Cost: cost, Mode: lease.Try}
 	w := &waiter{Call: q, stays: true, done: make(chan struct{})}
 	k.waiting = append(k.waiting, w)

@@ -32,7 +32,7 @@ func (l *limiter) giveBack(ctx context.Context, key string, n uint64) error {
 	if _, _, err := l.runSet(ctx, name, redisproto.GiveBackArgs(n, l.names.Letter())); err != nil {
 		return err
 	}
-	sh, _, k := l.acquire(l.table.Hash(key), key, l.now())
+	sh, k := l.acquire(l.table.Hash(key), key, l.now())
 	k.Forget(&sh.Memory, &l.terms)
 	sh.Unlock()
 	return nil

@@ -82,7 +82,7 @@ type wanted struct {
 // want asks for a lease of a cost for a key.
 func (l *limiter) want(key string, capacity, cost uint64) wanted {
 	now := l.now()
-	sh, _, k := l.acquire(l.table.Hash(key), key, now)
+	sh, k := l.acquire(l.table.Hash(key), key, now)
 	defer sh.Unlock()
 	c := lease.Call{Cost: min(cost, capacity), Capacity: capacity, Law: l.law(capacity), Mode: lease.Try}
 	w := &waiter{Call: c, stays: true, done: make(chan struct{})}

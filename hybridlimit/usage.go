@@ -79,7 +79,7 @@ func (l *limiter) set(
 	result = trypema.SetResult{Matched: matched, Previous: have, Current: have}
 	if matched {
 		result.Current = total
-		sh, _, k := l.acquire(l.table.Hash(key), key, l.now())
+		sh, k := l.acquire(l.table.Hash(key), key, l.now())
 		k.Forget(&sh.Memory, &l.terms)
 		sh.Unlock()
 	}
@@ -99,7 +99,7 @@ func (l *limiter) settled(
 ) error {
 	hash := l.table.Hash(key)
 	return l.settledAt(ctx, l.names.Of(key), func(now int64) (*shard, *account) {
-		sh, _, k := l.acquire(hash, key, now)
+		sh, k := l.acquire(hash, key, now)
 		return sh, k
 	}, giveBack, then)
 }
