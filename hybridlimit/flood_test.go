@@ -178,7 +178,7 @@ func removedWhileCallsWait(t *testing.T, maxKeys int, suppressed bool, bound int
 
 // A call whose key makes room for another while it waits is declined as often as if it had not.
 func TestRemovedIsSuppressed(t *testing.T) {
-	for _, bound := range []bool{false, true} { // two limits, or a Limiter
+	for _, bound := range []bool{false, true} { // to two limits; otherwise it is a Limiter
 		t.Run(fmt.Sprintf("Bound %v", bound), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeredis.New()
@@ -187,7 +187,8 @@ func TestRemovedIsSuppressed(t *testing.T) {
 				other := open(t, f, o).Suppressed()
 				o.MaxKeys = 1
 				p := open(t, f, o)
-				b, err := p.Bind(trypema.StrategySuppressed, trypema.AtMost(100, time.Second), trypema.AtMost(1e6, time.Minute))
+				b, err := p.Bind(trypema.StrategySuppressed,
+					trypema.AtMost(100, time.Second), trypema.AtMost(1e6, time.Minute))
 				if err != nil {
 					t.Fatal(err)
 				}

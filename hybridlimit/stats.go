@@ -6,7 +6,7 @@ import (
 	"github.com/trypema/trypema"
 )
 
-// count counts a call that began at an instant.
+// count counts a call that began at an instant. It is short enough to be inlined: most have no Observer.
 func (l *limiter) count(key string, d *trypema.Decision, err error, began int64) {
 	if l.tally != nil {
 		l.observe(key, d, err, began)

@@ -99,8 +99,7 @@ func (l *limiter) settled(
 ) error {
 	hash := l.table.Hash(key)
 	return l.settledAt(ctx, l.names.Of(key), func(now int64) (*shard, *account) {
-		sh, k := l.acquire(hash, key, now)
-		return sh, k
+		return l.acquire(hash, key, now)
 	}, giveBack, then)
 }
 

@@ -890,8 +890,8 @@ func TestOneOfManyKeys(t *testing.T) {
 	}
 }
 
-// One of very many keys that nobody else uses soon has the lease that it needs, and keeps that while nobody
-// calls: when all of them are called again, few have something to say.
+// An instance has very many keys, and shares none of them. Each key soon has the lease that it needs, and
+// keeps it while no call comes. So when calls come again, few keys send a message.
 func TestManyKeysAfterRest(t *testing.T) {
 	const keys = 50
 	phases := []struct {

@@ -141,7 +141,8 @@ func (e effort) steps() []step {
 				return fmt.Sprint("--keys uniform --key-space 1000 --rate 1e5 --bucket ", time.Second/time.Duration(n))
 			})},
 		{ID: "processors", Title: "Processors",
-			About: "Calls per second of all callers together, to one key over its limit, with more and more processors.",
+			About: "Calls per second of all callers together, to one key over its limit, " +
+				"with more and more processors.",
 			lines: scaled(processors(), scaling, func(n int) string {
 				return fmt.Sprint("--keys hot --key-space 1000 --warm-up 200ms --procs ", n)
 			})},

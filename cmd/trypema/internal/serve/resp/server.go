@@ -57,7 +57,10 @@ func New(o Options) *Server {
 // Serve serves the connections of a listener until it fails, or Shutdown, after which it returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	return s.conns.Serve(l, func(one net.Conn) (end func()) {
-		c := &conn{Conn: s.conns.Conn(one, s.Idle, s.Patience), server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0}
+		c := &conn{
+			Conn:   s.conns.Conn(one, s.Idle, s.Patience),
+			server: s, id: s.lastID.Add(1), isAuthenticated: len(s.tokens) == 0,
+		}
 		c.in = bufio.NewReaderSize(c, bufferSize)
 		s.serve(c)
 		return func() { _ = one.Close() }
