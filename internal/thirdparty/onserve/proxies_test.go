@@ -58,8 +58,9 @@ func TestForwardAuth(t *testing.T) {
 		{"nginx", func(t *testing.T, address, origin string, s *server) *exec.Cmd {
 			path := program(t, "nginx")
 			dir := t.TempDir()
-			config := "pid " + dir + "/pid;\ndaemon off;\nerror_log stderr;\n" + adapted(t, "nginx.conf",
-				address, origin, s)
+			// One process: the workers of a master that is killed would stay.
+			config := "pid " + dir + "/pid;\ndaemon off;\nmaster_process off;\nerror_log stderr;\n" +
+				adapted(t, "nginx.conf", address, origin, s)
 			config = strings.Replace(
 				config,
 				"access_log off;",
