@@ -58,9 +58,9 @@ func TestWindowsGo(t *testing.T) {
 				t.Fatalf("%d lengths of windows, of %d", n, lengths)
 			}
 			left := 0
-			for i := range 1000 {
+			for i := range 500 {
+				time.Sleep(200 * time.Millisecond)
 				runtime.GC()
-				time.Sleep(10 * time.Millisecond)
 				limiter(2*time.Minute + time.Duration(i)) // which looks for what can go
 				if left = l.Windows(); left < 11 {
 					break

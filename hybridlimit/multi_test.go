@@ -242,9 +242,9 @@ func TestWindowsGo(t *testing.T) {
 	if left < lengths/2 {
 		t.Fatalf("%d lengths of windows, of %d", left, lengths)
 	}
-	for i := 0; left >= 11 && i < 1000; i++ {
+	for i := 0; left >= 11 && i < 500; i++ {
+		time.Sleep(200 * time.Millisecond)
 		runtime.GC()
-		time.Sleep(10 * time.Millisecond)
 		limiter(2*time.Minute + time.Duration(i)) // which looks for what can go
 		left = hybridlimit.Windows(p)
 	}

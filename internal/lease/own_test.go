@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"sort"
 	"testing"
 
 	"github.com/trypema/trypema/internal/cells"
@@ -116,7 +117,7 @@ func TestSuppressedWindowOfKey(t *testing.T) {
 					if v.Allowed {
 						c = window.Counts{Admitted: 1}
 					}
-					all = append(all, event{w.now, c})
+					all.add(w.now, c)
 				}
 				mean, next := float64(w.terms.Window)/float64(capacity)/load, 1000.0
 				for w.now = 1000; w.now < 6*w.terms.Window; w.now += 100 {
@@ -161,14 +162,27 @@ func TestSuppressedWindowOfKey(t *testing.T) {
 type observed []event
 
 type event struct {
-	at int64
-	window.Counts
+	at  int64
+	all window.Counts // until then, with it
+}
+
+// add appends what happens now.
+func (o *observed) add(now int64, c window.Counts) {
+	if n := len(*o); n > 0 {
+		c = c.Plus((*o)[n-1].all)
+	}
+	*o = append(*o, event{now, c})
 }
 
 // since returns what happened after an instant.
 func (o observed) since(at int64) (c window.Counts) {
-	for i := len(o) - 1; i >= 0 && o[i].at > at; i-- {
-		c = c.Plus(o[i].Counts)
+	if len(o) > 0 {
+		c = o[len(o)-1].all
+	}
+	if i := sort.Search(len(o), func(i int) bool { return o[i].at > at }); i > 0 {
+		before := o[i-1].all
+		c.Admitted -= before.Admitted
+		c.Declined -= before.Declined
 	}
 	return c
 }
