@@ -215,7 +215,7 @@ func TestTurns(t *testing.T) {
 	}
 	for _, c := range append(crowds,
 		&crowd{instances: 2, callers: greedy, rate: 5, window: time.Second},
-		&crowd{instances: 2, callers: few, rate: 1000, window: 10 * time.Second}, // much between two messages
+		&crowd{instances: 2, callers: few, rate: 1000, window: 3 * time.Second}, // much between two messages
 		&crowd{instances: 2, callers: few, rate: 50, window: time.Second, dear: 20},
 		&crowd{instances: 3, callers: one, rate: 50, window: time.Second, loops: true, dear: 20},
 		&crowd{instances: 3, callers: one, rate: 50, window: time.Second, loops: true, late: 5 * time.Millisecond},
