@@ -67,7 +67,8 @@ func TestFloodOfKeys(t *testing.T) {
 				full, windows := anywindow.Most(log, window), time.Since(began).Seconds()
 				t.Logf("at most %d keys held; the victim: at most %d of %d in a window, %d in %.1f windows",
 					most, full, capacity, len(log), windows)
-				if full > capacity || float64(len(log)) < .95*float64(capacity)*windows {
+				// The two calls of the last tick may come a moment too early.
+				if full > capacity || float64(len(log)) < .95*float64(capacity)*windows-2 {
 					t.Errorf("a key in use: %d of %d admitted in a window, %d in %.1f windows", full,
 						capacity, len(log), windows)
 				}
