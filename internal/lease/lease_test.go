@@ -806,7 +806,7 @@ func TestUse(t *testing.T) {
 		mean := float64(w.terms.Window) / float64(test.capacity) / test.load
 		next, waits, calls := 0.0, 0, 0
 		by := make([]int, 8)
-		windows := int64(4)
+		windows := int64(3)
 		if explore.Long() {
 			windows = 6
 		}
@@ -827,7 +827,7 @@ func TestUse(t *testing.T) {
 				next += w.rng.ExpFloat64() * mean
 			}
 			w.settle(delay)
-			w.now += 50
+			w.now += 100
 		}
 		used := 0
 		for _, e := range w.admitted {

@@ -44,7 +44,7 @@ func TestSameMessages(t *testing.T) {
 		full + "--instances 2 --keys 2 --rate 20 --window 1s",
 		full + "--instances 4 --keys 2 --rate 20 --sync-interval 20ms --delay 3ms",
 		full + "--instances 2 --keys 2 --rate 20 --window 2s --delay 7300us",
-		full + "--instances 2 --keys 66 --rate 1",
+		full + "--instances 2 --keys 66 --rate 2.5 --window 2s --duration 6s", // more than go into one message
 		full + "--instances 3 --keys 3 --rate 10 --loss 0.3",
 		"--load 0.9 --instances 3 --keys 10 --rate 1.2 --window 7s",
 		"--load 0.9 --instances 2 --keys 10 --rate 1 --window 7s --loss 0.3",

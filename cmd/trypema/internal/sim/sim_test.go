@@ -217,7 +217,7 @@ func TestKilledHolder(t *testing.T) {
 	for _, window := range []time.Duration{time.Second, 10 * time.Second, time.Minute} {
 		for _, load := range loads {
 			t.Run(fmt.Sprint(window, load), func(t *testing.T) {
-				for seed := range explore.Runs(4, 100) {
+				for seed := range explore.Runs(2, 100) {
 					args := fmt.Sprintf("--window %v --rate %g --load 0.8 --skew 0.75 --seed %d", window,
 						1000/window.Seconds(), explore.Seed(t)%(1<<31)+uint64(seed))
 					s, err := command(t, args).resolve()
