@@ -65,7 +65,9 @@ func TestWidth(t *testing.T) {
 	n := 0
 	for path, text := range files(t, ".go", ".lua") {
 		for i, line := range strings.Split(text, "\n") {
-			if !comment[filepath.Ext(path)].MatchString(line) || strings.HasPrefix(line, "//go:") {
+			// Most lines have no mark of a comment, and are not matched, which takes long.
+			if !strings.Contains(line, "//") && !strings.Contains(line, "--") ||
+				!comment[filepath.Ext(path)].MatchString(line) || strings.HasPrefix(line, "//go:") {
 				continue
 			}
 			n++

@@ -18,7 +18,11 @@ const patience = 2 * time.Minute
 // contains none of the texts to ignore:
 //
 //	func TestMain(m *testing.M) { leak.Main(m) }
-func Main(m *testing.M, ignore ...string) {
+func Main(m *testing.M, ignore ...string) { os.Exit(Run(m, ignore...)) }
+
+// Run is Main for packages that have something to do after their tests: it returns the code to exit with.
+// What TestMain defers is not done before os.Exit.
+func Run(m *testing.M, ignore ...string) int {
 	code := m.Run()
 	if code == 0 {
 		if left := await(patience, ignore); left != nil {
@@ -26,7 +30,7 @@ func Main(m *testing.M, ignore ...string) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // await returns the stacks of other goroutines that are left after d, or nil as soon as there are none.

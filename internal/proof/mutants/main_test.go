@@ -62,8 +62,8 @@ func TestRun(t *testing.T) {
 		err  string
 		says string
 	}{
-		{"caught", []mutant{caught}, "", "", "all 1 mutants were caught"},
-		{"by whom", []mutant{caught}, "", "", "m.go: the first is another (TestFirst)"},
+		{"chosen, and by whom it is caught", []mutant{caught, {what: "other"}}, "first", "",
+			"m.go: the first is another (TestFirst)\nall 1 mutants were caught"},
 		{"by a panic", []mutant{crashes}, "", "", "TestFirst"},
 		{"alive", []mutant{caught, spare}, "", "1 of 2 mutants were not caught", "(the tests pass)"},
 		{"not chosen by its test", []mutant{other}, "", "1 of 1 mutants were not caught", "(the tests pass)"},
@@ -71,7 +71,6 @@ func TestRun(t *testing.T) {
 		{"no place", []mutant{nowhere}, "", "not caught", `0 places like "nowhere"`},
 		{"no file", []mutant{{what: "x", file: "n.go", packages: "."}}, "", "not caught", "no such file"},
 		{"no test", []mutant{exits}, "", "not caught", "no test failed"},
-		{"chosen", []mutant{caught, {what: "other"}}, "first", "", "all 1 mutants"},
 		{"none chosen", []mutant{caught}, "lua", `no mutant has "lua"`, ""},
 	} {
 		var out bytes.Buffer

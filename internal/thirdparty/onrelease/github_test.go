@@ -157,10 +157,10 @@ func TestDependabot(t *testing.T) {
 		} `yaml:"updates"`
 	}
 	parse(t, ".github/dependabot.yml", &d)
-	c := copied(t)
+	c := here(t)
 	want := []string{"github-actions /"}
 	for ecosystem, file := range map[string]string{"gomod": "go.mod", "npm": "package.json", "cargo": "Cargo.toml"} {
-		for _, path := range strings.Fields(c.must("git", "ls-files", "*"+file)) {
+		for _, path := range c.files("*" + file) {
 			want = append(want, ecosystem+" "+slash.Clean("/"+filepath.ToSlash(filepath.Dir(path))))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/mod/modfile"
@@ -32,43 +34,61 @@ type tree struct {
 	dir string
 }
 
-// copied copies what git knows, or would add, and commits it.
-func copied(t *testing.T) tree {
+// here is the repository itself, whose files are listed without a copy.
+func here(t *testing.T) tree {
 	t.Helper()
 	explore.ReadsRepository()
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("git is not installed")
 	}
-	list := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	list.Dir = root
-	out, err := list.Output()
-	if err != nil {
+	c := tree{t, root}
+	if _, err := c.run("git", "rev-parse"); err != nil {
 		t.Skip("not a git repository")
 	}
-	c := tree{t, t.TempDir()}
-	for _, file := range strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		from := filepath.Join(root, file)
-		text, err := os.ReadFile(from)
-		if os.IsNotExist(err) {
-			continue // deleted, and not committed yet
-		}
-		info, errInfo := os.Stat(from)
-		to := filepath.Join(c.dir, file)
-		must.OK(t, firstError(err, errInfo, os.MkdirAll(filepath.Dir(to), 0o700)))
-		must.OK(t, os.WriteFile(to, text, info.Mode()))
-	}
-	c.must("git", "init", "-q", "-b", "main")
-	c.commit()
 	return c
 }
 
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
+// files lists what git knows, or would add, and what is not deleted. Patterns select some of it.
+func (c tree) files(patterns ...string) (files []string) {
+	c.t.Helper()
+	args := append([]string{"ls-files", "-z", "--cached", "--others", "--exclude-standard"}, patterns...)
+	for file := range strings.SplitSeq(c.must("git", args...), "\x00") {
+		if _, err := os.Stat(filepath.Join(c.dir, file)); file != "" && err == nil {
+			files = append(files, file)
 		}
 	}
-	return nil
+	return files
+}
+
+// original is the copy that all others are clones of. It is removed after the tests.
+var original struct {
+	once sync.Once
+	dir  string
+}
+
+// copied copies the files of the repository, and commits them.
+func copied(t *testing.T) tree {
+	t.Helper()
+	repository := here(t)
+	original.once.Do(func() {
+		dir, err := os.MkdirTemp("", "trypema-release")
+		must.OK(t, err)
+		original.dir = dir
+		c := tree{t, dir}
+		for _, file := range repository.files() {
+			from, to := filepath.Join(root, file), filepath.Join(dir, file)
+			text, errRead := os.ReadFile(from)
+			info, errInfo := os.Stat(from)
+			must.OK(t, errors.Join(errRead, errInfo, os.MkdirAll(filepath.Dir(to), 0o700)))
+			must.OK(t, os.WriteFile(to, text, info.Mode()))
+		}
+		c.must("git", "init", "-q", "-b", "main")
+		c.commit()
+	})
+	c := tree{t, t.TempDir()}
+	c.must("git", "clone", "-q", "--shared", original.dir, ".")
+	c.must("git", "remote", "remove", "origin")
+	return c
 }
 
 // run runs a command in the tree, and returns what it says on both streams.
@@ -115,7 +135,7 @@ func (c tree) write(file, text string) {
 
 // modules are the folders of all modules, sorted.
 func (c tree) modules() (folders []string) {
-	for _, file := range strings.Fields(c.must("git", "ls-files", "*go.mod")) {
+	for _, file := range c.files("*go.mod") {
 		folders = append(folders, filepath.ToSlash(filepath.Dir(file)))
 	}
 	slices.Sort(folders)
@@ -344,7 +364,7 @@ func unpacked(t *testing.T, archive, name string) []byte {
 
 // The Makefile, go.work and git agree on the modules.
 func TestListsOfModules(t *testing.T) {
-	c := copied(t)
+	c := here(t)
 	found := regexp.MustCompile(`(?m)^RELEASED := (.*)$`).FindStringSubmatch(c.read("Makefile"))
 	if found == nil {
 		t.Fatal("the Makefile has no list RELEASED")

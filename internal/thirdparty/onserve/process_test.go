@@ -26,12 +26,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The program is built once for all tests, and removed after them.
-	defer func() { _ = os.RemoveAll(built.dir) }()
-	leak.Main(m)
+	code := leak.Run(m)
+	_ = os.RemoveAll(built.dir)
+	os.Exit(code)
 }
 
-// built is the program.
+// built is the program, which is removed after the tests.
 var built struct {
 	once      sync.Once
 	dir, path string
@@ -46,12 +46,7 @@ func trypema(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "trypema")
-		args := append([]string{"build", "-o", built.path}, race.Flags()...)
-		args = append(args, "github.com/trypema/trypema/cmd/trypema")
-		out, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput()
-		if err != nil {
-			built.err = fmt.Errorf("go build: %w: %s", err, out)
-		}
+		built.err = race.Build(context.Background(), "github.com/trypema/trypema/cmd/trypema", built.path)
 	})
 	must.OK(t, built.err)
 	return built.path

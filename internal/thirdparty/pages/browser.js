@@ -19,12 +19,15 @@ export const patience = 180_000
 
 const screenshots = join(here, 'screenshots')
 
+/** Whether tests explore. */
+export const long = process.env.TRYPEMA_EXPLORE === '1'
+
 /** A test that "make test" runs. */
 export const test = (name, f) => nodeTest(name, { timeout: 2 * patience }, f)
 
 /** One that there is time for where tests explore. */
 export const longTest = (name, f) =>
-  nodeTest(name, { timeout: 4 * patience, skip: process.env.TRYPEMA_EXPLORE === '1' ? false : 'TRYPEMA_EXPLORE=1 runs it (make test-long)' }, f)
+  nodeTest(name, { timeout: 4 * patience, skip: long ? false : 'TRYPEMA_EXPLORE=1 runs it (make test-long)' }, f)
 
 /** Sizes and themes that every page must look well in. */
 export const looks = [
@@ -68,7 +71,7 @@ export async function complaints(page) {
     return result.value
   }
   await evaluate(axe.source)
-  const violations = await evaluate(`axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
+  const violations = await evaluate(`axe.run(document, { resultTypes: ['violations'], selectors: false }).then(({ violations }) =>
     violations.map((v) => v.id + ': ' + v.help + '; ' + v.nodes.map((n) => n.html.slice(0, 120)).join(' | ')))`)
   await session.detach()
   return violations

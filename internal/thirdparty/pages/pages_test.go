@@ -28,10 +28,13 @@ func TestPages(t *testing.T) {
 	chromium := browser(t)
 	npm, node := program(t, "npm"), program(t, "node")
 	install(t, npm)
-	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t, "./cmd/trypema"),
-		"BENCH="+build(t, "./internal/bench"))
+	env := append(os.Environ(), "CHROMIUM="+chromium, "TRYPEMA="+build(t, "cmd/trypema"),
+		"BENCH="+build(t, "internal/bench"))
 	for _, file := range []string{"demo.test.js", "replay.test.js", "report.test.js"} {
-		t.Run(strings.TrimSuffix(file, ".test.js"), func(t *testing.T) { look(t, node, file, env) })
+		t.Run(strings.TrimSuffix(file, ".test.js"), func(t *testing.T) {
+			t.Parallel() // the page of the demo is waited for, most of the time
+			look(t, node, file, env)
+		})
 	}
 }
 
@@ -127,12 +130,7 @@ func read(t *testing.T, file string, v any) {
 func build(t *testing.T, folder string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), filepath.Base(folder))
-	args := append([]string{"build", "-o", path}, race.Flags()...)
-	c := exec.CommandContext(t.Context(), "go", append(args, folder)...)
-	c.Dir = filepath.Join("..", "..", "..")
-	if said, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, said)
-	}
+	must.OK(t, race.Build(t.Context(), "github.com/trypema/trypema/"+folder, path))
 	return path
 }
 
