@@ -10,6 +10,6 @@ import (
 // No test may leave a goroutine behind: not the callers of a history, nor anything of a limiter that was
 // closed.
 func TestMain(m *testing.M) {
-	rig.Rapid(8, 2000)
+	rig.Rapid(5, 2000)
 	leak.Main(m)
 }

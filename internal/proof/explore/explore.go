@@ -44,6 +44,15 @@ func Runs(few, many int) int {
 	return Size(few, many)
 }
 
+// Length is Size for how long one run is. Where TRYPEMA_SEED replays a run, it is much: "make test-long" may
+// have found something late in it.
+func Length(little, much int) int {
+	if os.Getenv("TRYPEMA_SEED") != "" {
+		return much
+	}
+	return Size(little, much)
+}
+
 // Seed returns the seed of a test, and logs it. It is TRYPEMA_SEED if that is set, random in "make
 // test-long", and else always the same for a test of this name.
 func Seed(t testing.TB) uint64 {

@@ -36,6 +36,14 @@ func TestRuns(t *testing.T) {
 			t.Errorf("TRYPEMA_EXPLORE=%s TRYPEMA_SEED=%s: %d runs, want %d", test.explore, test.seed, got,
 				test.want)
 		}
+		length := 70
+		if test.explore == "" && test.seed == "" {
+			length = 7
+		}
+		if got := Length(few, 70); got != length {
+			t.Errorf("TRYPEMA_EXPLORE=%s TRYPEMA_SEED=%s: a length of %d, want %d", test.explore, test.seed, got,
+				length)
+		}
 		if got, want := Size(few, 70), map[string]int{"": 7, "1": 70}[test.explore]; got != want {
 			t.Errorf("TRYPEMA_EXPLORE=%s: a size of %d, want %d", test.explore, got, want)
 		}

@@ -49,7 +49,7 @@ func clock(t *testing.T, bridge *rig.Bridge, kind rig.Kind, window, step time.Du
 	stepped := rig.Far{Conn: rig.Clocked{
 		Conn: bridge, Time: func() int64 { return time.Now().UnixMicro() + ahead.Load() },
 	}, Delay: time.Millisecond}
-	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 4, Callers: 2}, patient(t),
+	f := rig.NewFleet(t, rig.Load{Kind: kind, Window: window, Rate: perSec, Times: 3, Callers: 2}, patient(t),
 		[]redislimit.Conn{stepped, stepped}...)
 	f.Start()
 	time.Sleep(window * 3 / 2)

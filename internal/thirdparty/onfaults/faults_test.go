@@ -54,26 +54,27 @@ type fault struct {
 
 	spared  bool // the policy must have nothing to do
 	forgets bool // Redis comes back without its keys
+	silent  bool // calls have no answer in time, instead of an error at once
 }
 
 var faults = []fault{
-	{"killed and restarted", func(v *victim, _ time.Duration) { v.server.Kill() }, func(v *victim) { v.server.Restart() }, false, true},
-	{"stopped", func(v *victim, _ time.Duration) { v.server.Pause() }, func(v *victim) { v.server.Resume() }, false, false},
-	{"CLIENT PAUSE", func(v *victim, length time.Duration) { v.do("CLIENT", "PAUSE", length.Milliseconds()) }, func(*victim) {}, false, false},
+	{"killed and restarted", func(v *victim, _ time.Duration) { v.server.Kill() }, func(v *victim) { v.server.Restart() }, false, true, false},
+	{"stopped", func(v *victim, _ time.Duration) { v.server.Pause() }, func(v *victim) { v.server.Resume() }, false, false, true},
+	{"CLIENT PAUSE", func(v *victim, length time.Duration) { v.do("CLIENT", "PAUSE", length.Milliseconds()) }, func(*victim) {}, false, false, true},
 	{"DEBUG SLEEP", func(v *victim, length time.Duration) {
 		go v.admin.Do(context.Background(), "DEBUG", "SLEEP", length.Seconds())
-	}, func(*victim) {}, false, false},
+	}, func(*victim) {}, false, false, true},
 	{"a script that does not end", func(v *victim, _ time.Duration) {
 		v.do("CONFIG", "SET", "lua-time-limit", "10")
 		go v.admin.Eval(context.Background(), "while true do end", nil)
-	}, func(v *victim) { v.do("SCRIPT", "KILL") }, false, false},
-	{"read-only", func(v *victim, _ time.Duration) { v.do("REPLICAOF", "127.0.0.1", "1") }, func(v *victim) { v.do("REPLICAOF", "NO", "ONE") }, false, false},
-	{"out of memory", func(v *victim, _ time.Duration) { v.do("CONFIG", "SET", "maxmemory", "1") }, func(v *victim) { v.do("CONFIG", "SET", "maxmemory", "0") }, false, false},
-	{"replies lost", func(v *victim, _ time.Duration) { v.proxy.DropReplies(true) }, func(v *victim) { v.proxy.DropReplies(false) }, false, false},
-	{"black hole", func(v *victim, _ time.Duration) { v.proxy.Blackhole(true) }, func(v *victim) { v.proxy.Blackhole(false) }, false, false},
-	{"slower than the timeout", func(v *victim, _ time.Duration) { v.proxy.SetDelay(timeout * 3 / 2) }, func(v *victim) { v.proxy.SetDelay(0) }, false, false},
-	{"SCRIPT FLUSH", func(v *victim, _ time.Duration) { v.do("SCRIPT", "FLUSH") }, func(*victim) {}, true, false},
-	{"slow", func(v *victim, _ time.Duration) { v.proxy.SetDelay(20 * time.Millisecond) }, func(v *victim) { v.proxy.SetDelay(0) }, true, false},
+	}, func(v *victim) { v.do("SCRIPT", "KILL") }, false, false, false},
+	{"read-only", func(v *victim, _ time.Duration) { v.do("REPLICAOF", "127.0.0.1", "1") }, func(v *victim) { v.do("REPLICAOF", "NO", "ONE") }, false, false, false},
+	{"out of memory", func(v *victim, _ time.Duration) { v.do("CONFIG", "SET", "maxmemory", "1") }, func(v *victim) { v.do("CONFIG", "SET", "maxmemory", "0") }, false, false, false},
+	{"replies lost", func(v *victim, _ time.Duration) { v.proxy.DropReplies(true) }, func(v *victim) { v.proxy.DropReplies(false) }, false, false, true},
+	{"black hole", func(v *victim, _ time.Duration) { v.proxy.Blackhole(true) }, func(v *victim) { v.proxy.Blackhole(false) }, false, false, true},
+	{"slower than the timeout", func(v *victim, _ time.Duration) { v.proxy.SetDelay(timeout * 3 / 2) }, func(v *victim) { v.proxy.SetDelay(0) }, false, false, true},
+	{"SCRIPT FLUSH", func(v *victim, _ time.Duration) { v.do("SCRIPT", "FLUSH") }, func(*victim) {}, true, false, false},
+	{"slow", func(v *victim, _ time.Duration) { v.proxy.SetDelay(20 * time.Millisecond) }, func(v *victim) { v.proxy.SetDelay(0) }, true, false, false},
 }
 
 // Whatever happens to Redis: no call is an error or waits for its end, the policy decides in the meantime and
@@ -187,7 +188,7 @@ func (v *victim) suffer(kind rig.Kind, fault fault, policy redislimit.FailurePol
 				select {
 				case <-stop:
 					return
-				case <-time.After(15 * time.Millisecond):
+				case <-time.After(20 * time.Millisecond):
 					call()
 				}
 			}
@@ -198,7 +199,7 @@ func (v *victim) suffer(kind rig.Kind, fault fault, policy redislimit.FailurePol
 	// For longer than a window, so that nothing is known to be full any more, and until a few calls have had
 	// no answer; and if a busy machine has not made those by then, again.
 	first := window * 3 / 2
-	if !fault.spared {
+	if fault.silent {
 		first = max(first, 4*timeout)
 	}
 	var fallbacks, open int

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/trypema/trypema/hybridlimit"
+	"github.com/trypema/trypema/internal/proof/explore"
 	"github.com/trypema/trypema/redislimit"
 )
 
@@ -17,7 +18,9 @@ func drawHybrid(t *rapid.T) hybridlimit.Options {
 	o.Options.Options = drawOptions(t)
 	w := o.Window
 	o.Bucket = o.Bucket.Truncate(time.Microsecond) // as Redis counts
-	o.SyncInterval = rapid.SampledFrom([]time.Duration{0, 0, time.Millisecond, w / 10, w}).Draw(t, "interval")
+	// Ten thousand exchanges in a window show no more than a thousand.
+	shortest := max(time.Millisecond, w/time.Duration(explore.Length(1000, 10_000)))
+	o.SyncInterval = rapid.SampledFrom([]time.Duration{0, 0, shortest, w / 10, w}).Draw(t, "interval")
 	o.Timeout = rapid.SampledFrom([]time.Duration{0, 20 * time.Millisecond}).Draw(t, "timeout")
 	o.RetryInterval = rapid.SampledFrom([]time.Duration{0, 50 * time.Millisecond}).Draw(t, "retry interval")
 	o.OnFailure = redislimit.FailClosed

@@ -122,14 +122,14 @@ func useBoth(t *testing.T, conn redislimit.Conn) error {
 		}
 	}
 	for _, l := range []trypema.Limiter{inRedis.Absolute(), inRedis.Suppressed(), hybrid.Absolute(), hybrid.Suppressed()} {
-		for i := range 80 {
+		for i := range 40 {
 			rate := trypema.Per(40, 100*time.Millisecond)
 			one, err1 := l.Allow(ctx, "k", rate)
 			two, err2 := l.AllowN(ctx, "k", rate, 2)
 			peek, err3 := l.Peek(ctx, "k", rate, 1)
 			_, err4 := l.Usage(ctx, "k", rate)
 			var err5 error
-			if i > 60 && i%10 == 5 { // until then, keys live on by PEXPIRE
+			if i > 30 && i%2 == 1 { // until then, keys live on by PEXPIRE
 				_, err5 = l.Set(ctx, "k", trypema.Always(), 7,
 					[]trypema.History{trypema.Replace, trypema.KeepNewest, trypema.KeepOldest}[i%3])
 			}
@@ -141,7 +141,7 @@ func useBoth(t *testing.T, conn redislimit.Conn) error {
 			if one.Fallback || two.Fallback || peek.Fallback {
 				return fmt.Errorf("decided by the policy: %+v, %+v, %+v", one, two, peek)
 			}
-			time.Sleep(2 * time.Millisecond)
+			time.Sleep(4 * time.Millisecond)
 		}
 		if err := l.Delete(ctx, "k"); err != nil {
 			return err

@@ -35,7 +35,7 @@ func TestHostileNumbers(t *testing.T) {
 			for seed := first; seed != first+uint64(explore.Runs(2, 3000)); seed++ {
 				t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 					h := newHostility(t, client, letter, seed)
-					for n := range 100 {
+					for n := range explore.Length(50, 100) {
 						h.try(n)
 					}
 				})

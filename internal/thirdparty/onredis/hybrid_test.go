@@ -50,7 +50,7 @@ func TestHybridEightInstances(t *testing.T) {
 		windows     time.Duration
 		suppressed  bool
 	}{
-		{10, .9, 2, false}, {2, 0, 4, true}, {1.05, 0, 5, false},
+		{4, .9, 2, false}, {2, 0, 4, true}, {1.05, 0, 5, false},
 		{.95, 0, 5, false}, {2, 0, 5, false}, {10, 0, 5, false}, {10, .9, 5, false}, {10, 0, 6, true},
 	} {
 		if i >= 2 && !explore.Long() {

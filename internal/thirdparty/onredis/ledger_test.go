@@ -168,12 +168,10 @@ func TestLedger(t *testing.T) {
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
 			// A run has 250 steps, so there are 10⁶ of them at length.
-			runs, steps := explore.Runs(3, 2000), 250
+			runs, steps, random := explore.Runs(3, 2000), 250, explore.Length(120, 250)
 			if name == "miniredis" { // which is slow
 				runs = explore.Runs(1, 50)
-				if !explore.Long() {
-					steps = 60
-				}
+				steps, random = explore.Length(60, 250), explore.Length(25, 250)
 			}
 			for _, known := range ledgerSeeds {
 				if known.on == name || known.on == "" && (name == "redis" || explore.Long()) {
@@ -183,7 +181,7 @@ func TestLedger(t *testing.T) {
 			first := explore.Seed(t)
 			for seed := first; seed != first+uint64(runs); seed++ {
 				for _, mixed := range []bool{false, true} {
-					run := func(t *testing.T) { ledgersAgree(t, client, seed, steps, mixed) }
+					run := func(t *testing.T) { ledgersAgree(t, client, seed, random, mixed) }
 					if !t.Run(fmt.Sprintf("seed %d, mixed %v", seed, mixed), run) {
 						return
 					}

@@ -39,14 +39,14 @@ func child() {
 	o := redislimit.Options{
 		Options: trypema.Options{Window: sharedWindow, Bucket: sharedBucket}, Prefix: "processes", OnFailure: redislimit.FailClosed, Timeout: rig.Patience,
 	}
-	rate, callers := trypema.Per(sharedCap, sharedWindow), 8
+	rate, callers, pause := trypema.Per(sharedCap, sharedWindow), 8, 4*time.Millisecond
 	var p trypema.Provider
 	var err error
 	if os.Getenv(hybridVariable) == "" {
 		p, err = redislimit.New(goredisconn.New(client), o)
 	} else {
 		o.Options = trypema.Options{Window: fleetWindow}
-		rate, callers = trypema.Per(fleetCap, fleetWindow), 1
+		rate, callers, pause = trypema.Per(fleetCap, fleetWindow), 1, 10*time.Millisecond
 		p, err = hybridlimit.New(goredisconn.New(client), hybridlimit.Options{Options: o})
 	}
 	if err != nil {
@@ -68,7 +68,7 @@ func child() {
 					panic(fmt.Sprint(d, err))
 				}
 				fmt.Printf("%d %d %v\n", from.UnixNano(), to.UnixNano(), d.Allowed)
-				time.Sleep(4 * time.Millisecond)
+				time.Sleep(pause)
 			}
 		})
 	}

@@ -178,19 +178,19 @@ func number7(b []byte) uint64 {
 func TestSeveralLimitsInRuns(t *testing.T) {
 	t.Parallel()
 	for _, server := range []struct {
-		name string
-		addr func() string
-		runs int
+		name        string
+		addr        func() string
+		runs, steps int
 	}{
-		{"redis", redisserver.Start(t).Addr, explore.Runs(3, 2000)},
-		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50)},
+		{"redis", redisserver.Start(t).Addr, explore.Runs(3, 2000), explore.Length(100, 150)},
+		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50), explore.Length(50, 150)}, // which is slow
 	} {
 		t.Run(server.name, func(t *testing.T) {
 			clock, conn := rig.NewClock(goredisconn.New(rig.GoRedis(t, []string{server.addr()})))
 			seed := explore.Seed(t)
 			for i := range uint64(server.runs) {
 				for _, kind := range []string{"a", "s"} {
-					all := errands(rand.New(rand.NewPCG(seed+i, 0)), kind, 150)
+					all := errands(rand.New(rand.NewPCG(seed+i, 0)), kind, server.steps)
 					var want [][]any
 					synctest.Test(t, func(t *testing.T) {
 						fake := redisproto.NewServer(fakeredis.New())

@@ -429,7 +429,7 @@ func TestTwin(t *testing.T) {
 		runs, length int
 	}{
 		{"redis", redisserver.Start(t).Addr, explore.Runs(3, 600), 1500},
-		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50), 1000},
+		{"miniredis", miniredis.RunT(t).Addr, explore.Runs(1, 50), explore.Length(400, 1000)},
 	} {
 		t.Run(server.name, func(t *testing.T) {
 			client := rig.GoRedis(t, []string{server.addr()})

@@ -22,7 +22,7 @@ import (
 // them expire by the clock of the server.
 type Clocked struct {
 	redislimit.Conn
-	Time func() int64 // in µs
+	Time func() int64 // in µs; called once for each run of a script, in order
 }
 
 // Run implements redislimit.Conn.
@@ -33,10 +33,9 @@ func (c Clocked) Run(
 	if sha1 == "" {
 		s.SHA1 = ""
 	}
-	now := strconv.FormatInt(c.Time(), 10)
 	timed := make([][]string, len(args))
 	for i := range args {
-		timed[i] = append(slices.Clip(args[i]), now)
+		timed[i] = append(slices.Clip(args[i]), strconv.FormatInt(c.Time(), 10))
 	}
 	c.Conn.Run(ctx, s.Source, s.SHA1, keys, timed, answer)
 }
