@@ -15,9 +15,10 @@ for arg; do
 	case $arg in ./* | . | github.com/*) packages="$packages $arg" ;; esac
 done
 if [ -z "$packages" ]; then
-	# The last module comes first: its tests wait for servers and a browser, and others compute meanwhile.
-	for module in $MODULES; do packages="$module/... $packages"; done
-	set -- "$@" $packages
+	# The last module comes first: its tests wait for servers and a browser, and others compute meanwhile. Then
+	# come those of the root module, which take longer than the rest.
+	for module in $MODULES; do packages="$packages $module/..."; done
+	set -- "$@" $module/... $packages
 fi
 
 # Nothing is compiled with information for debuggers, by the tests that build programs neither: it takes a

@@ -175,9 +175,12 @@ func TestLocalIsLinearizable(t *testing.T) {
 		// One processor takes turns, two overlap, and with more than there are one is stopped in the midst of
 		// a call.
 		for _, processors := range []int{1, 2, 8} {
+			if processors == 2 && !explore.Long() {
+				continue // what callers do at a time lies between the other two
+			}
 			t.Run(fmt.Sprintf("%s/%d", s.name, processors), func(t *testing.T) {
 				withProcessors(t, processors)
-				s.judge(t, 4, func(traffic traffic) []porcupine.Operation { return s.history(t, traffic, wrapper{}) })
+				s.judge(t, 5, func(traffic traffic) []porcupine.Operation { return s.history(t, traffic, wrapper{}) })
 			})
 		}
 	}
