@@ -269,7 +269,7 @@ func (r *result) table(w io.Writer) error {
 			screen.Count(r.Skipped))
 	}
 	fmt.Fprintf(w, " ³ %s\n", trapFor(r.Limiter, r.Server != ""))
-	fmt.Fprintf(w, " ⁴ of %s calls for known keys; of %s keys, without the caller's strings\n",
+	fmt.Fprintf(w, " ⁴ of %s calls for known keys, after as many; %s keys, without the texts\n",
 		screen.Count(countedOps), screen.Count(uint64(r.KeySpace)))
 	if r.Server != "" {
 		fmt.Fprintf(w, " ⁵ %s\n", costMethod)
