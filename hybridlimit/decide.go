@@ -84,11 +84,8 @@ func (l *limiter) judge(
 		}
 		return cmp.Or(err, redisproto.ErrZeroCost)
 	}
-	plain, dice := groupkey.Plain(key), 0.
+	plain, dice := groupkey.Plain(key), l.dice()
 	hash := l.table.Hash(plain)
-	if l.suppressed {
-		dice = rand.Float64()
-	}
 	began := int64(0)
 	if how != peek {
 		var ok bool
@@ -99,6 +96,14 @@ func (l *limiter) judge(
 	}
 	r := request{key: plain, hash: hash, cost: n, capacity: c, began: began, dice: dice}
 	return l.judgeLocked(ctx, d, r, how)
+}
+
+// dice returns a throw for a call, if the limit wants it.
+func (l *limiter) dice() float64 {
+	if l.suppressed {
+		return rand.Float64()
+	}
+	return 0
 }
 
 // request is a call that quick has not decided.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/trypema/trypema"
@@ -71,4 +72,28 @@ func TakeNow(p *Provider, key string, capacity uint64) bool {
 	place := l.table.Look(l.table.Hash(key))
 	_, ok := place.Take(key, capacity, l.now(), 1)
 	return ok
+}
+
+// DiceOfMany returns by what throws AllowMany decides calls of different keys that wait: at first, and later.
+func DiceOfMany(keys ...string) (first, later map[string]float64) {
+	first, later = make(map[string]float64), make(map[string]float64)
+	var mu sync.Mutex
+	calls := make([]trypema.Call, len(keys))
+	for i, key := range keys {
+		calls[i] = trypema.Call{Key: key, Cost: 1}
+	}
+	_, _ = many{
+		dice: rand.Float64,
+		now: func(c trypema.Call, _ *trypema.Decision, dice float64) error {
+			first[c.Key] = dice
+			return errWaits
+		},
+		later: func(c trypema.Call, _ *trypema.Decision, dice float64) error {
+			mu.Lock()
+			defer mu.Unlock()
+			later[c.Key] = dice
+			return nil
+		},
+	}.decide(calls, nil)
+	return first, later
 }

@@ -92,14 +92,23 @@ func (m *keeper) inTable(key string) string {
 
 // AllowN implements trypema.Keeper.
 func (m *keeper) AllowN(ctx context.Context, key string, n uint64) (d trypema.Decision, err error) {
-	err = m.take(ctx, &d, key, n, take, 0, nil)
+	err = m.take(ctx, &d, key, n, take, 0, m.dice(), nil)
 	return d, err
+}
+
+// dice returns a throw for a call, if one of its limits may want it.
+func (m *keeper) dice() float64 {
+	if len(m.limits) == 1 && !m.counter.suppressed {
+		return 0
+	}
+	return rand.Float64()
 }
 
 // take decides a call that began at an instant, or begins now if that is 0, records it, and counts it if
 // there is an Observer. r is nil unless the call is a reservation.
 func (m *keeper) take(
-	ctx context.Context, d *trypema.Decision, key string, n uint64, how manner, began int64, r *reservation,
+	ctx context.Context, d *trypema.Decision, key string, n uint64, how manner, began int64, dice float64,
+	r *reservation,
 ) (err error) {
 	if err = m.check(key); err == nil && n == 0 {
 		err = redisproto.ErrZeroCost
@@ -108,10 +117,6 @@ func (m *keeper) take(
 	if err != nil {
 		m.counter.count(groupkey.Shown(key), d, err, m.counter.now())
 		return err
-	}
-	dice := 0.
-	if len(m.limits) > 1 || m.counter.suppressed {
-		dice = rand.Float64()
 	}
 	if l := &m.limits[0]; len(m.limits) == 1 && r == nil {
 		now, ok := l.quick(d, key, l.table.Hash(key), n, l.capacity, dice)

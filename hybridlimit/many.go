@@ -3,7 +3,6 @@ package hybridlimit
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,14 +28,24 @@ func (l *limiter) AllowMany(
 		l.count("", new(trypema.Decision), err, began)
 		return to, err
 	}
+	of := func(c trypema.Call, dice float64) request {
+		key := groupkey.Plain(c.Key)
+		return request{
+			key: key, hash: l.table.Hash(key), cost: c.Cost, capacity: capacity, began: began, dice: dice,
+		}
+	}
 	return many{
-		now: func(c trypema.Call, d *trypema.Decision) error {
-			return l.judge(ctx, d, c.Key, rate, c.Cost, takeNow)
+		dice: l.dice,
+		now: func(c trypema.Call, d *trypema.Decision, dice float64) (err error) {
+			r, decided := of(c, dice), false
+			if r.began, decided = l.quick(d, r.key, r.hash, r.cost, capacity, dice); decided {
+				l.count(c.Key, d, nil, r.began)
+				return nil
+			}
+			return l.judgeLocked(ctx, d, r, takeNow)
 		},
-		later: func(c trypema.Call, d *trypema.Decision) error {
-			r := request{key: groupkey.Plain(c.Key), cost: c.Cost, capacity: capacity, began: began}
-			r.hash, r.dice = l.table.Hash(r.key), rand.Float64()
-			return l.judgeLocked(ctx, d, r, takeLate)
+		later: func(c trypema.Call, d *trypema.Decision, dice float64) error {
+			return l.judgeLocked(ctx, d, of(c, dice), takeLate)
 		},
 		fetch: func(key string, cost uint64) {
 			l.want(groupkey.Plain(key), capacity, cost).wait(ctx, began)
@@ -54,11 +63,12 @@ func (m *keeper) AllowMany(
 		return to, err
 	}
 	return many{
-		now: func(c trypema.Call, d *trypema.Decision) error {
-			return m.take(ctx, d, c.Key, c.Cost, takeNow, 0, nil)
+		dice: m.dice,
+		now: func(c trypema.Call, d *trypema.Decision, dice float64) error {
+			return m.take(ctx, d, c.Key, c.Cost, takeNow, 0, dice, nil)
 		},
-		later: func(c trypema.Call, d *trypema.Decision) error {
-			return m.take(ctx, d, c.Key, c.Cost, takeLate, began, nil)
+		later: func(c trypema.Call, d *trypema.Decision, dice float64) error {
+			return m.take(ctx, d, c.Key, c.Cost, takeLate, began, dice, nil)
 		},
 		fetch: func(key string, cost uint64) {
 			wanted := make([]wanted, len(m.limits))
@@ -104,9 +114,17 @@ const maxWaiting = 2048
 
 // many is how calls are decided together.
 type many struct {
-	now   func(c trypema.Call, d *trypema.Decision) error // or errWaits
-	later func(c trypema.Call, d *trypema.Decision) error // may wait
-	fetch func(key string, cost uint64)                   // waits for a lease, for calls of that cost together
+	dice  func() float64
+	now   func(c trypema.Call, d *trypema.Decision, dice float64) error // or errWaits
+	later func(c trypema.Call, d *trypema.Decision, dice float64) error // may wait
+	fetch func(key string, cost uint64)                                 // waits for a lease of so much
+}
+
+// late is a call that waits, and its dice. A second throw would decline it again with the same probability:
+// it may be that only those wait that the first throw has admitted.
+type late struct {
+	call int
+	dice float64
 }
 
 // decide decides calls in order, and appends the decisions up to the first error. A call that has to wait for
@@ -119,19 +137,20 @@ func (m many) decide(calls []trypema.Call, to []trypema.Decision) ([]trypema.Dec
 	clear(decisions)
 	var f failure
 	var waiting map[string]int // place in queues, by key
-	var queues [][]int         // calls of a key that wait
+	var queues [][]late        // calls of a key that wait
 	for i, c := range calls {
+		dice := m.dice()
 		if q, ok := waiting[c.Key]; ok {
-			queues[q] = append(queues[q], i)
+			queues[q] = append(queues[q], late{i, dice})
 			continue
 		}
-		err := m.now(c, &decisions[i])
+		err := m.now(c, &decisions[i], dice)
 		if errors.Is(err, errWaits) {
 			if waiting == nil {
 				waiting = make(map[string]int)
 			}
 			waiting[c.Key] = len(queues)
-			queues = append(queues, []int{i})
+			queues = append(queues, []late{{i, dice}})
 		} else if err != nil {
 			f.note(i, err)
 			break
@@ -142,7 +161,7 @@ func (m many) decide(calls []trypema.Call, to []trypema.Decision) ([]trypema.Dec
 	for range min(len(queues), maxWaiting) {
 		all.Go(func() {
 			for q := int(next.Add(1)) - 1; q < len(queues); q = int(next.Add(1)) - 1 {
-				m.late(calls, decisions, queues[q], &f)
+				m.decideLate(calls, decisions, queues[q], &f)
 			}
 		})
 	}
@@ -153,20 +172,21 @@ func (m many) decide(calls []trypema.Call, to []trypema.Decision) ([]trypema.Dec
 	return to, nil
 }
 
-// late decides the calls of a key that wait, in order, up to the first error. The context is code of the
-// caller: a panic of it is an error of the call that waits, as the caller cannot recover it here.
-func (m many) late(calls []trypema.Call, decisions []trypema.Decision, queue []int, f *failure) {
-	at := queue[0]
+// decideLate decides the calls of a key that wait, in order, up to the first error. The context is code of
+// the caller: a panic of it is an error of the call that waits, as the caller cannot recover it here.
+func (m many) decideLate(calls []trypema.Call, decisions []trypema.Decision, queue []late, f *failure) {
+	at := queue[0].call
 	err := guard.Call("the context", func() {
 		if len(queue) > 1 {
 			cost := uint64(0)
-			for _, i := range queue {
-				cost = window.SumOf(cost, calls[i].Cost)
+			for _, q := range queue {
+				cost = window.SumOf(cost, calls[q.call].Cost)
 			}
 			m.fetch(calls[at].Key, cost)
 		}
-		for _, at = range queue {
-			if err := m.later(calls[at], &decisions[at]); err != nil {
+		for _, q := range queue {
+			at = q.call
+			if err := m.later(calls[at], &decisions[at], q.dice); err != nil {
 				f.note(at, err)
 				break
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -151,4 +152,13 @@ func TestAllowManyWithABrokenContext(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A call that waits is decided by the dice that it had before. A second throw would decline it once more with
+// the same probability, for it may wait only because the first has admitted it.
+func TestAllowManyThrowsOnce(t *testing.T) {
+	first, later := hybridlimit.DiceOfMany("a", "b", "c")
+	if len(first) != 3 || !maps.Equal(first, later) {
+		t.Errorf("thrown %v, and later %v", first, later)
+	}
 }

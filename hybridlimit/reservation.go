@@ -39,7 +39,7 @@ func (m *keeper) Reserve(
 	}
 	var d trypema.Decision
 	r := &reservation{life: int64(expiry)}
-	if err := m.take(ctx, &d, key, estimate, take, 0, r); err != nil {
+	if err := m.take(ctx, &d, key, estimate, take, 0, m.dice(), r); err != nil {
 		return nil, err
 	}
 	return trypema.NewReservation(d, estimate, 0, func(ctx context.Context, was, is uint64) (err error) {
