@@ -356,7 +356,9 @@ func (j *joint) decideAlone(d *trypema.Decision) {
 					j.reservation.begin(i, j.parties[i].k)
 				}
 			}
-			j.decideOffline(lease.Record)
+			if j.decideOffline(lease.Record); j.isSingle() {
+				t = j.combine() // with the cost of the call, which is counted now
+			}
 		}
 		j.tell(d, &t)
 	case redislimit.FailOpen:
