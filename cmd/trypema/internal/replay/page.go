@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,13 +26,18 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 func (r *Report) writePage(name string) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".replay-*.html")
 	if err != nil {
-		return err
+		var failed *fs.PathError
+		if errors.As(err, &failed) { // without the name of a file that the user does not know
+			err = failed.Err
+		}
+		return fmt.Errorf("--html is %q: %w", name, err)
 	}
 	defer os.Remove(f.Name()) //nolint:errcheck // it has another name by then, or is not wanted
 	if err := r.page(f); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	if err := f.Close(); err != nil {
+	// Others may read it, such as a web server: a temporary file is its owner's alone.
+	if err := errors.Join(f.Chmod(0o644), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)

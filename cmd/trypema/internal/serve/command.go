@@ -120,11 +120,12 @@ func (c *Command) check() error {
 		flags.Check(len(c.Files) == 0 || c.Check, "check", c.Check,
 			"given with files; a server takes them by --config"),
 		flags.Check(len(c.Config) == 0 || c.XDS == "", "xds", c.XDS, "left out if --config is given"),
+		flags.Check(c.IPv6Bits >= 1 && c.IPv6Bits <= 128, "ipv6-bits", c.IPv6Bits, "from 1 to 128"),
 		flags.Check(
 			err == nil,
 			"auth-key",
 			fmt.Sprintf("%q", c.AuthKey),
-			"address, authorization or header:NAME, with --trusted-proxies that are not all there is and --ipv6-bits from 1 to 128",
+			"address, authorization or header:NAME, with --trusted-proxies that are not all there is",
 		),
 		flags.Check(
 			c.GRPC != "" || c.HTTP != "" || c.RESP != "",

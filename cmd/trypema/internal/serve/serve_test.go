@@ -320,7 +320,7 @@ func TestWrongFlags(t *testing.T) {
 		},
 		{"--trusted-proxies 0.0.0.0/0", 2, "with --trusted-proxies that are not all there is"},
 		{"--auth-key cookie", 2, `--auth-key is "cookie"; it must be address, authorization or header:NAME`},
-		{"--ipv6-bits 200", 2, "--ipv6-bits from 1 to 128"},
+		{"--ipv6-bits 200", 2, "--ipv6-bits is 200; it must be from 1 to 128"},
 		{"--watch -1s", 2, "--watch is -1s; it must be 0s or more"},
 		{"--max-conns 0", 2, "--max-conns is 0; it must be at least 1"},
 		{"--log-level loud", 2, `--log-level is "loud"; it must be one of debug, info, warn, error`},
