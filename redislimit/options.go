@@ -34,7 +34,8 @@ type Options struct {
 	// enforces the whole.
 	Instances int
 
-	// RetryInterval is how often Redis is asked again once it is unavailable, while no call waits for it.
+	// RetryInterval is how often Redis is asked again once it is unavailable. A call asks, and does not wait
+	// for the answer. Without calls, nothing notices that Redis is back.
 	// Default 500ms; at least 1ms.
 	RetryInterval time.Duration
 
