@@ -246,7 +246,7 @@ func TestShareAfterLargeLeases(t *testing.T) {
 			use := f.use(4*fleetWindow, 6*fleetWindow)
 			t.Logf("%d instances: use %.2f, %.2f and %.2f by window without Redis, %d in a window", instances,
 				f.use(3*fleetWindow, 4*fleetWindow), f.use(4*fleetWindow, 5*fleetWindow), f.use(5*fleetWindow, 6*fleetWindow), f.fullest(-1))
-			if use < .85 {
+			if use < .82 { // of four 0.87, with a standard deviation of 0.008
 				t.Errorf("%d instances: use %.2f from a window after Redis has gone", instances, use)
 			}
 			if most := f.fullest(-1); most > capacity {
