@@ -58,23 +58,80 @@ type fault struct {
 }
 
 var faults = []fault{
-	{"killed and restarted", func(v *victim, _ time.Duration) { v.server.Kill() }, func(v *victim) { v.server.Restart() }, false, true, false},
-	{"stopped", func(v *victim, _ time.Duration) { v.server.Pause() }, func(v *victim) { v.server.Resume() }, false, false, true},
-	{"CLIENT PAUSE", func(v *victim, length time.Duration) { v.do("CLIENT", "PAUSE", length.Milliseconds()) }, func(*victim) {}, false, false, true},
-	{"DEBUG SLEEP", func(v *victim, length time.Duration) {
-		go v.admin.Do(context.Background(), "DEBUG", "SLEEP", length.Seconds())
-	}, func(*victim) {}, false, false, true},
-	{"a script that does not end", func(v *victim, _ time.Duration) {
-		v.do("CONFIG", "SET", "lua-time-limit", "10")
-		go v.admin.Eval(context.Background(), "while true do end", nil)
-	}, func(v *victim) { v.do("SCRIPT", "KILL") }, false, false, false},
-	{"read-only", func(v *victim, _ time.Duration) { v.do("REPLICAOF", "127.0.0.1", "1") }, func(v *victim) { v.do("REPLICAOF", "NO", "ONE") }, false, false, false},
-	{"out of memory", func(v *victim, _ time.Duration) { v.do("CONFIG", "SET", "maxmemory", "1") }, func(v *victim) { v.do("CONFIG", "SET", "maxmemory", "0") }, false, false, false},
-	{"replies lost", func(v *victim, _ time.Duration) { v.proxy.DropReplies(true) }, func(v *victim) { v.proxy.DropReplies(false) }, false, false, true},
-	{"black hole", func(v *victim, _ time.Duration) { v.proxy.Blackhole(true) }, func(v *victim) { v.proxy.Blackhole(false) }, false, false, true},
-	{"slower than the timeout", func(v *victim, _ time.Duration) { v.proxy.SetDelay(timeout * 3 / 2) }, func(v *victim) { v.proxy.SetDelay(0) }, false, false, true},
-	{"SCRIPT FLUSH", func(v *victim, _ time.Duration) { v.do("SCRIPT", "FLUSH") }, func(*victim) {}, true, false, false},
-	{"slow", func(v *victim, _ time.Duration) { v.proxy.SetDelay(20 * time.Millisecond) }, func(v *victim) { v.proxy.SetDelay(0) }, true, false, false},
+	{
+		name:    "killed and restarted",
+		strike:  func(v *victim, _ time.Duration) { v.server.Kill() },
+		end:     func(v *victim) { v.server.Restart() },
+		forgets: true,
+	},
+	{
+		name:   "stopped",
+		strike: func(v *victim, _ time.Duration) { v.server.Pause() },
+		end:    func(v *victim) { v.server.Resume() },
+		silent: true,
+	},
+	{
+		name:   "CLIENT PAUSE",
+		strike: func(v *victim, length time.Duration) { v.do("CLIENT", "PAUSE", length.Milliseconds()) },
+		end:    func(*victim) {},
+		silent: true,
+	},
+	{
+		name: "DEBUG SLEEP",
+		strike: func(v *victim, length time.Duration) {
+			go v.admin.Do(context.Background(), "DEBUG", "SLEEP", length.Seconds())
+		},
+		end:    func(*victim) {},
+		silent: true,
+	},
+	{
+		name: "a script that does not end",
+		strike: func(v *victim, _ time.Duration) {
+			v.do("CONFIG", "SET", "lua-time-limit", "10")
+			go v.admin.Eval(context.Background(), "while true do end", nil)
+		},
+		end: func(v *victim) { v.do("SCRIPT", "KILL") },
+	},
+	{
+		name:   "read-only",
+		strike: func(v *victim, _ time.Duration) { v.do("REPLICAOF", "127.0.0.1", "1") },
+		end:    func(v *victim) { v.do("REPLICAOF", "NO", "ONE") },
+	},
+	{
+		name:   "out of memory",
+		strike: func(v *victim, _ time.Duration) { v.do("CONFIG", "SET", "maxmemory", "1") },
+		end:    func(v *victim) { v.do("CONFIG", "SET", "maxmemory", "0") },
+	},
+	{
+		name:   "replies lost",
+		strike: func(v *victim, _ time.Duration) { v.proxy.DropReplies(true) },
+		end:    func(v *victim) { v.proxy.DropReplies(false) },
+		silent: true,
+	},
+	{
+		name:   "black hole",
+		strike: func(v *victim, _ time.Duration) { v.proxy.Blackhole(true) },
+		end:    func(v *victim) { v.proxy.Blackhole(false) },
+		silent: true,
+	},
+	{
+		name:   "slower than the timeout",
+		strike: func(v *victim, _ time.Duration) { v.proxy.SetDelay(timeout * 3 / 2) },
+		end:    func(v *victim) { v.proxy.SetDelay(0) },
+		silent: true,
+	},
+	{
+		name:   "SCRIPT FLUSH",
+		strike: func(v *victim, _ time.Duration) { v.do("SCRIPT", "FLUSH") },
+		end:    func(*victim) {},
+		spared: true,
+	},
+	{
+		name:   "slow",
+		strike: func(v *victim, _ time.Duration) { v.proxy.SetDelay(20 * time.Millisecond) },
+		end:    func(v *victim) { v.proxy.SetDelay(0) },
+		spared: true,
+	},
 }
 
 // Whatever happens to Redis: no call is an error or waits for its end, the policy decides in the meantime and

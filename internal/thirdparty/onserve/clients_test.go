@@ -168,7 +168,7 @@ func TestPipelines(t *testing.T) {
 // limit, clients see errors of the one that was killed alone, and what the limit admits is used, but for what
 // that one had on lease.
 func TestFleet(t *testing.T) {
-	// At this pace the limit is not used up before Redis is stopped. At length, the servers are as busy as can be.
+	// At this pace some of the limit is left when Redis is stopped. At length, callers hardly pause.
 	capacity, pause := int64(600), 25*time.Millisecond
 	if explore.Long() {
 		capacity, pause = 1500, time.Millisecond

@@ -439,11 +439,16 @@ func TestPage(t *testing.T) {
 	if strings.Contains(string(page), "<b>") || strings.Count(string(page), "<svg") != 3 {
 		t.Errorf("%s", page)
 	}
-	if info, err := os.Stat(name); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o644 {
-		t.Errorf("%v, %v, want a file that all may read", info.Mode(), err)
+	info, err := os.Stat(name)
+	must.OK(t, err)
+	if runtime.GOOS != "windows" && info.Mode().Perm() != 0o644 {
+		t.Errorf("%v, want a file that all may read", info.Mode())
 	}
 	nowhere := filepath.Join(t.TempDir(), "none", "page.html")
-	c := Command{Files: []string{file(t, text)}, Limit: []string{"1/m"}, Strategy: "both", Key: keyIP, MaxKeys: 1000, HTML: nowhere}
+	c := Command{
+		Files: []string{file(t, text)}, Limit: []string{"1/m"}, Strategy: "both", Key: keyIP, MaxKeys: 1000,
+		HTML: nowhere,
+	}
 	err = c.Run(t.Context(), screen.Streams{Out: io.Discard, Err: io.Discard})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("--html is %q: ", nowhere)) ||
 		strings.Contains(err.Error(), ".replay") {
