@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 		{
 			"rls.yaml free.yaml policies.yaml", 0,
 			"d.a: 1 per minute\nf.a_b: unlimited\n" +
-				"policy example: 10 per 1s (burst) and 100 per 1m0s, suppressed, cost 2, group \"g\", shadow\n" +
+				"policy example: burst=10/s and 100/m, suppressed, cost 2, group \"g\", shadow\n" +
 				"3 files, 2 rules, 1 policy: no errors\n",
 		},
 		{"all", 0, "1 file, 0 rules, 0 policies: no errors\n"},

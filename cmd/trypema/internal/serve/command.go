@@ -104,6 +104,11 @@ func (c *Command) check() error {
 		flags.Check(c.Redis != "" || !c.Hybrid, "hybrid", c.Hybrid, "left out unless --redis is given"),
 		flags.Check(c.Redis != "" || c.RedisMaster == "", "redis-master", c.RedisMaster,
 			"left out unless --redis is given"),
+		flags.Check(c.Redis != "" || c.RedisCA == "", "redis-ca", c.RedisCA, "left out unless --redis is given"),
+		flags.Check(c.Redis != "" || c.OnFailure == failLocal, "on-failure", c.OnFailure,
+			"left out unless --redis is given"),
+		flags.Check(c.Redis != "" || c.Instances == 1, "instances", c.Instances,
+			"left out unless --redis is given"),
 		flags.Check(c.SyncInterval == 0 || c.Hybrid, "sync-interval", c.SyncInterval,
 			"left out unless --hybrid is given"),
 		flags.OneOf("on-failure", c.OnFailure, failLocal, failOpen, failClosed, failError),
@@ -117,8 +122,7 @@ func (c *Command) check() error {
 		flags.Check(c.Instances >= 1, "instances", c.Instances, "at least 1"),
 		flags.Check(c.MaxKeys >= 0, "max-keys", c.MaxKeys, "0 or more"),
 		flags.Check(c.MaxConns >= 1, "max-conns", c.MaxConns, "at least 1"),
-		flags.Check(len(c.Files) == 0 || c.Check, "check", c.Check,
-			"given with files; a server takes them by --config"),
+		c.checkFiles(),
 		flags.Check(len(c.Config) == 0 || c.XDS == "", "xds", c.XDS, "left out if --config is given"),
 		flags.Check(c.IPv6Bits >= 1 && c.IPv6Bits <= 128, "ipv6-bits", c.IPv6Bits, "from 1 to 128"),
 		flags.Check(
@@ -138,6 +142,14 @@ func (c *Command) check() error {
 		c.RESPTLS.check("resp"),
 		c.AdminTLS.check("admin"),
 	)
+}
+
+// checkFiles returns what is wrong with files without a flag.
+func (c *Command) checkFiles() error {
+	if len(c.Files) == 0 || c.Check {
+		return nil
+	}
+	return &flags.Error{Name: "config", Rule: "given in front of a file: --config " + c.Files[0]}
 }
 
 // auth is what the flags say of /auth.

@@ -239,7 +239,7 @@ func TestExample(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/healthz": "ok\n", "/readyz": "ok\n",
-		"/rlconfig": "example.path_/login: 2 per minute\nexample.remote_address: 10 per minute\npolicy example: 10 per 1m0s (per address)\n",
+		"/rlconfig": "example.path_/login: 2 per minute\nexample.remote_address: 10 per minute\npolicy example: per address=10/m\n",
 		"/metrics":  `trypema_serve_requests_total{method="auth",outcome="denied",protocol="http"} 2`,
 		"/limited":  `"key":"127.0.0.1","denied":2`,
 	} {
@@ -313,6 +313,7 @@ func TestWrongFlags(t *testing.T) {
 			2,
 			"--redis-ca is x; it must be left out unless --redis begins with rediss://",
 		},
+		{"--redis-ca x", 2, "--redis-ca is x; it must be left out unless --redis is given"},
 		{
 			"--trusted-proxies 10.0.0.0",
 			2,
@@ -324,7 +325,9 @@ func TestWrongFlags(t *testing.T) {
 		{"--watch -1s", 2, "--watch is -1s; it must be 0s or more"},
 		{"--max-conns 0", 2, "--max-conns is 0; it must be at least 1"},
 		{"--log-level loud", 2, `--log-level is "loud"; it must be one of debug, info, warn, error`},
-		{"file.yaml", 2, "--check is false; it must be given with files"},
+		{"--on-failure open", 2, "--on-failure is open; it must be left out unless --redis is given"},
+		{"--instances 2", 2, "--instances is 2; it must be left out unless --redis is given"},
+		{"file.yaml", 2, "--config has no value; it must be given in front of a file: --config file.yaml"},
 		{"--check", 2, "--check is true; it must be given with files, or with --config"},
 		{"--grpc-client-name a.test", 2, "--grpc-client-name is a.test; it must be left out unless --grpc-client-ca is given"},
 		{"--grpc-max-age 0s", 2, "--grpc-max-age is 0s; it must be above 0s"},

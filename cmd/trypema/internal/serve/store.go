@@ -100,6 +100,7 @@ func (c *Command) redisOptions() (o *redis.UniversalOptions, name string, err er
 	}
 	o = &redis.UniversalOptions{
 		MasterName: c.RedisMaster, ContextTimeoutEnabled: true,
+		MaxRetries: -1, DialerRetries: 1, // so that a connection that is refused is known, and known at once
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	var names []string

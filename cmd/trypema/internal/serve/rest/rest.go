@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -79,6 +80,8 @@ type API struct {
 	tokens engine.Tokens
 	key    httplimit.KeyFunc
 	guards sync.Map // http.Handler by policy; see guard
+
+	told atomic.Int64 // the last minute in which the log was told of an unknown policy
 }
 
 // New returns the API.
@@ -575,6 +578,10 @@ func (h *API) auth(w http.ResponseWriter, r *http.Request) {
 		denied = status
 	}
 	if _, known := h.Engine.Policies().Get(policy); !known {
+		// The proxy is at fault, whose clients do not say so.
+		if minute := time.Now().Unix() / 60; h.told.Swap(minute) != minute {
+			h.Logger.Warn("rest: a proxy asks for a policy that is not known", "policy", policy)
+		}
 		h.fail(r.Context(), w, r.URL.Path, engine.ErrUnknownPolicy)
 		return
 	}

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -41,7 +42,7 @@ func start(t testing.TB, o Options) *API {
 	limits := fixture.Local(t, trypema.Options{})
 	o.Engine = engine.New(limits, engine.Options{})
 	t.Cleanup(o.Engine.Close)
-	o.Logger = slog.New(slog.DiscardHandler)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	set, err := rules.Compile([]rules.File{{Name: "policies.yaml", Data: []byte(policies)}}, rules.Options{})
 	if err == nil {
 		err = o.Engine.Use(set)
@@ -317,6 +318,23 @@ func TestAuth(t *testing.T) {
 		time.Sleep(time.Minute)
 		if w := ask("203.0.113.7"); w.Code != 200 {
 			t.Errorf("after Retry-After: %d", w.Code)
+		}
+	})
+}
+
+// A proxy that asks for a policy that is not there is a fault of its configuration, which the log says once a
+// minute.
+func TestUnknownPolicyIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h := start(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute)))
+		for i, want := range []int{1, 1, 2} {
+			do(h, "GET", "/auth/exmaple", "", "X-Forwarded-For", "198.51.100.1")
+			if n := strings.Count(log.String(), "policy=exmaple"); n != want {
+				t.Errorf("request %d: the log names the policy %d times, want %d", i+1, n, want)
+			}
+			time.Sleep(30 * time.Second)
 		}
 	})
 }

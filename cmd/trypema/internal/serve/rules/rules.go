@@ -308,10 +308,8 @@ func (s *Set) String() string {
 			if i > 0 {
 				b.WriteString(" and ")
 			}
-			b.WriteString(l.String())
-			if l.Name != "" {
-				b.WriteString(" (" + l.Name + ")")
-			}
+			text, _ := l.MarshalText() // as files have it; there is never an error
+			b.Write(text)
 		}
 		if p.Strategy != trypema.StrategyAbsolute {
 			b.WriteString(", " + p.Strategy.String())
