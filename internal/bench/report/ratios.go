@@ -21,7 +21,7 @@ import (
 type Ratios struct {
 	Rounds int           `default:"7" help:"Rounds in which the limiters of a row take turns."`
 	Round  time.Duration `default:"120ms" help:"How long each limiter is called in a round."`
-	Only   []string      `placeholder:"ROW,…" help:"Measure the rows whose names begin so, and not the memory."`
+	Only   []string      `sep:"none" placeholder:"ROW" help:"Measure the rows whose names begin so, and not the memory. May be given several times."`
 	JSON   bool          `name:"json" help:"Print one JSON document."`
 
 	keys int // instead of a million, for tests; 0 for that
