@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 	"unsafe"
-
-	"github.com/trypema/trypema/internal/table/entries"
 )
 
 // The system was asked for huge pages where the entries of a large table are.
@@ -19,7 +17,7 @@ func TestHugePagesAreAskedFor(t *testing.T) {
 	tab := New(options(time.Minute, 0, false))
 	defer tab.Close()
 	tab.count.Store(int64(manyKeys)) // it is large
-	page := tab.page(entries.PageLen)
+	page := pageOfChunk(t, tab)
 	tab.count.Store(0)
 	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {

@@ -12,15 +12,33 @@ import (
 	"github.com/trypema/trypema/internal/window"
 )
 
+// pageOfChunk returns a page, once it comes from a chunk.
+func pageOfChunk(t *testing.T, tab *Table) []entry {
+	t.Helper()
+	c := &tab.chunks
+	for range 10_000 {
+		c.Lock()
+		has := len(c.rest) >= entries.PageLen || c.next != nil
+		c.Unlock()
+		page := tab.page(entries.PageLen) // which has one made, if there is none
+		if has {
+			return page
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("no chunk is made")
+	return nil
+}
+
 // No two pages share memory, and none of their entries is in three cache lines.
 func TestPagesOfChunks(t *testing.T) {
 	tab := New(options(time.Minute, 0, false))
 	defer tab.Close()
-	tab.count.Store(int64(manyKeys)) // it is large
+	tab.count.Store(1 << 20) // it is large
 	defer tab.count.Store(0)
 	places := make(map[*entry]bool)
 	for range 3 * mostLen / entries.PageLen {
-		page := tab.page(entries.PageLen)
+		page := pageOfChunk(t, tab)
 		for i := range page {
 			if e := &page[i]; places[e] || uintptr(unsafe.Pointer(e))%128 != 0 {
 				t.Fatalf("entry at %p, seen before: %v", e, places[e])
@@ -67,7 +85,7 @@ func TestSmallTableHasNoChunk(t *testing.T) {
 		hd := tab.acquire(fmt.Sprint("key ", i), 1)
 		hd.Unlock()
 	}
-	if tab.chunks.rest != nil {
+	if tab.chunks.rest != nil || tab.chunks.next != nil || tab.chunks.making {
 		t.Error("it has one")
 	}
 }

@@ -287,7 +287,7 @@ func (t *Table) removeIf(hash uint64, key string, empty bool) {
 // RemoveEmpty removes a key that was just cleared, unless it was used since.
 func (t *Table) RemoveEmpty(hash uint64, key string) { t.removeIf(hash, key, true) }
 
-// Close removes all keys, and waits for the end of the sweep. O(keys).
+// Close removes all keys, and waits for the end of what runs. O(keys).
 func (t *Table) Close() {
 	t.sweep.Close()
 	for i := range t.shards {
@@ -304,6 +304,7 @@ func (t *Table) Close() {
 		sh.reset()
 		sh.Unlock()
 	}
+	t.chunks.close()
 }
 
 // Sweeper returns the timer that removes idle keys.

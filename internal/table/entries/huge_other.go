@@ -2,5 +2,10 @@
 
 package entries
 
-// AdviseHuge does nothing where the system decides by itself.
+import "unsafe"
+
+// AdviseHuge and Prepare do nothing where the system decides by itself.
 func AdviseHuge(uintptr, uintptr) {}
+
+// Prepare is as AdviseHuge.
+func Prepare(unsafe.Pointer, uintptr) {}
