@@ -97,7 +97,7 @@ func ExampleReservation_Refund() {
 	// Output:
 	// true 4
 	// <nil>
-	// trypema: the reservation is settled already, at a cost of 0; it cannot be settled at 0
+	// trypema: the reservation was committed before, at a cost of 0; it cannot be committed at 0
 	// 5 <nil>
 }
 

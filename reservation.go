@@ -10,8 +10,9 @@ import (
 	"github.com/trypema/trypema/internal/invalid"
 )
 
-// ErrSettled is a second Commit or Refund of a reservation. The error that is returned tells both costs.
-var ErrSettled = errors.New("trypema: the reservation is settled already")
+// ErrSettled is a second Commit or Refund of a reservation, also after one that failed. The error that is
+// returned tells both costs.
+var ErrSettled = errors.New("trypema: the reservation was committed before")
 
 // ErrDenied is a Commit or Refund of a reservation that was denied: there is nothing to settle.
 var ErrDenied = errors.New("trypema: the reservation was denied")
@@ -81,7 +82,7 @@ func (r *Reservation) Commit(ctx context.Context, n uint64) error {
 		return invalid.Errorf(ErrDenied, "the reservation was denied; there is no cost to settle")
 	case r.settled:
 		return invalid.Errorf(ErrSettled,
-			"the reservation is settled already, at a cost of %d; it cannot be settled at %d", r.charged, n)
+			"the reservation was committed before, at a cost of %d; it cannot be committed at %d", r.charged, n)
 	}
 	r.settled = true
 	if r.timer != nil {

@@ -79,7 +79,7 @@ func TestDemoOfLimiterThatAdmitsEverything(t *testing.T) {
 		t.Fatalf("error is %v, want broken guarantees", err)
 	}
 	for _, want := range []string{"/absolute G1 bound broken", "at most 25", "/suppressed G1 bound broken",
-		"at most 37", "/suppressed G6(b) settled rate broken"} {
+		"at most 37", "/suppressed G6 settled rate broken"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error does not say %q: %v", want, err)
 		}
@@ -96,7 +96,7 @@ func TestDemoOfLimiterThatAdmitsNothing(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, guarantee := range []string{"G6(b) settled rate", "G6(d) longest pause"} {
+	for _, guarantee := range []string{"G6 settled rate", "G6 longest pause"} {
 		if verdictOf(r, guarantee, "/suppressed") != broken {
 			t.Errorf("%s is not broken: %+v", guarantee, r.Guarantees)
 		}
@@ -130,7 +130,7 @@ func TestDemoWithoutTheServerItNeeds(t *testing.T) {
 			t.Errorf("%s: %d of %d decisions are fallback, %d errors", x.Route, x.Fallback, x.Offered, x.Errors)
 		}
 	}
-	for _, guarantee := range []string{"G6(b) settled rate", "G6(d) longest pause"} {
+	for _, guarantee := range []string{"G6 settled rate", "G6 longest pause"} {
 		if verdictOf(r, guarantee, "/suppressed") != notJudged {
 			t.Errorf("%s is judged: %+v", guarantee, r.Guarantees)
 		}
@@ -224,7 +224,7 @@ func TestBusyMachine(t *testing.T) {
 		return trypema.Decision{RetryAfter: time.Millisecond, Outcome: trypema.OutcomeSuppressed}, nil
 	})
 	must.OK(t, err)
-	for _, guarantee := range []string{"G6(b) settled rate", "G6(d) longest pause"} {
+	for _, guarantee := range []string{"G6 settled rate", "G6 longest pause"} {
 		if verdictOf(r, guarantee, "/suppressed") != notJudged {
 			t.Errorf("%s is judged: %+v", guarantee, r.Guarantees)
 		}

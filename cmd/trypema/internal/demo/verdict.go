@@ -20,7 +20,7 @@ const (
 	rateWindows    = 4   // an average needs more of them: a cold start echoes in the second
 	tightTolerance = 0.03
 	tightMaxLoad   = 20
-	wideTolerance  = 0.05 // above tightMaxLoad, and for instances that settle now and then (G6(f))
+	wideTolerance  = 0.05 // above tightMaxLoad, and for instances that settle now and then
 	pauseMinLimit  = 50   // per second; below, chance alone makes pauses
 	longestPause   = 500 * time.Millisecond
 	mostUntimely   = 0.01 // part of the calls; with more, the load was not the one that was asked for
@@ -137,9 +137,9 @@ func sums(r *route, m reading) finding {
 	return f.judge()
 }
 
-// settledRate is G6(b): what Suppressed admits per second after the first window.
+// settledRate is a part of G6: what Suppressed admits per second after the first window.
 func settledRate(s setup, r *route, m reading) finding {
-	f := finding{Guarantee: "G6(b) settled rate", Route: r.path, Unit: "per second"}
+	f := finding{Guarantee: "G6 settled rate", Route: r.path, Unit: "per second"}
 	f.Measured = m.settledRate()
 	if f.Note = s.notSmooth(r, m, rateWindows); f.Note != "" {
 		f.Verdict = notJudged
@@ -165,10 +165,10 @@ func settledRate(s setup, r *route, m reading) finding {
 	return f.judge()
 }
 
-// pause is G6(c) and (d): how long Suppressed turned everyone away.
+// pause is a part of G6: how long Suppressed turned everyone away.
 func pause(s setup, r *route, m reading) finding {
 	f := finding{
-		Guarantee: "G6(d) longest pause",
+		Guarantee: "G6 longest pause",
 		Route:     r.path,
 		Measured:  screen.Milliseconds(m.longestPause),
 		Unit:      "ms without an admission",

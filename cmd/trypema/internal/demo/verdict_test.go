@@ -31,7 +31,7 @@ func smooth() (setup, *route, reading) {
 }
 
 func TestFindings(t *testing.T) {
-	const rate, pause = "G6(b) settled rate", "G6(d) longest pause"
+	const rate, pause = "G6 settled rate", "G6 longest pause"
 	type change = func(*setup, *route, *reading)
 	clients := func(of func(*sent)) change { return func(_ *setup, r *route, _ *reading) { of(&r.sent) } }
 	meter := func(of func(*reading)) change { return func(_ *setup, _ *route, m *reading) { of(m) } }

@@ -45,10 +45,10 @@ type Command struct {
 	Instances    int           `group:"Store" env:"TRYPEMA_INSTANCES" default:"1" help:"With --on-failure local: the servers that share the limits. Each enforces its share while Redis does not answer."`
 	MaxKeys      int           `group:"Store" env:"TRYPEMA_MAX_KEYS" default:"1000000" help:"Keys that this process remembers for each length of window; beyond it the longest idle one is forgotten. 0 is no bound."`
 
-	GRPC  string `name:"grpc" group:"Listeners" env:"TRYPEMA_GRPC" default:"127.0.0.1:8081" placeholder:"ADDRESS" help:"The Envoy rate limit service. An ADDRESS is HOST:PORT or unix:PATH; empty is off."`
-	HTTP  string `name:"http" group:"Listeners" env:"TRYPEMA_HTTP" default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"/v1, /auth for proxies, and /json of the Envoy rate limit service."`
-	RESP  string `name:"resp" group:"Listeners" env:"TRYPEMA_RESP" default:"127.0.0.1:6380" placeholder:"ADDRESS" help:"The protocol of Redis: CL.THROTTLE and TRYPEMA.*."`
-	Admin string `group:"Listeners" env:"TRYPEMA_ADMIN" default:"127.0.0.1:9090" placeholder:"ADDRESS" help:"/metrics, /healthz, /readyz, /rlconfig, and /limited, which shows keys. Not for the public."`
+	GRPC  string `name:"grpc" group:"Listeners" env:"TRYPEMA_GRPC" default:"127.0.0.1:8081" placeholder:"ADDRESS" help:"The Envoy rate limit service. An ADDRESS is HOST:PORT or unix:PATH; empty is off. Default: ${default}."`
+	HTTP  string `name:"http" group:"Listeners" env:"TRYPEMA_HTTP" default:"127.0.0.1:8080" placeholder:"ADDRESS" help:"/v1, /auth for proxies, and /json of the Envoy rate limit service. Default: ${default}."`
+	RESP  string `name:"resp" group:"Listeners" env:"TRYPEMA_RESP" default:"127.0.0.1:6380" placeholder:"ADDRESS" help:"The protocol of Redis: CL.THROTTLE and TRYPEMA.*. Default: ${default}."`
+	Admin string `group:"Listeners" env:"TRYPEMA_ADMIN" default:"127.0.0.1:9090" placeholder:"ADDRESS" help:"/metrics, /healthz, /readyz, /rlconfig, and /limited, which shows keys. Not for the public. Default: ${default}."`
 
 	Shadow           bool `group:"Envoy" env:"TRYPEMA_SHADOW" help:"Answer OK to every request, and count what would have been refused."`
 	RatelimitHeaders bool `group:"Envoy" env:"TRYPEMA_RATELIMIT_HEADERS" help:"Have Envoy tell its clients RateLimit-Limit, -Remaining and -Reset."`

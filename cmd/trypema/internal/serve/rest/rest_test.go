@@ -330,8 +330,8 @@ func TestUnknownPolicyIsLogged(t *testing.T) {
 		h := start(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute)))
 		for i, want := range []int{1, 1, 2} {
-			do(h, "GET", "/auth/exmaple", "", "X-Forwarded-For", "198.51.100.1")
-			if n := strings.Count(log.String(), "policy=exmaple"); n != want {
+			do(h, "GET", "/auth/unknown", "", "X-Forwarded-For", "198.51.100.1")
+			if n := strings.Count(log.String(), "policy=unknown"); n != want {
 				t.Errorf("request %d: the log names the policy %d times, want %d", i+1, n, want)
 			}
 			time.Sleep(30 * time.Second)
