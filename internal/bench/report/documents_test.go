@@ -20,13 +20,17 @@ var update = flag.Bool("update", false, "write what was measured into the docume
 // quoted are the places of documents that quote the committed report. A number stands in braces, by its name:
 // what it is, of which step, and of which limiter there; see quote.
 var quoted = []struct{ file, text string }{
-	{"README.md", "waits {ratio redis-alone redis_rate} times as long as with redis_rate"},
+	{"README.md", "go-limiter made {ratio uniform-1m go-limiter} times our calls, and governor, in Rust, " +
+		"{ratio uniform-1m governor} times; with 100,000 keys, governor {ratio uniform-100k governor} times"},
+	{"README.md", "gets {ratio redis-alone redis-cell} times as many answers from redis-cell"},
 	{"README.md", "With 100,000 busy keys it had {ratio hybrid-100k trypema-hybrid} of Local's throughput"},
 	{"README.md", "`x/time/rate` takes {bytes memory-1m xtime-xsync}, httprate {bytes memory-1m httprate}"},
-	{"docs/migrating.md", "A lone caller waits {ratio redis-alone redis_rate} times as long"},
 	{"docs/migrating.md", "is {share hot-over rust-trypema} times as fast here, 100,000 keys " +
 		"{share uniform-100k rust-trypema} times"},
-	{"docs/benchmarks.md", "waits {ratio redis-alone redis_rate} times as long as with redis_rate"},
+	{"docs/benchmarks.md", "made {ratio uniform-1m go-limiter} times our calls with a million keys. " +
+		"**governor** made {ratio uniform-1m governor} times our calls then, and " +
+		"{ratio uniform-100k governor} times with 100,000"},
+	{"docs/benchmarks.md", "gets {ratio redis-alone redis-cell} times as many answers from redis-cell"},
 	{"docs/benchmarks.md", "had {ratio hybrid-100k trypema-hybrid} of Local's throughput"},
 	{"docs/benchmarks.md", "a key takes {bytes memory-1m trypema} bytes. httprate takes " +
 		"{bytes memory-1m httprate}, throttled {bytes memory-1m throttled}, and `x/time/rate` in an " +
