@@ -915,6 +915,34 @@ func TestRedis(t *testing.T) {
 	}
 }
 
+// TestRedisIsBack: a server that nobody asks notices that Redis is back.
+func TestRedisIsBack(t *testing.T) {
+	for provider, hybrid := range map[string]string{"redis": "--hybrid=false", "hybrid": "--hybrid=true"} {
+		t.Run(provider, func(t *testing.T) {
+			t.Parallel() // it waits
+			server := startRedis(t)
+			file := filepath.Join(t.TempDir(), "config.yaml")
+			write(t, file, limitTo(50))
+			p := start(t, "--config", file, "--redis", "redis://"+server.Addr(), hybrid)
+			client := pb.NewRateLimitServiceClient(p.grpc(insecure.NewCredentials()))
+			up := func(is string) bool {
+				_, body := p.get("admin", "/metrics")
+				metric := `trypema_redis_up{policy="serve",provider="` + provider + `",strategy="absolute"} `
+				return strings.Contains(body, metric+is+"\n") &&
+					strings.Contains(p.err.String(), "Redis is available") == (is == "1")
+			}
+			must.OK(t, server.Kill())
+			eventually(t, "the end of Redis", func() bool {
+				_, err := client.ShouldRateLimit(t.Context(), question(t, "d", "a", "x"))
+				must.OK(t, err)
+				return strings.Contains(p.err.String(), "Redis is unavailable") && up("0")
+			})
+			must.OK(t, server.Restart(t.Context()))
+			eventually(t, "the return of Redis", func() bool { return up("1") })
+		})
+	}
+}
+
 // TestRedisIsGone: while Redis does not answer, --on-failure decides.
 func TestRedisIsGone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")

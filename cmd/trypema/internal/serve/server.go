@@ -451,7 +451,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.grpc != nil { // its health says what /readyz says
 		every(250*time.Millisecond, func() { s.grpc.SetServing(s.ready() == nil) })
 	}
-	if s.needsRedis() {
+	if s.store.client != nil {
 		every(time.Second, func() { s.store.probe(background, max(s.command.RedisTimeout, time.Second)) })
 	}
 

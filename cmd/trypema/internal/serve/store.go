@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -30,13 +32,19 @@ type store struct {
 	client redis.UniversalClient
 
 	isGone atomic.Bool // Redis did not answer to the last probe
+	isAway atomic.Bool // the provider takes Redis for unavailable
 }
 
-// probe asks Redis whether it is there.
+// probe asks Redis whether it is there. If it is, and the provider does not know, a call that records nothing
+// tells it: without requests nothing else would.
 func (s *store) probe(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	s.isGone.Store(s.client.Ping(ctx).Err() != nil)
+	if s.isAway.Load() && !s.isGone.Load() {
+		anyNode := "probe " + strconv.Itoa(rand.IntN(1000))
+		_, _ = s.Absolute().Peek(ctx, anyNode, trypema.PerSecond(1), 1)
+	}
 }
 
 // close gives leases back, and ends the client.
@@ -75,7 +83,10 @@ func (c *Command) open(o trypema.Options, changed func(redislimit.Health)) (*sto
 			failLocal: redislimit.FailLocal, failOpen: redislimit.FailOpen,
 			failClosed: redislimit.FailClosed, failError: redislimit.FailClosed,
 		}[c.OnFailure],
-		OnChange: changed,
+		OnChange: func(h redislimit.Health) {
+			s.isAway.Store(!h.Available)
+			changed(h)
+		},
 	}
 	conn := goredisconn.New(s.client)
 	if c.Hybrid {
