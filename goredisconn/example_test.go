@@ -14,6 +14,8 @@ func ExampleNew() {
 	client := redis.NewClient(&redis.Options{
 		Addr:                  "localhost:6379",
 		ContextTimeoutEnabled: true, // an exchange ends when the Timeout of the limiter has passed
+		MaxRetries:            -1,   // without an answer, OnFailure decides
+		DialerRetries:         1,    // a refused connection is known at once
 	})
 	defer client.Close()
 

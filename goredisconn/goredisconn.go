@@ -25,6 +25,9 @@ type Conn struct {
 //
 // What ends an exchange that takes too long is the ReadTimeout of c (3s, if it was not set) and, if c was
 // made with ContextTimeoutEnabled, the deadline of ctx. When ctx is canceled, nothing more is sent.
+//
+// With MaxRetries of -1 and DialerRetries of 1, a connection that is refused fails at once, and says so. By
+// default the client dials until the deadline, and the providers learn only that there was no answer.
 func New(c redis.UniversalClient) *Conn {
 	conn := new(Conn)
 	if invalid.Nil(c) {
