@@ -228,7 +228,7 @@ const (
 func makeSlots(n int) []uint32 {
 	slots := make([]uint32, n)
 	if n >= manySlots {
-		AdviseHuge(uintptr(unsafe.Pointer(&slots[0])), uintptr(n)*unsafe.Sizeof(slots[0]))
+		adviseHuge(unsafe.Pointer(&slots[0]), uintptr(n)*unsafe.Sizeof(slots[0]))
 	}
 	return slots
 }

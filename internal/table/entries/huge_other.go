@@ -4,8 +4,8 @@ package entries
 
 import "unsafe"
 
-// AdviseHuge and Prepare do nothing where the system decides by itself.
-func AdviseHuge(uintptr, uintptr) {}
+// adviseHuge does nothing where the system decides by itself.
+func adviseHuge(unsafe.Pointer, uintptr) {}
 
-// Prepare is as AdviseHuge.
+// Prepare does nothing where the system decides by itself.
 func Prepare(unsafe.Pointer, uintptr) {}
