@@ -100,15 +100,15 @@ func (c *Command) check() error {
 		return err
 	}
 	_, err = rest.New(auth)
+	ofRedis := func(isGiven bool, name string, value any) error {
+		return flags.Check(c.Redis != "" || !isGiven, name, value, "left out unless --redis is given")
+	}
 	return flags.First(
-		flags.Check(c.Redis != "" || !c.Hybrid, "hybrid", c.Hybrid, "left out unless --redis is given"),
-		flags.Check(c.Redis != "" || c.RedisMaster == "", "redis-master", c.RedisMaster,
-			"left out unless --redis is given"),
-		flags.Check(c.Redis != "" || c.RedisCA == "", "redis-ca", c.RedisCA, "left out unless --redis is given"),
-		flags.Check(c.Redis != "" || c.OnFailure == failLocal, "on-failure", c.OnFailure,
-			"left out unless --redis is given"),
-		flags.Check(c.Redis != "" || c.Instances == 1, "instances", c.Instances,
-			"left out unless --redis is given"),
+		ofRedis(c.Hybrid, "hybrid", c.Hybrid),
+		ofRedis(c.RedisMaster != "", "redis-master", c.RedisMaster),
+		ofRedis(c.RedisCA != "", "redis-ca", c.RedisCA),
+		ofRedis(c.OnFailure != failLocal, "on-failure", c.OnFailure),
+		ofRedis(c.Instances != 1, "instances", c.Instances),
 		flags.Check(c.SyncInterval == 0 || c.Hybrid, "sync-interval", c.SyncInterval,
 			"left out unless --hybrid is given"),
 		flags.OneOf("on-failure", c.OnFailure, failLocal, failOpen, failClosed, failError),

@@ -239,9 +239,10 @@ func TestExample(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/healthz": "ok\n", "/readyz": "ok\n",
-		"/rlconfig": "example.path_/login: 2 per minute\nexample.remote_address: 10 per minute\npolicy example: per address=10/m\n",
-		"/metrics":  `trypema_serve_requests_total{method="auth",outcome="denied",protocol="http"} 2`,
-		"/limited":  `"key":"127.0.0.1","denied":2`,
+		"/rlconfig": "example.path_/login: 2 per minute\nexample.remote_address: 10 per minute\n" +
+			"policy example: per address=10/m\n",
+		"/metrics": `trypema_serve_requests_total{method="auth",outcome="denied",protocol="http"} 2`,
+		"/limited": `"key":"127.0.0.1","denied":2`,
 	} {
 		if code, body := p.get("admin", path); code != 200 ||
 			!strings.Contains(strings.ReplaceAll(body, `": `, `":`), want) {
@@ -915,7 +916,7 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-// TestRedisIsBack: a server that nobody asks notices that Redis is back.
+// TestRedisIsBack: trypema serve notices that Redis is back, also without requests.
 func TestRedisIsBack(t *testing.T) {
 	for provider, hybrid := range map[string]string{"redis": "--hybrid=false", "hybrid": "--hybrid=true"} {
 		t.Run(provider, func(t *testing.T) {

@@ -411,7 +411,7 @@ func (s *server) takeSignals() (stop func()) {
 
 // needsRedis reports whether no request passes without Redis.
 func (s *server) needsRedis() bool {
-	return s.store.client != nil && (s.command.OnFailure == failClosed || s.command.OnFailure == failError)
+	return s.command.OnFailure == failClosed || s.command.OnFailure == failError
 }
 
 // run serves until the context ends, and then drains.

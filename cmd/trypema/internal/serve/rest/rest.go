@@ -578,7 +578,7 @@ func (h *API) auth(w http.ResponseWriter, r *http.Request) {
 		denied = status
 	}
 	if _, known := h.Engine.Policies().Get(policy); !known {
-		// The proxy is at fault, whose clients do not say so.
+		// The configuration of the proxy is wrong, and its clients see only that a request failed.
 		if minute := time.Now().Unix() / 60; h.told.Swap(minute) != minute {
 			h.Logger.Warn("rest: a proxy asks for a policy that is not known", "policy", policy)
 		}
