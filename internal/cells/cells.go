@@ -12,11 +12,15 @@ import (
 // Its invariants: a cell that does not count is 0; the sum of all cells is the total; first is the beginning
 // of the newest cell, and last is not before it; and the newest cell and those of the window before it have
 // places of their own in the ring.
+//
+// While the cells are not narrow, the newest one may lack events: few more were admitted, which are in the
+// total. So most calls leave the block alone, which lies elsewhere in memory. Whoever reads the block gets it
+// from rows, which flushes. That happens before another cell begins, as expire reads it: nextIn is 0 then.
 type State struct {
 	Lock  uint32 // for whoever keeps the state: package cells leaves it alone
 	at    uint8  // where in the ring the newest cell is
 	width width
-	few   uint16 // admitted events, while the cells are narrow
+	few   uint16 // admitted events: all while the cells are narrow, else those that the newest cell lacks
 	first int64  // the beginning of the newest cell
 	last  int64  // the last event
 
@@ -62,6 +66,9 @@ func (s *State) Counts() window.Counts {
 	return window.Counts{Admitted: s.cells[admittedIn], Declined: s.cells[declinedIn]}
 }
 
+// Wide reports whether the cells are not narrow.
+func (s *State) Wide() bool { return s.width != narrow }
+
 func (s *State) admitted() uint64 {
 	if s.width == narrow {
 		return uint64(s.few)
@@ -85,11 +92,11 @@ func (s *State) empty() bool { return s.Counts() == (window.Counts{}) }
 // rows returns the admitted and the declined events of each cell. Where none can be declined, the second row
 // has no words.
 func (w *Window) rows() (admitted, declined row) {
-	log := w.width.log()
 	if w.width == narrow {
-		return row{w.cells[:], log}, row{}
+		return row{w.cells[:], w.width.log()}, row{}
 	}
-	n, block := w.width.words(), w.block()
+	w.flush()
+	log, n, block := w.width.log(), w.width.words(), w.block()
 	if w.Declines {
 		declined = row{block[n : 2*n], log}
 	}
@@ -245,24 +252,29 @@ func (w *Window) add(i int, c window.Counts) {
 
 // admit adds admitted events to the newest cell: it is add, as fast as it can be for most calls.
 func (w *Window) admit(n uint64) {
-	switch w.width {
-	case narrow:
+	if w.width == narrow {
 		word, shift := &w.cells[w.at/perWord%(Cells/perWord)], w.at%perWord*4
 		if n <= mostNarrow && *word>>shift&mostNarrow+n <= mostNarrow {
 			*word += n << shift
 			w.few += uint16(n)
 			return
 		}
-	case middle:
-		word, shift := &w.block()[w.at/4], w.at%4*16
-		if n < 1<<16 && *word>>shift&(1<<16-1)+n < 1<<16 {
-			*word += n << shift
-			w.cells[admittedIn] += n
-			w.cells[nextIn] = 0
-			return
-		}
+	} else if n <= math.MaxUint16-uint64(w.few) {
+		w.few += uint16(n)
+		w.cells[admittedIn] += n
+		w.cells[nextIn] = 0
+		return
 	}
 	w.add(int(w.at), window.Counts{Admitted: n})
+}
+
+// flush adds to the newest cell what it lacks.
+func (w *Window) flush() {
+	if n := uint64(w.few); n > 0 && w.width != narrow {
+		w.few = 0
+		w.cells[admittedIn] -= n
+		w.add(int(w.at), window.Counts{Admitted: n})
+	}
 }
 
 // change adds to a cell in which the sum fits. To take some back, it is modulo 2⁶⁴.

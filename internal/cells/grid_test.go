@@ -90,3 +90,26 @@ func TestCellsAtTheirWidth(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerIsForgotten: what Fits remembers is of no use once more was admitted, and the newest cell has all
+// of its events when the next one begins.
+func TestAnswerIsForgotten(t *testing.T) {
+	g, _ := New(int64(time.Second), int64(10*time.Millisecond))
+	w := Window{State: new(State), Grid: &g, Memory: new(Memory)}
+	call := func(capacity uint64, cells int64, n uint64) (v window.Verdict) {
+		w.Absolute(&v, capacity, 1+cells*(g.bucket+1), n, true) // not all of them as a cell begins
+		return v
+	}
+	call(20, 0, 20)
+	for cells := range int64(3) {
+		if got := call(20, cells, 1); got.Allowed || got.Then != 5*uint64(cells) {
+			t.Errorf("after %d cells: %+v, want a denial, and %d admitted events then", cells, got, 5*cells)
+		}
+		call(100, cells+1, 5)
+	}
+	for cells, want := range []uint64{20, 5, 5, 5} {
+		if got := w.in(w.place(3 - int64(cells))).Admitted; got != want {
+			t.Errorf("cell %d holds %d, want %d", cells, got, want)
+		}
+	}
+}

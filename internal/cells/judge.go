@@ -42,6 +42,14 @@ func (s *State) Take(g *Grid, capacity uint64, now int64, n uint64) (have uint64
 	return have, first != before, true
 }
 
+// TakeWide is Take for a window whose cells are not narrow. For a call that does not fit it reports false,
+// and has forgotten no more than what has expired.
+func (w *Window) TakeWide(capacity uint64, now int64, n uint64) (have uint64, began, ok bool) {
+	before := w.first
+	have, ok = w.Admit(capacity, w.Advance(now), n)
+	return have, w.first != before, ok
+}
+
 // Absolute judges a call of cost n at now, and records it if it is admitted and record is set.
 func (w *Window) Absolute(v *window.Verdict, capacity uint64, now int64, n uint64, record bool) {
 	now = w.Advance(now)

@@ -85,7 +85,10 @@ func agree(t *testing.T, data []byte) {
 			} else {
 				first, quick := w.First(), record && in.Next() < 128
 				have, began, ok := uint64(0), false, false
-				if quick {
+				switch {
+				case quick && s.Wide():
+					have, began, ok = w.TakeWide(capacity, now, n)
+				case quick:
 					have, began, ok = s.Take(&grid, capacity, now, n)
 				}
 				if ok {

@@ -57,6 +57,10 @@ func (hd *Held) Take(key string, capacity uint64, now int64, n uint64) (have uin
 	}
 	if votes := word&asked + 1; word&(opened|full) == 0 && votes%worthIt != 0 {
 		have, began, ok := e.Take(&t.grid, capacity, now, n)
+		if !ok && e.Wide() {
+			w := hd.window()
+			have, began, ok = w.TakeWide(capacity, now, n)
+		}
 		if ok {
 			if began {
 				votes = 1
