@@ -37,7 +37,7 @@ type Command struct {
 	Many        int     `default:"1" help:"Calls of trypema that are made at a time, by AllowMany."`
 
 	Rate            float64        `default:"1000" help:"Limit of each key, in calls per second."`
-	Window          time.Duration  `default:"1s" help:"Length of the sliding window."`
+	Window          time.Duration  `default:"10s" help:"Length of the sliding window."`
 	Bucket          *time.Duration `help:"Calls so close may share a counter. Default: window / 100, at least 1ms."`
 	HardLimitFactor float64        `default:"1.5" help:"Most that Suppressed admits in any window ÷ the limit."`
 

@@ -47,15 +47,15 @@ var columns = []string{"xtime-syncmap", "xtime-xsync", "go-limiter", "throttled"
 func (r *Ratios) rows() []ratioRow {
 	const ours = "trypema,"
 	all, few := ours+strings.Join(columns, ","), ours+"xtime-syncmap,governor"
-	uniform := func(keys int) string { return fmt.Sprint("--keys uniform --key-space ", keys) }
+	uniform := func(keys int) string { return fmt.Sprint("--keys uniform --warm-up 1200ms --key-space ", keys) }
 	million := r.million()
 	return []ratioRow{
 		{"hot key, over", "--keys hot --key-space 1000 --warm-up 200ms", all},
 		{"hot key, under", "--keys hot --key-space 1000 --rate 1e8 --warm-up 200ms", few},
-		{"canonical", "", all},
+		{"canonical", "--warm-up 1200ms", all},
 		{"1 k keys", uniform(1000) + " --rate 1e5", few},
 		{"1 k keys, fresh", uniform(1000) + " --rate 1e5 --fresh", few},
-		{"1 k keys, over", uniform(1000), few},
+		{"1 k keys, over", uniform(1000) + " --window 1s", few},
 		{"100 k keys", uniform(100_000), all},
 		{"100 k keys, fresh", uniform(100_000) + " --fresh", all},
 		{"100 k keys, 16 at a time", uniform(100_000) + " --many 16", few},

@@ -138,7 +138,7 @@ func (e effort) steps() []step {
 		{ID: "buckets", Title: "Buckets in a window",
 			About: "Nanoseconds for a call to one of 1,000 keys, with finer and finer buckets.",
 			lines: scaled(numbers(1, 10, 100, 1000), onlyGo, func(n int) string {
-				return fmt.Sprint("--keys uniform --key-space 1000 --rate 1e5 --bucket ", time.Second/time.Duration(n))
+				return fmt.Sprint("--keys uniform --key-space 1000 --rate 1e5 --window 1s --bucket ", time.Second/time.Duration(n))
 			})},
 		{ID: "processors", Title: "Processors",
 			About: "Calls per second of all callers together, to one key over its limit, " +
@@ -156,7 +156,7 @@ func (e effort) steps() []step {
 		{ID: "windows", Title: "The fullest window", kind: fullest,
 			About: "A call as a window opens, one shortly before it ends, then twice the capacity at once: " +
 				"what came through in the fullest window, wherever it starts.",
-			lines: []line{{args: "--keys hot --compare " + inProcess}}},
+			lines: []line{{args: "--keys hot --window 1s --compare " + inProcess}}},
 		{ID: "accuracy", Title: "Offered and admitted", kind: accuracy,
 			lines: []line{{args: e.accuracyArgs("absolute") + " --compare " + inProcess}}},
 		{ID: "accuracy-suppressed", Title: "Offered and admitted, Suppressed", kind: accuracy,
@@ -166,7 +166,7 @@ func (e effort) steps() []step {
 		s = append(s,
 			step{ID: "seldom-100k", Title: "100,000 keys, one group in a window",
 				About: "The same for keys that are called less than once in a bucket; other limiters have no buckets.",
-				lines: []line{{args: "--keys uniform --key-space 100000 --bucket 1s --compare " + fewer}}},
+				lines: []line{{args: "--keys uniform --key-space 100000 --bucket 10s --compare " + fewer}}},
 			step{ID: "suppressed-100k", Title: "Suppressed: 100,000 keys",
 				lines: []line{{args: "--strategy suppressed --keys uniform --key-space 100000 --compare " +
 					"trypema,rust-trypema"}}})
@@ -181,28 +181,28 @@ func (e effort) steps() []step {
 	s = append(s,
 		step{ID: "redis-hot", Title: "Redis: one key, 256 callers", needs: store.Redis,
 			About: "Server, clients and callers share this machine.",
-			lines: []line{{args: "--provider redis --keys hot --key-space 1 --compare " + onServer}}},
+			lines: []line{{args: "--provider redis --window 1s --keys hot --key-space 1 --compare " + onServer}}},
 		step{ID: "redis-10k", Title: "Redis: 10,000 keys, 256 callers", needs: store.Redis,
-			lines: []line{{args: "--provider redis --keys uniform --key-space 10000 --compare " + onServer}}},
+			lines: []line{{args: "--provider redis --window 1s --keys uniform --key-space 10000 --compare " + onServer}}},
 		step{ID: "redis-alone", Title: "Redis: a lone caller", needs: store.Redis,
 			About: "What a decision costs the server when nothing is shared, and what a caller waits.",
-			lines: []line{{args: "--provider redis --keys hot --key-space 1 --rate 1e6 --workers 1 " +
+			lines: []line{{args: "--provider redis --window 1s --keys hot --key-space 1 --rate 1e6 --workers 1 " +
 				"--compare " + onServer}}},
 		step{ID: "hybrid-hot", Title: "Hybrid: one key", needs: store.Hybrid,
 			About: "Beside Local, which needs no server.",
-			lines: []line{{args: "--provider hybrid --keys hot --key-space 1 --compare " +
+			lines: []line{{args: "--provider hybrid --window 1s --keys hot --key-space 1 --compare " +
 				some(leasing, besideLocal)}}},
 		step{ID: "hybrid-100k", Title: "Hybrid: 100,000 keys", needs: store.Hybrid,
 			About: "Beside Local, which needs no server. Leases of keys that have rested since the round before " +
 				"are renewed first: in six seconds before a round is timed, or within it if the report is quick.",
-			lines: []line{{args: "--provider hybrid --keys uniform --key-space 100000 " +
+			lines: []line{{args: "--provider hybrid --window 1s --keys uniform --key-space 100000 " +
 				some("--warm-up 6s --compare "+leasing, "--compare "+besideLocal)}}},
 		step{ID: "hybrid-suppressed-10k", Title: "Hybrid, Suppressed: 10,000 keys", needs: store.Hybrid,
 			About: "Each key has a limit of 1/s.",
-			lines: []line{{args: "--provider hybrid --strategy suppressed --keys uniform --key-space 10000 " +
+			lines: []line{{args: "--provider hybrid --strategy suppressed --window 1s --keys uniform --key-space 10000 " +
 				"--rate 1 --compare trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "windows-redis", Title: "The fullest window, Redis", kind: fullest, needs: store.Redis,
-			lines: []line{{args: "--provider redis --keys hot --compare " + onServer +
+			lines: []line{{args: "--provider redis --window 1s --keys hot --compare " + onServer +
 				",trypema-hybrid,rust-trypema-hybrid"}}},
 		step{ID: "accuracy-redis", Title: "Offered and admitted, Redis", kind: accuracy, needs: store.Redis,
 			lines: []line{{args: "--provider redis " + e.accuracyArgs("absolute") + " --compare " + onServer}}},
@@ -277,7 +277,7 @@ func (e effort) grid(provider, limiters string) step {
 		for _, rate := range []int{1, 10, 100, 1000, 10_000, 100_000} {
 			s.lines = append(s.lines, line{
 				few: true, label: fmt.Sprintf("%d keys, %d/s", keys, rate),
-				args: fmt.Sprintf("--provider %s --keys uniform --key-space %d --rate %d --compare %s",
+				args: fmt.Sprintf("--provider %s --window 1s --keys uniform --key-space %d --rate %d --compare %s",
 					provider, keys, rate, limiters),
 			})
 		}
@@ -294,8 +294,8 @@ func (e effort) args(l line, k kind) []string {
 		return args
 	}
 	rounds, each := e.rounds(l)
-	if l.hybrid() && !strings.Contains(l.args, "--warm-up") {
-		args = append(args, "--warm-up", "300ms")
+	if !strings.Contains(l.args, "--warm-up") {
+		args = append(args, "--warm-up", l.warmUp().String())
 	}
 	return append(args, "--rounds", fmt.Sprint(rounds), "--duration", (time.Duration(rounds) * each).String())
 }
@@ -314,6 +314,14 @@ func (e effort) rounds(l line) (n int, each time.Duration) {
 
 func (l line) hybrid() bool { return strings.Contains(l.args, "--provider "+store.Hybrid) }
 
+// warmUp is what a line has that does not say.
+func (l line) warmUp() time.Duration {
+	if l.hybrid() {
+		return 300 * time.Millisecond
+	}
+	return 1200 * time.Millisecond
+}
+
 // limiters is how many a line compares.
 func (l line) limiters() int {
 	_, names, _ := strings.Cut(l.args, compare)
@@ -326,7 +334,7 @@ func (e effort) duration(s step) (d time.Duration) {
 		n := time.Duration(l.limiters())
 		switch s.kind {
 		case turns:
-			warm := 1200 * time.Millisecond
+			warm := l.warmUp()
 			if strings.Contains(l.args, "--warm-up 200ms") {
 				warm = 200 * time.Millisecond
 			}
